@@ -1,0 +1,3 @@
+from kdna_convert.cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""`python -m kdna_convert` is `kdna`."""
+
+from .cli import main
+
+main()

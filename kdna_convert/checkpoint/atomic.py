@@ -1,0 +1,85 @@
+"""Folders that appear whole or not at all, whatever kills the process in between.
+
+What is being written lies beside its place under a hidden name, `.NAME.kdna-XXXXXXXX`; it is flushed to the disk and
+then moved. What a killed process left there is removed by the next write to the same place.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """An empty folder to fill; when the block ends without an exception, it becomes `target`.
+
+    What was there before is intact until that moment and removed after it. Raises OSError.
+    """
+    target = target.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(target)
+    temporary = _beside(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in (*temporary.iterdir(), temporary):
+            _flush(path)
+        if target.exists():
+            _exchange(temporary, target)
+        else:
+            temporary.rename(target)
+        _flush(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.kdna-{secrets.token_hex(4)}")
+
+
+def _retired(target: Path) -> Path:
+    return target.with_name(f".{target.name}.kdna-old")
+
+
+def _clear_leftovers(target: Path) -> None:
+    """Undo what a killed process began: put an old folder back that was moved away, remove what was half written."""
+    if _retired(target).exists() and not target.exists():
+        _retired(target).rename(target)
+    for path in target.parent.iterdir():
+        if path.name.startswith(f".{target.name}.kdna-"):
+            shutil.rmtree(path)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Let two folders change places: at once where the system can (Linux), else by three moves."""
+    if sys.platform == "linux":
+        renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+        if renameat2 and not renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE):
+            return
+    old.rename(_retired(old))
+    try:
+        new.rename(old)
+    except OSError:
+        _retired(old).rename(old)
+        raise
+    _retired(old).rename(new)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk has it: a rename that survives a power cut must not name a file that did not."""
+    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+        return  # Windows cannot open a folder
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,120 @@
+"""Commands about kdna itself: what there is, what a code means, what it runs on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from enum import Enum
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import CODES
+from .console import progress_bar, show, show_json
+from .options import Run, grouped
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+SHOWN_VERSIONS = ("torch", "torchvision", "timm", "safetensors", "numpy", "scipy", "scikit-learn", "pydantic", "typer")
+
+
+class Kind(str, Enum):
+    """What `kdna ls` lists."""
+
+    models = "models"
+    schemes = "schemes"
+    routing = "routing"
+    recipes = "recipes"
+
+
+def ls(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    pattern: Annotated[str, typer.Argument(help="Only names that match, as 'resnet*'.")] = "*",
+    json: JsonFlag = False,
+) -> None:
+    """List models, schemes, routing or recipes."""
+    from ..report.listing import listing
+
+    entries = {name: what for name, what in _entries(kind).items() if fnmatch(name, pattern)}
+    show_json(list(entries)) if json else show(listing(entries))
+
+
+def explain(
+    code: Annotated[str | None, typer.Argument(help="A code, as KD301; without one, all of them.")] = None,
+) -> None:
+    """Say what an error or reason code means."""
+    from ..report.listing import listing
+
+    if code is None:
+        show(listing(CODES))
+        return
+    known = code.upper() if code.upper() in CODES else f"KD{code}"
+    if known not in CODES:
+        close = get_close_matches(code.upper(), CODES, n=3, cutoff=0.7)
+        raise typer.BadParameter(f"no code {code}" + (f"; close to it: {', '.join(close)}" if close else ""))
+    show(listing({known: CODES[known]}))
+
+
+@grouped
+def demo(
+    run: Run,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Keep the converted folder here.")] = None,
+) -> None:
+    """Do the whole job on the bundled net and images: analyze to verify, in under a minute."""
+    from ..demo import run as stage
+    from ..report.demo import demo_table
+
+    with progress_bar(run.quiet) as progress:
+        outcome = stage(output, progress=progress)
+    show_json(outcome) if run.json else show(demo_table(outcome))
+
+
+def env(json: JsonFlag = False) -> None:
+    """Show versions and devices, for a bug report."""
+    from ..report.listing import listing
+
+    facts = _environment()
+    show_json(facts) if json else show(listing({name: str(value) for name, value in facts.items()}))
+
+
+def _entries(kind: Kind) -> dict[str, str]:
+    if kind is Kind.recipes:
+        from .recipes import headlines
+
+        return headlines()
+    if kind is Kind.models:
+        from ..models.listing import known_models
+
+        return dict.fromkeys(known_models(), "")
+    from ..routing import ROUTINGS
+    from ..schemes import SCHEMES
+
+    table: Mapping[str, type] = SCHEMES if kind is Kind.schemes else ROUTINGS
+    return {name: _card(plugin) for name, plugin in table.items()}
+
+
+def _card(plugin: type) -> str:
+    """The first line of its file, which says what it is, and its own description, which says what its options are."""
+    module = sys.modules[plugin.__module__].__doc__ or ""
+    return " ".join([module.strip().split("\n")[0], *(plugin.__doc__ or "").split()])
+
+
+def _environment() -> dict[str, Any]:
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    from .. import __version__
+
+    cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "kdna": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: version(name) for name in SHOWN_VERSIONS},
+        "threads": torch.get_num_threads(),
+        "cuda": ", ".join(cuda) or "none",
+    }

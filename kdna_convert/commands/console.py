@@ -1,0 +1,96 @@
+"""What a command prints, and where: results on stdout, progress and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console, RenderableType
+from typer.core import TyperGroup
+
+from ..errors import FolderError, KdnaError
+
+if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
+    from ..specs import Progress
+
+VERBOSE = "verbose"  # what -v leaves in the root context, for the group to see when a command has failed
+
+
+class Commands(TyperGroup):
+    """A group whose commands turn the user's errors into one line on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KdnaError as error:
+            if ctx.find_root().obj == VERBOSE:
+                traceback.print_exc()
+            print(f"kdna: error {error.code}: {error.message}", file=sys.stderr)  # noqa: T201
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+def show(result: RenderableType) -> None:
+    """A report on stdout, 80 columns wide where stdout is not a terminal."""
+    Console(highlight=False).print(result)
+
+
+def show_json(result: Any) -> None:
+    """A stage's dataclass, or a plain value, as JSON on stdout."""
+    from ..specs import to_json
+
+    text = to_json(result) if is_dataclass(result) else json.dumps(result, indent=2) + "\n"
+    sys.stdout.write(text)
+
+
+def tell(text: str, quiet: bool) -> None:
+    """A remark on stderr: what was skipped, what to do next."""
+    if not quiet:
+        Console(stderr=True, highlight=False).print(text, markup=False)
+
+
+def output_path(path: Path | None, force: bool) -> Path:
+    """The -o of a command that needs one; an existing place is refused before the work, not after it."""
+    if path is None:
+        raise typer.BadParameter("say where to write", param_hint="-o")
+    if path.exists() and not force:
+        raise FolderError("KD601", f"{path} exists already; give another name or --force")
+    return path
+
+
+def write_file(path: Path, text: str, force: bool) -> None:
+    """A file of the user's own: never over an existing one without --force."""
+    try:
+        output_path(path, force).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FolderError("KD604", f"{path} could not be written: {error.strerror}") from None
+
+
+@contextmanager
+def progress_bar(quiet: bool) -> Iterator[Progress | None]:
+    """A bar on stderr that names what is being done; None, hence silence, when stderr is not a terminal."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+    from rich.table import Column
+
+    name = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), name)
+    with Bar(*columns, console=console, expand=True, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def advance(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total or None)
+
+        yield advance

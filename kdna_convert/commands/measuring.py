@@ -1,0 +1,87 @@
+"""`kdna eval`, `bench`, `verify`, `export`: what a converted net is worth, whether it is whole, and how it ships."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import progress_bar, show, show_json
+from .options import Images, Run, Source, grouped
+
+FOLDER_HELP = "Folder that `kdna convert` wrote."
+EXPORT_HELP = "File to write. Default: FOLDER-merged.safetensors."
+Folder = Annotated[str, typer.Argument(help=FOLDER_HELP)]
+
+
+class Form(str, Enum):
+    """What `kdna export` writes."""
+
+    merged = "merged"
+
+
+@grouped
+def eval_(
+    source: Source,
+    images: Images,
+    run: Run,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only this many images, drawn by --seed.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
+) -> None:
+    """Measure accuracy and, for a converted folder, agreement with the original net."""
+    from ..pipeline import evaluate as stage
+    from ..report.outcome import evaluation_table
+
+    with progress_bar(run.quiet) as progress:
+        arguments = source.arguments | images.required | run.arguments
+        evaluation = stage(**arguments, limit=limit, seed=seed, progress=progress)
+    show_json(evaluation) if run.json else show(evaluation_table(evaluation))
+
+
+@grouped
+def bench(
+    source: Source,
+    run: Run,
+    batch: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 1,
+    rounds: Annotated[int, typer.Option(min=3, help="Timed rounds; each runs every net once, in turn.")] = 30,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: torch's.")] = None,
+) -> None:
+    """Time the net; of a converted folder the original, the converted and the folded net in one interleaved run."""
+    from ..pipeline import benchmark as stage
+    from ..report.bench import bench_table
+
+    with progress_bar(run.quiet) as progress:
+        arguments = source.arguments | run.arguments
+        rows = stage(**arguments, batch=batch, rounds=rounds, threads=threads, progress=progress)
+    show_json(rows) if run.json else show(bench_table(rows))
+
+
+@grouped
+def verify(folder: Folder, run: Run) -> None:
+    """Check every claim a folder makes about itself; a failed check is exit code 2."""
+    from ..checkpoint import verify as stage
+    from ..report.outcome import check_table
+
+    checks = stage(folder)
+    show_json(checks) if run.json else show(check_table(checks))
+    if not all(check.ok for check in checks):
+        raise typer.Exit(2)
+
+
+@grouped
+def export(
+    folder: Folder,
+    run: Run,
+    to: Annotated[Form, typer.Option(help="merged: the original's state dict, in one safetensors file.")] = Form.merged,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help=EXPORT_HELP)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Write a converted net in a form that needs no kdna."""
+    from ..checkpoint import export_merged, open_folder
+    from ..report.figures import size
+
+    target = output or Path(f"{Path(folder)}-{to.value}.safetensors")
+    export_merged(open_folder(folder), target, force=force)
+    show(f"{target}: {size(target.stat().st_size)}, loads strictly into the untouched net")

@@ -1,0 +1,186 @@
+"""What a plan is chosen from: families, their exact layouts, and a predicted error at a few ranks of each.
+
+A family's error at a rank is the weighted output error that a quick fit leaves; ranks in between are interpolated
+(plan.py). It is built once for a net, a recipe and its moments; every budget is then solved from it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from .analyze import group_layers
+from .errors import ModelError, RecipeError
+from .filesize import metadata
+from .fitting import scheme_of, shapes_of, targets
+from .linalg import fit_error
+from .recipe import Assignment, Recipe
+from .routing import ROUTINGS
+from .schemes import SCHEMES
+from .specs import Choice, Database, Family, Layer, ModelRef, Progress, TensorSpec
+from .statistics import Moments
+from .stored import stored_specs
+
+# Shares of a family's largest size at which its error is measured, and the iterations that a quick fit gets.
+POINTS = (0.06, 0.12, 0.22, 0.36, 0.55, 0.8)
+QUICK = 25
+
+Clusters = Callable[[Sequence[Layer]], Sequence[int]]
+
+
+def form_families(
+    layers: Sequence[Layer], assignments: Sequence[Assignment], clusters: Clusters | None = None
+) -> tuple[Family, ...]:
+    """Families without their size: layers of one scheme, with equal options and kernels that can share.
+
+    `clusters` divides such a group further, by similarity. A rule's own family stays together; raises RecipeError KD203
+    when its kernels cannot share, and ModelError KD306 when no layer is left to convert.
+    """
+    by_name = {assignment.layer: assignment for assignment in assignments}
+    active = [layer for layer in layers if by_name[layer.name].reason is None]
+    if not active:
+        raise ModelError("KD306", "no layer of this model can be converted by this recipe; `kdna analyze` says why")
+    groups = group_layers(active, lambda layer: _key(layer, by_name[layer.name]), at_least=1)
+    families: list[Family] = []
+    for members in groups.values():
+        divided: Mapping[int, Sequence[Layer]] = {0: members}
+        together = by_name[members[0].name].family
+        if together is not None:
+            _require_sharing(members, by_name, together)
+        elif clusters is not None and len(members) > 1 and SCHEMES[_scheme(by_name[members[0].name])].shares:
+            labels = clusters(members)
+            divided = {label: [m for m, own in zip(members, labels, strict=True) if own == label] for label in labels}
+        families += [_family(part, by_name[part[0].name]) for part in divided.values()]
+    order = {layer.name: place for place, layer in enumerate(layers)}
+    return tuple(sorted(families, key=lambda family: order[family.members[0]]))
+
+
+def build_database(
+    model: nn.Module,
+    ref: ModelRef,
+    layers: Sequence[Layer],
+    families: Sequence[Family],
+    moments: Moments,
+    recipe: Recipe,
+    *,
+    fingerprint: str = "",
+    macs: int,
+    measure: bool = True,
+    progress: Progress | None = None,
+) -> Database:
+    """Every family's choices. With `measure`, errors are predicted by quick fits of those that leave a choice."""
+    choices = []
+    for done, family in enumerate(families):
+        if progress is not None:
+            progress(f"predicting {family.members[0]} ({len(family.members)} layers)", done, len(families))
+        choice = _choice(model, family, layers)
+        if measure and choice.fixed is None:
+            choice = replace(choice, points=_points(model, choice, layers, moments, recipe.seed))
+        choices.append(choice)
+    if progress is not None:
+        progress("predicted", len(families), len(families))
+    return Database(
+        fingerprint=fingerprint,
+        model=ref,
+        layers=tuple(layers),
+        tensors=stored_specs(model),
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        macs=macs,
+        metadata=metadata(ref, recipe.text),
+        choices=tuple(choices),
+        seed=recipe.seed,
+    )
+
+
+def _scheme(assignment: Assignment) -> str:
+    return assignment.scheme or ""  # never empty where there is no reason
+
+
+def _key(layer: Layer, assignment: Assignment) -> Hashable:
+    if assignment.family is not None:
+        return assignment.family
+    kind = SCHEMES[_scheme(assignment)]
+    shape = kind().group(layer.shape) if kind.shares else layer.name
+    said = repr((sorted(assignment.options.items()), assignment.routing, sorted(assignment.routing_options.items())))
+    return kind.name, shape, layer.groups if layer.groups > 1 else 1, said
+
+
+def _require_sharing(members: Sequence[Layer], by_name: Mapping[str, Assignment], rule: str) -> None:
+    kind = SCHEMES[_scheme(by_name[members[0].name])]
+    odd = [layer for layer in members if kind().group(layer.shape) != kind().group(members[0].shape)]
+    if odd and kind.shares:
+        pair = f"{members[0].name} {list(members[0].shape)} and {odd[0].name} {list(odd[0].shape)}"
+        raise RecipeError("KD203", f"{rule}.family: scheme {kind.name} cannot share between {pair}; leave `family` out")
+
+
+def _family(members: Sequence[Layer], assignment: Assignment) -> Family:
+    return Family(
+        scheme=_scheme(assignment),
+        members=tuple(layer.name for layer in members),
+        options=dict(assignment.options),
+        routing=assignment.routing,
+        routing_options=dict(assignment.routing_options),
+    )
+
+
+def _choice(model: nn.Module, family: Family, layers: Sequence[Layer]) -> Choice:
+    scheme, shapes = scheme_of(family), shapes_of(family, layers)
+    members = [layer for name in family.members for layer in layers if layer.name == name]
+    fixed = family.options.get(scheme.size)
+    limit = scheme.limit(shapes)
+    if fixed is not None and not scheme.smallest <= fixed <= max(limit, scheme.smallest):
+        raise RecipeError(
+            "KD207",
+            f"{scheme.size} {fixed} of the family of {family.members[0]} is outside {scheme.smallest}..{limit}: above, "
+            "it would store more than its dense kernels",
+        )
+    options = {key: value for key, value in family.options.items() if key != scheme.size}
+    gates, gate_macs = _gates(family, members)
+    first, second = (_macs(scheme_of(family, **{scheme.size: size}), members) for size in (1, 2))
+    return Choice(
+        family=replace(family, options=options),
+        size=scheme.size,
+        smallest=scheme.smallest,
+        limit=max(limit, scheme.smallest),
+        layout=scheme.layout(shapes),
+        gates=gates,
+        macs=(2 * first - second + gate_macs, second - first),
+        dtype=next(spec.dtype for spec in stored_specs(model) if spec.name == f"{family.members[0]}.weight"),
+        fixed=fixed,
+    )
+
+
+def _gates(family: Family, members: Sequence[Layer]) -> tuple[tuple[TensorSpec, ...], int]:
+    if family.routing is None:
+        return (), 0
+    routing = ROUTINGS[family.routing](**family.routing_options)
+    specs = tuple(
+        TensorSpec(f"{layer.name}.gate.{name}", shape)
+        for layer in members
+        for name, shape in routing.tensors(layer.shape, layer.groups).items()
+    )
+    return specs, sum(routing.macs(layer.shape, layer.groups) for layer in members)
+
+
+def _macs(scheme: Any, members: Sequence[Layer]) -> int:
+    return sum(scheme.macs(layer.shape, layer.in_positions, layer.out_positions) for layer in members)
+
+
+def _points(model: nn.Module, choice: Choice, layers: Sequence[Layer], moments: Moments, seed: int) -> dict[int, float]:
+    """The weighted output error of quick fits at a few sizes up to the largest."""
+    aims = targets(model, choice.family, moments)
+    span = choice.limit - choice.smallest
+    sizes = sorted({choice.smallest + max(0, round(share * span)) for share in POINTS} | {choice.limit})
+    points: dict[int, float] = {}
+    for size in sizes:
+        scheme = scheme_of(choice.family, **{choice.size: size})
+        scheme = scheme.variants()[-1] if hasattr(scheme, "variants") else scheme
+        shared, adapters = scheme.share(aims, seed=seed, sweeps=QUICK)
+        points[size] = sum(
+            aim.weight * fit_error(scheme.expand(shared, adapter, aim.shape).flatten(1), aim)
+            for aim, adapter in zip(aims, adapters, strict=True)
+        )
+    return points

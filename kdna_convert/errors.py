@@ -1,0 +1,116 @@
+"""Errors that speak to the user: one sentence, a code, a way out. Everything else is our bug and keeps its traceback.
+
+Codes: KD1xx why a layer is not converted, KD2xx recipe, KD3xx model and checkpoint, KD4xx data, KD5xx plan and
+budget, KD6xx folder, KD7xx numerics, KD8xx guard. `kdna explain CODE` prints the entry of CODES.
+"""
+
+from __future__ import annotations
+
+
+class KdnaError(Exception):
+    """The user's input cannot be used. `code` names the entry of CODES; the CLI prints one line and exits with `exit_code`."""
+
+    exit_code = 2
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+class RecipeError(KdnaError):
+    """A recipe is wrong: the message holds its line and key."""
+
+
+class ModelError(KdnaError):
+    """A model cannot be built."""
+
+
+class CheckpointError(KdnaError):
+    """Weights cannot be read or do not fit."""
+
+
+class DataError(KdnaError):
+    """Images cannot be read."""
+
+
+class PlanError(KdnaError):
+    """A plan or a budget cannot be met."""
+
+
+class FolderError(KdnaError):
+    """A converted folder is missing, damaged or in the way."""
+
+
+class NumericsError(KdnaError):
+    """NaN or infinity in weights, activations or a fit: the message names the layer."""
+
+
+class GuardError(KdnaError):
+    """A guard on accuracy or divergence failed."""
+
+    exit_code = 3
+
+
+CODES: dict[str, str] = {
+    # why a layer is not converted
+    "KD101": "The recipe excludes this layer. The stem, the classifier and depthwise layers are excluded by default; include them by name in a rule.",
+    "KD102": "No rule of the recipe matches this layer.",
+    "KD103": "Depthwise: an adapter would cost more than it saves. Include it by name to convert it all the same.",
+    "KD104": "Transposed convolution: its kernel mixes channels in the other order; not converted.",
+    "KD105": "The layer computes its weight already (a parametrization, weight norm or spectral norm). Remove that first.",
+    "KD106": "The weight is shared with another layer of the model, so changing one would change the other.",
+    "KD107": "The forward pass never reaches this layer, so there is nothing to calibrate on.",
+    "KD108": "The layer's second moments need more memory than --moments-memory allows. Raise it.",
+    "KD109": "No other layer can share with this one under the chosen scheme.",
+    "KD110": "Converting this layer would not make it smaller at any rank.",
+    "KD111": "Not a floating-point weight (quantised or lazy): convert before quantising.",
+    "KD112": "The layer is used with inputs of a form that patches cannot be unfolded from.",
+    "KD113": "The routing cannot be placed on this layer.",
+    "KD114": "The plan keeps this layer as it is: under this budget, parameters spent elsewhere would lose more.",
+    # recipe
+    "KD201": "The recipe file cannot be read or is not YAML.",
+    "KD202": "The recipe has a key that does not exist.",
+    "KD203": "A value of the recipe has the wrong type or lies outside its limits.",
+    "KD204": "A layer pattern of the recipe matches no layer of this model.",
+    "KD205": "Two rules of the recipe claim the same layer with equal precedence.",
+    "KD206": "No bundled recipe of that name.",
+    "KD207": "A rank is outside what the family's shapes allow.",
+    # model and checkpoint
+    "KD301": "No model of that name.",
+    "KD302": "The model could not be built: its factory is missing, failed or returned no nn.Module.",
+    "KD303": "The checkpoint's keys or shapes do not match the model.",
+    "KD304": "The checkpoint cannot be read: truncated, not a checkpoint, or it asks to run code.",
+    "KD305": "Pretrained weights could not be fetched.",
+    "KD306": "The model has no layer that can be converted.",
+    "KD307": "The model's forward pass failed on an input of its own size.",
+    "KD308": "The model does not return one row of logits per image, so two nets cannot be compared by it.",
+    # data
+    "KD401": "The data folder does not exist or holds no readable image.",
+    "KD402": "The data's classes do not match the model's outputs.",
+    "KD403": "The data has no labels, and this command needs them.",
+    "KD404": "The class map cannot be read.",
+    "KD405": "Too few calibration images.",
+    "KD406": "An input setting (size, mean, std, crop or interpolation) is not one that images can be brought to.",
+    # plan and budget
+    "KD501": "The budget cannot be met: even the smallest plan is larger.",
+    "KD502": "The plan file is not valid.",
+    "KD503": "The plan does not fit this model.",
+    "KD504": "No budget was given, and the recipe names no rank.",
+    "KD505": "The database was built for another model, recipe or data.",
+    "KD506": "A size could not be read.",
+    # folder
+    "KD601": "The output folder exists already.",
+    "KD602": "Not a folder written by kdna.",
+    "KD603": "A file of the folder is damaged: its contents do not match the folder's own record.",
+    "KD604": "The folder could not be written; nothing was left behind.",
+    "KD605": "The folder was written by a newer version of kdna.",
+    "KD606": "A routing that depends on the input cannot be merged into an ordinary weight.",
+    "KD607": "The original model cannot be rebuilt or has changed since the conversion.",
+    # numerics
+    "KD701": "NaN or infinity in a weight.",
+    "KD702": "NaN or infinity in a layer's activations.",
+    "KD703": "A fit did not stay finite.",
+    # guard
+    "KD801": "The result moved further from the original than the guard allows.",
+}

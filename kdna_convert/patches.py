@@ -1,0 +1,128 @@
+"""How a convolution or linear layer meets its input: the patches its kernel multiplies, at any padding and stride."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Patch numbers gathered at a time: 64 MB, so that calibration on large images stays small.
+_CHUNK = 1 << 24
+# timm's convolutions that pad by the size of each input, as TensorFlow does. By name: timm stays outside this floor.
+_SAME = frozenset({"Conv2dSame", "Conv2dSameExport", "StdConv2dSame", "ScaledStdConv2dSame"})
+
+See = Callable[[str, nn.Module, Any, Any], Tensor | None]
+
+
+@contextmanager
+def watch(model: nn.Module, modules: Mapping[str, nn.Module], see: See) -> Iterator[None]:
+    """Call `see(name, module, input, output)` when one of the modules runs; a tensor it returns replaces the output.
+
+    The model is in eval mode inside, and in the modes it had before outside.
+    """
+    training = {module: module.training for module in model.modules()}
+    handles = []
+    try:
+        model.eval()
+        for name, module in modules.items():
+            handles.append(module.register_forward_hook(_hook(name, see), with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in training.items():
+            module.training = mode
+
+
+def _hook(name: str, see: See) -> Callable[..., Tensor | None]:
+    def forward_hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Tensor | None:
+        return see(name, module, args[0] if args else next(iter(kwargs.values()), None), output)
+
+    return forward_hook
+
+
+def choose(images: int, total: int, positions: int | None, generator: torch.Generator) -> Tensor | None:
+    """Which of a layer's `total` output positions to keep for each image, (images, positions), or None for all.
+
+    One is drawn from each of as many equal strata of the raster: all are equally likely and none lie in a clump.
+    """
+    if positions is None or total <= positions:
+        return None
+    stratum = torch.arange(positions) + torch.rand(images, positions, generator=generator, dtype=torch.float64)
+    return (stratum * (total / positions)).long().clamp_max(total - 1)
+
+
+def patches(module: nn.Module, x: Tensor, chosen_bp: Tensor | None = None) -> Iterator[Tensor]:
+    """A layer's input patches, rows_ntc (rows, taps, in-channels of a group), in chunks of bounded size.
+
+    x is (batch, channels, *size) for a convolution, (batch, ..., features) for a linear layer, whose positions are what
+    lies between. Groups count as rows of their own. `chosen_bp` keeps only some output positions of each image.
+    Tap-major rows keep channels contiguous, which gathers 5-10 times faster than F.unfold; transpose once at the end.
+    """
+    flat_pc, base_p, offset_t = _grid(module, x)
+    width, groups = flat_pc.shape[1], int(getattr(module, "groups", 1))
+    images, stride = len(x), len(flat_pc) // len(x)
+    kept = len(base_p) if chosen_bp is None else chosen_bp.shape[1]
+    step = max(1, _CHUNK // (kept * len(offset_t) * width))
+    for start in range(0, images, step):
+        image_b = torch.arange(start, min(start + step, images)) * stride
+        rows = base_p.expand(len(image_b), kept) if chosen_bp is None else base_p[chosen_bp[start : start + step]]
+        index_rt = (rows + image_b[:, None]).flatten()[:, None] + offset_t
+        rows_rtgc = flat_pc.index_select(0, index_rt.flatten().to(x.device)).view(*index_rt.shape, groups, -1)
+        yield rows_rtgc.transpose(1, 2).flatten(0, 1)
+
+
+def output_positions(module: nn.Module, x: Tensor) -> int | None:
+    """How many positions a layer's output has for each image of its input, or None if no patch fits that input."""
+    if isinstance(module, nn.Linear):
+        return x[0].numel() // x.shape[-1]
+    if x.dim() != len(_tuple(module, "kernel_size")) + 2:
+        return None
+    return math.prod(_counts(module, pad(module, x[:1]).shape[2:]))
+
+
+def _grid(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The padded input as (points, channels), the point where each patch begins, and each tap's offset from there."""
+    base, offset = torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    if isinstance(module, nn.Linear):
+        return x.reshape(-1, x.shape[-1]), torch.arange(x[0].numel() // x.shape[-1]), offset
+    padded = pad(module, x)
+    size, kernel = padded.shape[2:], _tuple(module, "kernel_size")
+    steps = zip(_counts(module, size), _tuple(module, "stride"), _tuple(module, "dilation"), strict=True)
+    for axis, (count, stride, dilation) in enumerate(steps):
+        points = math.prod(size[axis + 1 :])
+        base = (base[:, None] + torch.arange(count) * (stride * points)).flatten()
+        offset = (offset[:, None] + torch.arange(kernel[axis]) * (dilation * points)).flatten()
+    return padded.movedim(1, -1).reshape(-1, padded.shape[1]), base, offset
+
+
+def _counts(module: nn.Module, padded: Sequence[int]) -> list[int]:
+    """The output's size along each axis of a padded input."""
+    axes = zip(padded, *(_tuple(module, key) for key in ("kernel_size", "stride", "dilation")), strict=True)
+    return [(size - dilation * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, dilation in axes]
+
+
+def pad(module: nn.Module, x: Tensor) -> Tensor:
+    """A convolution's input (batch, channels, *size) with the layer's own padding around it."""
+    names = {kind.__name__ for kind in type(module).__mro__}
+    if names & _SAME and getattr(module, "same_pad", True):
+        widths: list[int] = []
+        sizes = zip(x.shape[2:], *(_tuple(module, key) for key in ("kernel_size", "stride", "dilation")), strict=True)
+        for size, kernel, stride, dilation in sizes:
+            total = max(0, (math.ceil(size / stride) - 1) * stride + dilation * (kernel - 1) + 1 - size)
+            widths = [total // 2, total - total // 2, *widths]
+        return F.pad(x, widths)
+    both = list(_tuple(module, "_reversed_padding_repeated_twice"))
+    mode = str(getattr(module, "padding_mode", "zeros"))
+    if not any(both):
+        return x
+    return F.pad(x, both, mode="constant" if mode == "zeros" else mode)
+
+
+def _tuple(module: nn.Module, key: str) -> tuple[int, ...]:
+    return tuple(getattr(module, key))

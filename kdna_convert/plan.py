@@ -1,0 +1,264 @@
+"""A budget and a database become a plan: the multiple-choice knapsack over families and ranks. No torch, no model.
+
+Every family stays dense or takes one size (rank); the predicted errors add up; parameters, multiply-adds or the bytes
+of the file must not exceed the budget. HiGHS (scipy.optimize.milp) solves it over a grid of sizes, then single steps
+spend what is left. Sizes are exact: they come from the layouts, the file's from its header.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+from .errors import PlanError
+from .filesize import data_size, file_size
+from .specs import Choice, Database, Family, Layer, Layout, Plan, Shape, SymbolicShape, TensorSpec, Totals, product
+
+Kind = Literal["params", "bytes", "macs"]
+# The size of each family's option, in the database's order; None leaves the family dense.
+Sizes = tuple[int | None, ...]
+
+GRID = 48
+_DENSE_METADATA = {"format": "pt"}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most `amount` of what `kind` counts: parameters of the net, bytes of its file, multiply-adds of an image."""
+
+    kind: Kind
+    amount: int
+
+
+def solve(database: Database, budget: Budget | None) -> Plan:
+    """The plan of least predicted error within the budget; without one, the recipe's own sizes.
+
+    Raises PlanError: KD501 when even the smallest plan is larger, naming it; KD504 when neither budget nor recipe
+    says how large a family shall be.
+    """
+    if budget is None:
+        return plan_of(database, tuple(map(_insisted, database.choices)))
+    allowed = [_grid(choice) for choice in database.choices]
+    sizes = _within(database, budget, allowed)
+    return plan_of(database, _spend(database, budget, sizes))
+
+
+def plan_of(database: Database, sizes: Sizes) -> Plan:
+    """The plan that takes these sizes, whatever they cost."""
+    families, predicted, dense = [], {}, set()
+    for choice, size in zip(database.choices, sizes, strict=True):
+        if size is None:
+            dense |= set(choice.family.members)
+            continue
+        families.append(replace(choice.family, options={**choice.family.options, choice.size: size}))
+        if choice.points:
+            predicted[choice.family.members[0]] = predicted_error(choice, size)
+    layers = tuple(replace(layer, reason="KD114") if layer.name in dense else layer for layer in database.layers)
+    original = Totals(database.params, file_size(database.tensors, _DENSE_METADATA), database.macs)
+    planned = _totals(database, sizes)
+    return Plan(database.model, tuple(families), layers, original, planned, predicted, database.seed)
+
+
+def predicted_error(choice: Choice, size: int | None) -> float:
+    """The weighted output error at a size: between measured points the logarithm is linear; 0 when dense."""
+    if size is None:
+        return 0.0
+    known = sorted(choice.points)
+    if not known:
+        return 0.0
+    logs = [math.log(max(choice.points[point], 1e-300)) for point in known]
+    if size < known[0] and len(known) > 1:
+        slope = (logs[1] - logs[0]) / (known[1] - known[0])
+        return math.exp(logs[0] + slope * (size - known[0]))
+    return math.exp(float(np.interp(size, known, logs)))
+
+
+def stored_tensors(family: Family, layout: Layout, gates: Sequence[TensorSpec], dtype: str) -> list[TensorSpec]:
+    """What a family keeps in the file. A tensor without elements is not stored."""
+    owner = family.members[0]
+    parts = [(owner, layout.shared), *zip(family.members, layout.adapters, strict=True)]
+    named = [(f"{name}.{letter}", _resolve(shape, family)) for name, part in parts for letter, shape in part.items()]
+    return [TensorSpec(name, shape, dtype) for name, shape in named if product(shape)] + list(gates)
+
+
+def _resolve(shape: SymbolicShape, family: Family) -> Shape:
+    return tuple(int(family.options[axis]) if isinstance(axis, str) else axis for axis in shape)
+
+
+def _insisted(choice: Choice) -> int | None:
+    size = choice.fixed if choice.fixed is not None else choice.smallest
+    if choice.fixed is None and choice.smallest > 0:
+        owner = choice.family.members[0]
+        raise PlanError(
+            "KD504",
+            f"no budget, and the recipe gives no {choice.size} to the family of {owner}; pass --target-params 0.5, "
+            f"or set options.{choice.size}",
+        )
+    return size
+
+
+def _grid(choice: Choice) -> list[int | None]:
+    """The sizes that the knapsack chooses from: all of them, or a geometric grid; and dense."""
+    if choice.fixed is not None:
+        return [choice.fixed]
+    low, high = choice.smallest, choice.limit
+    steps = range(low, high + 1) if high - low < GRID else (low + np.geomspace(1, high - low + 1, GRID).round() - 1)
+    return [*sorted({int(step) for step in steps}), None]
+
+
+def _within(database: Database, budget: Budget, allowed: Sequence[list[int | None]]) -> Sizes:
+    """Solve on the additive cost, and tighten until the exact cost fits: a file's header is not quite additive."""
+    smallest = tuple(
+        min(sizes, key=lambda size, choice=choice: _cost(database, choice, size, budget.kind))  # type: ignore[misc]
+        for choice, sizes in zip(database.choices, allowed, strict=True)
+    )
+    least = _exact(database, smallest, budget.kind)
+    if least > budget.amount:
+        raise PlanError("KD501", f"{_said(database, budget, budget.amount)}; {_least(database, budget, least)}")
+    fixed = least - sum(
+        _cost(database, choice, size, budget.kind) for choice, size in zip(database.choices, smallest, strict=True)
+    )
+    room = budget.amount - fixed
+    for _ in range(20):
+        sizes = _knapsack(database, budget.kind, allowed, room)
+        if sizes is None:
+            return smallest
+        excess = _exact(database, sizes, budget.kind) - budget.amount
+        if excess <= 0:
+            return sizes
+        room -= excess
+    return smallest
+
+
+def _knapsack(database: Database, kind: Kind, allowed: Sequence[list[int | None]], room: int) -> Sizes | None:
+    owners = [index for index, sizes in enumerate(allowed) for _ in sizes]
+    flat = [size for sizes in allowed for size in sizes]
+    pairs = [(database.choices[owner], size) for owner, size in zip(owners, flat, strict=True)]
+    errors = np.array([predicted_error(choice, size) for choice, size in pairs])
+    costs = [_cost(database, choice, size, kind) for choice, size in pairs]
+    count = len(flat)
+    once = csr_array((np.ones(count), (owners, range(count))), shape=(len(allowed), count))
+    found = milp(
+        errors / max(errors.max(), 1e-300),
+        integrality=np.ones(count),
+        bounds=Bounds(0, 1),
+        constraints=[
+            LinearConstraint(once, 1, 1),
+            LinearConstraint(np.array([costs]) / max(room, 1), -np.inf, 1),
+        ],
+        options={"mip_rel_gap": 1e-3, "time_limit": 5},
+    )
+    if found.x is None:
+        return None
+    chosen = {owners[place]: flat[place] for place in np.flatnonzero(found.x > 0.5)}
+    return tuple(chosen[index] for index in range(len(allowed)))
+
+
+def _spend(database: Database, budget: Budget, sizes: Sizes) -> Sizes:
+    """Raise sizes one by one, the best buy first, while the exact cost stays within the budget."""
+    chosen, spent = dict(enumerate(sizes)), _exact(database, sizes, budget.kind)
+    rising = {
+        index: size
+        for index, size in chosen.items()
+        if size is not None and database.choices[index].fixed is None and size < database.choices[index].limit
+    }
+
+    def gain(index: int) -> float:
+        choice, size = database.choices[index], rising[index]
+        price = _cost(database, choice, size + 1, budget.kind) - _cost(database, choice, size, budget.kind)
+        return (predicted_error(choice, size) - predicted_error(choice, size + 1)) / max(price, 1)
+
+    while rising:
+        best = max(sorted(rising), key=gain)
+        trial = chosen | {best: rising[best] + 1}
+        cost = _exact(database, tuple(trial.values()), budget.kind)
+        if spent < cost <= budget.amount:
+            chosen, spent = trial, cost
+            rising[best] += 1
+            if rising[best] < database.choices[best].limit:
+                continue
+        del rising[best]
+    return tuple(chosen.values())
+
+
+def _cost(database: Database, choice: Choice, size: int | None, kind: Kind) -> int:
+    """What one family adds, alone. Exact for parameters and multiply-adds, to a few bytes for the file."""
+    if kind == "macs":
+        return _macs(database, choice, size)
+    specs = _specs(database, choice, size)
+    if kind == "params":
+        return sum(product(spec.shape) for spec in specs)
+    return sum(data_size(spec) + _line(spec) for spec in specs)
+
+
+def _exact(database: Database, sizes: Sizes, kind: Kind) -> int:
+    return int(getattr(_totals(database, sizes), kind))
+
+
+def _totals(database: Database, sizes: Sizes) -> Totals:
+    pairs = list(zip(database.choices, sizes, strict=True))
+    replaced = {f"{name}.weight" for choice, size in pairs if size is not None for name in choice.family.members}
+    kept = [spec for spec in database.tensors if spec.name not in replaced]
+    stored = [spec for choice, size in pairs if size is not None for spec in _specs(database, choice, size)]
+    removed = sum(product(spec.shape) for spec in database.tensors if spec.name in replaced)
+    params = database.params - removed + sum(product(spec.shape) for spec in stored)
+    dense_macs = sum(_macs(database, choice, None) for choice in database.choices)
+    macs = database.macs - dense_macs + sum(_macs(database, choice, size) for choice, size in pairs)
+    metadata = database.metadata if stored else _DENSE_METADATA
+    return Totals(params, file_size([*kept, *stored], metadata), macs)
+
+
+def _specs(database: Database, choice: Choice, size: int | None) -> list[TensorSpec]:
+    """The tensors of one family in the file."""
+    if size is None:
+        shapes = _by_name(database)
+        return [TensorSpec(f"{name}.weight", shapes[name].shape, choice.dtype) for name in choice.family.members]
+    family = replace(choice.family, options={**choice.family.options, choice.size: size})
+    return stored_tensors(family, choice.layout, choice.gates, choice.dtype)
+
+
+def _macs(database: Database, choice: Choice, size: int | None) -> int:
+    if size is not None:
+        return choice.macs[0] + choice.macs[1] * size
+    shapes = _by_name(database)
+    return sum(shapes[name].macs for name in choice.family.members)
+
+
+def _by_name(database: Database) -> Mapping[str, Layer]:
+    return _index(database.layers)
+
+
+@cache
+def _index(layers: tuple[Layer, ...]) -> Mapping[str, Layer]:
+    return {layer.name: layer for layer in layers}
+
+
+def _line(spec: TensorSpec) -> int:
+    """Bytes that a tensor takes in the header, its offsets taken as seven digits each."""
+    offsets = [1_000_000, 1_000_000]
+    entry = {spec.name: {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": offsets}}
+    return len(json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode()) - 1
+
+
+_UNITS: dict[Kind, str] = {"params": "parameters", "bytes": "bytes", "macs": "multiply-adds"}
+
+
+def _said(database: Database, budget: Budget, amount: int) -> str:
+    return f"a budget of {amount:,} {_UNITS[budget.kind]} ({_share(database, budget.kind)(amount)}) cannot be met"
+
+
+def _least(database: Database, budget: Budget, least: int) -> str:
+    return f"the smallest that this recipe can make is {least:,} ({_share(database, budget.kind)(least)})"
+
+
+def _share(database: Database, kind: Kind) -> Callable[[int], str]:
+    whole = getattr(plan_of(database, tuple(None for _ in database.choices)).original, kind)
+    return lambda amount: f"{amount / max(whole, 1):.2%} of the net's"

@@ -1,0 +1,46 @@
+"""A recipe says what should become of which layer: YAML, checked key by key, without torch.
+
+The shortest recipe is one line, `scheme: basis`. Every key, with its default where it has one:
+
+    scheme: cp                  # for every layer that no rule names; left out, only the rules' layers are converted
+    options: {}                 # the scheme's own fields, e.g. rank
+    routing: none               # or se, or {name: se, width: 16}
+    include: []                 # patterns of layers to convert although they are left out by default
+    exclude: []                 # patterns of layers to leave as they are; wins over everything else
+    rules:                      # exceptions, in any order: the most precise pattern decides
+      - layers: layer3.*        # a pattern or a list of them
+        scheme: basis           # default: the recipe's
+        options: {}             # go over the recipe's, if the scheme is the same
+        routing: none           # default: the recipe's
+        family: together        # these layers are one family; left out, `families` decides
+    families:
+      by: group                 # all that can share, or: cluster
+      metric: explained         # or angles, cka, cosine
+      linkage: average          # or complete, single
+      threshold: 0.5            # clusters: the smallest similarity at which families join ...
+      count: 4                  # ... or how many families a group has
+    budget: {params: 0.5}       # a share of the net's; or {bytes: 1.2MB}, of the file; or {macs: 0.6}
+    calibration: {images: 1000, heldout: 500, batch: 100, memory: 4GiB, kronecker_above: 1200}
+    fit: {sweeps: 150}          # the most iterations that the joint fit of a family takes
+    seed: 0
+
+kdna_convert/recipe/patterns.py describes the patterns. Left out by default: the stem (the first convolution) and the
+classifier, which only their exact names bring back; depthwise layers, which any name, glob or `re:` of `include` does;
+and Linear layers, for which `type:Linear` will do as well. A rule brings back only what it names exactly.
+"""
+
+from .reading import bundled, check_options, json_schema, load_recipe, parse_recipe
+from .resolving import Assignment, resolve
+from .schema import Recipe, parse_size
+
+__all__ = [
+    "Assignment",
+    "Recipe",
+    "bundled",
+    "check_options",
+    "json_schema",
+    "load_recipe",
+    "parse_recipe",
+    "parse_size",
+    "resolve",
+]

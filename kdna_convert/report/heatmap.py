@@ -1,0 +1,84 @@
+"""A similarity matrix in the terminal: colour where there is colour, digits or shades where there is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from rich.color import Color
+from rich.style import Style
+from rich.text import Text
+
+Matrix = Sequence[Sequence[float | None]]
+
+DIGITS_UP_TO = 20  # members: two digits and a space each still fit beside a name in 80 columns
+CELLS = 60  # columns of shades; larger matrices are averaged down to this many
+SHADES = " ░▒▓█"
+NAME_WIDTH = 16
+# Dark blue to yellow, as viridis: the ends and three points between.
+RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
+
+
+def heatmap(names: Sequence[str], similarity: Matrix, order: Sequence[int]) -> Text:
+    """Rows and columns in `order`, so that families show as blocks on the diagonal. Values in [0, 1]; None is a blank.
+
+    Up to 20 members each cell is the value in hundredths; above that a shade a cell, above 60 an average a cell.
+    """
+    matrix = [[similarity[row][column] for column in order] for row in order]
+    if len(matrix) <= DIGITS_UP_TO:
+        return _digits([names[row] for row in order], matrix)
+    return _shades([names[row] for row in order], matrix)
+
+
+def _digits(names: Sequence[str], matrix: Matrix) -> Text:
+    text = Text(no_wrap=True)
+    for name, row in zip(names, matrix, strict=True):
+        text.append(_fit(name) + " ")
+        for value in row:
+            text.append(" · " if value is None else f"{min(99, round(100 * value)):2d} ", _style(value))
+        text.append("\n")
+    text.append("hundredths; 99 is alike", "dim")
+    return text
+
+
+def _shades(names: Sequence[str], matrix: Matrix) -> Text:
+    bins = _bins(len(matrix))
+    text = Text(no_wrap=True)
+    for low, high in bins:
+        text.append(_fit(names[low]) + " ")
+        for left, right in bins:
+            value = _mean([matrix[i][j] for i in range(low, high) for j in range(left, right)])
+            shade = "·" if value is None else SHADES[min(len(SHADES) - 1, int(value * len(SHADES)))]
+            text.append(shade, _style(value, solid=True))
+        text.append("\n")
+    pooled = f"; a cell averages up to {max(high - low for low, high in bins)} layers a side"
+    text.append(f"0 '{SHADES}' 1{pooled if len(bins) < len(matrix) else ''}", "dim")
+    return text
+
+
+def _bins(members: int) -> list[tuple[int, int]]:
+    cells = min(members, CELLS)
+    edges = [members * cell // cells for cell in range(cells + 1)]
+    return list(pairwise(edges))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _fit(name: str) -> str:
+    """The end of a layer's name says more than its beginning."""
+    return (name if len(name) <= NAME_WIDTH else "…" + name[1 - NAME_WIDTH :]).ljust(NAME_WIDTH)
+
+
+def _style(value: float | None, solid: bool = False) -> Style:
+    """The colour of a value, under legible ink; `solid` hides the character, which is for terminals without colour."""
+    if value is None:
+        return Style(dim=True)
+    place = min(max(value, 0.0), 1.0) * (len(RAMP) - 1)
+    low = min(int(place), len(RAMP) - 2)
+    red, green, blue = (round(a + (b - a) * (place - low)) for a, b in zip(RAMP[low], RAMP[low + 1], strict=True))
+    background = Color.from_rgb(red, green, blue)
+    ink = background if solid else Color.parse("black" if place > 2 else "white")
+    return Style.from_color(ink, background)

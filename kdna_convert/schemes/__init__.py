@@ -1,0 +1,85 @@
+"""How a family's kernels are stored: the table of schemes and the interface each of them signs.
+
+A scheme is a frozen dataclass whose fields are the recipe's options, with pure functions on float64 tensors. It never
+sees an nn.Module. A kernel W of shape (out, in, *taps) is met as its matrix W_on, n = in x taps: the row that
+multiplies an unfolded input patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import fields
+from typing import Any, ClassVar, Protocol
+
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from ..errors import RecipeError
+from ..linalg import Target
+from ..specs import Layout, Options, Shape
+from .basis import Basis
+from .cp import Cp
+from .kerneldna import KernelDna
+from .lowrank import LowRank
+
+Tensors = dict[str, Tensor]
+
+
+class Scheme(Protocol):
+    """See tests/test_schemes.py for the laws every scheme obeys."""
+
+    name: ClassVar[str]
+    size: ClassVar[str]  # the option that a budget buys, e.g. rank
+    smallest: ClassVar[int]
+    shares: ClassVar[bool]  # False: every layer is a family of its own
+
+    def group(self, shape: Shape) -> Hashable:
+        """Kernels with equal keys may share one family."""
+        ...
+
+    def limit(self, shapes: Sequence[Shape]) -> int:
+        """The largest useful value of the size option for a family of these kernel shapes."""
+        ...
+
+    def layout(self, shapes: Sequence[Shape]) -> Layout:
+        """The stored tensors; the size option stands in them by its name. A tensor without elements is not stored."""
+        ...
+
+    def macs(self, shape: Shape, in_positions: int, out_positions: int) -> int:
+        """Multiply-adds per image of one member run factored (or dense, where a scheme has no factored form)."""
+        ...
+
+    def share(self, targets: Sequence[Target], *, seed: int, sweeps: int) -> tuple[Tensors, list[Tensors]]:
+        """The joint fit of a family: its shared tensors and each member's adapter, by at most `sweeps` iterations."""
+        ...
+
+    def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
+        """One member's adapter by least squares with all else held, from the normal equations in `target`."""
+        ...
+
+    def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
+        """The dense kernel, differentiable, in the tensors' dtype."""
+        ...
+
+    def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:
+        """The kernels of the equivalent chain of convolutions, or None. A factor (r, 1, *taps) is depthwise; the one
+        with taps takes the layer's stride, padding and dilation."""
+        ...
+
+
+SCHEMES: dict[str, type[Any]] = {scheme.name: scheme for scheme in (Cp, Basis, LowRank, KernelDna)}
+
+
+def make(name: str, options: Options, where: str = "options") -> Any:
+    """The scheme of that name with these options. Raises RecipeError KD202 or KD203, each naming `where`."""
+    kind = SCHEMES[name]
+    known = {field.name for field in fields(kind)}
+    for key in options:
+        if key not in known:
+            raise RecipeError("KD202", f"{where}: {name} has no option {key!r}; it has {', '.join(sorted(known))}")
+    try:
+        return TypeAdapter(kind).validate_python(options, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise RecipeError("KD203", f"{where}.{key}: {first['msg']}, got {first['input']!r}") from None

@@ -1,0 +1,107 @@
+"""Shared basis: a family shares r filters V, each member mixes them by its own U.
+
+    W[o,n] ~ sum_q U[o,q] V[q,n]          V (r x n) shared, n = in x taps; U (out x r) the member's adapter
+
+Basis Sharing (ICLR 2025, for language models) and learned filter bases (ICCV 2019), fitted data-aware: the error is
+that of the outputs under each member's own second moment. Parameters: r n + r sum out. Run folded it is an ordinary
+convolution; run factored (r filters, then 1x1) it takes r (n + out) multiply-adds a position.
+Loses against shared CP wherever kernels have taps: a row of V spends n parameters, a CP row in + taps.
+
+Fit: V starts from the singular vectors of the stacked kernels under the mean moment; then variable projection, as in
+cp.py: U is solved in closed form and V moves along the exact gradient by L-BFGS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..linalg import Target, dense, mean_diagonal, minimise, mix, times
+from ..specs import Layout, Shape, product
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Options: `rank`, the number of shared filters."""
+
+    rank: int = 0
+
+    name: ClassVar[str] = "basis"
+    size: ClassVar[str] = "rank"
+    smallest: ClassVar[int] = 1
+    shares: ClassVar[bool] = True
+
+    def group(self, shape: Shape) -> Hashable:
+        return shape[1], product(shape[2:])
+
+    def limit(self, shapes: Sequence[Shape]) -> int:
+        """The rank at which the family stores as much as its dense kernels."""
+        patch = product(shapes[0][1:])
+        return max(1, min(sum(map(product, shapes)) // (patch + sum(shape[0] for shape in shapes)), patch))
+
+    def layout(self, shapes: Sequence[Shape]) -> Layout:
+        return Layout({"V": ("rank", product(shapes[0][1:]))}, tuple({"U": (shape[0], "rank")} for shape in shapes))
+
+    def macs(self, shape: Shape, in_positions: int, out_positions: int) -> int:
+        return self.rank * (product(shape[1:]) + shape[0]) * out_positions
+
+    def share(self, targets: Sequence[Target], *, seed: int, sweeps: int) -> tuple[Tensors, list[Tensors]]:
+        def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
+            (basis_rn,) = point
+            value, slope_rn = 0.0, torch.zeros_like(basis_rn)
+            for target in targets:
+                basis_c_rn = times(basis_rn, target.moment)
+                cross_or = target.cross_on @ basis_rn.T
+                mixing_or = mix(basis_c_rn @ basis_rn.T, cross_or)
+                value -= scale * target.weight * float((mixing_or * cross_or).sum())
+                gap_rn = mixing_or.T @ target.cross_on - (mixing_or.T @ mixing_or) @ basis_c_rn
+                slope_rn -= 2 * scale * target.weight * gap_rn
+            return value, [slope_rn]
+
+        scale = 1 / sum(target.weight * target.energy for target in targets)
+        start_rn = leading_rows(targets, self.rank)
+        shared = {"V": start_rn if len(targets) == 1 else minimise(error, [start_rn], sweeps)[0]}
+        return shared, [self.fit(shared, {}, target) for target in targets]
+
+    def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
+        basis_rn = shared["V"]
+        return {"U": mix(times(basis_rn, target.moment) @ basis_rn.T, target.cross_on @ basis_rn.T)}
+
+    def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
+        return (adapter["U"] @ shared["V"]).view(shape)
+
+    def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:
+        return two_factors(adapter["U"], shared["V"], shape)
+
+
+def two_factors(mixing_or: Tensor, basis_rn: Tensor, shape: Shape) -> list[Tensor]:
+    """r filters of the kernel's own size, then a pointwise mixing."""
+    return [basis_rn.view(len(basis_rn), *shape[1:]), mixing_or.view(*mixing_or.shape, *(1,) * len(shape[2:]))]
+
+
+def leading_rows(targets: Sequence[Target], rank: int) -> Tensor:
+    """The r directions that carry most of the weighted output energy of all kernels, under the targets' mean moment.
+
+    One target alone is its exact truncated fit (Eckart and Young in the output metric). Worked on the smaller side of
+    the stacked kernels M: the eigenvectors E of M C M^T give the rows E^T M, those of C^1/2 M^T M C^1/2 need no M.
+    """
+    stacked = torch.cat([target.kernel_on * target.weight**0.5 for target in targets])
+    moments = [target.moment for target in targets]
+    if len(stacked) <= stacked.shape[1]:
+        applied = torch.stack([times(stacked, moment) / mean_diagonal(moment) for moment in moments]).sum(0)
+        _, vectors = torch.linalg.eigh(applied @ stacked.T)
+        rows_rn = vectors[:, -rank:].T.flip(0) @ stacked
+    else:
+        mean_nn = torch.stack([dense(moment) / mean_diagonal(moment) for moment in moments]).mean(0)
+        values, vectors = torch.linalg.eigh(mean_nn)
+        root = values.clamp_min(values.max() * 1e-12).sqrt()
+        half_nn = (vectors * root) @ vectors.T
+        _, leading = torch.linalg.eigh(half_nn @ (stacked.T @ stacked) @ half_nn)
+        rows_rn = leading[:, -rank:].T.flip(0) @ (vectors / root) @ vectors.T
+    return rows_rn / rows_rn.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)

@@ -1,0 +1,169 @@
+"""Shared CP: a family shares one pointwise bank V, each member adds its own spatial kernels b and its mixing U.
+
+    W[o,i,s] ~ sum_q U[o,q] V[q,i] b[q,s]          V (r x in) shared; b (r x taps) and U (out x r) the member's adapter
+
+KernelDNA's idea (arXiv 2503.23379: parent x spatial modulation x filter modulation) with enough freedom to fit a
+pretrained kernel; the form is a canonical polyadic decomposition whose input factor is coupled over the layers.
+Parameters: r in + r sum(out + taps). Run folded it is an ordinary convolution; run factored (1x1, depthwise, 1x1) it
+takes r (in + taps + out) multiply-adds a position. A 1x1 kernel has no b: there the scheme is the shared basis.
+Loses where kernels are not spatially low rank (a single tap, or a stem) and where a family has one narrow member.
+
+Fit, by variable projection (Golub and Pereyra 1973): U is the closed-form least-squares mixing of the rows V[q] x b[q],
+so the error is a function of V and b alone, minimised by L-BFGS on its exact gradient. Measured against alternating
+least squares and Adam in docs/decisions/0002-fitting-shared-cp.md. Kernels with long patches are searched in
+the Kronecker form of their moment; their U is then solved in the full one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..linalg import Kronecker, Target, minimise, mix, separated, times
+from ..specs import Layout, Shape, product
+
+Tensors = dict[str, Tensor]
+
+# Patches longer than this are searched in the Kronecker form of their moment (see docs/decisions/0003).
+FULL_METRIC_PATCH = 1200
+
+
+@dataclass(frozen=True)
+class Cp:
+    """Options: `rank`, the number of rows of the shared bank."""
+
+    rank: int = 0
+
+    name: ClassVar[str] = "cp"
+    size: ClassVar[str] = "rank"
+    smallest: ClassVar[int] = 1
+    shares: ClassVar[bool] = True
+
+    def group(self, shape: Shape) -> Hashable:
+        return shape[1], product(shape[2:])
+
+    def limit(self, shapes: Sequence[Shape]) -> int:
+        """The rank at which the family stores as much as its dense kernels."""
+        per_rank = shapes[0][1] + sum(shape[0] + _spatial(shape) for shape in shapes)
+        return max(1, min(sum(map(product, shapes)) // per_rank, max(product(shape[1:]) for shape in shapes)))
+
+    def layout(self, shapes: Sequence[Shape]) -> Layout:
+        def adapter(shape: Shape) -> dict[str, tuple[int | str, ...]]:
+            spatial: dict[str, tuple[int | str, ...]] = {"b": ("rank", *shape[2:])} if _spatial(shape) else {}
+            return {"U": (shape[0], "rank"), **spatial}
+
+        return Layout({"V": ("rank", shapes[0][1])}, tuple(map(adapter, shapes)))
+
+    def macs(self, shape: Shape, in_positions: int, out_positions: int) -> int:
+        pointwise_in = in_positions if _spatial(shape) else out_positions
+        return self.rank * (shape[1] * pointwise_in + (_spatial(shape) + shape[0]) * out_positions)
+
+    def share(self, targets: Sequence[Target], *, seed: int, sweeps: int) -> tuple[Tensors, list[Tensors]]:
+        searched = [_searched(target) for target in targets]
+        start = _start(targets, self.rank, seed)
+        scale = 1 / sum(target.weight * target.energy for target in searched)
+
+        def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
+            bank_ri, *spatials = point
+            value, slope_ri, slopes = 0.0, torch.zeros_like(bank_ri), []
+            for spatial_rs, target in zip(spatials, searched, strict=True):
+                explained, by_bank, by_spatial = _explained(bank_ri, spatial_rs, target)
+                value -= scale * target.weight * explained
+                slope_ri -= scale * target.weight * by_bank
+                slopes.append(-scale * target.weight * by_spatial)
+            return value, [slope_ri, *slopes]
+
+        bank_ri, *spatials = minimise(error, start, sweeps)
+        shared = {"V": bank_ri}
+        adapters = [
+            {"b": spatial.view(self.rank, *target.shape[2:])} if _spatial(target.shape) else {}
+            for spatial, target in zip(spatials, targets, strict=True)
+        ]
+        return shared, [self.fit(shared, adapter, target) for adapter, target in zip(adapters, targets, strict=True)]
+
+    def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
+        """U by least squares on the member's rows V[q] x b[q]."""
+        rows_rn = _rows(shared["V"], _flat_spatial(shared["V"], adapter))
+        gram_rr = times(rows_rn, target.moment) @ rows_rn.T
+        return {**adapter, "U": mix(gram_rr, target.cross_on @ rows_rn.T)}
+
+    def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
+        return (adapter["U"] @ _rows(shared["V"], _flat_spatial(shared["V"], adapter))).view(shape)
+
+    def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:
+        ones = (1,) * len(shape[2:])
+        chain = [shared["V"].view(*shared["V"].shape, *ones), adapter["U"].view(*adapter["U"].shape, *ones)]
+        return [chain[0], adapter["b"].unsqueeze(1), chain[1]] if "b" in adapter else chain
+
+
+def _spatial(shape: Shape) -> int:
+    """Parameters of one spatial kernel: none where there is a single tap."""
+    taps = product(shape[2:])
+    return taps if taps > 1 else 0
+
+
+def _flat_spatial(bank_ri: Tensor, adapter: Tensors) -> Tensor:
+    return adapter["b"].flatten(1) if "b" in adapter else bank_ri.new_ones(len(bank_ri), 1)
+
+
+def _rows(bank_ri: Tensor, spatial_rs: Tensor) -> Tensor:
+    return (bank_ri[:, :, None] * spatial_rs[:, None, :]).flatten(1)
+
+
+def _searched(target: Target) -> Target:
+    if product(target.shape[2:]) == 1 and isinstance(target.moment, Tensor):
+        exact = Kronecker(target.moment, target.moment.new_ones(1, 1))
+        return Target(target.shape, target.kernel_on, target.cross_on, exact, target.weight)
+    return separated(target) if product(target.shape[1:]) > FULL_METRIC_PATCH else target
+
+
+def _start(targets: Sequence[Target], rank: int, seed: int) -> list[Tensor]:
+    """Random banks in the directions the family's kernels read most, and random spatial kernels, of unit rows."""
+    generator = torch.Generator().manual_seed(seed)
+    channels = targets[0].shape[1]
+    reads_ii = torch.zeros(channels, channels, dtype=torch.float64)
+    for target in targets:
+        kernel_ois = target.kernel_on.view(len(target.kernel_on), channels, -1)
+        reads = torch.einsum("ois,ojs->ij", kernel_ois, kernel_ois)
+        reads_ii += target.weight * reads
+    values, vectors_ii = torch.linalg.eigh(reads_ii)
+    spread_i = values.clamp_min(0).sqrt() + 1e-3 * values.clamp_min(0).max().sqrt()
+    bank_ri = torch.randn(rank, channels, generator=generator, dtype=torch.float64) * spread_i @ vectors_ii.T
+    spatials = [
+        torch.randn(rank, product(target.shape[2:]), generator=generator, dtype=torch.float64) for target in targets
+    ]
+    spatials = [torch.ones_like(spatial) if spatial.shape[1] == 1 else spatial for spatial in spatials]
+    return [tensor / tensor.norm(dim=1, keepdim=True).clamp_min(1e-12) for tensor in (bank_ri, *spatials)]
+
+
+def _explained(bank_ri: Tensor, spatial_rs: Tensor, target: Target) -> tuple[float, Tensor, Tensor]:
+    """The output energy that the best mixing of the rows explains; its gradients by the bank and the spatial kernels.
+
+    At the best U the derivative by U vanishes, so the gradient by the rows is 2 U^T (cross - U rows C).
+    """
+    rows_rn = _rows(bank_ri, spatial_rs)
+    cross_or = target.cross_on @ rows_rn.T
+    if isinstance(target.moment, Kronecker):
+        bank_c_ri = bank_ri @ target.moment.channels_cc
+        spatial_c_rs = spatial_rs @ target.moment.taps_tt
+        taps_rr = spatial_c_rs @ spatial_rs.T
+        channels_rr = bank_c_ri @ bank_ri.T
+        mixing_or = mix(channels_rr * taps_rr, cross_or)
+        gram_rr = mixing_or.T @ mixing_or
+        wanted_ris = (mixing_or.T @ target.cross_on).view(len(bank_ri), bank_ri.shape[1], -1)
+        by_bank = torch.einsum("ris,rs->ri", wanted_ris, spatial_rs) - (gram_rr * taps_rr) @ bank_c_ri
+        by_spatial = torch.einsum("ris,ri->rs", wanted_ris, bank_ri) - (gram_rr * channels_rr) @ spatial_c_rs
+    else:
+        rows_c_rn = rows_rn @ target.moment
+        mixing_or = mix(rows_c_rn @ rows_rn.T, cross_or)
+        slope_rn = mixing_or.T @ target.cross_on - (mixing_or.T @ mixing_or) @ rows_c_rn
+        slope_ris = slope_rn.view(len(bank_ri), bank_ri.shape[1], -1)
+        by_bank = torch.einsum("ris,rs->ri", slope_ris, spatial_rs)
+        by_spatial = torch.einsum("ris,ri->rs", slope_ris, bank_ri)
+    if spatial_rs.shape[1] == 1:
+        by_spatial = torch.zeros_like(by_spatial)
+    return float((mixing_or * cross_or).sum()), 2 * by_bank, 2 * by_spatial

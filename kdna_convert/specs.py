@@ -1,0 +1,240 @@
+"""The values that pass between stages. Plain data without behaviour; importing this file does not import torch.
+
+Each is a frozen pydantic dataclass, so that a hand-edited JSON file is checked field by field when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import field
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+_STRICT = ConfigDict(extra="forbid")
+T = TypeVar("T")
+
+# What a long stage calls as it goes: (what is being done, how many are done, of how many).
+Progress = Callable[[str, int, int], None]
+Options = dict[str, Any]
+Shape = tuple[int, ...]
+# A tensor's shape in which an option's name may stand for its value: ("rank", 64).
+SymbolicShape = tuple[int | str, ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelRef:
+    """Where a model came from: enough to build it again. `sha256` is that of its tensors, names sorted."""
+
+    name: str
+    checkpoint: str | None = None
+    sha256: str = ""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataConfig:
+    """How images become inputs (timm's terms): channels x height x width, mean and std per channel."""
+
+    input_size: Shape = (3, 224, 224)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: str = "bicubic"
+    crop_pct: float = 0.875
+    crop_mode: str = "center"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Layer:
+    """One row of the survey. `shape` is the kernel's, (out, in / groups, *taps); positions are per image."""
+
+    name: str
+    kind: str  # the module's class name, e.g. Conv2d, Conv2dSame, Linear
+    shape: Shape
+    groups: int = 1
+    stride: Shape = ()
+    dilation: Shape = ()
+    in_positions: int = 0
+    out_positions: int = 0
+    reason: str | None = None  # a KD1xx code when the layer cannot be converted
+
+    @property
+    def out_channels(self) -> int:
+        return self.shape[0]
+
+    @property
+    def in_channels(self) -> int:
+        """Input channels that one output channel sees: in / groups."""
+        return self.shape[1]
+
+    @property
+    def taps(self) -> int:
+        return product(self.shape[2:])
+
+    @property
+    def patch(self) -> int:
+        """n: the length of an unfolded input patch, in / groups x taps."""
+        return self.in_channels * self.taps
+
+    @property
+    def params(self) -> int:
+        return product(self.shape)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds per image, dense."""
+        return self.params * (self.in_positions if self.kind.startswith("ConvTranspose") else self.out_positions)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TensorSpec:
+    """A stored tensor: its name in the file, shape and safetensors dtype (F32, F16, I64 ...)."""
+
+    name: str
+    shape: Shape
+    dtype: str = "F32"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Layout:
+    """The tensors a scheme stores for one family: the shared ones, and each member's adapter, in the members' order."""
+
+    shared: dict[str, SymbolicShape]
+    adapters: tuple[dict[str, SymbolicShape], ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Family:
+    """Layers that share tensors. The first member owns the shared ones. `options` are the scheme's fields."""
+
+    scheme: str
+    members: tuple[str, ...]
+    options: Options = field(default_factory=dict)
+    routing: str | None = None
+    routing_options: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Totals:
+    """The four numbers, three of them: the fourth, milliseconds, is measured. `bytes` is the file's, header included.
+
+    `macs` counts the converted layers run factored; folded back, the net costs what it cost before.
+    """
+
+    params: int
+    bytes: int
+    macs: int
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Plan:
+    """The contract between the stages before and after it: what every layer becomes, to the parameter and the byte.
+
+    `predicted` is each family's share of the loss, in the units of Choice.points, by the family's first member.
+    """
+
+    model: ModelRef
+    families: tuple[Family, ...]
+    layers: tuple[Layer, ...]  # every surveyed layer, converted or not
+    original: Totals
+    planned: Totals
+    predicted: dict[str, float] = field(default_factory=dict)
+    seed: int = 0
+    version: int = 1
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Choice:
+    """What a plan may choose for one family: a value of the scheme's size option, or to stay dense.
+
+    `points` are predicted errors by size: the weighted output error of a quick fit. `macs` of all members together are
+    macs[0] + macs[1] x size. `fixed` is the size that the recipe insists on.
+    """
+
+    family: Family  # without the size option
+    size: str
+    smallest: int
+    limit: int
+    layout: Layout
+    gates: tuple[TensorSpec, ...]
+    macs: tuple[int, int]
+    dtype: str = "F32"
+    points: dict[int, float] = field(default_factory=dict)
+    fixed: int | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Database:
+    """All that a plan is solved from: any budget, without the model. `fingerprint` names what it was made from."""
+
+    fingerprint: str
+    model: ModelRef
+    layers: tuple[Layer, ...]
+    tensors: tuple[TensorSpec, ...]  # of the original file
+    params: int  # of the original net; its buffers are in `tensors` only
+    macs: int
+    metadata: dict[str, str]  # of the converted file
+    choices: tuple[Choice, ...]
+    seed: int = 0
+    version: int = 1
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Divergence:
+    """How far a net is from the original on the same images.
+
+    `kl` in nats per image; `logit_error` = |z - z0|^2 / |z0|^2.
+    """
+
+    agreement: float
+    kl: float
+    logit_error: float
+    images: int
+
+
+Matrix = tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Group:
+    """Layers that could share, and how alike they are.
+
+    `similarities` holds one matrix a measure, None where it is undefined; [i][j] of `explained` is the share of layer
+    j's output energy that layer i's best basis explains. `families` gives each member its family's number, `silhouette`
+    how distinct the families are (-1 to 1; None where undefined), `params` the members' parameters together.
+    """
+
+    key: str
+    members: tuple[str, ...]
+    similarities: dict[str, Matrix]
+    families: tuple[int, ...]
+    silhouette: float | None
+    params: int
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Analysis:
+    """What `analyze` found. `metric` made the families; `params` are the whole model's, converted or not."""
+
+    layers: tuple[Layer, ...]
+    groups: tuple[Group, ...]
+    alone: tuple[str, ...]  # layers that could be converted, but share with no other
+    metric: str
+    params: int
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON of any dataclass of this file."""
+    return TypeAdapter(type(value)).dump_json(value, indent=2).decode() + "\n"
+
+
+def from_json(kind: type[T], text: str | bytes) -> T:
+    """The inverse of to_json. Raises pydantic.ValidationError; callers name the file in their own error."""
+    return TypeAdapter(kind).validate_json(text)
+
+
+def product(numbers: Shape) -> int:
+    total = 1
+    for number in numbers:
+        total *= number
+    return total

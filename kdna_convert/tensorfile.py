@@ -1,0 +1,41 @@
+"""The only door to safetensors: named tensors and a few strings, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import CheckpointError
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file beside its final place, then move it there: a kill or a full disk leaves the old file.
+
+    OSError passes through: only the caller knows what the file was for.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
+        save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, name, dict(metadata or {}))
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except SafetensorError as error:  # how it reports a full disk
+        raise OSError(str(error)) from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors, on the CPU, and the metadata of a safetensors file. Raises CheckpointError KD304."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError("KD304", f"{path}: cannot be read as safetensors: {error}") from error

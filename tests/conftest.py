@@ -1,0 +1,34 @@
+"""Fixtures for every test: golden terminal output, and the real nets and images of ../shared/data where they are."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regen", action="store_true", help="rewrite tests/golden/*.txt with what is printed now")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """golden(name, text): text is what tests/golden/<name>.txt holds, to the character."""
+
+    def check(name: str, text: str) -> None:
+        path = GOLDEN / f"{name}.txt"
+        if request.config.getoption("--regen"):
+            path.write_text(text, encoding="utf-8")
+        assert text == path.read_text(encoding="utf-8"), f"{path.name} differs; `pytest --regen` rewrites it"
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real nets and images; a test that asks for it is skipped where it is not there."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("needs the real nets and images of ../shared/data, which are not here")
+    return SHARED_DATA

@@ -1,0 +1,70 @@
+"""Nets small enough to convert in milliseconds, and their conversion, for the tests of part derive and checkpoint."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdna_convert.derive import derive
+from kdna_convert.linalg import Target
+from kdna_convert.schemes import Tensors, make
+from kdna_convert.specs import Family
+
+OPTIONS = {
+    "cp": {"rank": 5},
+    "basis": {"rank": 6},
+    "lowrank": {"rank": 3},
+    "kerneldna": {"parent": "medoid", "start": "lstsq", "channel": True, "residual_rank": 2},
+}
+MEMBERS = ("body.0", "body.2", "last")
+
+
+class Small(nn.Module):
+    """A stem, three 3x3 layers of one shape and of different stride, padding and bias, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.body = nn.Sequential(
+            nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, stride=2, padding=2, dilation=2, bias=False)
+        )
+        self.last = nn.Conv2d(6, 6, 3, padding=1, padding_mode="reflect")
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(x)))
+        x = self.last(F.relu(self.body(x)))
+        return self.head(x.mean((2, 3)))
+
+
+def small(seed: int = 0) -> Small:
+    """A Small in eval mode with statistics that are not the initial ones."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = Small()
+        net.norm.running_mean.normal_()
+        net.norm.running_var.uniform_(0.5, 2)
+    return net.eval()
+
+
+def images(count: int = 2, seed: int = 1) -> Tensor:
+    return torch.randn((count, 3, 12, 12), generator=torch.Generator().manual_seed(seed))
+
+
+def fitted(net: nn.Module, family: Family) -> tuple[Tensors, list[Tensors]]:
+    """A family's tensors, fitted without data."""
+    kernels = [net.get_submodule(name).weight.detach().double() for name in family.members]
+    targets = [
+        Target(tuple(w.shape), w.flatten(1), w.flatten(1), torch.eye(w[0].numel(), dtype=torch.float64), 1.0)
+        for w in kernels
+    ]
+    return make(family.scheme, family.options).share(targets, seed=0, sweeps=5)
+
+
+def convert(
+    net: nn.Module, scheme: str = "cp", members: tuple[str, ...] = MEMBERS, routing: str | None = None
+) -> Family:
+    """Derive the members, in place, and return their family."""
+    family = Family(scheme, members, OPTIONS[scheme], routing)
+    derive(net, family, *fitted(net, family))
+    return family

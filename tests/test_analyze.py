@@ -1,0 +1,127 @@
+"""Laws of the analysis: groups hold what could share, families what is alike, and all of it survives JSON."""
+
+import json
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdna_convert.analyze import analyze, group_layers
+from kdna_convert.errors import NumericsError, RecipeError
+from kdna_convert.specs import Analysis, Layer, from_json, to_json
+from kdna_convert.statistics import collect
+from kdna_convert.survey import survey
+
+
+class Twins(nn.Module):
+    """Four 3x3 layers of one shape, two and two alike, a pointwise one and a stem."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.body = nn.ModuleList(nn.Conv2d(6, 6, 3, padding=1) for _ in range(4))
+        self.point, self.head = nn.Conv2d(6, 6, 1), nn.Linear(6, 4)
+        for index in (1, 3):
+            noise = 0.02 * torch.randn(6, 6, 3, 3)
+            self.body[index].weight.data = self.body[index - 1].weight.data + noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        for conv in self.body:
+            x = x + conv(x).relu()
+        return self.head(self.point(x).mean((2, 3)))
+
+
+@pytest.fixture
+def twins() -> Twins:
+    torch.manual_seed(0)
+    return Twins().eval()
+
+
+def by_patch(layer: Layer) -> int | None:
+    return None if layer.kind == "Linear" else layer.patch
+
+
+def analysis_of(model: nn.Module, **options: object) -> Analysis:
+    batches = list(torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(1)).split(16))
+    layers = survey(model, batches[0])
+    return analyze(model, layers, collect(model, layers, batches), group=by_patch, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("metric", ["explained", "angles", "cosine"])
+def test_layers_that_are_alike_become_families(twins: Twins, metric: str) -> None:
+    (group,) = analysis_of(twins, metric=metric).groups
+    assert group.members == ("body.0", "body.1", "body.2", "body.3")
+    assert group.families == (0, 0, 1, 1)
+    assert group.silhouette is not None
+    assert group.silhouette > 0.3
+    assert group.params == 4 * 6 * 6 * 9
+
+
+def test_every_measure_is_shown_and_the_deciding_one_named(twins: Twins) -> None:
+    analysis = analysis_of(twins, metric="cka")
+    assert analysis.metric == "cka"
+    assert list(analysis.groups[0].similarities) == ["explained", "angles", "cka", "cosine"]
+    assert list(analysis_of(twins, metrics=("angles",)).groups[0].similarities) == ["angles", "explained"]
+
+
+def test_what_shares_with_nothing_is_listed_alone(twins: Twins) -> None:
+    analysis = analysis_of(twins)
+    assert analysis.alone == ("stem", "point", "head")
+    assert len(analysis.layers) == 7
+    assert analysis.params == sum(p.numel() for p in twins.parameters())
+
+
+def test_an_analysis_survives_json_with_undefined_values_as_null(twins: Twins) -> None:
+    layers = survey(twins, torch.randn(1, 3, 8, 8))
+    analysis = analyze(twins, layers, {}, group=lambda layer: layer.in_channels if layer.taps > 0 else None)
+    assert from_json(Analysis, to_json(analysis)) == analysis
+    data = json.loads(to_json(analysis))
+    assert data["groups"][0]["similarities"]["cka"][0][0] is None
+
+
+def test_without_moments_layers_are_compared_by_their_weights(twins: Twins) -> None:
+    layers = survey(twins, torch.randn(1, 3, 8, 8))
+    (group,) = analyze(twins, layers, {}, group=by_patch).groups
+    assert group.families == (0, 0, 1, 1)
+
+
+def test_ends_of_clustering_reach_every_group(twins: Twins) -> None:
+    assert analysis_of(twins, families=1).groups[0].families == (0, 0, 0, 0)
+    assert analysis_of(twins, families=99).groups[0].families == (0, 1, 2, 3)
+    assert analysis_of(twins, threshold=0.0).groups[0].families == (0, 0, 0, 0)
+
+
+def test_an_analysis_is_the_same_twice(twins: Twins) -> None:
+    assert analysis_of(twins) == analysis_of(twins)
+
+
+def test_groups_come_by_parameters_at_stake_and_report_progress() -> None:
+    model = nn.Sequential(*(nn.Conv2d(4, 4, 1) for _ in range(2)), *(nn.Conv2d(4, 4, 3, padding=1) for _ in range(2)))
+    seen: list[tuple[str, int, int]] = []
+    layers = survey(model, torch.randn(1, 4, 5, 5))
+    progress = lambda *step: seen.append(step)  # noqa: E731
+    analysis = analyze(model, layers, {}, group=lambda layer: layer.patch, progress=progress)
+    assert [group.key for group in analysis.groups] == ["36", "4"]
+    assert seen == [("comparing 2 layers", 1, 2), ("comparing 2 layers", 2, 2)]
+
+
+def test_layers_with_a_reason_or_without_a_key_take_no_part() -> None:
+    rows = [Layer(name, "Conv2d", (4, 4, 1, 1)) for name in "abc"]
+    excluded = Layer("d", "Conv2d", (4, 4, 1, 1), reason="KD101")
+    groups = group_layers([*rows, excluded], lambda layer: None if layer.name == "c" else 1)
+    assert {key: [layer.name for layer in members] for key, members in groups.items()} == {1: ["a", "b"]}
+
+
+def test_a_sick_weight_is_named(twins: Twins) -> None:
+    layers = survey(twins, torch.randn(1, 3, 8, 8))
+    twins.body[2].weight.data[0, 0, 0, 0] = float("inf")
+    with pytest.raises(NumericsError, match=r"KD701: body\.2"):
+        analyze(twins, layers, {}, group=by_patch)
+
+
+def test_an_unknown_measure_and_two_ends_are_refused(twins: Twins) -> None:
+    with pytest.raises(RecipeError, match=r"KD203: metric: must be one of explained, .* got 'likeness'"):
+        analysis_of(twins, metric="likeness")
+    with pytest.raises(RecipeError, match="not both"):
+        analysis_of(twins, threshold=0.5, families=2)

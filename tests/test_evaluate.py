@@ -1,0 +1,209 @@
+"""Evaluation: accuracy by hand, divergence by its definition, costs by counting."""
+
+import math
+from collections import OrderedDict
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from kdna_convert.errors import DataError, ModelError, NumericsError
+from kdna_convert.evaluate import Evaluation, accuracy, divergence, evaluate, logits
+from kdna_convert.specs import Divergence, to_json
+from kdna_convert.totals import evaluating, macs, totals
+
+
+def net(seed: int = 0) -> nn.Sequential:
+    generator = torch.Generator().manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 7),
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def images(count: int = 12) -> Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def labelled(model: nn.Module, x: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+    """Batches of 5 whose labels are what the model itself answers."""
+    labels = logits(model, [x]).argmax(1)
+    return list(zip(x.split(5), labels.split(5), strict=True))
+
+
+# ---- accuracy
+
+
+def test_accuracy_is_what_counting_gives() -> None:
+    scores = torch.tensor([[9.0, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 4], [0, 1, 2, 3, 4, 5], [1, 0, 0, 0, 0, 0.5]])
+    assert accuracy(scores, torch.tensor([0, 1, 0, 5])) == (0.25, 0.75)
+
+
+def test_with_fewer_than_five_classes_top_5_is_one() -> None:
+    assert accuracy(torch.eye(3), torch.tensor([1, 1, 1])) == (1 / 3, 1.0)
+
+
+@pytest.mark.parametrize("label", [7, -1])
+def test_a_label_beyond_the_outputs_is_the_users_to_mend(label: int) -> None:
+    with pytest.raises(DataError, match=r"KD402.*7 outputs.*--class-map"):
+        evaluate(net(), [(images(2), torch.tensor([0, label]))])
+
+
+def test_a_net_is_always_right_about_its_own_answers() -> None:
+    model = net()
+    found = evaluate(model, labelled(model, images()), require_labels=True)
+    assert (found.top1, found.top5, found.images) == (1.0, 1.0, 12)
+    assert (found.agreement, found.kl, found.logit_error) == (None, None, None)
+
+
+def test_without_labels_accuracy_is_none_or_refused_where_it_is_wanted() -> None:
+    assert evaluate(net(), [images()]).top1 is None
+    assert evaluate(net(), [(images(), None)]).top5 is None
+    with pytest.raises(DataError, match="KD403"):
+        evaluate(net(), [images()], require_labels=True)
+    with pytest.raises(DataError, match="KD401"):
+        evaluate(net(), [])
+
+
+# ---- divergence
+
+
+def test_divergence_is_its_definition() -> None:
+    z = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
+    z0 = torch.randn(50, 7, generator=torch.Generator().manual_seed(1))
+    seen = divergence(z, z0)
+    kl = F.kl_div(F.log_softmax(z, 1), F.log_softmax(z0, 1), reduction="batchmean", log_target=True)
+    assert math.isclose(seen.kl, float(kl), rel_tol=1e-5)
+    assert math.isclose(seen.logit_error, float((z - z0).norm() ** 2 / z0.norm() ** 2), rel_tol=1e-5)
+    assert math.isclose(seen.agreement, float((z.argmax(1) == z0.argmax(1)).float().mean()), rel_tol=1e-6)
+    assert seen.images == 50
+
+
+def test_nothing_diverges_from_itself() -> None:
+    z = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)) * 50
+    assert divergence(z, z) == Divergence(agreement=1.0, kl=0.0, logit_error=0.0, images=20)
+
+
+def test_a_constant_added_to_all_logits_changes_the_error_but_not_the_answer() -> None:
+    z = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    seen = divergence(z + 3, z)
+    assert seen.kl < 1e-12
+    assert seen.agreement == 1.0
+    assert seen.logit_error > 1
+
+
+def test_logits_of_other_images_are_not_compared() -> None:
+    with pytest.raises(ModelError, match="KD308"):
+        divergence(torch.zeros(3, 5), torch.zeros(4, 5))
+
+
+def test_the_original_may_be_a_net_or_its_logits() -> None:
+    model, original, batches = net(0), net(1), list(images().split(5))
+    by_net = evaluate(model, batches, original=original)
+    assert by_net == evaluate(model, batches, original=logits(original, batches))
+    assert by_net.agreement is not None
+    assert by_net.agreement < 1
+    assert by_net.kl == divergence(logits(model, batches), logits(original, batches)).kl
+
+
+# ---- what nets may return
+
+
+class Returning(nn.Module):
+    def __init__(self, wrap: object) -> None:
+        super().__init__()
+        self.wrap = wrap
+
+    def forward(self, x: Tensor) -> object:
+        return self.wrap(x)  # type: ignore[operator]
+
+
+def test_of_a_dense_output_an_evenly_spread_few_positions_are_kept() -> None:
+    dense = Returning(lambda x: OrderedDict(out=x, aux=None))
+    x = torch.randn(2, 3, 16, 20)
+    kept = logits(dense, [x])
+    assert kept.shape == (2, 3, 64)
+    assert torch.equal(kept, x.flatten(2)[..., ::5])
+    assert divergence(kept, kept).images == 2
+
+
+@pytest.mark.parametrize("wrap", [lambda x: [{"boxes": x}], lambda x: x.mean(), lambda x: {}, lambda x: x[:1]])
+def test_an_output_without_a_row_an_image_is_refused(wrap: object) -> None:
+    with pytest.raises(ModelError, match="KD308"):
+        logits(Returning(wrap), [images(2)])
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    model = net()
+    with torch.no_grad():
+        model[5].bias[0] = math.nan
+    with pytest.raises(NumericsError, match="KD702"):
+        evaluate(model, [images()])
+
+
+# ---- the net is left as it was
+
+
+def test_evaluation_leaves_modes_statistics_and_gradients_alone() -> None:
+    model = net().train()
+    model[1].eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    evaluate(model, [images()])
+    assert [module.training for module in model] == [True, False, True, True, True, True]
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.is_grad_enabled()
+    assert logits(model, [images()]).requires_grad is False
+
+
+def test_modes_come_back_after_a_failure() -> None:
+    model = net().train()
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        raise ZeroDivisionError
+    assert model[1].training
+
+
+# ---- costs
+
+
+def test_costs_are_what_counting_gives() -> None:
+    model = net()
+    found = totals(model, images())
+    assert found.params == 4 * 3 * 9 + 2 * 4 + 4 * 7 + 7
+    assert found.macs == 4 * 27 * 64 + 4 * 7
+    assert found.bytes == len(save(model.state_dict(), {"format": "pt"}))
+    assert macs(model, images(1)) == macs(model, images(9))
+
+
+def test_metadata_counts_towards_the_file() -> None:
+    model, said = net(), {"format": "pt", "kdna": "1", "base_model": "a" * 100}
+    assert evaluate(model, [images()], metadata=said).bytes == len(save(model.state_dict(), said))
+
+
+def test_a_shared_parameter_counts_once() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    model[1].weight = model[0].weight
+    assert totals(model, torch.zeros(1, 6)).params == 36 + 12
+
+
+def test_json_begins_with_the_keys_that_were_promised() -> None:
+    import json
+
+    found = json.loads(to_json(evaluate(net(), [images()])))
+    assert list(found)[:8] == ["top1", "top5", "images", "agreement", "kl", "params", "bytes", "macs"]
+    assert Evaluation(**found).images == 12
+
+
+def test_progress_counts_to_the_end() -> None:
+    seen: list[tuple[str, int, int]] = []
+    evaluate(net(), list(images().split(4)), progress=lambda *step: seen.append(step))
+    assert seen == [("evaluate", 0, 3), ("evaluate", 1, 3), ("evaluate", 2, 3), ("evaluate", 3, 3)]

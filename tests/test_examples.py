@@ -1,0 +1,60 @@
+"""The CIFAR ResNets of examples/ are those of the paper, and of the shared checkpoints."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from kdna_convert.data import batches, open_images
+from kdna_convert.models import Loaded, load_model
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "cifar_resnet.py"
+
+
+def load(name: str, checkpoint: Path | None = None) -> Loaded:
+    return load_model(f"{EXAMPLE}:{name}", checkpoint=None if checkpoint is None else str(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)], ids=lambda value: str(value)
+)
+def test_depth_and_size_are_those_of_the_papers_table_6(depth: int, millions: float) -> None:
+    model = load(f"resnet{depth}").model
+    weighted = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    assert len(weighted) == depth
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+def test_the_net_carries_its_input() -> None:
+    data = load("resnet20").data
+    assert (data.input_size, data.crop_pct) == ((3, 32, 32), 1.0)
+    assert load("resnet20(num_classes=7)").model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+
+
+def test_a_shortcut_keeps_every_second_pixel_and_pads_zeros_on_both_sides() -> None:
+    model = load("resnet20").model
+    block = model.layer2[0]  # type: ignore[index, union-attr]
+    x = torch.randn(2, 16, 8, 8)
+    shortcut = block.shortcut(x)
+    assert torch.equal(shortcut[:, 8:24], x[:, :, ::2, ::2])
+    assert shortcut[:, :8].abs().max() == shortcut[:, 24:].abs().max() == 0
+    assert torch.equal(model.layer2[1].shortcut(shortcut), shortcut)  # type: ignore[index, union-attr]
+
+
+def test_a_block_adds_its_shortcut_before_the_last_relu() -> None:
+    block = load("resnet20").model.layer1[0]  # type: ignore[index, union-attr]
+    x = torch.rand(2, 16, 8, 8)
+    nn.init.zeros_(block.bn2.weight)
+    assert torch.equal(block(x), F.relu(x))
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("depth", [20, 32, 56])
+def test_the_shared_checkpoints_load_strictly_and_know_their_images(shared_data: Path, depth: int) -> None:
+    loaded = load(f"resnet{depth}", shared_data / "checkpoints" / f"cifar10_resnet{depth}.safetensors")
+    images = open_images(shared_data / "cifar10" / "test", loaded.data, limit=200)
+    with torch.inference_mode():
+        right = sum(int((loaded.model(x).argmax(1) == y).sum()) for x, y in batches(images, 100) if y is not None)
+    assert right >= 174, "91.9 to 93.3 % of all 5,000: fewer than 87 % of 200 is four standard errors away"

@@ -1,0 +1,177 @@
+"""What the reports look like at 80 columns, to the character, without colour; and that they hold with colour."""
+
+import io
+import math
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console, RenderableType
+
+from kdna_convert.benchmark import Timing
+from kdna_convert.checkpoint import Check
+from kdna_convert.evaluate import Evaluation
+from kdna_convert.report.analysis import analysis_report
+from kdna_convert.report.bench import bench_table
+from kdna_convert.report.figures import percent, short, size, totals
+from kdna_convert.report.heatmap import heatmap
+from kdna_convert.report.layers import layer_table
+from kdna_convert.report.outcome import check_table, divergence_table, evaluation_table
+from kdna_convert.report.plan import plan_report
+from kdna_convert.specs import Analysis, Divergence, Family, Group, Layer, ModelRef, Plan, Totals
+
+Golden = Callable[[str, str], None]
+
+BEFORE = Totals(params=855_770, bytes=3_456_000, macs=125_485_706)
+AFTER = Totals(params=427_314, bytes=1_734_120, macs=70_123_456)
+
+
+def printed(report: RenderableType, width: int = 80, color: str | None = None) -> str:
+    stream = io.StringIO()
+    console = Console(
+        file=stream, width=width, color_system=color, force_terminal=bool(color), highlight=False, legacy_windows=False
+    )
+    console.print(report)
+    return "".join(line.rstrip() + "\n" for line in stream.getvalue().splitlines())
+
+
+def layer(name: str, shape: tuple[int, ...] = (64, 64, 3, 3), **changes: object) -> Layer:
+    return Layer(name=name, kind="Conv2d", shape=shape, in_positions=64, out_positions=64, **changes)  # type: ignore[arg-type]
+
+
+LAYERS = (
+    layer("conv1", (16, 3, 3, 3), reason="KD101"),
+    *(layer(f"layer3.{block}.conv{half}") for block in range(1, 4) for half in (1, 2)),
+    layer("stages.2.blocks.11.conv_dw_with_a_long_name", (192, 1, 3, 3), groups=192, reason="KD103"),
+    Layer(name="linear", kind="Linear", shape=(10, 64), in_positions=1, out_positions=1, reason="KD101"),
+)
+PLAN = Plan(
+    model=ModelRef(name="examples/cifar_resnet.py:resnet56"),
+    families=(
+        Family(scheme="cp", members=tuple(row.name for row in LAYERS[1:5]), options={"rank": 96}),
+        Family(scheme="lowrank", members=(LAYERS[5].name,), options={"rank": 24}, routing="se"),
+    ),
+    layers=LAYERS,
+    original=BEFORE,
+    planned=AFTER,
+    predicted_error=0.0123456,
+)
+
+
+def similar(members: int) -> list[list[float | None]]:
+    """Two blocks, fading with distance, one value unknown."""
+    matrix: list[list[float | None]] = [
+        [
+            math.exp(-abs(i - j) / members) * (1.0 if (i < members // 2) == (j < members // 2) else 0.4)
+            for j in range(members)
+        ]
+        for i in range(members)
+    ]
+    matrix[0][-1] = None
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (999, "999"), (1000, "1 k"), (999_600, "1 M"), (125_485_706, "125 M"), (1.8e9, "1.8 G")],
+)
+def test_short_numbers_keep_three_digits(number: float, text: str) -> None:
+    assert short(number) == text
+
+
+def test_sizes_and_shares() -> None:
+    assert [size(12), size(1_234_567), percent(0.5), percent(1 / 3, 2)] == ["12 B", "1.23 MB", "50.0 %", "33.33 %"]
+
+
+def test_layer_table(golden: Golden) -> None:
+    golden("layers", printed(layer_table(LAYERS, 855_770)))
+
+
+def test_plan_report(golden: Golden) -> None:
+    stored = {"layer3.1.conv1": 73_000, "layer3.3.conv1": 15_360}
+    golden("plan", printed(plan_report(PLAN, stored, {"layer3.1.conv1": 0.009, "layer3.3.conv1": 0.003})))
+
+
+def test_totals(golden: Golden) -> None:
+    golden("totals", printed(totals(BEFORE, AFTER)))
+
+
+def test_divergence_table(golden: Golden) -> None:
+    stages = {
+        "shared fit": Divergence(agreement=0.948, kl=0.0712, logit_error=0.0513, images=500),
+        "sequential refit": Divergence(agreement=0.972, kl=0.0301, logit_error=0.0198, images=500),
+    }
+    golden("divergence", printed(divergence_table(stages)))
+
+
+def test_analysis_report(golden: Golden) -> None:
+    members = tuple(row.name for row in LAYERS[1:7])
+    matrix = tuple(tuple(row) for row in similar(6))
+    unknown = tuple((None,) * 6 for _ in range(6))
+    group = Group(
+        key="(64, 9)",
+        members=members,
+        similarities={"explained": matrix, "angles": matrix, "cka": unknown, "cosine": matrix},
+        families=(0, 0, 0, 1, 1, 1),
+        silhouette=0.4321,
+        params=221_184,
+    )
+    found = Analysis(layers=LAYERS, groups=(group,), alone=("layer2.0.conv1",), metric="explained", params=855_770)
+    golden("analysis", printed(analysis_report(found)))
+
+
+def test_bench_table(golden: Golden) -> None:
+    def timing(name: str, ms: float, params: int) -> Timing:
+        return Timing(
+            name=name,
+            params=params,
+            bytes=4 * params + 30_000,
+            macs=125_485_706,
+            ms=ms,
+            spread_ms=ms / 50,
+            throughput=1000 / ms,
+            ratio=ms / 8.0,
+            batch=1,
+            rounds=30,
+            device="cpu, 2 threads",
+        )
+
+    rows = [timing("original", 8.0, 855_770), timing("converted", 9.25, 427_314), timing("folded", 8.01, 855_770)]
+    golden("bench", printed(bench_table(rows)))
+
+
+def test_evaluation_table(golden: Golden) -> None:
+    full = Evaluation(0.9264, 0.9978, 5000, 0.9612, 0.0312, 427_314, 1_734_120, 125_485_706, 0.02)
+    bare = Evaluation(None, None, 1000, None, None, 427_314, 1_734_120, 125_485_706)
+    golden("evaluation", printed(evaluation_table(full)) + "\n" + printed(evaluation_table(bare)))
+
+
+def test_check_table(golden: Golden) -> None:
+    whole = [Check("model.safetensors", True, "its sha256 is the recorded one"), Check("folds", True, "1.2e-06 apart")]
+    broken = [
+        *whole,
+        Check("plan.json", False, "out/plan.json is damaged: its sha256 is not the recorded one; restore it"),
+    ]
+    golden("checks", printed(check_table(whole)) + "\n" + printed(check_table(broken)))
+
+
+@pytest.mark.parametrize("members", [6, 20, 30, 90])
+def test_heatmap(golden: Golden, members: int) -> None:
+    names = [f"layer3.{index // 2}.conv{index % 2 + 1}" for index in range(members)]
+    golden(f"heatmap{members}", printed(heatmap(names, similar(members), range(members))))
+
+
+@pytest.mark.parametrize("members", [1, 2, 20, 21, 60, 61, 200])
+def test_a_heatmap_fits_eighty_columns_with_and_without_colour(members: int) -> None:
+    map_ = heatmap(["a.rather.long.name.of.a.layer"] * members, similar(members), range(members))
+    plain = printed(map_).splitlines()
+    assert max(map(len, plain)) <= 80
+    assert len(plain) == min(members, 60) + 1
+    assert "\x1b[" in printed(map_, color="truecolor")
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_report_is_cut_off(width: int) -> None:
+    text = printed(layer_table(LAYERS, 855_770), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "".join(text.split()).count("conv_dw") == 1
+    assert "…" not in text

@@ -1,0 +1,374 @@
+"""Laws of calibration: moments are those of unfolded patches, sensitivities autograd's, and the net comes back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.layers import Conv2dSame
+from torch import Tensor, nn
+
+from kdna_convert import statistics
+from kdna_convert.errors import CheckpointError, DataError, NumericsError, PlanError
+from kdna_convert.linalg import Kronecker
+from kdna_convert.specs import Layer
+from kdna_convert.statistics import Moments, collect, load_moments, plan_memory, save_moments
+from kdna_convert.survey import survey
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) + 0.5
+
+
+def moments_of(model: nn.Module, batches: list[Tensor], **options: object) -> Moments:
+    return collect(model, survey(model, batches[0]), batches, **{"positions": None, **options})  # type: ignore[arg-type]
+
+
+def unfolded(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Every patch as a row, float64, by torch's own unfold; the groups' patches are rows of their own."""
+    if isinstance(conv, Conv2dSame):
+        x = F.pad(x, (0, 1, 0, 1) if x.shape[-1] % 2 == 0 else (1, 1, 1, 1))
+    elif conv.padding_mode != "zeros":
+        x = F.pad(x, conv._reversed_padding_repeated_twice, mode=conv.padding_mode)
+    elif conv.padding == "same":
+        x = F.pad(x, conv._reversed_padding_repeated_twice)
+    else:
+        x = F.pad(x, (conv.padding[1],) * 2 + (conv.padding[0],) * 2)
+    parts = [
+        F.unfold(part.double(), conv.kernel_size, stride=conv.stride, dilation=conv.dilation).transpose(1, 2)
+        for part in x.chunk(conv.groups, dim=1)
+    ]
+    return torch.cat([part.flatten(0, 1) for part in parts])
+
+
+CONVS = {
+    "plain": nn.Conv2d(4, 6, 3, padding=1),
+    "pointwise": nn.Conv2d(4, 6, 1),
+    "strided": nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0)),
+    "dilated": nn.Conv2d(4, 6, 3, padding=2, dilation=2),
+    "grouped": nn.Conv2d(4, 6, 3, groups=2),
+    "depthwise": nn.Conv2d(4, 4, 3, padding=1, groups=4),
+    "reflect": nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"),
+    "circular": nn.Conv2d(4, 6, 3, padding=(2, 1), padding_mode="circular"),
+    "same": nn.Conv2d(4, 6, (2, 4), padding="same"),
+    "timm same": Conv2dSame(4, 6, 3, stride=2),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
+@pytest.mark.parametrize("name", CONVS)
+@pytest.mark.parametrize("size", [(9, 9), (8, 8)])
+def test_moments_are_those_of_unfolded_patches(name: str, size: tuple[int, int]) -> None:
+    x = noise(12, 4, *size)
+    rows = unfolded(CONVS[name], x)
+    found = moments_of(nn.Sequential(CONVS[name]), list(x.split(5)))["0"]
+    assert isinstance(found.second, Tensor)
+    assert found.count == len(rows)
+    expected = rows.T @ rows / len(rows)
+    assert (found.second - expected).norm() <= 1e-5 * expected.norm()
+    torch.testing.assert_close(found.mean, rows.mean(0).float(), rtol=1e-5, atol=1e-6)
+    assert torch.equal(found.second, found.second.T)
+
+
+def test_float32_sums_stay_exact_over_many_batches() -> None:
+    x = noise(2000, 4, 6, 6) * 1000
+    found = moments_of(nn.Sequential(CONVS["plain"]), list(x.split(4)), sensitivity=False)["0"]
+    rows = unfolded(CONVS["plain"], x)
+    expected = rows.T @ rows / len(rows)
+    assert (found.second - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_patches_in_small_chunks_are_the_same_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = noise(7, 4, 9, 9)
+    whole = moments_of(nn.Sequential(CONVS["strided"]), [x])["0"]
+    monkeypatch.setattr("kdna_convert.patches._CHUNK", 1)
+    torch.testing.assert_close(moments_of(nn.Sequential(CONVS["strided"]), [x])["0"].second, whole.second)
+
+
+@pytest.mark.parametrize("shape", [(10, 5), (10, 7, 5), (10, 3, 2, 5)])
+def test_a_linear_layer_sees_its_inputs_as_they_are(shape: tuple[int, ...]) -> None:
+    x = noise(*shape)
+    rows = x.reshape(-1, 5).double()
+    found = moments_of(nn.Sequential(nn.Linear(5, 3)), [x])["0"]
+    torch.testing.assert_close(found.second, (rows.T @ rows / len(rows)).float())
+    assert found.count == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("module", "x"), [(nn.Conv1d(4, 6, 3), noise(8, 4, 12)), (nn.Conv3d(2, 6, (1, 3, 2)), noise(8, 2, 3, 5, 4))]
+)
+def test_moments_in_other_dimensions_give_the_output_energy(module: nn.Module, x: Tensor) -> None:
+    """tr(W C W^T) is the mean of |y|^2, which needs no unfolding to know."""
+    found = moments_of(nn.Sequential(module), [x])["0"]
+    kernel = module.weight.detach().flatten(1)
+    y = module(x).detach() - module.bias.detach().view(-1, *[1] * (x.dim() - 2))
+    assert isinstance(found.second, Tensor)
+    torch.testing.assert_close((kernel @ found.second @ kernel.T).trace(), y.square().sum(1).mean())
+    torch.testing.assert_close(kernel @ found.mean, y.movedim(1, -1).flatten(0, -2).mean(0))
+
+
+def test_a_layer_that_runs_twice_is_seen_twice() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(self.conv(x))
+
+    model, x = Recurrent(), noise(6, 4, 5, 5)
+    rows = torch.cat([unfolded(model.conv, x), unfolded(model.conv, model.conv(x).detach())])
+    found = moments_of(model, [x])["conv"]
+    torch.testing.assert_close(found.second, (rows.T @ rows / len(rows)).float())
+
+
+def test_drawn_positions_are_few_seeded_and_close_to_all() -> None:
+    model, batches = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1)), list(noise(400, 2, 16, 16).split(50))
+    everything = moments_of(model, batches)["0"].second
+    drawn = moments_of(model, batches, positions=40)["0"]
+    again = moments_of(model, batches, positions=40)["0"]
+    other = moments_of(model, batches, positions=40, seed=1)["0"]
+    assert drawn.count == 400 * 40
+    assert torch.equal(drawn.second, again.second)  # type: ignore[arg-type]
+    assert not torch.equal(drawn.second, other.second)  # type: ignore[arg-type]
+    assert (drawn.second - everything).norm() < 0.04 * everything.norm()  # type: ignore[operator, union-attr]
+
+
+def test_every_position_is_drawn_equally_often() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = statistics.choose(60_000, 10, 4, generator)
+    assert drawn is not None
+    share = torch.bincount(drawn.flatten(), minlength=10) / drawn.numel()
+    torch.testing.assert_close(share, torch.full((10,), 0.1), rtol=0.03, atol=0)
+    assert statistics.choose(5, 10, 10, generator) is None
+
+
+# Kronecker factors and memory
+
+
+def test_kronecker_factors_are_the_partial_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = nn.Sequential(nn.Conv2d(4, 6, (2, 3), groups=2)), noise(6, 4, 7, 7)
+    full = moments_of(model, [x])["0"].second
+    monkeypatch.setattr(statistics, "KRONECKER_ABOVE", 0)
+    factors = moments_of(model, [x])["0"].second
+    assert isinstance(factors, Kronecker)
+    assert isinstance(full, Tensor)
+    full_itjs = full.view(2, 6, 2, 6)
+    torch.testing.assert_close(factors.channels_cc, torch.einsum("itjt->ij", full_itjs) / 6)
+    taps = torch.einsum("itis->ts", full_itjs)
+    torch.testing.assert_close(factors.taps_tt, taps * 6 / taps.trace())
+    torch.testing.assert_close(torch.kron(*factors).trace(), full.trace())
+
+
+def layer(name: str, channels: int, taps: int = 9) -> Layer:
+    return Layer(name, "Conv2d", (8, channels, taps))
+
+
+def test_wide_layers_keep_factors_and_pointwise_ones_never_do() -> None:
+    layers = [layer("narrow", 64), layer("wide", 512), layer("pointwise", 2048, 1)]
+    assert plan_memory(layers, 2**40) == {"narrow": "full", "wide": "kronecker", "pointwise": "full"}
+
+
+def test_under_a_bound_the_largest_fall_to_factors_then_drop_out() -> None:
+    layers = [layer("small", 10), layer("large", 100), layer("pointwise", 500, 1)]
+    assert plan_memory(layers, 4 * (90**2 + 900**2 + 500**2)) == dict.fromkeys(("small", "large", "pointwise"), "full")
+    assert plan_memory(layers, 4 * (90**2 + 900**2 + 500**2) - 1)["large"] == "kronecker"
+    tight = plan_memory(layers, 4 * (10**2 + 9**2 + 100**2 + 9**2))
+    assert tight == {"small": "kronecker", "large": "kronecker"}
+    assert plan_memory(layers, 0) == {}
+
+
+def test_layers_without_room_or_never_reached_are_missing() -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.used(x)
+
+    model, x = Half(), noise(4, 4, 3, 3)
+    layers = [Layer("used", "Conv2d", (4, 4, 1, 1)), Layer("unused", "Conv2d", (4, 4, 1, 1))]
+    assert set(collect(model, layers, [x])) == {"used"}
+    assert collect(model, layers, [x], memory=10) == {}
+
+
+# Sensitivity
+
+
+class Small(nn.Module):
+    """Inplace activations, a batch norm and a skip: what autograd hooks must survive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.conv, self.head = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu_(self.stem(x))
+        return self.head(F.relu_(self.norm(self.conv(x)) + x).mean((2, 3)))
+
+
+def test_sensitivity_is_the_energy_of_autograds_own_gradients() -> None:
+    torch.manual_seed(0)
+    model, batches, seed = Small().eval(), list(noise(11, 3, 6, 6).split(4)), 3
+    found = moments_of(model, batches, seed=seed)
+    generator, energy = torch.Generator().manual_seed(seed), dict.fromkeys(("stem", "conv", "head"), 0.0)
+    for batch in batches:
+        stem = model.stem(batch)
+        conv = model.conv(F.relu(stem))
+        logits = model.head(F.relu(model.norm(conv) + F.relu(stem)).mean((2, 3)))
+        labels = torch.multinomial((logits / 2).softmax(1), 1, generator=generator).squeeze(1)
+        loss = F.cross_entropy(logits / 2, labels, reduction="sum")
+        for name, gradient in zip(energy, torch.autograd.grad(loss, (stem, conv, logits)), strict=True):
+            energy[name] += gradient.square().sum().item() / gradient.shape[1] / 11
+    assert {name: found[name].sensitivity for name in energy} == pytest.approx(energy, rel=1e-4)
+
+
+def test_a_uniform_net_has_the_sensitivity_of_its_softmax() -> None:
+    head = nn.Linear(6, 5)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    found = moments_of(nn.Sequential(head), [noise(20, 6)])["0"]
+    assert found.sensitivity == pytest.approx((1 - 1 / 5) / 2**2 / 5)
+
+
+def test_sensitivity_is_zero_where_it_is_not_asked_or_not_defined() -> None:
+    x = noise(4, 3, 6, 6)
+    assert all(item.sensitivity == 0 for item in moments_of(Small(), [x], sensitivity=False).values())
+    assert moments_of(nn.Sequential(nn.Conv2d(3, 4, 3)), [x])["0"].sensitivity == 0
+
+
+def test_sensitivity_does_not_change_the_moments() -> None:
+    model, x = Small(), noise(8, 3, 9, 9)
+    with_it = moments_of(model, [x], positions=10)["conv"]
+    without = moments_of(model, [x], positions=10, sensitivity=False)["conv"]
+    assert torch.equal(with_it.second, without.second)  # type: ignore[arg-type]
+
+
+# The pass itself
+
+
+def test_one_pass_over_the_batches_is_enough_and_reported() -> None:
+    seen: list[tuple[str, int, int]] = []
+
+    def once() -> Iterator[Tensor]:
+        yield from noise(6, 3, 6, 6).split(3)
+
+    model = Small()
+    layers = survey(model, noise(1, 3, 6, 6))
+    moments = collect(model, layers, once(), progress=lambda *step: seen.append(step))
+    assert set(moments) == {"stem", "conv", "head"}
+    assert seen == [("calibrating", 1, 1), ("calibrating", 2, 2)]
+
+
+def test_the_model_comes_back_as_it_was_even_after_a_failure() -> None:
+    model = Small().train()
+    model.norm.eval()
+    model.head.bias.requires_grad_(False)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    layers = survey(model, noise(1, 3, 6, 6))
+    collect(model, layers, [noise(4, 3, 6, 6)])
+    with pytest.raises(RuntimeError):
+        collect(model, layers, [noise(4, 2, 6, 6)])
+    assert (model.training, model.norm.training) == (True, False)
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["head.bias"]
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not model.conv._forward_hooks
+
+
+def test_no_image_is_kd405() -> None:
+    with pytest.raises(DataError, match="KD405"):
+        collect(Small(), survey(Small(), noise(1, 3, 6, 6)), [])
+
+
+def test_nan_in_a_weight_is_named() -> None:
+    model = Small()
+    layers = survey(model, noise(1, 3, 6, 6))
+    model.conv.weight.data[0, 0, 0, 0] = float("nan")
+    with pytest.raises(NumericsError, match=r"KD701: conv\.weight"):
+        collect(model, layers, [noise(4, 3, 6, 6)])
+
+
+@pytest.mark.parametrize("sensitivity", [True, False])
+def test_nan_in_activations_names_the_first_layer_that_sees_it(sensitivity: bool) -> None:
+    model = Small()
+    layers = survey(model, noise(1, 3, 6, 6))
+    model.stem.bias.data[0] = 1e38
+    model.conv.weight.data[:, 0] = 1e38
+    with pytest.raises(NumericsError, match="KD702: conv"):
+        collect(model, layers, [noise(4, 3, 6, 6)], sensitivity=sensitivity)
+
+
+def test_a_net_whose_output_alone_is_not_finite_says_so() -> None:
+    model = Small()
+    layers = survey(model, noise(1, 3, 6, 6))
+    model.head.bias.data[0] = 3e38
+    model.head.weight.data[0] = 3e38
+    with pytest.raises(NumericsError, match="KD702: the model's output"):
+        collect(model, layers, [noise(4, 3, 6, 6)])
+
+
+# Examples for CKA
+
+
+def test_grams_have_norm_one_and_cover_the_same_images() -> None:
+    model, batches = Small(), list(noise(300, 3, 6, 6).split(100))
+    for item in moments_of(model, batches, sensitivity=False).values():
+        assert item.gram_ee is not None
+        assert item.gram_ee.shape == (256, 256)
+        torch.testing.assert_close(item.gram_ee.norm(), torch.tensor(1.0))
+        torch.testing.assert_close(item.gram_ee.sum(1), torch.zeros(256), rtol=0, atol=1e-4)
+
+
+def test_a_layer_with_windows_in_its_batch_has_no_gram() -> None:
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.proj = nn.Linear(9, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.proj(x.flatten(0, 1))
+
+    assert moments_of(Windows(), [noise(64, 4, 9, 9)])["proj"].gram_ee is None
+
+
+# Files
+
+
+def test_moments_survive_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = Small(), noise(8, 3, 6, 6)
+    monkeypatch.setattr(statistics, "KRONECKER_ABOVE", 30)
+    before = moments_of(model, [x])
+    assert isinstance(before["conv"].second, Kronecker)
+    save_moments(tmp_path / "m.safetensors", before, "this")
+    after = load_moments(tmp_path / "m.safetensors", "this")
+    assert list(after) == list(before)
+    for name, item in before.items():
+        assert (after[name].count, after[name].sensitivity) == (item.count, item.sensitivity)
+        for key in ("second", "mean", "gram_ee"):
+            torch.testing.assert_close(getattr(after[name], key), getattr(item, key), rtol=0, atol=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_moments_of_another_model_are_refused(tmp_path: Path) -> None:
+    save_moments(tmp_path / "m", moments_of(Small(), [noise(4, 3, 6, 6)]), "this")
+    with pytest.raises(PlanError, match="KD505"):
+        load_moments(tmp_path / "m", "that")
+
+
+def test_a_truncated_or_foreign_file_of_moments_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    save_moments(path, moments_of(Small(), [noise(4, 3, 6, 6)]), "this")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="KD304"):
+        load_moments(path, "this")
+    with pytest.raises(CheckpointError, match="KD304"):
+        load_moments(tmp_path / "missing", "this")
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(CheckpointError, match="KD304"):
+        load_moments(path, "this")
