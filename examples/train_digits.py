@@ -61,7 +61,7 @@ def main() -> None:
     with torch.no_grad():
         right = int((model(images).argmax(1) == labels).sum())
     print(f"{right} of {len(labels)} test digits right, {100 * right / len(labels):.2f} %")
-    save_tensors(WEIGHTS, model.state_dict())
+    save_tensors(WEIGHTS, model.state_dict(), {"format": "pt"})
     print(f"wrote {WEIGHTS}, {WEIGHTS.stat().st_size:,} bytes")
 
 

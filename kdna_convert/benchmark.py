@@ -77,7 +77,7 @@ def _interleave(
     """Seconds a call of every net, a list as long as there are rounds."""
     clock = _clock(batch.device)
     warm = [min(clock(net, batch, 1) for net in nets.values()) for _ in range(max(1, warmup))]
-    repeats = max(1, math.ceil(SHORTEST / max(warm[-1], 1e-9)))
+    repeats = max(1, math.ceil(SHORTEST / max(min(warm), 1e-9)))
     times: dict[str, list[float]] = {name: [] for name in nets}
     names = list(nets)
     for done in range(rounds):

@@ -76,7 +76,7 @@ def build_database(
     for done, family in enumerate(families):
         if progress is not None:
             progress(f"predicting {family.members[0]} ({len(family.members)} layers)", done, len(families))
-        choice = _choice(model, family, layers)
+        choice = _choice(model, family, layers, recipe)
         if measure and choice.fixed is None:
             choice = replace(choice, points=_points(model, choice, layers, moments, recipe.seed))
         choices.append(choice)
@@ -126,7 +126,14 @@ def _family(members: Sequence[Layer], assignment: Assignment) -> Family:
     )
 
 
-def _choice(model: nn.Module, family: Family, layers: Sequence[Layer]) -> Choice:
+def _place(recipe: Recipe, size: str, value: int) -> str:
+    """Where this size was asked for: the recipe's line and key, or else a plan that was edited by hand."""
+    rules = [("rules", index, "options") for index, rule in enumerate(recipe.rules) if rule.options.get(size) == value]
+    own = [("options",)] if recipe.options.get(size) == value else []
+    return next((recipe.where(*path, size) for path in (*rules, *own)), f"the plan: options.{size}")
+
+
+def _choice(model: nn.Module, family: Family, layers: Sequence[Layer], recipe: Recipe) -> Choice:
     scheme, shapes = scheme_of(family), shapes_of(family, layers)
     members = [layer for name in family.members for layer in layers if layer.name == name]
     fixed = family.options.get(scheme.size)
@@ -134,8 +141,8 @@ def _choice(model: nn.Module, family: Family, layers: Sequence[Layer]) -> Choice
     if fixed is not None and not scheme.smallest <= fixed <= max(limit, scheme.smallest):
         raise RecipeError(
             "KD207",
-            f"{scheme.size} {fixed} of the family of {family.members[0]} is outside {scheme.smallest}..{limit}: above, "
-            "it would store more than its dense kernels",
+            f"{_place(recipe, scheme.size, fixed)}: must be in {scheme.smallest}..{limit} for the family of "
+            f"{family.members[0]}, got {fixed}; above, it would store more than its dense kernels",
         )
     options = {key: value for key, value in family.options.items() if key != scheme.size}
     gates, gate_macs = _gates(family, members)

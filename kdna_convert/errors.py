@@ -54,7 +54,7 @@ class GuardError(KdnaError):
 
 CODES: dict[str, str] = {
     # why a layer is not converted
-    "KD101": "The recipe excludes this layer. The stem, the classifier and depthwise layers are excluded by default; include them by name in a rule.",
+    "KD101": "The recipe excludes this layer. The stem, the classifier, depthwise and Linear layers are excluded by default; name them under `include`.",
     "KD102": "No rule of the recipe matches this layer.",
     "KD103": "Depthwise: an adapter would cost more than it saves. Include it by name to convert it all the same.",
     "KD104": "Transposed convolution: its kernel mixes channels in the other order; not converted.",

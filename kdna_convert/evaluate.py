@@ -30,7 +30,7 @@ class Evaluation:
     """What `kdna eval` prints. Shares lie in 0..1; None where it could not be measured: no labels, no original.
 
     `kl` is KL(original || model) in nats per image, `logit_error` |z - z0|^2 / |z0|^2; `bytes` is the size of the file,
-    header included; `macs` are per image, as the net runs (folded).
+    header included; `macs` are per image, as the net runs (folded); `skipped` are the images that could not be read.
     """
 
     top1: float | None
@@ -42,6 +42,7 @@ class Evaluation:
     bytes: int
     macs: int
     logit_error: float | None = None
+    skipped: tuple[str, ...] = ()
 
 
 def evaluate(

@@ -57,7 +57,7 @@ def finetune(
     train: Literal["adapters", "shared", "all"] = "adapters",
     epochs: int = 5,
     batch_size: int = 128,
-    lr: float = 3e-3,
+    lr: float = 1e-3,
     temperature: float = 2.0,
     seed: int = 0,
     device: str | torch.device | None = None,

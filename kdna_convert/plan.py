@@ -53,18 +53,19 @@ def solve(database: Database, budget: Budget | None) -> Plan:
 
 def plan_of(database: Database, sizes: Sizes) -> Plan:
     """The plan that takes these sizes, whatever they cost."""
-    families, predicted, dense = [], {}, set()
+    families, predicted, stored, dense = [], {}, {}, set()
     for choice, size in zip(database.choices, sizes, strict=True):
         if size is None:
             dense |= set(choice.family.members)
             continue
         families.append(replace(choice.family, options={**choice.family.options, choice.size: size}))
+        stored[choice.family.members[0]] = sum(product(spec.shape) for spec in _specs(database, choice, size))
         if choice.points:
             predicted[choice.family.members[0]] = predicted_error(choice, size)
     layers = tuple(replace(layer, reason="KD114") if layer.name in dense else layer for layer in database.layers)
     original = Totals(database.params, file_size(database.tensors, _DENSE_METADATA), database.macs)
     planned = _totals(database, sizes)
-    return Plan(database.model, tuple(families), layers, original, planned, predicted, database.seed)
+    return Plan(database.model, tuple(families), layers, original, planned, predicted, stored, database.seed)
 
 
 def predicted_error(choice: Choice, size: int | None) -> float:

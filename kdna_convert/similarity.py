@@ -68,8 +68,8 @@ def explained(kernels: Sequence[Kernel]) -> Tensor:
 def angles(kernels: Sequence[Kernel]) -> Tensor:
     """The mean squared cosine of the principal angles between the row spaces' leading halves."""
     kernels = comparable(kernels)
-    spaces = [torch.linalg.svd(k.kernel_on, full_matrices=False).Vh[: k.basis_size] for k in kernels]
-    rows = [[((a @ b.T).square().sum() / min(len(a), len(b))).item() for b in spaces] for a in spaces]
+    spaces_nr = [torch.linalg.qr(_basis(replace(kernel, moment=None)).T).Q for kernel in kernels]
+    rows = [[((a.T @ b).square().sum() / min(a.shape[1], b.shape[1])).item() for b in spaces_nr] for a in spaces_nr]
     return torch.tensor(rows, dtype=torch.float64).clamp(0, 1)
 
 
@@ -111,11 +111,16 @@ METRICS: dict[str, Metric] = {"explained": explained, "angles": angles, "cka": c
 def comparable(kernels: Sequence[Kernel]) -> Sequence[Kernel]:
     """The kernels as matrices over one space: as they are if all patches agree, else taps unfolded into rows.
 
-    Unfolded, W is (out x taps, in) and its inputs' moment the mean over taps of the channels' own.
+    Unfolded, W is (out x taps, in) and its inputs' moment the mean over taps of the channels' own. More rows than
+    columns are rotated together, which neither energies nor row spaces feel.
     """
-    if len({kernel.shape[1:] for kernel in kernels}) <= 1:
-        return kernels
-    return [_by_channel(kernel) for kernel in kernels]
+    if len({kernel.shape[1:] for kernel in kernels}) > 1:
+        kernels = [_by_channel(kernel) for kernel in kernels]
+    return [_square(kernel) if kernel.kernel_on.shape[0] > kernel.kernel_on.shape[1] else kernel for kernel in kernels]
+
+
+def _square(kernel: Kernel) -> Kernel:
+    return replace(kernel, kernel_on=torch.linalg.qr(kernel.kernel_on, mode="r").R)
 
 
 def _by_channel(kernel: Kernel) -> Kernel:

@@ -130,7 +130,8 @@ class Totals:
 class Plan:
     """The contract between the stages before and after it: what every layer becomes, to the parameter and the byte.
 
-    `predicted` is each family's share of the loss, in the units of Choice.points, by the family's first member.
+    By a family's first member: `predicted`, its share of the loss in the units of Choice.points, and `stored`, the
+    parameters that it keeps in the file, gates and all.
     """
 
     model: ModelRef
@@ -139,6 +140,7 @@ class Plan:
     original: Totals
     planned: Totals
     predicted: dict[str, float] = field(default_factory=dict)
+    stored: dict[str, int] = field(default_factory=dict)
     seed: int = 0
     version: int = 1
 

@@ -34,14 +34,14 @@ DTYPES = {
 
 def stored_state(model: nn.Module) -> dict[str, Tensor]:
     """The tensors to save by their names in the file, contiguous and free of aliases."""
-    tensors = {file_name: tensor for file_name, (_, tensor) in _stored(model).items()}
+    tensors = {file_name: tensor for file_name, (_, tensor) in _stored(model)[0].items()}
     return {name: _alone(tensor) for name, tensor in tensors.items()}
 
 
 def stored_specs(model: nn.Module) -> tuple[TensorSpec, ...]:
     """Name, shape and dtype of what stored_state holds, for any model (also on meta, also not converted)."""
     return tuple(
-        TensorSpec(name, tuple(tensor.shape), DTYPES[tensor.dtype]) for name, (_, tensor) in _stored(model).items()
+        TensorSpec(name, tuple(tensor.shape), DTYPES[tensor.dtype]) for name, (_, tensor) in _stored(model)[0].items()
     )
 
 
@@ -51,7 +51,7 @@ def load_stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     A CPU model without aliases takes the tensors over uncopied. Raises CheckpointError KD303, with nothing changed,
     listing the names that are missing, unexpected or of another shape.
     """
-    stored = _stored(model)
+    stored, alone = _stored(model)
     problems = [f"missing {name}" for name in stored if name not in tensors]
     problems += [f"unexpected {name}" for name in tensors if name not in stored]
     problems += [
@@ -62,15 +62,14 @@ def load_stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise CheckpointError("KD303", f"the stored tensors do not fit the model: {', '.join(problems[:8])}{more}")
-    alone = len(stored) == len(model.state_dict())
     local = all(tensor.device.type in ("cpu", "meta") for _, tensor in stored.values())
     state = {key: tensors[name] for name, (key, _) in stored.items()}
     model.load_state_dict(state, strict=alone, assign=alone and local)
     return model
 
 
-def _stored(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
-    """File name -> (state-dict key, tensor), each tensor under the first of its names."""
+def _stored(model: nn.Module) -> tuple[dict[str, tuple[str, Tensor]], bool]:
+    """File name -> (state-dict key, tensor), each tensor under the first of its names; and whether that is its only."""
     names: dict[str, str] = {}
     for layer, derived in derived_layers(model).items():
         dot = f"{layer}." if layer else ""
@@ -79,14 +78,15 @@ def _stored(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
                 names[f"{dot}parametrizations.weight.0.{part}.{letter}"] = f"{dot}{letter}"
     seen: set[object] = set()
     stored: dict[str, tuple[str, Tensor]] = {}
-    for key, tensor in model.state_dict(keep_vars=True).items():
+    state = model.state_dict(keep_vars=True)
+    for key, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise CheckpointError("KD303", f"{key}: the model's state holds a {type(tensor).__name__}, not a tensor")
         same = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if _held(tensor) else id(tensor)
         if same not in seen:
             seen.add(same)
             stored[names.get(key, key)] = key, tensor
-    return stored
+    return stored, len(stored) == len(state)
 
 
 def _held(tensor: Tensor) -> bool:

@@ -165,8 +165,12 @@ def test_no_images_is_refused(tmp_path: Path) -> None:
         assert missing.name in refused("KD401", "plan", NET, "--data", missing)
 
 
-def test_neither_images_nor_data_free_is_refused() -> None:
-    assert "--data-free" in refused("KD401", "plan", NET)
+@pytest.mark.parametrize("flags", [[], ["--data-free"]])
+def test_what_fitting_without_images_costs_is_said(flags: list[str]) -> None:
+    done = kdna("plan", NET, *flags, "-q")
+    assert done.exit_code == 0
+    assert "no images" in done.stderr
+    assert "--data" in done.stderr
 
 
 def test_a_damaged_image_is_skipped_counted_and_listed(images: Path, tmp_path: Path) -> None:
@@ -185,8 +189,11 @@ def test_only_damaged_images_is_refused(tmp_path: Path) -> None:
 
 
 def test_classes_that_are_not_the_nets_are_refused(images: Path, tmp_path: Path) -> None:
-    shutil.copytree(images / "class0", tmp_path / "images" / "only")
-    refused("KD402", "eval", NET, "--data", tmp_path / "images")
+    for name in ("class0", "class1"):
+        shutil.copytree(images / name, tmp_path / "images" / name)
+    message = refused("KD402", "eval", NET, "--data", tmp_path / "images")
+    assert "2 classes" in message
+    assert "5 outputs" in message
 
 
 # --- the budget and the plan

@@ -21,7 +21,7 @@ def test_the_parts_are_disjoint_and_always_the_same() -> None:
     train, test = digits("train"), digits("test")
     assert (train[0].shape, test[0].shape) == ((1257, 1, 8, 8), (540, 1, 8, 8))
     assert all(torch.equal(one, other) for one, other in zip(digits("train"), train, strict=True))
-    assert test[1][:12].tolist() == [3, 6, 5, 2, 8, 3, 7, 2, 7, 0, 2, 8]
+    assert test[1][:12].tolist() == [1, 4, 5, 6, 9, 1, 2, 2, 2, 0, 7, 5]
     assert min(torch.bincount(test[1])) >= 52
 
 
@@ -47,7 +47,7 @@ def test_the_net_repeats_eight_kernels_of_one_shape() -> None:
     shapes = [layer.shape for layer in layers]
     assert shapes.count((32, 32, 3, 3)) == 8
     assert [layer.reason for layer in layers] == [None] * len(layers)
-    assert 8 * 32 * 32 * 9 > 0.95 * sum(p.numel() for p in digits_net().parameters())
+    assert 0.95 * sum(p.numel() for p in digits_net().parameters()) < 8 * 32 * 32 * 9
 
 
 def test_training_writes_a_checkpoint_that_fits(

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from kdna_convert.derive import derive
 from kdna_convert.errors import DataError, ModelError, NumericsError
 from kdna_convert.evaluate import Evaluation, accuracy, divergence, evaluate, logits
-from kdna_convert.specs import Divergence, to_json
+from kdna_convert.specs import Divergence, Family, to_json
 from kdna_convert.totals import evaluating, macs, totals
 
 
@@ -182,6 +183,14 @@ def test_costs_are_what_counting_gives() -> None:
     assert found.macs == 4 * 27 * 64 + 4 * 7
     assert found.bytes == len(save(model.state_dict(), {"format": "pt"}))
     assert macs(model, images(1)) == macs(model, images(9))
+
+
+def test_a_derived_layer_costs_the_macs_of_its_folded_form_and_the_parameters_it_stores() -> None:
+    model, x = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False)), torch.zeros(1, 4, 6, 6)
+    dense = totals(model, x)
+    family = Family("basis", ("0",), {"rank": 2})
+    derive(model, family, {"V": torch.ones(2, 36)}, [{"U": torch.ones(4, 2)}])
+    assert (totals(model, x).macs, totals(model, x).params) == (dense.macs, 2 * 36 + 4 * 2)
 
 
 def test_metadata_counts_towards_the_file() -> None:

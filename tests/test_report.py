@@ -53,7 +53,8 @@ PLAN = Plan(
     layers=LAYERS,
     original=BEFORE,
     planned=AFTER,
-    predicted_error=0.0123456,
+    stored={"layer3.1.conv1": 73_000, "layer3.3.conv1": 15_360},
+    predicted={"layer3.1.conv1": 0.009, "layer3.3.conv1": 0.003},
 )
 
 
@@ -87,8 +88,7 @@ def test_layer_table(golden: Golden) -> None:
 
 
 def test_plan_report(golden: Golden) -> None:
-    stored = {"layer3.1.conv1": 73_000, "layer3.3.conv1": 15_360}
-    golden("plan", printed(plan_report(PLAN, stored, {"layer3.1.conv1": 0.009, "layer3.3.conv1": 0.003})))
+    golden("plan", printed(plan_report(PLAN)))
 
 
 def test_totals(golden: Golden) -> None:

@@ -136,7 +136,7 @@ def test_a_silent_layer_is_explained_and_explains_nothing() -> None:
 
 def test_kernels_of_different_taps_are_compared_by_channel() -> None:
     point, square = kernel((6, 4, 1, 1), 1, moment(4)), kernel((5, 4, 3, 3), 2, moment(36))
-    assert [tuple(k.kernel_on.shape) for k in comparable([point, square])] == [(6, 4), (45, 4)]
+    assert [tuple(k.kernel_on.shape) for k in comparable([point, square])] == [(4, 4), (4, 4)]
     assert explained([point, square]).isfinite().all()
     assert angles([point, square]).isfinite().all()
     assert cosine([point, square])[0, 1].isnan()
@@ -145,6 +145,13 @@ def test_kernels_of_different_taps_are_compared_by_channel() -> None:
 def test_kernels_of_equal_taps_are_compared_whole() -> None:
     pair = [kernel((6, 4, 3, 3)), kernel((2, 4, 3, 3))]
     assert comparable(pair) == pair
+
+
+def test_a_tall_kernel_is_shortened_without_a_change_of_its_gram() -> None:
+    tall = kernel((20, 6), 0, moment(6))
+    (short,) = comparable([tall])
+    assert short.kernel_on.shape == (6, 6)
+    torch.testing.assert_close(short.kernel_on.T @ short.kernel_on, tall.kernel_on.T @ tall.kernel_on)
 
 
 def test_the_channels_own_moment_is_the_mean_over_taps() -> None:

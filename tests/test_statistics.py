@@ -10,7 +10,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from kdna_convert import statistics
-from kdna_convert.errors import CheckpointError, DataError, NumericsError, PlanError
+from kdna_convert.errors import CheckpointError, DataError, FolderError, NumericsError, PlanError
 from kdna_convert.linalg import Kronecker
 from kdna_convert.specs import Layer
 from kdna_convert.statistics import Moments, collect, load_moments, plan_memory, save_moments
@@ -240,6 +240,17 @@ def test_sensitivity_is_zero_where_it_is_not_asked_or_not_defined() -> None:
     assert moments_of(nn.Sequential(nn.Conv2d(3, 4, 3)), [x])["0"].sensitivity == 0
 
 
+def test_a_net_that_forbids_gradients_inside_is_calibrated_all_the_same() -> None:
+    class Detached(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                x = F.relu_(self.conv(self.stem(x)))
+            return self.head(x.mean((2, 3)))
+
+    found = moments_of(Detached(), [noise(4, 3, 6, 6)])
+    assert [found[name].sensitivity > 0 for name in ("stem", "conv", "head")] == [False, False, True]
+
+
 def test_sensitivity_does_not_change_the_moments() -> None:
     model, x = Small(), noise(8, 3, 9, 9)
     with_it = moments_of(model, [x], positions=10)["conv"]
@@ -351,6 +362,25 @@ def test_moments_survive_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         for key in ("second", "mean", "gram_ee"):
             torch.testing.assert_close(getattr(after[name], key), getattr(item, key), rtol=0, atol=0)
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = moments_of(Small(), [noise(4, 3, 6, 6)])
+    with pytest.raises(FolderError, match=r"KD604: .*nowhere"):
+        save_moments(tmp_path / "nowhere" / "m", moments, "this")
+    save_moments(tmp_path / "m", moments, "this")
+
+    def full_disk(tensors: object, name: str, metadata: object) -> None:
+        Path(name).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kdna_convert.tensorfile.save_file", full_disk)
+    with pytest.raises(FolderError, match="No space left"):
+        save_moments(tmp_path / "m", {}, "that")
+    assert set(load_moments(tmp_path / "m", "this")) == set(moments)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
 def test_moments_of_another_model_are_refused(tmp_path: Path) -> None:

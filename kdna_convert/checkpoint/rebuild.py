@@ -12,8 +12,11 @@ import sys
 import sysconfig
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import FolderError, ModelError
 from ..models.building import build
@@ -24,18 +27,28 @@ _LIBRARIES = ("timm.models.", "torchvision.models.", "kdna_convert.digits.")
 
 
 def rebuild(ref: ModelRef, folder: Path) -> nn.Module:
-    """The model that `ref` names, with random weights, on the CPU, float32, in eval mode. Reads no weights.
+    """The model that `ref` names, on the CPU, float32, in eval mode; its parameters hold whatever the memory held.
 
-    Raises FolderError KD607 when it cannot be built, or will not be, and says to pass model=.
+    Reads no weights. Raises FolderError KD607 when it cannot be built, or will not be, and says to pass model=.
     """
     try:
         name = parse_name(ref.name)
         complaint = _complaint(name, folder)
         if complaint is None:
-            return build(name, pretrained=False).cpu().float().eval()
+            with _Undrawn():
+                return build(name, pretrained=False).to("cpu", torch.float32).eval()
     except ModelError as error:
         complaint = error.message
     raise FolderError("KD607", f"{folder} was made from {ref.name}: {complaint}. Or build it yourself and pass model=")
+
+
+class _Undrawn(TorchFunctionMode):
+    """Skips the drawing of parameters, most of the time that building takes: all are replaced by stored tensors."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.uniform_, Tensor.normal_) and isinstance(args[0], nn.Parameter):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def _complaint(name: ModelName, folder: Path) -> str | None:

@@ -64,11 +64,11 @@ def demo(
 ) -> None:
     """Do the whole job on the bundled net and images: analyze to verify, in under a minute."""
     from ..demo import run as stage
-    from ..report.demo import demo_table
+    from ..report.demo import demo_report
 
     with progress_bar(run.quiet) as progress:
         outcome = stage(output, progress=progress)
-    show_json(outcome) if run.json else show(demo_table(outcome))
+    show_json(outcome) if run.json else show(demo_report(outcome))
 
 
 def env(json: JsonFlag = False) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -20,17 +21,25 @@ from ..errors import FolderError, KdnaError
 if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
     from ..specs import Progress
 
-VERBOSE = "verbose"  # what -v leaves in the root context, for the group to see when a command has failed
+LISTED = 5  # skipped images that are named
+VERBOSE, COMMAND = "kdna.verbose", "kdna.command"  # what the contexts of one call have in common
 
 
 class Commands(TyperGroup):
     """A group whose commands turn the user's errors into one line on stderr and an exit code."""
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Keeps the call as it was typed: a converted folder says how to make it again."""
+        typed = shlex.join(["kdna", *args])
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta.setdefault(COMMAND, typed)
+        return context
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KdnaError as error:
-            if ctx.find_root().obj == VERBOSE:
+            if ctx.meta.get(VERBOSE):
                 traceback.print_exc()
             print(f"kdna: error {error.code}: {error.message}", file=sys.stderr)  # noqa: T201
             raise typer.Exit(error.exit_code) from None
@@ -51,10 +60,20 @@ def show_json(result: Any) -> None:
     sys.stdout.write(text)
 
 
-def tell(text: str, quiet: bool) -> None:
+def tell(text: str, quiet: bool = False) -> None:
     """A remark on stderr: what was skipped, what to do next."""
     if not quiet:
-        Console(stderr=True, highlight=False).print(text, markup=False)
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def tell_remarks(notes: Sequence[str], skipped: Sequence[str] = ()) -> None:
+    """What the user should know about the result, -q or not: notes, and which images could not be read."""
+    for note in notes:
+        tell(f"kdna: {note}")
+    if skipped:
+        more = [f"  and {len(skipped) - LISTED} more"] if len(skipped) > LISTED else []
+        were = "image was" if len(skipped) == 1 else "images were"
+        tell("\n  ".join([f"kdna: {len(skipped)} {were} skipped", *skipped[:LISTED], *more]))
 
 
 def output_path(path: Path | None, force: bool) -> Path:
@@ -85,7 +104,9 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
     from rich.progress import Progress as Bar
     from rich.table import Column
 
-    name = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    name = TextColumn(
+        "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    )
     columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), name)
     with Bar(*columns, console=console, expand=True, transient=True) as bar:
         task = bar.add_task("", total=None)

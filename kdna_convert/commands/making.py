@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import output_path, progress_bar, show, show_json, tell, write_file
+from .console import COMMAND, output_path, progress_bar, show, show_json, tell, tell_remarks, write_file
 from .options import Calibration, Goal, Images, Run, Source, grouped
 
+if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
+    from ..specs import Plan
+
 Metric = Literal["explained", "angles", "cka", "cosine"]
-NEXT = """written to {folder}
-next  kdna eval {folder} --data {data}       accuracy, and agreement with the original
-      kdna finetune {folder} --data {data}   adapters only, the original teaches
-      kdna export {folder} --to merged       weights that load into the untouched net
-      kdna_convert.load("{folder}")          in Python"""
+Part = Literal["adapters", "shared", "all"]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+NEXT = """written to {folder}
+next  kdna eval {folder} --data {data}
+      kdna finetune {folder} --data {data} -o {folder}-tuned
+      kdna export {folder} --to merged
+      python: kdna_convert.load("{folder}")"""
 
 
 @grouped
@@ -31,9 +35,10 @@ def analyze(
     from ..pipeline import analyze as stage
     from ..report.analysis import analysis_report
 
+    arguments = source.arguments | images.arguments | calibration.arguments | run.arguments
     with progress_bar(run.quiet) as progress:
-        arguments = source.arguments | images.arguments | calibration.arguments | run.arguments
         analysis = stage(**arguments, metric=metric, progress=progress)
+    _remark(images, calibration)
     show_json(analysis) if run.json else show(analysis_report(analysis))
 
 
@@ -48,14 +53,11 @@ def plan(
     force: Force = False,
 ) -> None:
     """Choose the scheme and rank of every family under a budget: exact sizes, before any fitting."""
-    from ..pipeline import plan as stage
     from ..report.plan import plan_report
     from ..specs import to_json
 
     target = output and output_path(output, force)
-    with progress_bar(run.quiet) as progress:
-        arguments = source.arguments | images.arguments | calibration.arguments | goal.arguments | run.arguments
-        planned = stage(**arguments, progress=progress)
+    planned = _planned(source, images, calibration, goal, run)
     if target:
         write_file(target, to_json(planned), force)
     show_json(planned) if run.json else show(plan_report(planned))
@@ -63,49 +65,88 @@ def plan(
 
 @grouped
 def convert(
+    ctx: typer.Context,
     source: Source,
     images: Images,
     calibration: Calibration,
     goal: Goal,
     run: Run,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")] = None,
-    plan_file: Annotated[Path | None, typer.Option("--plan", help="Convert by this plan; none is made.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Convert by this plan; none is made.")] = None,
     force: Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and print; fit nothing, write nothing.")] = False,
 ) -> None:
     """Convert a net and write it as a folder that `kdna_convert.load` reads."""
+    from ..report.conversion import conversion_report
+    from ..report.plan import plan_report
+
+    target = None if dry_run else output_path(output, force)
+    if target is None:
+        planned = _planned(source, images, calibration, goal, run)
+        show_json(planned) if run.json else show(plan_report(planned))
+        return
     from ..checkpoint import save
     from ..pipeline import convert as stage
-    from ..report.conversion import conversion_report
 
-    target = output_path(output, force)
+    arguments = source.arguments | images.arguments | calibration.arguments | goal.arguments | run.arguments
     with progress_bar(run.quiet) as progress:
-        arguments = source.arguments | images.arguments | calibration.arguments | goal.arguments | run.arguments
-        conversion = stage(**arguments, plan=plan_file, progress=progress)
+        conversion = stage(**arguments, plan=plan, progress=progress)
+    conversion.report["command"] = ctx.meta[COMMAND]
     save(conversion, target, force=force)
+    tell_remarks(conversion.report["notes"], conversion.report["calibration"]["skipped"])
     show_json(conversion.report) if run.json else show(conversion_report(conversion))
     tell(NEXT.format(folder=target, data=images.data or "DATA"), run.quiet)
 
 
 @grouped
 def finetune(
-    folder: Annotated[str, typer.Argument(help="Folder that `kdna convert` wrote.")],
+    ctx: typer.Context,
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that `kdna convert` wrote.")],
     images: Images,
     run: Run,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")] = None,
+    train: Annotated[Part, typer.Option(help="What may change; norms and biases always may.")] = "adapters",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 5,
-    lr: Annotated[float, typer.Option(min=0.0, help="Learning rate, relative to the adapters' own size.")] = 1e-3,
+    lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate, relative to each tensor's size.")] = 3e-3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the images' order.")] = 0,
     force: Force = False,
 ) -> None:
-    """Train the adapters of a converted folder towards the original net's answers; labels are not needed."""
+    """Train the adapters of a converted folder towards the original's answers; labels are not needed."""
     from ..checkpoint import save
     from ..pipeline import finetune as stage
-    from ..report.conversion import conversion_report
+    from ..report.conversion import stages_report
 
     target = output_path(output, force)
+    arguments = images.required | run.arguments
     with progress_bar(run.quiet) as progress:
-        arguments = images.required | run.arguments
-        conversion = stage(folder, **arguments, epochs=epochs, lr=lr, seed=seed, progress=progress)
+        conversion = stage(folder, **arguments, train=train, epochs=epochs, lr=lr, seed=seed, progress=progress)
+    commands = [conversion.report.get("command"), ctx.meta[COMMAND]]
+    conversion.report["command"] = "\n".join(command for command in commands if command)
     save(conversion, target, force=force)
-    show_json(conversion.report) if run.json else show(conversion_report(conversion))
+    show_json(conversion.report) if run.json else show(stages_report(conversion))
+    tell(f"written to {target}", run.quiet)
+
+
+def _planned(source: Source, images: Images, calibration: Calibration, goal: Goal, run: Run) -> Plan:
+    """The plan; where a database already answers the question, at once and without loading torch."""
+    from ..planfile import replan, request_mark
+
+    question = source.arguments | images.arguments | calibration.arguments
+    mark = request_mark(question["recipe"], source.model, images.data, question)
+    known = replan(goal.database, mark, question["recipe"], **goal.budget)
+    if known is not None:
+        return known
+    from ..pipeline import plan as stage
+
+    with progress_bar(run.quiet) as progress:
+        planned = stage(**question, **goal.arguments, **run.arguments, progress=progress)
+    _remark(images, calibration)
+    return planned
+
+
+def _remark(images: Images, calibration: Calibration) -> None:
+    """Fitting without images has a price, and it is said."""
+    from ..job import DATA_FREE_NOTE
+
+    if images.data is None or calibration.data_free:
+        tell_remarks([DATA_FREE_NOTE])

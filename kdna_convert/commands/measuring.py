@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .console import progress_bar, show, show_json
+from .console import progress_bar, show, show_json, tell_remarks
 from .options import Images, Run, Source, grouped
 
 FOLDER_HELP = "Folder that `kdna convert` wrote."
@@ -37,6 +37,7 @@ def eval_(
     with progress_bar(run.quiet) as progress:
         arguments = source.arguments | images.required | run.arguments
         evaluation = stage(**arguments, limit=limit, seed=seed, progress=progress)
+    tell_remarks([], evaluation.skipped)
     show_json(evaluation) if run.json else show(evaluation_table(evaluation))
 
 
@@ -48,7 +49,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=3, help="Timed rounds; each runs every net once, in turn.")] = 30,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: torch's.")] = None,
 ) -> None:
-    """Time the net; of a converted folder the original, the converted and the folded net in one interleaved run."""
+    """Time a net; of a converted folder the original, converted, folded and factored net, in one interleaved run."""
     from ..pipeline import benchmark as stage
     from ..report.bench import bench_table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial, wraps
@@ -67,8 +68,7 @@ def dimensions(text: str) -> tuple[int, ...]:
 
 
 def _remember(ctx: typer.Context, verbose: bool) -> bool:
-    if verbose:
-        ctx.find_root().obj = VERBOSE
+    ctx.meta[VERBOSE] = verbose
     return verbose
 
 
@@ -160,12 +160,16 @@ class Goal:
     database: Annotated[Text, _budget(help="File of predicted errors: read where it exists, else written.")] = None
 
     @property
+    def budget(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in ("target_params", "target_bytes", "target_macs")}
+        flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+        if len(flags) > 1:
+            raise typer.BadParameter("give one of them", param_hint=" and ".join(flags))
+        return given
+
+    @property
     def arguments(self) -> dict[str, Any]:
-        budgets = ("target_params", "target_bytes", "target_macs")
-        given = [f"--{name.replace('_', '-')}" for name in budgets if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise typer.BadParameter("give one of them", param_hint=" and ".join(given))
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**self.budget, "database": self.database}
 
 
 @dataclass(frozen=True)
@@ -179,4 +183,6 @@ class Run:
 
     @property
     def arguments(self) -> dict[str, Any]:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise typer.BadParameter(f"{self.device!r} is none of auto, cpu, cuda, cuda:1, mps", param_hint="--device")
         return {"device": self.device}

@@ -86,7 +86,8 @@ def read(images: Images, batch_size: int, workers: int) -> Iterator[Batch]:
                 samples.append(sample)
         if samples:
             count += len(samples)
-            yield _stack(samples)
+            inputs, labels = _stack(samples)
+            yield images.source.finish(inputs), labels
     if not count:
         reason = f"; the first: {images.skipped[0]}" if images.skipped else ""
         raise DataError("KD401", f"none of {len(images)} images could be read{reason}")

@@ -35,6 +35,9 @@ class Held:
     def sample(self, index: int) -> Sample:
         return self.inputs[index], None if self.labels is None else int(self.labels[index])
 
+    def finish(self, inputs: Tensor) -> Tensor:
+        return inputs
+
 
 class Wrapped:
     """A torch Dataset that gives one input (C, H, W), or an input and its label, already as the net takes it."""
@@ -55,6 +58,9 @@ class Wrapped:
     def sample(self, index: int) -> Sample:
         inputs, label = _pair(self.dataset[index])
         return _as_input(inputs), None if label is None else int(label)
+
+    def finish(self, inputs: Tensor) -> Tensor:
+        return inputs
 
 
 def iterate(data: Batches) -> Iterator[Batch]:

@@ -20,8 +20,8 @@ The shortest recipe is one line, `scheme: basis`. Every key, with its default wh
       threshold: 0.5            # clusters: the smallest similarity at which families join ...
       count: 4                  # ... or how many families a group has
     budget: {params: 0.5}       # a share of the net's; or {bytes: 1.2MB}, of the file; or {macs: 0.6}
-    calibration: {images: 1000, heldout: 500, batch: 100, memory: 4GiB, kronecker_above: 1200}
-    fit: {sweeps: 150}          # the most iterations that the joint fit of a family takes
+    calibration: {images: 1000, heldout: 500, batch: 100, memory: 4GiB}
+    fit: {sweeps: 150}          # the most iterations that the joint fit of a family may take
     seed: 0
 
 kdna_convert/recipe/patterns.py describes the patterns. Left out by default: the stem (the first convolution) and the

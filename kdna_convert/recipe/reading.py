@@ -59,7 +59,7 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, name: str = "recip
     except ValidationError as error:
         raise _explain(error, places) from None
     if overrides:
-        changes = "".join(f"# {name} with --set {override}\n" for override in overrides)
+        changes = "".join(f"# {name} with --set {' '.join(override.split())}\n" for override in overrides)
         text = changes + yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
     recipe._text, recipe._places = text, places
     return recipe

@@ -117,13 +117,12 @@ class Calibration(_Section):
     heldout: int = Field(500, ge=0)
     batch: int = Field(100, ge=1)
     memory: Size = 4 * 2**30
-    kronecker_above: int = Field(1200, ge=1)
 
 
 class Fit(_Section):
-    """How long the joint fit of a family may take, in iterations of its search."""
+    """How long the joint fit of a family may take, in iterations of its search; None: as long as convert.py says."""
 
-    sweeps: int = Field(150, ge=1)
+    sweeps: int | None = Field(None, ge=1)
 
 
 class Places:

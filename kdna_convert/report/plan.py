@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from rich.console import Group, RenderableType
 
 from ..specs import Family, Plan
@@ -11,34 +9,29 @@ from .figures import SHARING_NOTE, count, grid, kept, note, percent, totals
 from .layers import reasons
 
 
-def plan_report(plan: Plan, stored: Mapping[str, int], errors: Mapping[str, float]) -> RenderableType:
-    """`stored`: parameters after, and `errors`: predicted error, both by the name of the family's first member."""
-    parts: list[RenderableType] = [plan_table(plan, stored, errors), ""]
+def plan_report(plan: Plan) -> RenderableType:
+    """The families, the layers left alone, and the totals."""
+    parts: list[RenderableType] = [family_table(plan), ""]
     left = [layer for layer in plan.layers if layer.reason is not None]
     if left:
         names = ", ".join(layer.name for layer in left[:4]) + (", …" if len(left) > 4 else "")
         parts += [f"{len(left)} of {len(plan.layers)} layers stay as they are: {names}", *reasons(plan.layers), ""]
-    parts += [totals(plan.original, plan.planned), note(SHARING_NOTE)]
-    return Group(*parts)
+    return Group(*parts, totals(plan.original, plan.planned), "", note(SHARING_NOTE))
 
 
-def plan_table(plan: Plan, stored: Mapping[str, int], errors: Mapping[str, float]) -> RenderableType:
-    """One row a family, in the plan's order."""
+def family_table(plan: Plan) -> RenderableType:
+    """One row a family, in the plan's order: parameters before and after, and its part of the predicted error."""
     layers = {layer.name: layer for layer in plan.layers}
-    whole = sum(errors.values())
+    whole = sum(plan.predicted.values())
     table = grid("family", "scheme", ">layers", ">before", ">after", ">kept", ">of error")
     for family in plan.families:
-        owner = family.members[0]
+        owner, *others = family.members
         before = sum(layers[name].params for name in family.members)
-        share = percent(errors[owner] / whole) if whole and owner in errors else "-"
-        size = (count(before), count(stored[owner]), kept(stored[owner], before))
-        table.add_row(_name(family), _scheme(family), str(len(family.members)), *size, share)
+        after = plan.stored[owner]
+        share = percent(plan.predicted[owner] / whole) if whole and owner in plan.predicted else "-"
+        size = (str(len(family.members)), count(before), count(after), kept(after, before))
+        table.add_row(f"{owner} …" if others else owner, _scheme(family), *size, share)
     return table
-
-
-def _name(family: Family) -> str:
-    owner, *others = family.members
-    return f"{owner} …" if others else owner
 
 
 def _scheme(family: Family) -> str:

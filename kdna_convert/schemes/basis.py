@@ -104,4 +104,5 @@ def leading_rows(targets: Sequence[Target], rank: int) -> Tensor:
         half_nn = (vectors * root) @ vectors.T
         _, leading = torch.linalg.eigh(half_nn @ (stacked.T @ stacked) @ half_nn)
         rows_rn = leading[:, -rank:].T.flip(0) @ (vectors / root) @ vectors.T
-    return rows_rn / rows_rn.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    unit_rn: Tensor = rows_rn / rows_rn.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    return unit_rn

@@ -1,0 +1,396 @@
+"""The stages in order, from a model's name to a conversion: what the Python API and the commands call.
+
+    load -> survey -> calibrate -> analyze -> plan -> convert -> evaluate
+
+Every function takes MODEL as a string (see models/names.py), a converted folder where that makes sense, or an
+nn.Module; DATA as a path, a tensor, or batches (see data/). Nothing is written here: `save` does that.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from .analyze import analyze as compare_layers
+from .benchmark import Timing
+from .benchmark import benchmark as time_nets
+from .checkpoint import Conversion, open_folder, original_of
+from .convert import SWEEPS, Measure
+from .convert import convert as convert_by_plan
+from .data import Data, batches, check_classes, split
+from .database import build_database, form_families
+from .derive import factor, fold
+from .errors import FolderError, KdnaError, PlanError
+from .evaluate import Evaluation, answers, divergence, logits
+from .evaluate import evaluate as evaluate_net
+from .filesize import metadata
+from .finetune import finetune as finetune_net
+from .job import Job, Model, conversion_of, device_of_name, images_of, load_any, moments_of, open_job
+from .models import example_input, override
+from .plan import plan_of, solve
+from .planfile import budget_of, read_database, read_plan, request_mark, write_database
+from .recipe import Recipe
+from .schemes import SCHEMES
+from .specs import Analysis, Database, DataConfig, Layer, Plan, Progress
+from .statistics import Moments
+from .totals import totals
+
+
+def analyze(
+    model: Model,
+    *,
+    recipe: Recipe | str = "shared-cp",
+    metric: str | None = None,
+    data: Data | str | Path | None = None,
+    progress: Progress | None = None,
+    **given: Any,
+) -> Analysis:
+    """Every layer, the groups that could share under the recipe's scheme, and how alike their members are.
+
+    `given`: checkpoint, inputs, class_map, data_free, moments, device, as in `convert`.
+    """
+    job = open_job(model, recipe, data, given, progress)
+    moments = moments_of(job, given, progress)
+    families = job.recipe.families
+    by_name = {assignment.layer: assignment for assignment in job.assignments}
+
+    def key(layer: Layer) -> object:
+        assignment = by_name[layer.name]
+        return (assignment.scheme, *_as_tuple(SCHEMES[assignment.scheme or "cp"]().group(layer.shape)))
+
+    return compare_layers(
+        job.loaded.model,
+        job.layers,
+        moments,
+        group=key,
+        metric=metric or families.metric,
+        linkage=families.linkage,
+        threshold=families.threshold,
+        families=families.count,
+        progress=progress,
+    )
+
+
+def plan(
+    model: Model,
+    *,
+    recipe: Recipe | str = "shared-cp",
+    data: Data | str | Path | None = None,
+    target_params: float | None = None,
+    target_bytes: int | str | None = None,
+    target_macs: float | None = None,
+    database: str | Path | None = None,
+    progress: Progress | None = None,
+    **given: Any,
+) -> Plan:
+    """The scheme and rank of every family under a budget: exact parameters and bytes, before any fitting.
+
+    Budgets are shares of the original net (`target_params`, `target_macs`) or bytes of the file; without one, the
+    recipe's. `database` is a file of predicted errors, read where it exists, else written: from it, any other budget is
+    solved at once. `given`: checkpoint, inputs, class_map, data_free, moments, device, as in `convert`. Raises
+    PlanError KD501 (cannot be met), KD504 (no budget at all), KD505 (a database of something else).
+    """
+    job = open_job(model, recipe, data, given, progress)
+    known = _database(job, model, data, database, given, progress)
+    return solve(known, budget_of(known, job.recipe, target_params, target_bytes, target_macs))
+
+
+def convert(
+    model: Model,
+    *,
+    recipe: Recipe | str = "shared-cp",
+    plan: Plan | str | Path | None = None,
+    data: Data | str | Path | None = None,
+    target_params: float | None = None,
+    target_bytes: int | str | None = None,
+    target_macs: float | None = None,
+    database: str | Path | None = None,
+    progress: Progress | None = None,
+    **given: Any,
+) -> Conversion:
+    """A converted copy of a model, and the record of how it came about; `save` writes it as a folder.
+
+    Plans first, unless `plan` is given. Further keywords: `checkpoint` (weights file), `inputs` (fields of DataConfig
+    that go over the model's own), `class_map`, `data_free` (use images only to measure), `moments` (file: read where
+    it exists, else written), `device` ("auto", "cpu", "cuda" ...). Raises what the stages raise; see errors.CODES.
+    """
+    began = time.perf_counter()
+    job = open_job(model, recipe, data, given, progress)
+    moments = moments_of(job, given, progress)
+    if plan is None:
+        known = _database(job, model, data, database, given, progress, moments)
+        plan = solve(known, budget_of(known, job.recipe, target_params, target_bytes, target_macs))
+    else:
+        plan = _checked(plan if isinstance(plan, Plan) else read_plan(plan), job)
+    _require_moments(plan, moments)
+    planned = time.perf_counter()
+    measure = _measure(job, progress)
+    sweeps = job.recipe.fit.sweeps or SWEEPS
+    converted, fits = convert_by_plan(
+        job.loaded.model, plan, moments, sweeps=sweeps, measure=measure, progress=progress
+    )
+    seconds = {"calibrate and plan": planned - began, "fit": time.perf_counter() - planned}
+    stages = {} if measure is None else {"convert": asdict(measure(converted))}
+    report = {
+        "stages": stages,
+        "divergence": stages.get("convert"),
+        "families": [asdict(fit) for fit in fits],
+        "calibration": {"images": len(job.calibration or ()), "skipped": _skipped(job)},
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "notes": job.notes,
+    }
+    return Conversion(converted, plan, job.loaded.data, job.recipe.text, report)
+
+
+def evaluate(
+    model: Model | Conversion,
+    *,
+    data: Data | str | Path,
+    class_map: str | Path | None = None,
+    checkpoint: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    batch: int = 100,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Accuracy on labelled images; of a conversion or its folder also agreement with the original, and divergence.
+
+    Without the original's weights those are None. Raises DataError KD401, KD402.
+    """
+    conversion = conversion_of(model)
+    teacher: nn.Module | None = None
+    if conversion is None:
+        loaded = load_any(cast("Model", model), checkpoint, inputs)
+        net, config, said = loaded.model, loaded.data, None
+    else:
+        net, config = conversion.model, conversion.data
+        config = override(config, **inputs) if inputs else config
+        said = metadata(conversion.plan.model, conversion.recipe)
+        teacher = _teacher(conversion, checkpoint)
+    images = images_of(data, config, class_map, limit, seed)
+    if images.labelled:
+        check_classes(images, _outputs(net, config))
+    found = evaluate_net(
+        net, batches(images, batch), original=teacher, metadata=said, device=device_of_name(device), progress=progress
+    )
+    return replace(found, skipped=tuple(images.skipped))
+
+
+def finetune(
+    folder: str | Path | Conversion,
+    *,
+    data: Data | str | Path,
+    class_map: str | Path | None = None,
+    train: Literal["adapters", "shared", "all"] = "adapters",
+    epochs: int = 5,
+    lr: float = 1e-3,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Conversion:
+    """Train a conversion's adapters towards the original's answers; labels are not used. Returns another conversion.
+
+    Raises FolderError KD607 when the original cannot be rebuilt, NumericsError KD703 when the loss is not finite.
+    """
+    before = folder if isinstance(folder, Conversion) else open_folder(folder)
+    student = copy.deepcopy(before.model)
+    teacher = original_of(before.plan.model).model
+    images = images_of(data, before.data, class_map, None, seed)
+    held, rest = split(images, [min(500, len(images) // 5), len(images) - min(500, len(images) // 5)], seed)
+    tuned = finetune_net(
+        student,
+        teacher,
+        rest,
+        heldout=held if len(held) else None,
+        train=train,
+        epochs=epochs,
+        lr=lr,
+        seed=seed,
+        device=device_of_name(device),
+        progress=progress,
+    )
+    stages = dict(before.report.get("stages", {}))
+    if len(held):
+        z0 = logits(teacher, batches(held, 100))
+        stages["finetune"] = asdict(divergence(logits(student, batches(held, 100)), z0))
+    report = {**before.report, "stages": stages, "finetune": asdict(tuned)}
+    report["divergence"] = stages.get("finetune", report.get("divergence"))
+    return replace(before, model=student.cpu().eval(), report=report)
+
+
+def benchmark(
+    model: Model,
+    *,
+    checkpoint: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    batch: int = 1,
+    rounds: int = 30,
+    threads: int | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Sequence[Timing]:
+    """The net's four numbers; of a converted folder those of the original, the converted, folded and factored net."""
+    conversion = conversion_of(model)
+    said: dict[str, Mapping[str, str]] = {}
+    if conversion is None:
+        loaded = load_any(model, checkpoint, inputs)
+        nets, config = {"model": loaded.model}, loaded.data
+    else:
+        config = override(conversion.data, **inputs) if inputs else conversion.data
+        teacher = _teacher(conversion, checkpoint)
+        nets = {} if teacher is None else {"original": teacher}
+        nets["converted"] = conversion.model
+        said["converted"] = metadata(conversion.plan.model, conversion.recipe)
+        for name, form in (("folded", fold), ("factored", factor)):
+            try:
+                nets[name] = form(copy.deepcopy(conversion.model))
+            except FolderError:  # a gate that has learned something has no such form
+                continue
+    example = example_input(config, batch)
+    return time_nets(
+        nets, example, rounds=rounds, threads=threads, device=device_of_name(device), metadata=said, progress=progress
+    )
+
+
+def _database(
+    job: Job,
+    model: Model,
+    data: Any,
+    path: str | Path | None,
+    given: Mapping[str, Any],
+    progress: Progress | None,
+    moments: Moments | None = None,
+) -> Database:
+    mark = request_mark(job.recipe, model if isinstance(model, str | Path) else job.loaded.ref.sha256, data, given)
+    known = None if path is None else read_database(path, mark)
+    if known is not None:
+        return known
+    moments = moments_of(job, given, progress) if moments is None else moments
+    layers = tuple(
+        replace(layer, reason="KD108") if layer.reason is None and layer.name not in moments else layer
+        for layer in job.layers
+    )
+    reasons = {layer.name: layer.reason for layer in layers}
+    assignments = [replace(assignment, reason=reasons[assignment.layer]) for assignment in job.assignments]
+    families = form_families(layers, assignments, _clusters(job, moments))
+    cost = totals(job.loaded.model, example_input(job.loaded.data))
+    known = build_database(
+        job.loaded.model,
+        job.loaded.ref,
+        layers,
+        families,
+        moments,
+        job.recipe,
+        fingerprint=mark,
+        macs=cost.macs,
+        progress=progress,
+    )
+    if path is not None:
+        write_database(path, known)
+    return known
+
+
+def _clusters(job: Job, moments: Moments) -> Any:
+    settings = job.recipe.families
+    if settings.by != "cluster":
+        return None
+
+    def labels(members: Sequence[Layer]) -> Sequence[int]:
+        found = compare_layers(
+            job.loaded.model,
+            members,
+            moments,
+            group=lambda layer: 0,
+            metric=settings.metric,
+            metrics=(settings.metric,),
+            linkage=settings.linkage,
+            threshold=settings.threshold,
+            families=settings.count,
+        )
+        return found.groups[0].families
+
+    return labels
+
+
+def _checked(plan: Plan, job: Job) -> Plan:
+    """A given plan against this model: its totals worked out anew, as it may have been edited by hand."""
+    shapes = {layer.name: layer for layer in job.layers}
+    for layer in plan.layers:
+        if layer.name in shapes and layer.shape != shapes[layer.name].shape:
+            found = f"{list(layer.shape)} in the plan and {list(shapes[layer.name].shape)} in this model"
+            raise PlanError("KD503", f"the plan is of another model: the kernel of {layer.name} is {found}")
+    for family in plan.families:
+        for name in family.members:
+            if name not in shapes:
+                raise PlanError("KD503", f"the plan converts {name}, which this model does not have")
+            if shapes[name].reason not in (None, "KD101", "KD102", "KD103"):
+                raise PlanError("KD503", f"the plan converts {name}, which cannot be converted: {shapes[name].reason}")
+    planned = {name for family in plan.families for name in family.members}
+    layers = tuple(
+        replace(layer, reason=None if layer.name in planned else layer.reason or "KD114") for layer in job.layers
+    )
+    cost = totals(job.loaded.model, example_input(job.loaded.data))
+    known = build_database(
+        job.loaded.model,
+        job.loaded.ref,
+        layers,
+        plan.families,
+        {},
+        job.recipe,
+        macs=cost.macs,
+        measure=False,
+    )
+    restated = plan_of(known, tuple(choice.fixed for choice in known.choices))
+    return replace(restated, families=plan.families, predicted=plan.predicted, seed=plan.seed)
+
+
+def _require_moments(plan: Plan, moments: Moments) -> None:
+    for family in plan.families:
+        for name in family.members:
+            if name not in moments:
+                raise PlanError("KD503", f"the plan converts {name}, which the recipe leaves out; include it there")
+
+
+def _measure(job: Job, progress: Progress | None) -> Measure | None:
+    """The divergence of a net from the original on the held-back images; the original's answers are worked out once."""
+    if job.heldout is None:
+        return None
+    inputs = [inputs for inputs, _ in batches(job.heldout, job.recipe.calibration.batch)]
+    z0: Tensor = logits(job.loaded.model, inputs)
+
+    def measure(net: nn.Module) -> Any:
+        return divergence(logits(net, inputs), z0)
+
+    return measure
+
+
+def _teacher(conversion: Conversion, checkpoint: str | None) -> nn.Module | None:
+    ref = conversion.plan.model
+    try:
+        return original_of(replace(ref, checkpoint=checkpoint) if checkpoint else ref).model
+    except KdnaError:
+        if checkpoint:
+            raise
+        return None
+
+
+def _outputs(net: nn.Module, config: DataConfig) -> int:
+    with torch.no_grad():
+        return int(answers(net(example_input(config)), 1).shape[1])
+
+
+def _skipped(job: Job) -> list[str]:
+    return [] if job.calibration is None else job.calibration.skipped
+
+
+def _as_tuple(key: Any) -> tuple[Any, ...]:
+    return key if isinstance(key, tuple) else (key,)

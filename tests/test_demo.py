@@ -1,0 +1,72 @@
+"""The demo does the whole job, and its table says what is true of the nets it names."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+import kdna_convert
+from kdna_convert.demo import KEEP, MODEL, Demo, run
+from kdna_convert.derive import factor
+from kdna_convert.digits import WEIGHTS, digits
+from kdna_convert.errors import FolderError
+from kdna_convert.evaluate import evaluate
+from kdna_convert.models import load_model
+from kdna_convert.specs import to_json
+from kdna_convert.totals import totals
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    return run(tmp_path_factory.mktemp("demo") / "digits")
+
+
+def test_it_takes_less_than_a_minute_and_every_check_passes(demo: Demo) -> None:
+    assert demo.seconds < 60
+    assert len(demo.checks) > 5
+    assert all(check.ok for check in demo.checks), demo.checks
+
+
+def test_it_keeps_a_quarter_of_the_parameters_and_of_the_accuracy_all_but_a_point(demo: Demo) -> None:
+    original, converted, tuned, _ = demo.rows
+    assert converted.params <= KEEP * original.params
+    assert converted.bytes < 0.3 * original.bytes
+    assert original.accuracy > 0.99
+    assert tuned.accuracy > original.accuracy - 0.01
+    assert tuned.accuracy > converted.accuracy - 0.002
+
+
+def test_the_fine_tune_leads_back_towards_the_original(demo: Demo) -> None:
+    assert demo.divergence["fine-tuned"].kl < 0.5 * demo.divergence["converted"].kl
+
+
+def test_the_table_agrees_with_the_folder(demo: Demo) -> None:
+    assert demo.folder is not None
+    tuned, factored = demo.rows[2:]
+    model = kdna_convert.load(demo.folder)
+    test = digits("test")
+    assert evaluate(model, [test]).top1 == tuned.accuracy
+    assert (Path(demo.folder) / "model.safetensors").stat().st_size == tuned.bytes
+    assert sum(parameter.numel() for parameter in model.parameters()) == tuned.params
+    assert totals(factor(copy.deepcopy(model)), test[0]).macs == factored.macs < tuned.macs
+
+
+def test_the_first_row_is_the_bundled_net(demo: Demo) -> None:
+    row, test = demo.rows[0], digits("test")
+    found = evaluate(load_model(MODEL, checkpoint=str(WEIGHTS)).model, [test])
+    assert (row.params, row.bytes, row.macs, row.accuracy) == (found.params, found.bytes, found.macs, found.top1)
+
+
+def test_the_eight_equal_layers_make_one_family(demo: Demo) -> None:
+    assert [len(family.members) for family in demo.plan.families] == [8]
+    assert [len(group.members) for group in demo.analysis.groups] == [8]
+
+
+def test_it_can_be_had_as_json(demo: Demo) -> None:
+    assert [row["name"] for row in json.loads(to_json(demo))["rows"]] == [row.name for row in demo.rows]
+
+
+def test_a_folder_in_the_way_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match="KD601"):
+        run(tmp_path)
