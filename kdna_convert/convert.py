@@ -57,7 +57,6 @@ def convert(
         began = time.perf_counter()
         aims = targets(model, family, moments)
         chosen, fitted = _fit(converted, family, aims, plan.seed, sweeps, measure)
-        _require_finite(family, fitted)
         derive(converted, chosen, *fitted, plan.seed)
         errors = dict(zip(family.members, _errors(chosen, fitted, aims), strict=True))
         fits.append(FamilyFit(family.members[0], errors, chosen.options.get("start"), time.perf_counter() - began))
@@ -75,6 +74,7 @@ def _fit(
     tried = []
     for variant in variants:
         fitted = variant.share(aims, seed=seed, sweeps=sweeps)
+        _require_finite(family, fitted)
         named = replace(family, options={**family.options, "start": variant.start}) if len(variants) > 1 else family
         tried.append((named, fitted))
     if len(tried) == 1:
@@ -87,7 +87,10 @@ def _loss(
 ) -> float:
     if measure is None:
         return sum(_errors(family, fitted, aims))
-    return measure(derive(copy.deepcopy(converted), replace(family, routing=None), *fitted)).kl
+    try:
+        return measure(derive(copy.deepcopy(converted), replace(family, routing=None), *fitted)).kl
+    except NumericsError:  # a start that blows the net up is one not to choose
+        return float("inf")
 
 
 def _errors(family: Family, fitted: Fitted, aims: Sequence[Target]) -> list[float]:

@@ -8,41 +8,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
 from .analyze import group_layers
+from .chain import is_plain
 from .errors import ModelError, RecipeError
 from .filesize import metadata
 from .fitting import scheme_of, shapes_of, targets
 from .linalg import fit_error
+from .plan import stored_tensors
 from .recipe import Assignment, Recipe
-from .routing import ROUTINGS
+from .routing import routing_of
 from .schemes import SCHEMES
-from .specs import Choice, Database, Family, Layer, ModelRef, Progress, TensorSpec
+from .specs import Choice, Database, Family, Layer, MemberMacs, ModelRef, Progress, TensorSpec, product
 from .statistics import Moments
 from .stored import stored_specs
 
-# Shares of a family's largest size at which its error is measured, and the iterations that a quick fit gets.
-POINTS = (0.06, 0.12, 0.22, 0.36, 0.55, 0.8)
-QUICK = 25
+# How far from a family's smallest to its largest size its error is measured, and the iterations that a quick fit gets.
+# Each costs a fit, the largest most; beyond the last the error is extrapolated.
+POINTS = (0.0, 0.07, 0.15, 0.28, 0.48, 0.75)
+QUICK = 20
 
 Clusters = Callable[[Sequence[Layer]], Sequence[int]]
 
 
 def form_families(
     layers: Sequence[Layer], assignments: Sequence[Assignment], clusters: Clusters | None = None
-) -> tuple[Family, ...]:
+) -> tuple[tuple[Layer, ...], tuple[Family, ...]]:
     """Families without their size: layers of one scheme, with equal options and kernels that can share.
 
     `clusters` divides such a group further, by similarity. A rule's own family stays together; raises RecipeError KD203
-    when its kernels cannot share, and ModelError KD306 when no layer is left to convert.
+    when its kernels cannot share, and ModelError KD306 when no layer is left to convert. Returns with the families the
+    layers, a reason on those in none: KD109, KD110 where no size of a family would be smaller than its dense kernels.
     """
     by_name = {assignment.layer: assignment for assignment in assignments}
     active = [layer for layer in layers if by_name[layer.name].reason is None]
-    if not active:
-        raise ModelError("KD306", "no layer of this model can be converted by this recipe; `kdna analyze` says why")
     groups = group_layers(active, lambda layer: _key(layer, by_name[layer.name]), at_least=1)
     families: list[Family] = []
     for members in groups.values():
@@ -54,8 +55,13 @@ def form_families(
             labels = clusters(members)
             divided = {label: [m for m, own in zip(members, labels, strict=True) if own == label] for label in labels}
         families += [_family(part, by_name[part[0].name]) for part in divided.values()]
+    hopeless = {name: reason for family in families if (reason := _hopeless(family, layers)) for name in family.members}
+    families = [family for family in families if family.members[0] not in hopeless]
+    if not families:
+        raise ModelError("KD306", "no layer of this model can be converted by this recipe; `kdna analyze` says why")
     order = {layer.name: place for place, layer in enumerate(layers)}
-    return tuple(sorted(families, key=lambda family: order[family.members[0]]))
+    said = tuple(replace(layer, reason=hopeless.get(layer.name, layer.reason)) for layer in layers)
+    return said, tuple(sorted(families, key=lambda family: order[family.members[0]]))
 
 
 def build_database(
@@ -116,6 +122,16 @@ def _require_sharing(members: Sequence[Layer], by_name: Mapping[str, Assignment]
         raise RecipeError("KD203", f"{rule}.family: scheme {kind.name} cannot share between {pair}; leave `family` out")
 
 
+def _hopeless(family: Family, layers: Sequence[Layer]) -> str | None:
+    """Why no size of a family can be smaller than its dense kernels, or None where one can."""
+    scheme, shapes = scheme_of(family), shapes_of(family, layers)
+    least = replace(family, options={**family.options, scheme.size: scheme.smallest})
+    stored = sum(product(spec.shape) for spec in stored_tensors(least, scheme.layout(shapes), (), "F32"))
+    if stored < sum(map(product, shapes)):
+        return None
+    return "KD109" if scheme.shares and len(shapes) == 1 else "KD110"
+
+
 def _family(members: Sequence[Layer], assignment: Assignment) -> Family:
     return Family(
         scheme=_scheme(assignment),
@@ -145,8 +161,8 @@ def _choice(model: nn.Module, family: Family, layers: Sequence[Layer], recipe: R
             f"{family.members[0]}, got {fixed}; above, it would store more than its dense kernels",
         )
     options = {key: value for key, value in family.options.items() if key != scheme.size}
-    gates, gate_macs = _gates(family, members)
-    first, second = (_macs(scheme_of(family, **{scheme.size: size}), members) for size in (1, 2))
+    dtype = next(spec.dtype for spec in stored_specs(model) if spec.name == f"{family.members[0]}.weight")
+    gates, gate_macs = _gates(family, members, dtype)
     return Choice(
         family=replace(family, options=options),
         size=scheme.size,
@@ -154,40 +170,47 @@ def _choice(model: nn.Module, family: Family, layers: Sequence[Layer], recipe: R
         limit=max(limit, scheme.smallest),
         layout=scheme.layout(shapes),
         gates=gates,
-        macs=(2 * first - second + gate_macs, second - first),
-        dtype=next(spec.dtype for spec in stored_specs(model) if spec.name == f"{family.members[0]}.weight"),
+        macs=tuple(_macs(model, family, scheme.size, layer) for layer in members),
+        gate_macs=gate_macs,
+        dtype=dtype,
         fixed=fixed,
     )
 
 
-def _gates(family: Family, members: Sequence[Layer]) -> tuple[tuple[TensorSpec, ...], int]:
-    if family.routing is None:
+def _gates(family: Family, members: Sequence[Layer], dtype: str) -> tuple[tuple[TensorSpec, ...], int]:
+    routing = routing_of(family)
+    if routing is None:
         return (), 0
-    routing = ROUTINGS[family.routing](**family.routing_options)
     specs = tuple(
-        TensorSpec(f"{layer.name}.gate.{name}", shape)
+        TensorSpec(f"{layer.name}.gate.{name}", shape, dtype)
         for layer in members
         for name, shape in routing.tensors(layer.shape, layer.groups).items()
     )
     return specs, sum(routing.macs(layer.shape, layer.groups) for layer in members)
 
 
-def _macs(scheme: Any, members: Sequence[Layer]) -> int:
-    return sum(scheme.macs(layer.shape, layer.in_positions, layer.out_positions) for layer in members)
+def _macs(model: nn.Module, family: Family, size: str, layer: Layer) -> MemberMacs:
+    """Multiply-adds as derive.factor runs the layer: factored where that costs less, else as before."""
+    one, two = (scheme_of(family, **{size: number}) for number in (1, 2))
+    constant = one.macs(layer.shape, 1, 1) == two.macs(layer.shape, 1, 1)  # a scheme without a factored form
+    if constant or not is_plain(type(model.get_submodule(layer.name)), layer.groups):
+        return MemberMacs(layer.macs)
+    each = one.macs(layer.shape, layer.in_positions, layer.out_positions)
+    return MemberMacs(layer.macs, each, (product(layer.shape) - 1) // one.macs(layer.shape, product(layer.stride), 1))
 
 
 def _points(model: nn.Module, choice: Choice, layers: Sequence[Layer], moments: Moments, seed: int) -> dict[int, float]:
-    """The weighted output error of quick fits at a few sizes up to the largest."""
+    """The weighted output error of quick fits at a few sizes; a larger one can do what a smaller can, so never more."""
     aims = targets(model, choice.family, moments)
     span = choice.limit - choice.smallest
-    sizes = sorted({choice.smallest + max(0, round(share * span)) for share in POINTS} | {choice.limit})
     points: dict[int, float] = {}
-    for size in sizes:
+    for size in sorted({choice.smallest + round(share * span) for share in POINTS}):
         scheme = scheme_of(choice.family, **{choice.size: size})
         scheme = scheme.variants()[-1] if hasattr(scheme, "variants") else scheme
         shared, adapters = scheme.share(aims, seed=seed, sweeps=QUICK)
-        points[size] = sum(
+        error = sum(
             aim.weight * fit_error(scheme.expand(shared, adapter, aim.shape).flatten(1), aim)
             for aim, adapter in zip(aims, adapters, strict=True)
         )
+        points[size] = min(max(error, 0.0), *points.values(), float("inf"))
     return points

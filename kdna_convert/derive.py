@@ -26,8 +26,8 @@ from torch.nn.utils import parametrize
 from .chain import build_chain, is_plain
 from .errors import FolderError, PlanError
 from .linalg import Kronecker, Target
-from .routing import ROUTINGS, Routing, attach, detach, gates
-from .schemes import SCHEMES, Scheme, Tensors, make
+from .routing import attach, detach, gates, routing_of
+from .schemes import Scheme, Tensors, make
 from .specs import Family, Plan, Shape, SymbolicShape
 
 
@@ -98,7 +98,7 @@ def derive(model: nn.Module, family: Family, shared: Tensors, adapters: Sequence
     family's routing, if it has one, is attached at identity, its numbers drawn from `seed`. Raises PlanError, with
     nothing changed: KD503 for a layer or option that does not exist, KD105 for a weight that is computed already.
     """
-    scheme, routing = _scheme(family), _routing(family)
+    scheme, routing = _scheme(family), routing_of(family)
     layers = [
         _derivable(model, name, {*shared, *adapter}) for name, adapter in zip(family.members, adapters, strict=True)
     ]
@@ -164,7 +164,8 @@ def factor(model: nn.Module) -> nn.Module:
     """Replace every derived layer by the chain of plain layers it factors into, in place, and return the model.
 
     A pointwise bank, a depthwise conv with the layer's stride and padding, a pointwise mix - whatever the scheme says;
-    a layer that has no such form (grouped, weight-standardised, or not of the scheme) is folded instead. A gate that
+    a layer that has no such form (grouped, weight-standardised, or not of the scheme), or would not take fewer
+    multiply-adds in it, is folded instead. A gate that
     has left the identity goes to the head of its chain. Hooks on a replaced layer are left behind with it.
     """
     for name, gate in gates(model).items():
@@ -173,7 +174,8 @@ def factor(model: nn.Module) -> nn.Module:
     chains: dict[nn.Module | None, nn.Module] = {}
     for name, derived in derived_layers(model).items():
         layer = model.get_submodule(name)
-        kernels = derived.factors() if is_plain(_own_class(layer), getattr(layer, "groups", 1)) else None
+        saves = derived.scheme.macs(derived.shape, prod(getattr(layer, "stride", ())), 1) < prod(derived.shape)
+        kernels = derived.factors() if saves and is_plain(_own_class(layer), getattr(layer, "groups", 1)) else None
         chain = kernels and build_chain(_own_class(layer), layer, kernels)
         if chain:
             gate = detach(layer)
@@ -224,24 +226,8 @@ def trainable(model: nn.Module, which: Literal["adapters", "shared", "all"] = "a
 
 
 def _scheme(family: Family) -> Scheme:
-    if family.scheme not in SCHEMES:
-        raise PlanError("KD503", f"this version of kdna has no scheme {family.scheme!r}; it has {', '.join(SCHEMES)}")
     scheme: Scheme = make(family.scheme, family.options, f"family of {family.members[0]}: options")
     return scheme
-
-
-def _routing(family: Family) -> Routing | None:
-    if family.routing is None:
-        return None
-    if family.routing not in ROUTINGS:
-        raise PlanError(
-            "KD503", f"this version of kdna has no routing {family.routing!r}; it has {', '.join(ROUTINGS)}"
-        )
-    try:
-        routing: Routing = ROUTINGS[family.routing](**family.routing_options)
-    except TypeError as error:
-        raise PlanError("KD503", f"family of {family.members[0]}: routing {family.routing}: {error}") from None
-    return routing
 
 
 def _derivable(model: nn.Module, name: str, letters: Set[str]) -> Any:

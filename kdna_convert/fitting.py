@@ -15,22 +15,27 @@ from .specs import Family, Layer
 from .statistics import Moments
 from .survey import target_kernel
 
+# The weight of a layer that the loss does not feel, as a share of the mean sensitivity.
+UNFELT = 1e-6
+
 
 def targets(model: nn.Module, family: Family, moments: Moments) -> list[Target]:
     """One target a member, weighted by how much the loss feels its output.
 
-    Where the sensitivity of any layer of the net is unknown, all weigh by the inverse of their output energy, so that
-    relative errors add up. Raises NumericsError KD701 for a kernel that is not finite.
+    Where no layer's sensitivity is known, all weigh by the inverse of their output energy, so that relative errors add
+    up; where some are, a layer that the loss does not feel weighs next to nothing. Raises NumericsError KD701 for a
+    kernel that is not finite.
     """
-    felt = all(moments[name].sensitivity > 0 for name in family.members)
+    felt = [seen.sensitivity for seen in moments.values() if seen.sensitivity > 0]
+    least = UNFELT * sum(felt) / max(len(felt), 1)
     found = []
     for name in family.members:
         kernel = target_kernel(model.get_submodule(name)).cpu()
         if not kernel.isfinite().all():
             raise NumericsError("KD701", f"{name}: the weight holds NaN or infinity")
         seen = moments[name]
-        target = plain_target(kernel, seen.second, seen.sensitivity, seen.count)
-        found.append(target if felt else replace(target, weight=1 / max(target.energy, 1e-30)))
+        target = plain_target(kernel, seen.second, max(seen.sensitivity, least), seen.count)
+        found.append(target if felt else replace(target, weight=1 / target.energy if target.energy > 0 else 0.0))
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from .checkpoint import Conversion, open_folder
 from .data import Images, as_images, batches, open_images, split
 from .datafree import data_free as moments_without_data
 from .derive import fold
-from .errors import DataError
+from .errors import DataError, ModelError
 from .models import Loaded, example_input, load_model, override, state_digest
 from .planfile import fingerprint
 from .recipe import Assignment, Recipe, check_options, load_recipe, resolve
@@ -93,7 +95,7 @@ def moments_of(job: Job, given: Mapping[str, Any], progress: Progress | None) ->
         Recipe(scheme="cp", calibration=settings, seed=job.recipe.seed),
         model=job.loaded.ref.sha256,
         inputs=job.loaded.data,
-        images=None if job.calibration is None else sorted(job.calibration.positions),
+        images=digest_of(job.calibration, settings.batch) if path is not None else None,
         layers=[layer.name for layer in active],
     )
     if path is not None and Path(path).exists():
@@ -125,6 +127,14 @@ def moments_of(job: Job, given: Mapping[str, Any], progress: Progress | None) ->
     return moments
 
 
+def digest_of(images: Images | None, batch: int) -> str:
+    """Which images these are: their places in the data, and the inputs of the first batch."""
+    if images is None:
+        return "none"
+    first = next(iter(_Inputs(images, batch)))
+    return hashlib.sha256(repr(images.positions).encode() + first.contiguous().numpy().tobytes()).hexdigest()
+
+
 def _note_few(job: Job, layers: Sequence[Layer], moments: Moments) -> None:
     short = [layer for layer in layers if layer.name in moments and moments[layer.name].count < 2 * layer.patch]
     if short and job.calibration is not None:
@@ -151,7 +161,7 @@ class _Inputs:
 def load_any(model: Model, checkpoint: str | None, inputs: Mapping[str, Any] | None) -> Loaded:
     if isinstance(model, nn.Module):
         name = f"{type(model).__module__}:{type(model).__qualname__}"
-        loaded = Loaded(model.eval(), ModelRef(name, None, state_digest(model)), _own_config(model))
+        loaded = Loaded(copy.deepcopy(model).eval(), ModelRef(name, None, state_digest(model)), _own_config(model))
     else:
         loaded = load_model(str(model), checkpoint=checkpoint)
     return replace(loaded, data=override(loaded.data, **inputs)) if inputs else loaded
@@ -181,6 +191,11 @@ def images_of(data: Any, config: DataConfig, class_map: Any, limit: int | None, 
 
 
 def device_of_name(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """auto, cpu, cuda, cuda:1 ...: the device, once it is sure that it is there. Raises ModelError KD309."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError("KD309", f"device {name}: {reason}; --device auto takes what there is") from None

@@ -17,6 +17,10 @@ from .specs import Shape
 # JITTER only keeps Cholesky alive.
 DAMPING = 1e-4
 JITTER = 1e-9
+# The smallest positive number: what keeps a division by an energy alive where a kernel is all zeros.
+TINY = torch.finfo(torch.float64).tiny
+# Patches longer than this are searched in the Kronecker form of their moment.
+FULL_METRIC_PATCH = 1200
 
 
 class Kronecker(NamedTuple):
@@ -65,7 +69,10 @@ def plain_target(kernel: Tensor, moment: Moment, weight: float, count: int = 0) 
 
 
 def damp(moment: Moment, amount: float = DAMPING) -> Moment:
-    """The moment in float64, symmetric, with `amount` of its mean diagonal added to the diagonal."""
+    """The moment in float64, symmetric, with `amount` of its mean diagonal added to the diagonal.
+
+    The moment of inputs that were all zero says nothing: the identity takes its place.
+    """
     if isinstance(moment, Kronecker):
         return Kronecker(_damped(moment.channels_cc, amount), _damped(moment.taps_tt, amount))
     return _damped(moment, amount)
@@ -73,13 +80,17 @@ def damp(moment: Moment, amount: float = DAMPING) -> Moment:
 
 def _damped(moment: Tensor, amount: float) -> Tensor:
     damped = (moment.double() + moment.double().T) / 2
-    damped.diagonal().add_(amount * damped.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny))
+    mean = float(damped.diagonal().mean())
+    damped.diagonal().add_(amount * mean if mean > 0 else 1.0)
     return damped
 
 
-def separated(target: Target) -> Target:
-    """The same kernel under the Kronecker form of its moment: far cheaper to search in, a little less exact."""
-    if isinstance(target.moment, Kronecker):
+def searchable(target: Target) -> Target:
+    """The target that shared tensors are searched for under; adapters are then solved under the target itself.
+
+    A long patch is met by the Kronecker form of its moment: far cheaper, a little less exact (docs/decisions/0003).
+    """
+    if isinstance(target.moment, Kronecker) or len(target.moment) <= FULL_METRIC_PATCH:
         return target
     moment = kronecker(target.moment, target.shape[1])
     return replace(target, moment=moment, cross_on=times(target.kernel_on, moment))
@@ -90,7 +101,7 @@ def kronecker(moment_nn: Tensor, channels: int) -> Kronecker:
     moment_isjt = moment_nn.view(channels, -1, channels, len(moment_nn) // channels)
     channels_cc = torch.einsum("isjs->ij", moment_isjt) / moment_isjt.shape[1]
     taps_tt = torch.einsum("isit->st", moment_isjt)
-    return Kronecker(channels_cc.contiguous(), taps_tt * (len(taps_tt) / taps_tt.trace()))
+    return Kronecker(channels_cc.contiguous(), taps_tt * (len(taps_tt) / taps_tt.trace().clamp_min(TINY)))
 
 
 def times(x_on: Tensor, moment: Moment) -> Tensor:
@@ -116,11 +127,16 @@ def mean_diagonal(moment: Moment) -> float:
 def mix(gram_rr: Tensor, cross_or: Tensor) -> Tensor:
     """U = cross gram^-1: the least-squares mixing of a basis with this Gram matrix. Raises NumericsError KD703."""
     gram_rr = gram_rr.clone()
-    gram_rr.diagonal().add_(JITTER * gram_rr.diagonal().mean())
+    gram_rr.diagonal().add_(JITTER * gram_rr.diagonal().mean() + TINY)
     factor, failed = torch.linalg.cholesky_ex(gram_rr)
     if failed:
         raise NumericsError("KD703", "a least-squares fit is singular; lower the rank or calibrate on more images")
     return torch.cholesky_solve(cross_or.T, factor).T
+
+
+def weighted_energy(targets: Sequence[Target]) -> float:
+    """What the errors of a family are measured against: its targets' weighted energy, never zero."""
+    return max(sum(target.weight * target.energy for target in targets), TINY)
 
 
 def fit_error(kernel_on: Tensor, target: Target) -> float:

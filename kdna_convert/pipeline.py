@@ -27,14 +27,15 @@ from .convert import convert as convert_by_plan
 from .data import Data, batches, check_classes, split
 from .database import build_database, form_families
 from .derive import factor, fold
-from .errors import FolderError, KdnaError, PlanError
+from .edited import restate
+from .errors import FolderError, KdnaError, ModelError, PlanError
 from .evaluate import Evaluation, answers, divergence, logits
 from .evaluate import evaluate as evaluate_net
 from .filesize import metadata
 from .finetune import finetune as finetune_net
-from .job import Job, Model, conversion_of, device_of_name, images_of, load_any, moments_of, open_job
+from .job import Job, Model, conversion_of, device_of_name, digest_of, images_of, load_any, moments_of, open_job
 from .models import example_input, override
-from .plan import plan_of, solve
+from .plan import solve
 from .planfile import budget_of, read_database, read_plan, request_mark, write_database
 from .recipe import Recipe
 from .schemes import SCHEMES
@@ -82,6 +83,7 @@ def plan(
     model: Model,
     *,
     recipe: Recipe | str = "shared-cp",
+    plan: Plan | str | Path | None = None,
     data: Data | str | Path | None = None,
     target_params: float | None = None,
     target_bytes: int | str | None = None,
@@ -94,10 +96,13 @@ def plan(
 
     Budgets are shares of the original net (`target_params`, `target_macs`) or bytes of the file; without one, the
     recipe's. `database` is a file of predicted errors, read where it exists, else written: from it, any other budget is
-    solved at once. `given`: checkpoint, inputs, class_map, data_free, moments, device, as in `convert`. Raises
-    PlanError KD501 (cannot be met), KD504 (no budget at all), KD505 (a database of something else).
+    solved at once. A `plan` that was edited by hand is checked against the model and totalled anew instead. `given`:
+    checkpoint, inputs, class_map, data_free, moments, device, as in `convert`. Raises PlanError KD501 (cannot be met),
+    KD502, KD503 (no plan, or not of this model), KD504 (no budget at all), KD505 (a database of something else).
     """
     job = open_job(model, recipe, data, given, progress)
+    if plan is not None:
+        return _restated(plan, job)
     known = _database(job, model, data, database, given, progress)
     return solve(known, budget_of(known, job.recipe, target_params, target_bytes, target_macs))
 
@@ -122,13 +127,18 @@ def convert(
     it exists, else written), `device` ("auto", "cpu", "cuda" ...). Raises what the stages raise; see errors.CODES.
     """
     began = time.perf_counter()
+    if isinstance(model, str | Path) and Path(model).is_dir():
+        way_out = f"name the net that it was made from, or local-dir:{model} for timm's own kind of folder"
+        raise ModelError("KD302", f"{model} is a folder, and a converted net is not converted again; {way_out}")
+    if plan is not None and (target_params, target_bytes, target_macs) != (None, None, None):
+        raise PlanError("KD506", "a plan says how large everything is; give a plan or a budget, not both")
     job = open_job(model, recipe, data, given, progress)
     moments = moments_of(job, given, progress)
     if plan is None:
         known = _database(job, model, data, database, given, progress, moments)
         plan = solve(known, budget_of(known, job.recipe, target_params, target_bytes, target_macs))
     else:
-        plan = _checked(plan if isinstance(plan, Plan) else read_plan(plan), job)
+        plan = _restated(plan, job)
     _require_moments(plan, moments)
     planned = time.perf_counter()
     measure = _measure(job, progress)
@@ -270,7 +280,10 @@ def _database(
     progress: Progress | None,
     moments: Moments | None = None,
 ) -> Database:
-    mark = request_mark(job.recipe, model if isinstance(model, str | Path) else job.loaded.ref.sha256, data, given)
+    named = model if isinstance(model, str | Path) else job.loaded.ref.sha256
+    on_disk = data is None or isinstance(data, str | Path)
+    seen = data if on_disk else digest_of(job.calibration, job.recipe.calibration.batch)
+    mark = request_mark(job.recipe, named, seen, given)
     known = None if path is None else read_database(path, mark)
     if known is not None:
         return known
@@ -281,7 +294,7 @@ def _database(
     )
     reasons = {layer.name: layer.reason for layer in layers}
     assignments = [replace(assignment, reason=reasons[assignment.layer]) for assignment in job.assignments]
-    families = form_families(layers, assignments, _clusters(job, moments))
+    layers, families = form_families(layers, assignments, _clusters(job, moments))
     cost = totals(job.loaded.model, example_input(job.loaded.data))
     known = build_database(
         job.loaded.model,
@@ -321,36 +334,10 @@ def _clusters(job: Job, moments: Moments) -> Any:
     return labels
 
 
-def _checked(plan: Plan, job: Job) -> Plan:
-    """A given plan against this model: its totals worked out anew, as it may have been edited by hand."""
-    shapes = {layer.name: layer for layer in job.layers}
-    for layer in plan.layers:
-        if layer.name in shapes and layer.shape != shapes[layer.name].shape:
-            found = f"{list(layer.shape)} in the plan and {list(shapes[layer.name].shape)} in this model"
-            raise PlanError("KD503", f"the plan is of another model: the kernel of {layer.name} is {found}")
-    for family in plan.families:
-        for name in family.members:
-            if name not in shapes:
-                raise PlanError("KD503", f"the plan converts {name}, which this model does not have")
-            if shapes[name].reason not in (None, "KD101", "KD102", "KD103"):
-                raise PlanError("KD503", f"the plan converts {name}, which cannot be converted: {shapes[name].reason}")
-    planned = {name for family in plan.families for name in family.members}
-    layers = tuple(
-        replace(layer, reason=None if layer.name in planned else layer.reason or "KD114") for layer in job.layers
-    )
+def _restated(plan: Plan | str | Path, job: Job) -> Plan:
+    known = plan if isinstance(plan, Plan) else read_plan(plan)
     cost = totals(job.loaded.model, example_input(job.loaded.data))
-    known = build_database(
-        job.loaded.model,
-        job.loaded.ref,
-        layers,
-        plan.families,
-        {},
-        job.recipe,
-        macs=cost.macs,
-        measure=False,
-    )
-    restated = plan_of(known, tuple(choice.fixed for choice in known.choices))
-    return replace(restated, families=plan.families, predicted=plan.predicted, seed=plan.seed)
+    return restate(known, job.loaded.model, job.loaded.ref, job.layers, job.recipe, cost.macs)
 
 
 def _require_moments(plan: Plan, moments: Moments) -> None:

@@ -63,22 +63,19 @@ def plan_of(database: Database, sizes: Sizes) -> Plan:
         if choice.points:
             predicted[choice.family.members[0]] = predicted_error(choice, size)
     layers = tuple(replace(layer, reason="KD114") if layer.name in dense else layer for layer in database.layers)
-    original = Totals(database.params, file_size(database.tensors, _DENSE_METADATA), database.macs)
     planned = _totals(database, sizes)
-    return Plan(database.model, tuple(families), layers, original, planned, predicted, stored, database.seed)
+    return Plan(database.model, tuple(families), layers, _original(database), planned, predicted, stored, database.seed)
 
 
 def predicted_error(choice: Choice, size: int | None) -> float:
     """The weighted output error at a size: between measured points the logarithm is linear; 0 when dense."""
-    if size is None:
+    if size is None or not choice.points:
         return 0.0
     known = sorted(choice.points)
-    if not known:
-        return 0.0
     logs = [math.log(max(choice.points[point], 1e-300)) for point in known]
-    if size < known[0] and len(known) > 1:
-        slope = (logs[1] - logs[0]) / (known[1] - known[0])
-        return math.exp(logs[0] + slope * (size - known[0]))
+    if len(known) > 1 and size > known[-1]:
+        slope = (logs[-1] - logs[-2]) / (known[-1] - known[-2])
+        return math.exp(logs[-1] + slope * (size - known[-1]))
     return math.exp(float(np.interp(size, known, logs)))
 
 
@@ -193,7 +190,7 @@ def _spend(database: Database, budget: Budget, sizes: Sizes) -> Sizes:
 def _cost(database: Database, choice: Choice, size: int | None, kind: Kind) -> int:
     """What one family adds, alone. Exact for parameters and multiply-adds, to a few bytes for the file."""
     if kind == "macs":
-        return _macs(database, choice, size)
+        return _macs(choice, size)
     specs = _specs(database, choice, size)
     if kind == "params":
         return sum(product(spec.shape) for spec in specs)
@@ -211,10 +208,13 @@ def _totals(database: Database, sizes: Sizes) -> Totals:
     stored = [spec for choice, size in pairs if size is not None for spec in _specs(database, choice, size)]
     removed = sum(product(spec.shape) for spec in database.tensors if spec.name in replaced)
     params = database.params - removed + sum(product(spec.shape) for spec in stored)
-    dense_macs = sum(_macs(database, choice, None) for choice in database.choices)
-    macs = database.macs - dense_macs + sum(_macs(database, choice, size) for choice, size in pairs)
-    metadata = database.metadata if stored else _DENSE_METADATA
-    return Totals(params, file_size([*kept, *stored], metadata), macs)
+    dense_macs = sum(_macs(choice, None) for choice in database.choices)
+    macs = database.macs - dense_macs + sum(_macs(choice, size) for choice, size in pairs)
+    return Totals(params, file_size([*kept, *stored], database.metadata), macs)
+
+
+def _original(database: Database) -> Totals:
+    return Totals(database.params, file_size(database.tensors, _DENSE_METADATA), database.macs)
 
 
 def _specs(database: Database, choice: Choice, size: int | None) -> list[TensorSpec]:
@@ -226,11 +226,11 @@ def _specs(database: Database, choice: Choice, size: int | None) -> list[TensorS
     return stored_tensors(family, choice.layout, choice.gates, choice.dtype)
 
 
-def _macs(database: Database, choice: Choice, size: int | None) -> int:
-    if size is not None:
-        return choice.macs[0] + choice.macs[1] * size
-    shapes = _by_name(database)
-    return sum(shapes[name].macs for name in choice.family.members)
+def _macs(choice: Choice, size: int | None) -> int:
+    if size is None:
+        return sum(member.dense for member in choice.macs)
+    factored = (member.each * size if size <= member.factored_up_to else member.dense for member in choice.macs)
+    return sum(factored) + choice.gate_macs
 
 
 def _by_name(database: Database) -> Mapping[str, Layer]:
@@ -261,5 +261,5 @@ def _least(database: Database, budget: Budget, least: int) -> str:
 
 
 def _share(database: Database, kind: Kind) -> Callable[[int], str]:
-    whole = getattr(plan_of(database, tuple(None for _ in database.choices)).original, kind)
+    whole = getattr(_original(database), kind)
     return lambda amount: f"{amount / max(whole, 1):.2%} of the net's"

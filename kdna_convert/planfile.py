@@ -27,12 +27,15 @@ def fingerprint(recipe: Recipe, **made_from: Any) -> str:
     return hashlib.sha256(json.dumps([kept, said, files], sort_keys=True).encode()).hexdigest()
 
 
-def request_mark(recipe: Recipe, model: Any, data: Any, given: Mapping[str, Any]) -> str:
-    """The fingerprint of a database, from what the user asked for: no model needs to be loaded to check it."""
+def request_mark(recipe: Recipe, model: str | Path, data: str | Path | None, given: Mapping[str, Any]) -> str:
+    """The fingerprint of a database, from what the user asked for: no model needs to be loaded to check it.
+
+    Of a model or data that is not on disk, its digest.
+    """
     return fingerprint(
         recipe,
         model=model,
-        data=data if isinstance(data, str | Path | None) else type(data).__name__,
+        data=data,
         checkpoint=given.get("checkpoint"),
         inputs=dict(given.get("inputs") or {}),
         data_free=bool(given.get("data_free")),
@@ -66,11 +69,16 @@ def read_database(path: str | Path, expected: str) -> Database | None:
 
 
 def write_database(path: str | Path, database: Database) -> None:
-    """Write it whole or not at all. Raises FolderError KD604."""
+    """For read_database. Raises FolderError KD604."""
+    write_text(path, to_json(database))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """A file that is written whole or not at all. Raises FolderError KD604."""
     target = Path(path)
     draft = target.with_name(f".{target.name}.draft")
     try:
-        draft.write_text(to_json(database), encoding="utf-8")
+        draft.write_text(text, encoding="utf-8")
         draft.replace(target)
     except OSError as error:
         draft.unlink(missing_ok=True)

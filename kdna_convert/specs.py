@@ -118,7 +118,7 @@ class Family:
 class Totals:
     """The four numbers, three of them: the fourth, milliseconds, is measured. `bytes` is the file's, header included.
 
-    `macs` counts the converted layers run factored; folded back, the net costs what it cost before.
+    `macs` counts converted layers run factored wherever that is cheaper; folded back, the net costs what it did before.
     """
 
     params: int
@@ -146,11 +146,20 @@ class Plan:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class MemberMacs:
+    """Multiply-adds per image of one layer: `each` x size run factored, up to the size at which dense costs less."""
+
+    dense: int
+    each: int = 0
+    factored_up_to: int = 0
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Choice:
     """What a plan may choose for one family: a value of the scheme's size option, or to stay dense.
 
-    `points` are predicted errors by size: the weighted output error of a quick fit. `macs` of all members together are
-    macs[0] + macs[1] x size. `fixed` is the size that the recipe insists on.
+    `points` are predicted errors by size: the weighted output error of a quick fit. `macs` has a row a member, and
+    `gate_macs` is what all gates together add. `fixed` is the size that the recipe insists on.
     """
 
     family: Family  # without the size option
@@ -159,7 +168,8 @@ class Choice:
     limit: int
     layout: Layout
     gates: tuple[TensorSpec, ...]
-    macs: tuple[int, int]
+    macs: tuple[MemberMacs, ...]
+    gate_macs: int = 0
     dtype: str = "F32"
     points: dict[int, float] = field(default_factory=dict)
     fixed: int | None = None

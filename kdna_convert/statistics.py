@@ -1,7 +1,7 @@
 """What a net's layers see and how much the loss feels them: second moments of input patches, from one pass over images.
 
 Sums run in float32 (the error stays near 1e-6 relative, tests hold it to 1e-5); factorisations later use float64.
-Past `KRONECKER_ABOVE` patch dimensions the n x n moment gives way to its two factors, channels (x) taps: for 512
+Where memory is short, the n x n moment of the largest layers gives way to its two factors, channels (x) taps: for 512
 channels of 3x3 that is 1 MB instead of 85, and a ninth of the arithmetic. It is not free: six layers of a CIFAR
 ResNet-56, fitted by low rank at half their parameters, had 10-34 % more output error than under the whole moment.
 """
@@ -27,7 +27,6 @@ from .similarity import centred_gram
 from .specs import Layer, Progress
 from .tensorfile import load_tensors, save_tensors
 
-KRONECKER_ABOVE = 1200
 # Output positions drawn per image. Neighbours repeat each other: on 1,000 images of 1,024 positions, those six layers'
 # error rose by less than 0.5 % against drawing 128, and sixteen times fewer patches were multiplied than there are.
 POSITIONS = 64
@@ -113,9 +112,7 @@ def collect(
 
 def plan_memory(layers: Sequence[Layer], memory: int) -> dict[str, Form]:
     """The form of each layer's moment under a bound on their bytes; layers for which there is no room are left out."""
-    forms: dict[str, Form] = {}
-    for layer in layers:
-        forms[layer.name] = "kronecker" if layer.patch > KRONECKER_ABOVE and layer.taps > 1 else "full"
+    forms: dict[str, Form] = {layer.name: "full" for layer in layers}
     largest = sorted(layers, key=lambda layer: -layer.patch)
     excess = sum(_bytes(layer, forms[layer.name]) for layer in layers) - memory
     for layer in largest:

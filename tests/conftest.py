@@ -32,3 +32,30 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("needs the real nets and images of ../shared/data, which are not here")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty images of noise in five class folders, for the tiny net."""
+    import torch
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("images")
+    noise = torch.Generator().manual_seed(0)
+    for number in range(60):
+        place = folder / f"class{number % 5}" / f"{number:02}.png"
+        place.parent.mkdir(exist_ok=True)
+        pixels = torch.randint(0, 255, (16, 16, 3), generator=noise, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(place)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny net, converted by the command line. Not to be changed: copy it."""
+    from command import convert, kdna
+
+    out = tmp_path_factory.mktemp("converted") / "out"
+    done = kdna(*convert(images), "-o", out)
+    assert done.exit_code == 0, done.stderr
+    return out

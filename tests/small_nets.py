@@ -11,7 +11,7 @@ from kdna_convert.specs import Family
 
 OPTIONS = {
     "cp": {"rank": 5},
-    "basis": {"rank": 6},
+    "basis": {"rank": 4},
     "lowrank": {"rank": 3},
     "kerneldna": {"parent": "medoid", "start": "lstsq", "channel": True, "residual_rank": 2},
 }

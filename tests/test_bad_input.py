@@ -1,25 +1,18 @@
 """Every bad input of a user gets one line that names the thing and the way out, exit code 2, and loses nothing."""
 
 import json
+import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from command import NET, TINY, convert, kdna
 from safetensors.torch import save_file
-from typer.testing import CliRunner, Result
 
-from kdna_convert.cli import app
 from kdna_convert.models import load_model
-
-TINY = str(Path(__file__).parent / "tiny.py")
-NET = f"{TINY}:net"
-
-
-def kdna(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="kdna", env={"COLUMNS": "80"})
 
 
 def refused(code: str, *arguments: object) -> str:
@@ -29,33 +22,6 @@ def refused(code: str, *arguments: object) -> str:
     assert done.stderr.startswith(f"kdna: error {code}: ")
     assert done.stderr.count("\n") == 1
     return done.stderr
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty images of five classes, each class a colour."""
-    folder = tmp_path_factory.mktemp("images")
-    noise = torch.Generator().manual_seed(0)
-    for number in range(60):
-        place = folder / f"class{number % 5}" / f"{number:02}.png"
-        place.parent.mkdir(exist_ok=True)
-        pixels = torch.randint(0, 255, (16, 16, 3), generator=noise, dtype=torch.uint8)
-        Image.fromarray(pixels.numpy()).save(place)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny net, converted."""
-    out = tmp_path_factory.mktemp("converted") / "out"
-    done = kdna(*convert(images), "-o", out)
-    assert done.exit_code == 0, done.stderr
-    return out
-
-
-def convert(images: Path, model: str = NET) -> list[object]:
-    small = ["--set", "calibration.images=30", "--set", "calibration.heldout=20", "--target-params", "0.6"]
-    return ["convert", model, "--data", images, *small]
 
 
 # --- the model and its checkpoint
@@ -216,11 +182,21 @@ def test_two_budgets_are_a_usage_error() -> None:
 
 def test_a_plan_that_is_none_or_anothers_is_refused(images: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{}")
-    refused("KD502", *convert(images), "--plan", tmp_path / "broken.json", "-o", tmp_path / "out")
+    refused("KD502", "convert", NET, "--data", images, "--plan", tmp_path / "broken.json", "-o", tmp_path / "out")
     assert kdna("plan", NET, "--data-free", "-o", tmp_path / "plan.json").exit_code == 0
     other = f"{TINY}:net(width=16)"
     refused("KD503", "convert", other, "--data", images, "--plan", tmp_path / "plan.json", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_and_a_budget_are_a_usage_error(images: Path, tmp_path: Path) -> None:
+    done = kdna(*convert(images), "--plan", tmp_path / "plan.json", "--dry-run")
+    assert done.exit_code == 2
+    assert "--plan" in done.stderr
+
+
+def test_a_converted_folder_is_not_converted_again(folder: Path, images: Path, tmp_path: Path) -> None:
+    assert str(folder) in refused("KD302", *convert(images, model=str(folder)), "-o", tmp_path / "out")
 
 
 # --- the folder
@@ -273,3 +249,36 @@ def test_export_does_not_overwrite(folder: Path, tmp_path: Path) -> None:
     refused("KD601", "export", folder, "-o", target)
     assert target.stat().st_mtime_ns == before
     assert kdna("export", folder, "-o", target, "--force").exit_code == 0
+
+
+# --- the machine
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    assert "cuda:99" in refused("KD309", "plan", NET, "--data-free", "--device", "cuda:99")
+    assert kdna("plan", NET, "--device", "tpu").exit_code == 2
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes: what a full disk does to a write, without filling one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_old_folder_and_nothing_else(folder: Path, images: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    with room_for(1000):
+        refused("KD604", *convert(images), "-o", copy, "--force")
+        refused("KD604", *convert(images), "-o", tmp_path / "new")
+        refused("KD604", "export", folder, "-o", tmp_path / "merged.safetensors")
+        refused("KD604", "plan", NET, "--data", images, "-o", tmp_path / "plan.json")
+        refused("KD604", "plan", NET, "--data", images, "--database", tmp_path / "database.json")
+        refused("KD604", "plan", NET, "--data", images, "--moments", tmp_path / "moments.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before

@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
-from typer.testing import CliRunner, Result
+from command import NET, convert, kdna
+from safetensors.torch import load_file
 
+import kdna_convert
 from kdna_convert import __version__
 from kdna_convert.cli import app
 from kdna_convert.commands import about
 from kdna_convert.errors import CODES, GuardError
+from kdna_convert.models import load_model
 from kdna_convert.recipe import bundled
-
-
-def kdna(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments), prog_name="kdna", env={"COLUMNS": "80", "NO_COLOR": "1"})
 
 
 def commands(group: Any = None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
@@ -132,4 +132,124 @@ def test_the_schema_of_a_recipe_is_json() -> None:
 
 
 def test_verbose_shows_where_an_error_came_from() -> None:
-    assert kdna("recipe", "show", "no-such").stderr.count("\n") == 1
+    silent, verbose = kdna("plan", "no-such-net", "--data-free"), kdna("plan", "no-such-net", "--data-free", "-v")
+    assert silent.stderr.count("\n") == 1
+    assert verbose.stderr.startswith("Traceback")
+    assert verbose.stderr.endswith(silent.stderr)
+
+
+# --- the whole job, on the tiny net
+
+
+def printed(*arguments: object) -> Any:
+    """What a command prints as JSON, once it has succeeded."""
+    done = kdna(*arguments, "--json")
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_analyze_prints_every_layer_and_every_measure(images: Path) -> None:
+    found = printed("analyze", NET, "--data", images)
+    assert [layer["name"] for layer in found["layers"]][:2] == ["stem", "blocks.0.conv1"]
+    assert set(found["groups"][0]["similarities"]) == {"explained", "angles", "cka", "cosine"}
+    assert "silhouette" in kdna("analyze", NET, "--data", images, "--metric", "cosine").stdout
+
+
+def test_a_plan_is_exact_and_other_budgets_come_from_its_database(images: Path, tmp_path: Path) -> None:
+    database = tmp_path / "database.json"
+    question = ("plan", NET, "--data", images, "--database", database)
+    half = printed(*question, "--target-params", "0.5")
+    assert 0.4 < half["planned"]["params"] / half["original"]["params"] <= 0.5
+    written = database.stat().st_mtime_ns
+    small = printed(*question, "--target-bytes", "16kB")
+    assert small["planned"]["bytes"] <= 16_000
+    assert database.stat().st_mtime_ns == written
+
+
+def test_convert_keeps_its_promises_and_records_the_command(images: Path, folder: Path) -> None:
+    planned = json.loads((folder / "plan.json").read_text())["planned"]
+    assert (folder / "model.safetensors").stat().st_size == planned["bytes"]
+    command = json.loads((folder / "report.json").read_text())["command"]
+    assert command.startswith(f"kdna convert {NET} --data {images}")
+    assert command in (folder / "README.md").read_text()
+
+
+def test_a_dry_run_writes_nothing_and_plans_what_convert_does(images: Path, folder: Path, tmp_path: Path) -> None:
+    planned = printed(*convert(images), "-o", tmp_path / "out", "--dry-run")
+    assert planned == json.loads((folder / "plan.json").read_text())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_edited_by_hand_is_what_is_converted(images: Path, folder: Path, tmp_path: Path) -> None:
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["families"][0]["options"]["rank"] = 5
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    by_plan = ("convert", NET, "--data", images, "--plan", tmp_path / "plan.json")
+    foretold = printed(*by_plan, "--dry-run")
+    assert foretold["families"][0]["options"]["rank"] == 5
+    assert foretold["planned"]["params"] < plan["planned"]["params"]
+    printed(*by_plan, "-o", tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size == foretold["planned"]["bytes"]
+
+
+def test_conversion_is_reproducible_to_the_bit(images: Path, folder: Path, tmp_path: Path) -> None:
+    assert kdna(*convert(images), "-o", tmp_path / "again").exit_code == 0
+    for name in ("model.safetensors", "plan.json", "recipe.yaml"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_eval_prints_the_promised_keys_in_order(images: Path, folder: Path) -> None:
+    keys = ["top1", "top5", "images", "agreement", "kl", "params", "bytes", "macs"]
+    converted, original = printed("eval", folder, "--data", images), printed("eval", NET, "--data", images)
+    assert list(converted)[:8] == list(original)[:8] == keys
+    assert converted["images"] == original["images"] == 60
+    assert 0 <= converted["agreement"] <= 1
+    assert original["agreement"] is None
+    assert converted["bytes"] == (folder / "model.safetensors").stat().st_size
+
+
+def test_bench_times_every_form_of_a_converted_net(folder: Path) -> None:
+    rows = printed("bench", folder, "--rounds", "3", "--threads", "1")
+    assert [row["name"] for row in rows] == ["original", "converted", "folded", "factored"]
+    assert rows[0]["macs"] == rows[2]["macs"]
+    assert "Sharing alone does not cut MACs" in kdna("bench", folder, "--rounds", "3").stdout
+
+
+def test_verify_and_export_and_a_strict_load(folder: Path, tmp_path: Path) -> None:
+    assert all(check["ok"] for check in printed("verify", folder))
+    written = printed("export", folder, "--to", "merged", "-o", tmp_path / "merged.safetensors")
+    state = load_file(written["file"])
+    original = load_model(NET).model
+    assert list(state) == list(original.state_dict())
+    original.load_state_dict(state, strict=True)
+    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(original(x), kdna_convert.load(folder)(x), atol=1e-5)
+
+
+def test_finetune_writes_another_folder_and_says_how_it_was_made(images: Path, folder: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    out = tmp_path / "tuned"
+    done = kdna("finetune", folder, "--data", images, "--epochs", "1", "-o", out)
+    assert done.exit_code == 0, done.stderr
+    assert "steps on" in done.stdout
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert kdna("verify", out).exit_code == 0
+    commands = json.loads((out / "report.json").read_text())["command"].splitlines()
+    assert [command.split()[1] for command in commands] == ["convert", "finetune"]
+
+
+def test_stdout_has_the_result_and_stderr_the_rest(images: Path, tmp_path: Path) -> None:
+    done = kdna(*convert(images), "-o", tmp_path / "out")
+    assert "parameters kept" in done.stdout
+    assert "parameters kept" not in done.stderr
+    assert "kdna eval" in done.stderr
+    assert "\x1b[" not in done.stdout + done.stderr
+    assert kdna(*convert(images), "-o", tmp_path / "quiet", "-q").stderr == ""
+
+
+def test_demo_does_the_whole_job(tmp_path: Path) -> None:
+    done = kdna("demo", "-o", tmp_path / "digits")
+    assert done.exit_code == 0, done.stderr
+    assert "fine-tuned" in done.stdout
+    assert kdna("verify", tmp_path / "digits").exit_code == 0

@@ -76,6 +76,12 @@ def test_a_chain_of_plain_layers_computes_the_same(scheme: str) -> None:
     assert isinstance(chained.last, nn.Conv2d if scheme == "kerneldna" else nn.Sequential)
 
 
+def test_a_layer_that_would_cost_more_in_a_chain_is_folded() -> None:
+    net = nn.Sequential(nn.Conv2d(6, 8, 1))
+    convert(net, "cp", ("0",))  # rank 5: 5 x (6 + 8) against 6 x 8
+    assert type(factor(net)[0]) is nn.Conv2d
+
+
 @pytest.mark.parametrize("scheme", ["cp", "basis", "lowrank"])
 def test_a_chain_costs_the_multiply_adds_its_scheme_says(scheme: str) -> None:
     net, sizes = small(), {}
@@ -284,9 +290,9 @@ def test_a_cache_belongs_to_one_model_and_ends_with_its_context() -> None:
 def test_linear_layers_are_derived_folded_and_chained() -> None:
     def mlp() -> nn.Module:
         torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 6, bias=False), nn.GELU(), nn.Linear(6, 8))
+        return nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 9, bias=False), nn.Linear(9, 8))
 
-    x = torch.randn(2, 5, 8)
+    x = torch.randn(2, 5, 16)
     for scheme in ("cp", "basis"):
         net = mlp()
         convert(net, scheme, ("0", "2"))
@@ -320,9 +326,9 @@ def test_same_padding_stays_in_the_link_that_has_the_taps() -> None:
 
 
 def test_a_pointwise_layer_strides_in_the_first_link() -> None:
-    net = nn.Sequential(nn.Conv2d(6, 8, 1, stride=2))
+    net = nn.Sequential(nn.Conv2d(12, 24, 1, stride=2))
     convert(net, "cp", ("0",))
-    x = torch.randn(1, 6, 9, 9)
+    x = torch.randn(1, 12, 9, 9)
     expected = net(x)
     chained = factor(net)
     assert [link.stride for link in chained[0]] == [(2, 2), (1, 1)]

@@ -21,8 +21,8 @@ FLOORS = [
     {"linalg", "tensorfile", "patches"},
     {"schemes", "routing", "similarity", "clustering", "recipe", "statistics", "datafree", "survey"},
     {"derive", "chain", "fitting", "stored", "totals", "models", "data", "checkpoint"},
-    {"analyze", "database", "plan", "planfile", "convert", "finetune", "evaluate", "benchmark"},
-    {"pipeline", "demo", "digits"},
+    {"analyze", "database", "plan", "planfile", "edited", "convert", "finetune", "evaluate", "benchmark"},
+    {"job", "pipeline", "demo", "digits"},
     {"report"},
     {"cli", "commands", "__main__"},
 ]

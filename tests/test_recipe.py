@@ -412,6 +412,8 @@ def test_a_bundled_recipe_reads_and_begins_with_what_it_is(name: str) -> None:
     recipe = load_recipe(name)
     comment = recipe.text.split("\n\n")[0]
     assert all(line.startswith("#") for line in comment.splitlines())
+    assert all(len(line) <= 120 for line in recipe.text.splitlines())
+    assert len(comment.split(". ")[0]) < 110  # `kdna recipe ls` shows the first sentence
     assert {"# Reaches:", "# Costs:", "# Runs on:"} <= {line[:10].rstrip() for line in comment.splitlines()} | {
         f"{line.split(':')[0]}:" for line in comment.splitlines()
     }

@@ -6,18 +6,23 @@ from collections.abc import Callable
 
 import pytest
 from rich.console import Console, RenderableType
+from torch import nn
 
 from kdna_convert.benchmark import Timing
-from kdna_convert.checkpoint import Check
+from kdna_convert.checkpoint import Check, Conversion
+from kdna_convert.demo import Demo, DemoRow
 from kdna_convert.evaluate import Evaluation
+from kdna_convert.finetune import Tuning
 from kdna_convert.report.analysis import analysis_report
 from kdna_convert.report.bench import bench_table
+from kdna_convert.report.conversion import conversion_report, finetune_report
+from kdna_convert.report.demo import demo_report
 from kdna_convert.report.figures import percent, short, size, totals
 from kdna_convert.report.heatmap import heatmap
 from kdna_convert.report.layers import layer_table
 from kdna_convert.report.outcome import check_table, divergence_table, evaluation_table
 from kdna_convert.report.plan import plan_report
-from kdna_convert.specs import Analysis, Divergence, Family, Group, Layer, ModelRef, Plan, Totals
+from kdna_convert.specs import Analysis, DataConfig, Divergence, Family, Group, Layer, ModelRef, Plan, Totals
 
 Golden = Callable[[str, str], None]
 
@@ -175,3 +180,38 @@ def test_no_report_is_cut_off(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
     assert "".join(text.split()).count("conv_dw") == 1
     assert "…" not in text
+
+
+def converted(report: dict[str, object]) -> Conversion:
+    return Conversion(nn.Identity(), PLAN, DataConfig(), "scheme: cp\n", report)
+
+
+def test_conversion_report(golden: Golden) -> None:
+    seen = {"agreement": 0.972, "kl": 0.0301, "logit_error": 0.0198, "images": 500}
+    measured = printed(
+        conversion_report(converted({"stages": {"convert": seen}, "seconds": {"plan": 41.2, "fit": 8.9}}))
+    )
+    unmeasured = printed(conversion_report(converted({"stages": {}, "seconds": {"plan": 41.2, "fit": 8.9}})))
+    golden("conversion", measured + "\n" + unmeasured[unmeasured.index("divergence") :])
+
+
+def test_finetune_report(golden: Golden) -> None:
+    before = {"agreement": 0.972, "kl": 0.0301, "logit_error": 0.0198, "images": 500}
+    tuned = {"steps": 400, "trained": 51_200, "params": 427_314, "losses": (0.1,), "before": before, "after": None}
+    better = {**tuned, "after": {**before, "kl": 0.0123}, "kept": True}
+    worse = {**tuned, "after": {**before, "kl": 0.0923}, "kept": False}
+    texts = [printed(finetune_report(converted({"finetune": each}))) for each in (better, worse)]
+    golden("finetune", "\n".join(texts))
+
+
+def test_demo_report(golden: Golden) -> None:
+    rows = (
+        DemoRow("original", 74_922, 306_736, 2_970_000, 8.62, 0.9981),
+        DemoRow("converted", 37_461, 158_000, 2_970_000, 8.52, 0.9889),
+        DemoRow("fine-tuned", 37_461, 158_000, 2_970_000, 8.45, 0.9926),
+        DemoRow("fine-tuned, factored", 37_461, 158_000, 1_140_000, 13.15, 0.9926),
+    )
+    checks = (Check("loads", True, ""), Check("folded", True, ""))
+    tuning = Tuning(100, 10, 20, (0.1,), None, None, True)
+    analysis = Analysis(layers=LAYERS, groups=(), alone=(), metric="explained", params=855_770)
+    golden("demo", printed(demo_report(Demo(analysis, PLAN, tuning, rows, checks, 14.4, "digits-half"))))

@@ -14,7 +14,7 @@ import typer
 
 from ..errors import CODES
 from .console import progress_bar, show, show_json
-from .options import Run, grouped
+from .options import Output, grouped
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 SHOWN_VERSIONS = ("torch", "torchvision", "timm", "safetensors", "numpy", "scipy", "scikit-learn", "pydantic", "typer")
@@ -59,16 +59,16 @@ def explain(
 
 @grouped
 def demo(
-    run: Run,
+    out: Output,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Keep the converted folder here.")] = None,
 ) -> None:
     """Do the whole job on the bundled net and images: analyze to verify, in under a minute."""
     from ..demo import run as stage
     from ..report.demo import demo_report
 
-    with progress_bar(run.quiet) as progress:
+    with progress_bar(out.quiet) as progress:
         outcome = stage(output, progress=progress)
-    show_json(outcome) if run.json else show(demo_report(outcome))
+    show_json(outcome) if out.json else show(demo_report(outcome))
 
 
 def env(json: JsonFlag = False) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,11 +51,10 @@ def show(result: RenderableType) -> None:
 
 
 def show_json(result: Any) -> None:
-    """A stage's dataclass, or a plain value, as JSON on stdout."""
-    from ..specs import to_json
+    """A stage's dataclasses, or plain values, as JSON on stdout."""
+    from pydantic_core import to_json
 
-    text = to_json(result) if is_dataclass(result) else json.dumps(result, indent=2) + "\n"
-    sys.stdout.write(text)
+    sys.stdout.write(to_json(result, indent=2).decode() + "\n")
 
 
 def tell(text: str, quiet: bool = False) -> None:
@@ -83,14 +80,6 @@ def output_path(path: Path | None, force: bool) -> Path:
     if path.exists() and not force:
         raise FolderError("KD601", f"{path} exists already; give another name or --force")
     return path
-
-
-def write_file(path: Path, text: str, force: bool) -> None:
-    """A file of the user's own: never over an existing one without --force."""
-    try:
-        output_path(path, force).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FolderError("KD604", f"{path} could not be written: {error.strerror}") from None
 
 
 @contextmanager

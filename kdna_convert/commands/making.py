@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import COMMAND, output_path, progress_bar, show, show_json, tell, tell_remarks, write_file
+from .console import COMMAND, output_path, progress_bar, show, show_json, tell, tell_remarks
 from .options import Calibration, Goal, Images, Run, Source, grouped
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
@@ -53,14 +53,14 @@ def plan(
     force: Force = False,
 ) -> None:
     """Choose the scheme and rank of every family under a budget: exact sizes, before any fitting."""
-    from ..report.plan import plan_report
+    from ..planfile import write_text
     from ..specs import to_json
 
     target = output and output_path(output, force)
     planned = _planned(source, images, calibration, goal, run)
     if target:
-        write_file(target, to_json(planned), force)
-    show_json(planned) if run.json else show(plan_report(planned))
+        write_text(target, to_json(planned))
+    _show_plan(planned, run)
 
 
 @grouped
@@ -77,16 +77,15 @@ def convert(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and print; fit nothing, write nothing.")] = False,
 ) -> None:
     """Convert a net and write it as a folder that `kdna_convert.load` reads."""
-    from ..report.conversion import conversion_report
-    from ..report.plan import plan_report
-
-    target = None if dry_run else output_path(output, force)
-    if target is None:
-        planned = _planned(source, images, calibration, goal, run)
-        show_json(planned) if run.json else show(plan_report(planned))
+    if plan is not None:
+        goal.refuse("--plan")
+    if dry_run:
+        _show_plan(_planned(source, images, calibration, goal, run, plan), run)
         return
+    target = output_path(output, force)
     from ..checkpoint import save
     from ..pipeline import convert as stage
+    from ..report.conversion import conversion_report
 
     arguments = source.arguments | images.arguments | calibration.arguments | goal.arguments | run.arguments
     with progress_bar(run.quiet) as progress:
@@ -112,22 +111,23 @@ def finetune(
     force: Force = False,
 ) -> None:
     """Train the adapters of a converted folder towards the original's answers; labels are not needed."""
+    target, arguments = output_path(output, force), images.required | run.arguments
     from ..checkpoint import save
     from ..pipeline import finetune as stage
-    from ..report.conversion import stages_report
+    from ..report.conversion import finetune_report
 
-    target = output_path(output, force)
-    arguments = images.required | run.arguments
     with progress_bar(run.quiet) as progress:
         conversion = stage(folder, **arguments, train=train, epochs=epochs, lr=lr, seed=seed, progress=progress)
     commands = [conversion.report.get("command"), ctx.meta[COMMAND]]
     conversion.report["command"] = "\n".join(command for command in commands if command)
     save(conversion, target, force=force)
-    show_json(conversion.report) if run.json else show(stages_report(conversion))
+    show_json(conversion.report) if run.json else show(finetune_report(conversion))
     tell(f"written to {target}", run.quiet)
 
 
-def _planned(source: Source, images: Images, calibration: Calibration, goal: Goal, run: Run) -> Plan:
+def _planned(
+    source: Source, images: Images, calibration: Calibration, goal: Goal, run: Run, plan: Path | None = None
+) -> Plan:
     """The plan; where a database already answers the question, at once and without loading torch."""
     from ..planfile import replan, request_mark
 
@@ -139,9 +139,15 @@ def _planned(source: Source, images: Images, calibration: Calibration, goal: Goa
     from ..pipeline import plan as stage
 
     with progress_bar(run.quiet) as progress:
-        planned = stage(**question, **goal.arguments, **run.arguments, progress=progress)
+        planned = stage(**question, **goal.arguments, **run.arguments, plan=plan, progress=progress)
     _remark(images, calibration)
     return planned
+
+
+def _show_plan(plan: Plan, run: Run) -> None:
+    from ..report.plan import plan_report
+
+    show_json(plan) if run.json else show(plan_report(plan))
 
 
 def _remark(images: Images, calibration: Calibration) -> None:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .console import progress_bar, show, show_json, tell_remarks
-from .options import Images, Run, Source, grouped
+from .console import progress_bar, show, show_json, tell, tell_remarks
+from .options import Images, Net, Output, Run, Source, grouped
 
 FOLDER_HELP = "Folder that `kdna convert` wrote."
 EXPORT_HELP = "File to write. Default: FOLDER-merged.safetensors."
@@ -43,7 +43,7 @@ def eval_(
 
 @grouped
 def bench(
-    source: Source,
+    net: Net,
     run: Run,
     batch: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 1,
     rounds: Annotated[int, typer.Option(min=3, help="Timed rounds; each runs every net once, in turn.")] = 30,
@@ -54,27 +54,28 @@ def bench(
     from ..report.bench import bench_table
 
     with progress_bar(run.quiet) as progress:
-        arguments = source.arguments | run.arguments
+        arguments = net.arguments | run.arguments
         rows = stage(**arguments, batch=batch, rounds=rounds, threads=threads, progress=progress)
     show_json(rows) if run.json else show(bench_table(rows))
 
 
 @grouped
-def verify(folder: Folder, run: Run) -> None:
+def verify(folder: Folder, out: Output) -> None:
     """Check every claim a folder makes about itself; a failed check is exit code 2."""
     from ..checkpoint import verify as stage
     from ..report.outcome import check_table
 
     checks = stage(folder)
-    show_json(checks) if run.json else show(check_table(checks))
+    show_json(checks) if out.json else show(check_table(checks))
     if not all(check.ok for check in checks):
+        tell("restore the folder, or convert again", out.quiet)
         raise typer.Exit(2)
 
 
 @grouped
 def export(
     folder: Folder,
-    run: Run,
+    out: Output,
     to: Annotated[Form, typer.Option(help="merged: the original's state dict, in one safetensors file.")] = Form.merged,
     output: Annotated[Path | None, typer.Option("--output", "-o", help=EXPORT_HELP)] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
@@ -85,4 +86,7 @@ def export(
 
     target = output or Path(f"{Path(folder)}-{to.value}.safetensors")
     export_merged(open_folder(folder), target, force=force)
-    show(f"{target}: {size(target.stat().st_size)}, loads strictly into the untouched net")
+    written = target.stat().st_size
+    shown = f"{target}: {size(written)}, loads into the untouched net"
+    show_json({"file": target, "bytes": written}) if out.json else show(shown)
+    tell(f'python: model.load_state_dict(safetensors.torch.load_file("{target}"))', out.quiet)

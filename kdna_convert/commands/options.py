@@ -49,7 +49,7 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
 
 def _parameters(group: Any) -> list[Parameter]:
     """What the dataclass is made from, its annotations evaluated."""
-    hints = get_annotations(group, eval_str=True)
+    hints = {name: hint for base in group.__mro__ for name, hint in get_annotations(base, eval_str=True).items()}
     return [each.replace(annotation=hints[each.name]) for each in signature(group).parameters.values()]
 
 
@@ -78,29 +78,37 @@ _model, _data, _recipe, _budget, _run = (
 
 
 @dataclass(frozen=True)
-class Source:
-    """The net, and how its inputs are made. What is left out is the net's own."""
+class Net:
+    """The net, and the size of its input. What is left out is the net's own."""
 
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
     checkpoint: Annotated[Text, _model(help="Weights: safetensors, or .pth/.pt/.th; runs no code.")] = None
     input_size: Annotated[Text, _model(help="Input as 224 or 3,224,224.")] = None
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The fields of DataConfig that go over the net's own, None where they do not."""
+        return {"input_size": self.input_size and dimensions(self.input_size)}
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        inputs = {name: value for name, value in self.inputs.items() if value is not None}
+        return {"model": self.model, "checkpoint": self.checkpoint, "inputs": inputs}
+
+
+@dataclass(frozen=True)
+class Source(Net):
+    """The net, and how images become its inputs."""
+
     mean: Annotated[Text, _model(help="Mean of each channel, as 0.5,0.5,0.5.")] = None
     std: Annotated[Text, _model(help="Standard deviation of each channel, as 0.5,0.5,0.5.")] = None
     crop_pct: Annotated[Share, _model(min=0.01, max=1.0, help="Share of the image that the crop keeps.")] = None
     interpolation: Annotated[Interpolation | None, _model(help="How images are resized.")] = None
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """What the stages call them: the net, its weights, and the fields of DataConfig that go over its own."""
-        given = {
-            "input_size": self.input_size and dimensions(self.input_size),
-            "mean": self.mean and numbers(self.mean),
-            "std": self.std and numbers(self.std),
-            "crop_pct": self.crop_pct,
-            "interpolation": self.interpolation,
-        }
-        inputs = {name: value for name, value in given.items() if value is not None}
-        return {"model": self.model, "checkpoint": self.checkpoint, "inputs": inputs}
+    def inputs(self) -> dict[str, Any]:
+        own = {"mean": self.mean and numbers(self.mean), "std": self.std and numbers(self.std)}
+        return {**super().inputs, **own, "crop_pct": self.crop_pct, "interpolation": self.interpolation}
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,12 @@ class Goal:
     target_macs: Annotated[Share, _budget(min=0.0, max=1.0, help="Share of the MACs to keep, run factored.")] = None
     database: Annotated[Text, _budget(help="File of predicted errors: read where it exists, else written.")] = None
 
+    def refuse(self, flag: str) -> None:
+        """Raises a usage error when anything is said here that the other flag settles already."""
+        given = [f"--{field.name.replace('_', '-')}" for field in fields(self) if getattr(self, field.name) is not None]
+        if given:
+            raise typer.BadParameter(f"{flag} settles that already", param_hint=", ".join(given))
+
     @property
     def budget(self) -> dict[str, Any]:
         given = {name: getattr(self, name) for name in ("target_params", "target_bytes", "target_macs")}
@@ -173,13 +187,19 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Run:
-    """Where it computes, and what it says."""
+class Output:
+    """How it says what it found."""
+
+    json: Annotated[bool, _run("--json", help="Print the result as JSON.")] = False
+    quiet: Annotated[bool, _run("--quiet", "-q", help="No progress and no advice on stderr.")] = False
+    verbose: Annotated[bool, _run("--verbose", "-v", callback=_remember, help="Show where an error came from.")] = False
+
+
+@dataclass(frozen=True)
+class Run(Output):
+    """The same, and where it computes."""
 
     device: Annotated[str, _run(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
-    json: Annotated[bool, _run("--json", help="Print the result as JSON.")] = False
-    quiet: Annotated[bool, _run("--quiet", "-q", help="No progress and no remarks on stderr.")] = False
-    verbose: Annotated[bool, _run("--verbose", "-v", callback=_remember, help="Show where an error came from.")] = False
 
     @property
     def arguments(self) -> dict[str, Any]:

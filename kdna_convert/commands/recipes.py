@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .console import Commands, show, show_json, tell, write_file
+from .console import Commands, output_path, show, show_json, tell
 from .options import MODEL_HELP
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="The bundled recipes, and checks for your own.")
@@ -40,12 +40,13 @@ def cp(
     force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
 ) -> None:
     """Copy a recipe, to change it."""
+    from ..planfile import write_text
     from ..recipe import load_recipe
 
     target = destination or Path(f"{Path(recipe).stem}.yaml")
     if target.is_dir():
         target /= f"{Path(recipe).stem}.yaml"
-    write_file(target, load_recipe(recipe).text, force)
+    write_text(output_path(target, force), load_recipe(recipe).text)
     tell(f"{target}; check it with: kdna recipe validate {target}", quiet=False)
 
 

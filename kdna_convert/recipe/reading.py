@@ -165,4 +165,4 @@ def bundled() -> dict[str, Path]:
     """The recipes that come with the package, by name: inside it when installed, beside it in a checkout."""
     here = Path(__file__).parent.parent
     folder = next((path for path in (here / "recipes", here.parent / "recipes") if path.is_dir()), here)
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from ..specs import Analysis, Group, Matrix
-from .figures import count, grid, note, percent
+from .figures import count, dimensions, grid, note, percent
 from .heatmap import heatmap
 from .layers import layer_table
 
@@ -35,7 +35,9 @@ def analysis_report(analysis: Analysis) -> RenderableType:
 def group_report(group: Group, analysis: Analysis) -> RenderableType:
     """One group: how much is at stake, its families with their mean similarities, and the map of the chosen measure."""
     share = f", {percent(group.params / analysis.params)} of the net's" if analysis.params else ""
-    heading = Text(f"{len(group.members)} layers that could share ({group.key})", style="bold")
+    kernels = {layer.name: dimensions(layer.shape) for layer in analysis.layers}
+    shapes = ", ".join(dict.fromkeys(kernels[name] for name in group.members))
+    heading = Text(f"{len(group.members)} layers that could share, kernels {shapes}", style="bold")
     distinct = "" if group.silhouette is None else f"; silhouette {group.silhouette:.2f}"
     stake = (
         f"{count(group.params)} parameters{share}; {len(set(group.families))} families by {analysis.metric}{distinct}"

@@ -20,9 +20,7 @@ def bench_table(timings: Sequence[Timing]) -> RenderableType:
         cost = (count(row.params), count(row.bytes), short(row.macs))
         time = (f"{row.ms:.2f}", f"{row.spread_ms:.2f}", short(row.throughput), f"{row.ratio:.3f}")
         table.add_row(row.name, *cost, *time)
-    first = timings[0]
-    how = (
-        f"{first.device}; batch {first.batch}; median and middle half of {first.rounds} rounds in turn; "
-        f"ratio to {first.name}"
-    )
-    return Group(table, note(how), note(SHARING_NOTE))
+    first, *others = timings
+    how = f"{first.device}; batch {first.batch}; median and middle half of {first.rounds} rounds"
+    compared = [note(f"{how} in turn; ratio to {first.name}"), note(SHARING_NOTE)] if others else [note(how)]
+    return Group(table, *compared)

@@ -1,12 +1,14 @@
-"""What a conversion or a fine-tune came to: the plan, how far the net has moved after each stage, and remarks."""
+"""What a conversion or a fine-tune came to: the plan, how far the net has moved from the original, what it took."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 
 from ..specs import Divergence
+from .figures import count, note, percent
 from .outcome import divergence_table
 from .plan import plan_report
 
@@ -15,13 +17,22 @@ if TYPE_CHECKING:  # the file imports torch, and a report needs none
 
 
 def conversion_report(conversion: Conversion) -> RenderableType:
-    """The plan as it was carried out, and the divergence after every stage."""
-    return Group(plan_report(conversion.plan), "", stages_report(conversion))
+    """The plan as it was carried out, the divergence after every stage, and the time it took."""
+    seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in conversion.report.get("seconds", {}).items())
+    return Group(plan_report(conversion.plan), "", _moved(conversion.report.get("stages", {})), note(seconds))
 
 
-def stages_report(conversion: Conversion) -> RenderableType:
-    """The divergence after every stage, where there were images to measure it on."""
-    stages = {stage: Divergence(**seen) for stage, seen in conversion.report.get("stages", {}).items()}
+def finetune_report(conversion: Conversion) -> RenderableType:
+    """How much was free to change, and the divergence before and after on the same held-back images."""
+    tuned: Mapping[str, Any] = conversion.report["finetune"]
+    trained = f"{count(tuned['trained'])} of {count(tuned['params'])} parameters"
+    what = f"{count(tuned['steps'])} steps on {trained} ({percent(tuned['trained'] / max(tuned['params'], 1))})"
+    measured = {stage: tuned[stage] for stage in ("before", "after") if tuned[stage]}
+    kept = [] if tuned["kept"] else ["this moved the net further from the original, so every parameter was put back"]
+    return Group(what, "", _moved(measured), *kept)
+
+
+def _moved(stages: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     if not stages:
-        return "divergence from the original: not measured, as there were no images held back"
-    return divergence_table(stages)
+        return "divergence from the original: not measured, as no images were held back"
+    return divergence_table({stage: Divergence(**seen) for stage, seen in stages.items()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.table import Table
+from rich.text import Text
 
 
 def listing(entries: Mapping[str, str]) -> Table:
@@ -12,5 +13,5 @@ def listing(entries: Mapping[str, str]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column()
     for name, meaning in entries.items():
-        table.add_row(name, meaning)
+        table.add_row(Text(name), Text(meaning))  # plain: W[o,i] is not markup
     return table

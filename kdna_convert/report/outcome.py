@@ -13,28 +13,15 @@ from .figures import count, grid, note, percent, short
 if TYPE_CHECKING:  # these files import torch, and a report needs none
     from ..checkpoint import Check
     from ..evaluate import Evaluation
-    from ..finetune import Tuning
 
 
 def divergence_table(stages: Mapping[str, Divergence]) -> RenderableType:
-    """How far from the original the net is after each stage, on the same held-back images."""
-    table = grid("after", ">agreement", ">KL, nats", ">logit error", ">images")
+    """How far from the original the net is at each stage, on the same held-back images."""
+    table = grid("stage", ">agreement", ">KL, nats", ">logit error", ">images")
     for stage, seen in stages.items():
         row = (percent(seen.agreement), f"{seen.kl:.4f}", percent(seen.logit_error, 2), count(seen.images))
         table.add_row(stage, *row)
-    return Group(table, note("against the original net: the same top-1 answer, KL(original, this), |z - z0|² / |z0|²"))
-
-
-def tuning_report(tuning: Tuning) -> RenderableType:
-    """What a fine-tune changed, and whether that was kept."""
-    share = percent(tuning.trained / tuning.params) if tuning.params else "-"
-    trained = f"{count(tuning.steps)} steps on {count(tuning.trained)} of {count(tuning.params)} parameters ({share})"
-    stages = {"conversion": tuning.before, "fine-tuning": tuning.after}
-    measured = {stage: seen for stage, seen in stages.items() if seen is not None}
-    parts: list[RenderableType] = [divergence_table(measured)] if measured else []
-    if not tuning.kept:
-        parts.append("fine-tuning moved the net further from the original, so every parameter was put back")
-    return Group(trained, *parts)
+    return Group(table, note("agreement: the same top-1; KL(original, this); logit error: |z - z0|² / |z0|²"))
 
 
 def evaluation_table(evaluation: Evaluation) -> RenderableType:

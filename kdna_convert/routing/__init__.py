@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Protocol, cast
 
 from torch import Tensor, nn
 
-from ..errors import ModelError
-from ..specs import Layer, Shape
+from ..errors import ModelError, PlanError
+from ..specs import Family, Layer, Shape
 from .se import Se
 
 
@@ -40,6 +40,20 @@ class Routing(Protocol):
 
 
 ROUTINGS: dict[str, type[Any]] = {Se.name: Se}
+
+
+def routing_of(family: Family) -> Routing | None:
+    """A family's routing, None where it has none. Raises PlanError KD503 for a name or an option that is unknown."""
+    name = family.routing
+    if name is None:
+        return None
+    if name not in ROUTINGS:
+        raise PlanError("KD503", f"this version of kdna has no routing {name!r}; it has {', '.join(ROUTINGS)}")
+    try:
+        routing: Routing = ROUTINGS[name](**family.routing_options)
+    except TypeError as error:
+        raise PlanError("KD503", f"family of {family.members[0]}: routing {name}: {error}") from None
+    return routing
 
 
 def attach(model: nn.Module, name: str, routing: Routing, seed: int = 0) -> nn.Module:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from ..errors import RecipeError
+from ..errors import PlanError, RecipeError
 from ..linalg import Target
 from ..specs import Layout, Options, Shape
 from .basis import Basis
@@ -71,7 +71,12 @@ SCHEMES: dict[str, type[Any]] = {scheme.name: scheme for scheme in (Cp, Basis, L
 
 
 def make(name: str, options: Options, where: str = "options") -> Any:
-    """The scheme of that name with these options. Raises RecipeError KD202 or KD203, each naming `where`."""
+    """The scheme of that name with these options.
+
+    Raises RecipeError KD202 or KD203, each naming `where`; PlanError KD503 for a name that is none of SCHEMES.
+    """
+    if name not in SCHEMES:
+        raise PlanError("KD503", f"this version of kdna has no scheme {name!r}; it has {', '.join(SCHEMES)}")
     kind = SCHEMES[name]
     known = {field.name for field in fields(kind)}
     for key in options:

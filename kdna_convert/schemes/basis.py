@@ -20,7 +20,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..linalg import Target, dense, mean_diagonal, minimise, mix, times
+from ..errors import RecipeError
+from ..linalg import Target, dense, mean_diagonal, minimise, mix, searchable, times, weighted_energy
 from ..specs import Layout, Shape, product
 
 Tensors = dict[str, Tensor]
@@ -41,9 +42,8 @@ class Basis:
         return shape[1], product(shape[2:])
 
     def limit(self, shapes: Sequence[Shape]) -> int:
-        """The rank at which the family stores as much as its dense kernels."""
-        patch = product(shapes[0][1:])
-        return max(1, min(sum(map(product, shapes)) // (patch + sum(shape[0] for shape in shapes)), patch))
+        """The rank at which the family stores as much as its dense kernels: never above what these can carry."""
+        return max(1, sum(map(product, shapes)) // (product(shapes[0][1:]) + sum(shape[0] for shape in shapes)))
 
     def layout(self, shapes: Sequence[Shape]) -> Layout:
         return Layout({"V": ("rank", product(shapes[0][1:]))}, tuple({"U": (shape[0], "rank")} for shape in shapes))
@@ -55,7 +55,7 @@ class Basis:
         def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
             (basis_rn,) = point
             value, slope_rn = 0.0, torch.zeros_like(basis_rn)
-            for target in targets:
+            for target in searched:
                 basis_c_rn = times(basis_rn, target.moment)
                 cross_or = target.cross_on @ basis_rn.T
                 mixing_or = mix(basis_c_rn @ basis_rn.T, cross_or)
@@ -64,7 +64,8 @@ class Basis:
                 slope_rn -= 2 * scale * target.weight * gap_rn
             return value, [slope_rn]
 
-        scale = 1 / sum(target.weight * target.energy for target in targets)
+        searched = [searchable(target) for target in targets]
+        scale = 1 / weighted_energy(searched)
         start_rn = leading_rows(targets, self.rank)
         shared = {"V": start_rn if len(targets) == 1 else minimise(error, [start_rn], sweeps)[0]}
         return shared, [self.fit(shared, {}, target) for target in targets]
@@ -90,8 +91,12 @@ def leading_rows(targets: Sequence[Target], rank: int) -> Tensor:
 
     One target alone is its exact truncated fit (Eckart and Young in the output metric). Worked on the smaller side of
     the stacked kernels M: the eigenvectors E of M C M^T give the rows E^T M, those of C^1/2 M^T M C^1/2 need no M.
+    A direction that carries nothing is a unit row too, so that training can use it. Raises RecipeError KD207 for more
+    rows than the kernels can carry.
     """
     stacked = torch.cat([target.kernel_on * target.weight**0.5 for target in targets])
+    if rank > min(stacked.shape):
+        raise RecipeError("KD207", f"rank: kernels of {tuple(stacked.shape)} carry {min(stacked.shape)}, not {rank}")
     moments = [target.moment for target in targets]
     if len(stacked) <= stacked.shape[1]:
         applied = torch.stack([times(stacked, moment) / mean_diagonal(moment) for moment in moments]).sum(0)
@@ -104,5 +109,6 @@ def leading_rows(targets: Sequence[Target], rank: int) -> Tensor:
         half_nn = (vectors * root) @ vectors.T
         _, leading = torch.linalg.eigh(half_nn @ (stacked.T @ stacked) @ half_nn)
         rows_rn = leading[:, -rank:].T.flip(0) @ (vectors / root) @ vectors.T
-    unit_rn: Tensor = rows_rn / rows_rn.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-    return unit_rn
+    norm_r1 = rows_rn.norm(dim=1, keepdim=True)
+    spare_rn = torch.eye(*rows_rn.shape, dtype=torch.float64)
+    return torch.where(norm_r1 > 0, rows_rn / norm_r1, spare_rn)

@@ -23,13 +23,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..linalg import Kronecker, Target, minimise, mix, separated, times
+from ..linalg import TINY, Kronecker, Target, minimise, mix, searchable, times, weighted_energy
 from ..specs import Layout, Shape, product
 
 Tensors = dict[str, Tensor]
-
-# Patches longer than this are searched in the Kronecker form of their moment (see docs/decisions/0003).
-FULL_METRIC_PATCH = 1200
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Cp:
     def limit(self, shapes: Sequence[Shape]) -> int:
         """The rank at which the family stores as much as its dense kernels."""
         per_rank = shapes[0][1] + sum(shape[0] + _spatial(shape) for shape in shapes)
-        return max(1, min(sum(map(product, shapes)) // per_rank, max(product(shape[1:]) for shape in shapes)))
+        return max(1, sum(map(product, shapes)) // per_rank)
 
     def layout(self, shapes: Sequence[Shape]) -> Layout:
         def adapter(shape: Shape) -> dict[str, tuple[int | str, ...]]:
@@ -65,7 +62,7 @@ class Cp:
     def share(self, targets: Sequence[Target], *, seed: int, sweeps: int) -> tuple[Tensors, list[Tensors]]:
         searched = [_searched(target) for target in targets]
         start = _start(targets, self.rank, seed)
-        scale = 1 / sum(target.weight * target.energy for target in searched)
+        scale = 1 / weighted_energy(searched)
 
         def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
             bank_ri, *spatials = point
@@ -118,7 +115,7 @@ def _searched(target: Target) -> Target:
     if product(target.shape[2:]) == 1 and isinstance(target.moment, Tensor):
         exact = Kronecker(target.moment, target.moment.new_ones(1, 1))
         return Target(target.shape, target.kernel_on, target.cross_on, exact, target.weight)
-    return separated(target) if product(target.shape[1:]) > FULL_METRIC_PATCH else target
+    return searchable(target)
 
 
 def _start(targets: Sequence[Target], rank: int, seed: int) -> list[Tensor]:
@@ -131,7 +128,7 @@ def _start(targets: Sequence[Target], rank: int, seed: int) -> list[Tensor]:
         reads = torch.einsum("ois,ojs->ij", kernel_ois, kernel_ois)
         reads_ii += target.weight * reads
     values, vectors_ii = torch.linalg.eigh(reads_ii)
-    spread_i = values.clamp_min(0).sqrt() + 1e-3 * values.clamp_min(0).max().sqrt()
+    spread_i = values.clamp_min(0).sqrt() + 1e-3 * values.clamp_min(TINY).max().sqrt()
     bank_ri = torch.randn(rank, channels, generator=generator, dtype=torch.float64) * spread_i @ vectors_ii.T
     spatials = [
         torch.randn(rank, product(target.shape[2:]), generator=generator, dtype=torch.float64) for target in targets

@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..linalg import Target, dense, fit_error, times
+from ..linalg import TINY, Target, dense, fit_error, mix, times
 from ..specs import Layout, Shape, product
 from .basis import leading_rows
 
@@ -133,10 +133,10 @@ def _fitted_parent(targets: Sequence[Target], parent: Tensor, channel: bool) -> 
         for target in targets:
             scales = _fit_scales(parent, target, _unit_scales(target.shape, channel))
             scale = _scaled(torch.ones_like(parent), scales)
-            share = 1 / target.energy
+            share = 1 / max(target.energy, TINY)
             total += share * scale * target.kernel_on.view(target.shape)
             norm += share * scale**2
-        parent = total / norm.clamp_min(1e-12 * norm.max())
+        parent = total / norm.clamp_min(1e-12 * float(norm.max()) + TINY)
     return parent
 
 
@@ -147,7 +147,8 @@ def _fit_scales(parent: Tensor, target: Target, scales: Tensors) -> Tensors:
     for _ in range(ALTERNATIONS):
         inner_on = _scaled(parent, scales | {"f": torch.ones_like(scales["f"])}).flatten(1)
         norm_o = (times(inner_on, target.moment) * inner_on).sum(1)
-        scales = scales | {"f": (target.cross_on * inner_on).sum(1) / norm_o.clamp_min(1e-12 * norm_o.max())}
+        least = 1e-12 * float(norm_o.max()) + TINY
+        scales = scales | {"f": (target.cross_on * inner_on).sum(1) / norm_o.clamp_min(least)}
         filtered_on = parent_on * scales["f"][:, None]
         pull_is = (filtered_on * target.cross_on).sum(0).view(channels, -1)
         pair_isjt = ((filtered_on.T @ filtered_on) * moment_nn).view(channels, -1, channels, pull_is.shape[1])
@@ -159,8 +160,7 @@ def _fit_scales(parent: Tensor, target: Target, scales: Tensors) -> Tensors:
             scales = scales | {"s": taps.view(shape[2:])}
         if "c" in scales:
             normal_cc = torch.einsum("isjt,s,t->ij", pair_isjt, taps, taps)
-            normal_cc.diagonal().add_(1e-9 * normal_cc.diagonal().mean())
-            scales = scales | {"c": torch.linalg.solve(normal_cc, pull_is @ taps)}
+            scales = scales | {"c": mix(normal_cc, (pull_is @ taps)[None])[0]}
         error = fit_error(_scaled(parent, scales).flatten(1), target)
         if last - error <= 1e-10 * target.energy:
             break
@@ -174,6 +174,4 @@ def _residual(target: Target, child_on: Tensor, rank: int) -> Tensors:
     left = replace(target, kernel_on=gap_on, cross_on=times(gap_on, target.moment), weight=1.0)
     rows_rn = leading_rows([left], rank)
     rows_c_rn = times(rows_rn, target.moment)
-    gram_rr = rows_c_rn @ rows_rn.T
-    gram_rr.diagonal().add_(1e-12 * gram_rr.diagonal().mean().clamp_min(1e-300))
-    return {"A": torch.linalg.solve(gram_rr, rows_c_rn @ gap_on.T).T, "B": rows_rn}
+    return {"A": mix(rows_c_rn @ rows_rn.T, gap_on @ rows_c_rn.T), "B": rows_rn}

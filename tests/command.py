@@ -1,0 +1,24 @@
+"""`kdna` in this process: a subprocess would import torch anew each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from typer.testing import CliRunner, Result
+
+from kdna_convert.cli import app
+
+TINY = str(Path(__file__).parent / "tiny.py")
+NET = f"{TINY}:net"
+
+
+def kdna(*arguments: object) -> Result:
+    """The outcome of a command line, 80 columns wide, without colour."""
+    environment = {"COLUMNS": "80", "NO_COLOR": "1"}
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="kdna", env=environment)
+
+
+def convert(images: Path, model: str = NET) -> list[object]:
+    """The beginning of a conversion of the tiny net."""
+    few = ["--set", "calibration.images=30", "--set", "calibration.heldout=20", "--target-params", "0.6"]
+    return ["convert", model, "--data", images, *few]
