@@ -136,7 +136,7 @@ def mix(gram_rr: Tensor, cross_or: Tensor) -> Tensor:
 
 def weighted_energy(targets: Sequence[Target]) -> float:
     """What the errors of a family are measured against: its targets' weighted energy, never zero."""
-    return max(sum(target.weight * target.energy for target in targets), TINY)
+    return max(sum(target.weight * target.energy for target in targets), TINY**0.5)
 
 
 def fit_error(kernel_on: Tensor, target: Target) -> float:

@@ -151,7 +151,7 @@ class MemberMacs:
 
     dense: int
     each: int = 0
-    factored_up_to: int = 0
+    factored_up_to: int = -1  # never
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -207,7 +207,9 @@ def test_an_existing_folder_is_refused_before_any_work(images: Path, tmp_path: P
     mine.mkdir()
     (mine / "thesis.tex").write_text("years of work")
     refused("KD601", *convert(images, model="not-even-a-model"), "-o", mine)
-    refused("KD601", *convert(images), "-o", mine, "--force")
+    refused("KD601", *convert(images, model="not-even-a-model"), "-o", mine, "--force")
+    refused("KD601", "finetune", "not-even-a-folder", "--data", images, "-o", mine)
+    refused("KD601", "demo", "-o", mine)
     assert [path.name for path in mine.iterdir()] == ["thesis.tex"]
 
 
@@ -234,7 +236,10 @@ def test_a_damaged_folder_is_named_by_verify_and_by_load(folder: Path, tmp_path:
     done = kdna("verify", copy)
     assert done.exit_code == 2
     assert name in done.stdout + done.stderr
-    assert name in refused("KD602" if (name, harm) == ("config.json", "missing") else "KD603", "export", copy)
+    if name == "README.md":  # the model card is its owner's to edit
+        assert kdna("export", copy, "-o", tmp_path / "merged.safetensors").exit_code == 0
+    else:
+        assert name in refused("KD602" if (name, harm) == ("config.json", "missing") else "KD603", "export", copy)
 
 
 def test_a_folder_of_something_else_is_not_ours(images: Path) -> None:

@@ -182,7 +182,6 @@ def test_a_wrong_override_is_named(override: str, message: str) -> None:
         ("scheme: cp\nfamilies: {metric: cka}", "families: metric, linkage, threshold and count need `by: cluster`"),
         ("scheme: cp\nrouting: sse", "routing.name: input should be 'se' or 'none', got 'sse'; did you mean 'se'?"),
         ("seed: 1", "a recipe needs `scheme`, `rules` or both"),
-        ("options: {rank: 3}\nrules: [{layers: fc, scheme: cp}]", "`options` belong to `scheme`"),
         ("rules: [{layers: fc}]", "rules.0 needs `scheme`"),
         ("scheme: cp\nscheme: basis", "KD201: mine.yaml line 2: the key 'scheme' is given twice, first on line 1"),
         ("scheme: [", "KD201: mine.yaml line 1: "),
@@ -305,6 +304,12 @@ def test_a_rule_inherits_what_it_does_not_say() -> None:
     assert by_layer["layer2.0.conv1"].options_path == ("options",)
 
 
+def test_without_a_scheme_of_its_own_a_recipe_gives_its_options_to_every_rule() -> None:
+    recipe = parse_recipe("options: {rank: 4}\nrules: [{layers: '*conv1', scheme: basis}, {layers: '*2', scheme: cp}]")
+    given = {a.layer: a.options for a in resolve(recipe, NET) if a.reason is None}
+    assert given == {f"layer{name}": {"rank": 4} for name in ("1.0.conv1", "1.0.conv2", "2.0.conv1")}
+
+
 def test_together_makes_one_family_of_a_rules_layers() -> None:
     recipe = parse_recipe("scheme: cp\nrules: [{layers: 'layer1*', family: together}]")
     assert [a.family for a in resolve(recipe, NET) if a.reason is None] == ["rules.0", "rules.0", None]
@@ -369,6 +374,7 @@ class _Se:
             "scheme: cp\noptions: {rnk: 3}",
             "KD202: mine.yaml line 2: options.rnk: _Cp has no such option; did you mean 'rank'",
         ),
+        ("options: {rnk: 3}\nrules: [{layers: a, scheme: cp}]", "KD202: mine.yaml line 1: options.rnk"),
         ("scheme: cp\noptions: {name: x}", "its options are rank, sweeps"),
         ("scheme: cp\noptions: {rank: many}", "KD203: mine.yaml line 2: options.rank: input should be a valid integer"),
         ("scheme: cp\nrouting: {name: se, widht: 3}", "KD202: mine.yaml line 2: routing.widht: _Se has no such option"),

@@ -6,9 +6,20 @@ architecture it names, original.py the net it came from, card.py is its model ca
 
 from __future__ import annotations
 
-from .folder import Conversion, export_merged, load, open_folder, save
+from .folder import Conversion, export_merged, load, open_folder, require_free, save
 from .original import original_of
 from .record import is_ours
 from .verify import Check, verify
 
-__all__ = ["Check", "Conversion", "export_merged", "is_ours", "load", "open_folder", "original_of", "save", "verify"]
+__all__ = [
+    "Check",
+    "Conversion",
+    "export_merged",
+    "is_ours",
+    "load",
+    "open_folder",
+    "original_of",
+    "require_free",
+    "save",
+    "verify",
+]

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import CODES
-from .console import progress_bar, show, show_json
+from .console import output_path, progress_bar, show, show_json
 from .options import Output, grouped
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -63,11 +63,12 @@ def demo(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Keep the converted folder here.")] = None,
 ) -> None:
     """Do the whole job on the bundled net and images: analyze to verify, in under a minute."""
+    target = output and output_path(output, force=False)
     from ..demo import run as stage
     from ..report.demo import demo_report
 
     with progress_bar(out.quiet) as progress:
-        outcome = stage(output, progress=progress)
+        outcome = stage(target, progress=progress)
     show_json(outcome) if out.json else show(demo_report(outcome))
 
 

@@ -83,10 +83,11 @@ def convert(
         _show_plan(_planned(source, images, calibration, goal, run, plan), run)
         return
     target = output_path(output, force)
-    from ..checkpoint import save
+    from ..checkpoint import require_free, save
     from ..pipeline import convert as stage
     from ..report.conversion import conversion_report
 
+    require_free(target, force)
     arguments = source.arguments | images.arguments | calibration.arguments | goal.arguments | run.arguments
     with progress_bar(run.quiet) as progress:
         conversion = stage(**arguments, plan=plan, progress=progress)
@@ -112,10 +113,11 @@ def finetune(
 ) -> None:
     """Train the adapters of a converted folder towards the original's answers; labels are not needed."""
     target, arguments = output_path(output, force), images.required | run.arguments
-    from ..checkpoint import save
+    from ..checkpoint import require_free, save
     from ..pipeline import finetune as stage
     from ..report.conversion import finetune_report
 
+    require_free(target, force)
     with progress_bar(run.quiet) as progress:
         conversion = stage(folder, **arguments, train=train, epochs=epochs, lr=lr, seed=seed, progress=progress)
     commands = [conversion.report.get("command"), ctx.meta[COMMAND]]

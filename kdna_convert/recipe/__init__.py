@@ -3,14 +3,14 @@
 The shortest recipe is one line, `scheme: basis`. Every key, with its default where it has one:
 
     scheme: cp                  # for every layer that no rule names; left out, only the rules' layers are converted
-    options: {}                 # the scheme's own fields, e.g. rank
+    options: {}                 # the scheme's own fields, e.g. rank; without a scheme, those of every rule's scheme
     routing: none               # or se, or {name: se, width: 16}
     include: []                 # patterns of layers to convert although they are left out by default
     exclude: []                 # patterns of layers to leave as they are; wins over everything else
     rules:                      # exceptions, in any order: the most precise pattern decides
       - layers: layer3.*        # a pattern or a list of them
         scheme: basis           # default: the recipe's
-        options: {}             # go over the recipe's, if the scheme is the same
+        options: {}             # go over the recipe's, unless that has another scheme
         routing: none           # default: the recipe's
         family: together        # these layers are one family; left out, `families` decides
     families:

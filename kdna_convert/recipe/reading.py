@@ -137,6 +137,8 @@ def check_options(recipe: Recipe, schemes: Mapping[str, type], routings: Mapping
         scheme = rule.scheme or recipe.scheme
         if scheme is not None:
             _check_fields(recipe, schemes[scheme], rule.options, ("rules", index, "options"))
+        if scheme is not None and recipe.scheme is None:
+            _check_fields(recipe, schemes[scheme], recipe.options, ("options",))
         if rule.routing is not None and rule.routing.name != "none":
             _check_fields(recipe, routings[rule.routing.name], rule.routing.options, ("rules", index, "routing"))
 

@@ -102,7 +102,7 @@ def _assign(recipe: Recipe, layer: Layer, claim: int | None, needed: Precision |
         return Assignment(layer.name, rule=claim, reason=reason)
     if rule is None:
         return _assignment(layer, recipe.scheme, recipe.options, recipe.routing)
-    own = rule.scheme is not None and rule.scheme != recipe.scheme
+    own = None not in (rule.scheme, recipe.scheme) and rule.scheme != recipe.scheme
     options = rule.options if own else {**recipe.options, **rule.options}
     family = f"rules.{claim}" if rule.family == "together" else None
     return _assignment(layer, rule.scheme or recipe.scheme, options, rule.routing or recipe.routing, family, claim)

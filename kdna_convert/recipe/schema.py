@@ -168,8 +168,6 @@ class Recipe(_Section):
     def _has_a_scheme(self) -> Recipe:
         if self.scheme is None and not self.rules:
             raise ValueError("a recipe needs `scheme`, `rules` or both")
-        if self.scheme is None and self.options:
-            raise ValueError("`options` belong to `scheme`, and the recipe has none; give them to its rules")
         for index, rule in enumerate(self.rules):
             if rule.scheme is None and self.scheme is None:
                 raise ValueError(f"rules.{index} needs `scheme`, as the recipe has none")

@@ -14,7 +14,7 @@ Matrix = Sequence[Sequence[float | None]]
 DIGITS_UP_TO = 20  # members: two digits and a space each still fit beside a name in 80 columns
 CELLS = 60  # columns of shades; larger matrices are averaged down to this many
 SHADES = " ░▒▓█"
-NAME_WIDTH = 16
+WIDTH, SHORTEST_NAME = 80, 16
 # Dark blue to yellow, as viridis: the ends and three points between.
 RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 
@@ -31,9 +31,9 @@ def heatmap(names: Sequence[str], similarity: Matrix, order: Sequence[int]) -> T
 
 
 def _digits(names: Sequence[str], matrix: Matrix) -> Text:
-    text = Text(no_wrap=True)
+    text, width = Text(no_wrap=True), _name_width(names, 3 * len(names))
     for name, row in zip(names, matrix, strict=True):
-        text.append(_fit(name) + " ")
+        text.append(_fit(name, width) + " ")
         for value in row:
             text.append(" · " if value is None else f"{min(99, round(100 * value)):2d} ", _style(value))
         text.append("\n")
@@ -43,9 +43,9 @@ def _digits(names: Sequence[str], matrix: Matrix) -> Text:
 
 def _shades(names: Sequence[str], matrix: Matrix) -> Text:
     bins = _bins(len(matrix))
-    text = Text(no_wrap=True)
+    text, width = Text(no_wrap=True), _name_width(names, len(bins))
     for low, high in bins:
-        text.append(_fit(names[low]) + " ")
+        text.append(_fit(names[low], width) + " ")
         for left, right in bins:
             value = _mean([matrix[i][j] for i in range(low, high) for j in range(left, right)])
             shade = "·" if value is None else SHADES[min(len(SHADES) - 1, int(value * len(SHADES)))]
@@ -67,9 +67,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _fit(name: str) -> str:
+def _name_width(names: Sequence[str], columns: int) -> int:
+    """Room for whole names where the matrix leaves it."""
+    return min(max(map(len, names)), max(SHORTEST_NAME, WIDTH - 1 - columns))
+
+
+def _fit(name: str, width: int) -> str:
     """The end of a layer's name says more than its beginning."""
-    return (name if len(name) <= NAME_WIDTH else "…" + name[1 - NAME_WIDTH :]).ljust(NAME_WIDTH)
+    return (name if len(name) <= width else "…" + name[1 - width :]).ljust(width)
 
 
 def _style(value: float | None, solid: bool = False) -> Style:

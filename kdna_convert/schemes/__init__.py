@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any, ClassVar, Protocol
 
 from pydantic import TypeAdapter, ValidationError
@@ -67,6 +68,11 @@ class Scheme(Protocol):
         ...
 
 
+@cache
+def _reader(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(SCHEMES[name])
+
+
 SCHEMES: dict[str, type[Any]] = {scheme.name: scheme for scheme in (Cp, Basis, LowRank, KernelDna)}
 
 
@@ -83,7 +89,7 @@ def make(name: str, options: Options, where: str = "options") -> Any:
         if key not in known:
             raise RecipeError("KD202", f"{where}: {name} has no option {key!r}; it has {', '.join(sorted(known))}")
     try:
-        return TypeAdapter(kind).validate_python(options, strict=False)
+        return _reader(name).validate_python(options)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..linalg import TINY, Target, dense, fit_error, mix, times
+from ..linalg import TINY, Kronecker, Moment, Target, mix, searchable, times
 from ..specs import Layout, Shape, product
 from .basis import leading_rows
 
@@ -53,19 +53,18 @@ class KernelDna:
 
     def limit(self, shapes: Sequence[Shape]) -> int:
         """The residual rank at which the family stores as much as its dense kernels."""
-        out, patch = shapes[0][0], product(shapes[0][1:])
-        fixed = out + patch if len(shapes) == 1 else 0
-        saved = (len(shapes) - 1) * out * patch - len(shapes) * (out + product(shapes[0][2:])) - fixed
-        return max(0, saved // (len(shapes) * (out + patch)))
+        shape, members = shapes[0], len(shapes)
+        modulation = sum(map(product, _modulation(shape, self.channel).values()))
+        saved = (members - 1) * product(shape) - members * modulation
+        return max(0, saved // (members * (shape[0] + product(shape[1:]))))
 
     def layout(self, shapes: Sequence[Shape]) -> Layout:
         def adapter(shape: Shape) -> dict[str, tuple[int | str, ...]]:
-            tensors: dict[str, tuple[int | str, ...]] = {"f": (shape[0],)}
-            if product(shape[2:]) > 1:
-                tensors["s"] = shape[2:]
-            if self.channel:
-                tensors["c"] = (shape[1],)
-            return tensors | {"A": (shape[0], "residual_rank"), "B": ("residual_rank", product(shape[1:]))}
+            residual: dict[str, tuple[int | str, ...]] = {
+                "A": (shape[0], "residual_rank"),
+                "B": ("residual_rank", product(shape[1:])),
+            }
+            return {**_modulation(shape, self.channel), **residual}
 
         return Layout({"P": shapes[0]}, tuple(map(adapter, shapes)))
 
@@ -101,13 +100,14 @@ class KernelDna:
         return None
 
 
+def _modulation(shape: Shape, channel: bool) -> dict[str, Shape]:
+    """A child's scales: f by filter, s by tap where there are several, c by channel where the options ask for it."""
+    scales = {"f": (shape[0],), "s": shape[2:], "c": (shape[1],)}
+    return {k: v for k, v in scales.items() if k == "f" or (k == "s" and product(v) > 1) or (k == "c" and channel)}
+
+
 def _unit_scales(shape: Shape, channel: bool) -> Tensors:
-    scales = {"f": torch.ones(shape[0], dtype=torch.float64)}
-    if product(shape[2:]) > 1:
-        scales["s"] = torch.ones(shape[2:], dtype=torch.float64)
-    if channel:
-        scales["c"] = torch.ones(shape[1], dtype=torch.float64)
-    return scales
+    return {k: torch.ones(v, dtype=torch.float64) for k, v in _modulation(shape, channel).items()}
 
 
 def _scaled(parent: Tensor, scales: Tensors) -> Tensor:
@@ -141,31 +141,59 @@ def _fitted_parent(targets: Sequence[Target], parent: Tensor, channel: bool) -> 
 
 
 def _fit_scales(parent: Tensor, target: Target, scales: Tensors) -> Tensors:
-    """Alternating exact least squares in each of f, s and c, in the metric of the target, to convergence."""
-    channels, moment_nn = target.shape[1], dense(target.moment)
-    parent_on, shape, last = parent.flatten(1), target.shape, float("inf")
+    """Alternating exact least squares in each of f, s and c, in the metric of the target, to convergence.
+
+    A long patch is met in its searchable form; its f is then solved in the full metric.
+    """
+    found, last = searchable(target), -float("inf")
+    ones = torch.ones(1, dtype=torch.float64), torch.ones(target.shape[1], dtype=torch.float64)
     for _ in range(ALTERNATIONS):
-        inner_on = _scaled(parent, scales | {"f": torch.ones_like(scales["f"])}).flatten(1)
-        norm_o = (times(inner_on, target.moment) * inner_on).sum(1)
-        least = 1e-12 * float(norm_o.max()) + TINY
-        scales = scales | {"f": (target.cross_on * inner_on).sum(1) / norm_o.clamp_min(least)}
-        filtered_on = parent_on * scales["f"][:, None]
-        pull_is = (filtered_on * target.cross_on).sum(0).view(channels, -1)
-        pair_isjt = ((filtered_on.T @ filtered_on) * moment_nn).view(channels, -1, channels, pull_is.shape[1])
-        taps = scales.get("s", torch.ones(1).double()).flatten()
-        channel = scales.get("c", torch.ones(channels).double())
+        scales, explained = _fit_filters(parent, found, scales)
+        filtered_ois = (parent.flatten(1) * scales["f"][:, None]).view(*parent.shape[:2], -1)
+        pull_is = (filtered_ois * found.cross_on.view_as(filtered_ois)).sum(0)
+        taps, channel = scales.get("s", ones[0]).flatten(), scales.get("c", ones[1])
         if "s" in scales:
-            normal_ss = torch.einsum("isjt,i,j->st", pair_isjt, channel, channel)
+            normal_ss = _between_taps(filtered_ois * channel[:, None], found.moment)
             taps = torch.linalg.lstsq(normal_ss, pull_is.T @ channel).solution
-            scales = scales | {"s": taps.view(shape[2:])}
+            scales = scales | {"s": taps.view(target.shape[2:])}
         if "c" in scales:
-            normal_cc = torch.einsum("isjt,s,t->ij", pair_isjt, taps, taps)
+            normal_cc = _between_channels(filtered_ois * taps, found.moment)
             scales = scales | {"c": mix(normal_cc, (pull_is @ taps)[None])[0]}
-        error = fit_error(_scaled(parent, scales).flatten(1), target)
-        if last - error <= 1e-10 * target.energy:
+        if explained - last <= 1e-11 * target.energy:
             break
-        last = error
-    return scales
+        last = explained
+    return _fit_filters(parent, target, scales)[0]
+
+
+def _fit_filters(parent: Tensor, target: Target, scales: Tensors) -> tuple[Tensors, float]:
+    """f by least squares, each filter alone, and the output energy that it explains."""
+    inner_on = _scaled(parent, scales | {"f": torch.ones_like(scales["f"])}).flatten(1)
+    norm_o = (times(inner_on, target.moment) * inner_on).sum(1)
+    pull_o = (target.cross_on * inner_on).sum(1)
+    filters = pull_o / norm_o.clamp_min(1e-12 * float(norm_o.max()) + TINY)
+    return scales | {"f": filters}, float((filters * pull_o).sum())
+
+
+def _between_taps(kernel_ois: Tensor, moment: Moment) -> Tensor:
+    """A[s,t] = sum_o k_os C k_ot, k_os the kernel of filter o with tap s alone."""
+    if isinstance(moment, Kronecker):
+        seen_ojs = torch.einsum("ois,ij->ojs", kernel_ois, moment.channels_cc)
+        return torch.einsum("ojs,ojt->st", seen_ojs, kernel_ois) * moment.taps_tt
+    return torch.einsum("isjt->st", _between_entries(kernel_ois, moment))
+
+
+def _between_channels(kernel_ois: Tensor, moment: Moment) -> Tensor:
+    """A[i,j] = sum_o k_oi C k_oj, k_oi the kernel of filter o with channel i alone."""
+    if isinstance(moment, Kronecker):
+        seen_ois = kernel_ois @ moment.taps_tt
+        return (seen_ois.transpose(0, 1).flatten(1) @ kernel_ois.transpose(0, 1).flatten(1).T) * moment.channels_cc
+    return torch.einsum("isjt->ij", _between_entries(kernel_ois, moment))
+
+
+def _between_entries(kernel_ois: Tensor, moment_nn: Tensor) -> Tensor:
+    kernel_on = kernel_ois.flatten(1)
+    pairs_nn = (kernel_on.T @ kernel_on) * moment_nn
+    return pairs_nn.view(*kernel_ois.shape[1:], *kernel_ois.shape[1:])
 
 
 def _residual(target: Target, child_on: Tensor, rank: int) -> Tensors:

@@ -1,0 +1,148 @@
+"""How fast shared CP can be fitted: variable projection with L-BFGS (ours), alternating least squares, and Adam.
+
+    python benchmarks/fits.py examples/cifar_resnet.py:resnet56 --checkpoint W.safetensors --data IMAGES --rank 150
+
+Takes the family that stores most, fits it from one start with each method, and prints the relative weighted output
+error against seconds. The figures are in benchmarks/README.md; the decision is docs/decisions/0002.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from kdna_convert.database import form_families
+from kdna_convert.fitting import targets
+from kdna_convert.job import moments_of, open_job
+from kdna_convert.linalg import Target, minimise, mix
+from kdna_convert.schemes.cp import _explained, _rows, _start
+
+Point = list[Tensor]
+
+
+def relative_error(point: Sequence[Tensor], aims: Sequence[Target]) -> float:
+    """At the best mixing; 1 for a family of zeros."""
+    bank, *spatials = point
+    explained = sum(a.weight * _explained(bank, s, a)[0] for s, a in zip(spatials, aims, strict=True))
+    return 1 - explained / sum(a.weight * a.energy for a in aims)
+
+
+def variable_projection(start: Point, aims: Sequence[Target], seconds: float) -> Iterator[Point]:
+    """L-BFGS on the error with U solved out, restarted each 25 steps so that it can be watched."""
+
+    def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
+        bank, *spatials = point
+        parts = [_explained(bank, s, a) for s, a in zip(spatials, aims, strict=True)]
+        whole = sum(a.weight * a.energy for a in aims)
+        value = -sum(a.weight * part[0] for a, part in zip(aims, parts, strict=True)) / whole
+        by_bank = -torch.stack([a.weight * part[1] for a, part in zip(aims, parts, strict=True)]).sum(0) / whole
+        return value, [by_bank, *(-a.weight * part[2] / whole for a, part in zip(aims, parts, strict=True))]
+
+    point = start
+    while True:
+        point = minimise(error, point, 25)
+        yield point
+
+
+def alternating(start: Point, aims: Sequence[Target], seconds: float) -> Iterator[Point]:
+    """U in closed form, then b and V each by 15 conjugate-gradient steps on their own normal equations."""
+    bank, spatials = start[0].clone(), [s.clone() for s in start[1:]]
+    while True:
+        mixings = []
+        for spatial, aim in zip(spatials, aims, strict=True):
+            rows = _rows(bank, spatial)
+            mixings.append(mix(rows @ aim.moment @ rows.T, aim.cross_on @ rows.T))
+        for place, (mixing, aim) in enumerate(zip(mixings, aims, strict=True)):
+            gram, channels = mixing.T @ mixing, bank.shape[1]
+
+            def by_spatial(s: Tensor, gram: Tensor = gram, aim: Target = aim) -> Tensor:
+                applied = (gram @ (_rows(bank, s) @ aim.moment)).view(len(s), channels, -1)
+                return torch.einsum("ris,ri->rs", applied, bank)
+
+            wanted = (mixing.T @ aim.cross_on).view(len(bank), channels, -1)
+            wanted_rs = torch.einsum("ris,ri->rs", wanted, bank)
+            spatials[place] = conjugate_gradient(by_spatial, wanted_rs, spatials[place])
+
+        def by_bank(v: Tensor) -> Tensor:
+            total = torch.zeros_like(v)
+            for spatial, mixing, aim in zip(spatials, mixings, aims, strict=True):
+                applied = ((mixing.T @ mixing) @ (_rows(v, spatial) @ aim.moment)).view(len(v), v.shape[1], -1)
+                total += aim.weight * torch.einsum("ris,rs->ri", applied, spatial)
+            return total
+
+        wanted_ri = torch.zeros_like(bank)
+        for spatial, mixing, aim in zip(spatials, mixings, aims, strict=True):
+            pull = (mixing.T @ aim.cross_on).view(len(bank), bank.shape[1], -1)
+            wanted_ri += aim.weight * torch.einsum("ris,rs->ri", pull, spatial)
+        bank = conjugate_gradient(by_bank, wanted_ri, bank)
+        yield [bank, *spatials]
+
+
+def adam(start: Point, aims: Sequence[Target], seconds: float) -> Iterator[Point]:
+    """Adam on V and b with U solved out, at 3 % of their mean size a step, falling to nothing by the end."""
+    point = [tensor.clone() for tensor in start]
+    rates = [0.03 * float(tensor.abs().mean()) for tensor in point]
+    groups = [{"params": [tensor], "lr": rate} for tensor, rate in zip(point, rates, strict=True)]
+    optimizer, began = torch.optim.Adam(groups), time.perf_counter()
+    while True:
+        left = max(0.0, 1 - (time.perf_counter() - began) / seconds)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * left
+        point[0].grad = torch.zeros_like(point[0])
+        for spatial, aim in zip(point[1:], aims, strict=True):
+            _, slope_bank, slope_spatial = _explained(point[0], spatial, aim)
+            point[0].grad -= aim.weight * slope_bank
+            spatial.grad = -aim.weight * slope_spatial
+        optimizer.step()
+        yield point
+
+
+def conjugate_gradient(apply: Callable[[Tensor], Tensor], wanted: Tensor, x: Tensor, steps: int = 15) -> Tensor:
+    """A few steps towards the solution of a symmetric positive system."""
+    left = wanted - apply(x)
+    way, size = left.clone(), (left * left).sum()
+    for _ in range(steps):
+        applied = apply(way)
+        step = size / (way * applied).sum()
+        x, left = x + step * way, left - step * applied
+        size, before = (left * left).sum(), size
+        way = left + size / before * way
+    return x
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--data")
+    parser.add_argument("--rank", type=int, default=150)
+    parser.add_argument("--seconds", type=float, default=60)
+    args = parser.parse_args()
+    given = {"checkpoint": args.checkpoint}
+    job = open_job(args.model, "shared-cp", args.data, given, None)
+    moments = moments_of(job, given, None)
+    _, families = form_families(job.layers, job.assignments)
+    sizes = {layer.name: layer.params for layer in job.layers}
+    family = max(families, key=lambda one: sum(sizes[name] for name in one.members))
+    aims = targets(job.loaded.model, family, moments)
+    start = _start(aims, args.rank, 0)
+    print(
+        f"family of {family.members[0]}, {len(aims)} layers, rank {args.rank}; start {relative_error(start, aims):.4f}"
+    )
+    for method in (variable_projection, alternating, adam):
+        began, marks = time.perf_counter(), [args.seconds / 4, args.seconds / 2, args.seconds]
+        for point in method(start, aims, args.seconds):
+            spent = time.perf_counter() - began
+            if spent >= marks[0]:
+                print(f"{method.__name__:20} {spent:6.1f} s   error {relative_error(point, aims):.5f}", flush=True)
+                marks = [mark for mark in marks if mark > spent]
+            if not marks:
+                break
+
+
+if __name__ == "__main__":
+    main()
