@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -50,36 +51,40 @@ def variable_projection(start: Point, aims: Sequence[Target], seconds: float) ->
 
 def alternating(start: Point, aims: Sequence[Target], seconds: float) -> Iterator[Point]:
     """U in closed form, then b and V each by 15 conjugate-gradient steps on their own normal equations."""
-    bank, spatials = start[0].clone(), [s.clone() for s in start[1:]]
+    bank, spatials = start[0], list(start[1:])
     while True:
         mixings = []
         for spatial, aim in zip(spatials, aims, strict=True):
             rows = _rows(bank, spatial)
             mixings.append(mix(rows @ aim.moment @ rows.T, aim.cross_on @ rows.T))
         for place, (mixing, aim) in enumerate(zip(mixings, aims, strict=True)):
-            gram, channels = mixing.T @ mixing, bank.shape[1]
-
-            def by_spatial(s: Tensor, gram: Tensor = gram, aim: Target = aim) -> Tensor:
-                applied = (gram @ (_rows(bank, s) @ aim.moment)).view(len(s), channels, -1)
-                return torch.einsum("ris,ri->rs", applied, bank)
-
-            wanted = (mixing.T @ aim.cross_on).view(len(bank), channels, -1)
-            wanted_rs = torch.einsum("ris,ri->rs", wanted, bank)
-            spatials[place] = conjugate_gradient(by_spatial, wanted_rs, spatials[place])
-
-        def by_bank(v: Tensor) -> Tensor:
-            total = torch.zeros_like(v)
-            for spatial, mixing, aim in zip(spatials, mixings, aims, strict=True):
-                applied = ((mixing.T @ mixing) @ (_rows(v, spatial) @ aim.moment)).view(len(v), v.shape[1], -1)
-                total += aim.weight * torch.einsum("ris,rs->ri", applied, spatial)
-            return total
-
-        wanted_ri = torch.zeros_like(bank)
-        for spatial, mixing, aim in zip(spatials, mixings, aims, strict=True):
-            pull = (mixing.T @ aim.cross_on).view(len(bank), bank.shape[1], -1)
-            wanted_ri += aim.weight * torch.einsum("ris,rs->ri", pull, spatial)
-        bank = conjugate_gradient(by_bank, wanted_ri, bank)
+            wanted_rs = by_spatial(bank, mixing.T @ aim.cross_on)
+            side = partial(spatial_side, bank, mixing.T @ mixing, aim)
+            spatials[place] = conjugate_gradient(side, wanted_rs, spatials[place])
+        triples = list(zip(spatials, mixings, aims, strict=True))
+        pulls = [aim.weight * by_bank(s, mixing.T @ aim.cross_on) for s, mixing, aim in triples]
+        bank = conjugate_gradient(partial(bank_side, triples), torch.stack(pulls).sum(0), bank)
         yield [bank, *spatials]
+
+
+def spatial_side(bank: Tensor, gram: Tensor, aim: Target, spatial: Tensor) -> Tensor:
+    return by_spatial(bank, gram @ (_rows(bank, spatial) @ aim.moment))
+
+
+def bank_side(triples: Sequence[tuple[Tensor, Tensor, Target]], bank: Tensor) -> Tensor:
+    seen = [
+        aim.weight * by_bank(spatial, (mixing.T @ mixing) @ (_rows(bank, spatial) @ aim.moment))
+        for spatial, mixing, aim in triples
+    ]
+    return torch.stack(seen).sum(0)
+
+
+def by_spatial(bank: Tensor, rows_rn: Tensor) -> Tensor:
+    return torch.einsum("ris,ri->rs", rows_rn.view(*bank.shape, -1), bank)
+
+
+def by_bank(spatial: Tensor, rows_rn: Tensor) -> Tensor:
+    return torch.einsum("ris,rs->ri", rows_rn.view(len(spatial), -1, spatial.shape[1]), spatial)
 
 
 def adam(start: Point, aims: Sequence[Target], seconds: float) -> Iterator[Point]:

@@ -107,6 +107,7 @@ def derive(model: nn.Module, family: Family, shared: Tensors, adapters: Sequence
         weight = layer.weight
         derived = Derived(scheme, tuple(weight.shape), list(layer._parameters).index("weight"), owner)
         parametrize.register_parametrization(layer, "weight", derived, unsafe=True)
+        layer.parametrizations.train(layer.training)
         derived.adapter.update(_parameters(adapter, weight))
         if owner is None:
             derived.shared.update(_parameters(shared, weight))

@@ -161,7 +161,8 @@ class _Inputs:
 def load_any(model: Model, checkpoint: str | None, inputs: Mapping[str, Any] | None) -> Loaded:
     if isinstance(model, nn.Module):
         name = f"{type(model).__module__}:{type(model).__qualname__}"
-        loaded = Loaded(copy.deepcopy(model).eval(), ModelRef(name, None, state_digest(model)), _own_config(model))
+        own = copy.deepcopy(model).to("cpu", torch.float32).eval()  # as load_model gives it; the caller's stays
+        loaded = Loaded(own, ModelRef(name, None, state_digest(own)), _own_config(own))
     else:
         loaded = load_model(str(model), checkpoint=checkpoint)
     return replace(loaded, data=override(loaded.data, **inputs)) if inputs else loaded

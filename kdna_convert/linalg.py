@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from .specs import Shape
 DAMPING = 1e-4
 JITTER = 1e-9
 # The smallest positive number: what keeps a division by an energy alive where a kernel is all zeros.
-TINY = torch.finfo(torch.float64).tiny
+TINY: float = torch.finfo(torch.float64).tiny
 # Patches longer than this are searched in the Kronecker form of their moment.
 FULL_METRIC_PATCH = 1200
 
@@ -136,7 +137,7 @@ def mix(gram_rr: Tensor, cross_or: Tensor) -> Tensor:
 
 def weighted_energy(targets: Sequence[Target]) -> float:
     """What the errors of a family are measured against: its targets' weighted energy, never zero."""
-    return max(sum(target.weight * target.energy for target in targets), TINY**0.5)
+    return max(sum(target.weight * target.energy for target in targets), math.sqrt(TINY))
 
 
 def fit_error(kernel_on: Tensor, target: Target) -> float:

@@ -35,7 +35,7 @@ from .filesize import metadata
 from .finetune import finetune as finetune_net
 from .job import Job, Model, conversion_of, device_of_name, digest_of, images_of, load_any, moments_of, open_job
 from .models import example_input, override
-from .plan import solve
+from .plan import no_goal, solve
 from .planfile import budget_of, read_database, read_plan, request_mark, write_database
 from .recipe import Recipe
 from .schemes import SCHEMES
@@ -103,6 +103,7 @@ def plan(
     job = open_job(model, recipe, data, given, progress)
     if plan is not None:
         return _restated(plan, job)
+    _require_goal(job, target_params, target_bytes, target_macs)
     known = _database(job, model, data, database, given, progress)
     return solve(known, budget_of(known, job.recipe, target_params, target_bytes, target_macs))
 
@@ -133,6 +134,8 @@ def convert(
     if plan is not None and (target_params, target_bytes, target_macs) != (None, None, None):
         raise PlanError("KD506", "a plan says how large everything is; give a plan or a budget, not both")
     job = open_job(model, recipe, data, given, progress)
+    if plan is None:
+        _require_goal(job, target_params, target_bytes, target_macs)
     moments = moments_of(job, given, progress)
     if plan is None:
         known = _database(job, model, data, database, given, progress, moments)
@@ -338,6 +341,16 @@ def _restated(plan: Plan | str | Path, job: Job) -> Plan:
     known = plan if isinstance(plan, Plan) else read_plan(plan)
     cost = totals(job.loaded.model, example_input(job.loaded.data))
     return restate(known, job.loaded.model, job.loaded.ref, job.layers, job.recipe, cost.macs)
+
+
+def _require_goal(job: Job, *targets: float | str | None) -> None:
+    """What `solve` would find out as well, but only after the minutes that a calibration takes."""
+    if job.recipe.budget is not None or any(target is not None for target in targets):
+        return
+    for assignment in job.assignments:
+        scheme = SCHEMES.get(assignment.scheme or "")
+        if assignment.reason is None and scheme and scheme.smallest > 0 and scheme.size not in assignment.options:
+            raise no_goal(assignment.layer, scheme.size)
 
 
 def _require_moments(plan: Plan, moments: Moments) -> None:

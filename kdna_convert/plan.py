@@ -94,13 +94,14 @@ def _resolve(shape: SymbolicShape, family: Family) -> Shape:
 def _insisted(choice: Choice) -> int | None:
     size = choice.fixed if choice.fixed is not None else choice.smallest
     if choice.fixed is None and choice.smallest > 0:
-        owner = choice.family.members[0]
-        raise PlanError(
-            "KD504",
-            f"no budget, and the recipe gives no {choice.size} to the family of {owner}; pass --target-params 0.5, "
-            f"or set options.{choice.size}",
-        )
+        raise no_goal(choice.family.members[0], choice.size)
     return size
+
+
+def no_goal(layer: str, size: str) -> PlanError:
+    """Neither a budget nor the recipe says how large the family of this layer shall be."""
+    ways_out = f"pass --target-params 0.5, or set options.{size}"
+    return PlanError("KD504", f"no budget, and the recipe gives no {size} to the family of {layer}; {ways_out}")
 
 
 def _grid(choice: Choice) -> list[int | None]:

@@ -9,7 +9,7 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
-Matrix = Sequence[Sequence[float | None]]
+Rows = Sequence[Sequence[float | None]]
 
 DIGITS_UP_TO = 20  # members: two digits and a space each still fit beside a name in 80 columns
 CELLS = 60  # columns of shades; larger matrices are averaged down to this many
@@ -19,7 +19,7 @@ WIDTH, SHORTEST_NAME = 80, 16
 RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 
 
-def heatmap(names: Sequence[str], similarity: Matrix, order: Sequence[int]) -> Text:
+def heatmap(names: Sequence[str], similarity: Rows, order: Sequence[int]) -> Text:
     """Rows and columns in `order`, so that families show as blocks on the diagonal. Values in [0, 1]; None is a blank.
 
     Up to 20 members each cell is the value in hundredths; above that a shade a cell, above 60 an average a cell.
@@ -30,7 +30,7 @@ def heatmap(names: Sequence[str], similarity: Matrix, order: Sequence[int]) -> T
     return _shades([names[row] for row in order], matrix)
 
 
-def _digits(names: Sequence[str], matrix: Matrix) -> Text:
+def _digits(names: Sequence[str], matrix: Rows) -> Text:
     text, width = Text(no_wrap=True), _name_width(names, 3 * len(names))
     for name, row in zip(names, matrix, strict=True):
         text.append(_fit(name, width) + " ")
@@ -41,7 +41,7 @@ def _digits(names: Sequence[str], matrix: Matrix) -> Text:
     return text
 
 
-def _shades(names: Sequence[str], matrix: Matrix) -> Text:
+def _shades(names: Sequence[str], matrix: Rows) -> Text:
     bins = _bins(len(matrix))
     text, width = Text(no_wrap=True), _name_width(names, len(bins))
     for low, high in bins:
