@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import kdna_convert as kdna
+from kdna_convert import linalg
 
 COLUMNS = ("recipe", "keep", "params", "bytes", "top1", "agreement", "kl", "predicted", "seconds")
 
@@ -32,8 +33,11 @@ def main() -> None:
     parser.add_argument("--mean", type=float, nargs="+")
     parser.add_argument("--std", type=float, nargs="+")
     parser.add_argument("--interpolation")
+    parser.add_argument("--full-metric-patch", type=int, help="longest patch searched in its full metric")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
+    if args.full_metric_patch is not None:
+        linalg.FULL_METRIC_PATCH = args.full_metric_patch
     said = {"mean": args.mean, "std": args.std, "interpolation": args.interpolation}
     inputs = {key: value for key, value in said.items() if value}
     images = {"class_map": args.class_map}

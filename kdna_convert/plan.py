@@ -153,7 +153,7 @@ def _knapsack(database: Database, kind: Kind, allowed: Sequence[list[int | None]
             LinearConstraint(once, 1, 1),
             LinearConstraint(np.array([costs]) / max(room, 1), -np.inf, 1),
         ],
-        options={"mip_rel_gap": 1e-3, "time_limit": 5},
+        options={"mip_rel_gap": 3e-3, "time_limit": 5},
     )
     if found.x is None:
         return None
@@ -163,29 +163,27 @@ def _knapsack(database: Database, kind: Kind, allowed: Sequence[list[int | None]
 
 def _spend(database: Database, budget: Budget, sizes: Sizes) -> Sizes:
     """Raise sizes one by one, the best buy first, while the exact cost stays within the budget."""
-    chosen, spent = dict(enumerate(sizes)), _exact(database, sizes, budget.kind)
-    rising = {
-        index: size
-        for index, size in chosen.items()
-        if size is not None and database.choices[index].fixed is None and size < database.choices[index].limit
-    }
+    chosen, spent = list(sizes), _exact(database, sizes, budget.kind)
 
-    def gain(index: int) -> float:
-        choice, size = database.choices[index], rising[index]
+    def step(index: int) -> tuple[float, int] | None:
+        """The error that one more buys per unit, and its price; None for a family that cannot be raised."""
+        choice, size = database.choices[index], chosen[index]
+        if size is None or choice.fixed is not None or size >= choice.limit:
+            return None
         price = _cost(database, choice, size + 1, budget.kind) - _cost(database, choice, size, budget.kind)
-        return (predicted_error(choice, size) - predicted_error(choice, size + 1)) / max(price, 1)
+        return (predicted_error(choice, size) - predicted_error(choice, size + 1)) / max(price, 1), price
 
-    while rising:
-        best = max(sorted(rising), key=gain)
-        trial = chosen | {best: rising[best] + 1}
-        cost = _exact(database, tuple(trial.values()), budget.kind)
+    steps = {index: found for index in range(len(chosen)) if (found := step(index))}
+    while steps:
+        best = max(steps, key=lambda index: steps[index][0])
+        _, price = steps.pop(best)
+        trial = (*chosen[:best], (chosen[best] or 0) + 1, *chosen[best + 1 :])
+        cost = _exact(database, trial, "bytes") if budget.kind == "bytes" else spent + price
         if spent < cost <= budget.amount:
-            chosen, spent = trial, cost
-            rising[best] += 1
-            if rising[best] < database.choices[best].limit:
-                continue
-        del rising[best]
-    return tuple(chosen.values())
+            chosen, spent = list(trial), cost
+            if again := step(best):
+                steps[best] = again
+    return tuple(chosen)
 
 
 def _cost(database: Database, choice: Choice, size: int | None, kind: Kind) -> int:

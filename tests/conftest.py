@@ -1,12 +1,13 @@
 """Fixtures for every test: golden terminal output, and the real nets and images of ../shared/data where they are."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
-SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+SHARED_DATA = Path(os.environ.get("KDNA_TEST_DATA") or Path(__file__).parent.parent.parent / "shared" / "data")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,7 +31,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 def shared_data() -> Path:
     """The folder of real nets and images; a test that asks for it is skipped where it is not there."""
     if not SHARED_DATA.is_dir():
-        pytest.skip("needs the real nets and images of ../shared/data, which are not here")
+        pytest.skip(f"needs real nets and images: {SHARED_DATA} is not there, and KDNA_TEST_DATA names no other place")
     return SHARED_DATA
 
 

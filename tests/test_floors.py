@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "kdna_convert"
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+TRAVELS = PACKAGE / "assets"  # what goes into the folders that kdna writes, and is never imported from here
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py" and path.parent != TRAVELS)
 
 REPORTS = sorted(path.stem for path in (PACKAGE / "report").glob("[!_]*.py"))
 
@@ -77,6 +78,12 @@ def test_a_library_is_reached_through_its_door_only(library: str) -> None:
 
     users = {path for path in FILES for name in imports(path) if f"{name}.".startswith(f"{library}.")}
     assert all(through(path) for path in users), sorted(str(path) for path in users if not through(path))
+
+
+@pytest.mark.parametrize("path", sorted(TRAVELS.glob("*.py")), ids=lambda path: path.name)
+def test_what_travels_in_a_folder_needs_torch_alone(path: Path) -> None:
+    libraries = {name.split(".")[0] for name in imports(path)}
+    assert libraries - sys.stdlib_module_names <= {"torch"}
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,9 @@ def _divergence(measured: Mapping[str, Any] | None) -> str:
 def _load(folder: str) -> str:
     code = f'import kdna_convert\n\nmodel = kdna_convert.load("{folder}")  # folded=True for ordinary weights'
     merged = f"kdna export {folder} --to merged -o merged.safetensors"
-    return f"```python\n{code}\n```\n\nAs an ordinary state dict of the original architecture:\n\n```\n{merged}\n```"
+    plain = "As an ordinary state dict of the original architecture"
+    alone = "Or with torch alone: `loader.state_dict(folder)` of the `loader.py` that lies beside this page."
+    return f"```python\n{code}\n```\n\n{plain}:\n\n```\n{merged}\n```\n\n{alone}"
 
 
 def _make(model: ModelRef, recipe: str, command: str | None) -> str:

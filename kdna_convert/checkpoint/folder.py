@@ -4,12 +4,14 @@ config.json        timm's fields, and the record of record.py: model, data, the 
 model.safetensors  the tensors, under the names of ../stored.py
 recipe.yaml        as given          plan.json    as resolved
 report.json        what was measured README.md    the model card
+loader.py          reads all this with torch alone; for people, never run by kdna
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,8 +30,22 @@ from ..tensorfile import load_tensors, save_tensors
 from .atomic import new_folder
 from .card import model_card
 from .rebuild import rebuild
-from .record import CARD, CONFIG, FILES, PLAN, RECIPE, REPORT, TENSORS, check_file, is_ours, read_record, with_record
+from .record import (
+    CARD,
+    CONFIG,
+    FILES,
+    LOADER,
+    PLAN,
+    RECIPE,
+    REPORT,
+    TENSORS,
+    check_file,
+    is_ours,
+    read_record,
+    with_record,
+)
 
+_LOADER = Path(__file__).parent.parent / "assets" / "loader.py"
 # timm's pretrained_cfg says where the original's weights lie; those are not these.
 _SOURCES = frozenset({"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "custom_load", "source"})
 
@@ -62,6 +78,7 @@ def save(conversion: Conversion, directory: str | Path, force: bool = False) -> 
         _write(folder / RECIPE, conversion.recipe)
         _write(folder / PLAN, to_json(conversion.plan))
         _write(folder / REPORT, _json(conversion.report))
+        shutil.copyfile(_LOADER, folder / LOADER)
         _write(folder / CARD, model_card(conversion.plan, conversion.recipe, conversion.report, name))
         config = with_record(_timm_config(conversion), folder, conversion.plan.model, conversion.data)
         _write(folder / CONFIG, _json(config))

@@ -15,16 +15,17 @@ from ..errors import FolderError
 from ..filesize import FORMAT_VERSION
 from ..specs import DataConfig, ModelRef, to_json
 
-CONFIG, TENSORS, RECIPE, PLAN, REPORT, CARD = (
+CONFIG, TENSORS, RECIPE, PLAN, REPORT, CARD, LOADER = (
     "config.json",
     "model.safetensors",
     "recipe.yaml",
     "plan.json",
     "report.json",
     "README.md",
+    "loader.py",
 )
 # Every file but config.json, whose block holds their digests.
-FILES = (TENSORS, RECIPE, PLAN, REPORT, CARD)
+FILES = (TENSORS, RECIPE, PLAN, REPORT, CARD, LOADER)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
