@@ -122,10 +122,12 @@ def _within(database: Database, budget: Budget, allowed: Sequence[list[int | Non
     least = _exact(database, smallest, budget.kind)
     if least > budget.amount:
         raise PlanError("KD501", f"{_said(database, budget, budget.amount)}; {_least(database, budget, least)}")
-    fixed = least - sum(
-        _cost(database, choice, size, budget.kind) for choice, size in zip(database.choices, smallest, strict=True)
-    )
-    room = budget.amount - fixed
+
+    def additive(sizes: Sizes) -> int:
+        pairs = zip(database.choices, sizes, strict=True)
+        return sum(_cost(database, choice, size, budget.kind) for choice, size in pairs)
+
+    room = budget.amount - least + additive(smallest)
     for _ in range(20):
         sizes = _knapsack(database, budget.kind, allowed, room)
         if sizes is None:
@@ -133,7 +135,7 @@ def _within(database: Database, budget: Budget, allowed: Sequence[list[int | Non
         excess = _exact(database, sizes, budget.kind) - budget.amount
         if excess <= 0:
             return sizes
-        room -= excess
+        room = additive(sizes) - excess  # so that it is not found again
     return smallest
 
 
@@ -153,7 +155,7 @@ def _knapsack(database: Database, kind: Kind, allowed: Sequence[list[int | None]
             LinearConstraint(once, 1, 1),
             LinearConstraint(np.array([costs]) / max(room, 1), -np.inf, 1),
         ],
-        options={"mip_rel_gap": 3e-3, "time_limit": 5},
+        options={"mip_rel_gap": 1e-3, "time_limit": 2},
     )
     if found.x is None:
         return None

@@ -32,6 +32,7 @@ def hasty() -> Iterator[None]:
     """No law here depends on how good the fits are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdna_convert.database.QUICK", 2)
+        patch.setattr("kdna_convert.database.POINTS", (0.0, 0.75))
         yield
 
 

@@ -35,7 +35,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "basis": [{"rank": 1}, {"rank": 4}],
     "lowrank": [{"rank": 1}, {"rank": 3}],
     "kerneldna": [
-        *({"start": start} for start in ("best", "tie", "lstsq", "norm")),
+        *({"start": start} for start in ("tie", "lstsq", "norm")),
         {"start": "lstsq", "channel": True, "residual_rank": 1},
         {"start": "lstsq", "parent": "fitted", "channel": True},
         {"start": "tie", "residual_rank": 2},
