@@ -25,23 +25,20 @@ from .checkpoint import Conversion, open_folder, original_of
 from .convert import SWEEPS, Measure
 from .convert import convert as convert_by_plan
 from .data import Data, batches, check_classes, split
-from .database import build_database, form_families
 from .derive import factor, fold
-from .edited import restate
 from .errors import FolderError, KdnaError, ModelError, PlanError
 from .evaluate import Evaluation, answers, divergence, logits
 from .evaluate import evaluate as evaluate_net
 from .filesize import metadata
 from .finetune import finetune as finetune_net
-from .job import Job, Model, conversion_of, device_of_name, digest_of, images_of, load_any, moments_of, open_job
+from .job import Job, Model, conversion_of, device_of_name, images_of, load_any, moments_of, open_job
 from .models import example_input, override
-from .plan import no_goal, solve
-from .planfile import budget_of, read_database, read_plan, request_mark, write_database
+from .plan import solve
+from .planfile import budget_of
+from .planning import database_of, require_goal, require_moments, restated
 from .recipe import Recipe
 from .schemes import SCHEMES
-from .specs import Analysis, Database, DataConfig, Layer, Plan, Progress
-from .statistics import Moments
-from .totals import totals
+from .specs import Analysis, DataConfig, Layer, Plan, Progress
 
 
 def analyze(
@@ -64,7 +61,7 @@ def analyze(
 
     def key(layer: Layer) -> object:
         assignment = by_name[layer.name]
-        return (assignment.scheme, *_as_tuple(SCHEMES[assignment.scheme or "cp"]().group(layer.shape)))
+        return assignment.scheme, SCHEMES[assignment.scheme or "cp"]().group(layer.shape), layer.groups
 
     return compare_layers(
         job.loaded.model,
@@ -102,9 +99,9 @@ def plan(
     """
     job = open_job(model, recipe, data, given, progress)
     if plan is not None:
-        return _restated(plan, job)
-    _require_goal(job, target_params, target_bytes, target_macs)
-    known = _database(job, model, data, database, given, progress)
+        return restated(plan, job)
+    require_goal(job, target_params, target_bytes, target_macs)
+    known = database_of(job, model, data, database, given, progress)
     return solve(known, budget_of(known, job.recipe, target_params, target_bytes, target_macs))
 
 
@@ -135,14 +132,14 @@ def convert(
         raise PlanError("KD506", "a plan says how large everything is; give a plan or a budget, not both")
     job = open_job(model, recipe, data, given, progress)
     if plan is None:
-        _require_goal(job, target_params, target_bytes, target_macs)
+        require_goal(job, target_params, target_bytes, target_macs)
     moments = moments_of(job, given, progress)
     if plan is None:
-        known = _database(job, model, data, database, given, progress, moments)
+        known = database_of(job, model, data, database, given, progress, moments)
         plan = solve(known, budget_of(known, job.recipe, target_params, target_bytes, target_macs))
     else:
-        plan = _restated(plan, job)
-    _require_moments(plan, moments)
+        plan = restated(plan, job)
+    require_moments(plan, moments)
     planned = time.perf_counter()
     measure = _measure(job, progress)
     sweeps = job.recipe.fit.sweeps or SWEEPS
@@ -274,92 +271,6 @@ def benchmark(
     )
 
 
-def _database(
-    job: Job,
-    model: Model,
-    data: Any,
-    path: str | Path | None,
-    given: Mapping[str, Any],
-    progress: Progress | None,
-    moments: Moments | None = None,
-) -> Database:
-    named = model if isinstance(model, str | Path) else job.loaded.ref.sha256
-    on_disk = data is None or isinstance(data, str | Path)
-    seen = data if on_disk else digest_of(job.calibration, job.recipe.calibration.batch)
-    mark = request_mark(job.recipe, named, seen, given)
-    known = None if path is None else read_database(path, mark)
-    if known is not None:
-        return known
-    moments = moments_of(job, given, progress) if moments is None else moments
-    layers = tuple(
-        replace(layer, reason="KD108") if layer.reason is None and layer.name not in moments else layer
-        for layer in job.layers
-    )
-    reasons = {layer.name: layer.reason for layer in layers}
-    assignments = [replace(assignment, reason=reasons[assignment.layer]) for assignment in job.assignments]
-    layers, families = form_families(layers, assignments, _clusters(job, moments))
-    cost = totals(job.loaded.model, example_input(job.loaded.data))
-    known = build_database(
-        job.loaded.model,
-        job.loaded.ref,
-        layers,
-        families,
-        moments,
-        job.recipe,
-        fingerprint=mark,
-        macs=cost.macs,
-        progress=progress,
-    )
-    if path is not None:
-        write_database(path, known)
-    return known
-
-
-def _clusters(job: Job, moments: Moments) -> Any:
-    settings = job.recipe.families
-    if settings.by != "cluster":
-        return None
-
-    def labels(members: Sequence[Layer]) -> Sequence[int]:
-        found = compare_layers(
-            job.loaded.model,
-            members,
-            moments,
-            group=lambda layer: 0,
-            metric=settings.metric,
-            metrics=(settings.metric,),
-            linkage=settings.linkage,
-            threshold=settings.threshold,
-            families=settings.count,
-        )
-        return found.groups[0].families
-
-    return labels
-
-
-def _restated(plan: Plan | str | Path, job: Job) -> Plan:
-    known = plan if isinstance(plan, Plan) else read_plan(plan)
-    cost = totals(job.loaded.model, example_input(job.loaded.data))
-    return restate(known, job.loaded.model, job.loaded.ref, job.layers, job.recipe, cost.macs)
-
-
-def _require_goal(job: Job, *targets: float | str | None) -> None:
-    """What `solve` would find out as well, but only after the minutes that a calibration takes."""
-    if job.recipe.budget is not None or any(target is not None for target in targets):
-        return
-    for assignment in job.assignments:
-        scheme = SCHEMES.get(assignment.scheme or "")
-        if assignment.reason is None and scheme and scheme.smallest > 0 and scheme.size not in assignment.options:
-            raise no_goal(assignment.layer, scheme.size)
-
-
-def _require_moments(plan: Plan, moments: Moments) -> None:
-    for family in plan.families:
-        for name in family.members:
-            if name not in moments:
-                raise PlanError("KD503", f"the plan converts {name}, which the recipe leaves out; include it there")
-
-
 def _measure(job: Job, progress: Progress | None) -> Measure | None:
     """The divergence of a net from the original on the held-back images; the original's answers are worked out once."""
     if job.heldout is None:
@@ -390,7 +301,3 @@ def _outputs(net: nn.Module, config: DataConfig) -> int:
 
 def _skipped(job: Job) -> list[str]:
     return [] if job.calibration is None else job.calibration.skipped
-
-
-def _as_tuple(key: Any) -> tuple[Any, ...]:
-    return key if isinstance(key, tuple) else (key,)

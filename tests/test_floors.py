@@ -23,7 +23,7 @@ FLOORS = [
     {"schemes", "routing", "similarity", "clustering", "recipe", "statistics", "datafree", "survey"},
     {"derive", "chain", "fitting", "stored", "totals", "models", "data", "checkpoint"},
     {"analyze", "database", "plan", "planfile", "edited", "convert", "finetune", "evaluate", "benchmark"},
-    {"job", "pipeline", "demo", "digits"},
+    {"job", "planning", "pipeline", "demo", "digits"},
     {"report"},
     {"cli", "commands", "__main__"},
 ]

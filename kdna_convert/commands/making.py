@@ -107,7 +107,7 @@ def finetune(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")] = None,
     train: Annotated[Part, typer.Option(help="What may change; norms and biases always may.")] = "adapters",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 5,
-    lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate, relative to each tensor's size.")] = 3e-3,
+    lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate, relative to each tensor's size.")] = 1e-3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the images' order.")] = 0,
     force: Force = False,
 ) -> None:

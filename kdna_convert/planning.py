@@ -1,0 +1,110 @@
+"""From an opened job to its plan: the database that budgets are solved from, or a plan edited by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .analyze import analyze as compare_layers
+from .database import Clusters, build_database, form_families
+from .edited import restate
+from .errors import PlanError
+from .job import Job, Model, digest_of, moments_of
+from .models import example_input
+from .plan import no_goal
+from .planfile import read_database, read_plan, request_mark, write_database
+from .schemes import SCHEMES
+from .specs import Database, Layer, Plan, Progress
+from .statistics import Moments
+from .totals import totals
+
+
+def database_of(
+    job: Job,
+    model: Model,
+    data: Any,
+    path: str | Path | None,
+    given: Mapping[str, Any],
+    progress: Progress | None,
+    moments: Moments | None = None,
+) -> Database:
+    """Read from the file at `path` where it was made for the same question, else built, and written there."""
+    named = model if isinstance(model, str | Path) else job.loaded.ref.sha256
+    on_disk = data is None or isinstance(data, str | Path)
+    seen = data if on_disk else digest_of(job.calibration, job.recipe.calibration.batch)
+    mark = request_mark(job.recipe, named, seen, given)
+    known = None if path is None else read_database(path, mark)
+    if known is not None:
+        return known
+    moments = moments_of(job, given, progress) if moments is None else moments
+    layers = tuple(
+        replace(layer, reason="KD108") if layer.reason is None and layer.name not in moments else layer
+        for layer in job.layers
+    )
+    reasons = {layer.name: layer.reason for layer in layers}
+    assignments = [replace(assignment, reason=reasons[assignment.layer]) for assignment in job.assignments]
+    layers, families = form_families(layers, assignments, _clusters(job, moments))
+    cost = totals(job.loaded.model, example_input(job.loaded.data))
+    known = build_database(
+        job.loaded.model,
+        job.loaded.ref,
+        layers,
+        families,
+        moments,
+        job.recipe,
+        fingerprint=mark,
+        macs=cost.macs,
+        progress=progress,
+    )
+    if path is not None:
+        write_database(path, known)
+    return known
+
+
+def restated(plan: Plan | str | Path, job: Job) -> Plan:
+    """A plan from elsewhere, checked against the model, its totals worked out anew."""
+    known = plan if isinstance(plan, Plan) else read_plan(plan)
+    cost = totals(job.loaded.model, example_input(job.loaded.data))
+    return restate(known, job.loaded.model, job.loaded.ref, job.layers, job.recipe, cost.macs)
+
+
+def require_goal(job: Job, *targets: float | str | None) -> None:
+    """What `solve` would find out as well, but only after the minutes that a calibration takes."""
+    if job.recipe.budget is not None or any(target is not None for target in targets):
+        return
+    for assignment in job.assignments:
+        scheme = SCHEMES.get(assignment.scheme or "")
+        if assignment.reason is None and scheme and scheme.smallest > 0 and scheme.size not in assignment.options:
+            raise no_goal(assignment.layer, scheme.size)
+
+
+def require_moments(plan: Plan, moments: Moments) -> None:
+    """Raises PlanError KD503 for a layer of the plan that the recipe did not have calibrated."""
+    for family in plan.families:
+        for name in family.members:
+            if name not in moments:
+                raise PlanError("KD503", f"the plan converts {name}, which the recipe leaves out; include it there")
+
+
+def _clusters(job: Job, moments: Moments) -> Clusters | None:
+    settings = job.recipe.families
+    if settings.by != "cluster":
+        return None
+
+    def labels(members: Sequence[Layer]) -> Sequence[int]:
+        found = compare_layers(
+            job.loaded.model,
+            members,
+            moments,
+            group=lambda layer: 0,
+            metric=settings.metric,
+            metrics=(settings.metric,),
+            linkage=settings.linkage,
+            threshold=settings.threshold,
+            families=settings.count,
+        )
+        return found.groups[0].families
+
+    return labels
