@@ -1,7 +1,7 @@
 """The README's picture from the rows that benchmarks/accuracy.py wrote.
 
-    pip install -e '.[bench]'
-    python benchmarks/plot.py benchmarks/results/cifar10_resnet56.json docs/accuracy.svg
+pip install -e '.[bench]'
+python benchmarks/plot.py benchmarks/results/cifar10_resnet56.json docs/accuracy.svg
 """
 
 from __future__ import annotations

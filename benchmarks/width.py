@@ -1,4 +1,4 @@
-"""How the fit's time grows with width: seconds of one L-BFGS step on a family of three 3x3 layers, at half its parameters.
+"""How the fit's time grows with width: seconds of one L-BFGS step on three 3x3 layers, at half their parameters.
 
     python benchmarks/width.py
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from .derive import derive
 from .errors import NumericsError
-from .fitting import scheme_of, targets
+from .fitting import targets
 from .linalg import Target, fit_error
+from .schemes import scheme_of
 from .specs import Divergence, Family, Plan, Progress
 from .statistics import Moments
 

@@ -15,12 +15,12 @@ from .analyze import group_layers
 from .chain import is_plain
 from .errors import ModelError, RecipeError
 from .filesize import metadata
-from .fitting import scheme_of, shapes_of, targets
+from .fitting import shapes_of, targets
 from .linalg import fit_error
 from .plan import stored_tensors
 from .recipe import Assignment, Recipe
 from .routing import routing_of
-from .schemes import SCHEMES
+from .schemes import SCHEMES, scheme_of
 from .specs import Choice, Database, Family, Layer, MemberMacs, ModelRef, Progress, TensorSpec, product
 from .statistics import Moments
 from .stored import stored_specs

@@ -27,7 +27,7 @@ from .chain import build_chain, is_plain
 from .errors import FolderError, PlanError
 from .linalg import Kronecker, Target
 from .routing import attach, detach, gates, routing_of
-from .schemes import Scheme, Tensors, make
+from .schemes import Scheme, Tensors, scheme_of
 from .specs import Family, Plan, Shape, SymbolicShape
 
 
@@ -98,7 +98,7 @@ def derive(model: nn.Module, family: Family, shared: Tensors, adapters: Sequence
     family's routing, if it has one, is attached at identity, its numbers drawn from `seed`. Raises PlanError, with
     nothing changed: KD503 for a layer or option that does not exist, KD105 for a weight that is computed already.
     """
-    scheme, routing = _scheme(family), routing_of(family)
+    scheme, routing = scheme_of(family), routing_of(family)
     layers = [
         _derivable(model, name, {*shared, *adapter}) for name, adapter in zip(family.members, adapters, strict=True)
     ]
@@ -128,7 +128,7 @@ def derive_empty(model: nn.Module, plan: Plan) -> nn.Module:
         for name, shape in found.items():
             if shape != shapes.get(name, shape):
                 raise PlanError("KD503", f"{name}: the plan has a kernel of shape {shapes[name]}, the model {shape}")
-        scheme = _scheme(family)
+        scheme = scheme_of(family)
         layout = scheme.layout([found[name] for name in family.members])
         shared, *adapters = (_empty(part, scheme) for part in (layout.shared, *layout.adapters))
         derive(model, family, shared, adapters, plan.seed)
@@ -224,11 +224,6 @@ def trainable(model: nn.Module, which: Literal["adapters", "shared", "all"] = "a
         parameter.requires_grad_(parameter.is_floating_point() and (chosen or which == "all"))
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(n for n, on in counts if on), sum(n for n, _ in counts)
-
-
-def _scheme(family: Family) -> Scheme:
-    scheme: Scheme = make(family.scheme, family.options, f"family of {family.members[0]}: options")
-    return scheme
 
 
 def _derivable(model: nn.Module, name: str, letters: Set[str]) -> Any:

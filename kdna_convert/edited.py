@@ -10,9 +10,9 @@ from torch import nn
 
 from .database import build_database
 from .errors import PlanError
-from .fitting import scheme_of
 from .plan import plan_of
 from .recipe import Recipe
+from .schemes import scheme_of
 from .specs import Family, Layer, ModelRef, Plan
 
 # Reasons of the recipe, not of the layer: a plan may convert such a layer all the same.

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
 from .errors import NumericsError
 from .linalg import Target, plain_target
-from .schemes import make
 from .specs import Family, Layer
 from .statistics import Moments
 from .survey import target_kernel
@@ -37,11 +35,6 @@ def targets(model: nn.Module, family: Family, moments: Moments) -> list[Target]:
         target = plain_target(kernel, seen.second, max(seen.sensitivity, least), seen.count)
         found.append(target if felt else replace(target, weight=1 / target.energy if target.energy > 0 else 0.0))
     return found
-
-
-def scheme_of(family: Family, **changed: Any) -> Any:
-    """The scheme of a family, its options checked, some of them changed."""
-    return make(family.scheme, {**family.options, **changed}, f"family of {family.members[0]}: options")
 
 
 def shapes_of(family: Family, layers: Sequence[Layer]) -> list[tuple[int, ...]]:

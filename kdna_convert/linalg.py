@@ -94,7 +94,8 @@ def searchable(target: Target) -> Target:
     if isinstance(target.moment, Kronecker) or len(target.moment) <= FULL_METRIC_PATCH:
         return target
     moment = kronecker(target.moment, target.shape[1])
-    return replace(target, moment=moment, cross_on=times(target.kernel_on, moment))
+    changed_on = times(target.kernel_on, moment) - times(target.kernel_on, target.moment)
+    return replace(target, moment=moment, cross_on=target.cross_on + changed_on)
 
 
 def kronecker(moment_nn: Tensor, channels: int) -> Kronecker:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from .derive import derived_layers
 from .errors import CheckpointError
-from .specs import TensorSpec
+from .schemes import Scheme, scheme_of
+from .specs import Plan, SymbolicShape, TensorSpec
 
 DTYPES = {
     torch.float64: "F64",
@@ -66,6 +67,36 @@ def load_stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     state = {key: tensors[name] for name, (key, _) in stored.items()}
     model.load_state_dict(state, strict=alone, assign=alone and local)
     return model
+
+
+def folded_tensors(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The stored tensors of a plan without routing as those of the ordinary net: every kernel worked out.
+
+    What deriving, loading and folding would give, without building the derived layers. Raises CheckpointError KD303
+    naming a tensor that is missing.
+    """
+    state, shapes = dict(tensors), {layer.name: layer.shape for layer in plan.layers}
+    try:
+        for family in plan.families:
+            scheme = scheme_of(family)
+            layout = scheme.layout([shapes[name] for name in family.members])
+            named = (layout.shared, *layout.adapters)
+            owners = (family.members[0], *family.members)
+            shared, *adapters = (
+                {letter: state.pop(f"{name}.{letter}") for letter in part if 0 not in _sizes(part[letter], scheme)}
+                for name, part in zip(owners, named, strict=True)
+            )
+            for name, adapter in zip(family.members, adapters, strict=True):
+                like = next(iter(adapter.values()))
+                bank = {letter: tensor.to(like) for letter, tensor in shared.items()}
+                state[f"{name}.weight"] = scheme.expand(bank, adapter, shapes[name]).contiguous()
+    except KeyError as error:
+        raise CheckpointError("KD303", f"the stored tensors do not fit the plan: missing {error.args[0]}") from error
+    return state
+
+
+def _sizes(shape: SymbolicShape, scheme: Scheme) -> list[int]:
+    return [getattr(scheme, axis) if isinstance(axis, str) else axis for axis in shape]
 
 
 def _stored(model: nn.Module) -> tuple[dict[str, tuple[str, Tensor]], bool]:

@@ -516,3 +516,15 @@ def test_the_loader_in_the_folder_needs_torch_alone(saved: Path) -> None:
     plain = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     named = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert plain | named == {"__future__", "json", "pathlib", "torch"}
+
+
+@pytest.mark.parametrize("routing", [None, "se"])
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+def test_loading_folded_is_loading_and_folding(tmp_path: Path, scheme: str, routing: str | None) -> None:
+    folder = save(conversion(scheme, routing), tmp_path / "net")
+    folded, expected = load(folder, folded=True), fold(load(folder))
+    assert list(folded.state_dict()) == list(expected.state_dict())
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(folded.state_dict()[name], tensor), name
+    assert all(parameter.requires_grad for parameter in folded.parameters())
+    assert not any(module.training for module in folded.modules())

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from ..derive import derive_empty, fold
 from ..errors import CheckpointError, FolderError
 from ..filesize import header, metadata
 from ..specs import DataConfig, Plan, from_json, to_json
-from ..stored import load_stored, stored_specs, stored_state
+from ..stored import folded_tensors, load_stored, stored_specs, stored_state
 from ..tensorfile import load_tensors, save_tensors
 from .atomic import new_folder
 from .card import model_card
@@ -39,6 +39,7 @@ from .record import (
     RECIPE,
     REPORT,
     TENSORS,
+    Record,
     check_file,
     is_ours,
     read_record,
@@ -101,16 +102,8 @@ def open_folder(directory: str | Path, *, model: nn.Module | None = None) -> Con
     cannot be built), PlanError KD503 or CheckpointError KD303 (`model` is another one).
     """
     folder = Path(directory)
-    record = read_record(folder)
-    for name in FILES:
-        if name != CARD:  # a model card is its owner's to edit; verify says that it was
-            check_file(folder, record, name)
-    plan = _parse(folder / PLAN, Plan)
+    record, plan, tensors = _read(folder)
     report = _parse(folder / REPORT, dict[str, Any])
-    try:
-        tensors, _ = load_tensors(folder / TENSORS)
-    except CheckpointError as error:
-        raise FolderError("KD603", error.message) from error
     model = rebuild(record.model, folder) if model is None else model
     load_stored(derive_empty(model, plan), tensors)
     return Conversion(model.eval(), plan, record.data, (folder / RECIPE).read_bytes().decode(), report)
@@ -121,8 +114,27 @@ def load(directory: str | Path, *, folded: bool = False, model: nn.Module | None
 
     Raises what open_folder does and, folded, FolderError KD606 when a gate depends on the input.
     """
-    loaded = open_folder(directory, model=model).model
-    return fold(loaded) if folded else loaded
+    if not folded:
+        return open_folder(directory, model=model).model
+    folder = Path(directory)
+    record, plan, tensors = _read(folder)
+    model = rebuild(record.model, folder) if model is None else model
+    if any(family.routing for family in plan.families):
+        return fold(load_stored(derive_empty(model, plan), tensors)).eval()
+    return load_stored(model, folded_tensors(plan, tensors)).eval()
+
+
+def _read(folder: Path) -> tuple[Record, Plan, dict[str, Tensor]]:
+    """What a folder holds, once its files are seen to be what its record says."""
+    record = read_record(folder)
+    for name in FILES:
+        if name != CARD:  # a model card is its owner's to edit; verify says that it was
+            check_file(folder, record, name)
+    try:
+        tensors, _ = load_tensors(folder / TENSORS)
+    except CheckpointError as error:
+        raise FolderError("KD603", error.message) from error
+    return record, _parse(folder / PLAN, Plan), tensors
 
 
 def export_merged(conversion: Conversion, path: str | Path, force: bool = False) -> Path:

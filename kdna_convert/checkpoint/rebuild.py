@@ -11,6 +11,7 @@ import ast
 import sys
 import sysconfig
 from importlib.machinery import PathFinder
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..models.building import build
 from ..models.names import ModelName, parse_name
 from ..specs import ModelRef
 
+_DRAWS = frozenset({Tensor.uniform_, Tensor.normal_})
 _LIBRARIES = ("timm.models.", "torchvision.models.", "kdna_convert.digits.")
 
 
@@ -36,17 +38,24 @@ def rebuild(ref: ModelRef, folder: Path) -> nn.Module:
         complaint = _complaint(name, folder)
         if complaint is None:
             with _Undrawn():
-                return build(name, pretrained=False).to("cpu", torch.float32).eval()
+                model = build(name, pretrained=False)
+            return (model if _is_plain(model) else model.to("cpu", torch.float32)).eval()
     except ModelError as error:
         complaint = error.message
     raise FolderError("KD607", f"{folder} was made from {ref.name}: {complaint}. Or build it yourself and pass model=")
+
+
+def _is_plain(model: nn.Module) -> bool:
+    """Whether all of it is on the CPU in float32 already, as nearly always: asking is far cheaper than moving."""
+    held = chain(model.parameters(), model.buffers())
+    return all(t.device.type == "cpu" and (t.dtype == torch.float32 or not t.is_floating_point()) for t in held)
 
 
 class _Undrawn(TorchFunctionMode):
     """Skips the drawing of parameters, most of the time that building takes: all are replaced by stored tensors."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (Tensor.uniform_, Tensor.normal_) and isinstance(args[0], nn.Parameter):
+        if func in _DRAWS and isinstance(args[0], nn.Parameter):
             return args[0]
         return func(*args, **(kwargs or {}))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import PlanError, RecipeError
 from ..linalg import Target
-from ..specs import Layout, Options, Shape
+from ..specs import Family, Layout, Options, Shape
 from .basis import Basis
 from .cp import Cp
 from .kerneldna import KernelDna
@@ -94,3 +94,8 @@ def make(name: str, options: Options, where: str = "options") -> Any:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise RecipeError("KD203", f"{where}.{key}: {first['msg']}, got {first['input']!r}") from None
+
+
+def scheme_of(family: Family, **changed: Any) -> Any:
+    """The scheme of a family, its options checked, some of them changed."""
+    return make(family.scheme, {**family.options, **changed}, f"family of {family.members[0]}: options")
