@@ -39,8 +39,8 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors, on the CPU, and the metadata of a safetensors file. Raises CheckpointError KD304."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            if Path(path).stat().st_size <= AT_ONCE:
-                return load(Path(path).read_bytes()), dict(file.metadata() or {})
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            small = Path(path).stat().st_size <= AT_ONCE
+            tensor = load(Path(path).read_bytes()).__getitem__ if small else file.get_tensor
+            return {key: tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError("KD304", f"{path}: cannot be read as safetensors: {error}") from error
