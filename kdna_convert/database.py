@@ -6,7 +6,7 @@ A family's error at a rank is the weighted output error that a quick fit leaves;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -17,7 +17,7 @@ from .errors import ModelError, RecipeError
 from .filesize import metadata
 from .fitting import shapes_of, targets
 from .linalg import fit_error
-from .plan import stored_tensors
+from .plan import predicted_error, stored_tensors
 from .recipe import Assignment, Recipe
 from .routing import routing_of
 from .schemes import SCHEMES, scheme_of
@@ -74,20 +74,32 @@ def build_database(
     *,
     fingerprint: str = "",
     macs: int,
+    divisible: Collection[str] = (),
     measure: bool = True,
     progress: Progress | None = None,
 ) -> Database:
-    """Every family's choices. With `measure`, errors are predicted by quick fits of those that leave a choice."""
-    choices = []
+    """Every family's choices. With `measure`, errors are predicted by quick fits of those that leave a choice.
+
+    The families whose first member is in `divisible` are taken apart where their layers predict less error alone.
+    """
+
+    def measured(family: Family) -> Choice:
+        choice = _choice(model, family, layers, recipe)
+        if not measure or choice.fixed is not None:
+            return choice
+        return replace(choice, points=_points(model, choice, layers, moments, recipe.seed))
+
+    choices: list[Choice] = []
     for done, family in enumerate(families):
         if progress is not None:
             progress(f"predicting {family.members[0]} ({len(family.members)} layers)", done, len(families))
-        choice = _choice(model, family, layers, recipe)
-        if measure and choice.fixed is None:
-            choice = replace(choice, points=_points(model, choice, layers, moments, recipe.seed))
-        choices.append(choice)
+        whole = measured(family)
+        names = family.members if family.members[0] in divisible else ()
+        alone = [measured(replace(family, members=(name,))) for name in names]
+        choices += alone if alone and sum(map(_at_half, alone)) < _at_half(whole) else [whole]
     if progress is not None:
         progress("predicted", len(families), len(families))
+    order = {layer.name: place for place, layer in enumerate(layers)}
     return Database(
         fingerprint=fingerprint,
         model=ref,
@@ -96,9 +108,14 @@ def build_database(
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=macs,
         metadata=metadata(ref, recipe.text),
-        choices=tuple(choices),
+        choices=tuple(sorted(choices, key=lambda choice: order[choice.family.members[0]])),
         seed=recipe.seed,
     )
+
+
+def _at_half(choice: Choice) -> float:
+    """The error predicted at about half of the family's dense parameters."""
+    return predicted_error(choice, choice.limit // 2)
 
 
 def _scheme(assignment: Assignment) -> str:

@@ -16,7 +16,7 @@ from .models import example_input
 from .plan import no_goal
 from .planfile import read_database, read_plan, request_mark, write_database
 from .schemes import SCHEMES
-from .specs import Database, Layer, Plan, Progress
+from .specs import Database, Family, Layer, Plan, Progress
 from .statistics import Moments
 from .totals import totals
 
@@ -56,11 +56,32 @@ def database_of(
         job.recipe,
         fingerprint=mark,
         macs=cost.macs,
+        divisible=_divisible(job, families),
         progress=progress,
     )
     if path is not None:
         write_database(path, known)
     return known
+
+
+def _divisible(job: Job, families: Sequence[Family]) -> set[str]:
+    """Owners of families of 1x1 layers that no rule holds together.
+
+    Without spatial kernels all that such layers can share is the space of their inputs; see docs/decisions/0006.
+    """
+    if job.recipe.families.by != "gain":
+        return set()
+    layers = {layer.name: layer for layer in job.layers}
+    held = {assignment.layer for assignment in job.assignments if assignment.family is not None}
+    owners = {family.members[0] for family in families if len(family.members) > 1}
+    return {name for name in owners - held if layers[name].taps == 1 and _leaves_a_choice(name, job)}
+
+
+def _leaves_a_choice(name: str, job: Job) -> bool:
+    """Whether the layer's size is for the plan to choose, and its scheme one whose families of one are of use."""
+    assignment = next(one for one in job.assignments if one.layer == name)
+    scheme = SCHEMES[assignment.scheme or "cp"]
+    return scheme.smallest > 0 and scheme.size not in assignment.options
 
 
 def restated(plan: Plan | str | Path, job: Job) -> Plan:

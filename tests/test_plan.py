@@ -516,3 +516,33 @@ def test_a_layout_resolves_to_its_tensors_and_drops_the_empty_ones() -> None:
     layout = Layout({"P": (4, 2)}, ({"A": (4, "residual_rank"), "f": (4,)},))
     found = stored_tensors(Family("kerneldna", ("a",), {"residual_rank": 0}), layout, (), "F16")
     assert found == [TensorSpec("a.P", (4, 2), "F16"), TensorSpec("a.f", (4,), "F16")]
+
+
+class Pointwise(nn.Module):
+    """Two parallel 1x1 layers, each reading eight of sixteen directions: the same eight, or eight apiece."""
+
+    def __init__(self, alike: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.head = nn.Conv2d(3, 16, 3), nn.Linear(32, 4)
+        self.a, self.b = nn.Conv2d(16, 16, 1, bias=False), nn.Conv2d(16, 16, 1, bias=False)
+        for layer, read in ((self.a, slice(8)), (self.b, slice(8) if alike else slice(8, 16))):
+            kept = torch.zeros(16, 16, 1, 1)
+            kept[:, read] = torch.randn(16, 8, 1, 1)
+            layer.weight.data = kept
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(torch.cat([self.a(x), self.b(x)], 1).mean((2, 3)))
+
+
+@pytest.mark.parametrize("scheme", ["cp", "basis"])
+def test_1x1_layers_share_only_where_they_gain(scheme: str) -> None:
+    def families(alike: bool, **more: Any) -> list[tuple[str, ...]]:
+        given = recipe(scheme, **more)
+        plan = pipeline.plan(Pointwise(alike), recipe=given, data=IMAGES, target_params=0.75)
+        return [family.members for family in plan.families]
+
+    assert families(alike=True) == [("a", "b")]
+    assert families(alike=False) == [("a",), ("b",)]
+    assert families(alike=False, families={"by": "group"}) == [("a", "b")]

@@ -14,7 +14,7 @@ The shortest recipe is one line, `scheme: basis`. Every key, with its default wh
         routing: none           # default: the recipe's
         family: together        # these layers are one family; left out, `families` decides
     families:
-      by: group                 # all that can share, or: cluster
+      by: gain                  # all that can share, but 1x1 layers only where they gain; or: group, cluster
       metric: explained         # or angles, cka, cosine
       linkage: average          # or complete, single
       threshold: 0.5            # clusters: the smallest similarity at which families join ...

@@ -79,9 +79,12 @@ class Rule(_Section):
 
 
 class Families(_Section):
-    """Which of the layers that can share do: all of them, or clusters of similar ones."""
+    """Which of the layers that can share do: all of them (group), clusters of similar ones, or those that gain by it.
 
-    by: Literal["group", "cluster"] = "group"
+    gain, the default, is group, but 1x1 layers stay alone where that predicts less error at equal parameters.
+    """
+
+    by: Literal["gain", "group", "cluster"] = "gain"
     metric: Literal["explained", "angles", "cka", "cosine"] = "explained"
     linkage: Literal["average", "complete", "single"] = "average"
     threshold: float | None = Field(None, ge=0, le=1)
@@ -91,7 +94,7 @@ class Families(_Section):
     def _one_cut(self) -> Families:
         if self.threshold is not None and self.count is not None:
             raise ValueError("threshold and count exclude each other")
-        if self.by == "group" and not self.model_fields_set <= {"by"}:
+        if self.by != "cluster" and not self.model_fields_set <= {"by"}:
             raise ValueError("metric, linkage, threshold and count need `by: cluster`")
         return self
 

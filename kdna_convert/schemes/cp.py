@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..linalg import TINY, Kronecker, Target, minimise, mix, searchable, times, weighted_energy
 from ..specs import Layout, Shape, product
+from .basis import Basis
 
 Tensors = dict[str, Tensor]
 
@@ -60,6 +61,8 @@ class Cp:
         return self.rank * (shape[1] * pointwise_in + (_spatial(shape) + shape[0]) * out_positions)
 
     def share(self, targets: Sequence[Target], *, seed: int, sweeps: int) -> tuple[Tensors, list[Tensors]]:
+        if not any(_spatial(target.shape) for target in targets):
+            return Basis(self.rank).share(targets, seed=seed, sweeps=sweeps)
         searched = [_searched(target) for target in targets]
         start = _start(targets, self.rank, seed)
         scale = 1 / weighted_energy(searched)
