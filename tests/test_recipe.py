@@ -69,7 +69,7 @@ def test_every_key_of_the_documentation_is_read() -> None:
     assert package.__doc__
     shown = package.__doc__.split("where it has one:\n")[1].split("\nkdna_convert/recipe")[0]
     lines = [line.removeprefix("    ") for line in shown.splitlines() if "count: 4" not in line]
-    by_cluster = "\n".join(lines).replace("by: group ", "by: cluster ")
+    by_cluster = "\n".join(lines).replace("by: gain ", "by: cluster ")
     recipe = parse_recipe(by_cluster)
     assert recipe.model_fields_set == set(Recipe.model_fields)
     assert recipe.rules[0].model_fields_set == set(type(recipe.rules[0]).model_fields)
