@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from .checkpoint import load as load
     from .checkpoint import save as save
     from .checkpoint import verify as verify
+    from .code import code as code
+    from .compare import Comparison as Comparison
+    from .compare import compare as compare
     from .derive import factor as factor
     from .derive import fold as fold
     from .pipeline import analyze as analyze
     from .pipeline import convert as convert
+    from .pipeline import curve as curve
     from .pipeline import evaluate as evaluate
     from .pipeline import finetune as finetune
     from .pipeline import plan as plan
@@ -37,12 +41,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Comparison": "compare",
     "Conversion": "checkpoint",
     "DataConfig": "specs",
     "Plan": "specs",
     "Recipe": "recipe",
     "analyze": "pipeline",
+    "code": "code",
+    "compare": "compare",
     "convert": "pipeline",
+    "curve": "pipeline",
     "evaluate": "pipeline",
     "factor": "derive",
     "finetune": "pipeline",

@@ -6,6 +6,7 @@ A family's error at a rank is the weighted output error that a quick fit leaves;
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 
@@ -20,8 +21,8 @@ from .linalg import fit_error
 from .plan import predicted_error, stored_tensors
 from .recipe import Assignment, Recipe
 from .routing import routing_of
-from .schemes import SCHEMES, scheme_of
-from .specs import Choice, Database, Family, Layer, MemberMacs, ModelRef, Progress, TensorSpec, product
+from .schemes import SCHEMES, make, scheme_of
+from .specs import Choice, Database, Family, Layer, MemberMacs, ModelRef, Progress, Shape, TensorSpec, product
 from .statistics import Moments
 from .stored import stored_specs
 
@@ -57,7 +58,7 @@ def form_families(
         families += [_family(part, by_name[part[0].name]) for part in divided.values()]
     hopeless = {name: reason for family in families if (reason := _hopeless(family, layers)) for name in family.members}
     families = [family for family in families if family.members[0] not in hopeless]
-    if not families:
+    if not families and all(assignment.reason != "KD115" for assignment in assignments):
         raise ModelError("KD306", "no layer of this model can be converted by this recipe; `kdna analyze` says why")
     order = {layer.name: place for place, layer in enumerate(layers)}
     said = tuple(replace(layer, reason=hopeless.get(layer.name, layer.reason)) for layer in layers)
@@ -94,8 +95,8 @@ def build_database(
         if progress is not None:
             progress(f"predicting {family.members[0]} ({len(family.members)} layers)", done, len(families))
         whole = measured(family)
-        names = family.members if family.members[0] in divisible else ()
-        alone = [measured(replace(family, members=(name,))) for name in names]
+        apart = [replace(family, members=(name,)) for name in family.members if family.members[0] in divisible]
+        alone = [] if any(_hopeless(one, layers) for one in apart) else [measured(one) for one in apart]
         choices += alone if alone and sum(map(_at_half, alone)) < _at_half(whole) else [whole]
     if progress is not None:
         progress("predicted", len(families), len(families))
@@ -125,18 +126,19 @@ def _scheme(assignment: Assignment) -> str:
 def _key(layer: Layer, assignment: Assignment) -> Hashable:
     if assignment.family is not None:
         return assignment.family
-    kind = SCHEMES[_scheme(assignment)]
-    shape = kind().group(layer.shape) if kind.shares else layer.name
+    scheme = make(_scheme(assignment), assignment.options)
+    shape = scheme.group(layer.shape) if scheme.shares else layer.name
     said = repr((sorted(assignment.options.items()), assignment.routing, sorted(assignment.routing_options.items())))
-    return kind.name, shape, layer.groups if layer.groups > 1 else 1, said
+    return scheme.name, shape, layer.groups if layer.groups > 1 else 1, said
 
 
 def _require_sharing(members: Sequence[Layer], by_name: Mapping[str, Assignment], rule: str) -> None:
-    kind = SCHEMES[_scheme(by_name[members[0].name])]
-    odd = [layer for layer in members if kind().group(layer.shape) != kind().group(members[0].shape)]
-    if odd and kind.shares:
+    first = by_name[members[0].name]
+    scheme = make(_scheme(first), first.options)
+    odd = [layer for layer in members if scheme.group(layer.shape) != scheme.group(members[0].shape)]
+    if odd and scheme.shares:
         pair = f"{members[0].name} {list(members[0].shape)} and {odd[0].name} {list(odd[0].shape)}"
-        raise RecipeError("KD203", f"{rule}.family: scheme {kind.name} cannot share between {pair}; leave `family` out")
+        raise RecipeError("KD203", f"{rule}.family: {scheme.name} cannot share between {pair}; leave `family` out")
 
 
 def _hopeless(family: Family, layers: Sequence[Layer]) -> str | None:
@@ -208,12 +210,20 @@ def _gates(family: Family, members: Sequence[Layer], dtype: str) -> tuple[tuple[
 
 def _macs(model: nn.Module, family: Family, size: str, layer: Layer) -> MemberMacs:
     """Multiply-adds as derive.factor runs the layer: factored where that costs less, else as before."""
-    one, two = (scheme_of(family, **{size: number}) for number in (1, 2))
-    constant = one.macs(layer.shape, 1, 1) == two.macs(layer.shape, 1, 1)  # a scheme without a factored form
-    if constant or not is_plain(type(model.get_submodule(layer.name)), layer.groups):
+    each, squared = _polynomial(family, size, layer.shape, layer.in_positions, layer.out_positions)
+    if not each or not is_plain(type(model.get_submodule(layer.name)), layer.groups):
         return MemberMacs(layer.macs)
-    each = one.macs(layer.shape, layer.in_positions, layer.out_positions)
-    return MemberMacs(layer.macs, each, (product(layer.shape) - 1) // one.macs(layer.shape, product(layer.stride), 1))
+    a, b = _polynomial(family, size, layer.shape, product(layer.stride), 1)
+    sizes = range(1, product(layer.shape) + 1)
+    below = bisect_left(sizes, product(layer.shape), key=lambda r: (a + b * r) * r)
+    return MemberMacs(layer.macs, each, squared, below)
+
+
+def _polynomial(family: Family, size: str, shape: Shape, ins: int, outs: int) -> tuple[int, int]:
+    """What a scheme's multiply-adds grow by with its size, and with its square; zeros where it has no factored form."""
+    one, two = (scheme_of(family, **{size: number}).macs(shape, ins, outs) for number in (1, 2))
+    squared = (two - 2 * one) // 2
+    return (0, 0) if one == two else (one - squared, squared)
 
 
 def _points(model: nn.Module, choice: Choice, layers: Sequence[Layer], moments: Moments, seed: int) -> dict[int, float]:

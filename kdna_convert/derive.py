@@ -76,13 +76,21 @@ class Derived(nn.Module):
         """
         if len(self.adapter):
             taps = prod(self.shape[2:])
-            kernel_on = weight.detach().double().flatten(1)
+            kernel_on = weight.detach().double().cpu().flatten(1)
             identity = Kronecker(kernel_on.new_ones(self.shape[1]).diag(), kernel_on.new_ones(taps).diag())
-            shared, adapter = ({k: t.detach().double() for k, t in part.items()} for part in self.tensors())
-            fitted = self.scheme.fit(shared, adapter, Target(self.shape, kernel_on, kernel_on, identity, 1.0))
-            for letter, tensor in fitted.items():
-                self.adapter[letter].copy_(tensor)
+            self.refit(Target(self.shape, kernel_on, kernel_on, identity, 1.0))
         return ()
+
+    def refit(self, target: Target) -> None:
+        """Fit the adapter, if there is one, to this least-squares problem, in place; the shared tensors are held."""
+        if not len(self.adapter):
+            return
+        like = next(iter(self.adapter.values()))
+        shared, adapter = ({k: t.detach().double().cpu() for k, t in part.items()} for part in self.tensors())
+        fitted = self.scheme.fit(shared, adapter, target)
+        with torch.no_grad():
+            for letter, tensor in fitted.items():
+                self.adapter[letter].copy_(tensor.to(like))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "held": None}  # a copy made while evaluating must not keep the source's weight
@@ -130,7 +138,7 @@ def derive_empty(model: nn.Module, plan: Plan) -> nn.Module:
                 raise PlanError("KD503", f"{name}: the plan has a kernel of shape {shapes[name]}, the model {shape}")
         scheme = scheme_of(family)
         layout = scheme.layout([found[name] for name in family.members])
-        shared, *adapters = (_empty(part, scheme) for part in (layout.shared, *layout.adapters))
+        shared, *adapters = (_empty(part, scheme, layout.indices) for part in (layout.shared, *layout.adapters))
         derive(model, family, shared, adapters, plan.seed)
     return model
 
@@ -252,18 +260,28 @@ def _own_class(layer: nn.Module) -> type[nn.Module]:
 def _parameters(tensors: Tensors, like: Tensor) -> dict[str, nn.Parameter]:
     """Contiguous copies (slices of an SVD are neither contiguous nor alone in their storage) as parameters.
 
-    A tensor without elements is not stored.
+    A tensor without elements is not stored. Integers stay what they are, and without a gradient.
     """
-    return {letter: nn.Parameter(_copy(tensor.to(like))) for letter, tensor in tensors.items() if tensor.numel()}
+    copies = {
+        letter: _copy(tensor.to(like if tensor.is_floating_point() else like.device))
+        for letter, tensor in tensors.items()
+        if tensor.numel()
+    }
+    return {letter: nn.Parameter(copy, copy.is_floating_point()) for letter, copy in copies.items()}
 
 
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
-def _empty(part: dict[str, SymbolicShape], scheme: Scheme) -> Tensors:
+def _empty(part: dict[str, SymbolicShape], scheme: Scheme, indices: Sequence[str]) -> Tensors:
+    """Tensors to be filled, those that plan.stored_tensors names; indices point somewhere even before that."""
     sizes = {letter: [getattr(scheme, n) if isinstance(n, str) else n for n in part[letter]] for letter in part}
-    return {letter: torch.empty(size) for letter, size in sizes.items() if 0 not in size}  # as plan.stored_tensors
+    return {
+        letter: torch.zeros(size, dtype=torch.int16) if letter in indices else torch.empty(size)
+        for letter, size in sizes.items()
+        if 0 not in size
+    }
 
 
 def _fold_layer(layer: Any, derived: Derived) -> None:

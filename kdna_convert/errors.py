@@ -68,6 +68,15 @@ CODES: dict[str, str] = {
     "KD112": "The layer is used with inputs of a form that patches cannot be unfolded from.",
     "KD113": "The routing cannot be placed on this layer.",
     "KD114": "The plan keeps this layer as it is: under this budget, parameters spent elsewhere would lose more.",
+    "KD115": "The recipe keeps this layer dense: it shares nothing, but a codec may still store it in fewer bytes.",
+    # why a repair step leaves a layer, or all of them, as they are
+    "KD121": "Grouped or depthwise: its kernel is not one least-squares problem, so that it is not refitted.",
+    "KD122": "The layer runs more than once, or in no block that takes and gives one tensor.",
+    "KD123": "The layer changes its stored weight in its own forward pass, so that it is not refitted.",
+    "KD124": "The net has no batch normalisation to correct.",
+    "KD125": "The layer's patches are too long to collect their moments once more.",
+    "KD126": "Too few calibration images to estimate the statistics of normalisations anew.",
+    "KD127": "No images were held back, so that no repair step could be judged. Pass --data, and keep calibration.heldout above 0.",
     # recipe
     "KD201": "The recipe file cannot be read or is not YAML.",
     "KD202": "The recipe has a key that does not exist.",
@@ -100,6 +109,7 @@ CODES: dict[str, str] = {
     "KD504": "No budget was given, and the recipe names no rank.",
     "KD505": "The database was built for another model, recipe or data.",
     "KD506": "A size could not be read.",
+    "KD508": "`kdna compare` knows no peer of that name.",
     # folder
     "KD601": "The output folder exists already.",
     "KD602": "Not a folder written by kdna.",
@@ -108,10 +118,13 @@ CODES: dict[str, str] = {
     "KD605": "The folder was written by a newer version of kdna.",
     "KD606": "A routing that depends on the input cannot be merged into an ordinary weight.",
     "KD607": "The original model cannot be rebuilt or has changed since the conversion.",
+    "KD608": "Coded tensors are cut short or altered: they are refused, not decoded to something else.",
+    "KD609": "The weights have changed since they were coded. Code them again.",
     # numerics
     "KD701": "NaN or infinity in a weight.",
     "KD702": "NaN or infinity in a layer's activations.",
     "KD703": "A fit did not stay finite.",
+    "KD704": "A number is too large for the codec.",
     # guard
     "KD801": "The result moved further from the original than the guard allows.",
 }

@@ -20,6 +20,7 @@ from .errors import DataError, ModelError
 from .models import Loaded, example_input, load_model, override, state_digest
 from .planfile import fingerprint
 from .recipe import Assignment, Recipe, check_options, load_recipe, resolve
+from .repair import STEPS
 from .routing import ROUTINGS
 from .schemes import SCHEMES
 from .specs import DataConfig, Layer, ModelRef, Progress
@@ -51,7 +52,7 @@ def open_job(model: Model, recipe: Recipe | str, data: Any, given: Mapping[str, 
     if unknown:
         raise TypeError(f"unexpected keywords: {', '.join(sorted(unknown))}")
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    check_options(recipe, SCHEMES, ROUTINGS)
+    check_options(recipe, SCHEMES, ROUTINGS, STEPS)
     if progress is not None:
         progress("loading the model", 0, 0)
     conversion = conversion_of(model)
@@ -89,6 +90,8 @@ def _parts(
 def moments_of(job: Job, given: Mapping[str, Any], progress: Progress | None) -> Moments:
     """Read from the file where it exists and fits, else collected, and written to it."""
     active = [layer for layer in job.layers if layer.reason is None]
+    if not active:  # all stays dense
+        return {}
     settings = job.recipe.calibration
     path = given.get("moments")
     mark = fingerprint(

@@ -114,6 +114,15 @@ def times(x_on: Tensor, moment: Moment) -> Tensor:
     return x_on @ moment
 
 
+def untimes(x_on: Tensor, moment: Moment) -> Tensor:
+    """X C^-1 for X of shape (rows, n) and a moment that was damped. Raises NumericsError KD703."""
+    if not isinstance(moment, Kronecker):
+        return mix(moment, x_on)
+    x_oit = x_on.unflatten(1, (len(moment.channels_cc), len(moment.taps_tt)))
+    by_channel = mix(moment.channels_cc, x_oit.transpose(1, 2).flatten(0, 1)).unflatten(0, x_oit.shape[::2])
+    return mix(moment.taps_tt, by_channel.transpose(1, 2).flatten(0, 1)).view_as(x_on)
+
+
 def dense(moment: Moment) -> Tensor:
     """The n x n matrix of a moment."""
     return torch.kron(*moment) if isinstance(moment, Kronecker) else moment

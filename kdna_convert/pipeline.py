@@ -9,42 +9,45 @@ nn.Module; DATA as a path, a tensor, or batches (see data/). Nothing is written 
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .analyze import analyze as compare_layers
 from .benchmark import Timing
 from .benchmark import benchmark as time_nets
-from .checkpoint import Conversion, open_folder, original_of
-from .convert import SWEEPS, Measure
+from .checkpoint import Conversion, open_folder, original_of, uncoded
 from .convert import convert as convert_by_plan
+from .converting import convert as convert
+from .converting import measure_of
+from .curve import SHARES
+from .curve import curve as trade_off
 from .data import Data, batches, check_classes, split
+from .database import QUICK
 from .derive import factor, fold
-from .errors import FolderError, KdnaError, ModelError, PlanError
+from .errors import DataError, FolderError, KdnaError
 from .evaluate import Evaluation, answers, divergence, logits
 from .evaluate import evaluate as evaluate_net
 from .filesize import metadata
 from .finetune import finetune as finetune_net
-from .job import Job, Model, conversion_of, device_of_name, images_of, load_any, moments_of, open_job
+from .job import Model, conversion_of, device_of_name, images_of, load_any, moments_of, open_job
 from .models import example_input, override
 from .plan import solve
 from .planfile import budget_of
-from .planning import database_of, require_goal, require_moments, restated
+from .planning import database_of, require_goal, restated
 from .recipe import Recipe
-from .schemes import SCHEMES
-from .specs import Analysis, DataConfig, Layer, Plan, Progress
+from .schemes import make
+from .specs import Analysis, Curve, DataConfig, Divergence, Layer, Plan, Progress
 
 
 def analyze(
     model: Model,
     *,
-    recipe: Recipe | str = "shared-cp",
+    recipe: Recipe | str = "balanced",
     metric: str | None = None,
     data: Data | str | Path | None = None,
     progress: Progress | None = None,
@@ -61,7 +64,8 @@ def analyze(
 
     def key(layer: Layer) -> object:
         assignment = by_name[layer.name]
-        return assignment.scheme, SCHEMES[assignment.scheme or "cp"]().group(layer.shape), layer.groups
+        scheme = make(assignment.scheme or "cp", assignment.options if assignment.scheme else {})
+        return assignment.scheme, scheme.group(layer.shape), layer.groups
 
     return compare_layers(
         job.loaded.model,
@@ -79,12 +83,13 @@ def analyze(
 def plan(
     model: Model,
     *,
-    recipe: Recipe | str = "shared-cp",
+    recipe: Recipe | str = "balanced",
     plan: Plan | str | Path | None = None,
     data: Data | str | Path | None = None,
     target_params: float | None = None,
     target_bytes: int | str | None = None,
     target_macs: float | None = None,
+    max_drop: float | None = None,
     database: str | Path | None = None,
     progress: Progress | None = None,
     **given: Any,
@@ -93,10 +98,17 @@ def plan(
 
     Budgets are shares of the original net (`target_params`, `target_macs`) or bytes of the file; without one, the
     recipe's. `database` is a file of predicted errors, read where it exists, else written: from it, any other budget is
-    solved at once. A `plan` that was edited by hand is checked against the model and totalled anew instead. `given`:
-    checkpoint, inputs, class_map, data_free, moments, device, as in `convert`. Raises PlanError KD501 (cannot be met),
+    solved at once. `max_drop` instead of a budget takes conversions, as in `convert`. A `plan` that was edited by hand
+    is checked against the model and totalled anew instead.
+
+    `given`: checkpoint, inputs, class_map, data_free, moments, device, as in `convert`. Raises PlanError KD501 (cannot
+    be met),
     KD502, KD503 (no plan, or not of this model), KD504 (no budget at all), KD505 (a database of something else).
     """
+    if max_drop is not None:
+        goals = {"target_params": target_params, "target_bytes": target_bytes, "target_macs": target_macs}
+        asked: dict[str, Any] = {**goals, **given, "plan": plan, "database": database, "progress": progress}
+        return convert(model, recipe=recipe, data=data, max_drop=max_drop, **asked).plan
     job = open_job(model, recipe, data, given, progress)
     if plan is not None:
         return restated(plan, job)
@@ -105,58 +117,35 @@ def plan(
     return solve(known, budget_of(known, job.recipe, target_params, target_bytes, target_macs))
 
 
-def convert(
+def curve(
     model: Model,
     *,
-    recipe: Recipe | str = "shared-cp",
-    plan: Plan | str | Path | None = None,
+    recipe: Recipe | str = "balanced",
     data: Data | str | Path | None = None,
-    target_params: float | None = None,
-    target_bytes: int | str | None = None,
-    target_macs: float | None = None,
+    shares: Sequence[float] = SHARES,
+    measure: bool = False,
     database: str | Path | None = None,
     progress: Progress | None = None,
     **given: Any,
-) -> Conversion:
-    """A converted copy of a model, and the record of how it came about; `save` writes it as a folder.
+) -> Curve:
+    """The plan at every share of the parameters: sizes and predicted error, for a table or a plot.
 
-    Plans first, unless `plan` is given. Further keywords: `checkpoint` (weights file), `inputs` (fields of DataConfig
-    that go over the model's own), `class_map`, `data_free` (use images only to measure), `moments` (file: read where
-    it exists, else written), `device` ("auto", "cpu", "cuda" ...). Raises what the stages raise; see errors.CODES.
+    With `measure`, each is converted to by a quick fit, without repair, and its divergence measured on the held-back
+    images. `given`: as in `convert`. Raises as `plan` does, and DataError KD401 for `measure` without images.
     """
-    began = time.perf_counter()
-    if isinstance(model, str | Path) and Path(model).is_dir():
-        way_out = f"name the net that it was made from, or local-dir:{model} for timm's own kind of folder"
-        raise ModelError("KD302", f"{model} is a folder, and a converted net is not converted again; {way_out}")
-    if plan is not None and (target_params, target_bytes, target_macs) != (None, None, None):
-        raise PlanError("KD506", "a plan says how large everything is; give a plan or a budget, not both")
     job = open_job(model, recipe, data, given, progress)
-    if plan is None:
-        require_goal(job, target_params, target_bytes, target_macs)
+    if not measure:
+        return trade_off(database_of(job, model, data, database, given, progress), shares=shares)
+    divergence_of = measure_of(job)
+    if divergence_of is None:
+        raise DataError("KD401", "to measure takes held-back images; pass --data, with calibration.heldout above 0")
     moments = moments_of(job, given, progress)
-    if plan is None:
-        known = database_of(job, model, data, database, given, progress, moments)
-        plan = solve(known, budget_of(known, job.recipe, target_params, target_bytes, target_macs))
-    else:
-        plan = restated(plan, job)
-    require_moments(plan, moments)
-    planned = time.perf_counter()
-    measure = _measure(job, progress)
-    sweeps = job.recipe.fit.sweeps or SWEEPS
-    converted, fits = convert_by_plan(
-        job.loaded.model, plan, moments, sweeps=sweeps, measure=measure, progress=progress
-    )
-    seconds = {"calibrate and plan": planned - began, "fit": time.perf_counter() - planned}
-    stages = {} if measure is None else {"convert": asdict(measure(converted))}
-    report = {
-        "stages": stages,
-        "divergence": stages.get("convert"),
-        "families": [asdict(fit) for fit in fits],
-        "calibration": {"images": len(job.calibration or ()), "skipped": _skipped(job)},
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "notes": job.notes,
-    }
-    return Conversion(converted, plan, job.loaded.data, job.recipe.text, report)
+    known = database_of(job, model, data, database, given, progress, moments)
+
+    def measured(plan: Plan) -> Divergence:
+        return divergence_of(convert_by_plan(job.loaded.model, plan, moments, sweeps=QUICK, progress=progress)[0])
+
+    return trade_off(known, shares=shares, measure=measured)
 
 
 def evaluate(
@@ -192,6 +181,8 @@ def evaluate(
     found = evaluate_net(
         net, batches(images, batch), original=teacher, metadata=said, device=device_of_name(device), progress=progress
     )
+    if conversion is not None and conversion.coded is not None:
+        found = replace(found, bytes=conversion.plan.planned.bytes)
     return replace(found, skipped=tuple(images.skipped))
 
 
@@ -211,7 +202,7 @@ def finetune(
 
     Raises FolderError KD607 when the original cannot be rebuilt, NumericsError KD703 when the loss is not finite.
     """
-    before = folder if isinstance(folder, Conversion) else open_folder(folder)
+    before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
     student = copy.deepcopy(before.model)
     teacher = original_of(before.plan.model).model
     images = images_of(data, before.data, class_map, None, seed)
@@ -266,22 +257,13 @@ def benchmark(
             except FolderError:  # a gate that has learned something has no such form
                 continue
     example = example_input(config, batch)
-    return time_nets(
+    rows = time_nets(
         nets, example, rounds=rounds, threads=threads, device=device_of_name(device), metadata=said, progress=progress
     )
-
-
-def _measure(job: Job, progress: Progress | None) -> Measure | None:
-    """The divergence of a net from the original on the held-back images; the original's answers are worked out once."""
-    if job.heldout is None:
-        return None
-    inputs = [inputs for inputs, _ in batches(job.heldout, job.recipe.calibration.batch)]
-    z0: Tensor = logits(job.loaded.model, inputs)
-
-    def measure(net: nn.Module) -> Any:
-        return divergence(logits(net, inputs), z0)
-
-    return measure
+    if conversion is None or conversion.coded is None:
+        return rows
+    size = conversion.plan.planned.bytes
+    return tuple(replace(row, bytes=size) if row.name == "converted" else row for row in rows)
 
 
 def _teacher(conversion: Conversion, checkpoint: str | None) -> nn.Module | None:
@@ -297,7 +279,3 @@ def _teacher(conversion: Conversion, checkpoint: str | None) -> nn.Module | None
 def _outputs(net: nn.Module, config: DataConfig) -> int:
     with torch.no_grad():
         return int(answers(net(example_input(config)), 1).shape[1])
-
-
-def _skipped(job: Job) -> list[str]:
-    return [] if job.calibration is None else job.calibration.skipped

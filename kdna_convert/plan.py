@@ -83,8 +83,12 @@ def stored_tensors(family: Family, layout: Layout, gates: Sequence[TensorSpec], 
     """What a family keeps in the file. A tensor without elements is not stored."""
     owner = family.members[0]
     parts = [(owner, layout.shared), *zip(family.members, layout.adapters, strict=True)]
-    named = [(f"{name}.{letter}", _resolve(shape, family)) for name, part in parts for letter, shape in part.items()]
-    return [TensorSpec(name, shape, dtype) for name, shape in named if product(shape)] + list(gates)
+    named = [
+        TensorSpec(f"{name}.{letter}", _resolve(shape, family), "I16" if letter in layout.indices else dtype)
+        for name, part in parts
+        for letter, shape in part.items()
+    ]
+    return [spec for spec in named if product(spec.shape)] + list(gates)
 
 
 def _resolve(shape: SymbolicShape, family: Family) -> Shape:
@@ -230,7 +234,10 @@ def _specs(database: Database, choice: Choice, size: int | None) -> list[TensorS
 def _macs(choice: Choice, size: int | None) -> int:
     if size is None:
         return sum(member.dense for member in choice.macs)
-    factored = (member.each * size if size <= member.factored_up_to else member.dense for member in choice.macs)
+    factored = (
+        (member.each + member.squared * size) * size if size <= member.factored_up_to else member.dense
+        for member in choice.macs
+    )
     return sum(factored) + choice.gate_macs
 
 

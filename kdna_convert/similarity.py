@@ -105,7 +105,26 @@ def cosine(kernels: Sequence[Kernel]) -> Tensor:
     return result
 
 
-METRICS: dict[str, Metric] = {"explained": explained, "angles": angles, "cka": cka, "cosine": cosine}
+def within_width(measure: Metric) -> Metric:
+    """The measure among kernels of equal width; NaN between kernels that do not read equally many channels."""
+
+    def measured(kernels: Sequence[Kernel]) -> Tensor:
+        widths = torch.tensor([kernel.shape[1] for kernel in kernels])
+        result = torch.full((len(kernels), len(kernels)), math.nan, dtype=torch.float64)
+        for width in widths.unique():
+            places = (widths == width).nonzero().flatten()
+            result[places[:, None], places] = measure([kernels[place] for place in places])
+        return result
+
+    return measured
+
+
+METRICS: dict[str, Metric] = {
+    "explained": within_width(explained),
+    "angles": within_width(angles),
+    "cka": cka,
+    "cosine": cosine,
+}
 
 
 def comparable(kernels: Sequence[Kernel]) -> Sequence[Kernel]:

@@ -97,10 +97,14 @@ class TensorSpec:
 
 @dataclass(frozen=True, config=_STRICT)
 class Layout:
-    """The tensors a scheme stores for one family: the shared ones, and each member's adapter, in the members' order."""
+    """The tensors a scheme stores for one family: the shared ones, and each member's adapter, in the members' order.
+
+    `indices` are the letters of those that hold int16 indices, whatever the net's dtype: never rounded, never trained.
+    """
 
     shared: dict[str, SymbolicShape]
     adapters: tuple[dict[str, SymbolicShape], ...]
+    indices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -147,10 +151,12 @@ class Plan:
 
 @dataclass(frozen=True, config=_STRICT)
 class MemberMacs:
-    """Multiply-adds per image of one layer: `each` x size run factored, up to the size at which dense costs less."""
+    """Multiply-adds per image of one layer: `each` x size + `squared` x size^2 run factored, up to the size at which
+    dense costs less."""
 
     dense: int
     each: int = 0
+    squared: int = 0
     factored_up_to: int = -1  # never
 
 
@@ -202,6 +208,28 @@ class Divergence:
     kl: float
     logit_error: float
     images: int
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Point:
+    """One budget of a trade-off: the share of the parameters asked for, what the plan comes to, its predicted error.
+
+    `measured` is the divergence of a quick conversion by that plan, where one was asked for.
+    """
+
+    share: float
+    planned: Totals
+    predicted: float
+    measured: Divergence | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Curve:
+    """Points by falling share of the original's `params`; `correlation` is Spearman's of predicted and measured."""
+
+    params: int
+    points: tuple[Point, ...]
+    correlation: float | None = None
 
 
 Matrix = tuple[tuple[float | None, ...], ...]

@@ -11,7 +11,13 @@ from kdna_convert.specs import Family
 
 OPTIONS = {
     "cp": {"rank": 5},
+    "separable": {"rank": 5},
     "basis": {"rank": 4},
+    "tucker": {"rank": 3},
+    "output": {"rank": 3},
+    "atoms": {"rank": 5},
+    "warehouse": {"rank": 3, "cell": 2},
+    "codebook": {"rank": 12},
     "lowrank": {"rank": 3},
     "kerneldna": {"parent": "medoid", "start": "lstsq", "channel": True, "residual_rank": 2},
 }

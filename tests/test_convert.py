@@ -24,7 +24,18 @@ from kdna_convert.specs import Divergence, Family, ModelRef, Plan, Totals
 from kdna_convert.statistics import LayerMoments, Moments, collect
 from kdna_convert.survey import survey
 
-SIZES = {"cp": {"rank": 9}, "basis": {"rank": 8}, "lowrank": {"rank": 4}, "kerneldna": {"residual_rank": 2}}
+SIZES = {
+    "cp": {"rank": 9},
+    "separable": {"rank": 9},
+    "basis": {"rank": 8},
+    "tucker": {"rank": 4},
+    "output": {"rank": 4},
+    "atoms": {"rank": 12},
+    "warehouse": {"rank": 8, "cell": 2},
+    "codebook": {"rank": 12},
+    "lowrank": {"rank": 4},
+    "kerneldna": {"residual_rank": 2},
+}
 
 
 def plan_for(net: nn.Module, *families: Family) -> Plan:

@@ -125,7 +125,7 @@ def test_what_a_plan_promises_is_what_is_stored(
 ) -> None:
     """Over every kind of layer; grouped ones, which cannot be run factored, count as dense."""
     ranks = {"options": {SCHEMES[scheme].size: 2 - 2 * (scheme == "kerneldna")}} if not budget else {}
-    if scheme == "kerneldna" and "target_macs" in budget:
+    if scheme in ("kerneldna", "atoms", "codebook") and "target_macs" in budget:
         budget = {"target_macs": 1.0}  # it has no factored form
     rules = recipe(scheme, include=("type:Linear", "depthwise"), **ranks)
     conversion = pipeline.convert(mixed, recipe=rules, data=IMAGES, **budget)
@@ -486,7 +486,7 @@ def family(plan: Plan, **changed: Any) -> Plan:
         (lambda p: family(p, options={}), "KD503", "no rank among its options"),
         (lambda p: family(p, options={"rank": 10_000}), "KD207", "the plan: options.rank: must be in 1.."),
         (lambda p: family(p, options={"rank": 4, "depth": 2}), "KD202", "no option 'depth'"),
-        (lambda p: family(p, scheme="tucker"), "KD503", "no scheme 'tucker'"),
+        (lambda p: family(p, scheme="tensor-train"), "KD503", "no scheme 'tensor-train'"),
         (lambda p: family(p, routing="maze"), "KD503", "no routing 'maze'"),
         (lambda p: replace(p, layers=(replace(p.layers[0], shape=(1, 2)),)), "KD503", "another model"),
     ],

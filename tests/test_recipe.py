@@ -28,6 +28,7 @@ from kdna_convert.recipe import (
 )
 from kdna_convert.recipe.patterns import Precision, best, precision
 from kdna_convert.recipe.schema import Routing, SchemeName
+from kdna_convert.repair import STEPS
 from kdna_convert.routing import ROUTINGS
 from kdna_convert.schemes import SCHEMES
 from kdna_convert.specs import Layer
@@ -167,7 +168,8 @@ def test_a_wrong_override_is_named(override: str, message: str) -> None:
         ),
         (
             "scheme: basics",
-            "KD203: mine.yaml line 1: scheme: input should be 'cp', 'basis', 'lowrank' or 'kerneldna', got",
+            "KD203: mine.yaml line 1: scheme: input should be 'cp', 'separable', 'basis', 'tucker', 'output', "
+            "'atoms', 'warehouse', 'codebook', 'lowrank' or 'kerneldna', got",
         ),
         ("scheme: basics", "did you mean 'basis'?"),
         ("scheme: cp\nseed: -1", "KD203: mine.yaml line 2: seed: input should be greater than or equal to 0, got -1"),
@@ -384,7 +386,7 @@ class _Se:
 )
 def test_an_option_is_checked_against_the_schemes_fields(text: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        check_options(parse_recipe(text, name="mine.yaml"), {"cp": _Cp}, {"se": _Se})
+        check_options(parse_recipe(text, name="mine.yaml"), {"cp": _Cp}, {"se": _Se}, {})
     assert message in str(caught.value)
 
 
@@ -395,12 +397,12 @@ def test_a_recipe_may_name_every_scheme_and_routing_there_is_and_no_other() -> N
 
 @pytest.mark.parametrize("name", sorted(bundled()))
 def test_the_options_of_a_bundled_recipe_are_its_schemes(name: str) -> None:
-    check_options(load_recipe(name), SCHEMES, ROUTINGS)
+    check_options(load_recipe(name), SCHEMES, ROUTINGS, STEPS)
 
 
 def test_right_options_pass() -> None:
     recipe = parse_recipe("scheme: cp\noptions: {rank: 3, sweeps: 2}\nrouting: {name: se, width: 4}")
-    check_options(recipe, {"cp": _Cp}, {"se": _Se})
+    check_options(recipe, {"cp": _Cp}, {"se": _Se}, {})
 
 
 # ---- the bundled recipes

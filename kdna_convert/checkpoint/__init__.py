@@ -6,7 +6,7 @@ architecture it names, original.py the net it came from, card.py is its model ca
 
 from __future__ import annotations
 
-from .folder import Conversion, export_merged, load, open_folder, require_free, save
+from .folder import Conversion, export_merged, load, open_folder, require_free, save, uncoded
 from .original import original_of
 from .record import is_ours
 from .verify import Check, verify
@@ -21,5 +21,6 @@ __all__ = [
     "original_of",
     "require_free",
     "save",
+    "uncoded",
     "verify",
 ]

@@ -14,16 +14,18 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from ..container import CODED, coded_specs, unpack
 from ..derive import derive_empty, fold
 from ..errors import CheckpointError, FolderError
-from ..filesize import header, metadata
+from ..filesize import file_size, header, metadata
 from ..specs import DataConfig, Plan, from_json, to_json
 from ..stored import folded_tensors, load_stored, stored_specs, stored_state
 from ..tensorfile import load_tensors, save_tensors
@@ -56,6 +58,7 @@ class Conversion:
     """A converted model and all that is known about it. The model is still the timm or torchvision one.
 
     `recipe` is the YAML as given. `report` is JSON: `divergence` (numbers by name) and `command` go on the model card.
+    `coded` are the bytes that the model's tensors were decoded from (container.py); None where the file has them plain.
     """
 
     model: nn.Module
@@ -63,13 +66,14 @@ class Conversion:
     data: DataConfig
     recipe: str
     report: dict[str, Any] = field(default_factory=dict)
+    coded: bytes | None = None
 
 
 def save(conversion: Conversion, directory: str | Path, force: bool = False) -> Path:
     """Write the folder and return its path. What stood there before is untouched until the new one is complete.
 
     Raises FolderError KD601 when the folder exists and `force` is not given, or holds what kdna did not write; KD604
-    when it cannot be written.
+    when it cannot be written; KD609 when a coded model's weights are no longer those that were coded.
     """
     target = Path(directory)
     require_free(target, force)
@@ -84,6 +88,15 @@ def save(conversion: Conversion, directory: str | Path, force: bool = False) -> 
         config = with_record(_timm_config(conversion), folder, conversion.plan.model, conversion.data)
         _write(folder / CONFIG, _json(config))
     return target
+
+
+def uncoded(conversion: Conversion) -> Conversion:
+    """The conversion with plain tensors, free to change, and its plan with the size that their file has."""
+    if conversion.coded is None:
+        return conversion
+    about = metadata(conversion.plan.model, conversion.recipe)
+    planned = replace(conversion.plan.planned, bytes=file_size(stored_specs(conversion.model), about))
+    return replace(conversion, plan=replace(conversion.plan, planned=planned), coded=None)
 
 
 def require_free(target: Path, force: bool) -> None:
@@ -102,11 +115,11 @@ def open_folder(directory: str | Path, *, model: nn.Module | None = None) -> Con
     cannot be built), PlanError KD503 or CheckpointError KD303 (`model` is another one).
     """
     folder = Path(directory)
-    record, plan, tensors = _read(folder)
+    record, plan, tensors, coded = _read(folder)
     report = _parse(folder / REPORT, dict[str, Any])
     model = rebuild(record.model, folder) if model is None else model
     load_stored(derive_empty(model, plan), tensors)
-    return Conversion(model.eval(), plan, record.data, (folder / RECIPE).read_bytes().decode(), report)
+    return Conversion(model.eval(), plan, record.data, (folder / RECIPE).read_bytes().decode(), report, coded)
 
 
 def load(directory: str | Path, *, folded: bool = False, model: nn.Module | None = None) -> nn.Module:
@@ -117,15 +130,15 @@ def load(directory: str | Path, *, folded: bool = False, model: nn.Module | None
     if not folded:
         return open_folder(directory, model=model).model
     folder = Path(directory)
-    record, plan, tensors = _read(folder)
+    record, plan, tensors, _ = _read(folder)
     model = rebuild(record.model, folder) if model is None else model
     if any(family.routing for family in plan.families):
         return fold(load_stored(derive_empty(model, plan), tensors)).eval()
     return load_stored(model, folded_tensors(plan, tensors)).eval()
 
 
-def _read(folder: Path) -> tuple[Record, Plan, dict[str, Tensor]]:
-    """What a folder holds, once its files are seen to be what its record says."""
+def _read(folder: Path) -> tuple[Record, Plan, dict[str, Tensor], bytes | None]:
+    """What a folder holds, once its files are seen to be what its record says; coded tensors both ways."""
     record = read_record(folder)
     for name in FILES:
         if name != CARD:  # a model card is its owner's to edit; verify says that it was
@@ -134,7 +147,8 @@ def _read(folder: Path) -> tuple[Record, Plan, dict[str, Tensor]]:
         tensors, _ = load_tensors(folder / TENSORS)
     except CheckpointError as error:
         raise FolderError("KD603", error.message) from error
-    return record, _parse(folder / PLAN, Plan), tensors
+    coded = tensors[CODED].numpy().tobytes() if set(tensors) == {CODED} else None
+    return record, _parse(folder / PLAN, Plan), tensors if coded is None else unpack(coded), coded
 
 
 def export_merged(conversion: Conversion, path: str | Path, force: bool = False) -> Path:
@@ -164,13 +178,25 @@ def _disk_errors(target: Path) -> Iterator[None]:
 def _write_tensors(conversion: Conversion, path: Path) -> None:
     """A file whose bytes depend on its contents alone: safetensors writes the metadata's keys in random order."""
     about = metadata(conversion.plan.model, conversion.recipe)
-    save_tensors(path, stored_state(conversion.model), about)
-    canonical = header(stored_specs(conversion.model), about)
+    if conversion.coded is None:
+        tensors, specs = stored_state(conversion.model), list(stored_specs(conversion.model))
+    else:
+        tensors, specs = _coded(conversion.coded, conversion.model), coded_specs(conversion.coded)
+    save_tensors(path, tensors, about)
+    canonical = header(specs, about)
     with path.open("r+b") as file:
         written = file.read(len(canonical))
         if json.loads(written[8:]) == json.loads(canonical[8:]):
             file.seek(0)
             file.write(canonical)
+
+
+def _coded(coded: bytes, model: nn.Module) -> dict[str, Tensor]:
+    """The one tensor of a coded file, once it is sure that it holds the model's weights."""
+    held, now = unpack(coded), stored_state(model)
+    if held.keys() != now.keys() or not all(torch.equal(held[name], now[name].cpu()) for name in held):
+        raise FolderError("KD609", "the weights have changed since they were coded; code them again")
+    return {CODED: torch.frombuffer(bytearray(coded), dtype=torch.uint8)}
 
 
 def _timm_config(conversion: Conversion) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class Kind(str, Enum):
     models = "models"
     schemes = "schemes"
     routing = "routing"
+    codecs = "codecs"
     recipes = "recipes"
 
 
@@ -34,7 +35,7 @@ def ls(
     pattern: Annotated[str, typer.Argument(help="Only names that match, as 'resnet*'.")] = "*",
     json: JsonFlag = False,
 ) -> None:
-    """List models, schemes, routing or recipes."""
+    """List models, schemes, routing, codecs or recipes."""
     from ..report.listing import listing
 
     entries = {name: what for name, what in _entries(kind).items() if fnmatch(name, pattern)}
@@ -89,11 +90,16 @@ def _entries(kind: Kind) -> dict[str, str]:
         from ..models.listing import known_models
 
         return dict.fromkeys(known_models(), "")
+    return {name: _card(plugin) for name, plugin in _table(kind).items()}
+
+
+def _table(kind: Kind) -> Mapping[str, type]:
+    from ..codecs import CODECS
     from ..routing import ROUTINGS
     from ..schemes import SCHEMES
 
-    table: Mapping[str, type] = SCHEMES if kind is Kind.schemes else ROUTINGS
-    return {name: _card(plugin) for name, plugin in table.items()}
+    codecs = {name: type(codec) for name, codec in CODECS.items()}
+    return {Kind.schemes: SCHEMES, Kind.routing: ROUTINGS, Kind.codecs: codecs}[kind]
 
 
 def _card(plugin: type) -> str:

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none o
     from ..specs import Progress
 
 LISTED = 5  # skipped images that are named
+PICTURES = (".svg", ".png", ".pdf")
 VERBOSE, COMMAND = "kdna.verbose", "kdna.command"  # what the contexts of one call have in common
 
 
@@ -71,6 +73,15 @@ def tell_remarks(notes: Sequence[str], skipped: Sequence[str] = ()) -> None:
         more = [f"  and {len(skipped) - LISTED} more"] if len(skipped) > LISTED else []
         were = "image was" if len(skipped) == 1 else "images were"
         tell("\n  ".join([f"kdna: {len(skipped)} {were} skipped", *skipped[:LISTED], *more]))
+
+
+def picture_path(path: Path, force: bool) -> Path:
+    """A place that can be drawn to, known before the hours of work and not after them."""
+    if path.suffix.lower() not in PICTURES:
+        raise typer.BadParameter(f"{path}: draw to one of {', '.join(PICTURES)}", param_hint="--plot")
+    if find_spec("matplotlib") is None:
+        raise typer.BadParameter("needs matplotlib: pip install 'kdna-convert[compare]'", param_hint="--plot")
+    return output_path(path, force)
 
 
 def output_path(path: Path | None, force: bool) -> Path:

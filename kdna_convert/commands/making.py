@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import COMMAND, output_path, progress_bar, show, show_json, tell, tell_remarks
+from .console import COMMAND, output_path, picture_path, progress_bar, show, show_json, tell, tell_remarks
 from .options import Calibration, Goal, Images, Run, Source, grouped
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
@@ -51,8 +51,17 @@ def plan(
     run: Run,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the plan here, as JSON.")] = None,
     force: Force = False,
+    curve: Annotated[bool, typer.Option("--curve", help="A plan at every budget, as a table.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="With --curve: convert to each, and measure.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="With --curve: draw it here, .svg, .png or .pdf.")] = None,
 ) -> None:
     """Choose the scheme and rank of every family under a budget: exact sizes, before any fitting."""
+    if curve:
+        goal.refuse("--curve", besides="database")
+        _show_curve(source, images, calibration, goal, run, measure, plot and picture_path(plot, force))
+        return
+    if measure or plot:
+        raise typer.BadParameter("needs --curve", param_hint="--measure" if measure else "--plot")
     from ..planfile import write_text
     from ..specs import to_json
 
@@ -74,6 +83,9 @@ def convert(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")] = None,
     plan: Annotated[Path | None, typer.Option(help="Convert by this plan; none is made.")] = None,
     force: Force = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from what a stopped run left behind.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and print; fit nothing, write nothing.")] = False,
 ) -> None:
     """Convert a net and write it as a folder that `kdna_convert.load` reads."""
@@ -84,13 +96,14 @@ def convert(
         return
     target = output_path(output, force)
     from ..checkpoint import require_free, save
+    from ..mending import work_folder
     from ..pipeline import convert as stage
     from ..report.conversion import conversion_report
 
     require_free(target, force)
     arguments = source.arguments | images.arguments | calibration.arguments | goal.arguments | run.arguments
-    with progress_bar(run.quiet) as progress:
-        conversion = stage(**arguments, plan=plan, progress=progress)
+    with work_folder(target, resume) as work, progress_bar(run.quiet) as progress:
+        conversion = stage(**arguments, plan=plan, work=work, progress=progress)
     conversion.report["command"] = ctx.meta[COMMAND]
     save(conversion, target, force=force)
     tell_remarks(conversion.report["notes"], conversion.report["calibration"]["skipped"])
@@ -135,7 +148,8 @@ def _planned(
 
     question = source.arguments | images.arguments | calibration.arguments
     mark = request_mark(question["recipe"], source.model, images.data, question)
-    known = replan(goal.database, mark, question["recipe"], **goal.budget)
+    by_size = {name: value for name, value in goal.budget.items() if name != "max_drop"}
+    known = None if goal.max_drop is not None else replan(goal.database, mark, question["recipe"], **by_size)
     if known is not None:
         return known
     from ..pipeline import plan as stage
@@ -144,6 +158,21 @@ def _planned(
         planned = stage(**question, **goal.arguments, **run.arguments, plan=plan, progress=progress)
     _remark(images, calibration)
     return planned
+
+
+def _show_curve(
+    source: Source, images: Images, calibration: Calibration, goal: Goal, run: Run, measure: bool, plot: Path | None
+) -> None:
+    from ..pipeline import curve as stage
+    from ..report.curve import curve_report, plot_curve
+
+    arguments = source.arguments | images.arguments | calibration.arguments | run.arguments
+    with progress_bar(run.quiet) as progress:
+        found = stage(**arguments, measure=measure, database=goal.database, progress=progress)
+    show_json(found) if run.json else show(curve_report(found))
+    if plot:
+        plot_curve(found, plot)
+        tell(f"drawn in {plot}", run.quiet)
 
 
 def _show_plan(plan: Plan, run: Run) -> None:

@@ -136,7 +136,7 @@ class Calibration:
     """What becomes of which layer, and what is measured for it."""
 
     recipe_name: Annotated[str, _recipe("--recipe", "-r", help="Recipe file, or a name of `kdna recipe ls`.")] = (
-        "shared-cp"
+        "balanced"
     )
     overrides: Annotated[list[str] | None, _recipe("--set", metavar="KEY=VALUE", help="Override a recipe key.")] = None
     seed: Annotated[int | None, _recipe(min=0, help="Seed of every draw. Default: the recipe's.")] = None
@@ -165,17 +165,21 @@ class Goal:
     target_params: Annotated[Share, _budget(min=0.0, max=1.0, help="Share of the parameters to keep.")] = None
     target_bytes: Annotated[Text, _budget(help="Size of the file, header included, as 1.2MB.")] = None
     target_macs: Annotated[Share, _budget(min=0.0, max=1.0, help="Share of the MACs to keep, run factored.")] = None
+    max_drop: Annotated[
+        float | None, _budget(min=0.0, help="Instead: the fewest parameters that lose at most so many points.")
+    ] = None
     database: Annotated[Text, _budget(help="File of predicted errors: read where it exists, else written.")] = None
 
-    def refuse(self, flag: str) -> None:
-        """Raises a usage error when anything is said here that the other flag settles already."""
-        given = [f"--{field.name.replace('_', '-')}" for field in fields(self) if getattr(self, field.name) is not None]
+    def refuse(self, flag: str, besides: str = "") -> None:
+        """Raises a usage error when anything is said here, `besides` one, that the other flag settles already."""
+        said = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        given = [f"--{name.replace('_', '-')}" for name in said if name != besides]
         if given:
             raise typer.BadParameter(f"{flag} settles that already", param_hint=", ".join(given))
 
     @property
     def budget(self) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in ("target_params", "target_bytes", "target_macs")}
+        given = {name: getattr(self, name) for name in ("target_params", "target_bytes", "target_macs", "max_drop")}
         flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
         if len(flags) > 1:
             raise typer.BadParameter("give one of them", param_hint=" and ".join(flags))

@@ -22,6 +22,8 @@ The shortest recipe is one line, `scheme: basis`. Every key, with its default wh
     budget: {params: 0.5}       # a share of the net's; or {bytes: 1.2MB}, of the file; or {macs: 0.6}
     calibration: {images: 1000, heldout: 500, batch: 100, memory: 4GiB}
     fit: {sweeps: 150}          # the most iterations that the joint fit of a family may take
+    repair: []                  # after the fit, in order: refit, correct, reestimate, reconstruct; each with options,
+                                # as {name: reconstruct, steps: 200}, and kept only where it lowers the divergence
     seed: 0
 
 kdna_convert/recipe/patterns.py describes the patterns. Left out by default: the stem (the first convolution) and the
@@ -31,7 +33,7 @@ and Linear layers, for which `type:Linear` will do as well. A rule brings back o
 
 from .reading import bundled, check_options, json_schema, load_recipe, parse_recipe
 from .resolving import Assignment, resolve
-from .schema import Recipe, parse_size
+from .schema import Recipe, parse_size, parse_target
 
 __all__ = [
     "Assignment",
@@ -42,5 +44,6 @@ __all__ = [
     "load_recipe",
     "parse_recipe",
     "parse_size",
+    "parse_target",
     "resolve",
 ]

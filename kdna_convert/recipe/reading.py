@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from ..errors import RecipeError
 from ..specs import Options
 from . import yamlfile
-from .schema import SECTIONS, Places, Recipe
+from .schema import DENSE, SECTIONS, Places, Recipe
 
 
 def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -123,16 +123,26 @@ def _meant(word: object, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def check_options(recipe: Recipe, schemes: Mapping[str, type], routings: Mapping[str, type]) -> None:
-    """Every option is a field of its scheme or routing and has its type.
+@dataclass(frozen=True)
+class Dense:
+    """The options of `dense`: there are none."""
 
-    The tables SCHEMES and ROUTINGS are handed in, because they need torch and a recipe does not.
+
+def check_options(
+    recipe: Recipe, schemes: Mapping[str, type], routings: Mapping[str, type], steps: Mapping[str, type]
+) -> None:
+    """Every option is a field of its scheme, routing or repair step, has its type and lies in its limits.
+
+    The tables SCHEMES, ROUTINGS and STEPS are handed in, because they need torch and a recipe does not.
     Raises RecipeError: KD202 unknown option, KD203 wrong type.
     """
+    schemes = {**schemes, DENSE: Dense}
     if recipe.scheme is not None:
         _check_fields(recipe, schemes[recipe.scheme], recipe.options, ("options",))
     if recipe.routing.name != "none":
         _check_fields(recipe, routings[recipe.routing.name], recipe.routing.options, ("routing",))
+    for index, step in enumerate(recipe.repair):
+        _check_fields(recipe, steps[step.name], step.options, ("repair", index))
     for index, rule in enumerate(recipe.rules):
         scheme = rule.scheme or recipe.scheme
         if scheme is not None:
@@ -144,7 +154,7 @@ def check_options(recipe: Recipe, schemes: Mapping[str, type], routings: Mapping
 
 
 def _check_fields(recipe: Recipe, kind: Any, options: Options, path: yamlfile.Path) -> None:
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     known = [field.name for field in fields(kind) if field.init]
     for key, value in options.items():
         if key not in known:

@@ -9,7 +9,7 @@ from ..errors import RecipeError
 from ..specs import Layer, Options
 from . import patterns, yamlfile
 from .patterns import Precision
-from .schema import Recipe, Routing, Rule
+from .schema import DENSE, Recipe, Routing, Rule
 
 # A net without Linear layers may end in a convolution; one of these in its name says that it is the classifier.
 _HEADS = {"classifier", "fc", "head", "last_linear", "linear", "logits"}
@@ -128,6 +128,8 @@ def _assignment(
     family: str | None = None,
     rule: int | None = None,
 ) -> Assignment:
+    if scheme == DENSE:
+        return Assignment(layer.name, rule=rule, reason="KD115")
     name = None if routing.name == "none" else routing.name
     return Assignment(layer.name, scheme, dict(options), name, routing.options, family, rule)
 
@@ -136,7 +138,7 @@ def _check_rules(recipe: Recipe, assignments: Sequence[Assignment]) -> None:
     """A rule that is left with no layer does nothing, and its writer must hear of it."""
     for index in range(len(recipe.rules)):
         mine = [assignment.reason for assignment in assignments if assignment.rule == index]
-        if None in mine:
+        if {None, "KD115"} & set(mine):
             continue
         why = "more precise rules claim all of its layers"
         if mine:

@@ -25,6 +25,18 @@ def parse_size(size: int | str) -> int:
     return number
 
 
+def parse_target(target: float | str, whole: int) -> int:
+    """Bytes of a size as above, or of a share of the `whole`: 0.05, '5%' or '1/20'. Raises PlanError KD506."""
+    text = str(target).strip()
+    fraction = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:/\s*(\d+(?:\.\d*)?)|(%))?", text)
+    if fraction and (fraction[2] or fraction[3] or float(fraction[1]) < 1):
+        divisor = float(fraction[2] or 1) * (100 if fraction[3] else 1)
+        if divisor and 0 < float(fraction[1]) / divisor <= 1:
+            return int(whole * float(fraction[1]) / divisor)
+        raise PlanError("KD506", f"{text!r} is not a share of the file; write it like 1/20, 5% or 0.05")
+    return parse_size(text)
+
+
 def _size(value: object) -> int:
     try:
         return parse_size(value if isinstance(value, int) else str(value))
@@ -59,7 +71,11 @@ class Routing(_Section):
         return dict(self.model_extra or {})
 
 
-SchemeName = Literal["cp", "basis", "lowrank", "kerneldna"]
+SchemeName = Literal[
+    "cp", "separable", "basis", "tucker", "output", "atoms", "warehouse", "codebook", "lowrank", "kerneldna", "dense"
+]
+# The scheme of layers that stay as they are: no entry of SCHEMES, for it has nothing to fit.
+DENSE = "dense"
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns, json_schema_input_type=str | list[str])]
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -128,6 +144,30 @@ class Fit(_Section):
     sweeps: int | None = Field(None, ge=1)
 
 
+class RepairStep(_Section):
+    """A step of the repair: a name of repair.STEPS; the other keys are its options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Literal["refit", "correct", "reestimate", "reconstruct"]
+
+    @property
+    def options(self) -> Options:
+        return dict(self.model_extra or {})
+
+
+def _step(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+RepairField = Annotated[
+    RepairStep,
+    BeforeValidator(
+        _step, json_schema_input_type=Literal["refit", "correct", "reestimate", "reconstruct"] | RepairStep
+    ),
+]
+
+
 class Places:
     """Where each key of a recipe stands: on a line of its file, or in a --set."""
 
@@ -162,6 +202,7 @@ class Recipe(_Section):
     budget: Budget | None = None
     calibration: Calibration = Calibration()
     fit: Fit = Fit()
+    repair: tuple[RepairField, ...] = Field((), strict=False)
     seed: int = Field(0, ge=0)
 
     _text: str = PrivateAttr("")
@@ -192,4 +233,5 @@ SECTIONS: dict[str | int, type[BaseModel]] = {
     "budget": Budget,
     "calibration": Calibration,
     "fit": Fit,
+    "repair": RepairStep,
 }

@@ -19,7 +19,10 @@ if TYPE_CHECKING:  # the file imports torch, and a report needs none
 def conversion_report(conversion: Conversion) -> RenderableType:
     """The plan as it was carried out, the divergence after every stage, and the time it took."""
     seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in conversion.report.get("seconds", {}).items())
-    return Group(plan_report(conversion.plan), "", _moved(conversion.report.get("stages", {})), note(seconds))
+    undone = [one["step"] for one in conversion.report.get("repair", []) if not one["kept"]]
+    put_back = [note(f"undone, for it came no closer to the original: {', '.join(undone)}")] if undone else []
+    stages = moved(conversion.report.get("stages", {}))
+    return Group(plan_report(conversion.plan), "", stages, *put_back, note(seconds))
 
 
 def finetune_report(conversion: Conversion) -> RenderableType:
@@ -29,10 +32,11 @@ def finetune_report(conversion: Conversion) -> RenderableType:
     what = f"{count(tuned['steps'])} steps on {trained} ({percent(tuned['trained'] / max(tuned['params'], 1))})"
     measured = {stage: tuned[stage] for stage in ("before", "after") if tuned[stage]}
     kept = [] if tuned["kept"] else ["this moved the net further from the original, so every parameter was put back"]
-    return Group(what, "", _moved(measured), *kept)
+    return Group(what, "", moved(measured), *kept)
 
 
-def _moved(stages: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+def moved(stages: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+    """The divergence from the original after each stage, as far as it was measured."""
     if not stages:
         return "divergence from the original: not measured, as no images were held back"
     return divergence_table({stage: Divergence(**seen) for stage, seen in stages.items()})

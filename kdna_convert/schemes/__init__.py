@@ -18,10 +18,16 @@ from torch import Tensor
 from ..errors import PlanError, RecipeError
 from ..linalg import Target
 from ..specs import Family, Layout, Options, Shape
+from .atoms import Atoms
 from .basis import Basis
+from .codebook import Codebook
 from .cp import Cp
 from .kerneldna import KernelDna
 from .lowrank import LowRank
+from .output import Output
+from .separable import Separable
+from .tucker import Tucker
+from .warehouse import Warehouse
 
 Tensors = dict[str, Tensor]
 
@@ -73,7 +79,10 @@ def _reader(name: str) -> TypeAdapter[Any]:
     return TypeAdapter(SCHEMES[name])
 
 
-SCHEMES: dict[str, type[Any]] = {scheme.name: scheme for scheme in (Cp, Basis, LowRank, KernelDna)}
+SCHEMES: dict[str, type[Any]] = {
+    scheme.name: scheme
+    for scheme in (Cp, Separable, Basis, Tucker, Output, Atoms, Warehouse, Codebook, LowRank, KernelDna)
+}
 
 
 def make(name: str, options: Options, where: str = "options") -> Any:

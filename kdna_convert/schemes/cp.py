@@ -124,6 +124,16 @@ def _searched(target: Target) -> Target:
 def _start(targets: Sequence[Target], rank: int, seed: int) -> list[Tensor]:
     """Random banks in the directions the family's kernels read most, and random spatial kernels, of unit rows."""
     generator = torch.Generator().manual_seed(seed)
+    bank_ri = bank_start(targets, rank, generator)
+    spatials = [
+        torch.randn(rank, product(target.shape[2:]), generator=generator, dtype=torch.float64) for target in targets
+    ]
+    spatials = [torch.ones_like(spatial) if spatial.shape[1] == 1 else spatial for spatial in spatials]
+    return [bank_ri, *map(_unit_rows, spatials)]
+
+
+def bank_start(targets: Sequence[Target], rank: int, generator: torch.Generator) -> Tensor:
+    """Random rows (r x in), of unit length, in the directions the family's kernels read most."""
     channels = targets[0].shape[1]
     reads_ii = torch.zeros(channels, channels, dtype=torch.float64)
     for target in targets:
@@ -133,11 +143,12 @@ def _start(targets: Sequence[Target], rank: int, seed: int) -> list[Tensor]:
     values, vectors_ii = torch.linalg.eigh(reads_ii)
     spread_i = values.clamp_min(0).sqrt() + 1e-3 * values.clamp_min(TINY).max().sqrt()
     bank_ri = torch.randn(rank, channels, generator=generator, dtype=torch.float64) * spread_i @ vectors_ii.T
-    spatials = [
-        torch.randn(rank, product(target.shape[2:]), generator=generator, dtype=torch.float64) for target in targets
-    ]
-    spatials = [torch.ones_like(spatial) if spatial.shape[1] == 1 else spatial for spatial in spatials]
-    return [tensor / tensor.norm(dim=1, keepdim=True).clamp_min(1e-12) for tensor in (bank_ri, *spatials)]
+    return _unit_rows(bank_ri)
+
+
+def _unit_rows(rows: Tensor) -> Tensor:
+    norm_r1: Tensor = rows.norm(dim=1, keepdim=True)
+    return rows / norm_r1.clamp_min(1e-12)
 
 
 def _explained(bank_ri: Tensor, spatial_rs: Tensor, target: Target) -> tuple[float, Tensor, Tensor]:

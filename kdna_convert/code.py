@@ -1,0 +1,186 @@
+"""`kdna code`: the tensors of a converted net by a codec, in a file of a given size. After sharing, tuning, or alone."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import Conversion, open_folder, original_of, uncoded
+from .codecs import CODECS
+from .coding import Coded, code_to_size, felt_by
+from .container import coded_specs, pack, unpack
+from .convert import Measure
+from .data import Data, batches, split
+from .datafree import data_free
+from .derive import fold
+from .errors import FolderError, PlanError
+from .evaluate import divergence, logits
+from .filesize import file_size, metadata
+from .job import device_of_name, images_of
+from .models import example_input, state_digest
+from .recipe import parse_target
+from .repair.nets import Nets, Tick
+from .specs import Layer, Progress
+from .statistics import Moments, collect
+from .stored import load_stored
+from .survey import survey
+
+# Images that second moments are taken from, and how many of them walk along with the coding.
+CALIBRATION, WALKING = 1000, 400
+HELDOUT = 500
+BATCH = 100
+# Reasons of layers that are rounded with the feedback of their moments: none, and depthwise. Others are kept fine.
+_ROUNDED = (None, "KD103")
+
+
+def code(
+    folder: str | Path | Conversion,
+    *,
+    codec: str = "entropy",
+    target_bytes: int | float | str | None = None,
+    data: Data | str | Path | None = None,
+    class_map: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Conversion:
+    """A conversion whose file holds its tensors coded, as another conversion; `save` writes it.
+
+    `entropy` meets `target_bytes` (the whole file: 86000, "86kB", or a share of the original's, 0.05 or "1/20") from
+    below, within one percent, and needs unlabelled images to do it well; the other codecs have a size of their own.
+    Raises PlanError KD501 (cannot be that small), KD504 (`entropy` without a size), KD506 (no such codec or size),
+    NumericsError KD701, KD704, DataError KD401.
+    """
+    if codec not in CODECS:
+        raise PlanError("KD506", f"there is no codec {codec!r}; it is one of {', '.join(CODECS)}")
+    if codec not in CODECS:
+        raise PlanError("KD506", f"there is no codec {codec!r}; it is one of {', '.join(CODECS)}")
+    began = time.perf_counter()
+    before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
+    room = None if target_bytes is None else parse_target(target_bytes, before.plan.original.bytes)
+    if codec == "entropy" and room is None:
+        raise PlanError("KD504", "entropy coding meets a size, and none was given; pass --target-bytes 1/20, say")
+    task = _task(before, data, class_map, seed, device, progress)
+    if codec == "entropy" and room is not None:
+        blob, model, how = _by_entropy(task, room)
+    else:
+        blob, how = pack(before.model, codec, {}), {}
+        model = load_stored(copy.deepcopy(before.model), unpack(blob))
+    size = _file_size(before, blob)
+    if room is not None and size > room:
+        raise PlanError("KD501", f"{codec} takes {size:,} bytes, and {room:,} are allowed; use --codec entropy")
+    stages = dict(before.report.get("stages", {}))
+    if task.measure is not None:
+        stages["code"] = asdict(task.measure(model))
+    done = {"codec": codec, "bytes": size, "target": room, **how, "seconds": round(time.perf_counter() - began, 2)}
+    report = {**before.report, "stages": stages, "code": done}
+    report["divergence"] = stages.get("code", report.get("divergence"))
+    plan = replace(before.plan, planned=replace(before.plan.planned, bytes=size))
+    return replace(before, model=model.eval(), plan=plan, report=report, coded=blob)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is coded and with what: the conversion, its original where it can be had, inputs to calibrate on."""
+
+    before: Conversion
+    original: nn.Module | None
+    inputs: list[Tensor]
+    measure: Measure | None  # the divergence from the original on held-back images
+    device: torch.device
+    seed: int
+    progress: Progress | None
+
+
+def _task(before: Conversion, data: Any, class_map: Any, seed: int, device: str, progress: Progress | None) -> _Task:
+    place = device_of_name(device)
+    try:
+        original: nn.Module | None = original_of(before.plan.model).model
+    except FolderError:  # it is not needed: the net itself can be what coding keeps to
+        original = None
+    inputs: list[Tensor] = []
+    measure: Measure | None = None
+    if data is not None:
+        images = images_of(data, before.data, class_map, None, seed)
+        kept = min(HELDOUT, len(images) // 3)
+        seen, held = split(images, [min(CALIBRATION, len(images) - kept), kept], seed)
+        inputs = [batch for batch, _ in batches(seen, BATCH)]
+        if len(held):
+            measure = _measure(original or before.model, [batch for batch, _ in batches(held, BATCH)])
+    return _Task(before, original, inputs, measure, place, seed, progress)
+
+
+def _measure(reference: nn.Module, held: Sequence[Tensor]) -> Measure:
+    z0 = logits(reference, held)
+    return lambda net: divergence(logits(net, held), z0)
+
+
+def _by_entropy(task: _Task, room: int) -> tuple[bytes, nn.Module, dict[str, Any]]:
+    """The bytes, the net that they decode to, and how they were made."""
+    itself = copy.deepcopy(task.before.model).to(task.device).eval()
+    plain = fold(copy.deepcopy(itself)) if task.original is None else task.original.to(task.device)
+    layers = [
+        layer for layer in survey(plain, example_input(task.before.data).to(task.device)) if layer.reason in _ROUNDED
+    ]
+    moments = _moments(task, plain, layers)
+    layers = [layer for layer in layers if layer.name in moments]
+    felt = felt_by(moments)
+    room -= _file_size(task.before, bytes(room)) - room
+    coded: dict[str, Coded] = {}
+    for name, goal in _goals(task, itself).items():
+        walking = task.inputs[: max(1, WALKING // BATCH)]
+        nets = Nets(goal, itself, layers, walking or [example_input(task.before.data)])
+        coded[name] = code_to_size(
+            nets,
+            felt,
+            room,
+            manner="walked" if walking else "alone",
+            start=next((found.delta for found in coded.values()), None),
+            tick=_tick(f"coding towards {name}", task.progress),
+        )
+    best = next(iter(coded))
+    if task.measure is not None and len(coded) > 1:
+        kl = {name: task.measure(found.model).kl for name, found in coded.items()}
+        best = min(kl, key=lambda name: kl[name])
+    return coded[best].blob, coded[best].model.cpu(), {"towards": best, "step": coded[best].delta}
+
+
+def _goals(task: _Task, itself: nn.Module) -> dict[str, nn.Module]:
+    """What the coded net is to stay near to: the original, and, where it was converted or tuned, the net before as well.
+
+    Errors are made up for along the way towards either; which of the two ends nearer to the original is measured.
+    """
+    if task.original is None:
+        return {"itself": itself}
+    goals = {"the original": task.original}
+    try:
+        changed = state_digest(fold(copy.deepcopy(itself))) != task.before.plan.model.sha256
+    except FolderError:  # a gate has learned something
+        changed = True
+    return {**goals, "itself": itself} if changed and task.measure is not None else goals
+
+
+def _moments(task: _Task, plain: nn.Module, layers: Sequence[Layer]) -> Moments:
+    if task.inputs:
+        return collect(plain, layers, task.inputs, seed=task.seed, device=task.device, progress=task.progress)
+    size = task.before.data.input_size
+    return data_free(plain, layers, size, seed=task.seed, device=task.device, progress=task.progress)
+
+
+def _file_size(conversion: Conversion, blob: bytes) -> int:
+    return file_size(coded_specs(blob), metadata(conversion.plan.model, conversion.recipe))
+
+
+def _tick(what: str, progress: Progress | None) -> Tick:
+    def tick(done: int, of: int) -> None:
+        if progress is not None:
+            progress(what, done, of)
+
+    return tick

@@ -1,0 +1,83 @@
+"""The codec `entropy`: multiples of a step a tensor, and what is close to zero costs next to nothing.
+
+Steps lie on a grid of their own, 2^(k / 64), so that one is a small integer k. The scales of normalisations, by which
+channels are multiplied, are kept as integers of their logarithm, and signs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import NumericsError
+from ..specs import Shape
+from .entropy import LARGEST, decode, encode
+from .expectation import Integers
+
+# Steps to the octave: so fine that a size can be met by them, so coarse that a number takes two digits.
+PER_OCTAVE = 64
+# Factors to the octave: one is met within 2.2 %, which the weights that it multiplies can make up for.
+_FACTORS = 16
+
+
+def step_of(number: int) -> float:
+    """The step of a number of the grid."""
+    return float(2.0 ** (number / PER_OCTAVE))
+
+
+def nearest_step(wished: float) -> int:
+    """The number of the grid's step nearest to a positive one, by ratio."""
+    return round(PER_OCTAVE * math.log2(wished))
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """Integers of round(x / step) through the adaptive coder; `steps` has the grid's number for each tensor."""
+
+    name: ClassVar[str] = "entropy"
+
+    def encode(self, tensors: Sequence[Tensor], steps: Sequence[int]) -> bytes:
+        return encode([self.integers(*one) for one in zip(tensors, steps, strict=True)])
+
+    def decode(self, data: bytes, shapes: Sequence[Shape], steps: Sequence[int]) -> list[Tensor]:
+        return [values(found, step) for found, step in zip(decode(data, shapes), steps, strict=True)]
+
+    def bound(self, tensor: Tensor, step: int) -> Tensor:
+        """Half a step, and what float32 rounds."""
+        return (step_of(step) * 0.5 + tensor.abs().double() * 2.0**-22).float()
+
+    def integers(self, tensor: Tensor, step: int) -> Integers:
+        """Raises NumericsError KD704 where the step is too fine for the tensor's largest number."""
+        found = (tensor.detach().double() / step_of(step)).round()
+        if found.numel() and float(found.abs().max()) >= LARGEST:
+            largest = float(tensor.abs().max())
+            raise NumericsError(
+                "KD704", f"a number of {largest:.2g} is {LARGEST:,} steps or more; use --codec bf16, or a larger file"
+            )
+        return found.to(torch.int32).numpy().astype(np.int32)
+
+
+def values(integers: Integers, step: int) -> Tensor:
+    """The numbers that integers of a step stand for, float32: each the float nearest to the exact product."""
+    return (torch.from_numpy(integers).double() * step_of(step)).float()
+
+
+def scale_integers(scale: Tensor) -> tuple[Integers, Integers]:
+    """Factors as logarithms, 16 to the octave, and signs (1: negative). What is zero becomes tiny."""
+    size = (
+        scale.detach().double().abs().clamp_min(float(scale.abs().max()) * 2.0**-24 + torch.finfo(torch.float32).tiny)
+    )
+    logarithm = (_FACTORS * size.log2()).round().to(torch.int32).numpy().astype(np.int32)
+    return logarithm, (scale < 0).to(torch.int32).numpy().astype(np.int32)
+
+
+def scale_values(logarithm: Integers, sign: Integers) -> Tensor:
+    """The inverse of scale_integers, within 2.2 % of each factor; float32."""
+    size = (torch.from_numpy(logarithm).double() / _FACTORS).exp2()
+    return torch.where(torch.from_numpy(sign).bool(), -size, size).float()

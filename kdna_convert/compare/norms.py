@@ -1,0 +1,40 @@
+"""Batch-norm statistics estimated anew: what a careful user does after a tool that looks at no data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+BATCH = 125
+
+
+def has_statistics(net: nn.Module) -> bool:
+    """Whether there is anything to estimate."""
+    return any(_norms(net))
+
+
+def reestimate(net: nn.Module, images: Tensor, batch: int = BATCH) -> nn.Module:
+    """Set every batch norm's running mean and variance to its average over the batches, in place; returns the net.
+
+    images (N, C, H, W). Only the norms run in train mode, so that dropout stays off; all modes are put back.
+    """
+    norms = _norms(net)
+    modes, momenta = [(module, module.training) for module in net.modules()], [norm.momentum for norm in norms]
+    net.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch: a cumulative average
+        norm.train()
+    with torch.no_grad():
+        for part in images.split(batch):
+            net(part)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for module, training in modes:
+        module.training = training
+    return net
+
+
+def _norms(net: nn.Module) -> list[_BatchNorm]:
+    return [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]

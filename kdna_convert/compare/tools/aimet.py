@@ -1,0 +1,44 @@
+"""AIMET's spatial SVD: a 3x3 kernel as a 3x1 and a 1x3 one. Every layer at the same ratio (its manual mode)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from decimal import Decimal
+from typing import Any
+
+from aimet_torch.common.defs import CompressionScheme, CostMetric
+from aimet_torch.compress import ModelCompressor
+from aimet_torch.defs import ModuleCompRatioPair, SpatialSvdParameters
+from torch import Tensor, nn
+
+from ..task import Candidate, Task, count, plain_convs
+from .search import largest_share
+
+
+def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
+    """The net split at the largest ratio that fits the budget."""
+    convs = list(plain_convs(net, task.layers).values())
+    shape = (1, *images.shape[1:])
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # it leaves a folder `data` wherever it runs; this process is its own
+        share = largest_share(lambda ratio: count(_split(net, convs, ratio, shape)), task.limit)
+        split = _split(net, convs, share, shape)
+        os.chdir("/")
+    return Candidate(split)
+
+
+def _split(net: nn.Module, convs: list[nn.Conv2d], ratio: float, shape: tuple[int, ...]) -> nn.Module:
+    pairs = [ModuleCompRatioPair(conv, Decimal(str(ratio))) for conv in convs]
+    manual = SpatialSvdParameters.ManualModeParams(pairs)
+    parameters = SpatialSvdParameters(SpatialSvdParameters.Mode.manual, manual)
+    made: Any = ModelCompressor.compress_model(
+        net, _unscored, 1, shape, CompressionScheme.spatial_svd, CostMetric.memory, parameters
+    )
+    split: nn.Module = made[0]
+    return split
+
+
+def _unscored(model: nn.Module, iterations: int, use_cuda: bool) -> float:
+    """AIMET asks for a score to print; in manual mode nothing hangs on it."""
+    return 0.0

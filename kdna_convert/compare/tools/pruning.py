@@ -1,0 +1,53 @@
+"""torch-pruning: whole channels between two layers, by the group's weight norm; a residual stream keeps its width.
+
+Channels that several layers write together are left alone, as pruning those without any training ruins a net.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch_pruning as pruning
+from torch import Tensor, nn
+
+from ..task import Candidate, Task, count, example_of
+from .search import largest_share
+
+
+def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
+    """The net with the same share of inner channels taken from every layer: the largest net that fits the budget."""
+    example = example_of(images)
+    kept = largest_share(lambda share: count(_pruned(net, example, 1 - share, task.layers)), task.limit)
+    return Candidate(_pruned(net, example, 1 - kept, task.layers))
+
+
+def _pruned(net: nn.Module, example: Tensor, ratio: float, layers: tuple[str, ...]) -> nn.Module:
+    slim = copy.deepcopy(net)
+    pruner = pruning.pruner.BasePruner(
+        slim,
+        example,
+        importance=pruning.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=ratio,
+        ignored_layers=_outer(slim, example, layers),
+    )
+    pruner.step()
+    return slim
+
+
+def _outer(net: nn.Module, example: Tensor, layers: tuple[str, ...]) -> list[nn.Module]:
+    """The layers that are not to lose outputs: not the task's, or writing channels that others write as well."""
+    graph = pruning.DependencyGraph().build_dependency(net, example_inputs=example)
+    inner = {name for name in layers if len(_writers(graph, net.get_submodule(name))) == 1}
+    return [
+        layer for name, layer in net.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear)) and name not in inner
+    ]
+
+
+def _writers(graph: pruning.DependencyGraph, layer: nn.Module) -> set[nn.Module]:
+    group = graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, idxs=[0])
+    return {
+        dependency.target.module
+        for dependency, _ in group
+        if isinstance(dependency.target.module, (nn.Conv2d, nn.Linear))
+        and graph.is_out_channel_pruning_fn(dependency.handler)
+    }

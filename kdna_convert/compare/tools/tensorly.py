@@ -1,0 +1,48 @@
+"""tensorly-torch's factorised convolutions: CP, and Tucker with the spatial modes left whole (Tucker-2).
+
+Every layer keeps the same share of its own parameters, the largest that fits the budget. The net runs factorised, as
+the library ships it; 20 sweeps of alternating least squares for CP.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tltorch
+from torch import Tensor, nn
+
+from ..peers import PEERS
+from ..task import Candidate, Task, count, plain_convs
+from .search import largest_share
+
+OPTIONS: dict[str, dict[str, Any]] = {"cp": {}, "tucker": {"fixed_rank_modes": "spatial"}}
+DECOMPOSITION: dict[str, dict[str, Any]] = {"cp": {"n_iter_max": 20}, "tucker": {}}
+
+
+def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
+    """The net with every layer of the task factorised at one share of its parameters."""
+    kind = PEERS[task.peer].option
+    convs = plain_convs(net, task.layers)
+    rest = count(net) - sum(conv.weight.numel() for conv in convs.values())
+
+    def size(share: float) -> int:
+        empty = (_factorised(conv, kind, share) for conv in convs.values())
+        return rest + sum(count(layer.weight) for layer in empty)
+
+    share = largest_share(size, task.limit)
+    for name, conv in convs.items():
+        net.set_submodule(name, _factorised(conv, kind, share, seed=task.recipe.seed))
+    return Candidate(net)
+
+
+def _factorised(conv: nn.Conv2d, kind: str, share: float, seed: int | None = None) -> Any:
+    """The layer at that share of its parameters; without a seed only in shape, nothing decomposed."""
+    return tltorch.FactorizedConv.from_conv(
+        conv,
+        rank=share,
+        factorization=kind,
+        implementation="factorized",
+        decompose_weights=seed is not None,
+        decomposition_kwargs={**DECOMPOSITION[kind], "random_state": seed},
+        **OPTIONS[kind],
+    )

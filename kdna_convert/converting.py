@@ -1,0 +1,185 @@
+"""The verb `convert`: calibrate, plan, fit, repair, and the record of how it came about."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import Conversion
+from .convert import SWEEPS, FamilyFit, Measure
+from .convert import convert as convert_by_plan
+from .data import Data, batches, check_classes
+from .derive import derive_empty
+from .drop import smallest
+from .errors import DataError, ModelError, PlanError
+from .evaluate import accuracy, divergence, logits
+from .job import Job, Model, moments_of, open_job
+from .mending import DATABASE, MOMENTS, fits_of, ledger_of, repair
+from .plan import Budget, solve
+from .planfile import budget_of
+from .planning import database_of, require_goal, require_moments, restated
+from .recipe import Recipe
+from .repair.ledger import Ledger, Position
+from .specs import Plan, Progress
+from .statistics import Moments
+
+
+def convert(
+    model: Model,
+    *,
+    recipe: Recipe | str = "balanced",
+    plan: Plan | str | Path | None = None,
+    data: Data | str | Path | None = None,
+    target_params: float | None = None,
+    target_bytes: int | str | None = None,
+    target_macs: float | None = None,
+    max_drop: float | None = None,
+    database: str | Path | None = None,
+    work: str | Path | None = None,
+    progress: Progress | None = None,
+    **given: Any,
+) -> Conversion:
+    """A converted copy of a model, and the record of how it came about; `save` writes it as a folder.
+
+    Plans first, unless `plan` is given. `max_drop` instead of a budget: the fewest parameters that lose no more than so
+    many points of top-1 on the held-back images, or of agreement where these have no labels; every budget tried is
+    converted to, repair and all. A stopped run is gone on from what it left in the folder `work`.
+
+    Further keywords: `checkpoint` (weights file), `inputs` (fields of DataConfig that go over the model's own),
+    `class_map`, `data_free` (use images only to measure), `moments` (file: read where it exists, else written),
+    `device` ("auto", "cpu", "cuda" ...). Raises what the stages raise; see errors.CODES.
+    """
+    began = time.perf_counter()
+    if isinstance(model, str | Path) and Path(model).is_dir():
+        way_out = f"name the net that it was made from, or local-dir:{model} for timm's own kind of folder"
+        raise ModelError("KD302", f"{model} is a folder, and a converted net is not converted again; {way_out}")
+    goals = (target_params, target_bytes, target_macs, max_drop)
+    if plan is not None and goals != (None, None, None, None):
+        raise PlanError("KD506", "a plan says how large everything is; give a plan or a budget, not both")
+    if max_drop is not None and goals[:3] != (None, None, None):
+        raise PlanError("KD506", "max_drop finds the size by itself; give it or a budget, not both")
+    job = open_job(model, recipe, data, given, progress)
+    if plan is None:
+        require_goal(job, *goals)
+    place = None if work is None else Path(work)
+    if place is not None and job.recipe.repair:
+        place.mkdir(parents=True, exist_ok=True)
+        given["moments"] = given.get("moments") or place / MOMENTS
+        database = database or place / DATABASE
+    moments = moments_of(job, given, progress)
+    if plan is not None:
+        return _made(job, restated(plan, job), moments, place, began, progress)
+    known = database_of(job, model, data, database, given, progress, moments)
+    if max_drop is None:
+        planned = solve(known, budget_of(known, job.recipe, target_params, target_bytes, target_macs))
+        return _made(job, planned, moments, place, began, progress)
+    lost, by = _points_lost(job)
+
+    def attempt(share: float) -> tuple[Conversion, float]:
+        planned = solve(known, Budget("params", int(share * known.params)))
+        made = _made(replace(job, notes=[*job.notes]), planned, moments, place, began, progress)
+        return made, lost(made.model)
+
+    found = smallest(attempt, max_drop)
+    said = {"allowed": max_drop, "by": by, "trials": [asdict(trial) for trial in found.trials]}
+    return replace(found.result, report={**found.result.report, "max_drop": said})
+
+
+def _made(
+    job: Job, plan: Plan, moments: Moments, work: Path | None, began: float, progress: Progress | None
+) -> Conversion:
+    """The conversion by a plan: fitted, repaired, measured after every stage."""
+    require_moments(plan, moments)
+    planned = time.perf_counter()
+    measure = measure_of(job)
+    ledger = ledger_of(job, plan, work)
+    converted, fits, position = _fitted(job, plan, moments, measure, ledger, progress)
+    fitted = time.perf_counter()
+    stages = {} if measure is None or position is not None else {"convert": asdict(measure(converted))}
+    mended = repair(job, converted, fits, measure, ledger, position, progress)
+    for one in mended:
+        stages.setdefault("convert", asdict(one.before))
+        if one.kept and one.after is not None:
+            stages[one.step] = asdict(one.after)
+    seconds = {"calibrate and plan": planned - began, "fit": fitted - planned}
+    if mended:
+        seconds["repair"] = sum(one.seconds for one in mended)
+    skipped = [] if job.calibration is None else job.calibration.skipped
+    report = {
+        "stages": stages,
+        "divergence": list(stages.values())[-1] if stages else None,
+        "families": [asdict(fit) for fit in fits],
+        "repair": [asdict(one) for one in mended],
+        "calibration": {"images": len(job.calibration or ()), "skipped": skipped},
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "notes": job.notes,
+    }
+    return Conversion(converted, plan, job.loaded.data, job.recipe.text, report)
+
+
+def _fitted(
+    job: Job, plan: Plan, moments: Moments, measure: Measure | None, ledger: Ledger | None, progress: Progress | None
+) -> tuple[nn.Module, tuple[FamilyFit, ...], Position | None]:
+    """The converted net: fitted, or as a stopped run left it, and then where that was."""
+    if ledger is not None and ledger.path.exists():
+        converted = derive_empty(copy.deepcopy(job.loaded.model), plan)
+        position = ledger.read(converted)
+        if position is not None:
+            return converted.eval(), fits_of(position), position
+    sweeps = job.recipe.fit.sweeps or SWEEPS
+    converted, fits = convert_by_plan(
+        job.loaded.model, plan, moments, sweeps=sweeps, measure=measure, progress=progress
+    )
+    return converted, fits, None
+
+
+def measure_of(job: Job) -> Measure | None:
+    """The divergence of a net from the original on the held-back images; the original's answers are worked out once."""
+    if job.heldout is None:
+        return None
+    inputs = [inputs for inputs, _ in batches(job.heldout, job.recipe.calibration.batch)]
+    z0: Tensor = logits(job.loaded.model, inputs)
+
+    def measure(net: nn.Module) -> Any:
+        return divergence(logits(net, inputs), z0)
+
+    return measure
+
+
+def _points_lost(job: Job) -> tuple[Callable[[nn.Module], float], str]:
+    """How many points a net has lost on the held-back images, and by what: top-1, or agreement without labels."""
+    if job.heldout is None:
+        raise DataError(
+            "KD401", "a drop is measured on held-back images; pass --data, with calibration.heldout above 0"
+        )
+    seen = list(batches(job.heldout, job.recipe.calibration.batch))
+    inputs = [images for images, _ in seen]
+    z0 = logits(job.loaded.model, inputs)
+    known = [labels for _, labels in seen if labels is not None]
+    labels = torch.cat(known) if len(known) == len(seen) and _fit_outputs(job, z0) else None
+
+    def lost(net: nn.Module) -> float:
+        z = logits(net, inputs)
+        if labels is None:
+            return 100 * (1 - divergence(z, z0).agreement)
+        return 100 * (accuracy(z0, labels)[0] - accuracy(z, labels)[0])
+
+    return lost, "agreement" if labels is None else "top-1"
+
+
+def _fit_outputs(job: Job, logits_bc: Tensor) -> bool:
+    """Whether the folders' classes are the net's outputs."""
+    if job.heldout is None or logits_bc.ndim != 2:
+        return False
+    try:
+        check_classes(job.heldout, logits_bc.shape[1])
+    except DataError:
+        return False
+    return True

@@ -1,0 +1,94 @@
+"""The repair of a conversion in the making: its images, what a stopped run left, and what the report says of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import nn
+
+from .convert import FamilyFit, Measure
+from .data import batches
+from .job import Job, digest_of
+from .repair.ledger import Ledger, Position, state_of
+from .repair.mend import Mended, mend
+from .repair.nets import Nets
+from .specs import Plan, Progress, to_json
+
+# What a run that can be gone on with keeps in its work folder.
+MOMENTS, DATABASE, LEDGER = "moments.safetensors", "database.json", "repair.safetensors"
+UNJUDGED = (
+    "no repair (KD127): no images were held back to judge it by; pass --data, and keep calibration.heldout above 0"
+)
+
+
+@contextmanager
+def work_folder(target: Path, resume: bool) -> Iterator[Path]:
+    """A folder beside `target`, NAME.part, for what a stopped run can be gone on from: emptied first unless `resume`,
+    removed when the block ends without an exception.
+    """
+    work = target.with_name(f"{target.name}.part")
+    if not resume:
+        shutil.rmtree(work, ignore_errors=True)
+    yield work
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def ledger_of(job: Job, plan: Plan, work: Path | None) -> Ledger | None:
+    """The file that a repair writes down its progress in; its mark says what must be as it was for it to count."""
+    if work is None or not job.recipe.repair:
+        return None
+    settings = job.recipe.model_dump(mode="json", include={"repair", "fit", "calibration", "seed"})
+    seen = digest_of(job.calibration, job.recipe.calibration.batch)
+    said = json.dumps([settings, to_json(plan), seen], sort_keys=True)
+    return Ledger(work / LEDGER, hashlib.sha256(said.encode()).hexdigest())
+
+
+def repair(
+    job: Job,
+    converted: nn.Module,
+    fits: Sequence[FamilyFit],
+    measure: Measure | None,
+    ledger: Ledger | None,
+    position: Position | None,
+    progress: Progress | None,
+) -> tuple[Mended, ...]:
+    """The recipe's steps on `converted`, in place; what is worth saying of them is added to the job's notes."""
+    if not job.recipe.repair:
+        return ()
+    if measure is None or job.calibration is None:
+        job.notes.append(UNJUDGED)
+        return ()
+    inputs = (inputs for inputs, _ in batches(job.calibration, job.recipe.calibration.batch))
+    nets = Nets(job.loaded.model, converted, job.layers, inputs, job.recipe.calibration.memory)
+    if ledger is not None and position is None:
+        position = Position(notes={"fits": [asdict(fit) for fit in fits]}, before=state_of(converted))
+        ledger.write(converted, position, now=True)
+    steps = [(step.name, step.options) for step in job.recipe.repair]
+    done = mend(nets, steps, measure, ledger=ledger, position=position, progress=progress)
+    job.notes.extend(_left_out(done))
+    return done
+
+
+def fits_of(position: Position) -> tuple[FamilyFit, ...]:
+    """How the families were fitted, as a stopped run wrote it down."""
+    return tuple(FamilyFit(**fit) for fit in position.notes["fits"])
+
+
+def _left_out(done: Sequence[Mended]) -> list[str]:
+    found = []
+    for mended in done:
+        for code in sorted(set(mended.left_out.values())):
+            names = [name for name, own in mended.left_out.items() if own == code]
+            which = f"leaves {_listed(names)} as they are" if names != [""] else "was skipped"
+            found.append(f"repair, {mended.step}: {which} ({code})")
+    return found
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"

@@ -1,0 +1,300 @@
+"""The original and its conversion walked block by block on the same images: what a layer sees behind a changed prefix.
+
+for passage in walk(original, converted, blocks, batches):      # in the order of execution
+    for layer in passage.block.layers:
+        met = meet(passage, layer)          # the converted prefix's inputs, the original's outputs
+        ...                                 # change the layer of `converted`, in place
+        settle(passage, layer, met)         # its output's mean back where the original has it
+
+Blocks run on inputs that are kept in memory, a few partial passes each; no layer costs a pass through the net.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import Block, Wanted, watching_sums
+from .patches import choose, patches
+from .totals import device_of, evaluating
+
+# Output positions drawn per image, as in calibration.
+POSITIONS = 64
+# A channel that its normalisation scales by less than this share of the mean takes over nothing of a skip path's error.
+_LEAST_SCALE = 1e-2
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One block about to run in both nets. Batches of tensors, as many images in each; `wanted` is what the original's
+    block gives, None where that is not one tensor."""
+
+    block: Block
+    original: nn.Module
+    converted: nn.Module
+    inputs0: list[Tensor]
+    inputs: list[Tensor]
+    wanted: list[Tensor] | None
+
+    @property
+    def original_block(self) -> nn.Module:
+        return self.original.get_submodule(self.block.name)
+
+    @property
+    def converted_block(self) -> nn.Module:
+        return self.converted.get_submodule(self.block.name)
+
+
+@dataclass(frozen=True)
+class Met:
+    """One layer's least-squares problem behind the converted prefix, float64, biases aside.
+
+    `moment_nn` and `cross_on` are those of its input patches u and of its target y (the original's output and, at the
+    end of a branch, what the skip path got wrong): centred if the layer's mean can be set right afterwards, `mean_n`
+    and `mean_o` then being E[u] and E[y], else zero. `variance_o` is that of y.
+    """
+
+    moment_nn: Tensor
+    cross_on: Tensor
+    mean_n: Tensor
+    mean_o: Tensor
+    variance_o: Tensor
+    count: int
+
+
+def walk(
+    original: nn.Module, converted: nn.Module, blocks: Sequence[Block], batches: Sequence[Tensor]
+) -> Iterator[Passage]:
+    """Every block in turn. What the consumer changes in `converted` meanwhile, the next block sees the effect of."""
+    last: Passage | None = None
+    for block in blocks:
+        if block.follows and last is not None and last.wanted is not None:
+            inputs0, inputs = last.wanted, run(last.converted_block, last.inputs)
+        else:
+            inputs0, inputs = ([_reach(net, block.name, batch) for batch in batches] for net in (original, converted))
+        wanted = run(original.get_submodule(block.name), inputs0) if block.whole else None
+        last = Passage(block, original, converted, inputs0, inputs, wanted)
+        yield last
+
+
+def run(module: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """A block's outputs for batches of inputs, in eval mode and without gradients."""
+    with evaluating(module):
+        return [module(batch.clone()) for batch in inputs]  # a block may change its input in place
+
+
+class _Reached(Exception):  # noqa: N818 - it is no error: it ends a forward pass that has shown what was wanted
+    pass
+
+
+def _reach(model: nn.Module, name: str, batch: Tensor) -> Tensor:
+    """The input of the module of that name, the whole model's being `batch`."""
+    if not name:
+        return batch.to(device_of(model))
+    found: list[Tensor] = []
+
+    def stop(module: nn.Module, args: tuple[Any, ...]) -> None:
+        found.append(args[0].clone())
+        raise _Reached
+
+    handle = model.get_submodule(name).register_forward_pre_hook(stop)
+    try:
+        with evaluating(model):
+            model(batch.to(device_of(model)))
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return found[0]
+
+
+def meet(passage: Passage, layer: Wanted, *, positions: int = POSITIONS, skip: bool = True, seed: int = 0) -> Met:
+    """The layer's problem, from both nets' runs up to it. `skip`: take over what the skip path got wrong.
+
+    Only for a layer with one group. Memory beyond the sums is a batch's.
+    """
+    module0 = passage.original.get_submodule(layer.name)
+    module = passage.converted.get_submodule(layer.name)
+    generator = torch.Generator().manual_seed(seed)
+    whole = skip and layer.sum is not None
+    bias_o = _bias(module0).float()
+    scale_o = _scale(passage.original, layer) if whole else None
+    sums = _Sums(module)
+    with evaluating(passage.original_block), evaluating(passage.converted_block):
+        for batch0, batch in zip(passage.inputs0, passage.inputs, strict=True):
+            _, y_bop, skip0 = _look(passage.original_block, module0, layer, batch0, whole)
+            x, _, skip1 = _look(passage.converted_block, module, layer, batch, whole)
+            y_bop = y_bop - bias_o[:, None]
+            if skip0 is not None and skip1 is not None and scale_o is not None:
+                y_bop = y_bop + (skip0 - skip1) / scale_o[:, None]
+            chosen = choose(len(x), y_bop.shape[2], positions, generator)
+            y_ro = _picked(y_bop, chosen)
+            place = 0
+            for rows_ntc in patches(module, x, chosen):
+                sums.add(rows_ntc.flatten(1), y_ro[place : place + len(rows_ntc)])
+                place += len(rows_ntc)
+    return sums.finish(absorbs(passage.converted, layer))
+
+
+def outputs(passage: Passage, layer: Wanted) -> tuple[list[Tensor], list[Tensor]]:
+    """The layer's outputs (batch, channels, positions) in the original and in the converted net, batch by batch."""
+    nets = (
+        (passage.original, passage.original_block, passage.inputs0),
+        (
+            passage.converted,
+            passage.converted_block,
+            passage.inputs,
+        ),
+    )
+    found: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for place, (net, block, batches) in enumerate(nets):
+        with evaluating(block):
+            module = net.get_submodule(layer.name)
+            found[place].extend(_look(block, module, layer, batch, whole=False)[1] for batch in batches)
+    return found
+
+
+def absorbs(model: nn.Module, layer: Wanted) -> bool:
+    """Whether the mean of the layer's output can be set at no cost: in its normalisation's statistics, or its bias."""
+    return layer.norm is not None or getattr(model.get_submodule(layer.name), "bias", None) is not None
+
+
+def settle(passage: Passage, layer: Wanted, met: Met) -> None:
+    """Set the converted layer's mean output where the original has it, in place: its normalisation's, or its bias."""
+    module0, module = (net.get_submodule(layer.name) for net in (passage.original, passage.converted))
+    with torch.no_grad():
+        mean_o = kernel_of(module) @ met.mean_n.to(_bias(module).device)
+        wanted_o = met.mean_o.to(mean_o) + _bias(module0)
+        if layer.norm is not None:
+            move_mean(passage, layer.norm, mean_o + _bias(module), wanted_o)
+        elif getattr(module, "bias", None) is not None:
+            cast("nn.Linear", module).bias.copy_(wanted_o - mean_o)
+
+
+def move_mean(passage: Passage, name: str, mean_o: Tensor, mean0_o: Tensor) -> None:
+    """Set the converted normalisation's running mean, in place, so that inputs of mean `mean_o` come out with the mean
+    that inputs of mean `mean0_o` have behind the original's. Channels that it scales to nothing are left alone.
+    """
+    norm = cast("nn.BatchNorm2d", passage.converted.get_submodule(name))
+    (scale, shift), (scale0, shift0) = affine(norm), affine(passage.original.get_submodule(name))
+    own = cast("Tensor", norm.running_mean)
+    beta = shift + scale * own.double()
+    # scale (mean - running) + beta = scale0 mean0 + shift0
+    running = mean_o - (scale0 * mean0_o + shift0 - beta) / _away_from_zero(scale)
+    own.copy_(running)
+
+
+def kernel_of(module: nn.Module) -> Tensor:
+    """A layer's kernel as a matrix (out, patch), float64."""
+    return cast("nn.Linear", module).weight.detach().double().flatten(1)
+
+
+def _bias(module: nn.Module) -> Tensor:
+    """The layer's bias (out), float64, zeros where it has none."""
+    layer = cast("nn.Linear", module)
+    return layer.weight.new_zeros(len(layer.weight)).double() if layer.bias is None else layer.bias.detach().double()
+
+
+def affine(module: nn.Module) -> tuple[Tensor, Tensor]:
+    """What a batch normalisation does in eval mode: (scale, shift) a channel, float64."""
+    norm: Any = module
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight.detach().double()
+    shift = -norm.running_mean.double() * scale
+    return scale, shift if norm.bias is None else shift + norm.bias.detach().double()
+
+
+class _Sums:
+    """Running sums over rows of patches and targets, float32; rows come tap-major and are put right at the end."""
+
+    def __init__(self, module: Any) -> None:
+        weight: Tensor = module.weight.detach()
+        self.channels, self.taps = weight.shape[1], weight[0, 0].numel()
+        patch, out = self.channels * self.taps, len(weight)
+        self.moment = weight.new_zeros(patch, patch)
+        self.cross = weight.new_zeros(out, patch)
+        self.first_n, self.first_o, self.square_o = (
+            weight.new_zeros(size, dtype=torch.float64) for size in (patch, out, out)
+        )
+        self.count = 0
+
+    def add(self, rows_rn: Tensor, y_ro: Tensor) -> None:
+        self.moment.addmm_(rows_rn.T, rows_rn)
+        self.cross.addmm_(y_ro.T, rows_rn)
+        self.first_n += rows_rn.sum(0)
+        self.first_o += y_ro.sum(0)
+        self.square_o += y_ro.square().sum(0)
+        self.count += len(rows_rn)
+
+    def finish(self, centred: bool) -> Met:
+        order = torch.arange(self.channels * self.taps).view(self.taps, self.channels).T.flatten()
+        moment = self.moment.double().cpu()[order][:, order] / self.count
+        cross = self.cross.double().cpu()[:, order] / self.count
+        mean_n, mean_o = self.first_n.cpu()[order] / self.count, self.first_o.cpu() / self.count
+        variance_o = self.square_o.cpu() / self.count - mean_o.square()
+        if not centred:
+            return Met(moment, cross, torch.zeros_like(mean_n), torch.zeros_like(mean_o), variance_o, self.count)
+        moment -= mean_n[:, None] * mean_n
+        cross -= mean_o[:, None] * mean_n
+        return Met(moment, cross, mean_n, mean_o, variance_o, self.count)
+
+
+def _look(
+    block: nn.Module, module: nn.Module, layer: Wanted, batch: Tensor, whole: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A layer's input, its output (batch, out, positions), and the other term of the sum that its branch ends in.
+
+    The block's pass ends at the layer unless the sum is needed. `whole` asks for it.
+    """
+    seen: list[Tensor] = []
+    terms: list[Tensor] = []
+
+    def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        seen.extend((args[0].clone(), output.clone()))
+        if not whole:
+            raise _Reached
+
+    def see(place: int, left: Tensor, right: Tensor) -> None:
+        if place == layer.sum:
+            terms.extend((left.clone(), right.clone()))
+
+    handle = module.register_forward_hook(hook)
+    try:
+        with watching_sums(see):
+            block(batch.clone())
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    linear = isinstance(module, nn.Linear)
+    x, y = seen
+    other = terms[0 if layer.skip == 0 else 1] if terms else None
+    return x, _flat(y, linear), None if other is None else _flat(other, linear)
+
+
+def _flat(y: Tensor, linear: bool) -> Tensor:
+    return (y.movedim(-1, 1) if linear else y).flatten(2) if y.ndim > 2 else y.unsqueeze(2)
+
+
+def _picked(y_bop: Tensor, chosen_bp: Tensor | None) -> Tensor:
+    """The chosen positions as rows (batch x positions, out), in the order of their patches."""
+    y_bpo = y_bop.transpose(1, 2)
+    if chosen_bp is not None:
+        y_bpo = y_bpo.gather(1, chosen_bp.to(y_bpo.device)[:, :, None].expand(-1, -1, y_bpo.shape[2]))
+    return y_bpo.flatten(0, 1)
+
+
+def _scale(model: nn.Module, layer: Wanted) -> Tensor:
+    """By what the layer's output is multiplied before the sum, away from zero."""
+    if layer.norm is None:
+        return torch.ones_like(_bias(model.get_submodule(layer.name))).float()
+    return _away_from_zero(affine(model.get_submodule(layer.norm))[0]).float()
+
+
+def _away_from_zero(scale_o: Tensor) -> Tensor:
+    least = _LEAST_SCALE * scale_o.abs().mean().clamp_min(1e-12)
+    return torch.where(scale_o.abs() < least, torch.where(scale_o < 0, -least, least), scale_o)

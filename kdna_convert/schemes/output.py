@@ -1,0 +1,76 @@
+"""Output basis: a family shares the space that its outputs lie in; each member has filters of its own into it.
+
+    W[o,n] ~ sum_q U[o,q] V[q,n]          U (out x r) shared; V (r x n) the member's adapter, n = in x taps
+
+The shared basis with its sides changed: kernels of any input width and any taps share, if they write equally many
+channels, e.g. all that write to one residual stream. Parameters: r out + r sum n. Run folded it is an ordinary
+convolution; run factored (r filters, then 1x1) it takes r (n + out) multiply-adds a position.
+Loses to every other scheme, low rank included, at 3x3: what is shared is the small factor, out numbers of out + n, so
+it buys next to no rank, and each layer is held to the directions of the others. Its own place is a family whose
+members agree in their outputs alone, and write to the same few directions of them.
+
+Fit, exact and in closed form: given U the best V_l is U^+ X_l C_l^-1, X_l the cross moment, whatever C_l is; so U are
+the leading eigenvectors of sum_l weight_l X_l C_l^-1 X_l^T. No iterations, no start, no seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import RecipeError
+from ..linalg import Target, untimes
+from ..specs import Layout, Shape, product
+from .basis import two_factors
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Options: `rank`, the number of shared output directions."""
+
+    rank: int = 0
+
+    name: ClassVar[str] = "output"
+    size: ClassVar[str] = "rank"
+    smallest: ClassVar[int] = 1
+    shares: ClassVar[bool] = True
+
+    def group(self, shape: Shape) -> Hashable:
+        return shape[0]
+
+    def limit(self, shapes: Sequence[Shape]) -> int:
+        """The rank at which the family stores as much as its dense kernels."""
+        return max(1, sum(map(product, shapes)) // (shapes[0][0] + sum(product(shape[1:]) for shape in shapes)))
+
+    def layout(self, shapes: Sequence[Shape]) -> Layout:
+        return Layout({"U": (shapes[0][0], "rank")}, tuple({"V": ("rank", product(shape[1:]))} for shape in shapes))
+
+    def macs(self, shape: Shape, in_positions: int, out_positions: int) -> int:
+        return self.rank * (product(shape[1:]) + shape[0]) * out_positions
+
+    def share(self, targets: Sequence[Target], *, seed: int, sweeps: int) -> tuple[Tensors, list[Tensors]]:
+        carried = min(targets[0].shape[0], sum(product(target.shape[1:]) for target in targets))
+        if self.rank > carried:
+            raise RecipeError("KD207", f"rank: these kernels have {carried} output directions, not {self.rank}")
+        written = [target.weight * untimes(target.cross_on, target.moment) @ target.cross_on.T for target in targets]
+        written_oo = torch.stack(written).sum(0)
+        _, vectors = torch.linalg.eigh((written_oo + written_oo.T) / 2)
+        shared = {"U": vectors[:, -self.rank :].flip(1).contiguous()}
+        return shared, [self.fit(shared, {}, target) for target in targets]
+
+    def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
+        """V by least squares: the kernel that the target asks for, seen from the shared directions."""
+        wanted_on = untimes(target.cross_on, target.moment)
+        return {"V": torch.linalg.lstsq(shared["U"], wanted_on, driver="gelsd").solution}
+
+    def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
+        return (shared["U"] @ adapter["V"]).view(shape)
+
+    def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:
+        return two_factors(shared["U"], adapter["V"], shape)

@@ -1,0 +1,165 @@
+"""The contract every codec signs: what is decoded is what was promised, to the byte, or it is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kdna_convert.codecs import CODECS, entropy
+from kdna_convert.codecs.steps import nearest_step, scale_integers, scale_values, step_of
+from kdna_convert.errors import FolderError, NumericsError
+
+SHAPES = [(8, 6, 3, 3), (5, 7), (1, 1, 1, 1), (3, 0, 2), (), (9,), (4, 1, 5), (0,)]
+EACH_CODEC = pytest.mark.parametrize("name", CODECS)
+
+
+def tensors(scale: float = 1.0) -> list[Tensor]:
+    noise = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=noise) * scale for shape in SHAPES]
+
+
+def steps(given: list[Tensor], share: float = 0.1) -> list[int]:
+    return [nearest_step(share * float(t.abs().max()) if t.numel() and t.any() else 1.0) for t in given]
+
+
+SCALES = [1e-30, 1.0, 6e4 / 4, 1e30]
+HELD = [(name, scale) for name in CODECS for scale in SCALES if (name, scale) != ("fp16", 1e30)]
+
+
+@pytest.mark.parametrize(("name", "scale"), HELD)
+def test_every_number_comes_back_within_the_codecs_bound(name: str, scale: float) -> None:
+    codec, sent = CODECS[name], tensors(scale)
+    numbers = steps(sent)
+    found = codec.decode(codec.encode(sent, numbers), SHAPES, numbers)
+    for before, after, number in zip(sent, found, numbers, strict=True):
+        assert after.shape == before.shape
+        assert after.dtype == torch.float32
+        assert ((after - before).abs() <= codec.bound(before, number)).all()
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16", "entropy"])
+def test_what_was_decoded_codes_to_the_same_bytes(name: str) -> None:
+    codec, sent = CODECS[name], tensors()
+    numbers = steps(sent)
+    once = codec.encode(sent, numbers)
+    assert codec.encode(codec.decode(once, SHAPES, numbers), numbers) == once
+
+
+@pytest.mark.parametrize(("name", "bits"), [("fp16", 16), ("bf16", 16), ("int8", 8), ("int4", 4)])
+def test_the_bytes_are_counted_exactly(name: str, bits: int) -> None:
+    channels = sum(shape[0] if len(shape) > 1 else 1 for shape in SHAPES) if bits < 16 else 0
+    numbers = sum((int(np.prod(shape)) * bits + 7) // 8 for shape in SHAPES)
+    assert len(CODECS[name].encode(tensors(), [0] * len(SHAPES))) == numbers + 2 * channels
+
+
+@EACH_CODEC
+def test_no_tensor_is_no_byte(name: str) -> None:
+    assert CODECS[name].encode([], []) == b""
+    assert CODECS[name].decode(b"", [], []) == []
+
+
+@EACH_CODEC
+def test_zeros_come_back_as_zeros(name: str) -> None:
+    codec = CODECS[name]
+    (found,) = codec.decode(codec.encode([torch.zeros(4, 3)], [0]), [(4, 3)], [0])
+    assert not found.any()
+
+
+@EACH_CODEC
+def test_a_stream_of_another_length_is_refused(name: str) -> None:
+    codec, sent = CODECS[name], tensors()
+    whole = codec.encode(sent, steps(sent))
+    for cut in (whole[:-1], whole[:-4], whole[4:], whole + b"\1\0\0\0"):
+        with pytest.raises(FolderError, match="KD608"):
+            codec.decode(cut, SHAPES, steps(sent))
+
+
+def test_fp16_refuses_what_it_cannot_hold() -> None:
+    with pytest.raises(NumericsError, match="KD704.*bf16"):
+        CODECS["fp16"].encode([torch.tensor([7e4])], [0])
+
+
+def test_entropy_refuses_a_step_that_is_far_too_fine() -> None:
+    with pytest.raises(NumericsError, match="KD704"):
+        CODECS["entropy"].encode([torch.tensor([1.0])], [nearest_step(1e-9)])
+
+
+def test_int4_reaches_each_channels_own_extreme() -> None:
+    weight = torch.tensor([[1.0, -0.5], [1000.0, 1.0]])
+    (found,) = CODECS["int4"].decode(CODECS["int4"].encode([weight], [0]), [(2, 2)], [0])
+    assert torch.allclose(found.abs().amax(1), weight.abs().amax(1), rtol=0.01)
+
+
+def test_entropy_takes_fewer_bytes_for_what_is_more_certain() -> None:
+    weight = torch.distributions.Laplace(0.0, 1.0).sample((64, 32, 3, 3))
+    sizes = [len(CODECS["entropy"].encode([weight], [nearest_step(step)])) for step in (0.1, 1.0, 4.0, 20.0)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 64 * 32 * 9 / 100
+
+
+def test_entropy_is_within_two_percent_of_the_entropy_of_a_law_without_structure() -> None:
+    drawn = np.random.default_rng(0).laplace(size=(96, 96, 3, 3)).round().astype(np.int32)
+    share = np.unique(drawn, return_counts=True)[1] / drawn.size
+    ideal = -(share * np.log2(share)).sum() * drawn.size / 8
+    assert len(entropy.encode([drawn])) < 1.02 * ideal
+
+
+def test_rows_columns_and_kernels_that_are_alike_are_worth_bytes() -> None:
+    draw = np.random.default_rng(0)
+    plain = draw.laplace(size=(64, 64, 3, 3))
+    for shape, share in {(64, 1, 1, 1): 0.95, (1, 64, 1, 1): 0.95, (64, 64, 1, 1): 0.985}.items():
+        uneven = (plain * draw.lognormal(sigma=1.0, size=shape)).round().astype(np.int32)
+        shuffled = draw.permutation(uneven.reshape(-1)).reshape(uneven.shape)
+        assert len(entropy.encode([uneven])) < share * len(entropy.encode([shuffled])), shape
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(0, 5), max_size=4), st.integers(0, 2**32 - 1), st.sampled_from([0.2, 3.0, 400.0, 1e5])
+        ),
+        max_size=5,
+    )
+)
+def test_any_integers_come_back(drawn: list[tuple[list[int], int, float]]) -> None:
+    arrays = [np.random.default_rng(seed).laplace(0, scale, shape).astype(np.int32) for shape, seed, scale in drawn]
+    found = entropy.decode(entropy.encode(arrays), [array.shape for array in arrays])
+    assert all(np.array_equal(before, after) for before, after in zip(arrays, found, strict=True))
+
+
+def test_the_largest_integers_come_back() -> None:
+    array = np.array([[entropy.LARGEST - 1, 1 - entropy.LARGEST, 0]], np.int32)
+    assert np.array_equal(entropy.decode(entropy.encode([array]), [(1, 3)])[0], array)
+    with pytest.raises(ValueError, match="too large"):
+        entropy.encode([array + 1])
+
+
+def test_a_stream_of_an_earlier_version_still_decodes() -> None:
+    """Golden bytes: whoever changes the contexts, the histograms or the coder's library breaks every file there is."""
+    array = np.round(4 * np.sin(np.arange(120) ** 2)).astype(np.int32).reshape(4, 5, 3, 2)
+    golden = bytes.fromhex(GOLDEN)
+    assert entropy.encode([array]) == golden
+    assert np.array_equal(entropy.decode(golden, [array.shape])[0], array)
+
+
+GOLDEN = (
+    "bf54568bc2b8aa46e260a36e6e363b4fd43034b161aced9c7731e2f24ddcccedfcff3aa22f40e48128712ccf418e42cf"
+    "347e6cd2d7aa4c5a07000000"
+)
+
+
+def test_steps_lie_on_their_grid() -> None:
+    for wished in (1e-30, 3e-4, 1.0, 7.0, 1e20):
+        assert step_of(nearest_step(wished)) == pytest.approx(wished, rel=0.006)
+
+
+def test_scales_keep_sign_and_size() -> None:
+    scale = torch.tensor([1.0, -0.3, 7.0, 0.0, -1e-3, 1e3])
+    found = scale_values(*scale_integers(scale))
+    assert torch.allclose(found, scale, rtol=0.022, atol=1e-4)
+    assert scale_values(*scale_integers(found)).equal(found)
