@@ -17,7 +17,7 @@ from schemes import fit, within
 from kdna_convert.fitting import targets
 from kdna_convert.job import moments_of, open_job
 from kdna_convert.linalg import Target, weighted_energy
-from kdna_convert.recipe import Calibration, Recipe
+from kdna_convert.recipe import parse_recipe
 from kdna_convert.specs import Family, product
 
 SWEEPS = 60
@@ -54,7 +54,8 @@ def main() -> None:
     parser.add_argument("--keep", type=float, nargs="+", default=[0.7, 0.5, 0.35])
     args = parser.parse_args()
     given = {"checkpoint": args.checkpoint}
-    recipe = Recipe(scheme="cp", calibration=Calibration(images=args.images, heldout=0, batch=50))
+    text = f"scheme: cp\ncalibration: {{images: {args.images}, heldout: 0, batch: 50}}\n"
+    recipe = parse_recipe(text, name="benchmarks/taps.py")
     job = open_job(args.model, recipe, args.data, given, None)
     moments = moments_of(job, given, None)
     by_width: dict[int, list[str]] = defaultdict(list)

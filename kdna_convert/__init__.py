@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from .pipeline import convert as convert
     from .pipeline import curve as curve
     from .pipeline import evaluate as evaluate
-    from .pipeline import finetune as finetune
     from .pipeline import plan as plan
     from .recipe import Recipe as Recipe
     from .specs import DataConfig as DataConfig
     from .specs import Plan as Plan
+    from .tuning import finetune as finetune
 
 __version__ = "0.1.0"
 
@@ -53,7 +53,7 @@ _HOME = {
     "curve": "pipeline",
     "evaluate": "pipeline",
     "factor": "derive",
-    "finetune": "pipeline",
+    "finetune": "tuning",
     "fold": "derive",
     "load": "checkpoint",
     "plan": "pipeline",

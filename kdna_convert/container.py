@@ -2,9 +2,9 @@
 
     version (1 byte), length of the index (4), index, streams, digest (8)
 
-The index is JSON, deflated: names, shapes, steps, and how long each stream is. A safetensors header would have 100 bytes
-for each tensor, which of a net of 86 kB is a quarter. Each codec has one stream for all its tensors. A normalisation's
-five tensors are two, a scale and a shift a channel: as such it is restored, with mean 0 and variance 1.
+The index is JSON, deflated: names, shapes, steps, and how long each stream is. A safetensors header would have 100
+bytes for each tensor, which of a net of 86 kB is a quarter. Each codec has one stream for all its tensors. A
+normalisation's five tensors are two, a scale and a shift a channel: so it is restored, with mean 0 and variance 1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _COUNT = "num_batches_tracked"
 
 
 def foldable_norms(model: nn.Module) -> dict[str, nn.Module]:
-    """The batch normalisations that a scale and a shift a channel can stand for, by name: those with all their tensors."""
+    """The batch normalisations that a scale and a shift a channel can stand for: those with all their tensors."""
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.eps < 1:
@@ -56,7 +56,8 @@ def pack(model: nn.Module, codec: str, steps: Mapping[str, int]) -> bytes:
     """Code the tensors of a net (stored.py). Weights of two axes or more take the codec, all else two bytes a number.
 
     `steps`, for `entropy` alone, says what takes it: names of tensors with their steps' numbers, and of every
-    normalisation with that of its shifts. Raises NumericsError KD701 for NaN or infinity, naming the tensor, KD704 as the codecs do.
+    normalisation with that of its shifts. Raises NumericsError KD701 for NaN or infinity, naming the tensor, KD704 as
+    the codecs do.
     """
     state = stored_state(model)
     for name, tensor in state.items():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import Conversion
+from .code import code
 from .convert import SWEEPS, FamilyFit, Measure
 from .convert import convert as convert_by_plan
 from .data import Data, batches, check_classes
@@ -27,7 +28,7 @@ from .planfile import budget_of
 from .planning import database_of, require_goal, require_moments, restated
 from .recipe import Recipe
 from .repair.ledger import Ledger, Position
-from .specs import Plan, Progress
+from .specs import Database, Plan, Progress
 from .statistics import Moments
 
 
@@ -52,6 +53,9 @@ def convert(
     many points of top-1 on the held-back images, or of agreement where these have no labels; every budget tried is
     converted to, repair and all. A stopped run is gone on from what it left in the folder `work`.
 
+    A recipe's `codec` has the last word: `target_bytes` is then the coded file's, and sharing, where the recipe shares,
+    takes its size from `target_params`.
+
     Further keywords: `checkpoint` (weights file), `inputs` (fields of DataConfig that go over the model's own),
     `class_map`, `data_free` (use images only to measure), `moments` (file: read where it exists, else written),
     `device` ("auto", "cpu", "cuda" ...). Raises what the stages raise; see errors.CODES.
@@ -66,8 +70,9 @@ def convert(
     if max_drop is not None and goals[:3] != (None, None, None):
         raise PlanError("KD506", "max_drop finds the size by itself; give it or a budget, not both")
     job = open_job(model, recipe, data, given, progress)
+    coded = job.recipe.codec
     if plan is None:
-        require_goal(job, *goals)
+        require_goal(job, target_params, None if coded else target_bytes, target_macs, max_drop)
     place = None if work is None else Path(work)
     if place is not None and job.recipe.repair:
         place.mkdir(parents=True, exist_ok=True)
@@ -75,16 +80,52 @@ def convert(
         database = database or place / DATABASE
     moments = moments_of(job, given, progress)
     if plan is not None:
-        return _made(job, restated(plan, job), moments, place, began, progress)
-    known = database_of(job, model, data, database, given, progress, moments)
-    if max_drop is None:
-        planned = solve(known, budget_of(known, job.recipe, target_params, target_bytes, target_macs))
-        return _made(job, planned, moments, place, began, progress)
+        found = _made(job, restated(plan, job), moments, place, began, progress)
+    else:
+        known = database_of(job, model, data, database, given, progress, moments)
+        if max_drop is not None:
+            found = _smallest(job, known, moments, max_drop, place, began, progress)
+        else:
+            asked = (None if coded else target_bytes, target_macs)
+            planned = solve(known, budget_of(known, _without_bytes(job.recipe), target_params, *asked))
+            found = _made(job, planned, moments, place, began, progress)
+    if not coded:
+        return found
+    size = target_bytes if job.recipe.budget is None or target_bytes is not None else job.recipe.budget.bytes
+    return code(
+        found,
+        codec=coded,
+        target_bytes=size,
+        data=data,
+        class_map=given.get("class_map"),
+        seed=job.recipe.seed,
+        device=given.get("device") or "auto",
+        progress=progress,
+    )
+
+
+def _without_bytes(recipe: Recipe) -> Recipe:
+    """The recipe as sharing sees it: with a codec, a budget in bytes is the codec's to meet."""
+    if recipe.codec is None or recipe.budget is None or recipe.budget.bytes is None:
+        return recipe
+    return recipe.model_copy(update={"budget": None})
+
+
+def _smallest(
+    job: Job,
+    known: Database,
+    moments: Moments,
+    max_drop: float,
+    work: Path | None,
+    began: float,
+    progress: Progress | None,
+) -> Conversion:
+    """The conversion to the fewest parameters that loses no more than `max_drop` points."""
     lost, by = _points_lost(job)
 
     def attempt(share: float) -> tuple[Conversion, float]:
         planned = solve(known, Budget("params", int(share * known.params)))
-        made = _made(replace(job, notes=[*job.notes]), planned, moments, place, began, progress)
+        made = _made(replace(job, notes=[*job.notes]), planned, moments, work, began, progress)
         return made, lost(made.model)
 
     found = smallest(attempt, max_drop)

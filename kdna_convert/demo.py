@@ -23,9 +23,10 @@ from .digits import WEIGHTS, digits
 from .errors import FolderError
 from .evaluate import evaluate
 from .models import load_model
-from .pipeline import analyze, convert, finetune, plan
+from .pipeline import analyze, convert, plan
 from .recipe import load_recipe
 from .specs import Analysis, Divergence, Plan, Progress, Totals
+from .tuning import finetune
 
 MODEL = "kdna_convert.digits:digits_net"
 RECIPE = ("shared-cp", ["calibration.images=800", "calibration.heldout=400"])  # of 1,257

@@ -59,7 +59,7 @@ class Derived(nn.Module):
         """(shared, adapter), the shared ones in the adapter's dtype and on its device: a family may span both."""
         shared, adapter = dict(self.shared.items()), dict(self.adapter.items())
         if adapter:
-            like = next(iter(adapter.values()))
+            like = next(tensor for tensor in adapter.values() if tensor.is_floating_point())
             shared = {letter: tensor.to(like) for letter, tensor in shared.items()}
         return shared, adapter
 
@@ -85,12 +85,11 @@ class Derived(nn.Module):
         """Fit the adapter, if there is one, to this least-squares problem, in place; the shared tensors are held."""
         if not len(self.adapter):
             return
-        like = next(iter(self.adapter.values()))
         shared, adapter = ({k: t.detach().double().cpu() for k, t in part.items()} for part in self.tensors())
         fitted = self.scheme.fit(shared, adapter, target)
         with torch.no_grad():
             for letter, tensor in fitted.items():
-                self.adapter[letter].copy_(tensor.to(like))
+                self.adapter[letter].copy_(tensor)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "held": None}  # a copy made while evaluating must not keep the source's weight

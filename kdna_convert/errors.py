@@ -85,6 +85,7 @@ CODES: dict[str, str] = {
     "KD205": "Two rules of the recipe claim the same layer with equal precedence.",
     "KD206": "No bundled recipe of that name.",
     "KD207": "A rank is outside what the family's shapes allow.",
+    "KD208": "A setting of the fine-tune is not one that can be used.",
     # model and checkpoint
     "KD301": "No model of that name.",
     "KD302": "The model could not be built: its factory is missing, failed or returned no nn.Module.",
@@ -102,6 +103,8 @@ CODES: dict[str, str] = {
     "KD404": "The class map cannot be read.",
     "KD405": "Too few calibration images.",
     "KD406": "An input setting (size, mean, std, crop or interpolation) is not one that images can be brought to.",
+    "KD407": "A stream can only be read from its beginning, and these images do not fit into memory.",
+    "KD408": "A batch cannot be divided among the processes.",
     # plan and budget
     "KD501": "The budget cannot be met: even the smallest plan is larger.",
     "KD502": "The plan file is not valid.",
@@ -120,6 +123,7 @@ CODES: dict[str, str] = {
     "KD607": "The original model cannot be rebuilt or has changed since the conversion.",
     "KD608": "Coded tensors are cut short or altered: they are refused, not decoded to something else.",
     "KD609": "The weights have changed since they were coded. Code them again.",
+    "KD610": "What a stopped fine-tune left belongs to another run.",
     # numerics
     "KD701": "NaN or infinity in a weight.",
     "KD702": "NaN or infinity in a layer's activations.",
@@ -127,4 +131,5 @@ CODES: dict[str, str] = {
     "KD704": "A number is too large for the codec.",
     # guard
     "KD801": "The result moved further from the original than the guard allows.",
+    "KD802": "A fine-tune did not stay finite, at half the rate and at a quarter of it.",
 }

@@ -17,6 +17,7 @@ from .data import Images, as_images, batches, open_images, split
 from .datafree import data_free as moments_without_data
 from .derive import fold
 from .errors import DataError, ModelError
+from .evaluate import answers
 from .models import Loaded, example_input, load_model, override, state_digest
 from .planfile import fingerprint
 from .recipe import Assignment, Recipe, check_options, load_recipe, resolve
@@ -90,6 +91,8 @@ def _parts(
 def moments_of(job: Job, given: Mapping[str, Any], progress: Progress | None) -> Moments:
     """Read from the file where it exists and fits, else collected, and written to it."""
     active = [layer for layer in job.layers if layer.reason is None]
+    if not active:
+        return {}
     if not active:  # all stays dense
         return {}
     settings = job.recipe.calibration
@@ -192,6 +195,12 @@ def images_of(data: Any, config: DataConfig, class_map: Any, limit: int | None, 
     if not len(images):
         raise DataError("KD401", "the data holds no image")
     return images
+
+
+def outputs_of(net: nn.Module, config: DataConfig) -> int:
+    """How many classes it tells apart."""
+    with torch.no_grad():
+        return int(answers(net(example_input(config)), 1).shape[1])
 
 
 def device_of_name(name: str) -> torch.device:

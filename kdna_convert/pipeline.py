@@ -10,38 +10,36 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-import torch
 from torch import nn
 
 from .analyze import analyze as compare_layers
 from .benchmark import Timing
 from .benchmark import benchmark as time_nets
-from .checkpoint import Conversion, open_folder, original_of, uncoded
+from .checkpoint import Conversion, original_of
 from .convert import convert as convert_by_plan
 from .converting import convert as convert
 from .converting import measure_of
 from .curve import SHARES
 from .curve import curve as trade_off
-from .data import Data, batches, check_classes, split
+from .data import Data, batches, check_classes
 from .database import QUICK
 from .derive import factor, fold
 from .errors import DataError, FolderError, KdnaError
-from .evaluate import Evaluation, answers, divergence, logits
+from .evaluate import Evaluation
 from .evaluate import evaluate as evaluate_net
 from .filesize import metadata
-from .finetune import finetune as finetune_net
-from .job import Model, conversion_of, device_of_name, images_of, load_any, moments_of, open_job
+from .job import Model, conversion_of, device_of_name, images_of, load_any, moments_of, open_job, outputs_of
 from .models import example_input, override
 from .plan import solve
 from .planfile import budget_of
 from .planning import database_of, require_goal, restated
 from .recipe import Recipe
 from .schemes import make
-from .specs import Analysis, Curve, DataConfig, Divergence, Layer, Plan, Progress
+from .specs import Analysis, Curve, Divergence, Layer, Plan, Progress
 
 
 def analyze(
@@ -177,55 +175,13 @@ def evaluate(
         teacher = _teacher(conversion, checkpoint)
     images = images_of(data, config, class_map, limit, seed)
     if images.labelled:
-        check_classes(images, _outputs(net, config))
+        check_classes(images, outputs_of(net, config))
     found = evaluate_net(
         net, batches(images, batch), original=teacher, metadata=said, device=device_of_name(device), progress=progress
     )
     if conversion is not None and conversion.coded is not None:
         found = replace(found, bytes=conversion.plan.planned.bytes)
     return replace(found, skipped=tuple(images.skipped))
-
-
-def finetune(
-    folder: str | Path | Conversion,
-    *,
-    data: Data | str | Path,
-    class_map: str | Path | None = None,
-    train: Literal["adapters", "shared", "all"] = "adapters",
-    epochs: int = 5,
-    lr: float = 1e-3,
-    seed: int = 0,
-    device: str = "auto",
-    progress: Progress | None = None,
-) -> Conversion:
-    """Train a conversion's adapters towards the original's answers; labels are not used. Returns another conversion.
-
-    Raises FolderError KD607 when the original cannot be rebuilt, NumericsError KD703 when the loss is not finite.
-    """
-    before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
-    student = copy.deepcopy(before.model)
-    teacher = original_of(before.plan.model).model
-    images = images_of(data, before.data, class_map, None, seed)
-    held, rest = split(images, [min(500, len(images) // 5), len(images) - min(500, len(images) // 5)], seed)
-    tuned = finetune_net(
-        student,
-        teacher,
-        rest,
-        heldout=held if len(held) else None,
-        train=train,
-        epochs=epochs,
-        lr=lr,
-        seed=seed,
-        device=device_of_name(device),
-        progress=progress,
-    )
-    stages = dict(before.report.get("stages", {}))
-    if len(held):
-        z0 = logits(teacher, batches(held, 100))
-        stages["finetune"] = asdict(divergence(logits(student, batches(held, 100)), z0))
-    report = {**before.report, "stages": stages, "finetune": asdict(tuned)}
-    report["divergence"] = stages.get("finetune", report.get("divergence"))
-    return replace(before, model=student.cpu().eval(), report=report)
 
 
 def benchmark(
@@ -274,8 +230,3 @@ def _teacher(conversion: Conversion, checkpoint: str | None) -> nn.Module | None
         if checkpoint:
             raise
         return None
-
-
-def _outputs(net: nn.Module, config: DataConfig) -> int:
-    with torch.no_grad():
-        return int(answers(net(example_input(config)), 1).shape[1])

@@ -63,8 +63,8 @@ def plan_of(database: Database, sizes: Sizes) -> Plan:
         if choice.points:
             predicted[choice.family.members[0]] = predicted_error(choice, size)
     layers = tuple(replace(layer, reason="KD114") if layer.name in dense else layer for layer in database.layers)
-    planned = _totals(database, sizes)
-    return Plan(database.model, tuple(families), layers, _original(database), planned, predicted, stored, database.seed)
+    before, after = original_totals(database), _totals(database, sizes)
+    return Plan(database.model, tuple(families), layers, before, after, predicted, stored, database.seed)
 
 
 def predicted_error(choice: Choice, size: int | None) -> float:
@@ -218,7 +218,8 @@ def _totals(database: Database, sizes: Sizes) -> Totals:
     return Totals(params, file_size([*kept, *stored], database.metadata), macs)
 
 
-def _original(database: Database) -> Totals:
+def original_totals(database: Database) -> Totals:
+    """What the original net comes to."""
     return Totals(database.params, file_size(database.tensors, _DENSE_METADATA), database.macs)
 
 
@@ -269,5 +270,5 @@ def _least(database: Database, budget: Budget, least: int) -> str:
 
 
 def _share(database: Database, kind: Kind) -> Callable[[int], str]:
-    whole = getattr(_original(database), kind)
+    whole = getattr(original_totals(database), kind)
     return lambda amount: f"{amount / max(whole, 1):.2%} of the net's"

@@ -11,12 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from .errors import FolderError, PlanError
-from .plan import Budget, Kind, solve
-from .recipe import Recipe, parse_size
+from .plan import Budget, Kind, original_totals, solve
+from .recipe import Recipe, parse_target
 from .specs import Database, Plan, from_json, to_json
 
 # Keys of a recipe that a database does not depend on.
-_LATER = {"budget", "fit", "repair"}
+_LATER = {"budget", "fit", "repair", "codec"}
 
 
 def fingerprint(recipe: Recipe, **made_from: Any) -> str:
@@ -118,7 +118,7 @@ def budget_of(
         raise PlanError("KD506", f"one budget at a time: {' and '.join(given)} were given")
     ((kind, value),) = given.items()
     if kind == "bytes":
-        return Budget("bytes", parse_size(str(value)))
+        return Budget("bytes", parse_target(str(value), original_totals(database).bytes))
     whole = database.params if kind == "params" else database.macs
     share = float(value)
     if not share > 0:

@@ -79,7 +79,7 @@ def test_a_stream_of_another_length_is_refused(name: str) -> None:
 
 
 def test_fp16_refuses_what_it_cannot_hold() -> None:
-    with pytest.raises(NumericsError, match="KD704.*bf16"):
+    with pytest.raises(NumericsError, match=r"KD704.*bf16"):
         CODECS["fp16"].encode([torch.tensor([7e4])], [0])
 
 

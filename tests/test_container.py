@@ -79,7 +79,7 @@ def test_a_coded_folder_loads_as_the_net_that_was_coded(codec: str, scheme: str 
 
 @EACH_CODEC
 def test_a_coded_net_is_near_the_net_before(codec: str) -> None:
-    before, after, x = small(), small(), images(20)
+    before, after, x = small().requires_grad_(False), small().requires_grad_(False), images(20)
     load_stored(after, unpack(pack(before, codec, steps(before))))
     error = float((after(x) - before(x)).norm() / before(x).norm())
     assert error < {"fp16": 1e-2, "bf16": 0.05, "int8": 0.05, "int4": 0.6, "entropy": 0.15}[codec]

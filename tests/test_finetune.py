@@ -1,7 +1,10 @@
 """Fine-tuning: towards the original, only what may change, and back when it goes wrong."""
 
 import copy
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdna_convert.derive import derive
-from kdna_convert.errors import ModelError, NumericsError
+from kdna_convert.errors import DataError, GuardError, ModelError, RecipeError
 from kdna_convert.evaluate import divergence, logits
-from kdna_convert.finetune import distillation, finetune
+from kdna_convert.finetune import Keeping, Settings, Tuning, distillation
+from kdna_convert.finetune import finetune as finetune_by_settings
 from kdna_convert.specs import Family
 
 MEMBERS = ("0", "3")
@@ -52,23 +56,33 @@ def changed(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
     return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
 
 
+GIVEN = {"heldout", "keeping", "device", "progress", "config", "track"}
+
+
+def finetune(model: nn.Module, original: nn.Module, data: Any, **said: Any) -> Tuning:
+    """With the settings' fields as keywords."""
+    given = {name: value for name, value in said.items() if name in GIVEN}
+    settings = Settings(**{name: value for name, value in said.items() if name not in GIVEN})
+    return finetune_by_settings(model, original, data, settings, **given)
+
+
 def test_the_net_comes_closer_to_the_original_on_images_it_was_not_trained_on() -> None:
     model, original = pair()
-    tuned = finetune(model, original, images(), heldout=images(64, seed=1), epochs=30, batch_size=32, lr=1e-2)
+    held = images(64, seed=1)
+    tuned = finetune(model, original, images(), heldout=held, epochs=30, batch_size=32, lr=1e-2, save_every=30)
     assert tuned.before is not None
     assert tuned.after is not None
     assert tuned.after.kl < 0.7 * tuned.before.kl
     assert tuned.losses[-1] < tuned.losses[0]
-    assert (tuned.steps, tuned.kept, len(tuned.losses)) == (90, True, 30)
-    measured = divergence(logits(model, [images(64, seed=1)]), logits(original, [images(64, seed=1)]))
-    assert measured == tuned.after
+    assert (tuned.steps, tuned.kept, len(tuned.losses), tuned.ended) == (90, True, 3, "length")
+    assert divergence(logits(model, [held]), logits(original, [held])) == tuned.after
 
 
 @pytest.mark.parametrize("train", ["adapters", "shared", "all"])
 def test_only_what_may_change_changes(train: str) -> None:
     model, original = pair()
     before, teacher = state(model), state(original)
-    tuned = finetune(model, original, images(), train=train, epochs=1, batch_size=32)  # type: ignore[arg-type]
+    tuned = finetune(model, original, images(), train=train, epochs=1, batch_size=32)
     moved = changed(model, before)
     assert ("0.parametrizations.weight.0.shared.V" in moved) == (train != "adapters")
     assert ("7.weight" in moved) == (train == "all")
@@ -97,38 +111,85 @@ def test_a_seed_decides_the_result_to_the_bit() -> None:
     assert not torch.equal(results[0], results[2])
 
 
+def test_the_global_generator_is_left_alone() -> None:
+    model, original = pair()
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    finetune(model, original, images(), epochs=1)
+    assert torch.equal(torch.rand(1), expected)
+
+
 def test_a_fine_tune_that_leads_away_is_undone() -> None:
     model, original = pair()
     before = state(model)
     tuned = finetune(model, original, images(), heldout=images(64, seed=1), epochs=2, batch_size=32, lr=3.0)
     assert tuned.kept is False
-    assert tuned.after is not None
-    assert tuned.before is not None
-    assert tuned.after.kl > tuned.before.kl
+    assert tuned.after == tuned.before
     assert not changed(model, before)
 
 
-def test_a_loss_that_is_not_finite_puts_every_parameter_back() -> None:
+def test_what_did_best_on_held_back_images_is_kept() -> None:
+    model, original = pair()
+    seen: list[float] = []
+    said = {"heldout": images(64, seed=1), "batch_size": 32, "lr": 0.3, "save_every": 1}
+    for steps in range(1, 7):
+        again, _ = pair()
+        tuned = finetune(again, original, images(), **{**said, "steps": 6, "save_every": steps})
+        assert tuned.after is not None
+        seen.append(tuned.after.kl)
+    tuned = finetune(model, original, images(), steps=6, **said)
+    assert tuned.after is not None
+    assert tuned.after.kl <= min(seen)
+
+
+def test_a_plateau_ends_it() -> None:
+    model, original = pair()
+    said = {"heldout": images(64, seed=1), "epochs": 50, "batch_size": 32, "lr": 3.0, "save_every": 2}
+    tuned = finetune(model, original, images(), patience=2, **said)
+    assert (tuned.ended, tuned.steps, tuned.kept) == ("plateau", 4, False)
+
+
+def test_a_loss_that_is_not_finite_is_gone_on_from_twice_and_then_refused() -> None:
     model, original = pair()
     before = state(model)
     poison = images()
     poison[70] = math.inf
-    with pytest.raises(NumericsError, match=r"KD703: the loss is nan at step \d+; try a lower lr"):
+    with pytest.raises(GuardError, match=r"KD802: the loss or its gradient was not finite 3 times") as caught:
         finetune(model, original, poison, epochs=3, batch_size=16)
+    assert caught.value.exit_code == 3
     assert not changed(model, before)
 
 
-def test_modes_and_flags_and_gradients_are_put_back() -> None:
+def test_a_loss_that_is_finite_again_goes_on_at_half_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, original = pair()
+    from kdna_convert.finetune import loss
+
+    calls = iter(range(1000))
+    true = loss.distillation
+
+    def once(*arguments: Any) -> Tensor:
+        return true(*arguments) * (math.nan if next(calls) == 4 else 1.0)
+
+    monkeypatch.setattr(loss, "distillation", once)
+    tuned = finetune(model, original, images(), epochs=4, batch_size=32, heldout=images(64, seed=1), save_every=3)
+    assert (tuned.falls, tuned.steps, tuned.kept) == (1, 12, True)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_modes_and_flags_and_gradients_and_forwards_are_put_back(precision: str) -> None:
     model, original = pair()
     model.train()
     for parameter in original.parameters():
         parameter.requires_grad_(False)
     flags = [parameter.requires_grad for parameter in model.parameters()]
-    finetune(model, original, images(), epochs=1)
+    finetune(model, original, images(), epochs=1, precision=precision)
     assert all(module.training for module in model.modules())
     assert flags == [parameter.requires_grad for parameter in model.parameters()]
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(parameter.requires_grad for parameter in original.parameters())
+    assert not any("forward" in module.__dict__ for net in (model, original) for module in net.modules())
 
 
 def test_labels_are_not_read() -> None:
@@ -138,10 +199,71 @@ def test_labels_are_not_read() -> None:
     assert tuned.kept
 
 
+def test_labels_lead_where_they_weigh() -> None:
+    labels = torch.zeros(96, dtype=torch.long)
+    shares = []
+    for weight in (0.0, 100.0):
+        model, original = pair()
+        said = {"epochs": 10, "batch_size": 32, "lr": 0.1, "shared_lr": 0.1, "train": "all", "label_weight": weight}
+        finetune(model, original, [(images(), labels)], **said)
+        shares.append(float((logits(model, [images()]).argmax(1) == 0).float().mean()))
+    assert shares[1] > shares[0]
+    with pytest.raises(DataError, match="KD403"):
+        finetune(*pair(), images(), label_weight=1.0)
+
+
+def test_features_come_closer_where_they_weigh() -> None:
+    from kdna_convert.finetune.loss import captured
+
+    errors = []
+    for weight in (0.0, 30.0):
+        model, original = pair()
+        finetune(model, original, images(), epochs=10, batch_size=32, lr=1e-2, feature_weight=weight)
+        with captured(model, ["3"]) as found, captured(original, ["3"]) as wanted:
+            logits(model, [images()])
+            logits(original, [images()])
+        errors.append(float((found["3"] - wanted["3"]).square().sum()))
+    assert errors[1] < errors[0]
+
+
+def test_parts_of_a_batch_add_up_to_it() -> None:
+    results = []
+    for accumulate in (1, 4):
+        model, original = pair()
+        finetune(model, original, images(), steps=1, batch_size=32, accumulate=accumulate, opt="sgd")
+        results.append(state(model)["0.parametrizations.weight.0.adapter.U"])
+    assert torch.allclose(results[0], results[1], rtol=1e-4, atol=1e-7)
+    assert not torch.equal(results[0], pair()[0].state_dict()["0.parametrizations.weight.0.adapter.U"])
+
+
 def test_a_net_without_logits_is_refused() -> None:
     model, _ = pair()
     with pytest.raises(ModelError, match="KD308"):
         finetune(model, nn.Flatten(0), images(), epochs=1)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"epochs": 1, "steps": 5},
+        {"lr": 0.0},
+        {"seconds": -1.0},
+        {"label_weight": -0.1},
+        {"batch_size": 10, "accumulate": 3},
+        {"opt": "no-such-optimiser"},
+    ],
+)
+def test_settings_that_cannot_be_are_refused(said: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="KD208") as caught:
+        finetune(*pair(), images(), **said)
+    assert next(iter(said)) in caught.value.message or "how long" in caught.value.message
+
+
+def test_the_clock_ends_it() -> None:
+    model, original = pair()
+    tuned = finetune(model, original, images(), seconds=0.5, batch_size=32, heldout=images(64, seed=1))
+    assert 0.5 <= tuned.seconds < 2
+    assert tuned.steps > 1
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
@@ -158,8 +280,18 @@ def test_distillation_is_the_scaled_kl_and_vanishes_at_the_teacher(temperature: 
     assert z0.grad.abs().max() < 1e-15
 
 
-def test_progress_counts_steps() -> None:
+def test_progress_counts_steps_and_says_how_it_goes() -> None:
     model, original = pair()
     seen: list[tuple[str, int, int]] = []
     finetune(model, original, images(), epochs=1, batch_size=48, progress=lambda *step: seen.append(step))
-    assert seen == [("fine-tune", 0, 2), ("fine-tune", 1, 2), ("fine-tune", 2, 2)]
+    assert [step[1:] for step in seen] == [(1, 2), (2, 2)]
+    assert all(word in seen[0][0] for word in ("loss 0.", "agreement ", "images/s", "left"))
+
+
+def test_the_log_has_a_line_a_step(tmp_path: Path) -> None:
+    log = tmp_path / "new" / "log.jsonl"
+    model, original = pair()
+    finetune(model, original, images(), epochs=2, batch_size=48, keeping=Keeping(log=log))
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert {"loss", "agreement", "rate", "seconds", "images_per_second"} <= set(lines[0])

@@ -23,7 +23,7 @@ FLOORS = [
     {"schemes", "routing", "codecs", "similarity", "clustering", "recipe", "statistics", "datafree", "survey"},
     {"blocks", "prefix", "repair", "derive", "chain", "fitting", "stored", "container", "totals", "models", "data", "checkpoint"},
     {"analyze", "curve", "drop", "database", "plan", "planfile", "edited", "convert", "finetune", "coding", "evaluate", "benchmark"},
-    {"compare", "job", "planning", "mending", "converting", "pipeline", "code", "demo", "digits"},
+    {"compare", "job", "planning", "mending", "converting", "pipeline", "tuning", "code", "demo", "digits"},
     {"report"},
     {"cli", "commands", "__main__"},
 ]
@@ -37,7 +37,8 @@ DOORS = {
         "models/weights.py",
     ],  # ours out and in, and foreign checkpoints in
     "sklearn": ["clustering.py", "digits.py"],
-    "timm": ["models/*.py", "data/*.py", "finetune.py"],
+    "timm": ["models/*.py", "data/*.py", "finetune/rate.py"],
+    "accelerate": ["finetune/engine.py"],
     "torchvision": ["models/*.py", "data/*.py"],
     "tltorch": ["compare/tools/tensorly.py"],
     "aimet_torch": ["compare/tools/aimet.py"],

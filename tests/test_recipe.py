@@ -169,7 +169,7 @@ def test_a_wrong_override_is_named(override: str, message: str) -> None:
         (
             "scheme: basics",
             "KD203: mine.yaml line 1: scheme: input should be 'cp', 'separable', 'basis', 'tucker', 'output', "
-            "'atoms', 'warehouse', 'codebook', 'lowrank' or 'kerneldna', got",
+            "'atoms', 'warehouse', 'codebook', 'lowrank', 'kerneldna' or 'dense', got",
         ),
         ("scheme: basics", "did you mean 'basis'?"),
         ("scheme: cp\nseed: -1", "KD203: mine.yaml line 2: seed: input should be greater than or equal to 0, got -1"),
@@ -391,7 +391,7 @@ def test_an_option_is_checked_against_the_schemes_fields(text: str, message: str
 
 
 def test_a_recipe_may_name_every_scheme_and_routing_there_is_and_no_other() -> None:
-    assert set(get_args(SchemeName)) == set(SCHEMES)
+    assert set(get_args(SchemeName)) == {*SCHEMES, "dense"}
     assert set(get_args(Routing.model_fields["name"].annotation)) == {"none", *ROUTINGS}
 
 

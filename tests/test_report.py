@@ -15,13 +15,14 @@ from kdna_convert.evaluate import Evaluation
 from kdna_convert.finetune import Tuning
 from kdna_convert.report.analysis import analysis_report
 from kdna_convert.report.bench import bench_table
-from kdna_convert.report.conversion import conversion_report, finetune_report
+from kdna_convert.report.conversion import conversion_report
 from kdna_convert.report.demo import demo_report
 from kdna_convert.report.figures import percent, short, size, totals
 from kdna_convert.report.heatmap import heatmap
 from kdna_convert.report.layers import layer_table
 from kdna_convert.report.outcome import check_table, divergence_table, evaluation_table
 from kdna_convert.report.plan import plan_report
+from kdna_convert.report.tuning import finetune_report
 from kdna_convert.specs import Analysis, DataConfig, Divergence, Family, Group, Layer, ModelRef, Plan, Totals
 
 Golden = Callable[[str, str], None]
@@ -197,9 +198,10 @@ def test_conversion_report(golden: Golden) -> None:
 
 def test_finetune_report(golden: Golden) -> None:
     before = {"agreement": 0.972, "kl": 0.0301, "logit_error": 0.0198, "images": 500}
-    tuned = {"steps": 400, "trained": 51_200, "params": 427_314, "losses": (0.1,), "before": before, "after": None}
-    better = {**tuned, "after": {**before, "kl": 0.0123}, "kept": True}
-    worse = {**tuned, "after": {**before, "kl": 0.0923}, "kept": False}
+    tuned = {"steps": 400, "trained": 51_200, "params": 427_314, "losses": (0.1,), "before": before, "kept": True}
+    tuned |= {"after": {**before, "kl": 0.0123}, "seconds": 612.3, "images_per_second": 119.4}
+    better = {**tuned, "falls": 0, "ended": "length"}
+    worse = {**tuned, "after": before, "kept": False, "falls": 2, "ended": "plateau"}
     texts = [printed(finetune_report(converted({"finetune": each}))) for each in (better, worse)]
     golden("finetune", "\n".join(texts))
 

@@ -114,7 +114,7 @@ def test_what_is_shared_so_is_written_verified_and_read_back(
     torch.testing.assert_close(again(IMAGES), conversion.model.eval()(IMAGES), atol=1e-5, rtol=1e-4)
 
 
-@every_sharing
+@pytest.mark.parametrize("scheme", sorted({*SHARE} - {"codebook"}))  # whose cells can be cut from either
 def test_layers_that_cannot_share_are_named_when_a_rule_holds_them_together(scheme: str, net: nn.Module) -> None:
     rule = {"layers": ["stem", "d"], "scheme": scheme, "options": OPTIONS.get(scheme, {}), "family": "together"}
     odd = recipe(scheme, include=("stem",), rules=[rule])

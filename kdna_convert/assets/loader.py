@@ -21,6 +21,7 @@ import json
 import math
 import zlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,7 +104,8 @@ def decode(coded: bytes) -> dict[str, Tensor]:
     if coded[0] > 1:
         raise ValueError(f"coded in format {coded[0]}, which this loader does not know")
     start = 5 + int.from_bytes(coded[1:5], "little")
-    index, found = json.loads(zlib.decompress(coded[5:start])), {}
+    index = json.loads(zlib.decompress(coded[5:start]))
+    found: dict[str, Tensor] = {}
     if index["norms"]:
         codec, length, rows = index["norms"]
         found |= _norms(codec, coded[start : start + length], rows)
@@ -113,35 +115,36 @@ def decode(coded: bytes) -> dict[str, Tensor]:
         tensors = _stream(
             codec, coded[start : start + length], [row[1] for row in rows], [row[2] for row in rows], dtypes
         )
-        found |= {row[0]: tensor.to(dtype) for row, tensor, dtype in zip(rows, tensors, dtypes)}
+        found |= {row[0]: tensor.to(dtype) for row, tensor, dtype in zip(rows, tensors, dtypes, strict=True)}
         start += length
     return found
 
 
-def _norms(codec: str, data: bytes, rows: list) -> dict[str, Tensor]:
+def _norms(codec: str, data: bytes, rows: list[Any]) -> dict[str, Tensor]:
     """Batch normalisations that scale and shift: their statistics are 0 and 1."""
     sizes = [row[1] for row in rows]
     if codec == "entropy":
         logarithm, sign, shifts = _integers(data, [[sum(sizes)]] * 3)
         scale = (torch.from_numpy(logarithm).double() / 16).exp2() * (1 - 2 * torch.from_numpy(sign))
         parts = torch.from_numpy(shifts).split(sizes)
-        shift = torch.cat([part.double() * 2.0 ** (row[3] / 64) for part, row in zip(parts, rows)]).float()
+        shift = torch.cat([part.double() * 2.0 ** (row[3] / 64) for part, row in zip(parts, rows, strict=True)]).float()
     else:
         scale, shift = _stream(codec, data, [[sum(sizes)]] * 2, [0, 0], [])
-    found = {}
-    for (name, size, eps, _), weight, bias in zip(rows, scale.float().split(sizes), shift.split(sizes)):
+    found: dict[str, Tensor] = {}
+    for (name, size, eps, _), weight, bias in zip(rows, scale.float().split(sizes), shift.split(sizes), strict=True):
         statistics = {"running_mean": torch.zeros(size), "running_var": torch.full((size,), 1 - eps)}
         own = {"weight": weight, "bias": bias, **statistics, "num_batches_tracked": torch.tensor(0)}
         found |= {f"{name}.{part}": tensor for part, tensor in own.items()}
     return found
 
 
-def _stream(codec: str, data: bytes, shapes: list, steps: list, dtypes: list) -> list[Tensor]:
+def _stream(codec: str, data: bytes, shapes: list[Any], steps: list[int], dtypes: list[Any]) -> list[Tensor]:
     if codec == "entropy":
-        pairs = zip(_integers(data, shapes), steps)
+        pairs = zip(_integers(data, shapes), steps, strict=True)
         return [(torch.from_numpy(part).double() * 2.0 ** (step / 64)).float() for part, step in pairs]
     kinds = {"fp16": torch.float16, "bf16": torch.bfloat16}
-    found, start = [], 0
+    found: list[Tensor] = []
+    start = 0
     for place, shape in enumerate(shapes):
         count, rows = math.prod(shape), shape[0] if len(shape) > 1 else 1
         if codec in kinds or codec == "raw":
@@ -164,7 +167,7 @@ def _view(data: bytes, dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
 
 
-def _integers(data: bytes, shapes: list) -> list:
+def _integers(data: bytes, shapes: list[Any]) -> list[Any]:
     """The integers of an entropy-coded stream. kdna's codecs/entropy.py and expectation.py say why it is so."""
     try:
         import numpy as np
@@ -181,11 +184,11 @@ def _integers(data: bytes, shapes: list) -> list:
     for away in range(1, 21):
         counts[:, 20 + away] = counts[:, 20 - away] = counts[:, 19 + away] * ratio
 
-    def plain(count: int, size: int):
+    def plain(count: int, size: int) -> Any:
         model = stream.model.Uniform(size) if count and size > 1 else None
         return np.zeros(count, np.int32) if model is None else coder.decode(model, count)
 
-    def bucket(which: int, count: int):
+    def bucket(which: int, count: int) -> Any:
         coarse = coder.decode(stream.model.Categorical(counts[which], perfect=False), count) - 20
         counts[which] += np.bincount(coarse + 20, minlength=41)
         outside = np.flatnonzero(np.abs(coarse) == 20)
@@ -199,14 +202,14 @@ def _integers(data: bytes, shapes: list) -> list:
 
     found = [np.zeros(shape, np.int32) for shape in shapes]
     full = [array for array in found if array.size]
-    matrices = [_Matrix(np, array, middle[mean]) for array, mean in zip(full, plain(len(full), 124))]
+    matrices = [_Matrix(np, array, middle[mean]) for array, mean in zip(full, plain(len(full), 124), strict=True)]
     for share in (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1) if matrices else ():
         which = np.concatenate([matrix.expect(share) for matrix in matrices])
         order, values = np.argsort(which, kind="stable"), np.empty(len(which), np.int32)
         parts = [bucket(int(each), int((which == each).sum())) for each in np.unique(which)]
         values[order] = np.concatenate([np.zeros(0, np.int32), *parts])
         ends = np.cumsum([matrix.place.size for matrix in matrices])[:-1]
-        for matrix, own in zip(matrices, np.split(values, ends)):
+        for matrix, own in zip(matrices, np.split(values, ends), strict=True):
             matrix.learn(own)
     if not coder.is_empty():
         raise ValueError("the coded tensors are damaged")
@@ -216,14 +219,14 @@ def _integers(data: bytes, shapes: list) -> list:
 class _Matrix:
     """What is known of one tensor's integers, and how large the rest may be."""
 
-    def __init__(self, np, array, mean) -> None:
+    def __init__(self, np: Any, array: Any, mean: Any) -> None:
         self.np, self.values, self.mean, self.known = np, array.reshape(-1), mean, 0
         self.rows = array.shape[0] if array.ndim > 1 else 1
         self.columns, self.taps = array.size // self.rows, math.prod(array.shape[2:])
         self.order = np.argsort(np.arange(self.columns, dtype=np.uint32) * np.uint32(2654435769), kind="stable")
         self.seen = np.zeros(array.size, bool)
 
-    def expect(self, share: float):
+    def expect(self, share: float) -> Any:
         np, line, kernel = self.np, self.np.float32(20), self.np.float32(16)
         chosen = self.order[self.known : round(share * self.columns)]
         begin = np.arange(self.rows) * (int(0.618 * self.columns) | 1) % self.columns
@@ -240,6 +243,6 @@ class _Matrix:
             )
         return np.clip((expected.reshape(-1).view(np.int32) >> 21) - 476, 0, 123).astype(np.uint8)
 
-    def learn(self, found) -> None:
+    def learn(self, found: Any) -> None:
         self.values[self.place], self.seen[self.place] = found, True
         self.known = int(self.seen.sum()) // self.rows

@@ -22,14 +22,21 @@ def model_card(plan: Plan, recipe: str, report: Mapping[str, Any], folder: str) 
     sections = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {folder}",
-        f"{_code(plan.model.name)} with its kernels shared across layers by kdna, "
-        f"{len(plan.families)} families, {sum(len(family.members) for family in plan.families)} layers converted.",
+        f"{_code(plan.model.name)} {_what(plan, report)}.",
         _costs(plan.original, plan.planned),
         _divergence(report.get("divergence")),
         "## Load\n\n" + _load(folder),
         "## Make it again\n\n" + _make(plan.model, recipe, report.get("command")),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _what(plan: Plan, report: Mapping[str, Any]) -> str:
+    """What was done to it: shared, coded, or both."""
+    layers = sum(len(family.members) for family in plan.families)
+    shared = f"with its kernels shared across layers by kdna, {len(plan.families)} families, {layers} layers converted"
+    coded = f"its weights coded by kdna ({report['code']['codec']})" if "code" in report else ""
+    return ", ".join(part for part in (shared if layers else "", coded) if part) or "as it was, in a folder of kdna's"
 
 
 def _costs(before: Totals, after: Totals) -> str:

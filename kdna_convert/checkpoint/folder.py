@@ -96,7 +96,8 @@ def uncoded(conversion: Conversion) -> Conversion:
         return conversion
     about = metadata(conversion.plan.model, conversion.recipe)
     planned = replace(conversion.plan.planned, bytes=file_size(stored_specs(conversion.model), about))
-    return replace(conversion, plan=replace(conversion.plan, planned=planned), coded=None)
+    report = {key: value for key, value in conversion.report.items() if key != "code"}
+    return replace(conversion, plan=replace(conversion.plan, planned=planned), report=report, coded=None)
 
 
 def require_free(target: Path, force: bool) -> None:

@@ -1,4 +1,4 @@
-"""Integers as bytes, by an adaptive entropy coder: asymmetric numeral systems (Duda, arXiv 0902.0271) of `constriction`.
+"""Integers as bytes, by an adaptive entropy coder: `constriction`'s asymmetric numeral systems (arXiv 0902.0271).
 
 The integers of all tensors are coded together, in passes that each take a share of every tensor. What earlier passes
 hold gives every integer an expected magnitude (expectation.py); those of like expectation form a bucket, and each
@@ -9,6 +9,7 @@ a pass is one call of the coder for each bucket, however many tensors there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import FolderError
 from ..specs import Shape, product
-from .expectation import BUCKETS, Integers, Matrix, bucket_of, middles
+from .expectation import BUCKETS, Index, Integers, Matrix, bucket_of, middles
 
 Categorical, Uniform, AnsCoder = stream.model.Categorical, stream.model.Uniform, stream.stack.AnsCoder
 
@@ -61,6 +62,10 @@ def decode(data: bytes, shapes: Sequence[Shape]) -> list[Integers]:
 class _Coder(Protocol):
     """Both directions as one: what is known is written and returned, what is not is read."""
 
+    def chosen(self, matrices: Sequence[Matrix], order: Index) -> Integers:
+        """The integers at the places that the matrices chose, in that order: as far as they are known."""
+        ...
+
     def plain(self, known: Integers, size: int) -> Integers:
         """Integers of 0..size-1, all equally likely."""
         ...
@@ -73,7 +78,7 @@ class _Coder(Protocol):
 def _code(coder: _Coder, shapes: Sequence[Shape], flat: Integers) -> list[Integers]:
     """Pass all integers through the coder, in place; returns those of each tensor."""
     ends = np.cumsum([0, *map(product, shapes)])
-    parts = [flat[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    parts = [flat[start:end] for start, end in pairwise(ends)]
     full = [(shape, part) for shape, part in zip(shapes, parts, strict=True) if len(part)]
     if not full:
         return parts
@@ -88,16 +93,19 @@ def _code(coder: _Coder, shapes: Sequence[Shape], flat: Integers) -> list[Intege
 
 def _pass(coder: _Coder, matrices: Sequence[Matrix], counts: NDArray[np.float64], share: float) -> None:
     """Code what is missing of `share` of every tensor."""
-    found = np.concatenate([matrix.values.take(matrix.choose(share)) for matrix in matrices])
+    for matrix in matrices:
+        matrix.choose(share)
     bucket = np.concatenate([matrix.buckets() for matrix in matrices])
     order = np.argsort(bucket, kind="stable")
-    values = found.take(order)
-    ends = np.cumsum(np.bincount(bucket, minlength=BUCKETS))
-    for which in np.unique(bucket):
-        part = slice(ends[which - 1] if which else 0, ends[which])
+    values = coder.chosen(matrices, order)
+    lengths = np.bincount(bucket, minlength=BUCKETS)
+    ends = np.cumsum(lengths)
+    for which in np.flatnonzero(lengths):
+        part = slice(ends[which] - lengths[which], ends[which])
         shift = int(_SHIFTS[which])
         values[part] = coder.part(Categorical(counts[which], perfect=False), shift, values[part])
         counts[which] += np.bincount(_bins(values[part] >> shift), minlength=_BINS)
+    found = np.empty_like(values)
     found[order] = values
     start = 0
     for matrix in matrices:
@@ -111,7 +119,7 @@ def _bins(coarse: Integers) -> Integers:
 
 
 def _believed() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """What each bucket is thought to have counted, two-sided geometric, and how many low bits of its integers are plain.
+    """What each bucket is thought to have counted, two-sided geometric; how many low bits of its integers are plain.
 
     Those of large integers are as good as even; histograms are then of integers in units of 2^shift.
     """
@@ -134,6 +142,9 @@ class _Writer:
 
     def __init__(self) -> None:
         self.pieces: list[tuple[Integers, Any]] = []
+
+    def chosen(self, matrices: Sequence[Matrix], order: Index) -> Integers:
+        return np.concatenate([matrix.values.take(matrix.place) for matrix in matrices]).take(order)
 
     def plain(self, known: Integers, size: int) -> Integers:
         if len(known) and size > 1:
@@ -166,6 +177,9 @@ class _Reader:
             raise FolderError("KD608", _DAMAGED)
         self.coder = AnsCoder(np.frombuffer(data, "<u4").astype(np.uint32))
 
+    def chosen(self, matrices: Sequence[Matrix], order: Index) -> Integers:
+        return np.zeros(len(order), np.int32)
+
     def plain(self, known: Integers, size: int) -> Integers:
         if len(known) and size > 1:
             found: Integers = self.coder.decode(Uniform(size), len(known))
@@ -181,7 +195,7 @@ class _Reader:
             where = np.flatnonzero(lengths == length)
             excess[where] = self.plain(lengths[where], 1 << (int(length) - 1)) + (1 << (length - 1))
         coarse[outside] += np.where(coarse[outside] < 0, -excess, excess)
-        return (coarse << shift) + self.plain(known, 1 << shift)
+        return (coarse << shift) + self.plain(known, 1 << shift) if shift else coarse
 
     def finish(self) -> None:
         if not self.coder.is_empty():

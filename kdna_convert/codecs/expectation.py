@@ -47,7 +47,7 @@ def middles() -> NDArray[np.float32]:
 
 
 class Matrix:
-    """One tensor, as far as it is known. `values` are all of its integers, flat; `mean` is about their mean magnitude."""
+    """One tensor, as far as it is known. `values` are all of its integers, flat; `mean` is about their mean size."""
 
     def __init__(self, shape: Shape, values: Integers, mean: np.float32) -> None:
         self.values, self.mean = values, mean
@@ -60,17 +60,16 @@ class Matrix:
         self.kernel_sum = np.zeros(len(values) // self.taps)
         self.known = 0  # of each row
 
-    def choose(self, share: float) -> Index:
-        """The places, in the flat tensor, that are known next so that `share` of it is: as many of every row.
+    def choose(self, share: float) -> None:
+        """Set `place`: what of the flat tensor is known next, so that `share` of it is; as many places of every row.
 
         Each row begins its round of the columns elsewhere, so that every column has its part in every pass.
         """
         chosen = self.order[self.known : round(share * self.columns)]
         begin = np.arange(self.rows) * (int(0.618 * self.columns) | 1) % self.columns
         self.column = chosen + begin[:, None]
-        np.subtract(self.column, self.columns, out=self.column, where=self.column >= self.columns)
+        self.column -= np.multiply(self.column >= self.columns, self.columns)
         self.place = (self.column + np.arange(self.rows)[:, None] * self.columns).reshape(-1)
-        return self.place
 
     def buckets(self) -> Buckets:
         """The buckets of the magnitudes to expect at the chosen places."""

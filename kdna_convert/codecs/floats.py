@@ -1,4 +1,4 @@
-"""fp16 and bf16: two bytes a number. Half precision is within 2^-11 of a number up to 65504, bfloat16 within 2^-8 of any."""
+"""fp16 and bf16, two bytes a number: half precision is within 2^-11 of any up to 65504, bfloat16 within 2^-8 of all."""
 
 from __future__ import annotations
 

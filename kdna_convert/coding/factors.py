@@ -8,7 +8,7 @@ and down in T, rows are first scaled to equal curvature, so that one step does f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,10 +65,10 @@ def factor_of(module: Any) -> Factor | None:
 
 
 def last_factor(derived: Derived) -> tuple[str, Tensor] | None:
-    """The letter of T and the rows R (k x patch, float64) of a kernel that is T R; None for a kernel of another form."""
-    shared, adapter = ({k: t.detach().double().cpu() for k, t in part.items()} for part in derived.tensors())
+    """The letter of T and the rows R (k x patch, float64) of a kernel that is T R; None for one of another form."""
+    shared, adapter = map(_exact, derived.tensors())
     for letter, tensor in adapter.items():
-        if tensor.ndim != 2 or tensor.shape[0] != derived.shape[0]:
+        if tensor.ndim != 2 or len(tensor) != derived.shape[0] or not tensor.is_floating_point():
             continue
         width = tensor.shape[1]
         with_identity = {**adapter, letter: torch.eye(width, dtype=torch.float64)}
@@ -82,19 +82,37 @@ def last_factor(derived: Derived) -> tuple[str, Tensor] | None:
     return None
 
 
-def round_banks(model: nn.Module, member: Callable[[str, Derived], Member], delta: float) -> dict[str, int]:
-    """Round every derived layer's tensors but the last factor, in place. Returns the steps' numbers by stored name."""
+def _exact(part: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Numbers in float64; indices as they are."""
+    return {key: t.detach().cpu().to(torch.float64 if t.is_floating_point() else t.dtype) for key, t in part.items()}
+
+
+def balance_banks(model: nn.Module, member: Callable[[str, Derived], Member]) -> dict[str, float]:
+    """Scale the banks of every family so that one step a tensor does, in place, and say which: for each unit of delta,
+    by the tensor's stored name. A bank is a derived layer's tensor that is not its last factor."""
     families: dict[int, list[Member]] = {}
     for name, derived in derived_layers(model).items():
         families.setdefault(id(derived.shared), []).append(member(name, derived))
-    steps: dict[str, int] = {}
+    spreads: dict[str, float] = {}
     for members in families.values():
         for where, part, letter in _banks(members):
             concerned = members if part is members[0].derived.shared else [m for m in members if m.name == where]
             _balance(concerned, part, letter)
             curvature = _curvature(concerned, part, letter).mean().clamp_min(1e-30)
-            steps[f"{where}.{letter}"] = number = nearest_step(delta / float(curvature.sqrt()))
-            put_on_grid(part[letter], number)
+            spreads[f"{where}.{letter}"] = float(curvature.rsqrt())
+    return spreads
+
+
+def round_banks(model: nn.Module, spreads: Mapping[str, float], delta: float) -> dict[str, int]:
+    """Round the banks of a balanced net, in place. Returns their steps' numbers by stored name."""
+    steps: dict[str, int] = {}
+    for layer, derived in derived_layers(model).items():
+        for part in (derived.shared, derived.adapter) if derived.is_owner else (derived.adapter,):
+            for letter, tensor in part.items():
+                name = f"{layer}.{letter}"
+                if name in spreads:
+                    steps[name] = nearest_step(delta * spreads[name])
+                    put_on_grid(tensor, steps[name])
     return steps
 
 
@@ -111,7 +129,7 @@ def _banks(members: list[Member]) -> Iterator[tuple[str, Any, str]]:
 
 
 def _balance(members: list[Member], part: Any, letter: str) -> None:
-    """Scale a bank's rows to equal curvature and the last factors' columns the other way, where that changes nothing."""
+    """Scale a bank's rows to equal curvature, and the last factors' columns back, where that changes nothing."""
     tensor = part[letter]
     lasts = [(member, last_factor(member.derived)) for member in members]
     if any(last is None or len(last[1]) != len(tensor) for _, last in lasts) or tensor.ndim < 2:
@@ -155,7 +173,7 @@ def _curvature(members: list[Member], part: Any, letter: str) -> Tensor:
 
 def _kernel(member: Member, part: Any, letter: str, value: Tensor) -> Tensor:
     derived = member.derived
-    shared, adapter = ({k: t.detach().double().cpu() for k, t in own.items()} for own in derived.tensors())
+    shared, adapter = map(_exact, derived.tensors())
     (shared if part is derived.shared else adapter)[letter] = value
     kernel: Tensor = derived.scheme.expand(shared, adapter, derived.shape)
     return kernel.flatten(1)

@@ -1,7 +1,7 @@
 """Rounding a matrix to integers, each column's error fed forward into the columns that are still to come.
 
-For y = W u the error that counts is tr(E C E^T), C = E[u u^T]. Once a column is rounded, the best that the columns after
-it can do is to move by the error times a row of the Cholesky factor of C^-1 (Optimal Brain Surgeon, Hassibi and Stork
+For y = W u the error that counts is tr(E C E^T), C = E[u u^T]. Once a column is rounded, the best that those after it
+can do is to move by the error times a row of the Cholesky factor of C^-1 (Optimal Brain Surgeon, Hassibi and Stork
 1993; as GPTQ arranges it, arXiv 2210.17323). With the factor R, C^-1 = R^T R and R upper triangular, what remains of a
 column's error is its rounding error over R[i,i]: that is what a step is measured by.
 """

@@ -18,7 +18,7 @@ from ..linalg import mean_diagonal
 from ..prefix import kernel_of
 from ..repair.nets import Nets, Tick
 from ..stored import load_stored
-from .sequential import Felt, Manner, code_net
+from .sequential import Felt, Manner, balanced, code_net
 
 # The size that is aimed at, as a share of the one allowed, and the least that is good enough.
 _AIM, _ENOUGH = 0.996, 0.99
@@ -42,8 +42,11 @@ def code_to_size(nets: Nets, felt: Felt, room: int, *, manner: Manner, start: fl
     Raises PlanError KD501 where even zeros would take more.
     """
 
+    nets = balanced(nets, felt)
+
     def rough(delta: float) -> int:
-        return len(_coded(nets, felt, delta, "nearest", _silent).blob)
+        model, steps = code_net(nets, felt, delta, "nearest", _silent)
+        return len(pack(model, "entropy", steps))
 
     delta = start or _guess(rough, room, _unit(nets, felt))
     fine, coarse = 0.0, math.inf  # the nearest steps that were too fine, and that were not

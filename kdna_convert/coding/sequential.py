@@ -1,9 +1,9 @@
 """A net's tensors put on their grids layer by layer, each making up for the errors of those before it.
 
 For every layer in the order of execution: its least-squares problem behind the coded prefix, towards the original's
-outputs (prefix.py); its kernel, or the last factor of it, solved for and rounded with error feedback (rounding.py); then
-the shift of its normalisation, or its bias, set so that the mean output is right, and rounded too. What no walk reaches
-is rounded as it is.
+outputs (prefix.py); its kernel, or the last factor of it, solved for and rounded with error feedback (rounding.py);
+then the shift of its normalisation, or its bias, set so that the mean output is right, and rounded too. What no walk
+reaches is rounded as it is.
 
 How fine: one number `delta` for the whole net. A step is such that each integer of a layer does the loss the same
 expected harm, delta^2 / 12: delta x spread / sqrt(sensitivity), in the units of the layer's inputs and outputs.
@@ -28,7 +28,7 @@ from ..prefix import Met, Passage, affine, meet, settle
 from ..repair.nets import Nets, Tick
 from ..specs import product
 from ..statistics import Moments
-from .factors import Factor, Member, factor_of, round_banks
+from .factors import Factor, Member, balance_banks, factor_of, round_banks
 from .grid import put_integers, put_norm, put_on_grid, put_shift
 from .rounding import feedback, round_fed
 
@@ -48,12 +48,13 @@ Manner = Literal["nearest", "alone", "walked"]
 class Felt:
     """What each layer sees and how much the loss feels its output; `mean` stands in for layers without a figure.
 
-    `spreads` are remembered: those of dense layers' moments (rounding.py), by name.
+    Remembered by name: the `spreads` of last factors' moments (rounding.py), and those of `banks` (factors.py).
     """
 
     moments: Moments
     mean: float
     spreads: dict[str, float] = field(default_factory=dict)
+    banks: dict[str, float] = field(default_factory=dict)
 
     def of(self, name: str) -> float:
         found = self.moments[name].sensitivity if name in self.moments else 0.0
@@ -74,8 +75,16 @@ def felt_by(moments: Moments) -> Felt:
     return Felt(moments, math.exp(sum(map(math.log, known)) / len(known)) if known else 1.0)
 
 
+def balanced(nets: Nets, felt: Felt) -> Nets:
+    """The same with a converted net whose families are ready to be rounded (factors.py); its outputs stay."""
+    converted = copy.deepcopy(nets.converted)
+    felt.banks.update(balance_banks(converted, felt.member))
+    return replace(nets, converted=converted)
+
+
 def code_net(nets: Nets, felt: Felt, delta: float, manner: Manner, tick: Tick) -> tuple[nn.Module, dict[str, int]]:
-    """A copy of `nets.converted` with its layers and normalisations on their grids, and their steps' numbers by name.
+    """A copy of `nets.converted`, which is balanced, with its layers and normalisations on their grids, and the numbers
+    of their steps by name.
 
     `nets.original` is what its outputs are brought near to, where they are `walked`.
     """
@@ -83,7 +92,7 @@ def code_net(nets: Nets, felt: Felt, delta: float, manner: Manner, tick: Tick) -
     for norm in foldable_norms(coded).values():
         scale, shift = norm_affine(norm)
         put_norm(norm, scale_values(*scale_integers(scale)), shift)
-    steps = round_banks(coded, felt.member, delta)
+    steps = round_banks(coded, felt.banks, delta)
     behind = set() if manner != "walked" else _reached(nets)
     for layer in nets.layers:
         if layer.name not in behind:

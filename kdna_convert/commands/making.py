@@ -1,4 +1,4 @@
-"""`kdna analyze`, `plan`, `convert`, `finetune`: the verbs that lead from a net to a converted folder."""
+"""`kdna analyze`, `plan`, `convert`: the verbs that lead from a net to a converted folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none o
     from ..specs import Plan
 
 Metric = Literal["explained", "angles", "cka", "cosine"]
-Part = Literal["adapters", "shared", "all"]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 NEXT = """written to {folder}
 next  kdna eval {folder} --data {data}
@@ -83,9 +82,7 @@ def convert(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")] = None,
     plan: Annotated[Path | None, typer.Option(help="Convert by this plan; none is made.")] = None,
     force: Force = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from what a stopped run left behind.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from what a stopped run left behind.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and print; fit nothing, write nothing.")] = False,
 ) -> None:
     """Convert a net and write it as a folder that `kdna_convert.load` reads."""
@@ -109,35 +106,6 @@ def convert(
     tell_remarks(conversion.report["notes"], conversion.report["calibration"]["skipped"])
     show_json(conversion.report) if run.json else show(conversion_report(conversion))
     tell(NEXT.format(folder=target, data=images.data or "DATA"), run.quiet)
-
-
-@grouped
-def finetune(
-    ctx: typer.Context,
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that `kdna convert` wrote.")],
-    images: Images,
-    run: Run,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")] = None,
-    train: Annotated[Part, typer.Option(help="What may change; norms and biases always may.")] = "adapters",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 5,
-    lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate, relative to each tensor's size.")] = 1e-3,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the images' order.")] = 0,
-    force: Force = False,
-) -> None:
-    """Train the adapters of a converted folder towards the original's answers; labels are not needed."""
-    target, arguments = output_path(output, force), images.required | run.arguments
-    from ..checkpoint import require_free, save
-    from ..pipeline import finetune as stage
-    from ..report.conversion import finetune_report
-
-    require_free(target, force)
-    with progress_bar(run.quiet) as progress:
-        conversion = stage(folder, **arguments, train=train, epochs=epochs, lr=lr, seed=seed, progress=progress)
-    commands = [conversion.report.get("command"), ctx.meta[COMMAND]]
-    conversion.report["command"] = "\n".join(command for command in commands if command)
-    save(conversion, target, force=force)
-    show_json(conversion.report) if run.json else show(finetune_report(conversion))
-    tell(f"written to {target}", run.quiet)
 
 
 def _planned(

@@ -139,6 +139,10 @@ class Calibration:
         "balanced"
     )
     overrides: Annotated[list[str] | None, _recipe("--set", metavar="KEY=VALUE", help="Override a recipe key.")] = None
+    scheme: Annotated[Text, _recipe(help="The recipe's scheme; dense shares nothing.")] = None
+    codec: Annotated[
+        Text, _recipe(help="Store the tensors by this codec; --target-bytes is then the coded file's.")
+    ] = None
     seed: Annotated[int | None, _recipe(min=0, help="Seed of every draw. Default: the recipe's.")] = None
     data_free: Annotated[bool, _data("--data-free", help="Fit without images, at a cost in accuracy.")] = False
     moments: Annotated[Text, _data(help="File of moments: read where it exists, else written.")] = None
@@ -149,7 +153,14 @@ class Calibration:
         """The recipe with everything that was said over it."""
         from ..recipe import load_recipe
 
-        said = {"seed": self.seed, "calibration.memory": self.moments_memory}
+        said = {
+            "seed": self.seed,
+            "calibration.memory": self.moments_memory,
+            "scheme": self.scheme,
+            "codec": self.codec,
+        }
+        if self.scheme == "dense":  # a recipe's budget and repair are those of sharing
+            said |= {"budget": "null", "repair": "[]"}
         over = [f"{key}={value}" for key, value in said.items() if value is not None]
         return load_recipe(self.recipe_name, [*(self.overrides or []), *over])
 

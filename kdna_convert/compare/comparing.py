@@ -27,7 +27,7 @@ from .task import Task, count, written
 from .worker import IMAGES, NET
 
 # kdna's own recipes, unless others are asked for.
-PARAMS_RECIPE, BYTES_RECIPE = "shared-cp", "shared-cp"
+PARAMS_RECIPE, BYTES_RECIPE = "balanced", "smallest"
 DEFAULT_AT, DEFAULT_BYTES = (0.5, 0.25), ("1/14", "1/20")
 ORIGINAL = "original"
 

@@ -1,6 +1,7 @@
 """DATA: images as inputs of a net. A folder, a .tar, a timm dataset or tensors; drawn, split and read in batches.
 
-sources.py reads, images.py selects and batches, classes.py numbers the classes, memory.py takes what is not on disk.
+sources.py reads, images.py selects and batches, classes.py numbers the classes, memory.py takes what is not on disk,
+views.py draws what is trained on.
 """
 
 from __future__ import annotations
@@ -18,8 +19,22 @@ from .classes import check_classes, read_class_map
 from .images import Batch, Images, read, split
 from .memory import Batches, Held, Wrapped, hold, iterate
 from .sources import SCHEMES, Decoder, Files, open_named
+from .views import TrainBatch, Views, train_loader
 
-__all__ = ["Batch", "Data", "Images", "as_images", "batches", "check_classes", "open_images", "read_class_map", "split"]
+__all__ = [
+    "Batch",
+    "Data",
+    "Images",
+    "TrainBatch",
+    "Views",
+    "as_images",
+    "batches",
+    "check_classes",
+    "open_images",
+    "read_class_map",
+    "split",
+    "train_loader",
+]
 
 # What the Python API takes as DATA: opened images, inputs (N, ...), a torch Dataset of single inputs, or batches.
 Data = Images | Tensor | Dataset[Any] | Batches

@@ -60,14 +60,14 @@ class Images:
             return self
         if isinstance(self.source, Stream):
             return self.part(range(limit))
-        return self.part(_shuffled(len(self), seed)[:limit])
+        return self.part(shuffled(len(self), seed)[:limit])
 
 
 def split(images: Images, sizes: Sequence[int], seed: int = 0) -> list[Images]:
     """Disjoint random parts of the given sizes, the same for a seed on every machine. Raises DataError KD405."""
     if sum(sizes) > len(images):
         raise DataError("KD405", f"{sum(sizes)} images are needed ({' + '.join(map(str, sizes))}), got {len(images)}")
-    order = iter(_shuffled(len(images), seed))
+    order = iter(shuffled(len(images), seed))
     return [images.part(islice(order, size)) for size in sizes]
 
 
@@ -111,7 +111,7 @@ class _Selected(Dataset[_Read]):
 def _rows(images: Images, batch_size: int, workers: int) -> Iterable[list[_Read]]:
     source, positions = images.source, images.positions
     if isinstance(source, Stream):
-        return _passing(source, set(positions), batch_size)
+        return passing(source, set(positions), batch_size)
     if isinstance(source, Files):
         source.close()
     return DataLoader(
@@ -127,7 +127,7 @@ def _as_list(rows: list[_Read]) -> list[_Read]:
     return rows
 
 
-def _passing(source: Stream, wanted: set[int], batch_size: int) -> Iterator[list[_Read]]:
+def passing(source: Stream, wanted: set[int], batch_size: int) -> Iterator[list[_Read]]:
     """The wanted images of one pass, in the stream's order; it ends with the last of them."""
     passing = islice(enumerate(source.samples()), max(wanted, default=-1) + 1)
     chosen = ((position, sample) for position, sample in passing if position in wanted)
@@ -141,7 +141,7 @@ def _stack(samples: list[Sample]) -> Batch:
     return tensors, torch.tensor(labels) if len(labels) == len(samples) else None
 
 
-def _shuffled(count: int, seed: int) -> list[int]:
+def shuffled(count: int, seed: int) -> list[int]:
     """The one generator whose stream is promised never to change: the same draw with every version and machine."""
     order: list[int] = np.random.RandomState(seed).permutation(count).tolist()
     return order

@@ -74,6 +74,7 @@ class Routing(_Section):
 SchemeName = Literal[
     "cp", "separable", "basis", "tucker", "output", "atoms", "warehouse", "codebook", "lowrank", "kerneldna", "dense"
 ]
+CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
 # The scheme of layers that stay as they are: no entry of SCHEMES, for it has nothing to fit.
 DENSE = "dense"
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns, json_schema_input_type=str | list[str])]
@@ -149,7 +150,7 @@ class RepairStep(_Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Literal["refit", "correct", "reestimate", "reconstruct"]
+    name: Literal["refit", "correct", "reestimate", "reconstruct", "align"]
 
     @property
     def options(self) -> Options:
@@ -163,7 +164,7 @@ def _step(value: object) -> object:
 RepairField = Annotated[
     RepairStep,
     BeforeValidator(
-        _step, json_schema_input_type=Literal["refit", "correct", "reestimate", "reconstruct"] | RepairStep
+        _step, json_schema_input_type=Literal["refit", "correct", "reestimate", "reconstruct", "align"] | RepairStep
     ),
 ]
 
@@ -202,6 +203,7 @@ class Recipe(_Section):
     budget: Budget | None = None
     calibration: Calibration = Calibration()
     fit: Fit = Fit()
+    codec: CodecName | None = None
     repair: tuple[RepairField, ...] = Field((), strict=False)
     seed: int = Field(0, ge=0)
 

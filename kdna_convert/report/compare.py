@@ -13,10 +13,12 @@ from rich.text import Text
 from .figures import count, grid, note, short
 
 if TYPE_CHECKING:  # the package imports torch, and a report needs none
+    from matplotlib.axes import Axes
+
     from ..compare import Comparison, Row
-    from ..compare.rows import Rung
 
 OURS = "kdna"
+TICKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)  # percent, on a logarithmic axis
 COLUMNS = ("net", ">params", ">kept", ">bytes", ">MACs", ">ms", ">top-1", ">agree", ">KL", ">s")
 LEGEND = (
     "kept, top-1 and agree(ment with the original) in percent; KL(original, net) in nats an image; ms: batch of one; "
@@ -81,29 +83,49 @@ def _cells(row: Row) -> list[str]:
 
 
 def plot(comparison: Comparison, path: Path) -> None:
-    """Agreement against parameters and against bytes, one line a tool, as SVG, PNG or PDF by the file's name.
+    """Agreement against parameters, where those are the budget, and against bytes; SVG, PNG or PDF by the file's name.
 
-    Needs matplotlib. An SVG of the same rows is the same file.
+    A colour is a tool, dashed where its batch norms were estimated anew; kdna is black. Needs matplotlib. An SVG of the
+    same rows is the same file.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    original = comparison.rows[0]
     with rc_context({"svg.hashsalt": "kdna", "svg.fonttype": "none"}):
         figure = Figure(figsize=(9.6, 4.2), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
-        for axis, cost, label in ((axes[0], "params", "parameters"), (axes[1], "bytes", "bytes of the file")):
-            whole = getattr(original, cost)
-            for title, rows in _lines(comparison.rows).items():
-                points = sorted((100 * getattr(row, cost) / whole, 100 * (row.agreement or 0)) for row in rows)
-                style = {"linewidth": 2.5, "zorder": 3} if rows[0].peer == OURS else {"linewidth": 1}
-                axis.plot(*zip(*points, strict=True), marker="o", markersize=4, label=title, **style)
-            axis.set(xscale="log", xlabel=f"{label} kept, %")
-            axis.grid(alpha=0.3)
-        axes[0].set(ylabel="agreement with the original, %", title=comparison.model)
-        figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+        left, right = figure.subplots(1, 2, sharey=True)
+        _draw(left, comparison, "params", [row for row in comparison.rows if row.rung and row.rung.axis == "params"])
+        _draw(right, comparison, "bytes", comparison.rows)
+        left.set(xlabel="parameters kept, %", ylabel="agreement with the original, %", title=comparison.model)
+        right.set(xlabel="bytes of the file kept, %", title=f"{count(comparison.images)} images")
+        figure.legend(*right.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
         kind = path.suffix.removeprefix(".") or "svg"
         figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
+
+
+def _draw(axes: Axes, comparison: Comparison, cost: str, rows: Sequence[Row]) -> None:
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    whole = getattr(comparison.rows[0], cost)
+    peers = list(dict.fromkeys(row.peer for row in comparison.rows[1:] if row.peer != OURS))
+    for title, own in _lines(rows).items():
+        peer = own[0].peer
+        points = sorted((100 * getattr(row, cost) / whole, 100 * (row.agreement or 0)) for row in own)
+        axes.plot(
+            *zip(*points, strict=True),
+            color="black" if peer == OURS else f"C{peers.index(peer)}",
+            linestyle="--" if title.endswith("+BN") else "-",
+            linewidth=2.5 if peer == OURS else 1,
+            marker="s" if title.endswith("by bytes") else "o",
+            markersize=4,
+            label=title,
+        )
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xticks([share for share in TICKS if low <= share <= high])
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)
 
 
 def _lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -111,9 +133,6 @@ def _lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
     lines: dict[str, list[Row]] = {}
     for row in rows:
         if row.agreement is not None:
-            lines.setdefault(f"{row.title}, {_by(row.rung)}" if row.peer == OURS else row.title, []).append(row)
+            by = "by bytes" if row.rung and row.rung.axis == "bytes" else "by parameters"
+            lines.setdefault(f"{row.title}, {by}" if row.peer == OURS else row.title, []).append(row)
     return lines
-
-
-def _by(rung: Rung | None) -> str:
-    return "by bytes" if rung and rung.axis == "bytes" else "by parameters"

@@ -1,4 +1,4 @@
-"""What a conversion or a fine-tune came to: the plan, how far the net has moved from the original, what it took."""
+"""What a conversion came to: the plan, how far the net has moved from the original, what it took."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 
 from ..specs import Divergence
-from .figures import count, note, percent
+from .figures import note
 from .outcome import divergence_table
 from .plan import plan_report
 
@@ -23,16 +23,6 @@ def conversion_report(conversion: Conversion) -> RenderableType:
     put_back = [note(f"undone, for it came no closer to the original: {', '.join(undone)}")] if undone else []
     stages = moved(conversion.report.get("stages", {}))
     return Group(plan_report(conversion.plan), "", stages, *put_back, note(seconds))
-
-
-def finetune_report(conversion: Conversion) -> RenderableType:
-    """How much was free to change, and the divergence before and after on the same held-back images."""
-    tuned: Mapping[str, Any] = conversion.report["finetune"]
-    trained = f"{count(tuned['trained'])} of {count(tuned['params'])} parameters"
-    what = f"{count(tuned['steps'])} steps on {trained} ({percent(tuned['trained'] / max(tuned['params'], 1))})"
-    measured = {stage: tuned[stage] for stage in ("before", "after") if tuned[stage]}
-    kept = [] if tuned["kept"] else ["this moved the net further from the original, so every parameter was put back"]
-    return Group(what, "", moved(measured), *kept)
 
 
 def moved(stages: Mapping[str, Mapping[str, Any]]) -> RenderableType:

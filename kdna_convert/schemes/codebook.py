@@ -3,13 +3,13 @@
     W[o,(b,c),s] ~ U[o,b] E[K[o,b],c,s]          E (r x cell x taps) shared; U and K (out x in/cell) the adapter
 
 KernelWarehouse's cells (Li et al., ICML 2024), each mixed of a single one: gain-shape vector quantisation (Sabin and
-Gray 1984) of kernels, signs in the gains. K holds int16 indices, each counted as one parameter. `cell` is how
-many input channels a cell spans, or their greatest common divisor: 1, the default, makes a 3x3 kernel a gain and an
-index. Kernels of any width share where that and the taps agree: one bank serves all 3x3 layers of a net.
-Parameters: r cell taps + 2 sum(out in / cell). The bank is next to nothing, so a family has nearly one size, 2/9 of its
-dense one at 3x3, and no budget below it; there it leaves half of shared CP's error (docs/schemes.md).
-Loses above, where it can only add codes; and where multiply-adds count, as it has no factored form. A fine-tune moves
-E and U, never K.
+Gray 1984) of kernels, signs in the gains. K holds int16 indices, each counted as one parameter. `cell` is
+how many input channels a cell spans, or their greatest common divisor: 1, the default, makes a 3x3 kernel a gain and
+an index. Kernels of any width share where that and the taps agree: one bank serves all 3x3 layers of a net.
+Parameters: r cell taps + 2 sum(out in / cell): at 3x3 never less than 2/9 of the dense ones. There and up to about a
+third it leaves half of shared CP's error or less (docs/schemes.md).
+Loses below, where it does not reach; at 1x1, where a cell of one channel is one number; and where multiply-adds count,
+as it has no factored form. A fine-tune moves E and U, never K.
 
 Fit: k-means of the directions of all cells under their mean moment; then E and U descend together by L-BFGS on the
 exact error with K held, and U is solved again in closed form, all gains of a filter together.
@@ -44,9 +44,9 @@ from ..specs import Layout, Shape, SymbolicShape, product
 from .warehouse import cells_of
 
 Tensors = dict[str, Tensor]
-# What an int16 can tell apart.
-MOST = 2**15
-ROUNDS = 12
+# Codes of a bank, far below what an int16 can tell apart: k-means takes cells x codes multiply-adds a round.
+MOST = 2**13
+ROUNDS = 8
 # Numbers that a step over many cells or filters may hold at once.
 CHUNK = 2**23
 

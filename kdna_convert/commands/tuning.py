@@ -1,0 +1,141 @@
+"""`kdna finetune`: a converted folder trained towards its original, in one process or under `accelerate launch`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from .console import COMMAND, output_path, progress_bar, show, show_json, tell, tell_remarks
+from .options import Images, Run, grouped
+
+Part = Literal["adapters", "shared", "all"]
+Precision = Literal["fp32", "bf16"]
+UNITS = {"s": 1, "m": 60, "h": 3600}
+RESUME = "{why}; what was done is in {work}: the same command with --resume goes on from there"
+
+
+def _option(panel: str, help: str, *flags: str, **limits: Any) -> Any:  # noqa: A002 - typer's name for it
+    return typer.Option(*flags, help=help, rich_help_panel=panel, **limits)
+
+
+def _length(text: str | None) -> float | None:
+    """`10m`, `90s`, `1.5h` in seconds."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if found is None or not float(found[1]):
+        raise typer.BadParameter(f"{text!r} is not a time such as 90s, 10m or 1.5h", param_hint="--time")
+    return float(found[1]) * UNITS[found[2]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train; the fields of finetune.Settings."""
+
+    train: Annotated[Part, _option("Train", "What may change; norms and biases always may.")] = "adapters"
+    time: Annotated[str | None, _option("Train", "How long, as 90s, 10m or 1.5h.")] = None
+    epochs: Annotated[float | None, _option("Train", "Passes over the images. Default: 5.", min=0.0)] = None
+    steps: Annotated[int | None, _option("Train", "Steps of --batch-size images.", min=1)] = None
+    batch_size: Annotated[int, _option("Train", "Images a step, all processes together.", min=1)] = 128
+    accumulate: Annotated[int, _option("Train", "Take a step's images in so many parts.", min=1)] = 1
+    lr: Annotated[float, _option("Train", "Peak rate of adapters, relative to each tensor's size.")] = 2e-4
+    shared_lr: Annotated[float, _option("Train", "Peak rate of shared and other tensors.")] = 2e-4
+    opt: Annotated[str, _option("Train", "Optimiser, by timm's name.")] = "adamw"
+    clip: Annotated[float | None, _option("Train", "Clip the gradient's norm to this.")] = None
+    temperature: Annotated[float, _option("Train", "Of the distillation.")] = 2.0
+    label_weight: Annotated[float, _option("Train", "Weight of the labels' cross-entropy.", min=0.0)] = 0.0
+    feature_weight: Annotated[float, _option("Train", "Weight of matching the stages' outputs.", min=0.0)] = 0.0
+    augment: Annotated[bool, _option("Train", "Random crops and mirror images, of folders.")] = True
+    precision: Annotated[Precision, _option("Train", "bf16 is faster where the hardware has it.")] = "fp32"
+    seed: Annotated[int, _option("Train", "Seed of the images' order and views.", min=0)] = 0
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        said = {name: value for name, value in vars(self).items() if name not in ("time", "clip")}
+        clip = {} if self.clip is None else {"clip": self.clip}
+        return {**said, **clip, "seconds": _length(self.time)}
+
+
+@dataclass(frozen=True)
+class Safety:
+    """What is written on the way, and when to stop."""
+
+    save_every: Annotated[int, _option("Safety", "Write the state and look at held-back images.", min=1)] = 100
+    resume: Annotated[bool, _option("Safety", "Go on from what a stopped run left.", "--resume")] = False
+    max_drop: Annotated[
+        float | None, _option("Safety", "Exit 3 if more of 100 answers than this changed.", min=0.0)
+    ] = None
+    patience: Annotated[int | None, _option("Safety", "End after so many looks without a gain.", min=1)] = None
+    jsonl: Annotated[Path | None, _option("Safety", "A line of JSON a step, here.")] = None
+    track: Annotated[Path | None, _option("Safety", "Folder for TensorBoard.")] = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        if self.track is not None and find_spec("tensorboard") is None:
+            raise typer.BadParameter("needs tensorboard: pip install tensorboard", param_hint="--track")
+        given = {"save_every": self.save_every, "resume": self.resume, "patience": self.patience}
+        return {**given, "log": self.jsonl, "track": self.track}
+
+
+@grouped
+def finetune(
+    ctx: typer.Context,
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that `kdna convert` wrote.")],
+    images: Images,
+    training: Training,
+    safety: Safety,
+    run: Run,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Train the adapters of a converted folder towards the original's answers; labels are not needed."""
+    target, arguments = output_path(output, force), images.required | run.arguments
+    arguments |= training.arguments | safety.arguments
+    from ..checkpoint import require_free, save
+    from ..finetune.engine import leads
+    from ..job import device_of_name
+    from ..report.tuning import finetune_report
+    from ..tuning import finetune as stage
+    from ..tuning import hold
+
+    require_free(target, force)
+    first = leads(device_of_name(run.device))
+    with _work(target, safety.resume, first) as work, progress_bar(run.quiet or not first) as progress:
+        conversion = stage(folder, **arguments, work=work, progress=progress)
+        if first:
+            commands = [conversion.report.get("command"), ctx.meta[COMMAND]]
+            conversion.report["command"] = "\n".join(command for command in commands if command)
+            save(conversion, target, force=force)
+            tell_remarks([], conversion.report["finetune"]["skipped"])
+            show_json(conversion.report) if run.json else show(finetune_report(conversion))
+            tell(f"written to {target}", run.quiet)
+    if safety.max_drop is not None:
+        hold(conversion, safety.max_drop)
+
+
+@contextmanager
+def _work(target: Path, resume: bool, leads: bool) -> Iterator[Path]:
+    """Where a stopped run leaves what it can be gone on from; only the first process clears it."""
+    from ..finetune.engine import leave
+    from ..mending import work_folder
+
+    work = target.with_name(f"{target.name}.part")
+    try:
+        if leads:
+            with work_folder(target, resume):
+                yield work
+        else:
+            yield work
+    except KeyboardInterrupt as stop:
+        if leads:
+            tell(RESUME.format(why=f"kdna: {stop}", work=work))
+        raise
+    finally:
+        leave()

@@ -1,0 +1,137 @@
+"""Fine-tuning a converted net: the original is the teacher, so no image needs a label.
+
+settings.py says what is asked for, loss.py what is lowered, training.py is the loop, state.py what a stopped run goes
+on from, norms.py how frozen norms cost nothing, rate.py the door to timm's optimisers, engine.py that to Accelerate.
+
+BatchNorm's statistics stay as they are: the net is trained in eval mode, so that a small set of images cannot spoil
+them, and so is the teacher, which sees the same view of the same image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..blocks import Block, find_blocks
+from ..data import Data, Images, Views, as_images, batches
+from ..derive import trainable
+from ..errors import DataError
+from ..evaluate import divergence, logits
+from ..specs import DataConfig, Divergence, Progress
+from .engine import Engine
+from .loss import Objective, distillation, stage_ends
+from .norms import norm_pairs, plain_convolutions
+from .settings import Settings
+from .state import assign
+from .training import Keeping, Training, untouched
+
+__all__ = ["Keeping", "Settings", "Tuning", "distillation", "finetune"]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a fine-tune did. `losses` are means between two looks at the held-back images; `trained` of `params`
+    parameters were free to change.
+
+    `before` and `after` are measured on the held-back images, None without them; what is kept is what did best there.
+    If `kept` is False, that was the start. `falls` counts losses that were not finite; `ended` is "length" or
+    "plateau".
+    """
+
+    steps: int
+    trained: int
+    params: int
+    losses: tuple[float, ...]
+    before: Divergence | None
+    after: Divergence | None
+    kept: bool
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    falls: int = 0
+    ended: str = "length"
+
+
+def finetune(
+    model: nn.Module,
+    original: nn.Module,
+    images: Data,
+    settings: Settings | None = None,
+    *,
+    heldout: Data | None = None,
+    config: DataConfig | None = None,
+    keeping: Keeping | None = None,
+    track: Path | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+) -> Tuning:
+    """Train `model` towards the answers of `original`, in place.
+
+    Images of a folder or dataset are seen in random views of the size that `config` says; tensors as they are. `track`
+    is a folder for TensorBoard. Both nets are moved to `device`. Raises GuardError KD802, the best tensors put back,
+    when the loss does not stay finite; ModelError KD308 when a net does not return logits; DataError KD403 for a label
+    loss without labels, KD408; FolderError KD604, KD610; KeyboardInterrupt, the state written, on Ctrl-C or SIGTERM.
+    """
+    settings = settings or Settings()
+    source, held = as_images(images), None if heldout is None else as_images(heldout)
+    if settings.label_weight and not source.labelled:
+        raise DataError("KD403", "these images have no labels, and a label weight needs them; give folders by class")
+    engine = Engine(settings, None if device is None else torch.device(device), track)
+    for net in (model, original):
+        net.to(engine.device)
+    measure = _Measure(model, original, held, settings.batch_size)
+    with untouched(model, original):
+        trained, params = trainable(model, settings.train)
+        example = next(iter(batches(source, 2)))[0].to(engine.device)
+        found = _blocks(original, example)
+        stages = stage_ends(original, found, example) if settings.feature_weight else ()
+        views = Views(source, config, settings.seed, settings.augment)
+        training = Training(
+            engine,
+            Objective(model, original, stages, settings),
+            source,
+            views,
+            norm_pairs(original, model, found, example),
+            measure,
+            keeping or Keeping(),
+            progress,
+        )
+        try:
+            ran = training.run()
+            assign(training.parameters, ran.state.best)
+        finally:
+            engine.close()
+        numbers = ran.state.numbers
+        return Tuning(
+            steps=numbers.step,
+            trained=trained,
+            params=params,
+            losses=numbers.losses,
+            before=measure.first,
+            after=measure(),
+            kept=held is None or numbers.best > 0,
+            seconds=numbers.elapsed,
+            images_per_second=ran.images_per_second,
+            falls=numbers.falls,
+            ended=ran.ended,
+        )
+
+
+class _Measure:
+    """How far the model is from the original on the held-back images; `first` is what the untrained one was."""
+
+    def __init__(self, model: nn.Module, original: nn.Module, held: Images | None, batch_size: int) -> None:
+        self.model, self.held, self.batch_size = model, held, batch_size
+        self.target: Tensor | None = None if held is None else logits(original, batches(held, batch_size))
+        self.first = self()
+
+    def __call__(self) -> Divergence | None:
+        if self.held is None or self.target is None:
+            return None
+        return divergence(logits(self.model, batches(self.held, self.batch_size)), self.target)
+
+
+def _blocks(original: nn.Module, example: Tensor) -> tuple[Block, ...]:
+    return find_blocks(original, plain_convolutions(original), example)

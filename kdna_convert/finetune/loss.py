@@ -1,0 +1,95 @@
+"""What a fine-tune lowers: the distance of a net's answers from the original's on the same view of the same images.
+
+KL(original || model) at a temperature T, times T^2 (Hinton et al. 2015, arXiv 1503.02531); it needs no label. Where
+wanted, also the labels' cross-entropy, and the outputs of the net's stages (Romero et al. 2015, arXiv 1412.6550, there
+with a learned map between them; the two nets here are of one shape and need none).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..blocks import Block
+from ..evaluate import answers
+from ..totals import evaluating
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The loss (to be differentiated), and the share of the images with the original's answer."""
+
+    loss: Tensor
+    agreement: Tensor
+
+
+def distillation(output: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(target || output) at temperature T, both (B, classes, ...): the mean over all but the classes."""
+    log_p = F.log_softmax(output / temperature, dim=1)
+    log_p0 = F.log_softmax(target / temperature, dim=1)
+    return (log_p0.exp() * (log_p0 - log_p)).sum(dim=1).mean() * temperature**2
+
+
+def feature_error(features: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+    """The mean over the stages of |f - f0|^2 / |f0|^2."""
+    errors = [
+        (features[name].float() - target.float()).square().sum() / target.float().square().sum().clamp_min(1e-30)
+        for name, target in targets.items()
+    ]
+    return torch.stack(errors).mean()
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Call it with what runs the model (the model itself, or its distributed form), inputs and labels."""
+
+    model: nn.Module
+    original: nn.Module
+    stages: Sequence[str]  # modules whose outputs are matched
+    settings: Settings
+
+    def __call__(self, run: Callable[[Tensor], object], inputs: Tensor, labels: Tensor | None) -> Seen:
+        with torch.no_grad(), captured(self.original, self.stages) as wanted:
+            target = answers(self.original(inputs), len(inputs)).float()
+        with captured(self.model, self.stages) as found:
+            output = answers(run(inputs), len(inputs)).float()
+        loss = distillation(output, target, self.settings.temperature)
+        if self.settings.label_weight and labels is not None:
+            loss = loss + self.settings.label_weight * F.cross_entropy(output, labels)
+        if self.stages:
+            loss = loss + self.settings.feature_weight * feature_error(found, wanted)
+        return Seen(loss, (output.detach().argmax(1) == target.argmax(1)).float().mean())
+
+
+@contextmanager
+def captured(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """The outputs of these modules, filled in by the model's runs while the context lasts."""
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        def hook(module: nn.Module, args: object, output: Tensor) -> None:
+            outputs[name] = output
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def stage_ends(model: nn.Module, blocks: Sequence[Block], example: Tensor) -> tuple[str, ...]:
+    """The last block of every run of blocks whose outputs have one shape."""
+    names = [block.name for block in blocks if block.whole]
+    with evaluating(model), captured(model, names) as outputs:
+        model(example)
+    shapes = [outputs[name].shape for name in names]
+    return tuple(name for place, name in enumerate(names) if shapes[place] not in shapes[place + 1 : place + 2])

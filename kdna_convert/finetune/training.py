@@ -1,0 +1,277 @@
+"""The loop: steps, looks at the held-back images, and what to do when a loss is not finite or somebody stops it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from torch import nn
+
+from ..data import Images, TrainBatch, Views, train_loader
+from ..errors import GuardError
+from ..specs import Divergence, Progress
+from .engine import Engine
+from .log import Log
+from .loss import Objective
+from .norms import Pair, folded_norms
+from .rate import Schedule, create_optimizer, free
+from .settings import Settings
+from .state import Numbers, State, assign, copies, put, read, take, write
+from .stopping import Asked, stopping
+
+FALLS = 2  # losses that are not finite, before it is given up
+FASTER = torch.channels_last  # the layout of images in which convolutions are fastest
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Where a run leaves what it can be gone on from, what the file must be marked with, and where it logs."""
+
+    work: Path | None = None
+    resume: bool = False
+    mark: str = ""
+    log: Path | None = None
+
+
+@dataclass(frozen=True)
+class Ran:
+    """`ended` is "length" or "plateau"; `images_per_second` counts the steps alone."""
+
+    state: State
+    ended: str
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class _Stepped:
+    """One step, in means over the processes. `fell`: the loss or its gradient was not finite, so nothing changed."""
+
+    loss: float
+    agreement: float
+    stop: bool
+    elapsed: float
+    fell: bool
+
+
+class Look(Protocol):
+    """Measures how far the model is from the original; `first` is what it was before any step."""
+
+    first: Divergence | None
+
+    def __call__(self) -> Divergence | None: ...
+
+
+class Training:
+    """One fine-tune of `objective.model`, in place. `look` measures on the held-back images, and gives None
+    without them; its first result is `look.first`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        objective: Objective,
+        images: Images,
+        views: Views,
+        pairs: tuple[Pair, ...],
+        look: Look,
+        keeping: Keeping,
+        progress: Progress | None,
+    ) -> None:
+        self.engine, self.objective, self.images, self.views = engine, objective, images, views
+        self.settings: Settings = objective.settings
+        self.pairs, self.look, self.keeping, self.progress = pairs, look, keeping, progress
+        self.parameters = free(objective.model)
+        self.steps = self.settings.steps_for(len(images))
+        self.net, self.optimizer = engine.prepare(objective.model, create_optimizer(objective.model, self.settings))
+        self.schedule = Schedule(self.optimizer)
+        self.seconds = 0.0  # in steps
+
+    def run(self) -> Ran:
+        """Train to the end. Raises GuardError KD802, the free tensors as they were at their best, when the loss does
+        not stay finite; KeyboardInterrupt, the state written, when somebody stops it; FolderError KD604, KD610.
+        """
+        state = self._begin()
+        began, first = time.monotonic() - state.numbers.elapsed, state.numbers.step
+        log = self._log(first)
+        with stopping() as asked, closing(log) if log else ExitStack():
+            while not self._done(state.numbers):
+                state = self._stretch(state, began, asked, log)
+                if self._plateau(state.numbers):
+                    return self._ran(state, "plateau", first)
+        return self._ran(state, "length", first)
+
+    def _begin(self) -> State:
+        kept: State | None = None
+        if self.keeping.work is not None and self.keeping.resume and self.engine.leads:
+            kept = read(self.keeping.work, self.keeping.mark)
+        kept = cast("State | None", self.engine.from_first(kept))
+        if kept is not None:
+            put(kept, self.parameters, self.optimizer)
+            return kept
+        first = Numbers(kls=() if self.look.first is None else (self.look.first.kl,))
+        state = take(first, self.parameters, copies(self.parameters), self.optimizer)
+        self._write(state)
+        return state
+
+    def _stretch(self, state: State, began: float, asked: Asked, log: Log | None) -> State:
+        """The steps up to the next look, the look, and the state that was written then."""
+        numbers = state.numbers
+        for step in self._stepping(numbers, began, asked):
+            if step.fell:
+                return self._fall(state)
+            total, count = numbers.pending
+            numbers = replace(
+                numbers, step=numbers.step + 1, elapsed=step.elapsed, pending=(total + step.loss, count + 1)
+            )
+            self._tell(numbers, step, log)
+            if step.stop:
+                self._write(take(numbers, self.parameters, state.best, self.optimizer))
+                length = "" if self.steps is None else f" of {self.steps}"
+                raise KeyboardInterrupt(f"stopped after step {numbers.step}{length}")
+            if numbers.step % self.settings.save_every == 0 or self._done(numbers):
+                break
+        state = self._looked(numbers, state)
+        self._write(state)
+        return state
+
+    def _stepping(self, numbers: Numbers, began: float, asked: Asked) -> Iterator[_Stepped]:
+        settings, workers = self.settings, min(4, torch.get_num_threads())
+        size, begin = settings.batch_size // settings.accumulate, numbers.step * settings.accumulate
+        loader = self.engine.prepare(train_loader(self.views, size, settings.seed, begin=begin, workers=workers))
+        batches = iter(loader)
+        try:
+            with folded_norms(self.objective.model, self.pairs), folded_norms(self.objective.original, self.pairs):
+                elapsed = numbers.elapsed
+                while True:
+                    start = time.monotonic()
+                    self.schedule.set(self._place(numbers.step, elapsed), numbers.factor)
+                    step = self._step(batches, began, asked)
+                    self.seconds += time.monotonic() - start
+                    numbers, elapsed = replace(numbers, step=numbers.step + 1), step.elapsed
+                    yield step
+        finally:
+            loader.end()
+
+    def _step(self, batches: Iterator[TrainBatch], began: float, asked: Asked) -> _Stepped:
+        accelerator, parts = self.engine.accelerator, self.settings.accumulate
+        losses, agreements, norm = 0.0, 0.0, math.inf
+        for _ in range(parts):
+            batch = next(batches)
+            for position, reason in batch.unread:
+                self.images.skip(position, reason)
+            inputs = batch.inputs.to(self.engine.device)
+            inputs = inputs.contiguous(memory_format=FASTER) if inputs.ndim == 4 else inputs
+            labels = None if batch.labels is None else batch.labels.to(self.engine.device)
+            with accelerator.accumulate(self.net), accelerator.autocast():
+                seen = self.objective(self.net, inputs, labels)
+                accelerator.backward(seen.loss)
+                losses += float(seen.loss.detach()) / parts
+                agreements += float(seen.agreement) / parts
+                if accelerator.sync_gradients:
+                    norm = float(accelerator.clip_grad_norm_(self.parameters.values(), self.settings.clip))
+        stops, clock = float(asked.to_stop), time.monotonic() - began
+        loss, agreement, norm, stop, elapsed = self.engine.mean(losses, agreements, norm, stops, clock)
+        fell = not (math.isfinite(loss) and math.isfinite(norm))
+        if not fell:
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        return _Stepped(loss, agreement, stop > 0, elapsed, fell)
+
+    def _fall(self, state: State) -> State:
+        """Back to the last state, at half the rate. Raises GuardError KD802 the third time."""
+        if state.numbers.falls == FALLS:
+            assign(self.parameters, state.best)
+            self._write(state)
+            why = f"the loss or its gradient was not finite {FALLS + 1} times, at half the rate each time"
+            raise GuardError("KD802", f"{why}; last after step {state.numbers.step}. Try a lower --lr, or other images")
+        put(state, self.parameters, self.optimizer)
+        return state.with_numbers(falls=state.numbers.falls + 1, factor=state.numbers.factor / 2)
+
+    def _looked(self, numbers: Numbers, before: State) -> State:
+        """The state after a look at the held-back images."""
+        total, count = numbers.pending
+        numbers = replace(numbers, losses=(*numbers.losses, total / max(1, count)), pending=(0.0, 0))
+        seen = self.look()
+        if seen is None:
+            return take(numbers, self.parameters, copies(self.parameters), self.optimizer)
+        better = seen.kl < min(before.numbers.kls)
+        numbers = replace(numbers, kls=(*numbers.kls, seen.kl))
+        if not better:
+            return take(numbers, self.parameters, before.best, self.optimizer)
+        numbers = replace(numbers, best=len(numbers.kls) - 1)
+        return take(numbers, self.parameters, copies(self.parameters), self.optimizer)
+
+    def _plateau(self, numbers: Numbers) -> bool:
+        since = len(numbers.kls) - 1 - numbers.best
+        return self.settings.patience is not None and bool(numbers.kls) and since >= self.settings.patience
+
+    def _share(self, step: int, elapsed: float) -> float:
+        """How much is done, in [0, 1)."""
+        if self.steps is not None:
+            return step / self.steps
+        return min(elapsed / (self.settings.seconds or math.inf), 1 - 1e-6)
+
+    def _place(self, step: int, elapsed: float) -> float:
+        """Where in the schedule a step lies: by its middle, so that neither the first nor the last is idle."""
+        return self._share(step, elapsed) if self.steps is None else (step + 0.5) / self.steps
+
+    def _done(self, numbers: Numbers) -> bool:
+        if self.steps is not None:
+            return numbers.step >= self.steps
+        return numbers.elapsed >= (self.settings.seconds or math.inf)
+
+    def _write(self, state: State) -> None:
+        if self.keeping.work is not None and self.engine.leads:
+            write(self.keeping.work, state, self.keeping.mark)
+
+    def _log(self, begin: int) -> Log | None:
+        return None if self.keeping.log is None or not self.engine.leads else Log(self.keeping.log, begin)
+
+    def _tell(self, numbers: Numbers, step: _Stepped, log: Log | None) -> None:
+        rate = self.settings.batch_size * numbers.step / max(1e-9, numbers.elapsed)
+        seen = {"loss": step.loss, "agreement": step.agreement, "images_per_second": rate}
+        if log is not None:
+            log.add(step=numbers.step, seconds=step.elapsed, rate=self.optimizer.param_groups[0]["lr"], **seen)
+        self.engine.accelerator.log(seen, step=numbers.step)
+        if self.progress is not None and self.engine.leads:
+            share = self._share(numbers.step, numbers.elapsed)
+            total = self.steps if self.steps is not None else max(numbers.step, round(numbers.step / max(share, 1e-9)))
+            left = numbers.elapsed * (1 / max(share, 1e-9) - 1)
+            self.progress(
+                f"fine-tune: loss {step.loss:.4f}, agreement {step.agreement:.1%}, {rate:.0f} images/s, "
+                f"{int(left) // 60}:{int(left) % 60:02} left",
+                numbers.step,
+                total,
+            )
+
+    def _ran(self, state: State, ended: str, first: int) -> Ran:
+        images = (state.numbers.step - first) * self.settings.batch_size
+        return Ran(state, ended, images / self.seconds if self.seconds else 0.0)
+
+
+@contextmanager
+def untouched(*nets: nn.Module) -> Iterator[None]:
+    """Eval mode; on leaving, modes, requires_grad and gradients are what they were."""
+    modes = [(module, module.training) for net in nets for module in net.modules()]
+    flags = [(parameter, parameter.requires_grad, parameter.grad) for net in nets for parameter in net.parameters()]
+    forwards = [(net, net.__dict__.get("forward")) for net in nets]
+    for net in nets:
+        net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, needed, gradient in flags:
+            parameter.requires_grad_(needed).grad = gradient
+        for net, forward in forwards:  # accelerate's, for mixed precision
+            attributes: dict[str, Any] = net.__dict__
+            for name in ("forward", "_original_forward"):
+                attributes.pop(name, None)
+            if forward is not None:
+                attributes["forward"] = forward

@@ -1,0 +1,95 @@
+"""The fine-tune of a conversion: its teacher rebuilt, its images divided, and what the report says of it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .checkpoint import Conversion, open_folder, original_of, uncoded
+from .data import Data, Images, check_classes, split
+from .errors import GuardError
+from .finetune import Keeping, Settings
+from .finetune import finetune as finetune_net
+from .job import device_of_name, digest_of, images_of, outputs_of
+from .models import state_digest
+from .specs import Plan, Progress, to_json
+
+# Images held back to look at: at most so many, and at most this share of them.
+HELD, HELD_SHARE = 1000, 0.2
+
+
+def finetune(
+    folder: str | Path | Conversion,
+    *,
+    data: Data | str | Path,
+    class_map: str | Path | None = None,
+    work: Path | None = None,
+    resume: bool = False,
+    log: Path | None = None,
+    track: Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **said: Any,
+) -> Conversion:
+    """Train a conversion's adapters towards the original's answers. Returns another conversion.
+
+    `said` are the fields of finetune.Settings: train, epochs, steps or seconds, lr, batch_size ... Into the folder
+    `work` goes what a stopped run is gone on from, by `resume`; into the file `log` a line of JSON a step. Raises
+    FolderError KD607 when the original cannot be rebuilt, KD610 when `work` is of another run, DataError KD401, KD402
+    and KD403, GuardError KD802 when the loss does not stay finite, RecipeError KD208.
+    """
+    settings = Settings(**said)
+    before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
+    student = copy.deepcopy(before.model)
+    teacher = original_of(before.plan.model).model
+    images = images_of(data, before.data, class_map, None, settings.seed)
+    if settings.label_weight:
+        check_classes(images, outputs_of(teacher, before.data))
+    kept = min(HELD, int(len(images) * HELD_SHARE))
+    held, rest = split(images, [kept, len(images) - kept], settings.seed)
+    mark = _mark(student, before.plan, settings, rest) if work is not None else ""
+    tuned = finetune_net(
+        student,
+        teacher,
+        rest,
+        settings,
+        heldout=held if len(held) else None,
+        config=before.data,
+        keeping=Keeping(work, resume, mark, log),
+        track=track,
+        device=device_of_name(device),
+        progress=progress,
+    )
+    stages = dict(before.report.get("stages", {}))
+    if tuned.after is not None:
+        stages["finetune"] = asdict(tuned.after)
+    report = {**before.report, "stages": stages, "finetune": {**asdict(tuned), "settings": settings.said()}}
+    report["finetune"]["skipped"] = images.skipped
+    report["divergence"] = stages.get("finetune", report.get("divergence"))
+    return replace(before, model=student.cpu().eval(), report=report)
+
+
+def hold(conversion: Conversion, max_drop: float) -> None:
+    """Raises GuardError KD801 when a fine-tuned conversion changes more than so many of a hundred held-back images'
+    answers, or none were held back.
+    """
+    after: Mapping[str, Any] | None = conversion.report["finetune"]["after"]
+    if after is None:
+        raise GuardError("KD801", "no images were held back to see what --max-drop asks; give more of them")
+    drop = 100 * (1 - after["agreement"])
+    if drop > max_drop:
+        seen = f"{drop:.2f} % of the answers to {after['images']:,} held-back images are not the original's"
+        raise GuardError("KD801", f"{seen}, and --max-drop allows {max_drop:g}; the best that was found is kept")
+
+
+def _mark(student: nn.Module, plan: Plan, settings: Settings, images: Images) -> str:
+    """What must be as it was for a stopped run to be gone on with."""
+    said = [settings.said(), to_json(plan), state_digest(student), digest_of(images, 2)]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
