@@ -36,6 +36,8 @@ from .survey import survey
 # a ResNet-56 at a fortieth of its bytes is a seventh further from the original on new images (docs/codecs.md).
 CALIBRATION, WALKING = 1000, 1000
 HELDOUT = 500
+# For the activations that walk along, in bytes: where they do not fit, fewer images do.
+MEMORY = 2 * 2**30
 BATCH = 100
 # Reasons of layers that are rounded with the feedback of their moments: none, and depthwise. Others are kept fine.
 _ROUNDED = (None, "KD103")
@@ -137,7 +139,7 @@ def _by_entropy(task: _Task, room: int) -> tuple[bytes, nn.Module, dict[str, Any
     coded: dict[str, Coded] = {}
     for name, goal in _goals(task, itself).items():
         walking = task.inputs[: max(1, WALKING // BATCH)]
-        nets = Nets(goal, itself, layers, walking or [example_input(task.before.data)])
+        nets = Nets(goal, itself, layers, walking or [example_input(task.before.data)], memory=MEMORY)
         coded[name] = code_to_size(
             nets,
             felt,

@@ -512,7 +512,8 @@ def test_the_loader_in_the_folder_refuses_a_gate_that_has_learned_something(tmp_
 
 
 def test_the_loader_in_the_folder_needs_torch_alone(saved: Path) -> None:
-    body = ast.parse((saved / "loader.py").read_text()).body  # what entropy-coded folders need besides, it asks for later
+    # what entropy-coded folders need besides, it asks for later
+    body = ast.parse((saved / "loader.py").read_text()).body
     plain = {alias.name for node in body if isinstance(node, ast.Import) for alias in node.names}
     named = {node.module for node in body if isinstance(node, ast.ImportFrom)}
     assert (plain | named) - sys.stdlib_module_names == {"torch"}

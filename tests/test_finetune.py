@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from kdna_convert.derive import derive
 from kdna_convert.errors import DataError, GuardError, ModelError, RecipeError
 from kdna_convert.evaluate import divergence, logits
-from kdna_convert.finetune import Keeping, Settings, Tuning, distillation
+from kdna_convert.finetune import Keeping, Settings, Tuning, distillation, rate
 from kdna_convert.finetune import finetune as finetune_by_settings
+from kdna_convert.finetune.rate import CARE, fitting_rate
 from kdna_convert.specs import Family
 
 MEMBERS = ("0", "3")
@@ -145,7 +146,7 @@ def test_what_did_best_on_held_back_images_is_kept() -> None:
 
 def test_a_plateau_ends_it() -> None:
     model, original = pair()
-    said = {"heldout": images(64, seed=1), "epochs": 50, "batch_size": 32, "lr": 3.0, "save_every": 2}
+    said = {"heldout": images(64, seed=1), "epochs": 50, "batch_size": 32, "lr": 30.0, "save_every": 2}
     tuned = finetune(model, original, images(), patience=2, **said)
     assert (tuned.ended, tuned.steps, tuned.kept) == ("plateau", 4, False)
 
@@ -257,6 +258,23 @@ def test_settings_that_cannot_be_are_refused(said: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="KD208") as caught:
         finetune(*pair(), images(), **said)
     assert next(iter(said)) in caught.value.message or "how long" in caught.value.message
+
+
+def test_a_rate_that_is_found_is_the_step_that_takes_away_most_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate, "LARGEST", 1.0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 5, bias=False))
+    x = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
+    weight = model[1].weight
+    nn.init.eye_(weight)
+    start = weight.detach().clone()
+    loss = model(x).square().mean()
+    (gradient,) = torch.autograd.grad(model(x).square().mean(), [weight])
+    size = float(weight.detach().square().mean().sqrt())
+    with torch.no_grad():
+        weight.sub_(1e-3 * fitting_rate(model, loss) * size * gradient.sign())
+        taken = (loss.detach() - model(x).square().mean()) / 1e-3
+        weight.copy_(start)
+    assert float(taken / loss.detach()) == pytest.approx(CARE, rel=0.01)
 
 
 def test_the_clock_ends_it() -> None:

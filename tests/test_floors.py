@@ -21,8 +21,9 @@ FLOORS = [
     {"specs", "filesize"},
     {"linalg", "tensorfile", "patches"},
     {"schemes", "routing", "codecs", "similarity", "clustering", "recipe", "statistics", "datafree", "survey"},
-    {"blocks", "prefix", "repair", "derive", "chain", "fitting", "stored", "container", "totals", "models", "data", "checkpoint"},
-    {"analyze", "curve", "drop", "database", "plan", "planfile", "edited", "convert", "finetune", "coding", "evaluate", "benchmark"},
+    {"derive", "chain", "fitting", "stored", "container", "totals", "models", "data", "checkpoint", "blocks", "prefix"},
+    {"analyze", "database", "plan", "planfile", "edited", "curve", "drop", "convert", "repair", "coding"}
+    | {"finetune", "evaluate", "benchmark"},
     {"compare", "job", "planning", "mending", "converting", "pipeline", "tuning", "code", "demo", "digits"},
     {"report"},
     {"cli", "commands", "__main__"},

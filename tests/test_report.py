@@ -199,7 +199,7 @@ def test_conversion_report(golden: Golden) -> None:
 def test_finetune_report(golden: Golden) -> None:
     before = {"agreement": 0.972, "kl": 0.0301, "logit_error": 0.0198, "images": 500}
     tuned = {"steps": 400, "trained": 51_200, "params": 427_314, "losses": (0.1,), "before": before, "kept": True}
-    tuned |= {"after": {**before, "kl": 0.0123}, "seconds": 612.3, "images_per_second": 119.4}
+    tuned |= {"after": {**before, "kl": 0.0123}, "seconds": 612.3, "images_per_second": 119.4, "lr": 1.06e-4}
     better = {**tuned, "falls": 0, "ended": "length"}
     worse = {**tuned, "after": before, "kept": False, "falls": 2, "ended": "plateau"}
     texts = [printed(finetune_report(converted({"finetune": each}))) for each in (better, worse)]

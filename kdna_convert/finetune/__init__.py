@@ -23,10 +23,11 @@ from ..evaluate import divergence, logits
 from ..specs import DataConfig, Divergence, Progress
 from .engine import Engine
 from .loss import Objective, distillation, stage_ends
+from .modes import untouched
 from .norms import norm_pairs, plain_convolutions
 from .settings import Settings
 from .state import assign
-from .training import Keeping, Training, untouched
+from .training import Keeping, Training
 
 __all__ = ["Keeping", "Settings", "Tuning", "distillation", "finetune"]
 
@@ -37,8 +38,8 @@ class Tuning:
     parameters were free to change.
 
     `before` and `after` are measured on the held-back images, None without them; what is kept is what did best there.
-    If `kept` is False, that was the start. `falls` counts losses that were not finite; `ended` is "length" or
-    "plateau".
+    If `kept` is False, that was the start. `lr` is the peak rate. `falls` counts losses that were not finite;
+    `ended` is "length" or "plateau".
     """
 
     steps: int
@@ -52,6 +53,7 @@ class Tuning:
     images_per_second: float = 0.0
     falls: int = 0
     ended: str = "length"
+    lr: float = 0.0
 
 
 def finetune(
@@ -116,6 +118,7 @@ def finetune(
             images_per_second=ran.images_per_second,
             falls=numbers.falls,
             ended=ran.ended,
+            lr=training.rate,
         )
 
 

@@ -1,13 +1,15 @@
 """The optimiser and its schedule, timm's: every free tensor steps in proportion to its own size.
 
 A layer's tensors differ in size by two orders of magnitude, and only their product means something; so Adam's step,
-which has the size of its rate, is measured by each tensor's root mean square as it was at the start.
+which has the size of its rate, is measured by each tensor's root mean square as it was at the start. How large a step
+a net bears still depends on its depth and width, by orders of magnitude, and is asked of its gradient.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ from .settings import Settings
 
 # A tensor that starts at zero (a gate, a scale's deviation from one) has no size for its rate to be relative to.
 NO_SIZE, SIZE_OF_ZERO = 1e-2, 0.1
+# Of the loss, what a first step may be expected to take away; and the rate at most, where the gradient says nothing.
+CARE, LARGEST = 0.6, 1e-2
 WARMUP = 0.1  # of the whole
 RESOLUTION = 10_000  # ticks of the schedule
 
@@ -27,18 +31,35 @@ def free(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def create_optimizer(model: nn.Module, settings: Settings) -> Any:
-    """One group a free tensor, with its peak rate. Raises RecipeError KD208 for an optimiser that timm has not."""
+def fitting_rate(model: nn.Module, loss: Tensor) -> float:
+    """The relative rate at which a step of that size along the signs of the gradient, which is Adam's first, would to
+    first order take away the share CARE of the loss: Polyak's step in the norm of Adam.
+    """
+    parameters = list(free(model).values())
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    pairs = zip(parameters, gradients, strict=True)
+    slope = sum(_scale(parameter) * float(g.abs().sum()) for parameter, g in pairs if g is not None)
+    rate = CARE * float(loss.detach()) / slope if slope else 0.0
+    return rate if 0 < rate < LARGEST else LARGEST
+
+
+def create_optimizer(model: nn.Module, settings: Settings, rate: float) -> Any:
+    """One group a free tensor, with its peak rate: the settings', or `rate` where they name none.
+
+    Raises RecipeError KD208 for an optimiser that timm has not.
+    """
     if settings.opt not in list_optimizers():
         raise RecipeError("KD208", f"opt: timm has no optimiser {settings.opt!r}; adamw, lion, sgd, lamb and others")
     derived = derived_layers(model).values()
     adapters = {id(tensor) for weight in derived for tensor in weight.adapter.values()}
     shared = {id(tensor) for weight in derived for tensor in weight.shared.values()}
+    peak = rate if settings.lr is None else settings.lr
+    peak_of_rest = peak if settings.shared_lr is None else settings.shared_lr
     groups = []
     for parameter in free(model).values():
         own = id(parameter) in adapters or (id(parameter) not in shared and parameter.ndim < 2)
-        groups.append({"params": [parameter], "lr": (settings.lr if own else settings.shared_lr) * _scale(parameter)})
-    return create_optimizer_v2(groups, opt=settings.opt, lr=settings.lr, weight_decay=0.0)
+        groups.append({"params": [parameter], "lr": (peak if own else peak_of_rest) * _scale(parameter)})
+    return create_optimizer_v2(groups, opt=settings.opt, lr=peak, weight_decay=0.0)
 
 
 class Schedule:

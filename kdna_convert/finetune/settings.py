@@ -18,7 +18,8 @@ class Settings:
     """How to train. Of `epochs`, `steps` and `seconds` at most one; without any, five epochs.
 
     `train` says what may change (derive.trainable). `lr` is the peak of the adapters' rate, relative to each tensor's
-    root mean square, `shared_lr` that of the rest; `opt` is an optimiser of timm. The loss is KL at `temperature`, plus
+    root mean square, by default found from the first batch (rate.fitting_rate); `shared_lr` that of the rest, by
+    default the same; `opt` is an optimiser of timm. The loss is KL at `temperature`, plus
     `label_weight` times the cross-entropy of the labels, plus `feature_weight` times the relative squared error of the
     stages' outputs. A step takes `batch_size` images, in `accumulate` parts. Every `save_every` steps the state is
     written and the held-back images are looked at; after `patience` looks without a gain it ends. Raises RecipeError
@@ -31,8 +32,8 @@ class Settings:
     seconds: float | None = None
     batch_size: int = 128
     accumulate: int = 1
-    lr: float = 2e-4
-    shared_lr: float = 2e-4
+    lr: float | None = None
+    shared_lr: float | None = None
     opt: str = "adamw"
     clip: float = math.inf
     temperature: float = 2.0

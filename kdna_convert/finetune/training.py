@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from ..data import Images, TrainBatch, Views, train_loader
 from ..errors import GuardError
@@ -20,7 +20,7 @@ from .engine import Engine
 from .log import Log
 from .loss import Objective
 from .norms import Pair, folded_norms
-from .rate import Schedule, create_optimizer, free
+from .rate import Schedule, create_optimizer, fitting_rate, free
 from .settings import Settings
 from .state import Numbers, State, assign, copies, put, read, take, write
 from .stopping import Asked, stopping
@@ -87,7 +87,9 @@ class Training:
         self.pairs, self.look, self.keeping, self.progress = pairs, look, keeping, progress
         self.parameters = free(objective.model)
         self.steps = self.settings.steps_for(len(images))
-        self.net, self.optimizer = engine.prepare(objective.model, create_optimizer(objective.model, self.settings))
+        self.rate = self._rate()
+        optimizer = create_optimizer(objective.model, self.settings, self.rate)
+        self.net, self.optimizer = engine.prepare(objective.model, optimizer)
         self.schedule = Schedule(self.optimizer)
         self.seconds = 0.0  # in steps
 
@@ -104,6 +106,28 @@ class Training:
                 if self._plateau(state.numbers):
                     return self._ran(state, "plateau", first)
         return self._ran(state, "length", first)
+
+    def _rate(self) -> float:
+        """The peak rate; found from the first batch, which every process reads, where the settings name none."""
+        if self.settings.lr is not None:
+            return self.settings.lr
+        size = self.settings.batch_size // self.settings.accumulate
+        inputs, labels = self._placed(next(iter(train_loader(self.views, size, self.settings.seed))))
+        with self._folded():
+            return fitting_rate(self.objective.model, self.objective(self.objective.model, inputs, labels).loss)
+
+    def _placed(self, batch: TrainBatch) -> tuple[Tensor, Tensor | None]:
+        """On the device, in the layout that is fast there; what could not be read is noted."""
+        for position, reason in batch.unread:
+            self.images.skip(position, reason)
+        inputs = batch.inputs.to(self.engine.device)
+        inputs = inputs.contiguous(memory_format=FASTER) if inputs.ndim == 4 else inputs
+        return inputs, None if batch.labels is None else batch.labels.to(self.engine.device)
+
+    @contextmanager
+    def _folded(self) -> Iterator[None]:
+        with folded_norms(self.objective.model, self.pairs), folded_norms(self.objective.original, self.pairs):
+            yield
 
     def _begin(self) -> State:
         kept: State | None = None
@@ -145,7 +169,7 @@ class Training:
         loader = self.engine.prepare(train_loader(self.views, size, settings.seed, begin=begin, workers=workers))
         batches = iter(loader)
         try:
-            with folded_norms(self.objective.model, self.pairs), folded_norms(self.objective.original, self.pairs):
+            with self._folded():
                 elapsed = numbers.elapsed
                 while True:
                     start = time.monotonic()
@@ -161,12 +185,7 @@ class Training:
         accelerator, parts = self.engine.accelerator, self.settings.accumulate
         losses, agreements, norm = 0.0, 0.0, math.inf
         for _ in range(parts):
-            batch = next(batches)
-            for position, reason in batch.unread:
-                self.images.skip(position, reason)
-            inputs = batch.inputs.to(self.engine.device)
-            inputs = inputs.contiguous(memory_format=FASTER) if inputs.ndim == 4 else inputs
-            labels = None if batch.labels is None else batch.labels.to(self.engine.device)
+            inputs, labels = self._placed(next(batches))
             with accelerator.accumulate(self.net), accelerator.autocast():
                 seen = self.objective(self.net, inputs, labels)
                 accelerator.backward(seen.loss)
@@ -252,26 +271,3 @@ class Training:
     def _ran(self, state: State, ended: str, first: int) -> Ran:
         images = (state.numbers.step - first) * self.settings.batch_size
         return Ran(state, ended, images / self.seconds if self.seconds else 0.0)
-
-
-@contextmanager
-def untouched(*nets: nn.Module) -> Iterator[None]:
-    """Eval mode; on leaving, modes, requires_grad and gradients are what they were."""
-    modes = [(module, module.training) for net in nets for module in net.modules()]
-    flags = [(parameter, parameter.requires_grad, parameter.grad) for net in nets for parameter in net.parameters()]
-    forwards = [(net, net.__dict__.get("forward")) for net in nets]
-    for net in nets:
-        net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, needed, gradient in flags:
-            parameter.requires_grad_(needed).grad = gradient
-        for net, forward in forwards:  # accelerate's, for mixed precision
-            attributes: dict[str, Any] = net.__dict__
-            for name in ("forward", "_original_forward"):
-                attributes.pop(name, None)
-            if forward is not None:
-                attributes["forward"] = forward

@@ -1,13 +1,14 @@
 """Alignment: whatever has one number a channel, fitted end to end to the original's answers by a few optimiser steps.
 
-min KL(original || converted) over the affine parameters of normalisations and the biases of layers: half a per cent of a
-net, so that a thousand images do not overfit it. No label is read. Kernels, adapters and shared tensors stay, and so do
-the statistics of normalisations. What the layer-by-layer steps cannot see, how errors of many layers add up in the
+min KL(original || converted) over the affine parameters of normalisations and the biases of layers: half a per cent of
+a net, so that a thousand images do not overfit it. No label is read. Kernels, adapters and shared tensors stay, and so
+do the statistics of normalisations. What the layer-by-layer steps cannot see, how errors of many layers add up in the
 answers, is what this one works on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -26,7 +27,7 @@ from .nets import Nets, Tick
 class Align:
     """Options: `steps` of Adam, each on `batch` images, at `rate`; the loss is taken at `temperature`."""
 
-    steps: Annotated[int, Field(ge=1)] = 100
+    steps: Annotated[int, Field(ge=1)] = 60
     batch: Annotated[int, Field(ge=1)] = 100
     rate: Annotated[float, Field(gt=0)] = 1e-3
     temperature: Annotated[float, Field(gt=0)] = 2.0
@@ -37,7 +38,13 @@ class Align:
         free = [parameter for parameter in model.parameters() if parameter.ndim == 1 and parameter.is_floating_point()]
         if not free:
             return {"": "KD124"}
-        inputs, wanted = torch.cat(nets.batches), logits(nets.original, nets.batches)
+        self.descend(model, free, torch.cat(nets.batches), logits(nets.original, nets.batches), tick)
+        return {}
+
+    def descend(
+        self, model: nn.Module, free: Sequence[nn.Parameter], inputs: Tensor, wanted: Tensor, tick: Tick
+    ) -> None:
+        """Fit the parameters `free`, in place, to the answers `wanted` (images, classes, ...) to these inputs."""
         asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         generator = torch.Generator().manual_seed(self.seed)
         try:
@@ -59,7 +66,6 @@ class Align:
             for parameter, was in asked:
                 parameter.requires_grad_(was)
                 parameter.grad = None
-        return {}
 
     def _loss(self, model: nn.Module, inputs: Tensor, wanted: Tensor) -> Tensor:
         place = device_of(model)

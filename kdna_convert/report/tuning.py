@@ -22,7 +22,11 @@ def finetune_report(conversion: Conversion) -> RenderableType:
     speed = f"{tuned['images_per_second']:.0f} images/s"
     measured = {stage: tuned[stage] for stage in ("before", "after") if tuned[stage]}
     return Group(
-        free, f"{count(tuned['steps'])} steps in {tuned['seconds']:.0f} s, {speed}", "", moved(measured), *_said(tuned)
+        free,
+        f"{count(tuned['steps'])} steps in {tuned['seconds']:.0f} s, {speed}, peak rate {tuned['lr']:.1e}",
+        "",
+        moved(measured),
+        *_said(tuned),
     )
 
 
