@@ -22,7 +22,7 @@ The shortest recipe is one line, `scheme: basis`. Every key, with its default wh
     budget: {params: 0.5}       # a share of the net's; or {bytes: 1.2MB}, of the file; or {macs: 0.6}
     calibration: {images: 1000, heldout: 500, batch: 100, memory: 4GiB}
     fit: {sweeps: 150}          # the most iterations that the joint fit of a family may take
-    repair: []                  # after the fit, in order: refit, correct, reestimate, reconstruct, align; with options
+    repair: []                  # after the fit, in order: refit, correct, reestimate, reconstruct; with options,
                                 # as {name: reconstruct, steps: 200}, and kept only where it lowers the divergence
     codec: entropy              # how the tensors are stored at the end, or fp16, bf16, int8, int4; left out, as they
                                 # are. A size in bytes is then the coded file's

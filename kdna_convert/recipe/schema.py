@@ -150,7 +150,7 @@ class RepairStep(_Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Literal["refit", "correct", "reestimate", "reconstruct", "align"]
+    name: Literal["refit", "correct", "reestimate", "reconstruct"]
 
     @property
     def options(self) -> Options:
@@ -164,7 +164,7 @@ def _step(value: object) -> object:
 RepairField = Annotated[
     RepairStep,
     BeforeValidator(
-        _step, json_schema_input_type=Literal["refit", "correct", "reestimate", "reconstruct", "align"] | RepairStep
+        _step, json_schema_input_type=Literal["refit", "correct", "reestimate", "reconstruct"] | RepairStep
     ),
 ]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..specs import Options
-from .align import Align
 from .nets import Nets, Tick
 from .norms import Correct, Reestimate
 from .reconstruct import Reconstruct
@@ -32,7 +31,6 @@ STEPS: dict[str, type[Step]] = {
     "correct": Correct,
     "reestimate": Reestimate,
     "reconstruct": Reconstruct,
-    "align": Align,
 }
 
 
