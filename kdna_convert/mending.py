@@ -30,12 +30,17 @@ UNJUDGED = (
 @contextmanager
 def work_folder(target: Path, resume: bool) -> Iterator[Path]:
     """A folder beside `target`, NAME.part, for what a stopped run can be gone on from: emptied first unless `resume`,
-    removed when the block ends without an exception.
+    removed when the block ends without an exception, or with nothing in it.
     """
     work = target.with_name(f"{target.name}.part")
     if not resume:
         shutil.rmtree(work, ignore_errors=True)
-    yield work
+    try:
+        yield work
+    except BaseException:
+        if work.is_dir() and not any(work.iterdir()):
+            work.rmdir()
+        raise
     shutil.rmtree(work, ignore_errors=True)
 
 
