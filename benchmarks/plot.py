@@ -12,7 +12,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-LABELS = {"shared-cp": "shared CP (default)", "shared-basis": "shared basis", "lowrank": "low rank, nothing shared"}
+LABELS = {
+    "codebook": "codebook and repair",
+    "balanced": "shared CP and repair (default)",
+    "shared-cp": "shared CP",
+    "shared-basis": "shared basis",
+    "lowrank": "low rank, nothing shared",
+}
 
 
 def main() -> None:
