@@ -63,8 +63,6 @@ def code(
     """
     if codec not in CODECS:
         raise PlanError("KD506", f"there is no codec {codec!r}; it is one of {', '.join(CODECS)}")
-    if codec not in CODECS:
-        raise PlanError("KD506", f"there is no codec {codec!r}; it is one of {', '.join(CODECS)}")
     began = time.perf_counter()
     before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
     room = None if target_bytes is None else parse_target(target_bytes, before.plan.original.bytes)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,27 +19,10 @@ from .repair.nets import Nets
 from .specs import Plan, Progress, to_json
 
 # What a run that can be gone on with keeps in its work folder.
-MOMENTS, DATABASE, LEDGER = "moments.safetensors", "database.json", "repair.safetensors"
+MOMENTS, DATABASE, LEDGER = WORK_FILES = "moments.safetensors", "database.json", "repair.safetensors"
 UNJUDGED = (
     "no repair (KD127): no images were held back to judge it by; pass --data, and keep calibration.heldout above 0"
 )
-
-
-@contextmanager
-def work_folder(target: Path, resume: bool) -> Iterator[Path]:
-    """A folder beside `target`, NAME.part, for what a stopped run can be gone on from: emptied first unless `resume`,
-    removed when the block ends without an exception, or with nothing in it.
-    """
-    work = target.with_name(f"{target.name}.part")
-    if not resume:
-        shutil.rmtree(work, ignore_errors=True)
-    try:
-        yield work
-    except BaseException:
-        if work.is_dir() and not any(work.iterdir()):
-            work.rmdir()
-        raise
-    shutil.rmtree(work, ignore_errors=True)
 
 
 def ledger_of(job: Job, plan: Plan, work: Path | None) -> Ledger | None:

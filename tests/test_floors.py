@@ -24,7 +24,19 @@ FLOORS = [
     {"derive", "chain", "fitting", "stored", "container", "totals", "models", "data", "checkpoint", "blocks", "prefix"},
     {"analyze", "database", "plan", "planfile", "edited", "curve", "drop", "convert", "repair", "coding"}
     | {"finetune", "evaluate", "benchmark"},
-    {"compare", "job", "planning", "mending", "converting", "pipeline", "tuning", "code", "demo", "digits"},
+    {
+        "compare",
+        "job",
+        "planning",
+        "mending",
+        "workfolder",
+        "converting",
+        "pipeline",
+        "tuning",
+        "code",
+        "demo",
+        "digits",
+    },
     {"report"},
     {"cli", "commands", "__main__"},
 ]

@@ -93,16 +93,18 @@ def convert(
         return
     target = output_path(output, force)
     from ..checkpoint import require_free, save
-    from ..mending import work_folder
+    from ..mending import WORK_FILES
     from ..pipeline import convert as stage
     from ..report.conversion import conversion_report
+    from ..workfolder import work_folder
 
     require_free(target, force)
     arguments = source.arguments | images.arguments | calibration.arguments | goal.arguments | run.arguments
-    with work_folder(target, resume) as work, progress_bar(run.quiet) as progress:
-        conversion = stage(**arguments, plan=plan, work=work, progress=progress)
-    conversion.report["command"] = ctx.meta[COMMAND]
-    save(conversion, target, force=force)
+    with work_folder(target, WORK_FILES, resume) as work:
+        with progress_bar(run.quiet) as progress:
+            conversion = stage(**arguments, plan=plan, work=work, progress=progress)
+        conversion.report["command"] = ctx.meta[COMMAND]
+        save(conversion, target, force=force)
     tell_remarks(conversion.report["notes"], conversion.report["calibration"]["skipped"])
     show_json(conversion.report) if run.json else show(conversion_report(conversion))
     tell(NEXT.format(folder=target, data=images.data or "DATA"), run.quiet)

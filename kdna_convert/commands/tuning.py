@@ -124,12 +124,13 @@ def finetune(
 def _work(target: Path, resume: bool, leads: bool) -> Iterator[Path]:
     """Where a stopped run leaves what it can be gone on from; only the first process clears it."""
     from ..finetune.engine import leave
-    from ..mending import work_folder
+    from ..finetune.state import FILE
+    from ..workfolder import work_folder
 
     work = target.with_name(f"{target.name}.part")
     try:
         if leads:
-            with work_folder(target, resume):
+            with work_folder(target, [FILE], resume):
                 yield work
         else:
             yield work

@@ -1,0 +1,48 @@
+"""The folder that a stopped run is gone on from: its own files come and go, nobody else's do."""
+
+from pathlib import Path
+
+import pytest
+
+from kdna_convert.workfolder import work_folder
+
+FILES = ["state"]
+
+
+def filled(target: Path, resume: bool = False, fails: bool = False) -> None:
+    with work_folder(target, FILES, resume) as work:
+        work.mkdir(exist_ok=True)
+        (work / "state").write_text("half done")
+        if fails:
+            raise KeyboardInterrupt
+
+
+def test_a_finished_run_leaves_no_work_folder(tmp_path: Path) -> None:
+    filled(tmp_path / "net")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_run_leaves_its_files_and_the_next_begins_without_them_unless_it_resumes(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        filled(tmp_path / "net", fails=True)
+    assert (tmp_path / "net.part" / "state").exists()
+    with work_folder(tmp_path / "net", FILES, resume=True) as work:
+        assert (work / "state").exists()
+        (work / "state").write_text("more")
+    with work_folder(tmp_path / "net", FILES, resume=False) as work:
+        assert not work.exists()
+
+
+def test_a_users_own_file_in_a_folder_of_that_name_stays(tmp_path: Path) -> None:
+    mine = tmp_path / "net.part" / "thesis.txt"
+    mine.parent.mkdir()
+    mine.write_text("ten years")
+    filled(tmp_path / "net")
+    assert mine.read_text() == "ten years" and list(mine.parent.iterdir()) == [mine]
+
+
+def test_a_run_that_fails_before_it_wrote_anything_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), work_folder(tmp_path / "net", FILES, resume=False) as work:
+        work.mkdir()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
