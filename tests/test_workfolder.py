@@ -9,10 +9,11 @@ from kdna_convert.workfolder import work_folder
 FILES = ["state"]
 
 
-def filled(target: Path, resume: bool = False, fails: bool = False) -> None:
-    with work_folder(target, FILES, resume) as work:
+def filled(target: Path, writes: bool = True, fails: bool = False) -> None:
+    with work_folder(target, FILES, resume=False) as work:
         work.mkdir(exist_ok=True)
-        (work / "state").write_text("half done")
+        if writes:
+            (work / "state").write_text("half done")
         if fails:
             raise KeyboardInterrupt
 
@@ -38,11 +39,11 @@ def test_a_users_own_file_in_a_folder_of_that_name_stays(tmp_path: Path) -> None
     mine.parent.mkdir()
     mine.write_text("ten years")
     filled(tmp_path / "net")
-    assert mine.read_text() == "ten years" and list(mine.parent.iterdir()) == [mine]
+    assert mine.read_text() == "ten years"
+    assert list(mine.parent.iterdir()) == [mine]
 
 
 def test_a_run_that_fails_before_it_wrote_anything_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), work_folder(tmp_path / "net", FILES, resume=False) as work:
-        work.mkdir()
-        raise RuntimeError
+    with pytest.raises(KeyboardInterrupt):
+        filled(tmp_path / "net", writes=False, fails=True)
     assert list(tmp_path.iterdir()) == []
