@@ -75,13 +75,13 @@ def build_database(
     *,
     fingerprint: str = "",
     macs: int,
-    divisible: Collection[str] = (),
+    divisible: Collection[int] = (),
     measure: bool = True,
     progress: Progress | None = None,
 ) -> Database:
     """Every family's choices. With `measure`, errors are predicted by quick fits of those that leave a choice.
 
-    The families whose first member is in `divisible` are taken apart where their layers predict less error alone.
+    Those of `families` whose place is in `divisible` are taken apart where their layers predict less error alone.
     """
 
     def measured(family: Family) -> Choice:
@@ -95,7 +95,7 @@ def build_database(
         if progress is not None:
             progress(f"predicting {family.members[0]} ({len(family.members)} layers)", done, len(families))
         whole = measured(family)
-        apart = [replace(family, members=(name,)) for name in family.members if family.members[0] in divisible]
+        apart = [replace(family, members=(name,)) for name in family.members if done in divisible]
         alone = [] if any(_hopeless(one, layers) for one in apart) else [measured(one) for one in apart]
         choices += alone if alone and sum(map(_at_half, alone)) < _at_half(whole) else [whole]
     if progress is not None:

@@ -91,8 +91,6 @@ def _parts(
 def moments_of(job: Job, given: Mapping[str, Any], progress: Progress | None) -> Moments:
     """Read from the file where it exists and fits, else collected, and written to it."""
     active = [layer for layer in job.layers if layer.reason is None]
-    if not active:
-        return {}
     if not active:  # all stays dense
         return {}
     settings = job.recipe.calibration

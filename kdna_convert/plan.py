@@ -1,8 +1,9 @@
 """A budget and a database become a plan: the multiple-choice knapsack over families and ranks. No torch, no model.
 
-Every family stays dense or takes one size (rank); the predicted errors add up; parameters, multiply-adds or the bytes
-of the file must not exceed the budget. HiGHS (scipy.optimize.milp) solves it over a grid of sizes, then single steps
-spend what is left. Sizes are exact: they come from the layouts, the file's from its header.
+Every family is taken at one size (rank) or not at all, and of families that want the same layer, those of several
+schemes, one at most is taken; a layer of none stays dense. The predicted errors add up; parameters, multiply-adds or
+the bytes of the file must not exceed the budget. HiGHS (scipy.optimize.milp) solves it over a grid of sizes, then
+single steps spend what is left. Sizes are exact: they come from the layouts, the file's from its header.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
@@ -23,7 +25,7 @@ from .filesize import data_size, file_size
 from .specs import Choice, Database, Family, Layer, Layout, Plan, Shape, SymbolicShape, TensorSpec, Totals, product
 
 Kind = Literal["params", "bytes", "macs"]
-# The size of each family's option, in the database's order; None leaves the family dense.
+# The size of each family's option, in the database's order; None for a family that is not taken.
 Sizes = tuple[int | None, ...]
 
 GRID = 48
@@ -45,6 +47,9 @@ def solve(database: Database, budget: Budget | None) -> Plan:
     says how large a family shall be.
     """
     if budget is None:
+        contested = next((choice for choice, rivals in zip(*_rivalry(database), strict=True) if rivals), None)
+        if contested is not None:
+            raise no_goal(contested.family.members[0], contested.size)
         return plan_of(database, tuple(map(_insisted, database.choices)))
     allowed = [_grid(choice) for choice in database.choices]
     sizes = _within(database, budget, allowed)
@@ -53,11 +58,12 @@ def solve(database: Database, budget: Budget | None) -> Plan:
 
 def plan_of(database: Database, sizes: Sizes) -> Plan:
     """The plan that takes these sizes, whatever they cost."""
-    families, predicted, stored, dense = [], {}, {}, set()
+    families, predicted, stored = [], {}, {}
+    dense = {name for choice in database.choices for name in choice.family.members}
     for choice, size in zip(database.choices, sizes, strict=True):
         if size is None:
-            dense |= set(choice.family.members)
             continue
+        dense -= set(choice.family.members)
         families.append(replace(choice.family, options={**choice.family.options, choice.size: size}))
         stored[choice.family.members[0]] = sum(product(spec.shape) for spec in _specs(database, choice, size))
         if choice.points:
@@ -108,32 +114,38 @@ def no_goal(layer: str, size: str) -> PlanError:
     return PlanError("KD504", f"no budget, and the recipe gives no {size} to the family of {layer}; {ways_out}")
 
 
-def _grid(choice: Choice) -> list[int | None]:
-    """The sizes that the knapsack chooses from: all of them, or a geometric grid; and dense."""
+def _grid(choice: Choice) -> list[int]:
+    """The sizes that the knapsack chooses from: all of them, or a geometric grid."""
     if choice.fixed is not None:
         return [choice.fixed]
     low, high = choice.smallest, choice.limit
     steps = range(low, high + 1) if high - low < GRID else (low + np.geomspace(1, high - low + 1, GRID).round() - 1)
-    return [*sorted({int(step) for step in steps}), None]
+    return sorted({int(step) for step in steps})
 
 
-def _within(database: Database, budget: Budget, allowed: Sequence[list[int | None]]) -> Sizes:
+def _within(database: Database, budget: Budget, allowed: Sequence[list[int]]) -> Sizes:
     """Solve on the additive cost, and tighten until the exact cost fits: a file's header is not quite additive."""
-    smallest = tuple(
-        min(sizes, key=lambda size, choice=choice: _cost(database, choice, size, budget.kind))  # type: ignore[misc]
+    cheapest = [
+        [min(sizes, key=lambda size, choice=choice: _cost(database, choice, size, budget.kind))]  # type: ignore[misc]
         for choice, sizes in zip(database.choices, allowed, strict=True)
-    )
+    ]
+    smallest = _taken(database, cheapest, _added(database, budget.kind, cheapest), None)
+    if smallest is None:
+        raise PlanError("KD501", "no choice of families leaves every layer in one of them at most")
     least = _exact(database, smallest, budget.kind)
     if least > budget.amount:
         raise PlanError("KD501", f"{_said(database, budget, budget.amount)}; {_least(database, budget, least)}")
 
     def additive(sizes: Sizes) -> int:
         pairs = zip(database.choices, sizes, strict=True)
-        return sum(_cost(database, choice, size, budget.kind) for choice, size in pairs)
+        return sum(_more(database, choice, size, budget.kind) for choice, size in pairs)
 
     room = budget.amount - least + additive(smallest)
+    added = _added(database, budget.kind, allowed)
+    pairs = [(choice, size) for choice, sizes in zip(database.choices, allowed, strict=True) for size in sizes]
+    errors = np.array([predicted_error(choice, size) for choice, size in pairs])
     for _ in range(20):
-        sizes = _knapsack(database, budget.kind, allowed, room)
+        sizes = _taken(database, allowed, errors, (added, room))
         if sizes is None:
             return smallest
         excess = _exact(database, sizes, budget.kind) - budget.amount
@@ -143,28 +155,64 @@ def _within(database: Database, budget: Budget, allowed: Sequence[list[int | Non
     return smallest
 
 
-def _knapsack(database: Database, kind: Kind, allowed: Sequence[list[int | None]], room: int) -> Sizes | None:
+def _taken(
+    database: Database,
+    allowed: Sequence[list[int]],
+    losses: NDArray[np.float64],
+    limit: tuple[NDArray[np.float64], int] | None,
+) -> Sizes | None:
+    """The families, and the size of each, of least loss: no layer in two of them, and within a `limit` of what they
+    add, both for every allowed size; None where there is no such choice."""
     owners = [index for index, sizes in enumerate(allowed) for _ in sizes]
     flat = [size for sizes in allowed for size in sizes]
-    pairs = [(database.choices[owner], size) for owner, size in zip(owners, flat, strict=True)]
-    errors = np.array([predicted_error(choice, size) for choice, size in pairs])
-    costs = [_cost(database, choice, size, kind) for choice, size in pairs]
-    count = len(flat)
-    once = csr_array((np.ones(count), (owners, range(count))), shape=(len(allowed), count))
+    rivals, least = _rows(database)
+    places = [(row, place) for row, among in enumerate(rivals) for place, owner in enumerate(owners) if owner in among]
+    once = csr_array((np.ones(len(places)), tuple(zip(*places, strict=True))), shape=(len(rivals), len(flat)))
+    constraints = [LinearConstraint(once, least, 1)]
+    if limit is not None:
+        added, room = limit
+        scale = max(abs(room), 1)
+        constraints.append(LinearConstraint(added[None] / scale, -np.inf, room / scale))
     found = milp(
-        errors / max(errors.max(), 1e-300),
-        integrality=np.ones(count),
+        losses / max(np.abs(losses).max(), 1e-300),
+        integrality=np.ones(len(flat)),
         bounds=Bounds(0, 1),
-        constraints=[
-            LinearConstraint(once, 1, 1),
-            LinearConstraint(np.array([costs]) / max(room, 1), -np.inf, 1),
-        ],
-        options={"mip_rel_gap": 1e-3, "time_limit": 2},
+        constraints=constraints,
+        options={"mip_rel_gap": 1e-3 if limit else 0.0, "time_limit": 2},
     )
     if found.x is None:
         return None
     chosen = {owners[place]: flat[place] for place in np.flatnonzero(found.x > 0.5)}
-    return tuple(chosen[index] for index in range(len(allowed)))
+    return tuple(chosen.get(index) for index in range(len(allowed)))
+
+
+def _rows(database: Database) -> tuple[list[frozenset[int]], list[int]]:
+    """For every set of families that want the same layer: which they are, and how many must be taken.
+
+    One, where the recipe insists on a size and leaves nothing else to choose.
+    """
+    wanting: dict[str, set[int]] = {}
+    for index, choice in enumerate(database.choices):
+        for name in choice.family.members:
+            wanting.setdefault(name, set()).add(index)
+    sets = sorted({frozenset(among) for among in wanting.values()}, key=sorted)
+    return sets, [int(all(database.choices[index].fixed is not None for index in among)) for among in sets]
+
+
+def _rivalry(database: Database) -> tuple[Sequence[Choice], list[bool]]:
+    """Every choice, and whether another one wants a layer of its."""
+    contested = {index for among in _rows(database)[0] if len(among) > 1 for index in among}
+    return database.choices, [index in contested for index in range(len(database.choices))]
+
+
+def _added(database: Database, kind: Kind, allowed: Sequence[list[int]]) -> NDArray[np.float64]:
+    pairs = ((choice, size) for choice, sizes in zip(database.choices, allowed, strict=True) for size in sizes)
+    return np.array([_more(database, choice, size, kind) for choice, size in pairs], np.float64)
+
+
+def _more(database: Database, choice: Choice, size: int | None, kind: Kind) -> int:
+    """What a family costs more than its dense layers do."""
+    return 0 if size is None else _cost(database, choice, size, kind) - _cost(database, choice, None, kind)
 
 
 def _spend(database: Database, budget: Budget, sizes: Sizes) -> Sizes:
@@ -213,8 +261,7 @@ def _totals(database: Database, sizes: Sizes) -> Totals:
     stored = [spec for choice, size in pairs if size is not None for spec in _specs(database, choice, size)]
     removed = sum(product(spec.shape) for spec in database.tensors if spec.name in replaced)
     params = database.params - removed + sum(product(spec.shape) for spec in stored)
-    dense_macs = sum(_macs(choice, None) for choice in database.choices)
-    macs = database.macs - dense_macs + sum(_macs(choice, size) for choice, size in pairs)
+    macs = database.macs + sum(_macs(choice, size) - _macs(choice, None) for choice, size in pairs)
     return Totals(params, file_size([*kept, *stored], database.metadata), macs)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from .analyze import analyze as compare_layers
 from .database import Clusters, build_database, form_families
 from .edited import restate
-from .errors import PlanError
+from .errors import ModelError, PlanError
 from .job import Job, Model, digest_of, moments_of
 from .models import example_input
 from .plan import no_goal
 from .planfile import read_database, read_plan, request_mark, write_database
+from .recipe import alternatives
 from .schemes import SCHEMES
 from .specs import Database, Family, Layer, Plan, Progress
 from .statistics import Moments
@@ -43,9 +44,7 @@ def database_of(
         replace(layer, reason="KD108") if layer.reason is None and layer.name not in moments else layer
         for layer in job.layers
     )
-    reasons = {layer.name: layer.reason for layer in layers}
-    assignments = [replace(assignment, reason=reasons[assignment.layer]) for assignment in job.assignments]
-    layers, families = form_families(layers, assignments, _clusters(job, moments))
+    layers, families, own = _families(job, layers, _clusters(job, moments))
     cost = totals(job.loaded.model, example_input(job.loaded.data))
     known = build_database(
         job.loaded.model,
@@ -56,7 +55,7 @@ def database_of(
         job.recipe,
         fingerprint=mark,
         macs=cost.macs,
-        divisible=_divisible(job, families),
+        divisible=_divisible(job, families[:own]),
         progress=progress,
     )
     if path is not None:
@@ -64,8 +63,43 @@ def database_of(
     return known
 
 
-def _divisible(job: Job, families: Sequence[Family]) -> set[str]:
-    """Owners of families of 1x1 layers that no rule holds together.
+def _families(
+    job: Job, layers: Sequence[Layer], clusters: Clusters | None
+) -> tuple[tuple[Layer, ...], list[Family], int]:
+    """The layers, the families of the recipe's schemes and then of its alternatives, and how many the former are.
+
+    An alternative that shares more widely than the recipe's scheme may do so, or keep to its families. A layer has a
+    reason only where it is in none of them. Raises ModelError KD306 where there is no family.
+    """
+    reasons = {layer.name: layer.reason for layer in layers}
+    formed = []
+    for way in (job.assignments, *alternatives(job.recipe, job.assignments)):
+        said = [replace(one, reason=one.reason or reasons[one.layer]) for one in way]
+        try:
+            formed.append(form_families(layers, said, clusters))
+        except ModelError as error:
+            if error.code != "KD306" or not job.recipe.alternatives:
+                raise
+            formed.append((tuple(layers), ()))
+    (own, first), *others = formed
+    families = [
+        *first,
+        *(part for _, found in others for family in found for part in (family, *_within(family, first))),
+    ]
+    inside = {name for family in families for name in family.members}
+    if not inside:
+        raise ModelError("KD306", "no layer of this model can be converted by this recipe; `kdna analyze` says why")
+    return tuple(replace(one, reason=None) if one.name in inside else one for one in own), families, len(first)
+
+
+def _within(family: Family, others: Sequence[Family]) -> list[Family]:
+    """What is left of a family inside each of the others, where that is a part of it."""
+    parts = [tuple(name for name in family.members if name in other.members) for other in others]
+    return [replace(family, members=part) for part in parts if 0 < len(part) < len(family.members)]
+
+
+def _divisible(job: Job, families: Sequence[Family]) -> set[int]:
+    """Places of families of 1x1 layers that no rule holds together.
 
     Without spatial kernels all that such layers can share is the space of their inputs; see docs/decisions/0006.
     """
@@ -73,8 +107,14 @@ def _divisible(job: Job, families: Sequence[Family]) -> set[str]:
         return set()
     layers = {layer.name: layer for layer in job.layers}
     held = {assignment.layer for assignment in job.assignments if assignment.family is not None}
-    owners = {family.members[0] for family in families if len(family.members) > 1}
-    return {name for name in owners - held if layers[name].taps == 1 and _leaves_a_choice(name, job)}
+    return {
+        place
+        for place, family in enumerate(families)
+        if len(family.members) > 1
+        and not held & set(family.members)
+        and layers[family.members[0]].taps == 1
+        and _leaves_a_choice(family.members[0], job)
+    }
 
 
 def _leaves_a_choice(name: str, job: Job) -> bool:

@@ -13,6 +13,9 @@ The shortest recipe is one line, `scheme: basis`. Every key, with its default wh
         options: {}             # go over the recipe's, unless that has another scheme
         routing: none           # default: the recipe's
         family: together        # these layers are one family; left out, `families` decides
+    alternatives:               # schemes that the plan may use instead, for layers that no rule claims, where that
+      - scheme: codebook        # loses less at the same budget
+        options: {gain: filter}
     families:
       by: gain                  # all that can share, but 1x1 layers only where they gain; or: group, cluster
       metric: explained         # or angles, cka, cosine
@@ -34,12 +37,13 @@ and Linear layers, for which `type:Linear` will do as well. A rule brings back o
 """
 
 from .reading import bundled, check_options, json_schema, load_recipe, parse_recipe
-from .resolving import Assignment, resolve
+from .resolving import Assignment, alternatives, resolve
 from .schema import Recipe, parse_size, parse_target
 
 __all__ = [
     "Assignment",
     "Recipe",
+    "alternatives",
     "bundled",
     "check_options",
     "json_schema",

@@ -143,6 +143,8 @@ def check_options(
         _check_fields(recipe, routings[recipe.routing.name], recipe.routing.options, ("routing",))
     for index, step in enumerate(recipe.repair):
         _check_fields(recipe, steps[step.name], step.options, ("repair", index))
+    for index, other in enumerate(recipe.alternatives):
+        _check_fields(recipe, schemes[other.scheme], other.options, ("alternatives", index, "options"))
     for index, rule in enumerate(recipe.rules):
         scheme = rule.scheme or recipe.scheme
         if scheme is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import RecipeError
 from ..specs import Layer, Options
 from . import patterns, yamlfile
 from .patterns import Precision
-from .schema import DENSE, Recipe, Routing, Rule
+from .schema import DENSE, Alternative, Recipe, Routing, Rule
 
 # A net without Linear layers may end in a convolution; one of these in its name says that it is the classifier.
 _HEADS = {"classifier", "fc", "head", "last_linear", "linear", "logits"}
@@ -49,6 +49,17 @@ def resolve(recipe: Recipe, layers: Sequence[Layer]) -> tuple[Assignment, ...]:
     assignments = tuple(_assign(recipe, layer, _claim(recipe, layer), by_default.get(layer.name)) for layer in layers)
     _check_rules(recipe, assignments)
     return assignments
+
+
+def alternatives(recipe: Recipe, assignments: Sequence[Assignment]) -> list[tuple[Assignment, ...]]:
+    """What each of the recipe's alternatives would have of the layers that no rule claims; KD102 on all others."""
+
+    def instead(assignment: Assignment, other: Alternative) -> Assignment:
+        if assignment.reason is not None or assignment.rule is not None:
+            return replace(assignment, reason=assignment.reason or "KD102")
+        return replace(assignment, scheme=other.scheme, options=other.options)
+
+    return [tuple(instead(assignment, other) for assignment in assignments) for other in recipe.alternatives]
 
 
 def _check_patterns(recipe: Recipe, layers: Sequence[Layer]) -> None:

@@ -71,9 +71,10 @@ class Routing(_Section):
         return dict(self.model_extra or {})
 
 
-SchemeName = Literal[
-    "cp", "separable", "basis", "tucker", "output", "atoms", "warehouse", "codebook", "lowrank", "kerneldna", "dense"
+SharingName = Literal[
+    "cp", "separable", "basis", "tucker", "output", "atoms", "warehouse", "codebook", "lowrank", "kerneldna"
 ]
+SchemeName = Literal[SharingName, "dense"]
 CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
 # The scheme of layers that stay as they are: no entry of SCHEMES, for it has nothing to fit.
 DENSE = "dense"
@@ -93,6 +94,13 @@ class Rule(_Section):
     options: Options = {}
     routing: RoutingField | None = None
     family: Literal["together"] | None = None
+
+
+class Alternative(_Section):
+    """A scheme that the plan may use in place of the recipe's, for layers that no rule claims, where it loses less."""
+
+    scheme: SharingName
+    options: Options = {}
 
 
 class Families(_Section):
@@ -199,6 +207,7 @@ class Recipe(_Section):
     include: Patterns = ()
     exclude: Patterns = ()
     rules: tuple[Rule, ...] = Field((), strict=False)
+    alternatives: tuple[Alternative, ...] = Field((), strict=False)
     families: Families = Families()
     budget: Budget | None = None
     calibration: Calibration = Calibration()
@@ -212,6 +221,8 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _has_a_scheme(self) -> Recipe:
+        if self.alternatives and self.scheme in (None, DENSE):
+            raise ValueError("alternatives are to a `scheme`, and the recipe has none")
         if self.scheme is None and not self.rules:
             raise ValueError("a recipe needs `scheme`, `rules` or both")
         for index, rule in enumerate(self.rules):
@@ -231,6 +242,7 @@ class Recipe(_Section):
 
 SECTIONS: dict[str | int, type[BaseModel]] = {
     "rules": Rule,
+    "alternatives": Alternative,
     "families": Families,
     "budget": Budget,
     "calibration": Calibration,
