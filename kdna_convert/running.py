@@ -91,8 +91,8 @@ def run(
     Convert and repair; train as its `finetune` says; store by its `codec` in `target_bytes` (of the whole file; without
     a codec, sharing meets it); measure on `eval_data`. With `sharing`, the recipe decides by that size whether to share
     and train at all. Finished stages are kept in `output`.part and not done again by the same call; for another recipe,
-    model, data or size it begins anew. An `output` that the same call wrote is only read, and `report["run"]["was_there"]`
-    says so. `report["run"]["stages"]` has a Row a stage.
+    model, data or size it begins anew. An `output` that the same call wrote is only read, which the report's
+    `["run"]["was_there"]` says; its `["run"]["stages"]` has a Row a stage.
 
     `given`: checkpoint, inputs, class_map, device, as in `convert`; `command` goes on the model card. Raises what the
     stages raise, what can be known at once before any work; FolderError KD601 when `output` is something else.

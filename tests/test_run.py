@@ -188,8 +188,8 @@ def test_what_is_not_ours_in_the_work_folder_stays(images: Path, tmp_path: Path)
 
 
 def test_a_run_that_cannot_begin_leaves_nothing(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="KD501"):
-        job(images, tmp_path / "net", target_params=0.001)
+    with pytest.raises(PlanError, match="KD504"):
+        job(images, tmp_path / "net", RECIPE.model_copy(update={"budget": None}))
     assert list(tmp_path.iterdir()) == []
 
 
