@@ -20,11 +20,11 @@ from kdna_convert.running import MARK
 from kdna_convert.stored import stored_state
 
 TEXT = """
-scheme: cp
+scheme: basis
 budget: {params: 0.6}
 calibration: {images: 30, heldout: 20}
 repair: [refit]
-finetune: {train: shared, steps: 3, batch_size: 8, save_every: 1}
+finetune: {train: shared, steps: 3, batch_size: 8, save_every: 1, augment: false}
 codec: int8
 """
 RECIPE = parse_recipe(TEXT)
@@ -93,7 +93,7 @@ def test_a_run_is_what_its_stages_are_one_by_one(images: Path, done: Path, tmp_p
 
 
 def test_a_recipe_that_only_converts_gives_what_convert_gives(images: Path, tmp_path: Path) -> None:
-    recipe = parse_recipe("scheme: cp\nbudget: {params: 0.6}\ncalibration: {images: 30, heldout: 20}\ncodec: bf16\n")
+    recipe = parse_recipe("scheme: basis\nbudget: {params: 0.6}\ncalibration: {images: 30, heldout: 20}\ncodec: bf16\n")
     job(images, tmp_path / "run", recipe)
     kdna_convert.save(kdna_convert.convert(NET, recipe=recipe, data=images), tmp_path / "convert")
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (
@@ -211,7 +211,7 @@ def test_what_is_missing_is_said_before_the_work(images: Path, tmp_path: Path, c
 
 SHARING = parse_recipe(
     "scheme: dense\ncodec: int8\ncalibration: {images: 30, heldout: 20}\n"
-    "finetune: {steps: 1, batch_size: 8}\nsharing: {below: 0.5, params: 0.6}\n"
+    "finetune: {steps: 1, batch_size: 8}\nsharing: {below: 0.5, scheme: basis, params: 0.6}\n"
 )
 
 
@@ -222,7 +222,7 @@ def test_a_recipe_shares_and_trains_below_its_size_and_does_neither_from_there_o
     whole = 20_000
     decided = SHARING.at_size(target, whole)
     expected = 0.5 * whole > 5_000 if shares is None else shares
-    assert (decided.scheme, decided.finetune is not None) == (("cp", True) if expected else ("dense", False))
+    assert (decided.scheme, decided.finetune is not None) == (("basis", True) if expected else ("dense", False))
     assert decided.sharing is None
 
 
@@ -252,7 +252,16 @@ def test_options_and_repair_of_the_sharing_are_checked_where_they_stand(images: 
 
 # ---- the command
 
-SET = ("--set", "calibration.images=30", "--set", "calibration.heldout=20", "--set", "repair=[]")
+SET = (
+    "--set",
+    "scheme=basis",
+    "--set",
+    "calibration.images=30",
+    "--set",
+    "calibration.heldout=20",
+    "--set",
+    "repair=[]",
+)
 TUNE = ("--set", "finetune={steps: 1, batch_size: 8}", "--set", "codec=int8")
 
 
