@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .pipeline import evaluate as evaluate
     from .pipeline import plan as plan
     from .recipe import Recipe as Recipe
+    from .running import run as run
     from .specs import DataConfig as DataConfig
     from .specs import Plan as Plan
     from .tuning import finetune as finetune
@@ -57,6 +58,7 @@ _HOME = {
     "fold": "derive",
     "load": "checkpoint",
     "plan": "pipeline",
+    "run": "running",
     "save": "checkpoint",
     "verify": "checkpoint",
 }

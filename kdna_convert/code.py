@@ -61,13 +61,9 @@ def code(
     Raises PlanError KD501 (cannot be that small), KD504 (`entropy` without a size), KD506 (no such codec or size),
     NumericsError KD701, KD704, DataError KD401.
     """
-    if codec not in CODECS:
-        raise PlanError("KD506", f"there is no codec {codec!r}; it is one of {', '.join(CODECS)}")
     began = time.perf_counter()
     before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
-    room = None if target_bytes is None else parse_target(target_bytes, before.plan.original.bytes)
-    if codec == "entropy" and room is None:
-        raise PlanError("KD504", "entropy coding meets a size, and none was given; pass --target-bytes 1/20, say")
+    room = require_size(codec, target_bytes, before.plan.original.bytes)
     task = _task(before, data, class_map, seed, device, progress)
     if codec == "entropy" and room is not None:
         blob, model, how = _by_entropy(task, room)
@@ -85,6 +81,15 @@ def code(
     report["divergence"] = stages.get("code", report.get("divergence"))
     plan = replace(before.plan, planned=replace(before.plan.planned, bytes=size))
     return replace(before, model=model.eval(), plan=plan, report=report, coded=blob)
+
+
+def require_size(codec: str, target: int | float | str | None, whole: int) -> int | None:
+    """Bytes that the file may have, of an original of `whole`; None for no limit. Raises PlanError KD504, KD506."""
+    if codec not in CODECS:
+        raise PlanError("KD506", f"there is no codec {codec!r}; it is one of {', '.join(CODECS)}")
+    if codec == "entropy" and target is None:
+        raise PlanError("KD504", "entropy coding meets a size, and none was given; pass --target-bytes 1/20, say")
+    return None if target is None else parse_target(target, whole)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ from .recipe import Recipe
 from .repair.ledger import Ledger, Position
 from .specs import Database, Plan, Progress
 from .statistics import Moments
+from .totals import original_bytes
+
+TUNES = "the recipe fine-tunes as well, which `kdna run` does and `kdna convert` leaves out"
 
 
 def convert(
@@ -61,9 +64,7 @@ def convert(
     `device` ("auto", "cpu", "cuda" ...). Raises what the stages raise; see errors.CODES.
     """
     began = time.perf_counter()
-    if isinstance(model, str | Path) and Path(model).is_dir():
-        way_out = f"name the net that it was made from, or local-dir:{model} for timm's own kind of folder"
-        raise ModelError("KD302", f"{model} is a folder, and a converted net is not converted again; {way_out}")
+    require_net(model)
     goals = (target_params, target_bytes, target_macs, max_drop)
     if plan is not None and goals != (None, None, None, None):
         raise PlanError("KD506", "a plan says how large everything is; give a plan or a budget, not both")
@@ -71,6 +72,8 @@ def convert(
         raise PlanError("KD506", "max_drop finds the size by itself; give it or a budget, not both")
     job = open_job(model, recipe, data, given, progress)
     coded = job.recipe.codec
+    if job.recipe.at_size(size_of(job.recipe, target_bytes), original_bytes(job.loaded.model)).finetune is not None:
+        job.notes.append(TUNES)
     if plan is None:
         require_goal(job, target_params, None if coded else target_bytes, target_macs, max_drop)
     place = None if work is None else Path(work)
@@ -87,15 +90,14 @@ def convert(
             found = _smallest(job, known, moments, max_drop, place, began, progress)
         else:
             asked = (None if coded else target_bytes, target_macs)
-            planned = solve(known, budget_of(known, _without_bytes(job.recipe), target_params, *asked))
+            planned = solve(known, budget_of(known, without_bytes(job.recipe), target_params, *asked))
             found = _made(job, planned, moments, place, began, progress)
     if not coded:
         return found
-    size = target_bytes if job.recipe.budget is None or target_bytes is not None else job.recipe.budget.bytes
     return code(
         found,
         codec=coded,
-        target_bytes=size,
+        target_bytes=size_of(job.recipe, target_bytes),
         data=data,
         class_map=given.get("class_map"),
         seed=job.recipe.seed,
@@ -104,7 +106,19 @@ def convert(
     )
 
 
-def _without_bytes(recipe: Recipe) -> Recipe:
+def require_net(model: Model) -> None:
+    """Raises ModelError KD302 for a folder, which is what a conversion makes and not what it takes."""
+    if isinstance(model, str | Path) and Path(model).is_dir():
+        way_out = f"name the net that it was made from, or local-dir:{model} for timm's own kind of folder"
+        raise ModelError("KD302", f"{model} is a folder, and a converted net is not converted again; {way_out}")
+
+
+def size_of(recipe: Recipe, target_bytes: int | str | None) -> int | str | None:
+    """The size of the file that is asked for, else the recipe's."""
+    return target_bytes if recipe.budget is None or target_bytes is not None else recipe.budget.bytes
+
+
+def without_bytes(recipe: Recipe) -> Recipe:
     """The recipe as sharing sees it: with a codec, a budget in bytes is the codec's to meet."""
     if recipe.codec is None or recipe.budget is None or recipe.budget.bytes is None:
         return recipe

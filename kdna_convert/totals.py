@@ -29,6 +29,11 @@ def totals(model: nn.Module, example: Tensor, metadata: Mapping[str, str] | None
     return Totals(params, size, macs(model, example))
 
 
+def original_bytes(model: nn.Module) -> int:
+    """The file of a net that was not converted: what shares of its bytes are shares of."""
+    return file_size(stored_specs(model), DENSE_METADATA)
+
+
 def macs(model: nn.Module, example: Tensor) -> int:
     """Multiply-adds of one image in convolutions and matrix products, by torch's FlopCounterMode (two flops each)."""
     counter = FlopCounterMode(display=False)

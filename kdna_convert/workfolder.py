@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from .checkpoint import is_ours
+
+
+def work_place(target: Path) -> Path:
+    """Where the work folder of `target` is."""
+    return target.with_name(f"{target.name}.part")
+
 
 @contextmanager
-def work_folder(target: Path, files: Sequence[str], resume: bool) -> Iterator[Path]:
-    """The folder beside `target` for these `files`: they are removed first unless `resume`, and when the block ends
-    without an exception. What is in it under other names is someone else's, and stays.
+def work_folder(target: Path, files: Sequence[str], resume: bool, folders: Sequence[str] = ()) -> Iterator[Path]:
+    """The folder beside `target` for these `files`, and for converted `folders`: they are removed first unless
+    `resume`, and when the block ends without an exception. What is in it under other names, or in a folder of such a
+    name but not written by kdna, is someone else's, and stays.
     """
-    work = target.with_name(f"{target.name}.part")
+    work = work_place(target)
     if not resume:
-        _clear(work, files)
+        clear(work, files, folders)
     try:
         yield work
     except BaseException:
-        _clear(work, ())
+        clear(work)
         raise
-    _clear(work, files)
+    clear(work, files, folders)
 
 
-def _clear(work: Path, files: Sequence[str]) -> None:
-    """Remove these files of a folder, and the folder where nothing is left in it."""
+def clear(work: Path, files: Sequence[str] = (), folders: Sequence[str] = ()) -> None:
+    """Remove these of a work folder, what a killed process was writing of them, and it where nothing is left in it."""
     for name in files:
-        (work / name).unlink(missing_ok=True)
+        for path in (work / name, *work.glob(f".{name}.*")):
+            path.unlink(missing_ok=True)
+    for name in folders:
+        for path in (work / name, *work.glob(f".{name}.kdna-*")):
+            if is_ours(path):
+                shutil.rmtree(path)
     if work.is_dir() and not any(work.iterdir()):
         work.rmdir()

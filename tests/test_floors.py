@@ -32,6 +32,7 @@ FLOORS = [
         "workfolder",
         "converting",
         "pipeline",
+        "running",
         "tuning",
         "code",
         "demo",

@@ -27,7 +27,7 @@ from kdna_convert.recipe import (
     resolve,
 )
 from kdna_convert.recipe.patterns import Precision, best, precision
-from kdna_convert.recipe.schema import Routing, SchemeName
+from kdna_convert.recipe.schema import Finetune, Routing, SchemeName
 from kdna_convert.repair import STEPS
 from kdna_convert.routing import ROUTINGS
 from kdna_convert.schemes import SCHEMES
@@ -57,6 +57,38 @@ def refused(text: str, *overrides: str) -> RecipeError:
 
 
 # ---- what is read
+
+
+def test_the_fine_tune_of_a_recipe_has_the_settings_of_the_command_and_their_defaults() -> None:
+    from kdna_convert.finetune import Settings
+
+    assert Settings(**Finetune().settings(7)) == Settings(seed=7)
+    said = parse_recipe("scheme: cp\nfinetune: {time: 1.5h, clip: 1, lr: 1e-2}\n").finetune
+    assert said is not None
+    assert Settings(**said.settings(0)) == Settings(seconds=5400, clip=1.0, lr=0.01)
+
+
+def test_a_fine_tune_said_in_python_is_written_as_it_is_read() -> None:
+    recipe = Recipe(scheme="cp", finetune=Finetune(time="10m", train="shared"))
+    assert parse_recipe(recipe.text).finetune == recipe.finetune
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("finetune: {time: 10}", "finetune.time: a time such as 90s, 10m or 1.5h is wanted"),
+        ("finetune: {time: 10 minutes}", "finetune.time: '10 minutes' is not a time"),
+        ("finetune: {time: 1m, steps: 3}", "finetune: how long to train is said once"),
+        ("finetune: {batch_size: 5, accumulate: 2}", "finetune: 5 images cannot be taken in 2 parts"),
+        ("finetune: {lr: 0}", "finetune.lr: input should be greater than 0, got 0"),
+        ("finetune: {rate: 1}", "finetune.rate: no such key"),
+        ("codec: entropy\nsharing: {below: 0.1}", "sharing.params: field required"),
+        ("sharing: {below: 0.1, params: 0.3}", "`sharing` needs `codec`"),
+    ],
+)
+def test_a_wrong_fine_tune_or_sharing_is_refused_with_its_place(wrong: str, said: str) -> None:
+    assert said in refused(f"scheme: cp\n{wrong}\n").message
+    assert "mine.yaml line" in refused(f"scheme: cp\n{wrong}\n").message
 
 
 def test_the_shortest_recipe_is_one_line() -> None:

@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 from rich.console import Console, RenderableType
@@ -22,7 +23,9 @@ from kdna_convert.report.heatmap import heatmap
 from kdna_convert.report.layers import layer_table
 from kdna_convert.report.outcome import check_table, divergence_table, evaluation_table
 from kdna_convert.report.plan import plan_report
+from kdna_convert.report.run import run_report
 from kdna_convert.report.tuning import finetune_report
+from kdna_convert.running import Row
 from kdna_convert.specs import Analysis, DataConfig, Divergence, Family, Group, Layer, ModelRef, Plan, Totals
 
 Golden = Callable[[str, str], None]
@@ -194,6 +197,22 @@ def test_conversion_report(golden: Golden) -> None:
     )
     unmeasured = printed(conversion_report(converted({"stages": {}, "seconds": {"plan": 41.2, "fit": 8.9}})))
     golden("conversion", measured + "\n" + unmeasured[unmeasured.index("divergence") :])
+
+
+def test_run_report(golden: Golden) -> None:
+    rows = [
+        Row("convert", 427_314, 1_734_120, 0.95, 0.07, 500, 0.909, 271.3, done_before=True),
+        Row("finetune", 427_314, 1_734_120, 0.976, 0.031, 1000, 0.9226, 600.2),
+        Row("code", 427_314, 86_394, 0.968, 0.04, 500, 0.9182, 190.0),
+    ]
+    stages = [asdict(row) for row in rows]
+    done = {"shares": True, "stages": stages, "original": {"top1": 0.933, "images": 5000}}
+    unmeasured = [{**row, "top1": None, "agreement": None, "kl": None} for row in stages[:1]]
+    texts = [
+        printed(run_report(converted({"run": each})))
+        for each in (done, {"shares": False, "stages": unmeasured}, {"shares": None, "stages": stages})
+    ]
+    golden("run", "\n".join(texts))
 
 
 def test_finetune_report(golden: Golden) -> None:

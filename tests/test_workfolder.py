@@ -43,6 +43,20 @@ def test_a_users_own_file_in_a_folder_of_that_name_stays(tmp_path: Path) -> None
     assert list(mine.parent.iterdir()) == [mine]
 
 
+def test_what_a_kill_left_half_written_goes_too_and_a_strangers_folder_stays(tmp_path: Path) -> None:
+    target = tmp_path / "net"
+    work = tmp_path / "net.part"
+    for name in ("state", ".state.ab12", ".state.draft"):
+        work.mkdir(exist_ok=True)
+        (work / name).write_text("half done")
+    (work / ".converted.kdna-00ff").mkdir()
+    (work / "tuned").mkdir()
+    (work / "tuned" / "thesis.txt").write_text("ten years")
+    with work_folder(target, FILES, resume=True, folders=["converted", "tuned"]):
+        pass
+    assert [path.name for path in work.rglob("*")] == ["tuned", "thesis.txt"]
+
+
 def test_a_run_that_fails_before_it_wrote_anything_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         filled(tmp_path / "net", writes=False, fails=True)

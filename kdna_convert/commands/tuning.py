@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ..errors import RecipeError
 from .console import COMMAND, output_path, progress_bar, show, show_json, tell, tell_remarks
 from .options import Images, Run, grouped
 
 Part = Literal["adapters", "shared", "all"]
 Precision = Literal["fp32", "bf16"]
-UNITS = {"s": 1, "m": 60, "h": 3600}
 RESUME = "{why}; what was done is in {work}: the same command with --resume goes on from there"
 
 
@@ -29,10 +28,12 @@ def _length(text: str | None) -> float | None:
     """`10m`, `90s`, `1.5h` in seconds."""
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if found is None or not float(found[1]):
-        raise typer.BadParameter(f"{text!r} is not a time such as 90s, 10m or 1.5h", param_hint="--time")
-    return float(found[1]) * UNITS[found[2]]
+    from ..recipe import parse_time
+
+    try:
+        return parse_time(text)
+    except RecipeError as error:
+        raise typer.BadParameter(error.message, param_hint="--time") from None
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,9 @@ def _work(target: Path, resume: bool, leads: bool) -> Iterator[Path]:
     """Where a stopped run leaves what it can be gone on from; only the first process clears it."""
     from ..finetune.engine import leave
     from ..finetune.state import FILE
-    from ..workfolder import work_folder
+    from ..workfolder import work_folder, work_place
 
-    work = target.with_name(f"{target.name}.part")
+    work = work_place(target)
     try:
         if leads:
             with work_folder(target, [FILE], resume):

@@ -29,6 +29,10 @@ The shortest recipe is one line, `scheme: basis`. Every key, with its default wh
                                 # as {name: reconstruct, steps: 200}, and kept only where it lowers the divergence
     codec: entropy              # how the tensors are stored at the end, or fp16, bf16, int8, int4; left out, as they
                                 # are. A size in bytes is then the coded file's
+    finetune: {train: adapters, time: 10m}   # what `kdna run` trains, and how long, or epochs or steps; lr, batch_size
+                                # and the other options of `kdna finetune` too. Left out, nothing is trained
+    sharing: {below: 0.04, scheme: cp, options: {}, params: 0.25, repair: []}   # with a codec: `kdna run` shares, and
+                                # fine-tunes, only below this share of the original's bytes, by these keys
     seed: 0
 
 kdna_convert/recipe/patterns.py describes the patterns. Left out by default: the stem (the first convolution) and the
@@ -38,7 +42,8 @@ and Linear layers, for which `type:Linear` will do as well. A rule brings back o
 
 from .reading import bundled, check_options, json_schema, load_recipe, parse_recipe
 from .resolving import Assignment, alternatives, resolve
-from .schema import Recipe, parse_size, parse_target
+from .schema import Recipe
+from .sizes import parse_size, parse_target, parse_time
 
 __all__ = [
     "Assignment",
@@ -51,5 +56,6 @@ __all__ = [
     "parse_recipe",
     "parse_size",
     "parse_target",
+    "parse_time",
     "resolve",
 ]

@@ -16,7 +16,8 @@ from pydantic_core import ErrorDetails
 from ..errors import RecipeError
 from ..specs import Options
 from . import yamlfile
-from .schema import DENSE, SECTIONS, Places, Recipe
+from .schema import DENSE, SECTIONS, Recipe
+from .yamlfile import Places
 
 
 def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -145,6 +146,10 @@ def check_options(
         _check_fields(recipe, steps[step.name], step.options, ("repair", index))
     for index, other in enumerate(recipe.alternatives):
         _check_fields(recipe, schemes[other.scheme], other.options, ("alternatives", index, "options"))
+    if recipe.sharing is not None:
+        _check_fields(recipe, schemes[recipe.sharing.scheme], recipe.sharing.options, ("sharing", "options"))
+        for index, step in enumerate(recipe.sharing.repair):
+            _check_fields(recipe, steps[step.name], step.options, ("sharing", "repair", index))
     for index, rule in enumerate(recipe.rules):
         scheme = rule.scheme or recipe.scheme
         if scheme is not None:

@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr, model_validator
 
-from ..errors import PlanError
+from ..errors import PlanError, RecipeError
 from ..specs import Options
 from . import patterns, yamlfile
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-
-
-def parse_size(size: int | str) -> int:
-    """Bytes of 1200000, '1.2MB', '570 kB' or '4GiB' (kB is 1000, KiB is 1024). Raises PlanError KD506."""
-    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmg]i?)?b?", str(size).strip().lower())
-    number = round(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
-    if isinstance(size, bool) or number < 1:
-        raise PlanError("KD506", f"{size!r} is not a size; write it like 1200000, 570kB, 1.2MB or 4GiB")
-    return number
-
-
-def parse_target(target: float | str, whole: int) -> int:
-    """Bytes of a size as above, or of a share of the `whole`: 0.05, '5%' or '1/20'. Raises PlanError KD506."""
-    text = str(target).strip()
-    fraction = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:/\s*(\d+(?:\.\d*)?)|(%))?", text)
-    if fraction and (fraction[2] or fraction[3] or float(fraction[1]) < 1):
-        divisor = float(fraction[2] or 1) * (100 if fraction[3] else 1)
-        if divisor and 0 < float(fraction[1]) / divisor <= 1:
-            return int(whole * float(fraction[1]) / divisor)
-        raise PlanError("KD506", f"{text!r} is not a share of the file; write it like 1/20, 5% or 0.05")
-    return parse_size(text)
+from .sizes import parse_size, parse_target, parse_time
 
 
 def _size(value: object) -> int:
     try:
         return parse_size(value if isinstance(value, int) else str(value))
     except PlanError as error:
+        raise ValueError(error.message) from None
+
+
+def _time(value: object) -> object:
+    """Seconds of a written time; numbers, which would leave the unit open, are refused."""
+    if not isinstance(value, str):
+        raise ValueError("a time such as 90s, 10m or 1.5h is wanted")
+    try:
+        return parse_time(value)
+    except RecipeError as error:
         raise ValueError(error.message) from None
 
 
@@ -81,6 +67,14 @@ DENSE = "dense"
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns, json_schema_input_type=str | list[str])]
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Time = Annotated[
+    float,
+    BeforeValidator(_time, json_schema_input_type=str),
+    PlainSerializer(lambda seconds: None if seconds is None else f"{seconds}s", str | None),
+]
 RoutingField = Annotated[
     Routing, BeforeValidator(_routing, json_schema_input_type=Literal["se", "none"] | Routing | None)
 ]
@@ -177,25 +171,53 @@ RepairField = Annotated[
 ]
 
 
-class Places:
-    """Where each key of a recipe stands: on a line of its file, or in a --set."""
+class Finetune(_Section):
+    """How `kdna run` trains what it converted: finetune.Settings, but for the seed, which is the recipe's."""
 
-    def __init__(self, name: str, lines: Mapping[yamlfile.Path, int | str]) -> None:
-        self.name = name
-        self.lines = dict(lines)
+    train: Literal["adapters", "shared", "all"] = "adapters"
+    time: Time | None = None
+    epochs: Positive | None = None
+    steps: Count | None = None
+    batch_size: Count = 128
+    accumulate: Count = 1
+    lr: Positive | None = None
+    shared_lr: Positive | None = None
+    opt: str = "adamw"
+    clip: Positive | None = None
+    temperature: Positive = 2.0
+    label_weight: Weight = 0.0
+    feature_weight: Weight = 0.0
+    augment: bool = True
+    precision: Literal["fp32", "bf16"] = "fp32"
+    save_every: Count = 100
+    patience: Count | None = None
 
-    def overridden(self, path: yamlfile.Path, place: str) -> None:
-        """The key at `path`, all below it and every section that had to be made for it now stand at `place`."""
-        self.lines = {old: line for old, line in self.lines.items() if old[: len(path)] != path}
-        for end in range(1, len(path) + 1):
-            self.lines.setdefault(path[:end], place)
+    @model_validator(mode="after")
+    def _one_length(self) -> Finetune:
+        if sum(length is not None for length in (self.time, self.epochs, self.steps)) > 1:
+            raise ValueError("how long to train is said once: time, epochs or steps")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"{self.batch_size} images cannot be taken in {self.accumulate} parts")
+        return self
 
-    def __call__(self, path: yamlfile.Path) -> str:
-        """The nearest key above that is written down gives the line."""
-        known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in self.lines), None)
-        line = None if known is None else self.lines[known]
-        place = line if isinstance(line, str) else f"{self.name} line {line}" if line else self.name
-        return f"{place}: {'.'.join(map(str, path))}" if path else place
+    def settings(self, seed: int) -> dict[str, Any]:
+        """The fields of finetune.Settings."""
+        said = {**self.model_dump(exclude={"time", "clip"}), "seconds": self.time, "seed": seed}
+        return said if self.clip is None else {**said, "clip": self.clip}
+
+
+class Sharing(_Section):
+    """What `kdna run` makes of the recipe where less than the share `below` of the original's bytes is asked for.
+
+    These fields then stand for the recipe's scheme, options, budget (of parameters) and repair, and it fine-tunes; at
+    that size and above it does neither.
+    """
+
+    below: Share
+    params: Share
+    scheme: SchemeName = "cp"
+    options: Options = {}
+    repair: tuple[RepairField, ...] = Field((), strict=False)
 
 
 class Recipe(_Section):
@@ -214,10 +236,12 @@ class Recipe(_Section):
     fit: Fit = Fit()
     codec: CodecName | None = None
     repair: tuple[RepairField, ...] = Field((), strict=False)
+    finetune: Finetune | None = None
+    sharing: Sharing | None = None
     seed: int = Field(0, ge=0)
 
     _text: str = PrivateAttr("")
-    _places: Places = PrivateAttr(default_factory=lambda: Places("the recipe", {}))
+    _places: yamlfile.Places = PrivateAttr(default_factory=lambda: yamlfile.Places("the recipe", {}))
 
     @model_validator(mode="after")
     def _has_a_scheme(self) -> Recipe:
@@ -228,7 +252,23 @@ class Recipe(_Section):
         for index, rule in enumerate(self.rules):
             if rule.scheme is None and self.scheme is None:
                 raise ValueError(f"rules.{index} needs `scheme`, as the recipe has none")
+        if self.sharing is not None and self.codec is None:
+            raise ValueError("`sharing` needs `codec`, as it is the coded file's size that decides")
         return self
+
+    def at_size(self, target: float | str | None, whole: int) -> Recipe:
+        """What the recipe comes to for a file of that size, of an original of `whole` bytes: with its `sharing` below
+        the size named there, without that and `finetune` from there on. Without `sharing`, itself.
+
+        Raises PlanError KD506 for a target that is no size.
+        """
+        sharing = self.sharing
+        if sharing is None:
+            return self
+        if target is None or parse_target(target, whole) >= parse_target(sharing.below, whole):
+            return self.model_copy(update={"sharing": None, "finetune": None})
+        said = {"scheme": sharing.scheme, "options": sharing.options, "repair": sharing.repair}
+        return self.model_copy(update={**said, "budget": Budget(params=sharing.params), "sharing": None})
 
     @property
     def text(self) -> str:
@@ -248,4 +288,6 @@ SECTIONS: dict[str | int, type[BaseModel]] = {
     "calibration": Calibration,
     "fit": Fit,
     "repair": RepairStep,
+    "finetune": Finetune,
+    "sharing": Sharing,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -18,6 +19,27 @@ class MarkedError(ValueError):
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
         self.line = line
+
+
+class Places:
+    """Where each key of a recipe stands: on a line of its file, or in a --set."""
+
+    def __init__(self, name: str, lines: Mapping[Path, int | str]) -> None:
+        self.name = name
+        self.lines = dict(lines)
+
+    def overridden(self, path: Path, place: str) -> None:
+        """The key at `path`, all below it and every section that had to be made for it now stand at `place`."""
+        self.lines = {old: line for old, line in self.lines.items() if old[: len(path)] != path}
+        for end in range(1, len(path) + 1):
+            self.lines.setdefault(path[:end], place)
+
+    def __call__(self, path: Path) -> str:
+        """The nearest key above that is written down gives the line."""
+        known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in self.lines), None)
+        line = None if known is None else self.lines[known]
+        place = line if isinstance(line, str) else f"{self.name} line {line}" if line else self.name
+        return f"{place}: {'.'.join(map(str, path))}" if path else place
 
 
 class _Loader(yaml.SafeLoader):
