@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .pipeline import evaluate as evaluate
     from .pipeline import plan as plan
     from .recipe import Recipe as Recipe
+    from .shrinking import shrink as shrink
     from .specs import DataConfig as DataConfig
     from .specs import Plan as Plan
     from .tuning import finetune as finetune
@@ -58,6 +59,7 @@ _HOME = {
     "load": "checkpoint",
     "plan": "pipeline",
     "save": "checkpoint",
+    "shrink": "shrinking",
     "verify": "checkpoint",
 }
 

@@ -64,7 +64,7 @@ def plan_of(database: Database, sizes: Sizes) -> Plan:
             predicted[choice.family.members[0]] = predicted_error(choice, size)
     layers = tuple(replace(layer, reason="KD114") if layer.name in dense else layer for layer in database.layers)
     before, after = original_totals(database), _totals(database, sizes)
-    return Plan(database.model, tuple(families), layers, before, after, predicted, stored, database.seed)
+    return Plan(database.model, tuple(families), layers, before, after, predicted, stored, seed=database.seed)
 
 
 def predicted_error(choice: Choice, size: int | None) -> float:
@@ -109,12 +109,12 @@ def no_goal(layer: str, size: str) -> PlanError:
 
 
 def _grid(choice: Choice) -> list[int | None]:
-    """The sizes that the knapsack chooses from: all of them, or a geometric grid; and dense."""
+    """The sizes that the knapsack chooses from: all of them, or a geometric grid; and dense, if it may."""
     if choice.fixed is not None:
         return [choice.fixed]
     low, high = choice.smallest, choice.limit
     steps = range(low, high + 1) if high - low < GRID else (low + np.geomspace(1, high - low + 1, GRID).round() - 1)
-    return [*sorted({int(step) for step in steps}), None]
+    return [*sorted({int(step) for step in steps}), *([None] if choice.dense else [])]
 
 
 def _within(database: Database, budget: Budget, allowed: Sequence[list[int | None]]) -> Sizes:

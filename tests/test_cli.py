@@ -31,7 +31,7 @@ def commands(group: Any = None, path: tuple[str, ...] = ()) -> dict[tuple[str, .
 
 def test_the_commands_are_those_of_the_product() -> None:
     assert {words[0] for words in commands()} == {
-        *("analyze", "plan", "convert", "finetune", "code", "eval", "compare", "bench", "verify", "export"),
+        *("analyze", "plan", "convert", "finetune", "shrink", "code", "eval", "compare", "bench", "verify", "export"),
         *("demo", "recipe", "ls", "explain", "env"),
     }
     assert {words[1] for words in commands() if words[0] == "recipe"} == {"ls", "show", "cp", "validate", "schema"}

@@ -203,6 +203,7 @@ class Recipe(_Section):
     budget: Budget | None = None
     calibration: Calibration = Calibration()
     fit: Fit = Fit()
+    nested: bool = False
     codec: CodecName | None = None
     repair: tuple[RepairField, ...] = Field((), strict=False)
     seed: int = Field(0, ge=0)
