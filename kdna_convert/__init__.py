@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .pipeline import plan as plan
     from .recipe import Recipe as Recipe
     from .running import run as run
+    from .shrinking import shrink as shrink
     from .specs import DataConfig as DataConfig
     from .specs import Plan as Plan
     from .tuning import finetune as finetune
@@ -60,6 +61,7 @@ _HOME = {
     "plan": "pipeline",
     "run": "running",
     "save": "checkpoint",
+    "shrink": "shrinking",
     "verify": "checkpoint",
 }
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import about, coding, comparing, making, measuring, recipes, running, tuning
+from .commands import about, coding, comparing, making, measuring, recipes, running, shrinking, tuning
 from .commands.console import Commands
 
 app = typer.Typer(
@@ -21,7 +21,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = {
-    "Convert": (running.run, making.analyze, making.plan, making.convert, tuning.finetune, coding.code),
+    "Convert": (
+        running.run,
+        making.analyze,
+        making.plan,
+        making.convert,
+        tuning.finetune,
+        shrinking.shrink,
+        coding.code,
+    ),
     "Measure and ship": (measuring.eval_, comparing.compare, measuring.bench, measuring.verify, measuring.export),
     "Learn": (about.demo, about.ls, about.explain, about.env),
 }

@@ -23,6 +23,7 @@ from .errors import DataError, ModelError, PlanError
 from .evaluate import accuracy, divergence, logits
 from .job import Job, Model, moments_of, open_job
 from .mending import DATABASE, MOMENTS, fits_of, ledger_of, repair
+from .nesting import nest
 from .plan import Budget, solve
 from .planfile import budget_of
 from .planning import database_of, require_goal, require_moments, restated
@@ -163,6 +164,9 @@ def _made(
         stages.setdefault("convert", asdict(one.before))
         if one.kept and one.after is not None:
             stages[one.step] = asdict(one.after)
+    if job.recipe.nested:
+        plan, left = nest(converted, plan, job.loaded.model, moments)
+        job.notes.extend(left)
     seconds = {"calibrate and plan": planned - began, "fit": fitted - planned}
     if mended:
         seconds["repair"] = sum(one.seconds for one in mended)

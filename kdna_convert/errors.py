@@ -69,6 +69,7 @@ CODES: dict[str, str] = {
     "KD113": "The routing cannot be placed on this layer.",
     "KD114": "The plan keeps this layer as it is: under this budget, parameters spent elsewhere would lose more.",
     "KD115": "The recipe keeps this layer dense: it shares nothing, but a codec may still store it in fewer bytes.",
+    "KD116": "The family's kernels are no mixings of a list of directions, of which a part could stand alone: it is not cut.",
     # why a repair step leaves a layer, or all of them, as they are
     "KD121": "Grouped or depthwise: its kernel is not one least-squares problem, so that it is not refitted.",
     "KD122": "The layer runs more than once, or in no block that takes and gives one tensor.",
@@ -112,7 +113,9 @@ CODES: dict[str, str] = {
     "KD504": "No budget was given, and the recipe names no rank.",
     "KD505": "The database was built for another model, recipe or data.",
     "KD506": "A size could not be read.",
+    "KD507": "Nothing of the folder can be cut: its schemes have no directions to leave out.",
     "KD508": "`kdna compare` knows no peer of that name.",
+    "KD509": "The folder is no larger than that as it is.",
     # folder
     "KD601": "The output folder exists already.",
     "KD602": "Not a folder written by kdna.",

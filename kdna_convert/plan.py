@@ -70,7 +70,7 @@ def plan_of(database: Database, sizes: Sizes) -> Plan:
             predicted[choice.family.members[0]] = predicted_error(choice, size)
     layers = tuple(replace(layer, reason="KD114") if layer.name in dense else layer for layer in database.layers)
     before, after = original_totals(database), _totals(database, sizes)
-    return Plan(database.model, tuple(families), layers, before, after, predicted, stored, database.seed)
+    return Plan(database.model, tuple(families), layers, before, after, predicted, stored, seed=database.seed)
 
 
 def predicted_error(choice: Choice, size: int | None) -> float:
@@ -189,14 +189,15 @@ def _taken(
 def _rows(database: Database) -> tuple[list[frozenset[int]], list[int]]:
     """For every set of families that want the same layer: which they are, and how many must be taken.
 
-    One, where the recipe insists on a size and leaves nothing else to choose.
+    One, where the recipe insists on a size and leaves nothing else to choose, or the layers may not stay dense.
     """
     wanting: dict[str, set[int]] = {}
     for index, choice in enumerate(database.choices):
         for name in choice.family.members:
             wanting.setdefault(name, set()).add(index)
     sets = sorted({frozenset(among) for among in wanting.values()}, key=sorted)
-    return sets, [int(all(database.choices[index].fixed is not None for index in among)) for among in sets]
+    held = [choice.fixed is not None or not choice.dense for choice in database.choices]
+    return sets, [int(all(held[index] for index in among)) for among in sets]
 
 
 def _rivalry(database: Database) -> tuple[Sequence[Choice], list[bool]]:

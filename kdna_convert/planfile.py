@@ -16,7 +16,7 @@ from .recipe import Recipe, parse_target
 from .specs import Database, Plan, from_json, to_json
 
 # Keys of a recipe that a database does not depend on.
-_LATER = {"budget", "fit", "repair", "codec", "finetune", "sharing"}
+_LATER = {"budget", "fit", "repair", "nested", "codec", "finetune", "sharing"}
 
 
 def fingerprint(recipe: Recipe, **made_from: Any) -> str:

@@ -135,7 +135,8 @@ class Plan:
     """The contract between the stages before and after it: what every layer becomes, to the parameter and the byte.
 
     By a family's first member: `predicted`, its share of the loss in the units of Choice.points, and `stored`, the
-    parameters that it keeps in the file, gates and all.
+    parameters that it keeps in the file, gates and all. `nested`, where a family's directions are in the order of their
+    worth: the error of the first 1, 2, ... of them, in the same units, to cut the family by.
     """
 
     model: ModelRef
@@ -145,6 +146,7 @@ class Plan:
     planned: Totals
     predicted: dict[str, float] = field(default_factory=dict)
     stored: dict[str, int] = field(default_factory=dict)
+    nested: dict[str, tuple[float, ...]] = field(default_factory=dict)
     seed: int = 0
     version: int = 1
 
@@ -165,7 +167,8 @@ class Choice:
     """What a plan may choose for one family: a value of the scheme's size option, or to stay dense.
 
     `points` are predicted errors by size: the weighted output error of a quick fit. `macs` has a row a member, and
-    `gate_macs` is what all gates together add. `fixed` is the size that the recipe insists on.
+    `gate_macs` is what all gates together add. `fixed` is the size that the recipe insists on; `dense` says whether the
+    family may stay dense where it does not.
     """
 
     family: Family  # without the size option
@@ -179,6 +182,7 @@ class Choice:
     dtype: str = "F32"
     points: dict[int, float] = field(default_factory=dict)
     fixed: int | None = None
+    dense: bool = True
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -31,7 +31,20 @@ def commands(group: Any = None, path: tuple[str, ...] = ()) -> dict[tuple[str, .
 
 def test_the_commands_are_those_of_the_product() -> None:
     assert {words[0] for words in commands()} == {
-        *("run", "analyze", "plan", "convert", "finetune", "code", "eval", "compare", "bench", "verify", "export"),
+        *(
+            "run",
+            "analyze",
+            "plan",
+            "convert",
+            "finetune",
+            "shrink",
+            "code",
+            "eval",
+            "compare",
+            "bench",
+            "verify",
+            "export",
+        ),
         *("demo", "recipe", "ls", "explain", "env"),
     }
     assert {words[1] for words in commands() if words[0] == "recipe"} == {"ls", "show", "cp", "validate", "schema"}

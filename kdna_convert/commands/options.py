@@ -170,12 +170,28 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Goal:
-    """How large the result may be. At most one of the three; without any, the recipe's budget."""
+class Size:
+    """How large the result may be, against the original: at most one of the three."""
 
     target_params: Annotated[Share, _budget(min=0.0, max=1.0, help="Share of the parameters to keep.")] = None
     target_bytes: Annotated[Text, _budget(help="Size of the file, header included, as 1.2MB.")] = None
     target_macs: Annotated[Share, _budget(min=0.0, max=1.0, help="Share of the MACs to keep, run factored.")] = None
+
+    @property
+    def budget(self) -> dict[str, Any]:
+        """What was said, None where nothing was."""
+        names = [field.name for field in fields(self) if field.name != "database"]
+        given = {name: getattr(self, name) for name in names}
+        flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+        if len(flags) > 1:
+            raise typer.BadParameter("give one of them", param_hint=" and ".join(flags))
+        return given
+
+
+@dataclass(frozen=True)
+class Goal(Size):
+    """The same, or a drop instead; without any, the recipe's budget."""
+
     max_drop: Annotated[
         float | None, _budget(min=0.0, help="Instead: the fewest parameters that lose at most so many points.")
     ] = None
@@ -187,14 +203,6 @@ class Goal:
         given = [f"--{name.replace('_', '-')}" for name in said if name != besides]
         if given:
             raise typer.BadParameter(f"{flag} settles that already", param_hint=", ".join(given))
-
-    @property
-    def budget(self) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in ("target_params", "target_bytes", "target_macs", "max_drop")}
-        flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
-        if len(flags) > 1:
-            raise typer.BadParameter("give one of them", param_hint=" and ".join(flags))
-        return given
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ The shortest recipe is one line, `scheme: basis`. Every key, with its default wh
     fit: {sweeps: 150}          # the most iterations that the joint fit of a family may take
     repair: []                  # after the fit, in order: refit, correct, reestimate, reconstruct; with options,
                                 # as {name: reconstruct, steps: 200}, and kept only where it lowers the divergence
+    nested: false               # order every family's directions by their worth, so that `kdna shrink` can cut it later
     codec: entropy              # how the tensors are stored at the end, or fp16, bf16, int8, int4; left out, as they
                                 # are. A size in bytes is then the coded file's
     finetune: {train: adapters, time: 10m}   # what `kdna run` trains, and how long, or epochs or steps; lr, batch_size

@@ -234,6 +234,7 @@ class Recipe(_Section):
     budget: Budget | None = None
     calibration: Calibration = Calibration()
     fit: Fit = Fit()
+    nested: bool = False
     codec: CodecName | None = None
     repair: tuple[RepairField, ...] = Field((), strict=False)
     finetune: Finetune | None = None

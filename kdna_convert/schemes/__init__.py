@@ -33,7 +33,11 @@ Tensors = dict[str, Tensor]
 
 
 class Scheme(Protocol):
-    """See tests/test_schemes.py for the laws every scheme obeys."""
+    """See tests/test_schemes.py for the laws every scheme obeys.
+
+    A scheme whose kernels are mixings of a list of rows also has `rows(shared, adapter, shape)`, r x n, and `refine`,
+    the joint fit from given tensors on: its families can be cut to a smaller size afterwards (directions.py).
+    """
 
     name: ClassVar[str]
     size: ClassVar[str]  # the option that a budget buys, e.g. rank

@@ -52,6 +52,14 @@ class Basis:
         return self.rank * (product(shape[1:]) + shape[0]) * out_positions
 
     def share(self, targets: Sequence[Target], *, seed: int, sweeps: int) -> tuple[Tensors, list[Tensors]]:
+        start_rn = leading_rows(targets, self.rank)
+        return self.refine({"V": start_rn}, [{} for _ in targets], targets, 0 if len(targets) == 1 else sweeps)
+
+    def refine(
+        self, shared: Tensors, adapters: Sequence[Tensors], targets: Sequence[Target], sweeps: int
+    ) -> tuple[Tensors, list[Tensors]]:
+        """The joint fit from these tensors on."""
+
         def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
             (basis_rn,) = point
             value, slope_rn = 0.0, torch.zeros_like(basis_rn)
@@ -66,13 +74,16 @@ class Basis:
 
         searched = [searchable(target) for target in targets]
         scale = 1 / weighted_energy(searched)
-        start_rn = leading_rows(targets, self.rank)
-        shared = {"V": start_rn if len(targets) == 1 else minimise(error, [start_rn], sweeps)[0]}
+        shared = {"V": minimise(error, [shared["V"]], sweeps)[0] if sweeps else shared["V"]}
         return shared, [self.fit(shared, {}, target) for target in targets]
 
     def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
         basis_rn = shared["V"]
         return {"U": mix(times(basis_rn, target.moment) @ basis_rn.T, target.cross_on @ basis_rn.T)}
+
+    def rows(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
+        """(r x n): what a member's U mixes, a direction a row."""
+        return shared["V"]
 
     def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
         return (adapter["U"] @ shared["V"]).view(shape)

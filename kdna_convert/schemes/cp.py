@@ -63,8 +63,19 @@ class Cp:
     def share(self, targets: Sequence[Target], *, seed: int, sweeps: int) -> tuple[Tensors, list[Tensors]]:
         if not any(_spatial(target.shape) for target in targets):
             return Basis(self.rank).share(targets, seed=seed, sweeps=sweeps)
+        bank_ri, *spatials = _start(targets, self.rank, seed)
+        pairs = zip(spatials, targets, strict=True)
+        adapters = [{"b": own.view(len(own), *t.shape[2:])} if _spatial(t.shape) else {} for own, t in pairs]
+        return self.refine({"V": bank_ri}, adapters, targets, sweeps)
+
+    def refine(
+        self, shared: Tensors, adapters: Sequence[Tensors], targets: Sequence[Target], sweeps: int
+    ) -> tuple[Tensors, list[Tensors]]:
+        """The joint fit from these tensors on: from the bank and the spatial kernels, for the mixings follow."""
+        if not any(_spatial(target.shape) for target in targets):
+            return Basis(self.rank).refine(shared, adapters, targets, sweeps)
         searched = [_searched(target) for target in targets]
-        start = _start(targets, self.rank, seed)
+        start = [shared["V"], *(_flat_spatial(shared["V"], adapter) for adapter in adapters)]
         scale = 1 / weighted_energy(searched)
 
         def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
@@ -87,12 +98,16 @@ class Cp:
 
     def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
         """U by least squares on the member's rows V[q] x b[q]."""
-        rows_rn = _rows(shared["V"], _flat_spatial(shared["V"], adapter))
+        rows_rn = self.rows(shared, adapter, target.shape)
         gram_rr = times(rows_rn, target.moment) @ rows_rn.T
         return {**adapter, "U": mix(gram_rr, target.cross_on @ rows_rn.T)}
 
+    def rows(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
+        """(r x n): what a member's U mixes, a direction a row."""
+        return _rows(shared["V"], _flat_spatial(shared["V"], adapter))
+
     def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
-        return (adapter["U"] @ _rows(shared["V"], _flat_spatial(shared["V"], adapter))).view(shape)
+        return (adapter["U"] @ self.rows(shared, adapter, shape)).view(shape)
 
     def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:
         ones = (1,) * len(shape[2:])

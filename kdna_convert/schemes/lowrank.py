@@ -54,6 +54,16 @@ class LowRank:
         basis_rn = adapter["V"]
         return {**adapter, "U": mix(times(basis_rn, target.moment) @ basis_rn.T, target.cross_on @ basis_rn.T)}
 
+    def rows(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
+        """(r x n): what a member's U mixes, a direction a row."""
+        return adapter["V"]
+
+    def refine(
+        self, shared: Tensors, adapters: Sequence[Tensors], targets: Sequence[Target], sweeps: int
+    ) -> tuple[Tensors, list[Tensors]]:
+        """Nothing is shared: each member has its rows already, and mixes them anew."""
+        return shared, [self.fit(shared, a, target) for a, target in zip(adapters, targets, strict=True)]
+
     def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
         return (adapter["U"] @ adapter["V"]).view(shape)
 

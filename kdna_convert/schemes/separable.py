@@ -61,12 +61,24 @@ class Separable:
 
     def share(self, targets: Sequence[Target], *, seed: int, sweeps: int) -> tuple[Tensors, list[Tensors]]:
         generator = torch.Generator().manual_seed(seed)
-        start, places = [bank_start(targets, self.rank, generator)], []
-        for target in targets:
+        bank_ri = bank_start(targets, self.rank, generator)
+
+        def vector(taps: int) -> Tensor:
+            drawn_rt = torch.randn(self.rank, taps, generator=generator, dtype=torch.float64)
+            norm_r1: Tensor = drawn_rt.norm(dim=1, keepdim=True)
+            return drawn_rt / norm_r1
+
+        adapters = [{letter: vector(taps) for letter, taps in _axes(target.shape).items()} for target in targets]
+        return self.refine({"V": bank_ri}, adapters, targets, sweeps)
+
+    def refine(
+        self, shared: Tensors, adapters: Sequence[Tensors], targets: Sequence[Target], sweeps: int
+    ) -> tuple[Tensors, list[Tensors]]:
+        """The joint fit from these tensors on."""
+        start, places = [shared["V"]], []
+        for adapter, target in zip(adapters, targets, strict=True):
             places.append({letter: len(start) + place for place, letter in enumerate(_axes(target.shape))})
-            for taps in _axes(target.shape).values():
-                vector = torch.randn(self.rank, taps, generator=generator, dtype=torch.float64)
-                start.append(vector / vector.norm(dim=1, keepdim=True))
+            start += [adapter[letter] for letter in _axes(target.shape)]
 
         def own(point: Sequence[Tensor], member: int) -> Tensors:
             return {letter: point[place] for letter, place in places[member].items()}
@@ -80,10 +92,14 @@ class Separable:
 
     def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
         """U by least squares on the member's rows."""
-        return {**adapter, "U": mixing(_rows(shared["V"], adapter, target.shape), target)}
+        return {**adapter, "U": mixing(self.rows(shared, adapter, target.shape), target)}
+
+    def rows(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
+        """(r x n): what a member's U mixes, a direction a row."""
+        return _rows(shared["V"], adapter, shape)
 
     def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
-        return (adapter["U"] @ _rows(shared["V"], adapter, shape)).view(shape)
+        return (adapter["U"] @ self.rows(shared, adapter, shape)).view(shape)
 
     def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:
         """The vectors as one depthwise kernel: a chain of one an axis would need paddings of their own."""
