@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("--std", type=float, nargs="+")
     parser.add_argument("--interpolation")
     parser.add_argument("--full-metric-patch", type=int, help="longest patch searched in its full metric")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, help="the rows, as JSON")
+    parser.add_argument("--save", type=Path, help="keep the converted folders here, as RECIPE-KEEP")
     args = parser.parse_args()
     if args.full_metric_patch is not None:
         linalg.FULL_METRIC_PATCH = args.full_metric_patch
@@ -61,6 +62,8 @@ def main() -> None:
                     **source,
                 )
                 seconds = time.perf_counter() - began
+                if args.save:
+                    kdna.save(conversion, args.save / f"{recipe}-{keep}", force=True)
                 measured = kdna.evaluate(conversion, data=args.evaluate, **images)
                 rows.append(
                     {

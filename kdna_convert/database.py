@@ -27,7 +27,7 @@ from .statistics import Moments
 from .stored import stored_specs
 
 # How far from a family's smallest to its largest size its error is measured, and the iterations that a quick fit gets.
-# Each costs a fit, the largest most; beyond the last the error is extrapolated.
+# Each costs a fit, the largest most; beyond the last the error is extrapolated. A slow scheme names fewer, as `tried`.
 POINTS = (0.0, 0.07, 0.15, 0.28, 0.48, 0.75)
 QUICK = 20
 
@@ -231,7 +231,8 @@ def _points(model: nn.Module, choice: Choice, layers: Sequence[Layer], moments: 
     aims = targets(model, choice.family, moments)
     span = choice.limit - choice.smallest
     points: dict[int, float] = {}
-    for size in sorted({choice.smallest + round(share * span) for share in POINTS}):
+    shares = getattr(scheme_of(choice.family), "tried", POINTS)
+    for size in sorted({choice.smallest + round(share * span) for share in shares}):
         scheme = scheme_of(choice.family, **{choice.size: size})
         scheme = scheme.variants()[-1] if hasattr(scheme, "variants") else scheme
         shared, adapters = scheme.share(aims, seed=seed, sweeps=QUICK)

@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -246,6 +246,62 @@ def test_no_other_choice_within_the_budget_is_better(kind: Kind) -> None:
         found = solve(TOY, Budget(kind, amount))
         assert getattr(found.planned, kind) <= amount
         assert loss(TOY, found) == pytest.approx(best, rel=2e-3, abs=2e-2)
+
+
+def rivals() -> Database:
+    """The families of the toy, one that would have all their layers, and one that would have two of one family's."""
+    names = [member for choice in TOY.choices for member in choice.family.members]
+    shapes = {one.name: one.shape for one in TOY.layers}
+
+    def rival(members: Sequence[str], points: dict[int, float]) -> Choice:
+        scheme = SCHEMES["codebook"]()
+        layout = scheme.layout([shapes[name] for name in members])
+        macs = tuple(MemberMacs(one.macs) for one in TOY.layers if one.name in members)
+        return Choice(Family("codebook", tuple(members)), "rank", 1, 3, layout, (), macs, points=points)
+
+    others = (rival(names, {1: 20.0, 2: 6.0, 3: 5.0}), rival(names[:2], {1: 2.0, 2: 1.5, 3: 0.5}))
+    return replace(TOY, choices=(*TOY.choices, *others))
+
+
+def fits_together(database: Database, sizes: Sequence[int | None]) -> bool:
+    taken = [choice for choice, size in zip(database.choices, sizes, strict=True) if size is not None]
+    names = [name for choice in taken for name in choice.family.members]
+    return len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_families_that_want_the_same_layer_the_best_choice_is_taken(kind: Kind) -> None:
+    database = rivals()
+    sizes = [one for one in itertools.product((None, 1, 2, 3), repeat=5) if fits_together(database, one)]
+    every = [plan_of(database, one) for one in sizes]
+    losses = [sum(map(predicted_error, database.choices, one)) for one in sizes]
+    costs = sorted({getattr(plan.planned, kind) for plan in every})
+    schemes = set()
+    for amount in costs[:: max(1, len(costs) // 20)]:
+        within = [loss for loss, plan in zip(losses, every, strict=True) if getattr(plan.planned, kind) <= amount]
+        found = solve(database, Budget(kind, amount))
+        names = [name for family in found.families for name in family.members]
+        assert len(names) == len(set(names))
+        assert getattr(found.planned, kind) <= amount
+        assert sum(found.predicted.values()) == pytest.approx(min(within), rel=2e-3, abs=4e-2)
+        schemes |= {family.scheme for family in found.families}
+    assert schemes == {"lowrank", "codebook"} or kind == "macs"
+
+
+def test_alternatives_without_a_budget_are_an_error_that_names_one() -> None:
+    with pytest.raises(PlanError, match="KD504"):
+        solve(rivals(), None)
+
+
+def test_an_alternative_is_used_where_it_loses_less_and_never_more_than_the_scheme_alone() -> None:
+    other = {"scheme": "codebook", "options": {"gain": "filter"}}
+    chosen = set()
+    for share in (0.3, 0.5, 0.8):
+        alone = pipeline.plan(NET, recipe=recipe("cp"), data=IMAGES, target_params=share)
+        both = pipeline.plan(NET, recipe=recipe("cp", alternatives=[other]), data=IMAGES, target_params=share)
+        assert sum(both.predicted.values()) <= sum(alone.predicted.values()) * 1.01
+        chosen |= {family.scheme for family in both.families}
+    assert "codebook" in chosen
 
 
 @pytest.mark.parametrize("kind", KINDS)

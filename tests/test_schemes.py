@@ -20,6 +20,7 @@ from kdna_convert.errors import PlanError, RecipeError
 from kdna_convert.linalg import Kronecker, Target, dense, fit_error, kronecker, plain_target, times, untimes
 from kdna_convert.schemes import SCHEMES, Tensors, cp, make
 from kdna_convert.schemes.projection import explain
+from kdna_convert.schemes.quantising import codes_of, feed, lines, points
 from kdna_convert.specs import Shape, SymbolicShape, product
 
 FAMILIES: dict[str, list[Shape]] = {
@@ -43,7 +44,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "output": [{"rank": 1}, {"rank": 4}],
     "atoms": [{"rank": 1}, {"rank": 2}],
     "warehouse": [{"rank": 1, "cell": 4}, {"rank": 2, "cell": 5}],
-    "codebook": [{"rank": 1, "cell": 4}, {"rank": 3}],
+    "codebook": [{"rank": 1, "cell": 4}, {"rank": 3}, {"rank": 3, "gain": "filter"}],
     "lowrank": [{"rank": 1}, {"rank": 3}],
     "kerneldna": [
         *({"start": start} for start in ("tie", "lstsq", "norm")),
@@ -366,12 +367,41 @@ def test_cells_that_are_scaled_copies_of_few_cost_a_codebook_no_error() -> None:
     assert min(error_of(make("codebook", {"rank": 3}), aims(CUT, 0, kernels), seed=seed) for seed in range(4)) < 1e-9
 
 
+def test_filters_made_of_few_cells_cost_a_codebook_with_a_gain_each_no_error() -> None:
+    bank = draw(0, 3, 9)
+    which = [(draw(seed, shape[0], shape[1]).abs() * 9).long() % 3 for seed, shape in enumerate(CUT)]
+    kernels = [
+        (draw(seed + 5, shape[0], 1, 1).abs().add(0.1) * bank[code]).view(shape)
+        for seed, (shape, code) in enumerate(zip(CUT, which, strict=True))
+    ]
+    scheme = make("codebook", {"rank": 3, "gain": "filter"})
+    assert min(error_of(scheme, aims(CUT, 0, kernels), seed=seed) for seed in range(8)) < 1e-9
+
+
+@pytest.mark.parametrize("gain", ["cell", "filter"])
+def test_codes_that_make_up_for_the_errors_before_them_leave_less_than_the_nearest(gain: str) -> None:
+    shape, generator = (24, 8, 3, 3), torch.Generator().manual_seed(3)
+    inputs = torch.rand(400, 8, generator=generator, dtype=torch.float64)
+    channels = inputs.T @ inputs / 400  # as behind a ReLU: of one sign, so they have much to do with each other
+    moment = torch.kron(channels, torch.eye(9, dtype=torch.float64))
+    target = plain_target(draw(0, *shape), moment, 1.0)
+    bank, gains = points([target], [8], 48, 0, 8) if gain == "filter" else (lines([target], [8], 48, 0, 8), [None])
+    scheme = make("codebook", {"rank": 48, "gain": gain})
+    errors = []
+    for seen in (target.moment, torch.eye(72, dtype=torch.float64)):
+        codes = codes_of(bank, gains[0], target.kernel_on, feed(seen, 8))
+        adapter = scheme.fit({"E": bank}, {"K": codes}, target)
+        errors.append(fit_error(scheme.expand({"E": bank}, adapter, shape).flatten(1), target))
+    assert errors[0] < 0.9 * errors[1]
+
+
+@pytest.mark.parametrize("gain", ["cell", "filter"])
 @pytest.mark.parametrize("form", [dense, lambda moment: kronecker(dense(moment), 4)])
-def test_the_gains_of_a_codebook_leave_its_error_no_slope(form: Callable[[Any], Any]) -> None:
+def test_the_gains_of_a_codebook_leave_its_error_no_slope(form: Callable[[Any], Any], gain: str) -> None:
     (target,) = aims([(6, 4, 3, 3)])
     target = replace(target, moment=form(target.moment), cross_on=times(target.kernel_on, form(target.moment)))
     for cell in (1, 2, 4):
-        scheme = make("codebook", {"rank": 5, "cell": cell})
+        scheme = make("codebook", {"rank": 5, "cell": cell, "gain": gain})
         shared, (adapter,) = shared_by(scheme, [target])
         gains = adapter["U"].clone().requires_grad_()
         gap_on = target.kernel_on - scheme.expand(shared, {**adapter, "U": gains}, target.shape).flatten(1)

@@ -64,6 +64,7 @@ class Codebook:
     size: ClassVar[str] = "rank"
     smallest: ClassVar[int] = 1
     shares: ClassVar[bool] = True
+    tried: ClassVar[tuple[float, ...]] = (0.01, 0.08, 0.32, 0.9)
 
     def group(self, shape: Shape) -> Hashable:
         return gcd(shape[1], self.cell), product(shape[2:])

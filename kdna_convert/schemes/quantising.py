@@ -20,8 +20,9 @@ from .warehouse import cells_of
 
 # Products of cells and codes that are held at once: a few, which stay in the cache.
 _CACHED = 2**20
-# Of the mean diagonal: directions that the images never showed must not be trusted to carry errors.
-DAMPING = 1e-3
+# Of the mean diagonal. Cells are met far more coarsely than numbers are rounded: what is fed forward may leave the reach
+# of the bank, where inputs have nearly everything to do with each other. A hundredth does as well on ResNet-56.
+DAMPING = 0.1
 
 
 @dataclass(frozen=True)
