@@ -73,12 +73,13 @@ def _families(
     """
     reasons = {layer.name: layer.reason for layer in layers}
     formed = []
-    for way in (job.assignments, *alternatives(job.recipe, job.assignments)):
+    ways = (job.assignments, *alternatives(job.recipe, job.assignments))
+    for way in ways:
         said = [replace(one, reason=one.reason or reasons[one.layer]) for one in way]
         try:
             formed.append(form_families(layers, said, clusters))
         except ModelError as error:
-            if error.code != "KD306" or not job.recipe.alternatives:
+            if error.code != "KD306" or (way is ways[-1] and not any(found for _, found in formed)):
                 raise
             formed.append((tuple(layers), ()))
     (own, first), *others = formed
@@ -87,8 +88,6 @@ def _families(
         *(part for _, found in others for family in found for part in (family, *_within(family, first))),
     ]
     inside = {name for family in families for name in family.members}
-    if not inside:
-        raise ModelError("KD306", "no layer of this model can be converted by this recipe; `kdna analyze` says why")
     return tuple(replace(one, reason=None) if one.name in inside else one for one in own), families, len(first)
 
 

@@ -20,8 +20,8 @@ from .warehouse import cells_of
 
 # Products of cells and codes that are held at once: a few, which stay in the cache.
 _CACHED = 2**20
-# Of the mean diagonal. Cells are met far more coarsely than numbers are rounded: what is fed forward may leave the reach
-# of the bank, where inputs have nearly everything to do with each other. A hundredth does as well on ResNet-56.
+# Of the mean diagonal. Cells are met far more coarsely than numbers are rounded: where inputs have nearly everything to
+# do with each other, what is fed forward could leave the reach of the bank. A hundredth does as well on ResNet-56.
 DAMPING = 0.1
 
 
