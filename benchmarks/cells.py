@@ -10,17 +10,14 @@ are then solved for under the moment itself, a filter at a time. The figures are
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Sequence
 
 import torch
+from families import largest, parser
 from schemes import fit, within
 from torch import Tensor
 
-from kdna_convert.database import form_families
-from kdna_convert.fitting import targets
-from kdna_convert.job import moments_of, open_job
 from kdna_convert.linalg import Target, dense, fit_error, mean_diagonal, weighted_energy
 from kdna_convert.schemes.warehouse import cells_of
 from kdna_convert.specs import product
@@ -84,19 +81,10 @@ def sparse(aims: Sequence[Target], cell: int, size: int, count: int) -> tuple[fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("--checkpoint")
-    parser.add_argument("--data")
-    parser.add_argument("--keep", type=float, default=0.25)
-    args = parser.parse_args()
-    given = {"checkpoint": args.checkpoint}
-    job = open_job(args.model, "shared-cp", args.data, given, None)
-    moments = moments_of(job, given, None)
-    _, families = form_families(job.layers, job.assignments)
-    sizes = {layer.name: layer.params for layer in job.layers}
-    family = max(families, key=lambda one: sum(sizes[name] for name in one.members))
-    aims = targets(job.loaded.model, family, moments)
+    wanted = parser(__doc__)
+    wanted.add_argument("--keep", type=float, default=0.25)
+    args = wanted.parse_args()
+    _, aims = largest(args)
     shapes = [aim.shape for aim in aims]
     whole = sum(map(product, shapes))
     print("| cell | mixing | bank | params | error |\n| ---: | --- | ---: | ---: | ---: |")

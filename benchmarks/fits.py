@@ -8,17 +8,14 @@ error against seconds. The figures are in benchmarks/README.md; the decision is 
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
+from families import largest, parser
 from torch import Tensor
 
-from kdna_convert.database import form_families
-from kdna_convert.fitting import targets
-from kdna_convert.job import moments_of, open_job
 from kdna_convert.linalg import Target, minimise, mix
 from kdna_convert.schemes.cp import _explained, _rows, _start
 
@@ -120,24 +117,13 @@ def conjugate_gradient(apply: Callable[[Tensor], Tensor], wanted: Tensor, x: Ten
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("--checkpoint")
-    parser.add_argument("--data")
-    parser.add_argument("--rank", type=int, default=150)
-    parser.add_argument("--seconds", type=float, default=60)
-    args = parser.parse_args()
-    given = {"checkpoint": args.checkpoint}
-    job = open_job(args.model, "shared-cp", args.data, given, None)
-    moments = moments_of(job, given, None)
-    _, families = form_families(job.layers, job.assignments)
-    sizes = {layer.name: layer.params for layer in job.layers}
-    family = max(families, key=lambda one: sum(sizes[name] for name in one.members))
-    aims = targets(job.loaded.model, family, moments)
+    wanted = parser(__doc__)
+    wanted.add_argument("--rank", type=int, default=150)
+    wanted.add_argument("--seconds", type=float, default=60)
+    args = wanted.parse_args()
+    owner, aims = largest(args)
     start = _start(aims, args.rank, 0)
-    print(
-        f"family of {family.members[0]}, {len(aims)} layers, rank {args.rank}; start {relative_error(start, aims):.4f}"
-    )
+    print(f"family of {owner}, {len(aims)} layers, rank {args.rank}; start {relative_error(start, aims):.4f}")
     for method in (variable_projection, alternating, adam):
         began, marks = time.perf_counter(), [args.seconds / 4, args.seconds / 2, args.seconds]
         for point in method(start, aims, args.seconds):

@@ -8,17 +8,14 @@ and the seconds of processor time by then, a Kronecker search before the start i
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from families import largest, parser
 from torch import Tensor
 
-from kdna_convert.database import form_families
-from kdna_convert.fitting import targets
-from kdna_convert.job import moments_of, open_job
 from kdna_convert.linalg import Kronecker, Target, kronecker, mean_diagonal, minimise, times, weighted_energy
 from kdna_convert.schemes.cp import _explained, _start
 from kdna_convert.specs import product
@@ -80,19 +77,10 @@ def separated(aim: Target) -> Target:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("--checkpoint")
-    parser.add_argument("--data")
-    parser.add_argument("--keep", type=float, default=0.25)
-    args = parser.parse_args()
-    given = {"checkpoint": args.checkpoint}
-    job = open_job(args.model, "shared-cp", args.data, given, None)
-    moments = moments_of(job, given, None)
-    _, families = form_families(job.layers, job.assignments)
-    sizes = {layer.name: layer.params for layer in job.layers}
-    family = max(families, key=lambda one: sum(sizes[name] for name in one.members))
-    aims = targets(job.loaded.model, family, moments)
+    wanted = parser(__doc__)
+    wanted.add_argument("--keep", type=float, default=0.25)
+    args = wanted.parse_args()
+    _, aims = largest(args)
     whole = sum(product(aim.shape) for aim in aims)
     rank = int(args.keep * whole / (aims[0].shape[1] + sum(aim.shape[0] + product(aim.shape[2:]) for aim in aims)))
     ways = {

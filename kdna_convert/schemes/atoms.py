@@ -26,6 +26,7 @@ from torch import Tensor
 from ..errors import RecipeError
 from ..linalg import Kronecker, Target, kronecker, mean_diagonal, minimise, mix, searchable, times, weighted_energy
 from ..specs import Layout, Shape, product
+from .sizes import dense_limit
 
 Tensors = dict[str, Tensor]
 
@@ -46,8 +47,7 @@ class Atoms:
 
     def limit(self, shapes: Sequence[Shape]) -> int:
         """The number at which the family stores as much as its dense kernels."""
-        per_atom = product(shapes[0][:2]) + sum(product(shape[2:]) for shape in shapes)
-        return max(1, sum(map(product, shapes)) // per_atom)
+        return dense_limit(self.layout(shapes), shapes)
 
     def layout(self, shapes: Sequence[Shape]) -> Layout:
         return Layout({"A": (*shapes[0][:2], "rank")}, tuple({"D": ("rank", product(shape[2:]))} for shape in shapes))

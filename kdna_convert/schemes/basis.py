@@ -23,6 +23,7 @@ from torch import Tensor
 from ..errors import RecipeError
 from ..linalg import Target, dense, mean_diagonal, minimise, mix, searchable, times, weighted_energy
 from ..specs import Layout, Shape, product
+from .sizes import dense_limit
 
 Tensors = dict[str, Tensor]
 
@@ -43,7 +44,7 @@ class Basis:
 
     def limit(self, shapes: Sequence[Shape]) -> int:
         """The rank at which the family stores as much as its dense kernels: never above what these can carry."""
-        return max(1, sum(map(product, shapes)) // (product(shapes[0][1:]) + sum(shape[0] for shape in shapes)))
+        return dense_limit(self.layout(shapes), shapes)
 
     def layout(self, shapes: Sequence[Shape]) -> Layout:
         return Layout({"V": ("rank", product(shapes[0][1:]))}, tuple({"U": (shape[0], "rank")} for shape in shapes))

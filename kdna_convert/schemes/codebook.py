@@ -41,6 +41,7 @@ from ..linalg import (
 )
 from ..specs import Layout, Shape, SymbolicShape, product
 from .quantising import codes_of, feed, lines, points
+from .sizes import dense_limit
 
 Tensors = dict[str, Tensor]
 # Codes of a bank, far below what an int16 can tell apart: k-means takes cells x codes multiply-adds a round.
@@ -71,9 +72,7 @@ class Codebook:
 
     def limit(self, shapes: Sequence[Shape]) -> int:
         """The number of codes at which the family stores as much as its dense kernels, or the most that can be told."""
-        cells = sum(shape[0] * self._blocks(shape) for shape in shapes)
-        gains = cells if self.gain == "cell" else sum(shape[0] for shape in shapes)
-        return min(max(1, (sum(map(product, shapes)) - cells - gains) // self._length(shapes[0])), MOST)
+        return min(dense_limit(self.layout(shapes), shapes), MOST)
 
     def layout(self, shapes: Sequence[Shape]) -> Layout:
         def adapter(shape: Shape) -> dict[str, SymbolicShape]:

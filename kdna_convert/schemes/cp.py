@@ -26,6 +26,7 @@ from torch import Tensor
 from ..linalg import TINY, Kronecker, Target, minimise, mix, searchable, times, weighted_energy
 from ..specs import Layout, Shape, product
 from .basis import Basis
+from .sizes import dense_limit
 
 Tensors = dict[str, Tensor]
 
@@ -46,8 +47,7 @@ class Cp:
 
     def limit(self, shapes: Sequence[Shape]) -> int:
         """The rank at which the family stores as much as its dense kernels."""
-        per_rank = shapes[0][1] + sum(shape[0] + _spatial(shape) for shape in shapes)
-        return max(1, sum(map(product, shapes)) // per_rank)
+        return dense_limit(self.layout(shapes), shapes)
 
     def layout(self, shapes: Sequence[Shape]) -> Layout:
         def adapter(shape: Shape) -> dict[str, tuple[int | str, ...]]:

@@ -26,6 +26,7 @@ from ..errors import RecipeError
 from ..linalg import Target, untimes
 from ..specs import Layout, Shape, product
 from .basis import two_factors
+from .sizes import dense_limit
 
 Tensors = dict[str, Tensor]
 
@@ -46,7 +47,7 @@ class Output:
 
     def limit(self, shapes: Sequence[Shape]) -> int:
         """The rank at which the family stores as much as its dense kernels."""
-        return max(1, sum(map(product, shapes)) // (shapes[0][0] + sum(product(shape[1:]) for shape in shapes)))
+        return dense_limit(self.layout(shapes), shapes)
 
     def layout(self, shapes: Sequence[Shape]) -> Layout:
         return Layout({"U": (shapes[0][0], "rank")}, tuple({"V": ("rank", product(shape[1:]))} for shape in shapes))

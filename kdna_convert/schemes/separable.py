@@ -25,6 +25,7 @@ from ..linalg import Target
 from ..specs import Layout, Shape, SymbolicShape, product
 from .cp import bank_start
 from .projection import mixing, search
+from .sizes import dense_limit
 
 Tensors = dict[str, Tensor]
 
@@ -45,8 +46,7 @@ class Separable:
 
     def limit(self, shapes: Sequence[Shape]) -> int:
         """The rank at which the family stores as much as its dense kernels."""
-        per_rank = shapes[0][1] + sum(shape[0] + sum(_axes(shape).values()) for shape in shapes)
-        return max(1, sum(map(product, shapes)) // per_rank)
+        return dense_limit(self.layout(shapes), shapes)
 
     def layout(self, shapes: Sequence[Shape]) -> Layout:
         def adapter(shape: Shape) -> dict[str, SymbolicShape]:

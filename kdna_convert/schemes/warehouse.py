@@ -29,6 +29,7 @@ from ..linalg import Kronecker, Moment, Target
 from ..specs import Layout, Shape, SymbolicShape, product
 from .basis import leading_rows
 from .projection import mixing, search
+from .sizes import dense_limit
 
 Tensors = dict[str, Tensor]
 
@@ -50,8 +51,7 @@ class Warehouse:
 
     def limit(self, shapes: Sequence[Shape]) -> int:
         """The rank at which the family stores as much as its dense kernels."""
-        bank = self._cell(shapes[0]) * product(shapes[0][2:])
-        return max(1, sum(map(product, shapes)) // (bank + sum(shape[0] * self._blocks(shape) for shape in shapes)))
+        return dense_limit(self.layout(shapes), shapes)
 
     def layout(self, shapes: Sequence[Shape]) -> Layout:
         def adapter(shape: Shape) -> dict[str, SymbolicShape]:

@@ -1,0 +1,31 @@
+"""What the benchmarks of fits and starts have in common: the largest family of a net, as its targets."""
+
+from __future__ import annotations
+
+import argparse
+
+from kdna_convert.database import form_families
+from kdna_convert.fitting import targets
+from kdna_convert.job import open_job
+from kdna_convert.linalg import Target
+from kdna_convert.planning import moments_of
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """MODEL, --checkpoint and --data."""
+    found = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    found.add_argument("model")
+    found.add_argument("--checkpoint")
+    found.add_argument("--data")
+    return found
+
+
+def largest(args: argparse.Namespace) -> tuple[str, list[Target]]:
+    """The first layer of the largest family that shared CP makes, and its members' targets."""
+    given = {"checkpoint": args.checkpoint}
+    job = open_job(args.model, "shared-cp", args.data, given, None)
+    moments = moments_of(job, given, None)
+    _, families = form_families(job.layers, job.assignments)
+    sizes = {layer.name: layer.params for layer in job.layers}
+    family = max(families, key=lambda one: sum(sizes[name] for name in one.members))
+    return family.members[0], list(targets(job.loaded.model, family, moments))
