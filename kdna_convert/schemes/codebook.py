@@ -46,7 +46,7 @@ from .sizes import dense_limit
 Tensors = dict[str, Tensor]
 # Codes of a bank, far below what an int16 can tell apart: k-means takes cells x codes multiply-adds a round.
 MOST = 2**13
-# Rounds of k-means. Up to SHORT iterations, the joint fit is a quick one: half the rounds, one pass over the codes.
+# Rounds of k-means. Asked for at most SHORT iterations, a fit is a quick one: half the rounds, one pass over the codes.
 ROUNDS, SHORT = 8, 30
 # Numbers that a step over many filters may hold at once.
 CHUNK = 2**23
@@ -65,7 +65,7 @@ class Codebook:
     size: ClassVar[str] = "rank"
     smallest: ClassVar[int] = 1
     shares: ClassVar[bool] = True
-    tried: ClassVar[tuple[float, ...]] = (0.01, 0.08, 0.32, 0.9)
+    tried: ClassVar[tuple[float, ...]] = (0.02, 0.2, 0.9)
 
     def group(self, shape: Shape) -> Hashable:
         return gcd(shape[1], self.cell), product(shape[2:])
@@ -94,7 +94,7 @@ class Codebook:
             bank_rc, gains = lines(searched, blocks, self.rank, seed, rounds), [None] * len(targets)
         else:
             bank_rc, gains = points(searched, blocks, self.rank, seed, rounds)
-        for steps in (sweeps // 3, sweeps) if sweeps > SHORT else (sweeps,):
+        for steps in (sweeps // 3, sweeps) if sweeps > SHORT else (sweeps // 4,):
             codes = [
                 codes_of(bank_rc, gain if self.gain == "filter" else None, target.kernel_on, how)
                 for gain, target, how in zip(gains, searched, feeds, strict=True)

@@ -27,11 +27,13 @@ DAMPING = 0.1
 
 @dataclass(frozen=True)
 class Feed:
-    """How the error of a cell is carried on: the order of the blocks, largest input first, and the upper factor R of
-    the inverse moment in that order, C^-1 = R^T R, as (block x number x block x number)."""
+    """How the error of a cell is carried on: the order of the blocks, largest input first, the upper factor R of the
+    inverse moment in that order, C^-1 = R^T R, as (block x number x block x number), and the inverses of its diagonal
+    blocks."""
 
     order_b: Tensor
     upper_bcbc: Tensor
+    inverse_bcc: Tensor
 
 
 def feed(moment: Moment, blocks: int) -> Feed:
@@ -42,7 +44,8 @@ def feed(moment: Moment, blocks: int) -> Feed:
         upper = torch.kron(channels, taps)
     else:
         order_b, upper = _factor(moment, blocks)
-    return Feed(order_b, upper.view(blocks, -1, blocks, len(upper) // blocks))
+    upper_bcbc = upper.view(blocks, -1, blocks, len(upper) // blocks)
+    return Feed(order_b, upper_bcbc, torch.linalg.inv(torch.einsum("bcbd->bcd", upper_bcbc)))
 
 
 def codes_of(bank_rc: Tensor, gain_o: Tensor | None, kernel_on: Tensor, how: Feed) -> Tensor:
@@ -52,9 +55,7 @@ def codes_of(bank_rc: Tensor, gain_o: Tensor | None, kernel_on: Tensor, how: Fee
     rest_obc = kernel_on.view(len(kernel_on), blocks, -1)[:, how.order_b].clone()
     code_ob = torch.empty(rest_obc.shape[:2], dtype=torch.int64)
     for b in range(blocks):
-        own_cc = how.upper_bcbc[b, :, b]
-        cell_oc = _over(rest_obc[:, b], own_cc)
-        seen_rc = _over(bank_rc, own_cc)
+        cell_oc, seen_rc = rest_obc[:, b] @ how.inverse_bcc[b], bank_rc @ how.inverse_bcc[b]
         if gain_o is None:
             code_o, gain = nearest_line(cell_oc, seen_rc)
         else:
