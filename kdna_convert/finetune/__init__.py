@@ -1,7 +1,8 @@
 """Fine-tuning a converted net: the original is the teacher, so no image needs a label.
 
-settings.py says what is asked for, loss.py what is lowered, training.py is the loop, state.py what a stopped run goes
-on from, norms.py how frozen norms cost nothing, rate.py the door to timm's optimisers, engine.py that to Accelerate.
+settings.py says what is asked for, loss.py what is lowered, training.py is the loop, average.py its moving average,
+state.py what a stopped run goes on from, norms.py how frozen norms cost nothing, rate.py the door to timm's
+optimisers, engine.py that to Accelerate.
 
 BatchNorm's statistics stay as they are: the net is trained in eval mode, so that a small set of images cannot spoil
 them, and so is the teacher, which sees the same view of the same image.

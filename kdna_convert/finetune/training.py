@@ -16,13 +16,14 @@ from torch import Tensor
 from ..data import Images, TrainBatch, Views, train_loader
 from ..errors import GuardError
 from ..specs import Divergence, Progress
+from .average import Average
 from .engine import Engine
 from .log import Log
 from .loss import Objective
 from .norms import Pair, folded_norms
 from .rate import Schedule, create_optimizer, fitting_rate, free
 from .settings import Settings
-from .state import Numbers, State, assign, copies, put, read, take, write
+from .state import Numbers, State, Tensors, assign, copies, put, read, take, write
 from .stopping import Asked, stopping
 
 FALLS = 2  # losses that are not finite, before it is given up
@@ -86,6 +87,7 @@ class Training:
         self.settings: Settings = objective.settings
         self.pairs, self.look, self.keeping, self.progress = pairs, look, keeping, progress
         self.parameters = free(objective.model)
+        self.average = Average(self.parameters, self.settings.ema)
         self.steps = self.settings.steps_for(len(images))
         self.rate = self._rate()
         optimizer = create_optimizer(objective.model, self.settings, self.rate)
@@ -135,12 +137,22 @@ class Training:
             kept = read(self.keeping.work, self.keeping.mark)
         kept = cast("State | None", self.engine.from_first(kept))
         if kept is not None:
-            put(kept, self.parameters, self.optimizer)
+            self._put(kept)
             return kept
         first = Numbers(kls=() if self.look.first is None else (self.look.first.kl,))
-        state = take(first, self.parameters, copies(self.parameters), self.optimizer)
+        state = self._state(first)
         self._write(state)
         return state
+
+    def _state(self, numbers: Numbers, best: Tensors | None = None) -> State:
+        """As things stand; without `best`, they are the best."""
+        best = copies(self.average.tensors) if best is None else best
+        return take(numbers, self.parameters, best, self.optimizer, self.average.kept)
+
+    def _put(self, state: State) -> None:
+        put(state, self.parameters, self.optimizer)
+        if state.average:
+            assign(self.average.tensors, state.average)
 
     def _stretch(self, state: State, began: float, asked: Asked, log: Log | None) -> State:
         """The steps up to the next look, the look, and the state that was written then."""
@@ -152,9 +164,10 @@ class Training:
             numbers = replace(
                 numbers, step=numbers.step + 1, elapsed=step.elapsed, pending=(total + step.loss, count + 1)
             )
+            self.average.follow(numbers.step)
             self._tell(numbers, step, log)
             if step.stop:
-                self._write(take(numbers, self.parameters, state.best, self.optimizer))
+                self._write(self._state(numbers, state.best))
                 length = "" if self.steps is None else f" of {self.steps}"
                 raise KeyboardInterrupt(f"stopped after step {numbers.step}{length}")
             if numbers.step % self.settings.save_every == 0 or self._done(numbers):
@@ -208,22 +221,23 @@ class Training:
             self._write(state)
             why = f"the loss or its gradient was not finite {FALLS + 1} times, at half the rate each time"
             raise GuardError("KD802", f"{why}; last after step {state.numbers.step}. Try a lower --lr, or other images")
-        put(state, self.parameters, self.optimizer)
+        self._put(state)
         return state.with_numbers(falls=state.numbers.falls + 1, factor=state.numbers.factor / 2)
 
     def _looked(self, numbers: Numbers, before: State) -> State:
         """The state after a look at the held-back images."""
         total, count = numbers.pending
         numbers = replace(numbers, losses=(*numbers.losses, total / max(1, count)), pending=(0.0, 0))
-        seen = self.look()
+        with self.average.shown():
+            seen = self.look()
         if seen is None:
-            return take(numbers, self.parameters, copies(self.parameters), self.optimizer)
+            return self._state(numbers)
         better = seen.kl < min(before.numbers.kls)
         numbers = replace(numbers, kls=(*numbers.kls, seen.kl))
         if not better:
-            return take(numbers, self.parameters, before.best, self.optimizer)
+            return self._state(numbers, before.best)
         numbers = replace(numbers, best=len(numbers.kls) - 1)
-        return take(numbers, self.parameters, copies(self.parameters), self.optimizer)
+        return self._state(numbers)
 
     def _plateau(self, numbers: Numbers) -> bool:
         since = len(numbers.kls) - 1 - numbers.best

@@ -70,6 +70,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Time = Annotated[
     float,
     BeforeValidator(_time, json_schema_input_type=str),
@@ -187,6 +188,7 @@ class Finetune(_Section):
     temperature: Positive = 2.0
     label_weight: Weight = 0.0
     feature_weight: Weight = 0.0
+    ema: Decay = 0.0
     augment: bool = True
     precision: Literal["fp32", "bf16"] = "fp32"
     save_every: Count = 100
