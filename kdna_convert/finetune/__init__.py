@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from ..blocks import Block, find_blocks
 from ..data import Data, Images, Views, as_images, batches
 from ..derive import trainable
-from ..errors import DataError
+from ..errors import DataError, RecipeError
 from ..evaluate import divergence, logits
 from ..specs import DataConfig, Divergence, Progress
 from .engine import Engine
-from .loss import Objective, distillation, stage_ends
+from .loss import Objective, distillation, stage_ends, trained_bases
 from .modes import untouched
 from .norms import norm_pairs, plain_convolutions
 from .settings import Settings
@@ -75,7 +75,8 @@ def finetune(
     Images of a folder or dataset are seen in random views of the size that `config` says; tensors as they are. `track`
     is a folder for TensorBoard. Both nets are moved to `device`. Raises GuardError KD802, the best tensors put back,
     when the loss does not stay finite; ModelError KD308 when a net does not return logits; DataError KD403 for a label
-    loss without labels, KD408; FolderError KD604, KD610; KeyboardInterrupt, the state written, on Ctrl-C or SIGTERM.
+    loss without labels, KD408; RecipeError KD208 for `orthogonality` where nothing is shared; FolderError KD604, KD610;
+    KeyboardInterrupt, the state written, on Ctrl-C or SIGTERM.
     """
     settings = settings or Settings()
     source, held = as_images(images), None if heldout is None else as_images(heldout)
@@ -93,7 +94,7 @@ def finetune(
         views = Views(source, config, settings.seed, settings.augment)
         training = Training(
             engine,
-            Objective(model, original, stages, settings),
+            Objective(model, original, stages, _bases(model, settings), settings),
             source,
             views,
             norm_pairs(original, model, found, example),
@@ -135,6 +136,13 @@ class _Measure:
         if self.held is None or self.target is None:
             return None
         return divergence(logits(self.model, batches(self.held, self.batch_size)), self.target)
+
+
+def _bases(model: nn.Module, settings: Settings) -> tuple[nn.Parameter, ...]:
+    bases = trained_bases(model) if settings.orthogonality else ()
+    if settings.orthogonality and not bases:
+        raise RecipeError("KD208", "orthogonality: no family of this net has a shared tensor with rows; leave it out")
+    return bases
 
 
 def _blocks(original: nn.Module, example: Tensor) -> tuple[Block, ...]:

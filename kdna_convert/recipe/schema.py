@@ -188,6 +188,7 @@ class Finetune(_Section):
     temperature: Positive = 2.0
     label_weight: Weight = 0.0
     feature_weight: Weight = 0.0
+    orthogonality: Weight = 0.0
     ema: Decay = 0.0
     augment: bool = True
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -195,9 +196,11 @@ class Finetune(_Section):
     patience: Count | None = None
 
     @model_validator(mode="after")
-    def _one_length(self) -> Finetune:
+    def _can_be(self) -> Finetune:
         if sum(length is not None for length in (self.time, self.epochs, self.steps)) > 1:
             raise ValueError("how long to train is said once: time, epochs or steps")
+        if self.orthogonality and self.train == "adapters":
+            raise ValueError("`orthogonality` is of the shared tensors, and needs `train: shared`")
         if self.batch_size % self.accumulate:
             raise ValueError(f"{self.batch_size} images cannot be taken in {self.accumulate} parts")
         return self
