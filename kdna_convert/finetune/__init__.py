@@ -1,8 +1,8 @@
 """Fine-tuning a converted net: the original is the teacher, so no image needs a label.
 
-settings.py says what is asked for, loss.py what is lowered, training.py is the loop, average.py its moving average,
-state.py what a stopped run goes on from, norms.py how frozen norms cost nothing, rate.py the door to timm's
-optimisers, engine.py that to Accelerate.
+settings.py says what is asked for, loss.py and subnets.py what is lowered, training.py is the loop, average.py its
+moving average, state.py what a stopped run goes on from, norms.py how frozen norms cost nothing, rate.py the door to
+timm's optimisers, engine.py that to Accelerate.
 
 BatchNorm's statistics stay as they are: the net is trained in eval mode, so that a small set of images cannot spoil
 them, and so is the teacher, which sees the same view of the same image.
@@ -28,6 +28,7 @@ from .modes import untouched
 from .norms import norm_pairs, plain_convolutions
 from .settings import Settings
 from .state import assign
+from .subnets import fit_subnets, subnet_ends
 from .training import Keeping, Training
 
 __all__ = ["Keeping", "Settings", "Tuning", "distillation", "finetune"]
@@ -74,9 +75,9 @@ def finetune(
 
     Images of a folder or dataset are seen in random views of the size that `config` says; tensors as they are. `track`
     is a folder for TensorBoard. Both nets are moved to `device`. Raises GuardError KD802, the best tensors put back,
-    when the loss does not stay finite; ModelError KD308 when a net does not return logits; DataError KD403 for a label
-    loss without labels, KD408; RecipeError KD208 for `orthogonality` where nothing is shared; FolderError KD604, KD610;
-    KeyboardInterrupt, the state written, on Ctrl-C or SIGTERM.
+    when the loss does not stay finite; ModelError KD308 when a net does not return logits, KD310 where it has no parts
+    for `subnets`; DataError KD403 for a label loss without labels, KD408; RecipeError KD208 for `orthogonality` where
+    nothing is shared; FolderError KD604, KD610; KeyboardInterrupt, the state written, on Ctrl-C or SIGTERM.
     """
     settings = settings or Settings()
     source, held = as_images(images), None if heldout is None else as_images(heldout)
@@ -92,9 +93,12 @@ def finetune(
         found = _blocks(original, example)
         stages = stage_ends(original, found, example) if settings.feature_weight else ()
         views = Views(source, config, settings.seed, settings.augment)
+        ends = subnet_ends(original, found, example) if settings.subnets else ()
+        part = settings.batch_size // settings.accumulate
+        subnets = fit_subnets(original, ends, example, views, part, settings.seed) if ends else None
         training = Training(
             engine,
-            Objective(model, original, stages, _bases(model, settings), settings),
+            Objective(model, original, stages, _bases(model, settings), settings, ends, subnets),
             source,
             views,
             norm_pairs(original, model, found, example),

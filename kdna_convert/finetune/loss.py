@@ -8,7 +8,7 @@ are from being orthogonal (as Bansal et al. 2018, arXiv 1810.09102, ask of all k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -76,11 +76,13 @@ class Objective:
     stages: Sequence[str]  # modules whose outputs are matched
     bases: Sequence[Tensor]  # tensors whose rows shall be orthogonal
     settings: Settings
+    ends: Sequence[str] = ()  # where sub-networks end, and
+    subnets: nn.Module | None = None  # what answers by these modules' outputs
 
     def __call__(self, run: Callable[[Tensor], object], inputs: Tensor, labels: Tensor | None) -> Seen:
         with torch.no_grad(), captured(self.original, self.stages) as wanted:
             target = answers(self.original(inputs), len(inputs)).float()
-        with captured(self.model, self.stages) as found:
+        with captured(self.model, {*self.stages, *self.ends}) as found:
             output = answers(run(inputs), len(inputs)).float()
         loss = distillation(output, target, self.settings.temperature)
         if self.settings.label_weight and labels is not None:
@@ -89,11 +91,15 @@ class Objective:
             loss = loss + self.settings.feature_weight * feature_error(found, wanted)
         if self.bases:
             loss = loss + self.settings.orthogonality * crowding(self.bases)
+        if self.subnets is not None:
+            early = self.subnets(*(found[name] for name in self.ends))
+            errors = [distillation(answer.float(), target, self.settings.temperature) for answer in early]
+            loss = loss + self.settings.subnets * torch.stack(errors).mean()
         return Seen(loss, (output.detach().argmax(1) == target.argmax(1)).float().mean())
 
 
 @contextmanager
-def captured(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def captured(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """The outputs of these modules, filled in by the model's runs while the context lasts."""
     outputs: dict[str, Tensor] = {}
 

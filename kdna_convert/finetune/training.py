@@ -18,6 +18,7 @@ from ..errors import GuardError
 from ..specs import Divergence, Progress
 from .average import Average
 from .engine import Engine
+from .length import Length
 from .log import Log
 from .loss import Objective
 from .norms import Pair, folded_norms
@@ -86,12 +87,17 @@ class Training:
         self.engine, self.objective, self.images, self.views = engine, objective, images, views
         self.settings: Settings = objective.settings
         self.pairs, self.look, self.keeping, self.progress = pairs, look, keeping, progress
-        self.parameters = free(objective.model)
+        subnets = objective.subnets
+        heads = {} if subnets is None else dict(subnets.named_parameters(prefix="subnets"))
+        self.parameters = free(objective.model) | heads
         self.average = Average(self.parameters, self.settings.ema)
-        self.steps = self.settings.steps_for(len(images))
+        self.length = Length(self.settings.steps_for(len(images)), self.settings.seconds)
         self.rate = self._rate()
-        optimizer = create_optimizer(objective.model, self.settings, self.rate)
+        optimizer = create_optimizer(objective.model, self.parameters.values(), self.settings, self.rate)
         self.net, self.optimizer = engine.prepare(objective.model, optimizer)
+        if subnets is not None:
+            self.objective = replace(objective, subnets=engine.prepare(subnets))
+        self.learning = [net for net in (self.net, self.objective.subnets) if net is not None]
         self.schedule = Schedule(self.optimizer)
         self.seconds = 0.0  # in steps
 
@@ -116,7 +122,8 @@ class Training:
         size = self.settings.batch_size // self.settings.accumulate
         inputs, labels = self._placed(next(iter(train_loader(self.views, size, self.settings.seed))))
         with self._folded():
-            return fitting_rate(self.objective.model, self.objective(self.objective.model, inputs, labels).loss)
+            seen = self.objective(self.objective.model, inputs, labels)
+            return fitting_rate(self.parameters.values(), seen.loss)
 
     def _placed(self, batch: TrainBatch) -> tuple[Tensor, Tensor | None]:
         """On the device, in the layout that is fast there; what could not be read is noted."""
@@ -168,7 +175,7 @@ class Training:
             self._tell(numbers, step, log)
             if step.stop:
                 self._write(self._state(numbers, state.best))
-                length = "" if self.steps is None else f" of {self.steps}"
+                length = "" if self.length.steps is None else f" of {self.length.steps}"
                 raise KeyboardInterrupt(f"stopped after step {numbers.step}{length}")
             if numbers.step % self.settings.save_every == 0 or self._done(numbers):
                 break
@@ -186,7 +193,7 @@ class Training:
                 elapsed = numbers.elapsed
                 while True:
                     start = time.monotonic()
-                    self.schedule.set(self._place(numbers.step, elapsed), numbers.factor)
+                    self.schedule.set(self.length.place(numbers.step, elapsed), numbers.factor)
                     step = self._step(batches, began, asked)
                     self.seconds += time.monotonic() - start
                     numbers, elapsed = replace(numbers, step=numbers.step + 1), step.elapsed
@@ -199,7 +206,7 @@ class Training:
         losses, agreements, norm = 0.0, 0.0, math.inf
         for _ in range(parts):
             inputs, labels = self._placed(next(batches))
-            with accelerator.accumulate(self.net), accelerator.autocast():
+            with accelerator.accumulate(*self.learning), accelerator.autocast():
                 seen = self.objective(self.net, inputs, labels)
                 accelerator.backward(seen.loss)
                 losses += float(seen.loss.detach()) / parts
@@ -243,20 +250,8 @@ class Training:
         since = len(numbers.kls) - 1 - numbers.best
         return self.settings.patience is not None and bool(numbers.kls) and since >= self.settings.patience
 
-    def _share(self, step: int, elapsed: float) -> float:
-        """How much is done, in [0, 1)."""
-        if self.steps is not None:
-            return step / self.steps
-        return min(elapsed / (self.settings.seconds or math.inf), 1 - 1e-6)
-
-    def _place(self, step: int, elapsed: float) -> float:
-        """Where in the schedule a step lies: by its middle, so that neither the first nor the last is idle."""
-        return self._share(step, elapsed) if self.steps is None else (step + 0.5) / self.steps
-
     def _done(self, numbers: Numbers) -> bool:
-        if self.steps is not None:
-            return numbers.step >= self.steps
-        return numbers.elapsed >= (self.settings.seconds or math.inf)
+        return self.length.done(numbers.step, numbers.elapsed)
 
     def _write(self, state: State) -> None:
         if self.keeping.work is not None and self.engine.leads:
@@ -272,9 +267,7 @@ class Training:
             log.add(step=numbers.step, seconds=step.elapsed, rate=self.optimizer.param_groups[0]["lr"], **seen)
         self.engine.accelerator.log(seen, step=numbers.step)
         if self.progress is not None and self.engine.leads:
-            share = self._share(numbers.step, numbers.elapsed)
-            total = self.steps if self.steps is not None else max(numbers.step, round(numbers.step / max(share, 1e-9)))
-            left = numbers.elapsed * (1 / max(share, 1e-9) - 1)
+            total, left = self.length.left(numbers.step, numbers.elapsed)
             self.progress(
                 f"fine-tune: loss {step.loss:.4f}, agreement {step.agreement:.1%}, {rate:.0f} images/s, "
                 f"{int(left) // 60}:{int(left) % 60:02} left",

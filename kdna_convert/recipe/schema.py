@@ -189,6 +189,7 @@ class Finetune(_Section):
     label_weight: Weight = 0.0
     feature_weight: Weight = 0.0
     orthogonality: Weight = 0.0
+    subnets: Weight = 0.0
     ema: Decay = 0.0
     augment: bool = True
     precision: Literal["fp32", "bf16"] = "fp32"
