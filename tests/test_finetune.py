@@ -57,7 +57,7 @@ def changed(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
     return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
 
 
-GIVEN = {"heldout", "keeping", "device", "progress", "config", "track"}
+GIVEN = {"heldout", "nested", "keeping", "device", "progress", "config", "track"}
 
 
 def finetune(model: nn.Module, original: nn.Module, data: Any, **said: Any) -> Tuning:

@@ -26,9 +26,10 @@ class Settings:
     * `orthogonality`: how far the rows of shared tensors, which must train, are from orthogonal (loss.crowding),
     * `subnets`: the mean KL of what the stages before the last answer on their own (subnets.py).
 
-    `ema` is the decay of a moving average of what is trained, which then is what is looked at and kept. A step takes
-    `batch_size` images, in `accumulate` parts. Every `save_every` steps the state is written and the held-back images
-    are looked at; after `patience` looks without a gain it ends. Raises RecipeError KD208.
+    With `sampled`, half of the steps run with a part of the directions of nested families (sizes.py). `ema` is the
+    decay of a moving average of what is trained, which then is what is looked at and kept. A step takes `batch_size`
+    images, in `accumulate` parts. Every `save_every` steps the state is written and the held-back images are looked at;
+    after `patience` looks without a gain it ends. Raises RecipeError KD208.
     """
 
     train: Part = "adapters"
@@ -46,6 +47,7 @@ class Settings:
     feature_weight: float = 0.0
     orthogonality: float = 0.0
     subnets: float = 0.0
+    sampled: bool = False
     ema: float = 0.0
     augment: bool = True
     precision: Precision = "fp32"

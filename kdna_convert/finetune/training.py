@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -24,6 +24,7 @@ from .loss import Objective
 from .norms import Pair, folded_norms
 from .rate import Schedule, create_optimizer, fitting_rate, free
 from .settings import Settings
+from .sizes import drawn_share, sized
 from .state import Numbers, State, Tensors, assign, copies, put, read, take, write
 from .stopping import Asked, stopping
 
@@ -71,7 +72,7 @@ class Look(Protocol):
 
 class Training:
     """One fine-tune of `objective.model`, in place. `look` measures on the held-back images, and gives None
-    without them; its first result is `look.first`."""
+    without them; its first result is `look.first`. The layers of `nested` take their steps at sampled sizes."""
 
     def __init__(
         self,
@@ -83,10 +84,12 @@ class Training:
         look: Look,
         keeping: Keeping,
         progress: Progress | None,
+        nested: Collection[str] = (),
     ) -> None:
         self.engine, self.objective, self.images, self.views = engine, objective, images, views
         self.settings: Settings = objective.settings
         self.pairs, self.look, self.keeping, self.progress = pairs, look, keeping, progress
+        self.nested = nested
         subnets = objective.subnets
         heads = {} if subnets is None else dict(subnets.named_parameters(prefix="subnets"))
         self.parameters = free(objective.model) | heads
@@ -137,6 +140,10 @@ class Training:
     def _folded(self) -> Iterator[None]:
         with folded_norms(self.objective.model, self.pairs), folded_norms(self.objective.original, self.pairs):
             yield
+
+    def _sized(self, step: int) -> AbstractContextManager[None]:
+        share = drawn_share(self.settings.seed, step) if self.nested else 1.0
+        return sized(self.objective.model, self.nested, share)
 
     def _begin(self) -> State:
         kept: State | None = None
@@ -194,7 +201,8 @@ class Training:
                 while True:
                     start = time.monotonic()
                     self.schedule.set(self.length.place(numbers.step, elapsed), numbers.factor)
-                    step = self._step(batches, began, asked)
+                    with self._sized(numbers.step):
+                        step = self._step(batches, began, asked)
                     self.seconds += time.monotonic() - start
                     numbers, elapsed = replace(numbers, step=numbers.step + 1), step.elapsed
                     yield step
