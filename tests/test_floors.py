@@ -53,6 +53,7 @@ FLOORS = [
         "job",
         "planning",
         "mending",
+        "healing",
         "workfolder",
         "converting",
         "pipeline",

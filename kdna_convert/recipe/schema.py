@@ -107,9 +107,13 @@ class Calibration(_Section):
 
 
 class Fit(_Section):
-    """How long the joint fit of a family may take, in iterations of its search; None: as long as convert.py says."""
+    """How long the joint fit of a family may take, in iterations of its search; None: as long as convert.py says.
+
+    `progressive`: steps of a fine-tune after every family; None: all are fitted at once and none is trained.
+    """
 
     sweeps: int | None = Field(None, ge=1)
+    progressive: int | None = Field(None, ge=1)
 
 
 class RepairStep(_Section):
