@@ -82,7 +82,25 @@ def test_a_net_trained_at_sampled_sizes_bears_to_be_cut() -> None:
     assert found[1][1] < cut_kl(*pair(), 1.0)
 
 
-def test_what_is_looked_at_is_the_whole_net() -> None:
+def test_what_is_kept_is_the_best_of_the_whole_net_and_the_middle_of_the_draws_together() -> None:
+    model, original = pair()
+    held = noise(128, seed=1)
+    seen: list[float] = []
+    said = {"batch_size": 32, "lr": 0.05, "train": "shared", "sampled": True, "nested": MEMBERS, "steps": 12}
+
+    def judged(model: nn.Module) -> float:
+        return (cut_kl(model, original, 1.0) + cut_kl(model, original, 0.625)) / 2
+
+    start = judged(model)
+    for every in (2, 3, 4, 6, 12):
+        again, _ = pair()
+        finetune(again, original, noise(), heldout=held, **said, save_every=every)
+        seen.append(judged(again))
+    finetune(model, original, noise(), heldout=held, **said, save_every=1)
+    assert judged(model) <= min(start, *seen)
+
+
+def test_what_is_told_is_of_the_whole_net() -> None:
     model, original = pair()
     held = noise(64, seed=1)
     tuned = finetune(model, original, noise(), heldout=held, nested=MEMBERS, sampled=True, steps=6, save_every=2)

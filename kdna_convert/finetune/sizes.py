@@ -20,6 +20,7 @@ from ..derive import Derived, derived_layers
 from ..directions import leading
 
 FULL, LEAST = 0.5, 0.25  # of the steps, those at full size; of the directions, the smallest share that is drawn
+JUDGED = (1.0, (1 + LEAST) / 2)  # the sizes that decide which tensors are best: the full one, the middle of the others
 
 
 def drawn_share(seed: int, step: int) -> float:

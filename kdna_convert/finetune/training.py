@@ -24,7 +24,7 @@ from .loss import Objective
 from .norms import Pair, folded_norms
 from .rate import Schedule, create_optimizer, fitting_rate, free
 from .settings import Settings
-from .sizes import drawn_share, sized
+from .sizes import JUDGED, drawn_share, sized
 from .state import Numbers, State, Tensors, assign, copies, put, read, take, write
 from .stopping import Asked, stopping
 
@@ -88,8 +88,7 @@ class Training:
     ) -> None:
         self.engine, self.objective, self.images, self.views = engine, objective, images, views
         self.settings: Settings = objective.settings
-        self.pairs, self.look, self.keeping, self.progress = pairs, look, keeping, progress
-        self.nested = nested
+        self.pairs, self.look, self.keeping, self.progress, self.nested = pairs, look, keeping, progress, nested
         subnets = objective.subnets
         heads = {} if subnets is None else dict(subnets.named_parameters(prefix="subnets"))
         self.parameters = free(objective.model) | heads
@@ -153,8 +152,8 @@ class Training:
         if kept is not None:
             self._put(kept)
             return kept
-        first = Numbers(kls=() if self.look.first is None else (self.look.first.kl,))
-        state = self._state(first)
+        judged = None if self.look.first is None else self._judged() if self.nested else self.look.first.kl
+        state = self._state(Numbers(kls=() if judged is None else (judged,)))
         self._write(state)
         return state
 
@@ -244,15 +243,26 @@ class Training:
         total, count = numbers.pending
         numbers = replace(numbers, losses=(*numbers.losses, total / max(1, count)), pending=(0.0, 0))
         with self.average.shown():
-            seen = self.look()
-        if seen is None:
+            judged = self._judged()
+        if judged is None:
             return self._state(numbers)
-        better = seen.kl < min(before.numbers.kls)
-        numbers = replace(numbers, kls=(*numbers.kls, seen.kl))
+        better = judged < min(before.numbers.kls)
+        numbers = replace(numbers, kls=(*numbers.kls, judged))
         if not better:
             return self._state(numbers, before.best)
         numbers = replace(numbers, best=len(numbers.kls) - 1)
         return self._state(numbers)
+
+    def _judged(self) -> float | None:
+        """The KL that says what is best: of the whole net, and of smaller sizes too where these are trained."""
+        found: list[float] = []
+        for share in JUDGED if self.nested else (1.0,):
+            with sized(self.objective.model, self.nested, share):
+                seen = self.look()
+            if seen is None:
+                return None
+            found.append(seen.kl)
+        return sum(found) / len(found)
 
     def _plateau(self, numbers: Numbers) -> bool:
         since = len(numbers.kls) - 1 - numbers.best
