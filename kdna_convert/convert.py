@@ -22,17 +22,22 @@ from .statistics import Moments
 SWEEPS = 150
 
 Measure = Callable[[nn.Module], Divergence]
+Heal = Callable[[nn.Module], Divergence | None]
 Fitted = tuple[dict[str, Tensor], list[dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
 class FamilyFit:
-    """How well one family was fitted: its relative output error by layer, the start that was chosen, seconds."""
+    """How well one family was fitted: its relative output error by layer, the start that was chosen, seconds.
+
+    `healed`: where the net was healed after it, its divergence from the original then, KL in nats.
+    """
 
     owner: str
     errors: dict[str, float]
     start: str | None
     seconds: float
+    healed: float | None = None
 
 
 def convert(
@@ -42,17 +47,20 @@ def convert(
     *,
     sweeps: int = SWEEPS,
     measure: Measure | None = None,
+    heal: Heal | None = None,
     progress: Progress | None = None,
 ) -> tuple[nn.Module, tuple[FamilyFit, ...]]:
     """A converted copy of `model` and how each family was fitted; `model` stays as it is.
 
     `measure` gives the divergence from the original on held-back images; a scheme that leaves a choice of starts is
-    decided by it, or by the fit's own error without it. Deterministic for the plan's seed. Raises NumericsError KD701
-    for a sick weight, KD703 for a fit that did not stay finite, naming the family.
+    decided by it, or by the fit's own error without it. With `heal`, which trains the net in place, the families are
+    converted one after the other, that of the least predicted error first, and healed in between. Deterministic for the
+    plan's seed. Raises NumericsError KD701 for a sick weight, KD703 for a fit that did not stay finite, naming the
+    family.
     """
     converted = copy.deepcopy(model)
-    fits = []
-    for done, family in enumerate(plan.families):
+    fits = {}
+    for done, family in enumerate(_in_turn(plan) if heal else plan.families):
         if progress is not None:
             progress(f"fitting {family.members[0]} ({len(family.members)} layers)", done, len(plan.families))
         began = time.perf_counter()
@@ -60,10 +68,17 @@ def convert(
         chosen, fitted = _fit(converted, family, aims, plan.seed, sweeps, measure)
         derive(converted, chosen, *fitted, plan.seed)
         errors = dict(zip(family.members, _errors(chosen, fitted, aims), strict=True))
-        fits.append(FamilyFit(family.members[0], errors, chosen.options.get("start"), time.perf_counter() - began))
+        seen = heal(converted) if heal else None
+        spent, healed = time.perf_counter() - began, None if seen is None else seen.kl
+        fits[family.members[0]] = FamilyFit(family.members[0], errors, chosen.options.get("start"), spent, healed)
     if progress is not None:
         progress("fitted", len(plan.families), len(plan.families))
-    return converted, tuple(fits)
+    return converted, tuple(fits[family.members[0]] for family in plan.families)
+
+
+def _in_turn(plan: Plan) -> list[Family]:
+    """The families, the least predicted error first."""
+    return sorted(plan.families, key=lambda family: plan.predicted.get(family.members[0], 0.0))
 
 
 def _fit(

@@ -21,6 +21,7 @@ from .derive import derive_empty
 from .drop import smallest
 from .errors import DataError, ModelError, PlanError
 from .evaluate import accuracy, divergence, logits
+from .healing import healer, require_images
 from .job import Job, Model, moments_of, open_job
 from .mending import DATABASE, MOMENTS, fits_of, ledger_of, repair
 from .nesting import nest
@@ -72,6 +73,7 @@ def convert(
     if max_drop is not None and goals[:3] != (None, None, None):
         raise PlanError("KD506", "max_drop finds the size by itself; give it or a budget, not both")
     job = open_job(model, recipe, data, given, progress)
+    require_images(job)
     coded = job.recipe.codec
     if job.recipe.at_size(size_of(job.recipe, target_bytes), original_bytes(job.loaded.model)).finetune is not None:
         job.notes.append(TUNES)
@@ -193,8 +195,9 @@ def _fitted(
         if position is not None:
             return converted.eval(), fits_of(position), position
     sweeps = job.recipe.fit.sweeps or SWEEPS
+    heal = healer(job, progress)
     converted, fits = convert_by_plan(
-        job.loaded.model, plan, moments, sweeps=sweeps, measure=measure, progress=progress
+        job.loaded.model, plan, moments, sweeps=sweeps, measure=measure, heal=heal, progress=progress
     )
     return converted, fits, None
 

@@ -90,7 +90,7 @@ def _taken(
     def part(tensors: Tensors, axes: dict[str, SymbolicShape]) -> Tensors:
         for letter, tensor in tensors.items():
             for axis, name in enumerate(axes[letter]):
-                tensor = tensor.index_select(axis, places) if name == scheme.size else tensor
+                tensor = tensor.index_select(axis, places.to(tensor.device)) if name == scheme.size else tensor
             tensors = {**tensors, letter: tensor}
         return tensors
 

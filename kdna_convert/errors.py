@@ -97,6 +97,7 @@ CODES: dict[str, str] = {
     "KD307": "The model's forward pass failed on an input of its own size.",
     "KD308": "The model does not return one row of logits per image, so two nets cannot be compared by it.",
     "KD309": "The device is not one that this machine has.",
+    "KD310": "The net has no stages, or no Linear classifier, that its parts could answer by on their own.",
     # data
     "KD401": "The data folder does not exist or holds no readable image.",
     "KD402": "The data's classes do not match the model's outputs.",

@@ -44,6 +44,7 @@ class Job:
     assignments: tuple[Assignment, ...]
     calibration: Images | None
     heldout: Images | None
+    training: Images | None  # all but those held back
     device: torch.device
     notes: list[str]
 
@@ -67,25 +68,26 @@ def open_job(model: Model, recipe: Recipe | str, data: Any, given: Mapping[str, 
     assignments = resolve(recipe, layers)
     reasons = {assignment.layer: assignment.reason for assignment in assignments}
     layers = tuple(replace(layer, reason=reasons[layer.name]) for layer in layers)
-    calibration, heldout = _parts(data, loaded.data, recipe, given)
+    calibration, heldout, training = _parts(data, loaded.data, recipe, given)
     notes = [] if calibration is not None else [DATA_FREE_NOTE]
     device = device_of_name(given.get("device") or "auto")
-    return Job(loaded, recipe, layers, assignments, calibration, heldout, device, notes)
+    return Job(loaded, recipe, layers, assignments, calibration, heldout, training, device, notes)
 
 
 def _parts(
     data: Any, config: DataConfig, recipe: Recipe, given: Mapping[str, Any]
-) -> tuple[Images | None, Images | None]:
-    """Disjoint calibration and held-back images; data-free, only the second are used."""
+) -> tuple[Images | None, Images | None, Images | None]:
+    """Disjoint calibration and held-back images, and all but the second; data-free, only the second are used."""
     if data is None:
-        return None, None
+        return None, None, None
     images = images_of(data, config, given.get("class_map"), None, recipe.seed)
     wanted, kept = recipe.calibration.images, recipe.calibration.heldout
     if len(images) < wanted + kept:
         kept = min(kept, len(images) // 3)
         wanted = min(wanted, len(images) - kept)
     calibration, heldout = split(images, [wanted, kept], recipe.seed)
-    return None if given.get("data_free") else calibration, heldout if len(heldout) else None
+    held = heldout if len(heldout) else None
+    return (None, held, None) if given.get("data_free") else (calibration, held, images.without(heldout))
 
 
 def moments_of(job: Job, given: Mapping[str, Any], progress: Progress | None) -> Moments:

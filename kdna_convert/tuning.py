@@ -49,6 +49,7 @@ def finetune(
     before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
     student = copy.deepcopy(before.model)
     teacher = original_of(before.plan.model).model
+    nested = before.plan.nested
     images = images_of(data, before.data, class_map, None, settings.seed)
     if settings.label_weight:
         check_classes(images, outputs_of(teacher, before.data))
@@ -61,6 +62,7 @@ def finetune(
         rest,
         settings,
         heldout=held if len(held) else None,
+        nested=[name for family in before.plan.families if family.members[0] in nested for name in family.members],
         config=before.data,
         keeping=Keeping(work, resume, mark, log),
         track=track,

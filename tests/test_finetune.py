@@ -57,7 +57,7 @@ def changed(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
     return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
 
 
-GIVEN = {"heldout", "keeping", "device", "progress", "config", "track"}
+GIVEN = {"heldout", "nested", "keeping", "device", "progress", "config", "track"}
 
 
 def finetune(model: nn.Module, original: nn.Module, data: Any, **said: Any) -> Tuning:
@@ -271,7 +271,7 @@ def test_a_rate_that_is_found_is_the_step_that_takes_away_most_of_the_loss(monke
     (gradient,) = torch.autograd.grad(model(x).square().mean(), [weight])
     size = float(weight.detach().square().mean().sqrt())
     with torch.no_grad():
-        weight.sub_(1e-3 * fitting_rate(model, loss) * size * gradient.sign())
+        weight.sub_(1e-3 * fitting_rate(model.parameters(), loss) * size * gradient.sign())
         taken = (loss.detach() - model(x).square().mean()) / 1e-3
         weight.copy_(start)
     assert float(taken / loss.detach()) == pytest.approx(CARE, rel=0.01)

@@ -53,6 +53,7 @@ FLOORS = [
         "job",
         "planning",
         "mending",
+        "healing",
         "workfolder",
         "converting",
         "pipeline",
@@ -76,7 +77,7 @@ DOORS = {
         "models/weights.py",
     ],  # ours out and in, and foreign checkpoints in
     "sklearn": ["clustering.py", "digits.py"],
-    "timm": ["models/*.py", "data/*.py", "finetune/rate.py"],
+    "timm": ["models/*.py", "data/*.py", "finetune/rate.py", "finetune/average.py"],
     "accelerate": ["finetune/engine.py"],
     "torchvision": ["models/*.py", "data/*.py"],
     "tltorch": ["compare/tools/tensorly.py"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -81,11 +82,16 @@ def convert(
     run: Run,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")] = None,
     plan: Annotated[Path | None, typer.Option(help="Convert by this plan; none is made.")] = None,
+    progressive: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="N steps of fine-tuning after each family.")
+    ] = None,
     force: Force = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what a stopped run left behind.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and print; fit nothing, write nothing.")] = False,
 ) -> None:
     """Convert a net and write it as a folder that `kdna_convert.load` reads."""
+    if progressive is not None:
+        calibration = replace(calibration, overrides=[*(calibration.overrides or []), f"fit.progressive={progressive}"])
     if plan is not None:
         goal.refuse("--plan")
     if dry_run:

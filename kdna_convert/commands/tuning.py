@@ -53,6 +53,14 @@ class Training:
     temperature: Annotated[float, _option("Train", "Of the distillation.")] = 2.0
     label_weight: Annotated[float, _option("Train", "Weight of the labels' cross-entropy.", min=0.0)] = 0.0
     feature_weight: Annotated[float, _option("Train", "Weight of matching the stages' outputs.", min=0.0)] = 0.0
+    orthogonality: Annotated[
+        float, _option("Train", "Weight of keeping the rows of what is shared orthogonal.", min=0.0)
+    ] = 0.0
+    subnets: Annotated[float, _option("Train", "Weight of what stages answer on their own.", min=0.0)] = 0.0
+    sampled: Annotated[bool, _option("Train", "Half of the steps at smaller sizes; nested folders.", "--sampled")] = (
+        False
+    )
+    ema: Annotated[float, _option("Train", "Decay of a moving average, kept in place of the last step.", min=0.0)] = 0.0
     augment: Annotated[bool, _option("Train", "Random crops and mirror images, of folders.")] = True
     precision: Annotated[Precision, _option("Train", "bf16 is faster where the hardware has it.")] = "fp32"
     seed: Annotated[int, _option("Train", "Seed of the images' order and views.", min=0)] = 0

@@ -54,6 +54,11 @@ class Images:
         """The images at these places of this selection."""
         return Images(self.source, [self.positions[place] for place in order], self._skipped)
 
+    def without(self, other: Images) -> Images:
+        """All but those that are in another part of the same source."""
+        taken = set(other.positions)
+        return self.part(place for place, position in enumerate(self.positions) if position not in taken)
+
     def draw(self, limit: int | None, seed: int) -> Images:
         """`limit` of them at random, all classes mixed (the whole where there are no more); of a stream, the first."""
         if limit is None or limit >= len(self):

@@ -1,7 +1,8 @@
 """Fine-tuning a converted net: the original is the teacher, so no image needs a label.
 
-settings.py says what is asked for, loss.py what is lowered, training.py is the loop, state.py what a stopped run goes
-on from, norms.py how frozen norms cost nothing, rate.py the door to timm's optimisers, engine.py that to Accelerate.
+settings.py says what is asked for, loss.py and subnets.py what is lowered, training.py is the loop, length.py how long
+it is, sizes.py at which sizes it runs, average.py its moving average, state.py what a stopped run goes on from,
+norms.py how frozen norms cost nothing, rate.py the door to timm's optimisers, engine.py that to Accelerate.
 
 BatchNorm's statistics stay as they are: the net is trained in eval mode, so that a small set of images cannot spoil
 them, and so is the teacher, which sees the same view of the same image.
@@ -9,6 +10,7 @@ them, and so is the teacher, which sees the same view of the same image.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +20,16 @@ from torch import Tensor, nn
 from ..blocks import Block, find_blocks
 from ..data import Data, Images, Views, as_images, batches
 from ..derive import trainable
-from ..errors import DataError
+from ..errors import DataError, RecipeError
 from ..evaluate import divergence, logits
 from ..specs import DataConfig, Divergence, Progress
 from .engine import Engine
-from .loss import Objective, distillation, stage_ends
+from .loss import Objective, distillation, stage_ends, trained_bases
 from .modes import untouched
 from .norms import norm_pairs, plain_convolutions
 from .settings import Settings
 from .state import assign
+from .subnets import fit_subnets, subnet_ends
 from .training import Keeping, Training
 
 __all__ = ["Keeping", "Settings", "Tuning", "distillation", "finetune"]
@@ -64,6 +67,7 @@ def finetune(
     *,
     heldout: Data | None = None,
     config: DataConfig | None = None,
+    nested: Collection[str] = (),
     keeping: Keeping | None = None,
     track: Path | None = None,
     device: str | torch.device | None = None,
@@ -71,15 +75,20 @@ def finetune(
 ) -> Tuning:
     """Train `model` towards the answers of `original`, in place.
 
-    Images of a folder or dataset are seen in random views of the size that `config` says; tensors as they are. `track`
-    is a folder for TensorBoard. Both nets are moved to `device`. Raises GuardError KD802, the best tensors put back,
-    when the loss does not stay finite; ModelError KD308 when a net does not return logits; DataError KD403 for a label
-    loss without labels, KD408; FolderError KD604, KD610; KeyboardInterrupt, the state written, on Ctrl-C or SIGTERM.
+    Images of a folder or dataset are seen in random views of the size that `config` says; tensors as they are.
+    `nested` names the layers whose directions are in order. `track` is a folder for TensorBoard. Both nets are moved to
+    `device`. Raises GuardError KD802, the best tensors put back, when the loss does not stay finite; ModelError KD308
+    when a net does not return logits, KD310 where it has no parts for `subnets`; DataError KD403 for a label loss
+    without labels, KD408; RecipeError KD208 for `orthogonality` where nothing is shared and `sampled` where nothing is
+    nested; FolderError KD604, KD610; KeyboardInterrupt, the state written, on Ctrl-C or SIGTERM.
     """
     settings = settings or Settings()
     source, held = as_images(images), None if heldout is None else as_images(heldout)
     if settings.label_weight and not source.labelled:
         raise DataError("KD403", "these images have no labels, and a label weight needs them; give folders by class")
+    if settings.sampled and not nested:
+        why = "this net's directions are in no order; convert it with `nested: true`, or leave --sampled out"
+        raise RecipeError("KD208", f"sampled: {why}")
     engine = Engine(settings, None if device is None else torch.device(device), track)
     for net in (model, original):
         net.to(engine.device)
@@ -90,15 +99,19 @@ def finetune(
         found = _blocks(original, example)
         stages = stage_ends(original, found, example) if settings.feature_weight else ()
         views = Views(source, config, settings.seed, settings.augment)
+        ends = subnet_ends(original, found, example) if settings.subnets else ()
+        part = settings.batch_size // settings.accumulate
+        subnets = fit_subnets(original, ends, example, views, part, settings.seed) if ends else None
         training = Training(
             engine,
-            Objective(model, original, stages, settings),
+            Objective(model, original, stages, _bases(model, settings), settings, ends, subnets),
             source,
             views,
             norm_pairs(original, model, found, example),
             measure,
             keeping or Keeping(),
             progress,
+            nested if settings.sampled else (),
         )
         try:
             ran = training.run()
@@ -134,6 +147,13 @@ class _Measure:
         if self.held is None or self.target is None:
             return None
         return divergence(logits(self.model, batches(self.held, self.batch_size)), self.target)
+
+
+def _bases(model: nn.Module, settings: Settings) -> tuple[nn.Parameter, ...]:
+    bases = trained_bases(model) if settings.orthogonality else ()
+    if settings.orthogonality and not bases:
+        raise RecipeError("KD208", "orthogonality: no family of this net has a shared tensor with rows; leave it out")
+    return bases
 
 
 def _blocks(original: nn.Module, example: Tensor) -> tuple[Block, ...]:

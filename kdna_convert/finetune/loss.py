@@ -1,13 +1,14 @@
 """What a fine-tune lowers: the distance of a net's answers from the original's on the same view of the same images.
 
 KL(original || model) at a temperature T, times T^2 (Hinton et al. 2015, arXiv 1503.02531); it needs no label. Where
-wanted, also the labels' cross-entropy, and the outputs of the net's stages (Romero et al. 2015, arXiv 1412.6550, there
-with a learned map between them; the two nets here are of one shape and need none).
+wanted, also the labels' cross-entropy, the outputs of the net's stages (Romero et al. 2015, arXiv 1412.6550, there with
+a learned map between them; the two nets here are of one shape and need none), and how far the rows of what is shared
+are from being orthogonal (as Bansal et al. 2018, arXiv 1810.09102, ask of all kernels).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..blocks import Block
+from ..derive import derived_layers
 from ..evaluate import answers
 from ..totals import evaluating
 from .settings import Settings
@@ -45,6 +47,26 @@ def feature_error(features: Mapping[str, Tensor], targets: Mapping[str, Tensor])
     return torch.stack(errors).mean()
 
 
+def crowding(bases: Sequence[Tensor]) -> Tensor:
+    """The mean over the tensors of |G - I|^2 / r, G the Gram matrix of a tensor's r rows, each at unit length.
+
+    0 where they are orthogonal; r rows of d < r numbers cannot be, and come to r / d - 1 at best.
+    """
+    found = []
+    with torch.autocast(bases[0].device.type, enabled=False):
+        for basis in bases:
+            unit_rn = F.normalize(basis.flatten(1), dim=1)
+            gap_rr = unit_rn @ unit_rn.T - torch.eye(len(unit_rn), dtype=unit_rn.dtype, device=unit_rn.device)
+            found.append(gap_rr.square().sum() / len(unit_rn))
+    return torch.stack(found).mean()
+
+
+def trained_bases(model: nn.Module) -> tuple[nn.Parameter, ...]:
+    """The families' shared tensors of two axes or more that may change, each once."""
+    found = {id(basis): basis for derived in derived_layers(model).values() for basis in derived.shared.values()}
+    return tuple(basis for basis in found.values() if basis.ndim > 1 and basis.requires_grad)
+
+
 @dataclass(frozen=True)
 class Objective:
     """Call it with what runs the model (the model itself, or its distributed form), inputs and labels."""
@@ -52,23 +74,32 @@ class Objective:
     model: nn.Module
     original: nn.Module
     stages: Sequence[str]  # modules whose outputs are matched
+    bases: Sequence[Tensor]  # tensors whose rows shall be orthogonal
     settings: Settings
+    ends: Sequence[str] = ()  # where sub-networks end, and
+    subnets: nn.Module | None = None  # what answers by these modules' outputs
 
     def __call__(self, run: Callable[[Tensor], object], inputs: Tensor, labels: Tensor | None) -> Seen:
         with torch.no_grad(), captured(self.original, self.stages) as wanted:
             target = answers(self.original(inputs), len(inputs)).float()
-        with captured(self.model, self.stages) as found:
+        with captured(self.model, {*self.stages, *self.ends}) as found:
             output = answers(run(inputs), len(inputs)).float()
         loss = distillation(output, target, self.settings.temperature)
         if self.settings.label_weight and labels is not None:
             loss = loss + self.settings.label_weight * F.cross_entropy(output, labels)
         if self.stages:
             loss = loss + self.settings.feature_weight * feature_error(found, wanted)
+        if self.bases:
+            loss = loss + self.settings.orthogonality * crowding(self.bases)
+        if self.subnets is not None:
+            early = self.subnets(*(found[name] for name in self.ends))
+            errors = [distillation(answer.float(), target, self.settings.temperature) for answer in early]
+            loss = loss + self.settings.subnets * torch.stack(errors).mean()
         return Seen(loss, (output.detach().argmax(1) == target.argmax(1)).float().mean())
 
 
 @contextmanager
-def captured(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def captured(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """The outputs of these modules, filled in by the model's runs while the context lasts."""
     outputs: dict[str, Tensor] = {}
 

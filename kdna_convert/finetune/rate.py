@@ -7,6 +7,7 @@ a net bears still depends on its depth and width, by orders of magnitude, and is
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -31,11 +32,11 @@ def free(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def fitting_rate(model: nn.Module, loss: Tensor) -> float:
+def fitting_rate(parameters: Iterable[nn.Parameter], loss: Tensor) -> float:
     """The relative rate at which a step of that size along the signs of the gradient, which is Adam's first, would to
     first order take away the share CARE of the loss: Polyak's step in the norm of Adam.
     """
-    parameters = list(free(model).values())
+    parameters = list(parameters)
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     pairs = zip(parameters, gradients, strict=True)
     slope = sum(_scale(parameter) * float(g.abs().sum()) for parameter, g in pairs if g is not None)
@@ -43,8 +44,8 @@ def fitting_rate(model: nn.Module, loss: Tensor) -> float:
     return rate if 0 < rate < LARGEST else LARGEST
 
 
-def create_optimizer(model: nn.Module, settings: Settings, rate: float) -> Any:
-    """One group a free tensor, with its peak rate: the settings', or `rate` where they name none.
+def create_optimizer(model: nn.Module, parameters: Iterable[nn.Parameter], settings: Settings, rate: float) -> Any:
+    """One group a tensor of these, with its peak rate: the settings', or `rate` where they name none.
 
     Raises RecipeError KD208 for an optimiser that timm has not.
     """
@@ -56,7 +57,7 @@ def create_optimizer(model: nn.Module, settings: Settings, rate: float) -> Any:
     peak = rate if settings.lr is None else settings.lr
     peak_of_rest = peak if settings.shared_lr is None else settings.shared_lr
     groups = []
-    for parameter in free(model).values():
+    for parameter in parameters:
         own = id(parameter) in adapters or (id(parameter) not in shared and parameter.ndim < 2)
         groups.append({"params": [parameter], "lr": (peak if own else peak_of_rest) * _scale(parameter)})
     return create_optimizer_v2(groups, opt=settings.opt, lr=peak, weight_decay=0.0)

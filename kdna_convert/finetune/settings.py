@@ -19,11 +19,17 @@ class Settings:
 
     `train` says what may change (derive.trainable). `lr` is the peak of the adapters' rate, relative to each tensor's
     root mean square, by default found from the first batch (rate.fitting_rate); `shared_lr` that of the rest, by
-    default the same; `opt` is an optimiser of timm. The loss is KL at `temperature`, plus
-    `label_weight` times the cross-entropy of the labels, plus `feature_weight` times the relative squared error of the
-    stages' outputs. A step takes `batch_size` images, in `accumulate` parts. Every `save_every` steps the state is
-    written and the held-back images are looked at; after `patience` looks without a gain it ends. Raises RecipeError
-    KD208.
+    default the same; `opt` is an optimiser of timm. The loss is KL at `temperature`, plus so many times
+
+    * `label_weight`: the cross-entropy of the labels,
+    * `feature_weight`: the relative squared error of the stages' outputs,
+    * `orthogonality`: how far the rows of shared tensors, which must train, are from orthogonal (loss.crowding),
+    * `subnets`: the mean KL of what the stages before the last answer on their own (subnets.py).
+
+    With `sampled`, half of the steps run with a part of the directions of nested families (sizes.py). `ema` is the
+    decay of a moving average of what is trained, which then is what is looked at and kept. A step takes `batch_size`
+    images, in `accumulate` parts. Every `save_every` steps the state is written and the held-back images are looked at;
+    after `patience` looks without a gain it ends. Raises RecipeError KD208.
     """
 
     train: Part = "adapters"
@@ -39,6 +45,10 @@ class Settings:
     temperature: float = 2.0
     label_weight: float = 0.0
     feature_weight: float = 0.0
+    orthogonality: float = 0.0
+    subnets: float = 0.0
+    sampled: bool = False
+    ema: float = 0.0
     augment: bool = True
     precision: Precision = "fp32"
     save_every: int = 100
@@ -54,9 +64,13 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise RecipeError("KD208", f"{name}: must be above 0, got {value}")
-        for name in ("label_weight", "feature_weight", "seed"):
+        for name in ("label_weight", "feature_weight", "orthogonality", "subnets", "seed"):
             if not getattr(self, name) >= 0:
                 raise RecipeError("KD208", f"{name}: must not be below 0, got {getattr(self, name)}")
+        if self.orthogonality and self.train == "adapters":
+            raise RecipeError("KD208", "orthogonality: it is of the shared tensors, which do not train; --train shared")
+        if not 0 <= self.ema < 1:
+            raise RecipeError("KD208", f"ema: must be at least 0 and below 1, got {self.ema}")
         if self.batch_size % self.accumulate:
             raise RecipeError(
                 "KD208", f"batch_size: {self.batch_size} images cannot be taken in {self.accumulate} parts"

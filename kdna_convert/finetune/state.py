@@ -41,20 +41,24 @@ class Numbers:
 
 @dataclass(frozen=True)
 class State:
-    """Copies on the CPU: of the free tensors now and at their best, and of what the optimiser keeps of each."""
+    """Copies on the CPU: of the free tensors now and at their best, of what the optimiser keeps of each, and of their
+    average, where one is kept."""
 
     numbers: Numbers
     now: Tensors
     best: Tensors
     optimizer: Tensors
+    average: Tensors
     plain: dict[str, Any] = field(default_factory=dict)  # of the optimiser, what is no tensor
 
     def with_numbers(self, **changed: Any) -> State:
         return replace(self, numbers=replace(self.numbers, **changed))
 
 
-def take(numbers: Numbers, parameters: Mapping[str, nn.Parameter], best: Tensors, optimizer: Any) -> State:
-    """The state as it is."""
+def take(
+    numbers: Numbers, parameters: Mapping[str, nn.Parameter], best: Tensors, optimizer: Any, average: Tensors
+) -> State:
+    """The state as it is; `best` and `average` are copies already."""
     kept: Tensors = {}
     plain: dict[str, Any] = {}
     for number, entries in optimizer.state_dict()["state"].items():
@@ -62,7 +66,7 @@ def take(numbers: Numbers, parameters: Mapping[str, nn.Parameter], best: Tensors
             (kept if isinstance(value, Tensor) else plain)[f"{number}/{key}"] = (
                 _copy(value) if isinstance(value, Tensor) else value
             )
-    return State(numbers, copies(parameters), best, kept, plain)
+    return State(numbers, copies(parameters), best, kept, average, plain)
 
 
 def put(state: State, parameters: Mapping[str, nn.Parameter], optimizer: Any) -> None:
@@ -88,7 +92,7 @@ def assign(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> No
 
 def write(folder: Path, state: State, mark: str) -> None:
     """Raises FolderError KD604 when the disk does not take it; the file before it is then still whole."""
-    parts = {"now": state.now, "best": state.best, "optimizer": state.optimizer}
+    parts = {"now": state.now, "best": state.best, "optimizer": state.optimizer, "average": state.average}
     tensors = {f"{part}/{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
     said = {"mark": mark, "numbers": json.dumps(vars(state.numbers)), "plain": json.dumps(state.plain)}
     try:
@@ -115,8 +119,8 @@ def read(folder: Path, mark: str) -> State | None:
         raise FolderError("KD610", f"{path} {what}: repeat that command, or leave out --resume to begin anew")
     numbers = json.loads(said["numbers"])
     lists = {key: tuple(value) for key, value in numbers.items() if isinstance(value, list)}
-    parts = (_part("now", tensors), _part("best", tensors), _part("optimizer", tensors))
-    return State(Numbers(**{**numbers, **lists}), *parts, json.loads(said["plain"]))
+    parts = {name: _part(name, tensors) for name in ("now", "best", "optimizer", "average")}
+    return State(Numbers(**{**numbers, **lists}), **parts, plain=json.loads(said["plain"]))
 
 
 def _part(part: str, tensors: Tensors) -> Tensors:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -16,13 +16,16 @@ from torch import Tensor
 from ..data import Images, TrainBatch, Views, train_loader
 from ..errors import GuardError
 from ..specs import Divergence, Progress
+from .average import Average
 from .engine import Engine
+from .length import Length
 from .log import Log
 from .loss import Objective
 from .norms import Pair, folded_norms
 from .rate import Schedule, create_optimizer, fitting_rate, free
 from .settings import Settings
-from .state import Numbers, State, assign, copies, put, read, take, write
+from .sizes import JUDGED, drawn_share, sized
+from .state import Numbers, State, Tensors, assign, copies, put, read, take, write
 from .stopping import Asked, stopping
 
 FALLS = 2  # losses that are not finite, before it is given up
@@ -69,7 +72,7 @@ class Look(Protocol):
 
 class Training:
     """One fine-tune of `objective.model`, in place. `look` measures on the held-back images, and gives None
-    without them; its first result is `look.first`."""
+    without them; its first result is `look.first`. The layers of `nested` take their steps at sampled sizes."""
 
     def __init__(
         self,
@@ -81,15 +84,22 @@ class Training:
         look: Look,
         keeping: Keeping,
         progress: Progress | None,
+        nested: Collection[str] = (),
     ) -> None:
         self.engine, self.objective, self.images, self.views = engine, objective, images, views
         self.settings: Settings = objective.settings
-        self.pairs, self.look, self.keeping, self.progress = pairs, look, keeping, progress
-        self.parameters = free(objective.model)
-        self.steps = self.settings.steps_for(len(images))
+        self.pairs, self.look, self.keeping, self.progress, self.nested = pairs, look, keeping, progress, nested
+        subnets = objective.subnets
+        heads = {} if subnets is None else dict(subnets.named_parameters(prefix="subnets"))
+        self.parameters = free(objective.model) | heads
+        self.average = Average(self.parameters, self.settings.ema)
+        self.length = Length(self.settings.steps_for(len(images)), self.settings.seconds)
         self.rate = self._rate()
-        optimizer = create_optimizer(objective.model, self.settings, self.rate)
+        optimizer = create_optimizer(objective.model, self.parameters.values(), self.settings, self.rate)
         self.net, self.optimizer = engine.prepare(objective.model, optimizer)
+        if subnets is not None:
+            self.objective = replace(objective, subnets=engine.prepare(subnets))
+        self.learning = [net for net in (self.net, self.objective.subnets) if net is not None]
         self.schedule = Schedule(self.optimizer)
         self.seconds = 0.0  # in steps
 
@@ -114,7 +124,8 @@ class Training:
         size = self.settings.batch_size // self.settings.accumulate
         inputs, labels = self._placed(next(iter(train_loader(self.views, size, self.settings.seed))))
         with self._folded():
-            return fitting_rate(self.objective.model, self.objective(self.objective.model, inputs, labels).loss)
+            seen = self.objective(self.objective.model, inputs, labels)
+            return fitting_rate(self.parameters.values(), seen.loss)
 
     def _placed(self, batch: TrainBatch) -> tuple[Tensor, Tensor | None]:
         """On the device, in the layout that is fast there; what could not be read is noted."""
@@ -129,18 +140,32 @@ class Training:
         with folded_norms(self.objective.model, self.pairs), folded_norms(self.objective.original, self.pairs):
             yield
 
+    def _sized(self, step: int) -> AbstractContextManager[None]:
+        share = drawn_share(self.settings.seed, step) if self.nested else 1.0
+        return sized(self.objective.model, self.nested, share)
+
     def _begin(self) -> State:
         kept: State | None = None
         if self.keeping.work is not None and self.keeping.resume and self.engine.leads:
             kept = read(self.keeping.work, self.keeping.mark)
         kept = cast("State | None", self.engine.from_first(kept))
         if kept is not None:
-            put(kept, self.parameters, self.optimizer)
+            self._put(kept)
             return kept
-        first = Numbers(kls=() if self.look.first is None else (self.look.first.kl,))
-        state = take(first, self.parameters, copies(self.parameters), self.optimizer)
+        judged = None if self.look.first is None else self._judged() if self.nested else self.look.first.kl
+        state = self._state(Numbers(kls=() if judged is None else (judged,)))
         self._write(state)
         return state
+
+    def _state(self, numbers: Numbers, best: Tensors | None = None) -> State:
+        """As things stand; without `best`, they are the best."""
+        best = copies(self.average.tensors) if best is None else best
+        return take(numbers, self.parameters, best, self.optimizer, self.average.kept)
+
+    def _put(self, state: State) -> None:
+        put(state, self.parameters, self.optimizer)
+        if state.average:
+            assign(self.average.tensors, state.average)
 
     def _stretch(self, state: State, began: float, asked: Asked, log: Log | None) -> State:
         """The steps up to the next look, the look, and the state that was written then."""
@@ -152,10 +177,11 @@ class Training:
             numbers = replace(
                 numbers, step=numbers.step + 1, elapsed=step.elapsed, pending=(total + step.loss, count + 1)
             )
+            self.average.follow(numbers.step)
             self._tell(numbers, step, log)
             if step.stop:
-                self._write(take(numbers, self.parameters, state.best, self.optimizer))
-                length = "" if self.steps is None else f" of {self.steps}"
+                self._write(self._state(numbers, state.best))
+                length = "" if self.length.steps is None else f" of {self.length.steps}"
                 raise KeyboardInterrupt(f"stopped after step {numbers.step}{length}")
             if numbers.step % self.settings.save_every == 0 or self._done(numbers):
                 break
@@ -173,8 +199,9 @@ class Training:
                 elapsed = numbers.elapsed
                 while True:
                     start = time.monotonic()
-                    self.schedule.set(self._place(numbers.step, elapsed), numbers.factor)
-                    step = self._step(batches, began, asked)
+                    self.schedule.set(self.length.place(numbers.step, elapsed), numbers.factor)
+                    with self._sized(numbers.step):
+                        step = self._step(batches, began, asked)
                     self.seconds += time.monotonic() - start
                     numbers, elapsed = replace(numbers, step=numbers.step + 1), step.elapsed
                     yield step
@@ -186,7 +213,7 @@ class Training:
         losses, agreements, norm = 0.0, 0.0, math.inf
         for _ in range(parts):
             inputs, labels = self._placed(next(batches))
-            with accelerator.accumulate(self.net), accelerator.autocast():
+            with accelerator.accumulate(*self.learning), accelerator.autocast():
                 seen = self.objective(self.net, inputs, labels)
                 accelerator.backward(seen.loss)
                 losses += float(seen.loss.detach()) / parts
@@ -208,41 +235,41 @@ class Training:
             self._write(state)
             why = f"the loss or its gradient was not finite {FALLS + 1} times, at half the rate each time"
             raise GuardError("KD802", f"{why}; last after step {state.numbers.step}. Try a lower --lr, or other images")
-        put(state, self.parameters, self.optimizer)
+        self._put(state)
         return state.with_numbers(falls=state.numbers.falls + 1, factor=state.numbers.factor / 2)
 
     def _looked(self, numbers: Numbers, before: State) -> State:
         """The state after a look at the held-back images."""
         total, count = numbers.pending
         numbers = replace(numbers, losses=(*numbers.losses, total / max(1, count)), pending=(0.0, 0))
-        seen = self.look()
-        if seen is None:
-            return take(numbers, self.parameters, copies(self.parameters), self.optimizer)
-        better = seen.kl < min(before.numbers.kls)
-        numbers = replace(numbers, kls=(*numbers.kls, seen.kl))
+        with self.average.shown():
+            judged = self._judged()
+        if judged is None:
+            return self._state(numbers)
+        better = judged < min(before.numbers.kls)
+        numbers = replace(numbers, kls=(*numbers.kls, judged))
         if not better:
-            return take(numbers, self.parameters, before.best, self.optimizer)
+            return self._state(numbers, before.best)
         numbers = replace(numbers, best=len(numbers.kls) - 1)
-        return take(numbers, self.parameters, copies(self.parameters), self.optimizer)
+        return self._state(numbers)
+
+    def _judged(self) -> float | None:
+        """The KL that says what is best: of the whole net, and of smaller sizes too where these are trained."""
+        found: list[float] = []
+        for share in JUDGED if self.nested else (1.0,):
+            with sized(self.objective.model, self.nested, share):
+                seen = self.look()
+            if seen is None:
+                return None
+            found.append(seen.kl)
+        return sum(found) / len(found)
 
     def _plateau(self, numbers: Numbers) -> bool:
         since = len(numbers.kls) - 1 - numbers.best
         return self.settings.patience is not None and bool(numbers.kls) and since >= self.settings.patience
 
-    def _share(self, step: int, elapsed: float) -> float:
-        """How much is done, in [0, 1)."""
-        if self.steps is not None:
-            return step / self.steps
-        return min(elapsed / (self.settings.seconds or math.inf), 1 - 1e-6)
-
-    def _place(self, step: int, elapsed: float) -> float:
-        """Where in the schedule a step lies: by its middle, so that neither the first nor the last is idle."""
-        return self._share(step, elapsed) if self.steps is None else (step + 0.5) / self.steps
-
     def _done(self, numbers: Numbers) -> bool:
-        if self.steps is not None:
-            return numbers.step >= self.steps
-        return numbers.elapsed >= (self.settings.seconds or math.inf)
+        return self.length.done(numbers.step, numbers.elapsed)
 
     def _write(self, state: State) -> None:
         if self.keeping.work is not None and self.engine.leads:
@@ -258,9 +285,7 @@ class Training:
             log.add(step=numbers.step, seconds=step.elapsed, rate=self.optimizer.param_groups[0]["lr"], **seen)
         self.engine.accelerator.log(seen, step=numbers.step)
         if self.progress is not None and self.engine.leads:
-            share = self._share(numbers.step, numbers.elapsed)
-            total = self.steps if self.steps is not None else max(numbers.step, round(numbers.step / max(share, 1e-9)))
-            left = numbers.elapsed * (1 / max(share, 1e-9) - 1)
+            total, left = self.length.left(numbers.step, numbers.elapsed)
             self.progress(
                 f"fine-tune: loss {step.loss:.4f}, agreement {step.agreement:.1%}, {rate:.0f} images/s, "
                 f"{int(left) // 60}:{int(left) % 60:02} left",

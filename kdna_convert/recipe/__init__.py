@@ -24,7 +24,8 @@ The shortest recipe is one line, `scheme: basis`. Every key, with its default wh
       count: 4                  # ... or how many families a group has
     budget: {params: 0.5}       # a share of the net's; or {bytes: 1.2MB}, of the file; or {macs: 0.6}
     calibration: {images: 1000, heldout: 500, batch: 100, memory: 4GiB}
-    fit: {sweeps: 150}          # the most iterations that the joint fit of a family may take
+    fit: {sweeps: 150, progressive: 30}   # the most iterations that the joint fit of a family may take; and steps of a
+                                # fine-tune after each, least error first: left out, all are fitted and none trained
     repair: []                  # after the fit, in order: refit, correct, reestimate, reconstruct; with options,
                                 # as {name: reconstruct, steps: 200}, and kept only where it lowers the divergence
     nested: false               # order every family's directions by their worth, so that `kdna shrink` can cut it later

@@ -5,36 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
-from ..errors import PlanError, RecipeError
 from ..specs import Options
-from . import patterns, yamlfile
-from .sizes import parse_size, parse_target, parse_time
-
-
-def _size(value: object) -> int:
-    try:
-        return parse_size(value if isinstance(value, int) else str(value))
-    except PlanError as error:
-        raise ValueError(error.message) from None
-
-
-def _time(value: object) -> object:
-    """Seconds of a written time; numbers, which would leave the unit open, are refused."""
-    if not isinstance(value, str):
-        raise ValueError("a time such as 90s, 10m or 1.5h is wanted")
-    try:
-        return parse_time(value)
-    except RecipeError as error:
-        raise ValueError(error.message) from None
-
-
-def _patterns(value: object) -> tuple[str, ...]:
-    entries = [value] if isinstance(value, str) else value
-    if not isinstance(entries, (list, tuple)) or not all(isinstance(entry, str) for entry in entries):
-        raise ValueError("a layer pattern or a list of them is wanted")
-    return tuple(patterns.check(entry) for entry in entries)
+from . import yamlfile
+from .fields import Count, Decay, Patterns, Positive, Share, Size, Time, Weight
+from .sizes import parse_target
 
 
 def _routing(value: object) -> object:
@@ -64,17 +40,6 @@ SchemeName = Literal[SharingName, "dense"]
 CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
 # The scheme of layers that stay as they are: no entry of SCHEMES, for it has nothing to fit.
 DENSE = "dense"
-Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns, json_schema_input_type=str | list[str])]
-Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
-Time = Annotated[
-    float,
-    BeforeValidator(_time, json_schema_input_type=str),
-    PlainSerializer(lambda seconds: None if seconds is None else f"{seconds}s", str | None),
-]
 RoutingField = Annotated[
     Routing, BeforeValidator(_routing, json_schema_input_type=Literal["se", "none"] | Routing | None)
 ]
@@ -142,9 +107,13 @@ class Calibration(_Section):
 
 
 class Fit(_Section):
-    """How long the joint fit of a family may take, in iterations of its search; None: as long as convert.py says."""
+    """How long the joint fit of a family may take, in iterations of its search; None: as long as convert.py says.
+
+    `progressive`: steps of a fine-tune after every family; None: all are fitted at once and none is trained.
+    """
 
     sweeps: int | None = Field(None, ge=1)
+    progressive: int | None = Field(None, ge=1)
 
 
 class RepairStep(_Section):
@@ -187,15 +156,21 @@ class Finetune(_Section):
     temperature: Positive = 2.0
     label_weight: Weight = 0.0
     feature_weight: Weight = 0.0
+    orthogonality: Weight = 0.0
+    subnets: Weight = 0.0
+    sampled: bool = False
+    ema: Decay = 0.0
     augment: bool = True
     precision: Literal["fp32", "bf16"] = "fp32"
     save_every: Count = 100
     patience: Count | None = None
 
     @model_validator(mode="after")
-    def _one_length(self) -> Finetune:
+    def _can_be(self) -> Finetune:
         if sum(length is not None for length in (self.time, self.epochs, self.steps)) > 1:
             raise ValueError("how long to train is said once: time, epochs or steps")
+        if self.orthogonality and self.train == "adapters":
+            raise ValueError("`orthogonality` is of the shared tensors, and needs `train: shared`")
         if self.batch_size % self.accumulate:
             raise ValueError(f"{self.batch_size} images cannot be taken in {self.accumulate} parts")
         return self
@@ -253,6 +228,8 @@ class Recipe(_Section):
         for index, rule in enumerate(self.rules):
             if rule.scheme is None and self.scheme is None:
                 raise ValueError(f"rules.{index} needs `scheme`, as the recipe has none")
+        if self.finetune is not None and self.finetune.sampled and not self.nested:
+            raise ValueError("`finetune.sampled` trains at sizes that are cut later, and needs `nested: true`")
         if self.sharing is not None and self.codec is None:
             raise ValueError("`sharing` needs `codec`, as it is the coded file's size that decides")
         return self

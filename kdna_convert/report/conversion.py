@@ -22,7 +22,16 @@ def conversion_report(conversion: Conversion) -> RenderableType:
     undone = [one["step"] for one in conversion.report.get("repair", []) if not one["kept"]]
     put_back = [note(f"undone, for it came no closer to the original: {', '.join(undone)}")] if undone else []
     stages = moved(conversion.report.get("stages", {}))
-    return Group(plan_report(conversion.plan), "", stages, *put_back, note(seconds))
+    return Group(plan_report(conversion.plan), "", stages, *_healed(conversion), *put_back, note(seconds))
+
+
+def _healed(conversion: Conversion) -> list[RenderableType]:
+    """The divergence after each turn of a conversion that healed between them, in the order of the turns."""
+    predicted = conversion.plan.predicted
+    fits = [fit for fit in conversion.report.get("families", []) if fit.get("healed") is not None]
+    turns = sorted(fits, key=lambda fit: predicted.get(fit["owner"], 0.0))
+    said = ", ".join(f"{fit['owner']} {fit['healed']:.4f}" for fit in turns)
+    return [note(f"KL after each family was converted and healed: {said}")] if turns else []
 
 
 def moved(stages: Mapping[str, Mapping[str, Any]]) -> RenderableType:
