@@ -48,6 +48,12 @@ def test_a_place_decides_the_view(images: Path, config: DataConfig) -> None:
     assert not torch.equal(again[0], whole[0])
 
 
+def test_another_seed_draws_other_views_of_the_same_images(images: Path) -> None:
+    opened = open_images(images, SMALL)
+    one, other = ([Views(opened, SMALL, seed, True)[key, 0][0][0] for key in range(8)] for seed in (0, 1))
+    assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
 def test_the_global_generator_has_no_part_in_it(images: Path) -> None:
     torch.manual_seed(0)
     whole, after = drawn(images, SMALL), torch.rand(1)

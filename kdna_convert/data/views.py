@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from random import Random
 
 import torch
 from torch import Tensor
@@ -99,7 +100,8 @@ class Views(Dataset[tuple[Sample, tuple[Unread, ...]]]):
         stream_place, place = key
         unread: list[Unread] = []
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed((self.seed << 40) + stream_place)
+            # of a generator on the CPU, torch reads 32 bits of the seed
+            torch.default_generator.manual_seed(Random(f"{self.seed} {stream_place}").getrandbits(32))
             while len(unread) < len(self):
                 position = self.images.positions[place]
                 try:
