@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 LABELS = {
+    "accurate": "shared CP and codebooks, repair (accurate)",
     "codebook": "codebook and repair",
     "balanced": "shared CP and repair (default)",
     "shared-cp": "shared CP",
