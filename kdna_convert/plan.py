@@ -16,7 +16,6 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
@@ -47,9 +46,10 @@ def solve(database: Database, budget: Budget | None) -> Plan:
     says how large a family shall be.
     """
     if budget is None:
-        contested = next((choice for choice, rivals in zip(*_rivalry(database), strict=True) if rivals), None)
-        if contested is not None:
-            raise no_goal(contested.family.members[0], contested.size)
+        for among in _rivals(database):
+            if len(among) > 1:  # which of them it shall be, only a budget says
+                contested = database.choices[min(among)]
+                raise no_goal(contested.family.members[0], contested.size)
         return plan_of(database, tuple(map(_insisted, database.choices)))
     allowed = [_grid(choice) for choice in database.choices]
     sizes = _within(database, budget, allowed)
@@ -123,13 +123,30 @@ def _grid(choice: Choice) -> list[int]:
     return sorted({int(step) for step in steps})
 
 
+@dataclass(frozen=True)
+class _Offer:
+    """Families at sizes that can be taken: by the place of each in the database, and in `once` by the sets of rivals
+    that it is of. Of each set at least `least` are taken, and at most one."""
+
+    taken: tuple[tuple[int, int], ...]
+    once: csr_array
+    least: tuple[int, ...]
+
+
 def _within(database: Database, budget: Budget, allowed: Sequence[list[int]]) -> Sizes:
     """Solve on the additive cost, and tighten until the exact cost fits: a file's header is not quite additive."""
-    cheapest = [
-        [min(sizes, key=lambda size, choice=choice: _cost(database, choice, size, budget.kind))]  # type: ignore[misc]
-        for choice, sizes in zip(database.choices, allowed, strict=True)
-    ]
-    smallest = _taken(database, cheapest, _added(database, budget.kind, cheapest), None)
+
+    def price(index: int, size: int) -> int:
+        return _more(database, database.choices[index], size, budget.kind)
+
+    cheapest = _offer(
+        database,
+        [
+            [min(sizes, key=lambda size, index=index: price(index, size))]  # type: ignore[misc]
+            for index, sizes in enumerate(allowed)
+        ],
+    )
+    smallest = _best(database, cheapest, [price(*one) for one in cheapest.taken])
     if smallest is None:
         raise PlanError("KD501", "no choice of families leaves every layer in one of them at most")
     least = _exact(database, smallest, budget.kind)
@@ -137,15 +154,14 @@ def _within(database: Database, budget: Budget, allowed: Sequence[list[int]]) ->
         raise PlanError("KD501", f"{_said(database, budget, budget.amount)}; {_least(database, budget, least)}")
 
     def additive(sizes: Sizes) -> int:
-        pairs = zip(database.choices, sizes, strict=True)
-        return sum(_more(database, choice, size, budget.kind) for choice, size in pairs)
+        return sum(price(index, size) for index, size in enumerate(sizes) if size is not None)
 
+    offer = _offer(database, allowed)
+    errors = [predicted_error(database.choices[index], size) for index, size in offer.taken]
+    prices = [price(*one) for one in offer.taken]
     room = budget.amount - least + additive(smallest)
-    added = _added(database, budget.kind, allowed)
-    pairs = [(choice, size) for choice, sizes in zip(database.choices, allowed, strict=True) for size in sizes]
-    errors = np.array([predicted_error(choice, size) for choice, size in pairs])
     for _ in range(20):
-        sizes = _taken(database, allowed, errors, (added, room))
+        sizes = _best(database, offer, errors, (prices, room))
         if sizes is None:
             return smallest
         excess = _exact(database, sizes, budget.kind) - budget.amount
@@ -155,65 +171,56 @@ def _within(database: Database, budget: Budget, allowed: Sequence[list[int]]) ->
     return smallest
 
 
-def _taken(
-    database: Database,
-    allowed: Sequence[list[int]],
-    losses: NDArray[np.float64],
-    limit: tuple[NDArray[np.float64], int] | None,
+def _offer(database: Database, allowed: Sequence[list[int]]) -> _Offer:
+    taken = tuple((index, size) for index, sizes in enumerate(allowed) for size in sizes)
+    sets = _rivals(database)
+    rows_of = [[row for row, among in enumerate(sets) if index in among] for index in range(len(allowed))]
+    pairs = [(row, place) for place, (index, _) in enumerate(taken) for row in rows_of[index]]
+    rows, places = zip(*pairs, strict=True) if pairs else ((), ())
+    held = [choice.fixed is not None or not choice.dense for choice in database.choices]
+    least = tuple(int(all(held[index] for index in among)) for among in sets)
+    return _Offer(taken, csr_array((np.ones(len(pairs)), (rows, places)), shape=(len(sets), len(taken))), least)
+
+
+def _best(
+    database: Database, offer: _Offer, losses: Sequence[float], limit: tuple[Sequence[float], int] | None = None
 ) -> Sizes | None:
-    """The families, and the size of each, of least loss: no layer in two of them, and within a `limit` of what they
-    add, both for every allowed size; None where there is no such choice."""
-    owners = [index for index, sizes in enumerate(allowed) for _ in sizes]
-    flat = [size for sizes in allowed for size in sizes]
-    rivals, least = _rows(database)
-    places = [(row, place) for row, among in enumerate(rivals) for place, owner in enumerate(owners) if owner in among]
-    once = csr_array((np.ones(len(places)), tuple(zip(*places, strict=True))), shape=(len(rivals), len(flat)))
-    constraints = [LinearConstraint(once, least, 1)]
+    """What to take at the least sum of `losses`; with a `limit`, of (prices, room), at prices that fit into the room.
+
+    None where there is no such choice.
+    """
+    if not offer.taken:
+        return (None,) * len(database.choices)
+    constraints = [LinearConstraint(offer.once, offer.least, 1)]
     if limit is not None:
-        added, room = limit
+        prices, room = limit
         scale = max(abs(room), 1)
-        constraints.append(LinearConstraint(added[None] / scale, -np.inf, room / scale))
+        constraints.append(LinearConstraint(np.array([prices]) / scale, -np.inf, room / scale))
     found = milp(
-        losses / max(np.abs(losses).max(), 1e-300),
-        integrality=np.ones(len(flat)),
+        np.array(losses) / max(np.abs(losses).max(), 1e-300),
+        integrality=np.ones(len(offer.taken)),
         bounds=Bounds(0, 1),
         constraints=constraints,
         options={"mip_rel_gap": 1e-3 if limit else 0.0, "time_limit": 2},
     )
     if found.x is None:
         return None
-    chosen = {owners[place]: flat[place] for place in np.flatnonzero(found.x > 0.5)}
-    return tuple(chosen.get(index) for index in range(len(allowed)))
+    chosen = dict(offer.taken[place] for place in np.flatnonzero(found.x > 0.5))
+    return tuple(chosen.get(index) for index in range(len(database.choices)))
 
 
-def _rows(database: Database) -> tuple[list[frozenset[int]], list[int]]:
-    """For every set of families that want the same layer: which they are, and how many must be taken.
-
-    One, where the recipe insists on a size and leaves nothing else to choose, or the layers may not stay dense.
-    """
+def _rivals(database: Database) -> list[frozenset[int]]:
+    """The sets of families that want the same layer, by their places; most are of one family."""
     wanting: dict[str, set[int]] = {}
     for index, choice in enumerate(database.choices):
         for name in choice.family.members:
             wanting.setdefault(name, set()).add(index)
-    sets = sorted({frozenset(among) for among in wanting.values()}, key=sorted)
-    held = [choice.fixed is not None or not choice.dense for choice in database.choices]
-    return sets, [int(all(held[index] for index in among)) for among in sets]
+    return sorted({frozenset(among) for among in wanting.values()}, key=sorted)
 
 
-def _rivalry(database: Database) -> tuple[Sequence[Choice], list[bool]]:
-    """Every choice, and whether another one wants a layer of its."""
-    contested = {index for among in _rows(database)[0] if len(among) > 1 for index in among}
-    return database.choices, [index in contested for index in range(len(database.choices))]
-
-
-def _added(database: Database, kind: Kind, allowed: Sequence[list[int]]) -> NDArray[np.float64]:
-    pairs = ((choice, size) for choice, sizes in zip(database.choices, allowed, strict=True) for size in sizes)
-    return np.array([_more(database, choice, size, kind) for choice, size in pairs], np.float64)
-
-
-def _more(database: Database, choice: Choice, size: int | None, kind: Kind) -> int:
+def _more(database: Database, choice: Choice, size: int, kind: Kind) -> int:
     """What a family costs more than its dense layers do."""
-    return 0 if size is None else _cost(database, choice, size, kind) - _cost(database, choice, None, kind)
+    return _cost(database, choice, size, kind) - _cost(database, choice, None, kind)
 
 
 def _spend(database: Database, budget: Budget, sizes: Sizes) -> Sizes:

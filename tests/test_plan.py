@@ -288,6 +288,15 @@ def test_of_families_that_want_the_same_layer_the_best_choice_is_taken(kind: Kin
     assert schemes == {"lowrank", "codebook"} or kind == "macs"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_net_that_stays_dense_meets_its_own_size_and_no_smaller_one(kind: Kind) -> None:
+    dense = replace(TOY, choices=())
+    whole = getattr(plan_of(dense, ()).planned, kind)
+    assert solve(dense, Budget(kind, whole)).families == ()
+    with pytest.raises(PlanError, match="KD501"):
+        solve(dense, Budget(kind, whole - 1))
+
+
 def test_alternatives_without_a_budget_are_an_error_that_names_one() -> None:
     with pytest.raises(PlanError, match="KD504"):
         solve(rivals(), None)
