@@ -17,13 +17,13 @@ from .codecs import CODECS
 from .coding import Coded, code_to_size, felt_by
 from .container import coded_specs, pack, unpack
 from .convert import Measure
-from .data import Data, batches, split
+from .data import Data, batches
 from .datafree import data_free
 from .derive import fold
 from .errors import FolderError, PlanError
-from .evaluate import divergence, logits
+from .evaluate import divergence_from
 from .filesize import file_size, metadata
-from .job import device_of_name, images_of
+from .job import calibration_split, device_of_name, images_of
 from .models import example_input, state_digest
 from .recipe import parse_target
 from .repair.nets import Nets, Tick
@@ -115,17 +115,11 @@ def _task(before: Conversion, data: Any, class_map: Any, seed: int, device: str,
     measure: Measure | None = None
     if data is not None:
         images = images_of(data, before.data, class_map, None, seed)
-        kept = min(HELDOUT, len(images) // 3)
-        seen, held = split(images, [min(CALIBRATION, len(images) - kept), kept], seed)
+        seen, held = calibration_split(images, CALIBRATION, HELDOUT, seed)
         inputs = [batch for batch, _ in batches(seen, BATCH)]
         if len(held):
-            measure = _measure(original or before.model, [batch for batch, _ in batches(held, BATCH)])
+            measure = divergence_from(original or before.model, [batch for batch, _ in batches(held, BATCH)])
     return _Task(before, original, inputs, measure, place, seed, progress)
-
-
-def _measure(reference: nn.Module, held: Sequence[Tensor]) -> Measure:
-    z0 = logits(reference, held)
-    return lambda net: divergence(logits(net, held), z0)
 
 
 def _by_entropy(task: _Task, room: int) -> tuple[bytes, nn.Module, dict[str, Any]]:

@@ -20,7 +20,7 @@ from .data import Data, batches, check_classes
 from .derive import derive_empty
 from .drop import smallest
 from .errors import DataError, ModelError, PlanError
-from .evaluate import accuracy, divergence, logits
+from .evaluate import accuracy, divergence, divergence_from, logits
 from .healing import healer, require_images
 from .job import Job, Model, moments_of, open_job
 from .mending import DATABASE, MOMENTS, fits_of, ledger_of, repair
@@ -206,13 +206,9 @@ def measure_of(job: Job) -> Measure | None:
     """The divergence of a net from the original on the held-back images; the original's answers are worked out once."""
     if job.heldout is None:
         return None
-    inputs = [inputs for inputs, _ in batches(job.heldout, job.recipe.calibration.batch)]
-    z0: Tensor = logits(job.loaded.model, inputs)
-
-    def measure(net: nn.Module) -> Any:
-        return divergence(logits(net, inputs), z0)
-
-    return measure
+    return divergence_from(
+        job.loaded.model, [inputs for inputs, _ in batches(job.heldout, job.recipe.calibration.batch)]
+    )
 
 
 def _points_lost(job: Job) -> tuple[Callable[[nn.Module], float], str]:

@@ -6,7 +6,7 @@ divergence(logits(model, batches), z0)   # after each stage
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -106,6 +106,12 @@ def divergence(model_logits: Tensor, original_logits: Tensor) -> Divergence:
         logit_error=float((z - z0).square().sum() / energy),
         images=len(z),
     )
+
+
+def divergence_from(original: nn.Module, inputs: Sequence[Tensor]) -> Callable[[nn.Module], Divergence]:
+    """What measures nets on these batches of inputs; the original's answers are worked out once, now."""
+    z0 = logits(original, inputs)
+    return lambda net: divergence(logits(net, inputs), z0)
 
 
 def answers(output: object, images: int) -> Tensor:

@@ -81,13 +81,18 @@ def _parts(
     if data is None:
         return None, None, None
     images = images_of(data, config, given.get("class_map"), None, recipe.seed)
-    wanted, kept = recipe.calibration.images, recipe.calibration.heldout
+    calibration, heldout = calibration_split(images, recipe.calibration.images, recipe.calibration.heldout, recipe.seed)
+    held = heldout if len(heldout) else None
+    return (None, held, None) if given.get("data_free") else (calibration, held, images.without(heldout))
+
+
+def calibration_split(images: Images, wanted: int, kept: int, seed: int) -> tuple[Images, Images]:
+    """Images to calibrate on and images to hold back; of too few, at most a third is held back."""
     if len(images) < wanted + kept:
         kept = min(kept, len(images) // 3)
         wanted = min(wanted, len(images) - kept)
-    calibration, heldout = split(images, [wanted, kept], recipe.seed)
-    held = heldout if len(heldout) else None
-    return (None, held, None) if given.get("data_free") else (calibration, held, images.without(heldout))
+    calibration, heldout = split(images, [wanted, kept], seed)
+    return calibration, heldout
 
 
 def moments_of(job: Job, given: Mapping[str, Any], progress: Progress | None) -> Moments:

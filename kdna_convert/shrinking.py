@@ -15,12 +15,12 @@ from torch import nn
 from .checkpoint import Conversion, open_folder, original_of, uncoded
 from .convert import SWEEPS, Measure
 from .cutting import choices, cut, cuttable, nested, order_families, with_errors
-from .data import Data, Images, batches, split
+from .data import Data, Images, batches
 from .datafree import data_free
 from .derive import fold
 from .errors import FolderError, PlanError
-from .evaluate import divergence, logits
-from .job import device_of_name, images_of
+from .evaluate import divergence_from
+from .job import calibration_split, device_of_name, images_of
 from .plan import Budget, solve
 from .planfile import budget_of
 from .recipe import Recipe, parse_recipe
@@ -107,8 +107,7 @@ def _seen(before: Conversion, recipe: Recipe, data: Any, class_map: Any) -> _See
         return None
     settings = recipe.calibration
     images = images_of(data, before.data, class_map, None, recipe.seed)
-    kept = min(settings.heldout, len(images) // 3)
-    fitted, held = split(images, [min(settings.images, len(images) - kept), kept], recipe.seed)
+    fitted, held = calibration_split(images, settings.images, settings.heldout, recipe.seed)
     try:
         original = original_of(before.plan.model).model
     except FolderError:  # what is fitted to is the net itself
@@ -116,8 +115,7 @@ def _seen(before: Conversion, recipe: Recipe, data: Any, class_map: Any) -> _See
     if not len(held):
         return _Seen(fitted, settings.batch, original, None)
     inputs = [batch for batch, _ in batches(held, settings.batch)]
-    z0 = logits(original, inputs)
-    return _Seen(fitted, settings.batch, original, lambda net: divergence(logits(net, inputs), z0))
+    return _Seen(fitted, settings.batch, original, divergence_from(original, inputs))
 
 
 def _moments(

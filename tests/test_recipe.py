@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -62,6 +62,7 @@ def refused(text: str, *overrides: str) -> RecipeError:
 def test_the_fine_tune_of_a_recipe_has_the_settings_of_the_command_and_their_defaults() -> None:
     from kdna_convert.finetune import Settings
 
+    assert {*Finetune.model_fields} - {"time"} == {field.name for field in fields(Settings)} - {"seconds", "seed"}
     assert Settings(**Finetune().settings(7)) == Settings(seed=7)
     said = parse_recipe("scheme: cp\nfinetune: {time: 1.5h, clip: 1, lr: 1e-2}\n").finetune
     assert said is not None
