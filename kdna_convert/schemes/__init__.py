@@ -36,7 +36,9 @@ class Scheme(Protocol):
     """See tests/test_schemes.py for the laws every scheme obeys.
 
     A scheme whose kernels are mixings of a list of rows also has `rows(shared, adapter, shape)`, r x n, and `refine`,
-    the joint fit from given tensors on: its families can be cut to a smaller size afterwards (directions.py).
+    the joint fit from given tensors on: its families can be cut to a smaller size afterwards (directions.py). One that
+    has several starts gives them by `variants()`; one that is slow to fit says by `tried` at how few sizes its error is
+    predicted (database.py).
     """
 
     name: ClassVar[str]

@@ -88,19 +88,18 @@ class Codebook:
         searched = [searchable(target) for target in targets]
         blocks = [self._blocks(target.shape) for target in targets]
         feeds = [feed(target.moment, count) for target, count in zip(searched, blocks, strict=True)]
-        gains: Sequence[Tensor | None]
         rounds = ROUNDS if sweeps > SHORT else ROUNDS // 2
+        known: Sequence[Tensor | None] = [None] * len(targets)  # gains that a code is chosen for; else the best for it
         if self.gain == "cell":
-            bank_rc, gains = lines(searched, blocks, self.rank, seed, rounds), [None] * len(targets)
+            bank_rc = lines(searched, blocks, self.rank, seed, rounds)
         else:
-            bank_rc, gains = points(searched, blocks, self.rank, seed, rounds)
+            bank_rc, known = points(searched, blocks, self.rank, seed, rounds)
         for steps in (sweeps // 3, sweeps) if sweeps > SHORT else (sweeps // 4,):
-            codes = [
-                codes_of(bank_rc, gain if self.gain == "filter" else None, target.kernel_on, how)
-                for gain, target, how in zip(gains, searched, feeds, strict=True)
-            ]
+            met = zip(known, searched, feeds, strict=True)
+            codes = [codes_of(bank_rc, gain, target.kernel_on, how) for gain, target, how in met]
             solved = [self.fit({"E": bank_rc}, {"K": code}, t)["U"] for code, t in zip(codes, searched, strict=True)]
-            bank_rc, gains = _descend(bank_rc, solved, codes, searched, steps)
+            bank_rc, solved = _descend(bank_rc, solved, codes, searched, steps)
+            known = solved if self.gain == "filter" else known
         shared = {"E": bank_rc}
         return shared, [
             self.fit(shared, {"K": code.to(torch.int16)}, t) for code, t in zip(codes, targets, strict=True)
