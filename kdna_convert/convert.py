@@ -14,6 +14,7 @@ from .derive import derive
 from .errors import NumericsError
 from .fitting import targets
 from .linalg import Target, fit_error
+from .routing import attach_routes
 from .schemes import scheme_of
 from .specs import Divergence, Family, Plan, Progress
 from .statistics import Moments
@@ -66,13 +67,14 @@ def convert(
         began = time.perf_counter()
         aims = targets(model, family, moments)
         chosen, fitted = _fit(converted, family, aims, plan.seed, sweeps, measure)
-        derive(converted, chosen, *fitted, plan.seed)
+        derive(converted, chosen, *fitted)
         errors = dict(zip(family.members, _errors(chosen, fitted, aims), strict=True))
         seen = heal(converted) if heal else None
         spent, healed = time.perf_counter() - began, None if seen is None else seen.kl
         fits[family.members[0]] = FamilyFit(family.members[0], errors, chosen.options.get("start"), spent, healed)
     if progress is not None:
         progress("fitted", len(plan.families), len(plan.families))
+    attach_routes(converted, plan.routes, plan.seed)
     return converted, tuple(fits[family.members[0]] for family in plan.families)
 
 
@@ -104,7 +106,7 @@ def _loss(
     if measure is None:
         return sum(_errors(family, fitted, aims))
     try:
-        return measure(derive(copy.deepcopy(converted), replace(family, routing=None), *fitted)).kl
+        return measure(derive(copy.deepcopy(converted), family, *fitted)).kl
     except NumericsError:  # a start that blows the net up is one not to choose
         return float("inf")
 

@@ -14,6 +14,7 @@ from .errors import PlanError
 from .fitting import shapes_of, targets
 from .nesting import rounded, tensors_of
 from .recipe import Recipe
+from .routing import attach_routes
 from .schemes import scheme_of
 from .specs import Choice, Database, Plan
 from .statistics import Moments
@@ -34,7 +35,15 @@ def choices(plan: Plan, net: nn.Module, recipe: Recipe) -> Database:
         return replace(found, dense=False)
 
     whole = build_database(
-        net, plan.model, plan.layers, plan.families, {}, recipe, macs=plan.original.macs, measure=False
+        net,
+        plan.model,
+        plan.layers,
+        plan.families,
+        {},
+        recipe,
+        macs=plan.original.macs,
+        routes=plan.routes,
+        measure=False,
     )
     found = tuple(map(choice, whole.choices))
     if not any(map(cuttable, found)):
@@ -111,7 +120,8 @@ def cut(
                 adapters = [scheme.fit(shared, adapter, aim) for adapter, aim in zip(adapters, aims, strict=True)]
         else:
             shared, adapters = tensors_of(model, family)
-        derive(net, family, shared, adapters, plan.seed)
+        derive(net, family, shared, adapters)
+    attach_routes(net, plan.routes, plan.seed)
     return curves
 
 

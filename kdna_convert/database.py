@@ -20,9 +20,10 @@ from .fitting import shapes_of, targets
 from .linalg import fit_error
 from .plan import predicted_error, stored_tensors
 from .recipe import Assignment, Recipe
+from .routes import gate_specs
 from .routing import routing_of
 from .schemes import SCHEMES, make, scheme_of
-from .specs import Choice, Database, Family, Layer, MemberMacs, ModelRef, Progress, Shape, TensorSpec, product
+from .specs import Choice, Database, Family, Layer, MemberMacs, ModelRef, Progress, Route, Shape, product
 from .statistics import Moments
 from .stored import stored_specs
 
@@ -76,16 +77,20 @@ def build_database(
     fingerprint: str = "",
     macs: int,
     divisible: Collection[int] = (),
+    routes: Sequence[Route] = (),
     measure: bool = True,
     progress: Progress | None = None,
 ) -> Database:
     """Every family's choices. With `measure`, errors are predicted by quick fits of those that leave a choice.
 
-    Those of `families` whose place is in `divisible` are taken apart where their layers predict less error alone.
+    Those of `families` whose place is in `divisible` are taken apart where their layers predict less error alone. The
+    `routes` are the same at every budget.
     """
 
+    routed = {name for route in routes for name in route.members}
+
     def measured(family: Family) -> Choice:
-        choice = _choice(model, family, layers, recipe)
+        choice = _choice(model, family, layers, recipe, routed)
         if not measure or choice.fixed is not None:
             return choice
         return replace(choice, points=_points(model, choice, layers, moments, recipe.seed))
@@ -101,6 +106,7 @@ def build_database(
     if progress is not None:
         progress("predicted", len(families), len(families))
     order = {layer.name: place for place, layer in enumerate(layers)}
+    gates, gate_params = gate_specs(model, routes)
     return Database(
         fingerprint=fingerprint,
         model=ref,
@@ -110,6 +116,10 @@ def build_database(
         macs=macs,
         metadata=metadata(ref, recipe.text),
         choices=tuple(sorted(choices, key=lambda choice: order[choice.family.members[0]])),
+        routes=tuple(routes),
+        gates=gates,
+        gate_params=gate_params,
+        gate_macs=sum(routing_of(route).macs(layer) for route in routes for layer in route.layers),
         seed=recipe.seed,
     )
 
@@ -128,7 +138,7 @@ def _key(layer: Layer, assignment: Assignment) -> Hashable:
         return assignment.family
     scheme = make(_scheme(assignment), assignment.options)
     shape = scheme.group(layer.shape) if scheme.shares else layer.name
-    said = repr((sorted(assignment.options.items()), assignment.routing, sorted(assignment.routing_options.items())))
+    said = repr(sorted(assignment.options.items()))
     return scheme.name, shape, layer.groups if layer.groups > 1 else 1, said
 
 
@@ -145,7 +155,7 @@ def _hopeless(family: Family, layers: Sequence[Layer]) -> str | None:
     """Why no size of a family can be smaller than its dense kernels, or None where one can."""
     scheme, shapes = scheme_of(family), shapes_of(family, layers)
     least = replace(family, options={**family.options, scheme.size: scheme.smallest})
-    stored = sum(product(spec.shape) for spec in stored_tensors(least, scheme.layout(shapes), (), "F32"))
+    stored = sum(product(spec.shape) for spec in stored_tensors(least, scheme.layout(shapes), "F32"))
     if stored < sum(map(product, shapes)):
         return None
     return "KD109" if scheme.shares and len(shapes) == 1 else "KD110"
@@ -156,8 +166,6 @@ def _family(members: Sequence[Layer], assignment: Assignment) -> Family:
         scheme=_scheme(assignment),
         members=tuple(layer.name for layer in members),
         options=dict(assignment.options),
-        routing=assignment.routing,
-        routing_options=dict(assignment.routing_options),
     )
 
 
@@ -168,7 +176,9 @@ def _place(recipe: Recipe, size: str, value: int) -> str:
     return next((recipe.where(*path, size) for path in (*rules, *own)), f"the plan: options.{size}")
 
 
-def _choice(model: nn.Module, family: Family, layers: Sequence[Layer], recipe: Recipe) -> Choice:
+def _choice(
+    model: nn.Module, family: Family, layers: Sequence[Layer], recipe: Recipe, routed: Collection[str]
+) -> Choice:
     scheme, shapes = scheme_of(family), shapes_of(family, layers)
     members = [layer for name in family.members for layer in layers if layer.name == name]
     fixed = family.options.get(scheme.size)
@@ -181,31 +191,19 @@ def _choice(model: nn.Module, family: Family, layers: Sequence[Layer], recipe: R
         )
     options = {key: value for key, value in family.options.items() if key != scheme.size}
     dtype = next(spec.dtype for spec in stored_specs(model) if spec.name == f"{family.members[0]}.weight")
-    gates, gate_macs = _gates(family, members, dtype)
     return Choice(
         family=replace(family, options=options),
         size=scheme.size,
         smallest=scheme.smallest,
         limit=max(limit, scheme.smallest),
         layout=scheme.layout(shapes),
-        gates=gates,
-        macs=tuple(_macs(model, family, scheme.size, layer) for layer in members),
-        gate_macs=gate_macs,
+        macs=tuple(
+            MemberMacs(layer.macs) if layer.name in routed else _macs(model, family, scheme.size, layer)
+            for layer in members
+        ),
         dtype=dtype,
         fixed=fixed,
     )
-
-
-def _gates(family: Family, members: Sequence[Layer], dtype: str) -> tuple[tuple[TensorSpec, ...], int]:
-    routing = routing_of(family)
-    if routing is None:
-        return (), 0
-    specs = tuple(
-        TensorSpec(f"{layer.name}.gate.{name}", shape, dtype)
-        for layer in members
-        for name, shape in routing.tensors(layer.shape, layer.groups).items()
-    )
-    return specs, sum(routing.macs(layer.shape, layer.groups) for layer in members)
 
 
 def _macs(model: nn.Module, family: Family, size: str, layer: Layer) -> MemberMacs:

@@ -26,7 +26,7 @@ from torch.nn.utils import parametrize
 from .chain import build_chain, is_plain
 from .errors import FolderError, PlanError
 from .linalg import Kronecker, Target
-from .routing import attach, detach, gates, routing_of
+from .routing import attach_routes, detach, routers
 from .schemes import Scheme, Tensors, scheme_of
 from .specs import Family, Plan, Shape, SymbolicShape
 
@@ -98,19 +98,19 @@ class Derived(nn.Module):
         return f"{self.scheme}, shape={self.shape}, {'owner' if self.is_owner else 'borrows the shared tensors'}"
 
 
-def derive(model: nn.Module, family: Family, shared: Tensors, adapters: Sequence[Tensors], seed: int = 0) -> nn.Module:
+def derive(model: nn.Module, family: Family, shared: Tensors, adapters: Sequence[Tensors]) -> nn.Module:
     """Express the weights of a family's members by these tensors, in place, and return the model.
 
-    The tensors (any dtype, any strides; they are copied) take the dtype and device of the layer that stores them. The
-    family's routing, if it has one, is attached at identity, its numbers drawn from `seed`. Raises PlanError, with
-    nothing changed: KD503 for a layer or option that does not exist, KD105 for a weight that is computed already.
+    The tensors (any dtype, any strides; they are copied) take the dtype and device of the layer that stores them.
+    Raises PlanError, with nothing changed: KD503 for a layer or option that does not exist, KD105 for a weight that is
+    computed already.
     """
-    scheme, routing = scheme_of(family), routing_of(family)
+    scheme = scheme_of(family)
     layers = [
         _derivable(model, name, {*shared, *adapter}) for name, adapter in zip(family.members, adapters, strict=True)
     ]
     owner = None
-    for name, layer, adapter in zip(family.members, layers, adapters, strict=True):
+    for layer, adapter in zip(layers, adapters, strict=True):
         weight = layer.weight
         derived = Derived(scheme, tuple(weight.shape), list(layer._parameters).index("weight"), owner)
         parametrize.register_parametrization(layer, "weight", derived, unsafe=True)
@@ -119,8 +119,6 @@ def derive(model: nn.Module, family: Family, shared: Tensors, adapters: Sequence
         if owner is None:
             derived.shared.update(_parameters(shared, weight))
             owner = derived
-        if routing is not None:
-            attach(model, name, routing, seed)
     return model
 
 
@@ -138,8 +136,8 @@ def derive_empty(model: nn.Module, plan: Plan) -> nn.Module:
         scheme = scheme_of(family)
         layout = scheme.layout([found[name] for name in family.members])
         shared, *adapters = (_empty(part, scheme, layout.indices) for part in (layout.shared, *layout.adapters))
-        derive(model, family, shared, adapters, plan.seed)
-    return model
+        derive(model, family, shared, adapters)
+    return attach_routes(model, plan.routes, plan.seed)
 
 
 def derived_layers(model: nn.Module) -> dict[str, Derived]:
@@ -157,11 +155,12 @@ def fold(model: nn.Module) -> nn.Module:
     The state dict has the original's keys, order and dtypes. Raises FolderError KD606, with nothing changed, when a
     gate has left the identity.
     """
-    for name, gate in gates(model).items():
-        if not gate.is_identity():
-            raise FolderError("KD606", f"{name}: its gate depends on the input; use the converted net unfolded")
+    for name, router in routers(model).items():
+        if not router.is_identity():
+            way_out = "use the converted net unfolded, or `kdna freeze` it"
+            raise FolderError("KD606", f"{name}: its routing depends on the input; {way_out}")
     layers = [(model.get_submodule(name), derived) for name, derived in derived_layers(model).items()]
-    for name in gates(model):
+    for name in routers(model):
         detach(model.get_submodule(name))
     for layer, derived in layers:
         _fold_layer(layer, derived)
@@ -173,21 +172,22 @@ def factor(model: nn.Module) -> nn.Module:
 
     A pointwise bank, a depthwise conv with the layer's stride and padding, a pointwise mix - whatever the scheme says;
     a layer that has no such form (grouped, weight-standardised, or not of the scheme), or would not take fewer
-    multiply-adds in it, is folded instead. A gate that
-    has left the identity goes to the head of its chain. Hooks on a replaced layer are left behind with it.
+    multiply-adds in it, or is routed, is folded instead; a router at the identity is taken off. Hooks on a replaced
+    layer are left behind with it.
     """
-    for name, gate in gates(model).items():
-        if gate.is_identity():
+    for name, router in routers(model).items():
+        if router.is_identity():
             detach(model.get_submodule(name))
+    routed = routers(model)
     chains: dict[nn.Module | None, nn.Module] = {}
     for name, derived in derived_layers(model).items():
         layer = model.get_submodule(name)
         saves = derived.scheme.macs(derived.shape, prod(getattr(layer, "stride", ())), 1) < prod(derived.shape)
-        kernels = derived.factors() if saves and is_plain(_own_class(layer), getattr(layer, "groups", 1)) else None
+        able = saves and name not in routed and is_plain(_own_class(layer), getattr(layer, "groups", 1))
+        kernels = derived.factors() if able else None
         chain = kernels and build_chain(_own_class(layer), layer, kernels)
         if chain:
-            gate = detach(layer)
-            chains[layer] = nn.Sequential(*([] if gate is None else [gate]), *chain)
+            chains[layer] = chain
         else:
             _fold_layer(layer, derived)
     for parent in list(model.modules()):
@@ -217,12 +217,12 @@ def cached(model: nn.Module) -> Iterator[nn.Module]:
 def trainable(model: nn.Module, which: Literal["adapters", "shared", "all"] = "adapters") -> tuple[int, int]:
     """Say by requires_grad what a fine-tune may change, in place. Returns (trainable, total) parameters.
 
-    "adapters": the adapters, the gates and everything that has one number per channel (norm affine, biases, gains,
+    "adapters": the adapters, the routers and everything that has one number per channel (norm affine, biases, gains,
     layer scales); "shared": these and the shared tensors; "all": every floating-point parameter.
     """
     derived = derived_layers(model).values()
     own = {id(tensor) for weight in derived for tensor in weight.adapter.values()}
-    own |= {id(tensor) for gate in gates(model).values() for tensor in gate.parameters()}
+    own |= {id(tensor) for router in routers(model).values() for tensor in router.parameters()}
     shared = {id(tensor) for weight in derived for tensor in weight.shared.values()}
     for parameter in model.parameters():
         key = id(parameter)

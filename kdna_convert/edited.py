@@ -12,8 +12,9 @@ from .database import build_database
 from .errors import PlanError
 from .plan import plan_of
 from .recipe import Recipe
+from .routing import routing_of
 from .schemes import scheme_of
-from .specs import Family, Layer, ModelRef, Plan
+from .specs import Family, Layer, ModelRef, Plan, Route
 
 # Reasons of the recipe, not of the layer: a plan may convert such a layer all the same.
 _BY_CHOICE = (None, "KD101", "KD102", "KD103")
@@ -41,10 +42,27 @@ def restate(plan: Plan, model: nn.Module, ref: ModelRef, layers: Sequence[Layer]
         replace(layer, reason=None if layer.name in planned else layer.reason or given.get(layer.name) or "KD114")
         for layer in layers
     ]
-    known = build_database(model, ref, stated, plan.families, {}, recipe, macs=macs, measure=False)
+    for route in plan.routes:
+        _check_route(route, found, model)
+    known = build_database(model, ref, stated, plan.families, {}, recipe, macs=macs, routes=plan.routes, measure=False)
     new = plan_of(known, tuple(choice.fixed for choice in known.choices))
     kept = {owner: loss for owner, loss in plan.predicted.items() if new.stored.get(owner) == plan.stored.get(owner)}
     return replace(new, families=plan.families, predicted=kept, seed=plan.seed)
+
+
+def _check_route(route: Route, found: Mapping[str, Layer], model: nn.Module) -> None:
+    if not route.layers:
+        raise PlanError("KD503", f"the plan has a route of {route.routing} without layers")
+    modules = dict(model.named_modules())
+    for layer in route.layers:
+        own = found.get(layer.name)
+        if layer.name not in modules:
+            raise PlanError("KD503", f"the plan routes {layer.name}, which this model does not have")
+        if own is not None and (layer.shape, layer.groups) != (own.shape, own.groups):
+            shapes = f"{list(layer.shape)} in the plan and {list(own.shape)} in this model"
+            raise PlanError("KD503", f"the plan is of another model: the kernel of {layer.name} is {shapes}")
+        if own is not None and (reason := routing_of(route).can_route(own)):
+            raise PlanError("KD503", f"the plan routes {layer.name}, which {route.routing} cannot stand at: {reason}")
 
 
 def _check(family: Family, found: Mapping[str, Layer]) -> None:

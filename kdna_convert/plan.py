@@ -70,7 +70,18 @@ def plan_of(database: Database, sizes: Sizes) -> Plan:
             predicted[choice.family.members[0]] = predicted_error(choice, size)
     layers = tuple(replace(layer, reason="KD114") if layer.name in dense else layer for layer in database.layers)
     before, after = original_totals(database), _totals(database, sizes)
-    return Plan(database.model, tuple(families), layers, before, after, predicted, stored, seed=database.seed)
+    return Plan(
+        database.model,
+        tuple(families),
+        layers,
+        before,
+        after,
+        predicted,
+        stored,
+        routes=database.routes,
+        routed=database.gate_params,
+        seed=database.seed,
+    )
 
 
 def predicted_error(choice: Choice, size: int | None) -> float:
@@ -85,7 +96,7 @@ def predicted_error(choice: Choice, size: int | None) -> float:
     return math.exp(float(np.interp(size, known, logs)))
 
 
-def stored_tensors(family: Family, layout: Layout, gates: Sequence[TensorSpec], dtype: str) -> list[TensorSpec]:
+def stored_tensors(family: Family, layout: Layout, dtype: str) -> list[TensorSpec]:
     """What a family keeps in the file. A tensor without elements is not stored."""
     owner = family.members[0]
     parts = [(owner, layout.shared), *zip(family.members, layout.adapters, strict=True)]
@@ -94,7 +105,7 @@ def stored_tensors(family: Family, layout: Layout, gates: Sequence[TensorSpec], 
         for name, part in parts
         for letter, shape in part.items()
     ]
-    return [spec for spec in named if product(spec.shape)] + list(gates)
+    return [spec for spec in named if product(spec.shape)]
 
 
 def _resolve(shape: SymbolicShape, family: Family) -> Shape:
@@ -268,9 +279,9 @@ def _totals(database: Database, sizes: Sizes) -> Totals:
     kept = [spec for spec in database.tensors if spec.name not in replaced]
     stored = [spec for choice, size in pairs if size is not None for spec in _specs(database, choice, size)]
     removed = sum(product(spec.shape) for spec in database.tensors if spec.name in replaced)
-    params = database.params - removed + sum(product(spec.shape) for spec in stored)
+    params = database.params - removed + sum(product(spec.shape) for spec in stored) + database.gate_params
     macs = database.macs + sum(_macs(choice, size) - _macs(choice, None) for choice, size in pairs)
-    return Totals(params, file_size([*kept, *stored], database.metadata), macs)
+    return Totals(params, file_size([*kept, *stored, *database.gates], database.metadata), macs + database.gate_macs)
 
 
 def original_totals(database: Database) -> Totals:
@@ -284,7 +295,7 @@ def _specs(database: Database, choice: Choice, size: int | None) -> list[TensorS
         shapes = _by_name(database)
         return [TensorSpec(f"{name}.weight", shapes[name].shape, choice.dtype) for name in choice.family.members]
     family = replace(choice.family, options={**choice.family.options, choice.size: size})
-    return stored_tensors(family, choice.layout, choice.gates, choice.dtype)
+    return stored_tensors(family, choice.layout, choice.dtype)
 
 
 def _macs(choice: Choice, size: int | None) -> int:
@@ -294,7 +305,7 @@ def _macs(choice: Choice, size: int | None) -> int:
         (member.each + member.squared * size) * size if size <= member.factored_up_to else member.dense
         for member in choice.macs
     )
-    return sum(factored) + choice.gate_macs
+    return sum(factored)
 
 
 def _by_name(database: Database) -> Mapping[str, Layer]:

@@ -16,6 +16,7 @@ from .models import example_input
 from .plan import no_goal
 from .planfile import read_database, read_plan, request_mark, write_database
 from .recipe import alternatives
+from .routes import form_routes, routes_note
 from .schemes import SCHEMES
 from .specs import Database, Family, Layer, Plan, Progress
 from .statistics import Moments
@@ -45,6 +46,9 @@ def database_of(
         for layer in job.layers
     )
     layers, families, own = _families(job, layers, _clusters(job, moments))
+    routes, left = form_routes(job.loaded.model, job.layers, job.assignments)
+    if left:
+        job.notes.append(routes_note(left))
     cost = totals(job.loaded.model, example_input(job.loaded.data))
     known = build_database(
         job.loaded.model,
@@ -56,6 +60,7 @@ def database_of(
         fingerprint=mark,
         macs=cost.macs,
         divisible=_divisible(job, families[:own]),
+        routes=routes,
         progress=progress,
     )
     if path is not None:

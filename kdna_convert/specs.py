@@ -114,8 +114,23 @@ class Family:
     scheme: str
     members: tuple[str, ...]
     options: Options = field(default_factory=dict)
-    routing: str | None = None
-    routing_options: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Route:
+    """Layers whose routers may share tensors, which the first member then owns. `options` are the routing's fields.
+
+    Independent of families: a layer may be converted and routed, or either. `members` are described as the survey
+    does, since a routing may also stand at modules that the survey does not list.
+    """
+
+    routing: str
+    layers: tuple[Layer, ...]
+    options: Options = field(default_factory=dict)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return tuple(layer.name for layer in self.layers)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -135,8 +150,9 @@ class Plan:
     """The contract between the stages before and after it: what every layer becomes, to the parameter and the byte.
 
     By a family's first member: `predicted`, its share of the loss in the units of Choice.points, and `stored`, the
-    parameters that it keeps in the file, gates and all. `nested`, where a family's directions are in the order of their
-    worth: the error of the first 1, 2, ... of them, in the same units, to cut the family by.
+    parameters that it keeps in the file. `nested`, where a family's directions are in the order of their
+    worth: the error of the first 1, 2, ... of them, in the same units, to cut the family by. `routed` is how many
+    parameters the routers of its `routes` add.
     """
 
     model: ModelRef
@@ -147,6 +163,8 @@ class Plan:
     predicted: dict[str, float] = field(default_factory=dict)
     stored: dict[str, int] = field(default_factory=dict)
     nested: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    routes: tuple[Route, ...] = ()
+    routed: int = 0
     seed: int = 0
     version: int = 1
 
@@ -166,9 +184,8 @@ class MemberMacs:
 class Choice:
     """What a plan may choose for one family: a value of the scheme's size option, or to stay dense.
 
-    `points` are predicted errors by size: the weighted output error of a quick fit. `macs` has a row a member, and
-    `gate_macs` is what all gates together add. `fixed` is the size that the recipe insists on; `dense` says whether the
-    family may stay dense where it does not.
+    `points` are predicted errors by size: the weighted output error of a quick fit. `macs` has a row a member. `fixed`
+    is the size that the recipe insists on; `dense` says whether the family may stay dense where it does not.
     """
 
     family: Family  # without the size option
@@ -176,9 +193,7 @@ class Choice:
     smallest: int
     limit: int
     layout: Layout
-    gates: tuple[TensorSpec, ...]
     macs: tuple[MemberMacs, ...]
-    gate_macs: int = 0
     dtype: str = "F32"
     points: dict[int, float] = field(default_factory=dict)
     fixed: int | None = None
@@ -187,7 +202,11 @@ class Choice:
 
 @dataclass(frozen=True, config=_STRICT)
 class Database:
-    """All that a plan is solved from: any budget, without the model. `fingerprint` names what it was made from."""
+    """All that a plan is solved from: any budget, without the model. `fingerprint` names what it was made from.
+
+    The `routes` are what the recipe says at every budget; `gates` are their tensors, `gate_params` and `gate_macs` what
+    they add.
+    """
 
     fingerprint: str
     model: ModelRef
@@ -197,6 +216,10 @@ class Database:
     macs: int
     metadata: dict[str, str]  # of the converted file
     choices: tuple[Choice, ...]
+    routes: tuple[Route, ...] = ()
+    gates: tuple[TensorSpec, ...] = ()
+    gate_params: int = 0
+    gate_macs: int = 0
     seed: int = 0
     version: int = 1
 

@@ -3,109 +3,165 @@
 import copy
 import io
 import pickle
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from kdna_convert.errors import ModelError, RecipeError
-from kdna_convert.routing import ROUTINGS, attach, detach, gates
-from kdna_convert.specs import Layer
+from kdna_convert.errors import ModelError, PlanError, RecipeError
+from kdna_convert.routes import gate_specs
+from kdna_convert.routing import ROUTINGS, attach, attach_routes, detach, routers, routing_of
+from kdna_convert.specs import Layer, Route
 
-routings = pytest.mark.parametrize("routing", [kind() for kind in ROUTINGS.values()], ids=list(ROUTINGS))
 LAYERS = {
     "conv1d": (lambda: nn.Conv1d(8, 4, 3), (8, 9)),
-    "conv2d": (lambda: nn.Conv2d(8, 4, 3), (8, 9, 7)),
+    "conv2d": (lambda: nn.Conv2d(8, 4, 3, padding=1), (8, 9, 7)),
+    "strided": (lambda: nn.Conv2d(8, 12, 3, stride=2, padding=1, bias=False), (8, 9, 8)),
+    "reflecting": (lambda: nn.Conv2d(8, 8, 3, padding="same", dilation=2, padding_mode="reflect"), (8, 9, 7)),
+    "pointwise": (lambda: nn.Conv2d(8, 12, 1), (8, 5, 6)),
     "conv3d": (lambda: nn.Conv3d(8, 4, 3), (8, 5, 4, 6)),
     "grouped": (lambda: nn.Conv2d(8, 4, 3, groups=4), (8, 9, 7)),
+    "depthwise": (lambda: nn.Conv2d(8, 8, 3, groups=8, padding=1), (8, 9, 7)),
     "linear": (lambda: nn.Linear(8, 4), (8,)),
     "tokens": (lambda: nn.Linear(8, 4), (5, 8)),
     "channels last": (lambda: nn.Linear(8, 4), (6, 5, 8)),
 }
-layers = pytest.mark.parametrize("kind", LAYERS)
 
 
-def routed(kind: str, routing: object, batch: int = 3) -> tuple[nn.Sequential, Tensor]:
+def described(name: str, layer: Any, reason: str | None = None) -> Layer:
+    """What the survey says of a layer, but for its positions."""
+    shape = tuple(layer.weight.shape)
+    return Layer(name, type(layer).__name__, shape, getattr(layer, "groups", 1), reason=reason)
+
+
+def cases() -> Iterator[Any]:
+    for name, kind in ROUTINGS.items():
+        for what, (make, _) in LAYERS.items():
+            if kind().can_route(described("0", make())) is None:
+                yield pytest.param(kind(), what, id=f"{name}-{what}")
+
+
+routings = pytest.mark.parametrize("routing", [kind() for kind in ROUTINGS.values()], ids=list(ROUTINGS))
+placed = pytest.mark.parametrize(("routing", "kind"), list(cases()))
+
+
+def routed(kind: str, routing: Any, batch: int = 3, seed: int = 0) -> tuple[nn.Sequential, Tensor]:
+    """Two layers of a kind side by side in one net, both routed, and an input."""
     make, size = LAYERS[kind]
     torch.manual_seed(0)
-    net = nn.Sequential(make())
-    return attach(net, "0", routing, seed=0), torch.randn(batch, *size)
+    net = nn.Sequential(Twice(make(), make()))
+    layers = [described(f"0.{place}", getattr(net[0], place)) for place in ("one", "two")]
+    for group in routing.groups(layers, net):
+        attach(net, group, routing, seed)
+    return net, torch.randn(batch, *size)
+
+
+class Twice(nn.Module):
+    def __init__(self, one: nn.Module, two: nn.Module) -> None:
+        super().__init__()
+        self.one, self.two = one, two
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.one(x), self.two(x)], -1)
 
 
 def learned(net: nn.Sequential) -> nn.Sequential:
-    """The same net with a gate away from the identity."""
+    """The same net with its routers away from the identity."""
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in net[0].gate.parameters():
-            parameter.add_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
+        for router in routers(net).values():
+            for parameter in router.parameters():
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     return net
 
 
-@routings
-@layers
-def test_at_step_0_the_output_is_the_static_layers(routing: object, kind: str) -> None:
+def static(net: nn.Sequential) -> nn.Sequential:
+    bare = copy.deepcopy(net)
+    for name in routers(bare):
+        detach(bare.get_submodule(name))
+    return bare
+
+
+@placed
+def test_at_step_0_the_output_is_the_static_layers(routing: Any, kind: str) -> None:
     net, x = routed(kind, routing)
-    static = copy.deepcopy(net)
-    detach(static[0])
-    torch.testing.assert_close(net(x), static(x), atol=1e-5, rtol=0)
-    torch.testing.assert_close(net(x[0]), static(x[0]), atol=1e-5, rtol=0)  # unbatched
-    assert net[0].gate.is_identity()
-    assert not learned(net)[0].gate.is_identity()
+    net, x = net.eval(), 3 * x
+    torch.testing.assert_close(net(x), static(net)(x), atol=1e-5, rtol=0)
+    torch.testing.assert_close(net(x[0]), static(net)(x[0]), atol=1e-5, rtol=0)  # unbatched
+    assert all(router.is_identity() for router in routers(net).values())
+    assert not any(router.is_identity() for router in routers(learned(net)).values())
+    assert not torch.allclose(net(x), static(net)(x), atol=1e-3)
 
 
-@routings
-@layers
-def test_gradients_reach_every_parameter_within_two_steps_even_of_one_image(routing: object, kind: str) -> None:
-    net, x = routed(kind, routing, batch=1)
+@placed
+def test_gradients_reach_every_parameter_within_a_few_steps_of_one_image_each(routing: Any, kind: str) -> None:
+    net, x = routed(kind, routing, batch=20)
     net.train()
-    gate, reached = net[0].gate, set()
-    optimiser = torch.optim.SGD(gate.parameters(), lr=0.1)
-    for _ in range(2):
+    own = {name: p for name, p in net.named_parameters() if ".gate." in name}
+    reached = set()
+    optimiser = torch.optim.SGD(own.values(), lr=0.01)
+    for image in x:
         optimiser.zero_grad()
-        net(x).square().sum().backward()
-        reached |= {name for name, p in gate.named_parameters() if p.grad.abs().sum() > 0}
+        net(image[None]).square().sum().backward()
+        reached |= {name for name, p in own.items() if p.grad is not None and p.grad.abs().sum() > 0}
         optimiser.step()
-    assert reached == {name for name, _ in gate.named_parameters()}
-    assert not gate.is_identity()
+    assert reached == set(own)
+    assert not any(router.is_identity() for router in routers(net).values())
 
 
-@routings
-@layers
-def test_the_cost_is_exact_before_building(routing: object, kind: str) -> None:
+@placed
+def test_what_is_stored_is_known_before_it_is_built(routing: Any, kind: str) -> None:
     net, _ = routed(kind, routing)
-    stored = {name: tuple(tensor.shape) for name, tensor in net[0].gate.state_dict().items()}
-    layer = net[0]
-    assert routing.tensors(tuple(layer.weight.shape), getattr(layer, "groups", 1)) == stored
-    matrices = sum(p.numel() for p in net[0].gate.parameters() if p.ndim > 1)
-    assert routing.macs(tuple(layer.weight.shape), getattr(layer, "groups", 1)) == matrices
+    bare = static(net)
+    layers = [described(f"0.{place}", getattr(bare[0], place)) for place in ("one", "two")]
+    routes = [Route(routing.name, group) for group in routing.groups(layers, bare)]
+    specs, params = gate_specs(bare, routes)
+    stored = {key: tuple(tensor.shape) for key, tensor in net.state_dict().items() if ".gate." in key}
+    assert {spec.name: spec.shape for spec in specs} == stored
+    assert params == sum(p.numel() for name, p in net.named_parameters() if ".gate." in name)
+    assert all(routing.macs(layer) >= 0 for layer in layers)
 
 
-@routings
-@layers
+@placed
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_mixed_precision_stays_finite(routing: object, kind: str, dtype: torch.dtype) -> None:
+def test_mixed_precision_stays_finite(routing: Any, kind: str, dtype: torch.dtype) -> None:
     net, x = routed(kind, routing)
     learned(net)
     with torch.autocast("cpu", dtype=dtype):
-        y = net(1000 * x)
+        y = net(100 * x)
     assert y.isfinite().all()
     y.float().abs().mean().backward()
-    assert all(p.grad.isfinite().all() for p in net.parameters())
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
     assert net.to(dtype)(x.to(dtype)).dtype == dtype
 
 
-@routings
-def test_a_gate_differs_from_image_to_image(routing: object) -> None:
-    net, x = routed("conv2d", routing)
-    together = learned(net)(x)
-    torch.testing.assert_close(together, torch.cat([net(image[None]) for image in x]), atol=1e-5, rtol=1e-5)
-    gated = net[0].gate(x) / x
-    assert not torch.allclose(gated[0], gated[1])
-    assert torch.allclose(gated[0], gated[0, :, :1, :1].expand_as(gated[0]), atol=1e-4)
+@placed
+def test_every_image_is_routed_by_itself(routing: Any, kind: str) -> None:
+    net, x = routed(kind, routing)
+    learned(net).eval()
+    torch.testing.assert_close(net(x), torch.cat([net(image[None]) for image in x]), atol=1e-4, rtol=1e-4)
 
 
-@routings
-def test_a_copy_gates_by_its_own_gate(routing: object) -> None:
-    net, x = routed("conv2d", routing)
+@placed
+def test_every_form_gives_the_same(routing: Any, kind: str) -> None:
+    net, x = routed(kind, routing)
+    expected = learned(net).eval()(x)
+    for router in routers(net).values():
+        router.form = "sum"
+    try:
+        found = net(x)
+    except ValueError as error:
+        assert "no sum of static" in str(error)
+        return
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@placed
+def test_a_copy_is_routed_by_its_own_routers(routing: Any, kind: str) -> None:
+    net, x = routed(kind, routing)
+    net.eval()
     before = net(x)
     for replica in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         learned(replica)
@@ -113,74 +169,101 @@ def test_a_copy_gates_by_its_own_gate(routing: object) -> None:
         torch.testing.assert_close(net(x), before)
 
 
-@routings
-def test_a_gate_travels_in_the_state_dict(routing: object) -> None:
-    net, x = routed("conv2d", routing)
-    other, _ = routed("conv2d", routing)
+@placed
+def test_a_router_travels_in_the_state_dict(routing: Any, kind: str) -> None:
+    net, x = routed(kind, routing)
+    other, _ = routed(kind, routing, seed=9)
     file = io.BytesIO()
     torch.save(learned(net).state_dict(), file)
     file.seek(0)
     other.load_state_dict(torch.load(file, weights_only=True), strict=True)
-    torch.testing.assert_close(other(x), net(x))
-    assert all(key.startswith(("0.gate.", "0.weight", "0.bias")) for key in net.state_dict())
+    assert torch.equal(other.eval()(x), net.eval()(x))
+    assert all(".gate." in key or key.endswith((".weight", ".bias")) for key in net.state_dict())
+
+
+@placed
+def test_a_net_without_numbers_can_be_routed_and_filled(routing: Any, kind: str) -> None:
+    net, x = routed(kind, routing)
+    other = static(net)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.fill_(float("nan"))
+    layers = [described(f"0.{place}", getattr(other[0], place)) for place in ("one", "two")]
+    attach_routes(other, [Route(routing.name, group) for group in routing.groups(layers, other)])
+    other.load_state_dict(learned(net).state_dict(), strict=True)
+    assert torch.equal(other.eval()(x), net.eval()(x))
 
 
 @routings
-def test_the_memory_format_is_kept(routing: object) -> None:
+def test_the_memory_format_is_kept(routing: Any) -> None:
+    if routing.can_route(described("0.one", LAYERS["conv2d"][0]())) is not None:
+        pytest.skip("this routing takes no single conv")
     net, x = routed("conv2d", routing)
     x = x.to(memory_format=torch.channels_last)
-    assert learned(net)[0].gate(x).is_contiguous(memory_format=torch.channels_last)
+    if static(net)[0].one(x).is_contiguous(memory_format=torch.channels_last):
+        assert learned(net)[0].one(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@placed
+def test_a_router_depends_on_seed_and_name_only_and_draws_no_global_numbers(routing: Any, kind: str) -> None:
+    def drawn(seed: int) -> dict[str, Tensor]:
+        net, _ = routed(kind, routing, seed=seed)
+        return {name: p.detach() for name, p in net.named_parameters() if ".gate." in name}
+
+    one, same, other = drawn(0), drawn(0), drawn(1)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+    net = static(routed(kind, routing)[0])
+    layers = [described(f"0.{place}", getattr(net[0], place)) for place in ("one", "two")]
+    state = torch.get_rng_state()
+    attach_routes(net, [Route(routing.name, group) for group in routing.groups(layers, net)])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@placed
+def test_detaching_leaves_the_layer_as_it_was(routing: Any, kind: str) -> None:
+    net, x = routed(kind, routing)
+    expected = static(net)(x)
+    learned(net)
+    for name in list(routers(net)):
+        assert detach(net.get_submodule(name)) is not None
+        assert detach(net.get_submodule(name)) is None
+    assert not any(".gate." in key for key in net.state_dict())
+    assert torch.equal(net(x), expected)
+    assert not routers(net)
+
+
+def test_a_layer_with_a_gate_of_its_own_is_refused() -> None:
+    net, _ = routed("conv2d", ROUTINGS["se"]())
+    with pytest.raises(ModelError, match=r"KD113: 0.one: .*gate"):
+        attach(net, [described("0.one", net[0].one)], ROUTINGS["se"]())
+    with pytest.raises(PlanError, match="KD503: .*no layer '0.three'"):
+        attach(net, [Layer("0.three", "Conv2d", (4, 8, 3, 3))], ROUTINGS["se"]())
+
+
+def test_a_route_of_an_unknown_routing_or_option_is_refused() -> None:
+    layer = Layer("a", "Conv2d", (4, 8, 3, 3))
+    with pytest.raises(PlanError, match="KD503: .*no routing 'maze'; it has se"):
+        routing_of(Route("maze", (layer,)))
+    with pytest.raises(PlanError, match="KD503: route of a: routing se: "):
+        routing_of(Route("se", (layer,), {"depth": 3}))
 
 
 @routings
-def test_a_gate_depends_on_seed_and_name_only_and_draws_no_global_numbers(routing: object) -> None:
-    def two(seed: int, names: str) -> dict[str, nn.Module]:
-        net = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3))
-        state = torch.get_rng_state()
-        for name in names:
-            attach(net, name, routing, seed)
-        assert torch.equal(torch.get_rng_state(), state)
-        return gates(net)
-
-    def first(gate: nn.Module) -> Tensor:
-        return next(p for p in gate.parameters() if p.any())
-
-    both, alone = two(0, "01"), two(0, "1")
-    assert torch.equal(first(both["1"]), first(alone["1"]))
-    assert not torch.equal(first(both["0"]), first(both["1"]))
-    assert not torch.equal(first(two(1, "1")["1"]), first(alone["1"]))
-
-
-@routings
-def test_detaching_leaves_the_layer_as_it_was(routing: object) -> None:
-    net, x = routed("conv2d", routing)
-    keys = [key for key in net.state_dict() if ".gate." not in key]
-    gate = detach(net[0])
-    assert list(net.state_dict()) == keys
-    assert not net[0]._forward_pre_hooks
-    assert detach(net[0]) is None
-    torch.testing.assert_close(net(x), nn.functional.conv2d(gate(x), net[0].weight, net[0].bias))
-
-
-@routings
-def test_a_layer_with_a_gate_of_its_own_is_refused(routing: object) -> None:
-    net, _ = routed("conv2d", routing)
-    with pytest.raises(ModelError, match=r"KD113: 0: .*gate"):
-        attach(net, "0", routing)
-
-
-@routings
-def test_layers_that_are_never_called_cannot_be_routed(routing: object) -> None:
-    assert routing.can_route(Layer("a", "Conv2d", (4, 8, 3, 3))) is None
-    assert routing.can_route(Layer("a", "Conv2d", (4, 8, 3, 3), reason="KD101")) is None
+def test_layers_that_are_never_called_cannot_be_routed(routing: Any) -> None:
     assert routing.can_route(Layer("a", "Linear", (4, 8), reason="KD107")) == "KD113"
 
 
 def test_the_width_of_se_is_a_share_of_the_channels_or_given() -> None:
-    se = ROUTINGS["se"]
-    assert se().tensors((4, 8, 3, 3), 2)["fc1.weight"] == (4, 16)
-    assert se(reduction=64).tensors((4, 8, 3, 3), 1)["fc1.weight"] == (1, 8)
-    assert se(width=16).tensors((4, 8, 3, 3), 1)["fc2.weight"] == (8, 16)
+    def shapes(layer: Layer, **options: int) -> dict[str, tuple[int, ...]]:
+        (router,) = ROUTINGS["se"](**options).build([layer], [None], [0])
+        return {name: tuple(tensor.shape) for name, tensor in router.state_dict().items()}
+
+    layer = Layer("a", "Conv2d", (4, 8, 3, 3))
+    assert shapes(Layer("a", "Conv2d", (4, 8, 3, 3), groups=2))["fc1.weight"] == (4, 16)
+    assert shapes(layer, reduction=64)["fc1.weight"] == (1, 8)
+    assert shapes(layer, width=16)["fc2.weight"] == (8, 16)
     for options in ({"reduction": 0}, {"width": 0}):
         with pytest.raises(RecipeError, match=r"KD203: routing se: .* at least 1"):
-            se(**options)
+            ROUTINGS["se"](**options)

@@ -133,7 +133,7 @@ def load(directory: str | Path, *, folded: bool = False, model: nn.Module | None
     folder = Path(directory)
     record, plan, tensors, _ = _read(folder)
     model = rebuild(record.model, folder) if model is None else model
-    if any(family.routing for family in plan.families):
+    if plan.routes:
         return fold(load_stored(derive_empty(model, plan), tensors)).eval()
     return load_stored(model, folded_tensors(plan, tensors)).eval()
 

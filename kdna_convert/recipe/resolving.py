@@ -17,7 +17,8 @@ _HEADS = {"classifier", "fc", "head", "last_linear", "linear", "logits"}
 
 @dataclass(frozen=True)
 class Assignment:
-    """What the recipe wants of one layer: a scheme, or a `reason` (KD1xx) why it stays as it is.
+    """What the recipe wants of one layer: a scheme, or a `reason` (KD1xx) why it stays as it is; and a routing, which a
+    layer that the recipe keeps dense (KD115) may have too.
 
     Layers of one `family` form one family, whatever they look like; None leaves it to the recipe's `families`.
     `rule` is the rule's position, None where the recipe's own scheme applies: `options_path` leads to the options.
@@ -139,9 +140,9 @@ def _assignment(
     family: str | None = None,
     rule: int | None = None,
 ) -> Assignment:
-    if scheme == DENSE:
-        return Assignment(layer.name, rule=rule, reason="KD115")
     name = None if routing.name == "none" else routing.name
+    if scheme == DENSE:
+        return Assignment(layer.name, None, {}, name, routing.options, None, rule, "KD115")
     return Assignment(layer.name, scheme, dict(options), name, routing.options, family, rule)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Group, RenderableType
 
 from ..specs import Family, Plan
@@ -16,6 +18,8 @@ def plan_report(plan: Plan) -> RenderableType:
     if left:
         names = ", ".join(layer.name for layer in left[:4]) + (", …" if len(left) > 4 else "")
         parts += [f"{len(left)} of {len(plan.layers)} layers stay as they are: {names}", *reasons(plan.layers), ""]
+    if plan.routes:
+        parts += [_routing(plan), ""]
     return Group(*parts, totals(plan.original, plan.planned), "", note(SHARING_NOTE))
 
 
@@ -35,7 +39,13 @@ def family_table(plan: Plan) -> RenderableType:
 
 
 def _scheme(family: Family) -> str:
-    """`cp rank 48 + se`: the scheme, the options that say how large it is, and the routing."""
+    """`cp rank 48`: the scheme and the options that say how large it is."""
     sizes = [f"{key} {value}" for key, value in family.options.items() if type(value) is int and value]
-    text = " ".join([family.scheme, *sizes])
-    return f"{text} + {family.routing}" if family.routing else text
+    return " ".join([family.scheme, *sizes])
+
+
+def _routing(plan: Plan) -> str:
+    """`routing se at 6 layers: 4,608 parameters more`: routing adds, and its price is said."""
+    placed = Counter(name for route in plan.routes for name in [route.routing] * len(route.layers))
+    at = ", ".join(f"{name} at {layers} layers" for name, layers in placed.items())
+    return f"routing {at}: {count(plan.routed)} parameters more"

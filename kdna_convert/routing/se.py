@@ -4,11 +4,12 @@
 
 Source: KernelDNA (input gate); Hu et al., Squeeze-and-Excitation Networks, 2018. Cost: 2 c h + c parameters for c input
 channels and h hidden ones, h = c / reduction or `width`, and one pass over the input. Loses when the layer must be
-merged into an ordinary weight: a gate that has learned something cannot be folded.
+merged into an ordinary weight: a gate that has learned something cannot be folded, only frozen.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import RecipeError
-from ..specs import Layer, Shape
+from ..specs import Layer
+from .modulation import Modulation, pooled
+from .router import Router
 
 # Layers whose forward pass, as far as the survey saw, takes no input that a gate could multiply.
-_UNREACHABLE = frozenset({"KD104", "KD107", "KD111", "KD112"})
+UNREACHABLE = frozenset({"KD104", "KD107", "KD111", "KD112"})
 
 
 @dataclass(frozen=True)
@@ -37,53 +40,50 @@ class Se:
                 raise RecipeError("KD203", f"routing se: {option} must be at least 1, got {value}")
 
     def can_route(self, layer: Layer) -> str | None:
-        return "KD113" if layer.reason in _UNREACHABLE else None
+        return "KD113" if layer.reason in UNREACHABLE else None
 
-    def tensors(self, shape: Shape, groups: int) -> dict[str, Shape]:
-        channels, hidden = self._sizes(shape, groups)
-        return {"fc1.weight": (hidden, channels), "fc2.weight": (channels, hidden), "fc2.bias": (channels,)}
+    def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
+        return [(layer,) for layer in layers]
 
-    def macs(self, shape: Shape, groups: int) -> int:
-        channels, hidden = self._sizes(shape, groups)
+    def build(self, layers: Sequence[Layer], weights: Sequence[Tensor | None], seeds: Sequence[int]) -> list[Router]:
+        return [
+            SeRouter(*self._sizes(layer), len(layer.shape) - 2, seed) for layer, seed in zip(layers, seeds, strict=True)
+        ]
+
+    def macs(self, layer: Layer) -> int:
+        channels, hidden = self._sizes(layer)
         return 2 * channels * hidden
 
-    def build(self, shape: Shape, groups: int, seed: int) -> SeGate:
-        channels, hidden = self._sizes(shape, groups)
-        return SeGate(channels, hidden, len(shape) - 2, seed)
-
-    def _sizes(self, shape: Shape, groups: int) -> tuple[int, int]:
-        channels = shape[1] * groups
+    def _sizes(self, layer: Layer) -> tuple[int, int]:
+        channels = layer.shape[1] * layer.groups
         return channels, self.width or max(1, channels // self.reduction)
 
 
-class SeGate(nn.Module):
-    """Maps an input to the gated input, of the same shape, dtype and memory format.
-
-    `spatial` is the number of position axes after the channel axis (1, 2 or 3 for a conv); 0 means a linear layer,
-    whose channels come last and whose positions are whatever lies between them and the batch.
-    """
+class SeRouter(Router):
+    """A factor for every input channel, from the input's mean over positions."""
 
     def __init__(self, channels: int, hidden: int, spatial: int, seed: int) -> None:
-        super().__init__()
-        self.spatial = spatial
-        with torch.device("meta"):  # draws nothing from the global random state
-            self.fc1, self.fc2 = nn.Linear(channels, hidden, bias=False), nn.Linear(hidden, channels)
-        self.to_empty(device="cpu")
-        generator = torch.Generator().manual_seed(seed)
-        nn.init.kaiming_normal_(self.fc1.weight, nonlinearity="relu", generator=generator)
-        nn.init.zeros_(self.fc2.weight)
-        nn.init.zeros_(self.fc2.bias)
+        super().__init__(spatial)
+        self.fc1 = linear(channels, hidden, seed, bias=False)
+        self.fc2 = linear(hidden, channels, None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.spatial:
-            scale = self._scale(x.mean(tuple(range(-self.spatial, 0))))
-            return x * scale.reshape(*scale.shape, *[1] * self.spatial)
-        return x * self._scale(x.mean(tuple(range(1, x.ndim - 1)), keepdim=True) if x.ndim > 2 else x)
-
-    def _scale(self, pooled: Tensor) -> Tensor:
-        scale: Tensor = 2 * torch.sigmoid(self.fc2(F.relu(self.fc1(pooled))))
-        return scale.to(pooled.dtype)
+    def forward(self, x: Tensor, weight: Tensor) -> Modulation:
+        return Modulation(inputs=2 * torch.sigmoid(self.fc2(F.relu(self.fc1(pooled(x, self.spatial))))))
 
     def is_identity(self) -> bool:
-        """True while the gate multiplies every input by exactly one."""
         return not self.fc2.weight.any() and not self.fc2.bias.any()
+
+
+def linear(inputs: int, outputs: int, seed: int | None, *, bias: bool = True) -> nn.Linear:
+    """A linear layer that draws Kaiming numbers from `seed`, or is zero without one: a head that starts at nothing."""
+    with torch.device("meta"):  # draws nothing from the global random state
+        layer = nn.Linear(inputs, outputs, bias=bias)
+    layer.to_empty(device="cpu")
+    if seed is None:
+        nn.init.zeros_(layer.weight)
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer

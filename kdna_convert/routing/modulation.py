@@ -1,0 +1,135 @@
+"""What a routing does to one layer for one batch, as plain tensors, and the ways to run it.
+
+    y = outputs * (conv(inputs * x, taps * sum_k mix_k W_k) + bias)        image by image
+
+There are three. Gates on activations leave the kernel alone and run the layer itself. A sum of K static convolutions
+runs each W_k and weights what comes out: no kernel depends on the image, so that any runtime can do it. Per-sample
+kernels are worked out first and run as one grouped convolution, which costs the multiply-adds of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Form = Literal["each", "sum"]
+_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_EXACT = ("Conv1d", "Conv2d", "Conv3d", "Conv2dSame")
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """Every field is None where it changes nothing: ones, the input as it is, the layer's own kernel.
+
+    `x` is the input that takes the place of the layer's, of its shape. `inputs` (batch, in) and `outputs` (batch, out)
+    scale channels, `taps` (batch, *kernel size) the kernel's positions. `mix` (batch, K) weights the static `kernels`
+    (K, out, in / groups, *kernel size). `kernel` (batch, out, in / groups, *kernel size) is what no such sum can be.
+    """
+
+    x: Tensor | None = None
+    inputs: Tensor | None = None
+    outputs: Tensor | None = None
+    taps: Tensor | None = None
+    mix: Tensor | None = None
+    kernels: Tensor | None = None
+    kernel: Tensor | None = None
+
+    @property
+    def keeps_kernel(self) -> bool:
+        return self.taps is None and self.mix is None and self.kernel is None
+
+    def kernel_of(self, weight: Tensor) -> Tensor:
+        """(batch or 1, out, in / groups, *kernel size): each image's kernel, without the channels' scales."""
+        kernel = weight[None] if self.kernel is None else self.kernel
+        if self.mix is not None and self.kernels is not None:
+            kernel = (self.mix @ self.kernels.flatten(1)).view(-1, *weight.shape)
+        return kernel if self.taps is None else kernel * self.taps[:, None, None]
+
+    def terms(self, weight: Tensor) -> tuple[Tensor, Tensor] | None:
+        """(batch, T) weights and (T, out, in / groups, *kernel size) static kernels: each image's is their sum."""
+        if self.kernel is not None:
+            return None
+        weights, kernels = self.mix, self.kernels
+        if weights is None or kernels is None:
+            weights, kernels = weight.new_ones(1, 1), weight[None]
+        if self.taps is None:
+            return weights, kernels
+        taps = self.taps.flatten(1)
+        one_tap = torch.eye(taps.shape[1], dtype=weight.dtype, device=weight.device)
+        apart = kernels[:, None] * one_tap.view(-1, 1, 1, *weight.shape[2:])
+        return (weights[:, :, None] * taps[:, None]).flatten(1), apart.flatten(0, 1)
+
+
+def run(layer: Any, static: Callable[[Tensor], Tensor], x: Tensor, modulation: Modulation, form: Form) -> Tensor:
+    """The layer's output under a modulation. `static` is the layer without routing, `x` a batch.
+
+    Raises ValueError for the form "sum" where a kernel is no sum of static ones.
+    """
+    spatial = layer.weight.ndim - 2
+    x = x if modulation.x is None else modulation.x
+    x = x if modulation.inputs is None else x * along(modulation.inputs, x, spatial)
+    if modulation.keeps_kernel:
+        y = static(x)
+    else:
+        y = _per_sample(layer, x, modulation) if form == "each" else _summed(layer, x, modulation)
+        y = y if layer.bias is None else y + layer.bias.view(-1, *[1] * spatial)
+    return y if modulation.outputs is None else y * along(modulation.outputs, y, spatial)
+
+
+def along(factor: Tensor, x: Tensor, spatial: int) -> Tensor:
+    """A (batch, channels) factor shaped to multiply x: channels second of a conv's input, last of a linear layer's."""
+    factor = factor.to(x.dtype)
+    if spatial:
+        return factor.reshape(*factor.shape, *[1] * spatial)
+    return factor.reshape(factor.shape[0], *[1] * (x.ndim - 2), factor.shape[-1])
+
+
+def pooled(x: Tensor, spatial: int) -> Tensor:
+    """(batch, channels): the mean over positions of a conv's input, or over tokens of a linear layer's."""
+    if spatial:
+        return x.mean(tuple(range(-spatial, 0)))
+    return x.mean(tuple(range(1, x.ndim - 1))) if x.ndim > 2 else x
+
+
+def is_exact(kind: str) -> bool:
+    """Whether a layer of this class does nothing but multiply patches by the kernel it is given."""
+    return kind in _EXACT
+
+
+def convolve(layer: Any, x: Tensor, kernel: Tensor, groups: int) -> Tensor:
+    """What the layer, of a class that is_exact, would make of x with this kernel and so many groups; without bias."""
+    spatial = kernel.ndim - 2
+    padding: Any = layer.padding
+    if type(layer).__name__.endswith("Conv2dSame"):
+        from timm.layers.padding import pad_same
+
+        x, padding = pad_same(x, list(kernel.shape[2:]), layer.stride, layer.dilation), 0
+    elif layer.padding_mode != "zeros":
+        x, padding = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
+    return _CONV[spatial](x, kernel.to(x.dtype), None, layer.stride, padding, layer.dilation, groups)
+
+
+def _per_sample(layer: Any, x: Tensor, modulation: Modulation) -> Tensor:
+    kernel = modulation.kernel_of(layer.weight)
+    if len(kernel) != len(x):
+        kernel = kernel.expand(len(x), *kernel.shape[1:])
+    y = convolve(layer, x.reshape(1, -1, *x.shape[2:]), kernel.flatten(0, 1), len(x) * layer.groups)
+    return y.view(len(x), -1, *y.shape[2:])
+
+
+def _summed(layer: nn.Module, x: Tensor, modulation: Modulation) -> Tensor:
+    terms = modulation.terms(layer.weight)  # type: ignore[arg-type]
+    if terms is None:
+        raise ValueError("this routing's kernels are no sum of static ones")
+    weights, kernels = terms
+    spatial = kernels.ndim - 3
+    parts = (
+        convolve(layer, x, kernel, layer.groups) * weight.to(x.dtype).view(-1, *[1] * (spatial + 1))  # type: ignore[arg-type]
+        for weight, kernel in zip(weights.unbind(1), kernels.unbind(0), strict=True)
+    )
+    return sum(parts, start=x.new_zeros(()))

@@ -1,0 +1,131 @@
+"""What stands at a layer to make it depend on its input, and how it gets there: attach, detach, routers.
+
+A router lives in its layer as `layer.gate`, so its tensors are called `<layer>.gate.<name>`. It runs the layer: the
+instance's `forward` is a partial of a module-level function, which deepcopy and pickle follow to the copy. Routers that
+share tensors hold them as derived weights do (derive.py, Note [Borrowed tensors]): the first member's registers them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError, PlanError
+from ..specs import Layer
+from .modulation import Form, Modulation, run
+
+Static = Callable[[Tensor], Tensor]
+
+
+class Router(nn.Module):
+    """A layer's input-dependent part: `forward(x, weight)` says what one batch does to the layer, as a Modulation.
+
+    `spatial` is the number of position axes after the channel axis; 0 is a linear layer, its channels last. `form` is
+    how kernels that differ from image to image are run. Built at the identity; nothing in it may depend on the batch.
+    """
+
+    form: Form = "each"
+
+    def __init__(self, spatial: int) -> None:
+        super().__init__()
+        self.spatial = spatial
+
+    def forward(self, x: Tensor, weight: Tensor) -> Modulation:
+        raise NotImplementedError
+
+    def is_identity(self) -> bool:
+        """Whether every input gives exactly what the layer alone makes of it."""
+        raise NotImplementedError
+
+    def route(self, layer: nn.Module, static: Static, x: Tensor) -> Tensor:
+        """The layer's output; `static` is the layer without its router."""
+        if x.ndim == self.spatial + 1:  # one image without a batch axis
+            return self.route(layer, static, x[None])[0]
+        return run(layer, static, x, self(x, cast("Tensor", layer.weight)), self.form)
+
+
+class Routing(Protocol):
+    """A frozen dataclass whose fields are the recipe's options. See tests/test_routing.py for the laws each obeys."""
+
+    name: ClassVar[str]
+
+    def can_route(self, layer: Layer) -> str | None:
+        """None, or the KD1xx code that says why this layer cannot have such a router."""
+        ...
+
+    def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
+        """The layers, all of which can be routed, by which of them share a router's tensors, the owner first.
+
+        May leave layers out, and may name modules besides `layers` (an activation) as Layers of their own.
+        """
+        ...
+
+    def build(self, layers: Sequence[Layer], weights: Sequence[Tensor | None], seeds: Sequence[int]) -> list[Router]:
+        """The routers of one group, at the identity; those that share tensors hold the same ones.
+
+        Draws from no global random state. `weights` are the layers' kernels, to start from: plain numbers, which may be
+        anything where stored tensors are loaded over what was built (NaN too: nothing may fail on them).
+        """
+        ...
+
+    def macs(self, layer: Layer) -> int:
+        """Multiply-adds that a router adds to its layer, per image."""
+        ...
+
+
+def attach(model: nn.Module, layers: Sequence[Layer], routing: Routing, seed: int = 0) -> nn.Module:
+    """Put routers on one group of layers, in place, and return the model; its outputs stay what they are.
+
+    Each layer draws its own numbers from `seed` and its name, so a router does not depend on which others there are.
+    Raises ModelError KD113 when a layer has an attribute `gate` already, PlanError KD503 where there is no such layer.
+    """
+    modules = [_module(model, layer.name) for layer in layers]
+    weights = [weight if isinstance(weight := getattr(m, "weight", None), Tensor) else None for m in modules]
+    with torch.no_grad():
+        starts = [None if weight is None else weight.detach() for weight in weights]
+        routers = routing.build(layers, starts, [seed ^ zlib.crc32(layer.name.encode()) for layer in layers])
+    for module, weight, router in zip(modules, weights, routers, strict=True):
+        like = weight if weight is not None else next(model.parameters())
+        module.gate = router.to(device=like.device, dtype=like.dtype).train(module.training)
+        module.forward = partial(_routed, module)
+    return model
+
+
+def detach(layer: nn.Module) -> Router | None:
+    """Take a layer's router off, in place, and return it; None where there was none."""
+    if not _is_routed(layer):
+        return None
+    del layer.forward
+    router = cast("Router", layer.gate)
+    del layer.gate
+    return router
+
+
+def routers(model: nn.Module) -> dict[str, Router]:
+    """Every router of a model, by the name of its layer."""
+    routed = ((name, module) for name, module in model.named_modules() if _is_routed(module))
+    return {name: cast("Router", module.gate) for name, module in routed}
+
+
+def _module(model: nn.Module, name: str) -> Any:
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        raise PlanError("KD503", f"the model has no layer {name!r}") from None
+    if hasattr(module, "gate"):
+        raise ModelError("KD113", f"{name}: the layer has an attribute `gate` already; exclude it from the routing")
+    return module
+
+
+def _is_routed(module: nn.Module) -> bool:
+    forward = vars(module).get("forward")
+    return isinstance(forward, partial) and forward.func is _routed
+
+
+def _routed(layer: Any, x: Tensor) -> Tensor:
+    return cast("Tensor", layer.gate.route(layer, partial(type(layer).forward, layer), x))
