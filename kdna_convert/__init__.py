@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .compare import compare as compare
     from .derive import factor as factor
     from .derive import fold as fold
+    from .freezing import freeze as freeze
     from .pipeline import analyze as analyze
     from .pipeline import convert as convert
     from .pipeline import curve as curve
@@ -57,6 +58,7 @@ _HOME = {
     "factor": "derive",
     "finetune": "tuning",
     "fold": "derive",
+    "freeze": "freezing",
     "load": "checkpoint",
     "plan": "pipeline",
     "run": "running",

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import about, coding, comparing, making, measuring, recipes, running, shrinking, tuning
+from .commands import about, coding, comparing, freezing, making, measuring, recipes, running, shrinking, tuning
 from .commands.console import Commands
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ COMMANDS = {
         making.convert,
         tuning.finetune,
         shrinking.shrink,
+        freezing.freeze,
         coding.code,
     ),
     "Measure and ship": (measuring.eval_, comparing.compare, measuring.bench, measuring.verify, measuring.export),

@@ -55,13 +55,13 @@ def _check_route(route: Route, found: Mapping[str, Layer], model: nn.Module) -> 
         raise PlanError("KD503", f"the plan has a route of {route.routing} without layers")
     modules = dict(model.named_modules())
     for layer in route.layers:
-        own = found.get(layer.name)
+        own, routing = found.get(layer.name), routing_of(route)
         if layer.name not in modules:
             raise PlanError("KD503", f"the plan routes {layer.name}, which this model does not have")
         if own is not None and (layer.shape, layer.groups) != (own.shape, own.groups):
             shapes = f"{list(layer.shape)} in the plan and {list(own.shape)} in this model"
             raise PlanError("KD503", f"the plan is of another model: the kernel of {layer.name} is {shapes}")
-        if own is not None and (reason := routing_of(route).can_route(own)):
+        if own is not None and (reason := routing.can_route(own)):
             raise PlanError("KD503", f"the plan routes {layer.name}, which {route.routing} cannot stand at: {reason}")
 
 

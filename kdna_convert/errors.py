@@ -70,6 +70,7 @@ CODES: dict[str, str] = {
     "KD114": "The plan keeps this layer as it is: under this budget, parameters spent elsewhere would lose more.",
     "KD115": "The recipe keeps this layer dense: it shares nothing, but a codec may still store it in fewer bytes.",
     "KD116": "The family's kernels are no mixings of a list of directions, of which a part could stand alone: it is not cut.",
+    "KD117": "Folded to an ordinary kernel when the routing was frozen.",
     # why a repair step leaves a layer, or all of them, as they are
     "KD121": "Grouped or depthwise: its kernel is not one least-squares problem, so that it is not refitted.",
     "KD122": "The layer runs more than once, or in no block that takes and gives one tensor.",

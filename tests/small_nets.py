@@ -6,8 +6,9 @@ from torch.nn import functional as F
 
 from kdna_convert.derive import derive
 from kdna_convert.linalg import Target
+from kdna_convert.routing import attach_routes
 from kdna_convert.schemes import Tensors, make
-from kdna_convert.specs import Family
+from kdna_convert.specs import Family, Layer, Route
 
 OPTIONS = {
     "cp": {"rank": 5},
@@ -67,10 +68,17 @@ def fitted(net: nn.Module, family: Family) -> tuple[Tensors, list[Tensors]]:
     return make(family.scheme, family.options).share(targets, seed=0, sweeps=5)
 
 
-def convert(
-    net: nn.Module, scheme: str = "cp", members: tuple[str, ...] = MEMBERS, routing: str | None = None
-) -> Family:
+def convert(net: nn.Module, scheme: str = "cp", members: tuple[str, ...] = MEMBERS) -> Family:
     """Derive the members, in place, and return their family."""
-    family = Family(scheme, members, OPTIONS[scheme], routing)
+    family = Family(scheme, members, OPTIONS[scheme])
     derive(net, family, *fitted(net, family))
     return family
+
+
+def route(net: nn.Module, routing: str | None, members: tuple[str, ...] = MEMBERS) -> tuple[Route, ...]:
+    """Route the members, in place, each by itself, and return the routes: none without a routing."""
+    modules = {name: net.get_submodule(name) for name in members if routing}
+    layers = [Layer(name, "Conv2d", tuple(module.weight.shape)) for name, module in modules.items()]
+    routes = tuple(Route(routing or "", (layer,)) for layer in layers)
+    attach_routes(net, routes)
+    return routes

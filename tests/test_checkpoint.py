@@ -18,7 +18,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from small_nets import convert, images, small
+from small_nets import convert, images, route, small
 from torch import nn
 
 from kdna_convert import tensorfile
@@ -40,11 +40,11 @@ NAME = "small_nets:small"
 def conversion(scheme: str = "cp", routing: str | None = None, name: str = NAME, recipe: str = RECIPE) -> Conversion:
     net = small()
     ref = ModelRef(name, None, state_digest(net))
-    family = convert(net, scheme, routing=routing)
+    family, routes = convert(net, scheme), route(net, routing)
     layers = tuple(Layer(layer, "Conv2d", (6, 6, 3, 3)) for layer in family.members)
     params = sum(p.numel() for p in net.parameters())
     planned = Totals(params, file_size(stored_specs(net), metadata(ref, recipe)), 1000)
-    plan = Plan(ref, (family,), layers, Totals(1300, 9000, 2000), planned)
+    plan = Plan(ref, (family,), layers, Totals(1300, 9000, 2000), planned, routes=routes)
     report = {"divergence": {"agreement": 0.98, "kl": 0.0123, "images": 500}, "command": "kdna convert small"}
     return Conversion(net, plan, DataConfig(input_size=(3, 12, 12)), recipe, report)
 
@@ -507,7 +507,7 @@ def test_the_loader_in_the_folder_refuses_a_gate_that_has_learned_something(tmp_
     with torch.no_grad():
         made.model.last.gate.fc2.bias.fill_(0.5)
     folder = save(made, tmp_path / "net")
-    with pytest.raises(ValueError, match="last has a gate"):
+    with pytest.raises(ValueError, match="last has a routing"):
         runpy.run_path(str(folder / "loader.py"))["state_dict"](folder)
 
 

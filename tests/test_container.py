@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from small_nets import OPTIONS, convert, images, small
+from small_nets import OPTIONS, convert, images, route, small
 from torch import nn
 
 import kdna_convert
@@ -20,7 +20,7 @@ from kdna_convert.codecs.steps import nearest_step
 from kdna_convert.container import coded_specs, foldable_norms, pack, unpack
 from kdna_convert.errors import FolderError, NumericsError
 from kdna_convert.filesize import file_size, metadata
-from kdna_convert.specs import DataConfig, Family, ModelRef, Plan, Totals
+from kdna_convert.specs import DataConfig, Family, Layer, ModelRef, Plan, Route, Totals
 from kdna_convert.stored import load_stored, stored_specs, stored_state
 
 LOADER = Path(kdna_convert.__file__).parent / "assets" / "loader.py"
@@ -36,24 +36,22 @@ def steps(net: nn.Module, share: float = 0.02) -> dict[str, int]:
 
 def coded(codec: str, scheme: str | None = "cp", routing: str | None = None) -> Conversion:
     net = small()
-    families = () if scheme is None else (convert(net, scheme, routing=routing),)
-    return code(net, families, codec)
+    families = () if scheme is None else (convert(net, scheme),)
+    return code(net, families, codec, route(net, routing))
 
 
-def code(net: nn.Module, families: tuple[Family, ...], codec: str) -> Conversion:
+def code(net: nn.Module, families: tuple[Family, ...], codec: str, routes: tuple[Route, ...] = ()) -> Conversion:
     blob = pack(net, codec, steps(net))
     load_stored(net, unpack(blob))
     ref = ModelRef("small_nets:small")
     params = sum(parameter.numel() for parameter in net.parameters())
     size = file_size(coded_specs(blob), metadata(ref, "scheme: dense\n"))
     totals = Totals(params, size, 1)
-    plan = Plan(ref, families, layers_of(net), totals, totals)
+    plan = Plan(ref, families, layers_of(net), totals, totals, routes=routes)
     return Conversion(net, plan, DataConfig((3, 12, 12)), "scheme: dense\n", coded=blob)
 
 
-def layers_of(net: nn.Module) -> tuple[kdna_convert.specs.Layer, ...]:  # type: ignore[name-defined]
-    from kdna_convert.specs import Layer
-
+def layers_of(net: nn.Module) -> tuple[Layer, ...]:
     return tuple(
         Layer(name, "Conv2d", tuple(module.weight.shape))
         for name, module in net.named_modules()

@@ -6,7 +6,7 @@ import io
 import pytest
 import timm
 import torch
-from small_nets import MEMBERS, OPTIONS, convert, fitted, images, small
+from small_nets import MEMBERS, OPTIONS, convert, fitted, images, route, small
 from timm.layers import Conv2dSame, StdConv2d
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -16,7 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from kdna_convert.derive import cached, derive, derive_empty, derived_layers, factor, fold, trainable
 from kdna_convert.errors import FolderError, KdnaError, PlanError
-from kdna_convert.routing import gates
+from kdna_convert.routing import routers
 from kdna_convert.schemes import SCHEMES, make
 from kdna_convert.specs import Family, Layer, ModelRef, Plan, Totals
 from kdna_convert.stored import load_stored, stored_specs, stored_state
@@ -370,10 +370,12 @@ def test_factor_replaces_a_layer_under_all_its_names_and_at_the_root() -> None:
 
 def test_building_structure_draws_no_random_numbers() -> None:
     net = small()
-    family = Family("cp", MEMBERS, OPTIONS["cp"], "se")
+    family = Family("cp", MEMBERS, OPTIONS["cp"])
     shared, adapters = fitted(net, family)
     state = torch.get_rng_state()
-    factor(derive(net, family, shared, adapters))
+    derive(net, family, shared, adapters)
+    route(net, "se")
+    factor(net)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -420,35 +422,41 @@ def test_what_a_fine_tune_may_change(which: str, count: int) -> None:
 
 def test_gates_are_fine_tuned_with_the_adapters() -> None:
     net = small()
-    convert(net, routing="se")
+    convert(net)
+    route(net, "se")
     trainable(net, "adapters")
-    assert all(p.requires_grad for gate in gates(net).values() for p in gate.parameters())
+    assert all(p.requires_grad for gate in routers(net).values() for p in gate.parameters())
 
 
 def test_an_identity_gate_folds_away_and_a_learned_one_refuses() -> None:
     net = small()
-    convert(net, routing="se")
+    convert(net)
+    route(net, "se")
     assert close(net, fold(copy.deepcopy(net)))
-    assert not gates(fold(copy.deepcopy(net)))
+    assert not routers(fold(copy.deepcopy(net)))
     with torch.no_grad():
         net.last.gate.fc2.bias.fill_(0.3)
     with pytest.raises(FolderError, match=r"KD606: last"):
         fold(net)
-    assert len(derived_layers(net)) == len(gates(net)) == 3  # nothing was changed
+    assert len(derived_layers(net)) == len(routers(net)) == 3  # nothing was changed
 
 
-def test_a_learned_gate_leads_its_chain() -> None:
+def test_a_layer_that_depends_on_its_input_is_not_factored() -> None:
     net = small()
-    convert(net, routing="se")
+    convert(net)
+    route(net, "se")
     with torch.no_grad():
         net.last.gate.fc2.bias.fill_(0.3)
     expected = net(images())
     torch.testing.assert_close(factor(net)(images()), expected, atol=1e-4, rtol=1e-4)
+    assert isinstance(net.last, nn.Conv2d)
+    assert list(routers(net)) == ["last"]
 
 
 def test_stored_names_are_layer_and_letter() -> None:
     net = small()
-    convert(net, routing="se")
+    convert(net)
+    route(net, "se")
     names = set(stored_state(net))
     assert {"body.0.V", "body.0.U", "body.0.b", "body.0.bias", "last.U", "last.b", "last.gate.fc1.weight"} <= names
     assert {"stem.weight", "norm.running_mean", "norm.num_batches_tracked"} <= names
@@ -506,8 +514,6 @@ def test_a_plan_that_does_not_fit_is_refused_and_changes_nothing() -> None:
         (Family("cp", ("body.0", "body.2", "nowhere"), {"rank": 5}), "KD503: the model has no layer 'nowhere'"),
         (Family("cp", ("body.0", "body.2", "body.1"), {"rank": 5}), "KD503: body.1: a ReLU has no weight"),
         (Family("spline", MEMBERS), "KD503: .*no scheme 'spline'"),
-        (Family("cp", MEMBERS, {"rank": 5}, "sea"), "KD503: .*no routing 'sea'"),
-        (Family("cp", MEMBERS, {"rank": 5}, "se", {"widht": 3}), "KD503: .*widht"),
     ):
         with pytest.raises(PlanError, match=message):
             derive(net, family, *tensors)

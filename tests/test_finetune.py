@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from small_nets import route
 from torch import Tensor, nn
 
 from kdna_convert.derive import derive
@@ -42,7 +43,9 @@ def pair(routing: str | None = None) -> tuple[nn.Module, nn.Module]:
     rows = torch.cat([model.get_submodule(name).weight.detach().flatten(1) for name in MEMBERS])
     basis = torch.linalg.svd(rows, full_matrices=False).Vh[:4]
     adapters = [{"U": model.get_submodule(name).weight.detach().flatten(1) @ basis.T} for name in MEMBERS]
-    return derive(model, Family("basis", MEMBERS, {"rank": 4}, routing), {"V": basis}, adapters), original
+    derive(model, Family("basis", MEMBERS, {"rank": 4}), {"V": basis}, adapters)
+    route(model, routing, MEMBERS)
+    return model, original
 
 
 def images(count: int = 96, seed: int = 0) -> Tensor:

@@ -21,7 +21,7 @@ from kdna_convert.evaluate import divergence, logits
 from kdna_convert.job import DATA_FREE_NOTE
 from kdna_convert.models import load_model, state_digest
 from kdna_convert.recipe import Recipe
-from kdna_convert.routing import gates
+from kdna_convert.routing import routers
 
 NET = f"{Path(tiny.__file__)}:net"
 IMAGES = torch.randn((24, 3, 16, 16), generator=torch.Generator().manual_seed(0))
@@ -164,8 +164,8 @@ def test_a_routing_leaves_every_answer_as_it_is() -> None:
         pipeline.convert(NET, recipe=recipe(**rules, routing=routing), data=IMAGES).model
         for routing in ("none", {"name": "se", "width": 3})
     )
-    assert len(gates(routed)) == 4
-    assert not gates(plain)
+    assert len(routers(routed)) == 4
+    assert not routers(plain)
     assert torch.equal(logits(routed, [IMAGES]), logits(plain, [IMAGES]))
 
 

@@ -36,6 +36,7 @@ from kdna_convert.specs import (
     MemberMacs,
     ModelRef,
     Plan,
+    Route,
     TensorSpec,
     from_json,
     to_json,
@@ -224,7 +225,6 @@ def toy(errors: list[dict[int, float]]) -> Database:
                 smallest=1,
                 limit=max(points),
                 layout=SCHEMES["lowrank"]().layout(shapes),
-                gates=(),
                 macs=tuple(MemberMacs(member.macs, 40 * channels, 3) for member in members),
                 points=points,
             )
@@ -257,7 +257,7 @@ def rivals() -> Database:
         scheme = SCHEMES["codebook"]()
         layout = scheme.layout([shapes[name] for name in members])
         macs = tuple(MemberMacs(one.macs) for one in TOY.layers if one.name in members)
-        return Choice(Family("codebook", tuple(members)), "rank", 1, 3, layout, (), macs, points=points)
+        return Choice(Family("codebook", tuple(members)), "rank", 1, 3, layout, macs, points=points)
 
     others = (rival(names, {1: 20.0, 2: 6.0, 3: 5.0}), rival(names[:2], {1: 2.0, 2: 1.5, 3: 0.5}))
     return replace(TOY, choices=(*TOY.choices, *others))
@@ -541,6 +541,10 @@ def family(plan: Plan, **changed: Any) -> Plan:
     return replace(plan, families=(replace(plan.families[0], **changed),))
 
 
+def route(plan: Plan, routing: str, name: str, shape: tuple[int, ...] = (12, 12, 3, 3)) -> Plan:
+    return replace(plan, routes=(Route(routing, (Layer(name, "Conv2d", shape),)),))
+
+
 @pytest.mark.parametrize(
     ("spoil", "code", "said"),
     [
@@ -552,7 +556,10 @@ def family(plan: Plan, **changed: Any) -> Plan:
         (lambda p: family(p, options={"rank": 10_000}), "KD207", "the plan: options.rank: must be in 1.."),
         (lambda p: family(p, options={"rank": 4, "depth": 2}), "KD202", "no option 'depth'"),
         (lambda p: family(p, scheme="tensor-train"), "KD503", "no scheme 'tensor-train'"),
-        (lambda p: family(p, routing="maze"), "KD503", "no routing 'maze'"),
+        (lambda p: route(p, "maze", "blocks.0.conv1"), "KD503", "no routing 'maze'"),
+        (lambda p: route(p, "se", "blocks.7.conv1"), "KD503", "routes blocks.7.conv1, which this model does not have"),
+        (lambda p: route(p, "se", "blocks.0.conv1", (1, 2)), "KD503", "another model"),
+        (lambda p: replace(p, routes=(Route("se", ()),)), "KD503", "without layers"),
         (lambda p: replace(p, layers=(replace(p.layers[0], shape=(1, 2)),)), "KD503", "another model"),
     ],
 )
@@ -579,7 +586,7 @@ def test_solving_a_database_of_many_families_takes_less_than_two_seconds() -> No
 
 def test_a_layout_resolves_to_its_tensors_and_drops_the_empty_ones() -> None:
     layout = Layout({"P": (4, 2)}, ({"A": (4, "residual_rank"), "f": (4,)},))
-    found = stored_tensors(Family("kerneldna", ("a",), {"residual_rank": 0}), layout, (), "F16")
+    found = stored_tensors(Family("kerneldna", ("a",), {"residual_rank": 0}), layout, "F16")
     assert found == [TensorSpec("a.P", (4, 2), "F16"), TensorSpec("a.f", (4,), "F16")]
 
 

@@ -26,7 +26,7 @@ from kdna_convert.report.plan import plan_report
 from kdna_convert.report.run import run_report
 from kdna_convert.report.tuning import finetune_report
 from kdna_convert.running import Row
-from kdna_convert.specs import Analysis, DataConfig, Divergence, Family, Group, Layer, ModelRef, Plan, Totals
+from kdna_convert.specs import Analysis, DataConfig, Divergence, Family, Group, Layer, ModelRef, Plan, Route, Totals
 
 Golden = Callable[[str, str], None]
 
@@ -57,13 +57,15 @@ PLAN = Plan(
     model=ModelRef(name="examples/cifar_resnet.py:resnet56"),
     families=(
         Family(scheme="cp", members=tuple(row.name for row in LAYERS[1:5]), options={"rank": 96}),
-        Family(scheme="lowrank", members=(LAYERS[5].name,), options={"rank": 24}, routing="se"),
+        Family(scheme="lowrank", members=(LAYERS[5].name,), options={"rank": 24}),
     ),
     layers=LAYERS,
     original=BEFORE,
     planned=AFTER,
     stored={"layer3.1.conv1": 73_000, "layer3.3.conv1": 15_360},
     predicted={"layer3.1.conv1": 0.009, "layer3.3.conv1": 0.003},
+    routes=(Route("se", (LAYERS[5],)),),
+    routed=2112,
 )
 
 

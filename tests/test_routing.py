@@ -152,9 +152,8 @@ def test_every_form_gives_the_same(routing: Any, kind: str) -> None:
         router.form = "sum"
     try:
         found = net(x)
-    except ValueError as error:
-        assert "no sum of static" in str(error)
-        return
+    except NotImplementedError:
+        pytest.skip("kernels that are no sum of static ones")
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -238,13 +237,13 @@ def test_a_layer_with_a_gate_of_its_own_is_refused() -> None:
     net, _ = routed("conv2d", ROUTINGS["se"]())
     with pytest.raises(ModelError, match=r"KD113: 0.one: .*gate"):
         attach(net, [described("0.one", net[0].one)], ROUTINGS["se"]())
-    with pytest.raises(PlanError, match="KD503: .*no layer '0.three'"):
+    with pytest.raises(PlanError, match=r"KD503: .*no layer '0.three'"):
         attach(net, [Layer("0.three", "Conv2d", (4, 8, 3, 3))], ROUTINGS["se"]())
 
 
 def test_a_route_of_an_unknown_routing_or_option_is_refused() -> None:
     layer = Layer("a", "Conv2d", (4, 8, 3, 3))
-    with pytest.raises(PlanError, match="KD503: .*no routing 'maze'; it has se"):
+    with pytest.raises(PlanError, match=r"KD503: .*no routing 'maze'; it has se"):
         routing_of(Route("maze", (layer,)))
     with pytest.raises(PlanError, match="KD503: route of a: routing se: "):
         routing_of(Route("se", (layer,), {"depth": 3}))

@@ -37,7 +37,7 @@ OWN = ("U", "V", "b", "b0", "b1", "b2", "f", "s", "c", "A", "B", "D", "G", "K")
 
 
 def state_dict(folder: str | Path = ".") -> dict[str, Tensor]:
-    """Every tensor of the ordinary model, by its own name. Gates of a routing must be at their start, the identity."""
+    """Every tensor of the ordinary model, by its own name. A routing must be `se` and at its start, the identity."""
     plan = json.loads((Path(folder) / "plan.json").read_text(encoding="utf-8"))
     tensors = read_safetensors(Path(folder) / "model.safetensors")
     if set(tensors) == {"kdna"}:
@@ -49,10 +49,12 @@ def state_dict(folder: str | Path = ".") -> dict[str, Tensor]:
         for name in family["members"]:
             own = {letter: tensors.pop(f"{name}.{letter}") for letter in OWN if f"{name}.{letter}" in tensors}
             tensors[f"{name}.weight"] = _kernel({**shared, **own}, shapes[name])
-            for gate in [key for key in tensors if key.startswith(f"{name}.gate.")]:
-                if gate.endswith(("fc2.weight", "fc2.bias")) and tensors[gate].any():
-                    raise ValueError(f"{name} has a gate that depends on its input; load this folder with kdna")
-                del tensors[gate]
+    for route in plan["routes"]:
+        for name in (layer["name"] for layer in route["layers"]):
+            gate = {key: tensors.pop(key) for key in list(tensors) if key.startswith(f"{name}.gate.")}
+            heads = [gate[key] for key in gate if key.endswith(("fc2.weight", "fc2.bias"))]
+            if route["routing"] != "se" or any(head.any() for head in heads):
+                raise ValueError(f"{name} has a routing that depends on its input; load this folder with kdna")
     return tensors
 
 

@@ -13,14 +13,15 @@ from .layers import reasons
 
 def plan_report(plan: Plan) -> RenderableType:
     """The families, the layers left alone, and the totals."""
-    parts: list[RenderableType] = [family_table(plan), ""]
+    parts: list[RenderableType] = [family_table(plan), ""] if plan.families else []
     left = [layer for layer in plan.layers if layer.reason is not None]
     if left:
         names = ", ".join(layer.name for layer in left[:4]) + (", …" if len(left) > 4 else "")
         parts += [f"{len(left)} of {len(plan.layers)} layers stay as they are: {names}", *reasons(plan.layers), ""]
     if plan.routes:
         parts += [_routing(plan), ""]
-    return Group(*parts, totals(plan.original, plan.planned), "", note(SHARING_NOTE))
+    closing = ["", note(SHARING_NOTE)] if plan.families else []
+    return Group(*parts, totals(plan.original, plan.planned), *closing)
 
 
 def family_table(plan: Plan) -> RenderableType:

@@ -9,10 +9,21 @@ from torch import nn
 
 from ..errors import PlanError
 from ..specs import Route
+from .means import mean_kernels
 from .router import Router, Routing, attach, detach, routers
 from .se import Se
 
-__all__ = ["ROUTINGS", "Router", "Routing", "attach", "attach_routes", "detach", "routers", "routing_of"]
+__all__ = [
+    "ROUTINGS",
+    "Router",
+    "Routing",
+    "attach",
+    "attach_routes",
+    "detach",
+    "mean_kernels",
+    "routers",
+    "routing_of",
+]
 
 ROUTINGS: dict[str, type[Any]] = {Se.name: Se}
 

@@ -65,10 +65,17 @@ class Modulation:
         return (weights[:, :, None] * taps[:, None]).flatten(1), apart.flatten(0, 1)
 
 
+def per_group(factor: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """A (batch, in) factor as (batch, out or 1, in / groups, 1 ...): what of it each output channel's kernel sees."""
+    apart = factor.view(len(factor), groups, -1)
+    seen = apart.repeat_interleave(len(weight) // groups, 1) if groups > 1 else apart
+    return seen.reshape(*seen.shape, *[1] * (weight.ndim - 2))
+
+
 def run(layer: Any, static: Callable[[Tensor], Tensor], x: Tensor, modulation: Modulation, form: Form) -> Tensor:
     """The layer's output under a modulation. `static` is the layer without routing, `x` a batch.
 
-    Raises ValueError for the form "sum" where a kernel is no sum of static ones.
+    Raises NotImplementedError for the form "sum" where a kernel is no sum of static ones.
     """
     spatial = layer.weight.ndim - 2
     x = x if modulation.x is None else modulation.x
@@ -125,7 +132,7 @@ def _per_sample(layer: Any, x: Tensor, modulation: Modulation) -> Tensor:
 def _summed(layer: nn.Module, x: Tensor, modulation: Modulation) -> Tensor:
     terms = modulation.terms(layer.weight)  # type: ignore[arg-type]
     if terms is None:
-        raise ValueError("this routing's kernels are no sum of static ones")
+        raise NotImplementedError("this routing's kernels are no sum of static ones")
     weights, kernels = terms
     spatial = kernels.ndim - 3
     parts = (
