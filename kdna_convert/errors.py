@@ -99,6 +99,7 @@ CODES: dict[str, str] = {
     "KD308": "The model does not return one row of logits per image, so two nets cannot be compared by it.",
     "KD309": "The device is not one that this machine has.",
     "KD310": "The net has no stages, or no Linear classifier, that its parts could answer by on their own.",
+    "KD311": "The teacher answers another question than the net: other classes, or images normalised otherwise.",
     # data
     "KD401": "The data folder does not exist or holds no readable image.",
     "KD402": "The data's classes do not match the model's outputs.",

@@ -14,12 +14,12 @@ from torch import nn
 
 from .checkpoint import Conversion, open_folder, original_of, uncoded
 from .data import Data, Images, check_classes, split
-from .errors import GuardError
+from .errors import GuardError, ModelError
 from .finetune import Keeping, Settings
 from .finetune import finetune as finetune_net
-from .job import device_of_name, digest_of, images_of, outputs_of
+from .job import Model, conversion_of, device_of_name, digest_of, images_of, load_any, outputs_of
 from .models import state_digest
-from .specs import Plan, Progress, to_json
+from .specs import DataConfig, Plan, Progress, to_json
 
 # Images held back to look at: at most so many, and at most this share of them.
 HELD, HELD_SHARE = 1000, 0.2
@@ -30,6 +30,8 @@ def finetune(
     *,
     data: Data | str | Path,
     class_map: str | Path | None = None,
+    teacher: Model | None = None,
+    teacher_checkpoint: str | None = None,
     work: Path | None = None,
     resume: bool = False,
     log: Path | None = None,
@@ -38,7 +40,8 @@ def finetune(
     progress: Progress | None = None,
     **said: Any,
 ) -> Conversion:
-    """Train a conversion's adapters towards the original's answers. Returns another conversion.
+    """Train a conversion's adapters towards the original's answers, or those of another `teacher`. Returns another
+    conversion.
 
     `said` are the fields of finetune.Settings: train, epochs, steps or seconds, lr, batch_size ... Into the folder
     `work` goes what a stopped run is gone on from, by `resume`; into the file `log` a line of JSON a step. Raises
@@ -48,33 +51,36 @@ def finetune(
     settings = Settings(**said)
     before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
     student = copy.deepcopy(before.model)
-    teacher = original_of(before.plan.model).model
+    original = original_of(before.plan.model).model
+    taught = None if teacher is None else _teacher(teacher, teacher_checkpoint, original, before.data)
     nested = before.plan.nested
     images = images_of(data, before.data, class_map, None, settings.seed)
     if settings.label_weight:
-        check_classes(images, outputs_of(teacher, before.data))
+        check_classes(images, outputs_of(original, before.data))
     kept = min(HELD, int(len(images) * HELD_SHARE))
     held, rest = split(images, [kept, len(images) - kept], settings.seed)
-    mark = _mark(student, before.plan, settings, rest) if work is not None else ""
+    mark = _mark(student, before.plan, settings, rest, taught) if work is not None else ""
     tuned = finetune_net(
         student,
-        teacher,
+        original,
         rest,
         settings,
         heldout=held if len(held) else None,
         nested=[name for family in before.plan.families if family.members[0] in nested for name in family.members],
         config=before.data,
+        teacher=taught,
         keeping=Keeping(work, resume, mark, log),
         track=track,
         device=device_of_name(device),
         progress=progress,
     )
     stages = dict(before.report.get("stages", {}))
-    if tuned.after is not None:
+    if tuned.after is not None and taught is None:
         stages["finetune"] = asdict(tuned.after)
     report = {**before.report, "stages": stages, "finetune": {**asdict(tuned), "settings": settings.said()}}
-    report["finetune"]["skipped"] = images.skipped
-    report["divergence"] = stages.get("finetune", report.get("divergence"))
+    report["finetune"] |= {"skipped": images.skipped, "teacher": None if teacher is None else str(teacher)}
+    # of a net that was taught by another, the distance from the original is not known
+    report["divergence"] = stages.get("finetune", report.get("divergence")) if taught is None else None
     return replace(before, model=student.cpu().eval(), report=report)
 
 
@@ -87,11 +93,29 @@ def hold(conversion: Conversion, max_drop: float) -> None:
         raise GuardError("KD801", "no images were held back to see what --max-drop asks; give more of them")
     drop = 100 * (1 - after["agreement"])
     if drop > max_drop:
-        seen = f"{drop:.2f} % of the answers to {after['images']:,} held-back images are not the original's"
+        seen = f"{drop:.2f} % of the answers to {after['images']:,} held-back images are not the teacher's"
         raise GuardError("KD801", f"{seen}, and --max-drop allows {max_drop:g}; the best that was found is kept")
 
 
-def _mark(student: nn.Module, plan: Plan, settings: Settings, images: Images) -> str:
+def _teacher(model: Model, checkpoint: str | None, original: nn.Module, config: DataConfig) -> nn.Module:
+    """Another net than the original to learn from. Raises ModelError KD311 where it answers another question."""
+    conversion = conversion_of(model)
+    loaded = None if conversion is not None else load_any(model, checkpoint, None)
+    net, own = (conversion.model, conversion.data) if loaded is None else (loaded.model, loaded.data)  # type: ignore
+    theirs, ours = outputs_of(net, config), outputs_of(original, config)
+    if theirs != ours:
+        raise ModelError("KD311", f"the teacher {model} tells {theirs} classes apart, and the net {ours}")
+    if (own.mean, own.std) != (config.mean, config.std):
+        raise ModelError(
+            "KD311",
+            f"the teacher {model} sees images of mean {own.mean} and std {own.std}, the net of {config.mean}, "
+            f"{config.std}",
+        )
+    return net.eval()
+
+
+def _mark(student: nn.Module, plan: Plan, settings: Settings, images: Images, teacher: nn.Module | None) -> str:
     """What must be as it was for a stopped run to be gone on with."""
     said = [settings.said(), to_json(plan), state_digest(student), digest_of(images, 2)]
+    said += [] if teacher is None else [state_digest(teacher)]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

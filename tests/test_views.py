@@ -50,7 +50,7 @@ def test_a_place_decides_the_view(images: Path, config: DataConfig) -> None:
 
 def test_another_seed_draws_other_views_of_the_same_images(images: Path) -> None:
     opened = open_images(images, SMALL)
-    one, other = ([Views(opened, SMALL, seed, True)[key, 0][0][0] for key in range(8)] for seed in (0, 1))
+    one, other = ([Views(opened, SMALL, seed, True)[key, 0][1][0] for key in range(8)] for seed in (0, 1))
     assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -74,10 +74,26 @@ def test_small_images_are_decoded_once(images: Path, monkeypatch: pytest.MonkeyP
 def test_without_augmentation_an_image_is_what_evaluation_sees(images: Path) -> None:
     opened = open_images(images, SMALL)
     views = Views(opened, SMALL, 0, False)
-    (inputs, label), unread = views[(0, 7)]
+    place, (inputs, label), unread = views[(0, 7)]
+    assert place == 0
     assert unread == ()
     assert torch.equal(inputs, opened.source.sample(7)[0])
     assert label == opened.source.sample(7)[1]
+
+
+def test_mixed_images_are_pairs_of_the_batch_drawn_by_place_and_seed() -> None:
+    data = torch.randn(8, 3, 4, 4, dtype=torch.float64)
+
+    def first(seed: int, mixup: float) -> torch.Tensor:
+        return next(iter(train_loader(Views(as_images(data), SMALL, seed, True, mixup), 8, 0))).inputs
+
+    plain, mixed = first(0, 0.0), first(0, 1.0)
+    assert torch.equal(mixed, first(0, 1.0))
+    assert not torch.equal(mixed, first(1, 1.0))
+    partner = plain.roll(1, 0)
+    share = ((mixed - partner) * (plain - partner)).sum() / (plain - partner).square().sum()
+    assert 0 < share < 1
+    torch.testing.assert_close(mixed, share * plain + (1 - share) * partner)
 
 
 def test_tensors_are_taken_as_they_are() -> None:

@@ -62,6 +62,7 @@ class Training:
     )
     ema: Annotated[float, _option("Train", "Decay of a moving average, kept in place of the last step.", min=0.0)] = 0.0
     augment: Annotated[bool, _option("Train", "Random crops and mirror images, of folders.")] = True
+    mixup: Annotated[float, _option("Train", "Mix images in pairs, by Beta(alpha, alpha).", min=0.0)] = 0.0
     precision: Annotated[Precision, _option("Train", "bf16 is faster where the hardware has it.")] = "fp32"
     seed: Annotated[int, _option("Train", "Seed of the images' order and views.", min=0)] = 0
 
@@ -70,6 +71,20 @@ class Training:
         said = {name: value for name, value in vars(self).items() if name not in ("time", "clip")}
         clip = {} if self.clip is None else {"clip": self.clip}
         return {**said, **clip, "seconds": _length(self.time)}
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Whose answers are learned, where they are not the original's."""
+
+    teacher: Annotated[
+        str | None, _option("Train", "Learn from this net instead of the original.", metavar="MODEL")
+    ] = None
+    teacher_checkpoint: Annotated[str | None, _option("Train", "The teacher's weights.")] = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"teacher": self.teacher, "teacher_checkpoint": self.teacher_checkpoint}
 
 
 @dataclass(frozen=True)
@@ -99,6 +114,7 @@ def finetune(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that `kdna convert` wrote.")],
     images: Images,
     training: Training,
+    teacher: Teacher,
     safety: Safety,
     run: Run,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")] = None,
@@ -106,7 +122,7 @@ def finetune(
 ) -> None:
     """Train the adapters of a converted folder towards the original's answers; labels are not needed."""
     target, arguments = output_path(output, force), images.required | run.arguments
-    arguments |= training.arguments | safety.arguments
+    arguments |= training.arguments | teacher.arguments | safety.arguments
     from ..checkpoint import require_free, save
     from ..finetune.engine import leads
     from ..job import device_of_name

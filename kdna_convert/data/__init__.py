@@ -18,6 +18,7 @@ from ..specs import DataConfig
 from .classes import check_classes, read_class_map
 from .images import Batch, Images, read, split
 from .memory import Batches, Held, Wrapped, hold, iterate
+from .mixing import mixer
 from .sources import SCHEMES, Decoder, Files, open_named
 from .views import TrainBatch, Views, train_loader
 
@@ -30,6 +31,7 @@ __all__ = [
     "as_images",
     "batches",
     "check_classes",
+    "mixer",
     "open_images",
     "read_class_map",
     "split",

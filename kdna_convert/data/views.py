@@ -10,7 +10,6 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from random import Random
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from torchvision.transforms import InterpolationMode, v2
 from ..errors import DataError
 from ..specs import DataConfig, product
 from .images import Images, passing, shuffled
+from .mixing import drawing, mixer
 from .sources import Decoder, Sample, Source, Stream, UnreadableImageError
 
 # Up to this side an image is decoded once and shifted within a border of an eighth, as CIFAR's always are; a larger one
@@ -31,6 +31,7 @@ CROP_SCALE = (0.35, 1.0)  # of a large image's area
 
 Key = tuple[int, int]  # the place in the stream, which decides the view, and the place among the images
 Unread = tuple[int, str]
+Read = tuple[int, Sample, tuple[Unread, ...]]  # the place in the stream, a view, and what it stands in for
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,14 @@ class Order:
             yield keys
 
 
-class Views(Dataset[tuple[Sample, tuple[Unread, ...]]]):
+class Views(Dataset[Read]):
     """The images of a folder or a dataset in a random view each; tensors and one's own Dataset as they are.
 
-    An image that cannot be read has the next one in its place, so that every batch is full.
+    An image that cannot be read has the next one in its place, so that every batch is full. With `mixup`, the inputs of
+    a batch are mixed in pairs by Beta(mixup, mixup); their labels are the first image's.
     """
 
-    def __init__(self, images: Images, config: DataConfig | None, seed: int, augment: bool) -> None:
+    def __init__(self, images: Images, config: DataConfig | None, seed: int, augment: bool, mixup: float = 0.0) -> None:
         decoded = config is not None and hasattr(images.source, "decode")
         size = config.input_size if config is not None else ()
         small = decoded and max(size[1:]) <= SMALL
@@ -77,6 +79,7 @@ class Views(Dataset[tuple[Sample, tuple[Unread, ...]]]):
         self.source: Source | Stream = images.source
         self.known: dict[int, Sample] | None = None
         self.view: Callable[[Tensor], Tensor] = _identity
+        self.mix = mixer(mixup)
         if isinstance(self.source, Stream):
             self.known = _whole(images, self.source, size)
         elif small and len(images) * product(size) <= MEMORY:
@@ -96,17 +99,15 @@ class Views(Dataset[tuple[Sample, tuple[Unread, ...]]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: Key) -> tuple[Sample, tuple[Unread, ...]]:
+    def __getitem__(self, key: Key) -> Read:
         stream_place, place = key
         unread: list[Unread] = []
-        with torch.random.fork_rng(devices=[]):
-            # of a generator on the CPU, torch reads 32 bits of the seed
-            torch.default_generator.manual_seed(Random(f"{self.seed} {stream_place}").getrandbits(32))
+        with drawing(f"{self.seed} {stream_place}"):
             while len(unread) < len(self):
                 position = self.images.positions[place]
                 try:
                     inputs, label = self._sample(position)
-                    return (self.view(inputs), label), tuple(unread)
+                    return stream_place, (self.view(inputs), label), tuple(unread)
                 except UnreadableImageError as error:
                     unread.append((position, str(error)))
                     place = (place + 1) % len(self)
@@ -122,19 +123,18 @@ class Views(Dataset[tuple[Sample, tuple[Unread, ...]]]):
             self.known[position] = sample
         return sample
 
-    def collate(self, read: Sequence[tuple[Sample, tuple[Unread, ...]]]) -> TrainBatch:
-        samples = [sample for sample, _ in read]
+    def collate(self, read: Sequence[Read]) -> TrainBatch:
+        samples = [sample for _, sample, _ in read]
         labels = [label for _, label in samples if label is not None]
+        inputs = self.images.source.finish(torch.stack([inputs for inputs, _ in samples]))
         return TrainBatch(
-            inputs=self.images.source.finish(torch.stack([inputs for inputs, _ in samples])),
+            inputs=self.mix(inputs, f"{self.seed} mix {read[0][0]}"),
             labels=torch.tensor(labels) if len(labels) == len(samples) else None,
-            unread=tuple(one for _, unread in read for one in unread),
+            unread=tuple(one for *_, unread in read for one in unread),
         )
 
 
-def train_loader(
-    views: Views, batch_size: int, seed: int, *, begin: int = 0, workers: int = 0
-) -> DataLoader[tuple[Sample, tuple[Unread, ...]]]:
+def train_loader(views: Views, batch_size: int, seed: int, *, begin: int = 0, workers: int = 0) -> DataLoader[Read]:
     """Batches without end, from batch `begin` on. `workers` processes decode, where images are decoded each time."""
     close = getattr(views.source, "close", None)
     if close is not None:

@@ -10,7 +10,7 @@ them, and so is the teacher, which sees the same view of the same image.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..blocks import Block, find_blocks
-from ..data import Data, Images, Views, as_images, batches
+from ..data import Data, Images, Views, as_images, batches, mixer
 from ..derive import trainable
 from ..errors import DataError, RecipeError
 from ..evaluate import divergence, logits
@@ -68,12 +68,13 @@ def finetune(
     heldout: Data | None = None,
     config: DataConfig | None = None,
     nested: Collection[str] = (),
+    teacher: nn.Module | None = None,
     keeping: Keeping | None = None,
     track: Path | None = None,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> Tuning:
-    """Train `model` towards the answers of `original`, in place.
+    """Train `model` towards the answers of `teacher`, which is `original` where no other net is given, in place.
 
     Images of a folder or dataset are seen in random views of the size that `config` says; tensors as they are.
     `nested` names the layers whose directions are in order. `track` is a folder for TensorBoard. Both nets are moved to
@@ -90,21 +91,22 @@ def finetune(
         why = "this net's directions are in no order; convert it with `nested: true`, or leave --sampled out"
         raise RecipeError("KD208", f"sampled: {why}")
     engine = Engine(settings, None if device is None else torch.device(device), track)
-    for net in (model, original):
+    teacher = original if teacher is None else teacher
+    for net in (model, original, teacher):
         net.to(engine.device)
-    measure = _Measure(model, original, held, settings.batch_size)
-    with untouched(model, original):
+    measure = _Measure(model, teacher, held, settings)
+    with untouched(model, original, *([] if teacher is original else [teacher])):
         trained, params = trainable(model, settings.train)
         example = next(iter(batches(source, 2)))[0].to(engine.device)
         found = _blocks(original, example)
         stages = stage_ends(original, found, example) if settings.feature_weight else ()
-        views = Views(source, config, settings.seed, settings.augment)
+        views = Views(source, config, settings.seed, settings.augment, settings.mixup)
         ends = subnet_ends(original, found, example) if settings.subnets else ()
         part = settings.batch_size // settings.accumulate
         subnets = fit_subnets(original, ends, example, views, part, settings.seed) if ends else None
         training = Training(
             engine,
-            Objective(model, original, stages, _bases(model, settings), settings, ends, subnets),
+            Objective(model, original, teacher, stages, _bases(model, settings), settings, ends, subnets),
             source,
             views,
             norm_pairs(original, model, found, example),
@@ -124,8 +126,8 @@ def finetune(
             trained=trained,
             params=params,
             losses=numbers.losses,
-            before=measure.first,
-            after=measure(),
+            before=measure.before,
+            after=measure.plain(),
             kept=held is None or numbers.best > 0,
             seconds=numbers.elapsed,
             images_per_second=ran.images_per_second,
@@ -136,17 +138,33 @@ def finetune(
 
 
 class _Measure:
-    """How far the model is from the original on the held-back images; `first` is what the untrained one was."""
+    """How far the model is from its teacher on the held-back images (`plain`, `before` the first step); and, called, on
+    their mixtures where the fine-tune mixes (`first` before any step), by which the best step is told.
 
-    def __init__(self, model: nn.Module, original: nn.Module, held: Images | None, batch_size: int) -> None:
-        self.model, self.held, self.batch_size = model, held, batch_size
-        self.target: Tensor | None = None if held is None else logits(original, batches(held, batch_size))
+    A net that knows its training images by heart knows those held back of them too; of their mixtures it does not.
+    """
+
+    def __init__(self, model: nn.Module, teacher: nn.Module, held: Images | None, settings: Settings) -> None:
+        self.model, self.held, self.size = model, held, settings.batch_size
+        self.mix = mixer(settings.mixup)
+        self.targets = None if held is None else [logits(teacher, self._inputs(held, mixed)) for mixed in (False, True)]
         self.first = self()
+        self.before = self.first if not settings.mixup else self.plain()
+
+    def plain(self) -> Divergence | None:
+        return self._seen(False)
 
     def __call__(self) -> Divergence | None:
-        if self.held is None or self.target is None:
+        return self._seen(True)
+
+    def _seen(self, mixed: bool) -> Divergence | None:
+        if self.held is None or self.targets is None:
             return None
-        return divergence(logits(self.model, batches(self.held, self.batch_size)), self.target)
+        return divergence(logits(self.model, self._inputs(self.held, mixed)), self.targets[mixed])
+
+    def _inputs(self, held: Images, mixed: bool) -> Iterator[Tensor]:
+        for place, (inputs, _) in enumerate(batches(held, self.size)):
+            yield self.mix(inputs, str(place)) if mixed else inputs
 
 
 def _bases(model: nn.Module, settings: Settings) -> tuple[nn.Parameter, ...]:

@@ -1,4 +1,4 @@
-"""What a fine-tune lowers: the distance of a net's answers from the original's on the same view of the same images.
+"""What a fine-tune lowers: the distance of a net's answers from its teacher's on the same view of the same images.
 
 KL(original || model) at a temperature T, times T^2 (Hinton et al. 2015, arXiv 1503.02531); it needs no label. Where
 wanted, also the labels' cross-entropy, the outputs of the net's stages (Romero et al. 2015, arXiv 1412.6550, there with
@@ -25,7 +25,7 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class Seen:
-    """The loss (to be differentiated), and the share of the images with the original's answer."""
+    """The loss (to be differentiated), and the share of the images with the teacher's answer."""
 
     loss: Tensor
     agreement: Tensor
@@ -73,7 +73,8 @@ class Objective:
 
     model: nn.Module
     original: nn.Module
-    stages: Sequence[str]  # modules whose outputs are matched
+    teacher: nn.Module  # whose answers are learned: the original, or a better net
+    stages: Sequence[str]  # modules whose outputs are matched with the original's
     bases: Sequence[Tensor]  # tensors whose rows shall be orthogonal
     settings: Settings
     ends: Sequence[str] = ()  # where sub-networks end, and
@@ -81,7 +82,9 @@ class Objective:
 
     def __call__(self, run: Callable[[Tensor], object], inputs: Tensor, labels: Tensor | None) -> Seen:
         with torch.no_grad(), captured(self.original, self.stages) as wanted:
-            target = answers(self.original(inputs), len(inputs)).float()
+            target = answers(self.teacher(inputs), len(inputs)).float()
+            if self.stages and self.teacher is not self.original:
+                self.original(inputs)
         with captured(self.model, {*self.stages, *self.ends}) as found:
             output = answers(run(inputs), len(inputs)).float()
         loss = distillation(output, target, self.settings.temperature)

@@ -27,7 +27,9 @@ class Settings:
     * `subnets`: the mean KL of what the stages before the last answer on their own (subnets.py).
 
     With `sampled`, half of the steps run with a part of the directions of nested families (sizes.py). `ema` is the
-    decay of a moving average of what is trained, which then is what is looked at and kept. A step takes `batch_size`
+    decay of a moving average of what is trained, which then is what is looked at and kept. `mixup` is the alpha of the
+    Beta that two images are mixed by (Zhang et al. 2018, arXiv 1710.09412), so that a teacher that knows the training
+    images by heart has something to say that it was not told; 0 leaves images whole. A step takes `batch_size`
     images, in `accumulate` parts. Every `save_every` steps the state is written and the held-back images are looked at;
     after `patience` looks without a gain it ends. Raises RecipeError KD208.
     """
@@ -50,6 +52,7 @@ class Settings:
     sampled: bool = False
     ema: float = 0.0
     augment: bool = True
+    mixup: float = 0.0
     precision: Precision = "fp32"
     save_every: int = 100
     patience: int | None = None
@@ -64,11 +67,13 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise RecipeError("KD208", f"{name}: must be above 0, got {value}")
-        for name in ("label_weight", "feature_weight", "orthogonality", "subnets", "seed"):
+        for name in ("label_weight", "feature_weight", "orthogonality", "subnets", "mixup", "seed"):
             if not getattr(self, name) >= 0:
                 raise RecipeError("KD208", f"{name}: must not be below 0, got {getattr(self, name)}")
         if self.orthogonality and self.train == "adapters":
             raise RecipeError("KD208", "orthogonality: it is of the shared tensors, which do not train; --train shared")
+        if self.mixup and self.label_weight:
+            raise RecipeError("KD208", "mixup: a mixed image has no label of its own; leave label_weight out")
         if not 0 <= self.ema < 1:
             raise RecipeError("KD208", f"ema: must be at least 0 and below 1, got {self.ema}")
         if self.batch_size % self.accumulate:

@@ -161,6 +161,7 @@ class Finetune(_Section):
     sampled: bool = False
     ema: Decay = 0.0
     augment: bool = True
+    mixup: Weight = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     save_every: Count = 100
     patience: Count | None = None
@@ -171,6 +172,8 @@ class Finetune(_Section):
             raise ValueError("how long to train is said once: time, epochs or steps")
         if self.orthogonality and self.train == "adapters":
             raise ValueError("`orthogonality` is of the shared tensors, and needs `train: shared`")
+        if self.mixup and self.label_weight:
+            raise ValueError("`mixup` mixes images, which then have no label of their own: leave `label_weight` out")
         if self.batch_size % self.accumulate:
             raise ValueError(f"{self.batch_size} images cannot be taken in {self.accumulate} parts")
         return self

@@ -20,7 +20,7 @@ def plan_report(plan: Plan) -> RenderableType:
         parts += [f"{len(left)} of {len(plan.layers)} layers stay as they are: {names}", *reasons(plan.layers), ""]
     if plan.routes:
         parts += [_routing(plan), ""]
-    closing = ["", note(SHARING_NOTE)] if plan.families else []
+    closing: list[RenderableType] = ["", note(SHARING_NOTE)] if plan.families else []
     return Group(*parts, totals(plan.original, plan.planned), *closing)
 
 

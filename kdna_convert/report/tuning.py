@@ -32,8 +32,10 @@ def finetune_report(conversion: Conversion) -> RenderableType:
 
 def _said(tuned: Mapping[str, Any]) -> list[str]:
     said = []
+    if tuned.get("teacher"):
+        said.append(f"the teacher was {tuned['teacher']}, and these are the distances from its answers")
     if not tuned["kept"]:
-        said.append("this moved the net further from the original, so every parameter was put back")
+        said.append("this moved the net further from the teacher, so every parameter was put back")
     if tuned["falls"]:
         times = "once" if tuned["falls"] == 1 else f"{tuned['falls']} times"
         said.append(f"the loss was not finite {times}: taken back to the last state, at half the rate")

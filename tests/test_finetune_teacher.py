@@ -1,0 +1,52 @@
+"""A fine-tune towards another net than the original: the laws of `teacher`."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from test_finetune import images, pair, state
+from torch import nn
+
+from kdna_convert.errors import ModelError
+from kdna_convert.evaluate import divergence, logits
+from kdna_convert.finetune import Settings, finetune
+
+
+def other(classes: int = 5) -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Conv2d(6, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, classes))
+
+
+def test_a_net_learns_its_teachers_answers_and_not_the_originals() -> None:
+    model, original = pair()
+    teacher, seen = other().eval(), images()
+    before, kept = divergence(logits(model, [seen]), logits(teacher, [seen])).kl, state(teacher)
+    settings = Settings(steps=40, batch_size=32, train="all", lr=3e-2)
+    tuned = finetune(model, original, images(), settings, heldout=seen, teacher=teacher)
+    assert tuned.before is not None
+    assert tuned.after is not None
+    assert tuned.before.kl == pytest.approx(before, rel=1e-4)
+    assert tuned.after.kl < 0.7 * before
+    assert tuned.after.kl == pytest.approx(divergence(logits(model, [seen]), logits(teacher, [seen])).kl, rel=1e-3)
+    assert all(torch.equal(kept[name], tensor) for name, tensor in state(teacher).items())
+    assert teacher.training is False
+
+
+def test_stages_are_still_matched_with_the_originals() -> None:
+    model, original = pair()
+    twin = copy.deepcopy(model)
+    settings = Settings(steps=3, batch_size=32, feature_weight=5.0)
+    finetune(model, original, images(), settings, teacher=other().eval())
+    finetune(twin, original, images(), settings)
+    assert not all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+def test_a_teacher_of_other_classes_is_refused(tmp_path: Path) -> None:
+    from kdna_convert.specs import DataConfig
+    from kdna_convert.tuning import _teacher
+
+    _, original = pair()
+    config = DataConfig(input_size=(6, 6, 6))
+    with pytest.raises(ModelError, match=r"(?s)KD311: .* tells 7 classes apart, and the net 5"):
+        _teacher(other(7), None, original, config)
