@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .checkpoint import load as load
     from .checkpoint import save as save
     from .checkpoint import verify as verify
+    from .build import build as build
     from .code import code as code
     from .compare import Comparison as Comparison
     from .compare import compare as compare
@@ -49,6 +50,7 @@ _HOME = {
     "Plan": "specs",
     "Recipe": "recipe",
     "analyze": "pipeline",
+    "build": "build",
     "code": "code",
     "compare": "compare",
     "convert": "pipeline",

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import about, coding, comparing, making, measuring, recipes, running, shrinking, tuning
+from .commands import about, building, coding, comparing, making, measuring, recipes, running, shrinking, tuning
 from .commands.console import Commands
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ COMMANDS = {
         tuning.finetune,
         shrinking.shrink,
         coding.code,
+        building.build,
     ),
     "Measure and ship": (measuring.eval_, comparing.compare, measuring.bench, measuring.verify, measuring.export),
     "Learn": (about.demo, about.ls, about.explain, about.env),

@@ -63,6 +63,8 @@ FLOORS = [
         "code",
         "demo",
         "digits",
+        "layouts",
+        "build",
     },
     {"report"},
     {"cli", "commands", "__main__"},
@@ -77,7 +79,7 @@ DOORS = {
         "models/weights.py",
     ],  # ours out and in, and foreign checkpoints in
     "sklearn": ["clustering.py", "digits.py"],
-    "timm": ["models/*.py", "data/*.py", "finetune/rate.py", "finetune/average.py"],
+    "timm": ["models/*.py", "layouts.py", "build.py", "data/*.py", "finetune/rate.py", "finetune/average.py"],
     "accelerate": ["finetune/engine.py"],
     "torchvision": ["models/*.py", "data/*.py"],
     "tltorch": ["compare/tools/tensorly.py"],
