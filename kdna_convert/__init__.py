@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from .errors import KdnaError as KdnaError
 
 if TYPE_CHECKING:
+    from .build import build as build
     from .checkpoint import Conversion as Conversion
     from .checkpoint import load as load
     from .checkpoint import save as save
     from .checkpoint import verify as verify
-    from .build import build as build
     from .code import code as code
     from .compare import Comparison as Comparison
     from .compare import compare as compare

@@ -41,9 +41,7 @@ def build(name: str) -> Built:
         example = torch.empty(1, *DataConfig().input_size)
         before, after = totals(plain, example), totals(model, example)
     specs = [TensorSpec(key, tuple(tensor.shape), DTYPES[tensor.dtype]) for key, tensor in model.state_dict().items()]
-    return Built(
-        name, blueprint.model, blueprint.plain, before, replace(after, bytes=file_size(specs, DENSE_METADATA))
-    )
+    return Built(name, blueprint.model, blueprint.plain, before, replace(after, bytes=file_size(specs, DENSE_METADATA)))
 
 
 def fresh(name: str, seed: int = 0) -> nn.Module:

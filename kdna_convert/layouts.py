@@ -1,18 +1,19 @@
-"""KernelDNA's own nets, for training from scratch: timm's, some a few blocks deeper, kernels shared in the release's way.
+"""KernelDNA's own nets, for training from scratch: timm's, two of them deeper, kernels shared in the release's way.
 
-Source: KernelDNA (arXiv 2503.23379) and its release. In a cluster of layers the parent keeps a kernel of its own and
+Source: KernelDNA (arXiv 2503.23379) and its release. In a cluster of layers the parent keeps a kernel of its own, and
 each kid uses it,
 
     y = norm_kid(conv(x * gate(x), P (1 + f)(1 + s)))
 
-with f by filter, s by tap (none at 1x1), both 0 at first, a norm of its own, and a gate `se` of its own. Kept of the
-release: which layers are kids and whose, and every tensor of the gate - fc1 without bias to a quarter of the channels
-(of the block's channels before a 1x1 projection), a norm of 2 h, fc2 with bias - so that the parameters are to one the
-published ones. Not kept: the gate's norm over the batch, here over the image's own hidden channels, for then a batch of
-one trains; and sigmoid, here 2 sigmoid from zero, for then a kid starts as its parent. Loses where a pretrained net will
-do: these have to be trained from nothing, and the deeper ones compute more than the nets that they replace.
+with f by filter and s by tap (none at 1x1), both 0 at first, and a norm and an `se` gate of its own. Kept of the
+release: which layers are kids, and whose; and every tensor of the gate - fc1 without bias to a quarter of the block's
+channels, a norm of two numbers for each of those, fc2 with bias - so that the parameters are as many as there. Changed:
+the gate's norm goes over the image's own hidden channels, not over the batch, for then a batch of one trains; and
+2 sigmoid from zero stands for sigmoid, for then a kid starts as its parent. Cost of a kid: out + taps + 2 c h + c + 2 h
+parameters in place of its kernel, for c input channels and h hidden ones. Loses where a pretrained net will do: these
+are trained from nothing, and the two deeper ones make more multiply-adds than the nets whose place they take.
 
-A factory is MODEL anywhere, as `kdna_convert.layouts:kerneldna_resnet18(num_classes=10)`; it draws from torch's global
+A factory is MODEL anywhere, as `kdna_convert.layouts:kerneldna_resnet18(num_classes=10)`. It draws from torch's global
 random state, and its arguments are those of timm's net.
 """
 
@@ -42,7 +43,7 @@ def kerneldna_resnet18(**kwargs: Any) -> nn.Module:
 
 
 def kerneldna_resnet50(**kwargs: Any) -> nn.Module:
-    """22.778 M parameters, 4.308 GMACs. One block more in stage 3; of its 3x3 layers and stage 4's every second a kid."""
+    """22.778 M parameters, 4.308 GMACs. In stage 3 one block more; every second 3x3 of stages 3 and 4 is a kid."""
     model = _timm("kerneldna_resnet50", "resnet50", layers=(3, 4, 7, 3), **kwargs)
     for stage, kids in (("layer3", (1, 3, 5)), ("layer4", (1,))):
         for kid in kids:
@@ -90,7 +91,7 @@ def _timm(name: str, plain: str, **kwargs: Any) -> nn.Module:
 def _with_pointwise_kids(model: nn.Module) -> nn.Module:
     """Of stages of equal blocks, all but the first block: it has other channels, and stays."""
     for stage, last in (("blocks.2", 2), ("blocks.3", 3), ("blocks.4", 2), ("blocks.5", 2)):
-        for conv, reduction in (("conv_pw", 4), ("conv_pwl", 24)):  # a projection sees six times the block's channels
+        for conv, reduction in (("conv_pw", 4), ("conv_pwl", 24)):  # of a projection's channels: six times the block's
             kids = [f"{stage}.{block}.{conv}" for block in range(1, last)]
             _share(model, f"{stage}.{last}.{conv}", kids, Se(reduction=reduction, norm=True))
     return model

@@ -20,7 +20,9 @@ next  kdna eval {model} --checkpoint {file} --data DATA
 def build(
     name: Annotated[str, typer.Argument(metavar="NAME", help=NAME_HELP)],
     out: Output,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write fresh weights here, safetensors.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write fresh weights here, safetensors.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of those weights.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
