@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import KdnaError as KdnaError
 
 if TYPE_CHECKING:
+    from .build import build as build
     from .checkpoint import Conversion as Conversion
     from .checkpoint import load as load
     from .checkpoint import save as save
@@ -50,6 +51,7 @@ _HOME = {
     "Plan": "specs",
     "Recipe": "recipe",
     "analyze": "pipeline",
+    "build": "build",
     "code": "code",
     "compare": "compare",
     "convert": "pipeline",

@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import about, coding, comparing, freezing, making, measuring, recipes, running, shrinking, tuning
+from .commands import (
+    about,
+    building,
+    coding,
+    comparing,
+    freezing,
+    making,
+    measuring,
+    recipes,
+    running,
+    shrinking,
+    tuning,
+)
 from .commands.console import Commands
 
 app = typer.Typer(
@@ -30,6 +42,7 @@ COMMANDS = {
         shrinking.shrink,
         freezing.freeze,
         coding.code,
+        building.build,
     ),
     "Measure and ship": (measuring.eval_, comparing.compare, measuring.bench, measuring.verify, measuring.export),
     "Learn": (about.demo, about.ls, about.explain, about.env),

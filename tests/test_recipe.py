@@ -1,5 +1,6 @@
 """A recipe is checked to the line, and resolves to one assignment a layer."""
 
+import math
 import subprocess
 import sys
 from contextlib import suppress
@@ -29,6 +30,7 @@ from kdna_convert.recipe import (
 from kdna_convert.recipe.patterns import Precision, best, precision
 from kdna_convert.recipe.schema import Finetune, Routing, SchemeName
 from kdna_convert.repair import STEPS
+from kdna_convert.routes import form_routes, gate_specs
 from kdna_convert.routing import ROUTINGS
 from kdna_convert.schemes import SCHEMES
 from kdna_convert.specs import Layer
@@ -500,6 +502,27 @@ def test_a_preset_finds_its_families_of_equal_shape_in_both_zoos(preset: str, zo
             families.setdefault(str(assignment.family), []).append(assignment.layer)
     assert [len(families[f"rules.{index}"]) for index in range(len(sizes))] == sizes
     assert all(len({shapes[name] for name in members}) == 1 for members in families.values())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_says_how_many_parameters_it_leaves_and_adds(preset: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(PRESETS[preset][0])
+    layers = _layers(model)
+    shapes = {layer.name: layer.shape for layer in layers}
+    assignments = resolve(load_recipe(preset), layers)
+    before = params = sum(parameter.numel() for parameter in model.parameters())
+    for rule in {one.family for one in assignments if one.reason is None}:
+        family = [shapes[one.layer] for one in assignments if one.family == rule and one.reason is None]
+        layout = SCHEMES["kerneldna"]().layout(family)
+        stored = [size for part in (layout.shared, *layout.adapters) for size in part.values()]
+        params += sum(math.prod(size) for size in stored if "residual_rank" not in size) - sum(map(math.prod, family))
+    gates = gate_specs(model, form_routes(model, layers, assignments)[0])[1]
+    said = (
+        f"# Reaches: {(params + gates) / 1e6:.2f} of {before / 1e6:.2f} million parameters, {gates / 1e6:.2f} of them"
+    )
+    assert said in load_recipe(preset).text
+    assert params + gates < before
 
 
 def test_the_json_schema_knows_every_key() -> None:

@@ -25,7 +25,7 @@ from ..models.names import ModelName, parse_name
 from ..specs import ModelRef
 
 _DRAWS = frozenset({Tensor.uniform_, Tensor.normal_})
-_LIBRARIES = ("timm.models.", "torchvision.models.", "kdna_convert.digits.")
+_LIBRARIES = ("timm.models.", "torchvision.models.", "kdna_convert.digits.", "kdna_convert.layouts.")
 
 
 def rebuild(ref: ModelRef, folder: Path) -> nn.Module:

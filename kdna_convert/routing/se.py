@@ -1,10 +1,12 @@
 """se: KernelDNA's input-dependent routing, a squeeze-and-excitation gate on a layer's input channels.
 
-    x <- x * 2 sigmoid(fc2(relu(fc1(mean of x over positions))))
+    x <- x * 2 sigmoid(fc2(relu(norm(fc1(mean of x over positions)))))
 
-Source: KernelDNA (input gate); Hu et al., Squeeze-and-Excitation Networks, 2018. Cost: 2 c h + c parameters for c input
-channels and h hidden ones, h = c / reduction or `width`, and one pass over the input. Loses when the layer must be
-merged into an ordinary weight: a gate that has learned something cannot be folded, only frozen.
+Source: KernelDNA (input gate); Hu et al., Squeeze-and-Excitation Networks, 2018. The release normalises the hidden
+channels over the batch; here, if at all, over the image's own, so that a batch of one trains and no image depends on
+another. Cost: 2 c h + c parameters (and 2 h of the norm) for c input channels and h hidden ones, h = c / reduction or
+`width`, and one pass over the input. Loses when the layer must be merged into an ordinary weight: a gate that has
+learned something cannot be folded, only frozen.
 """
 
 from __future__ import annotations
@@ -28,16 +30,23 @@ UNREACHABLE = frozenset({"KD104", "KD107", "KD111", "KD112"})
 
 @dataclass(frozen=True)
 class Se:
-    """`width` is the number of hidden channels; left out, it is the input channels over `reduction`, at least one."""
+    """`width` is the number of hidden channels; left out, it is the input channels over `reduction`.
+
+    `norm` normalises them image by image: for gates that are trained from nothing. There are then two at least, since
+    of a single one it would leave nothing.
+    """
 
     name: ClassVar[str] = "se"
     reduction: int = 4
     width: int | None = None
+    norm: bool = False
 
     def __post_init__(self) -> None:
         for option, value in (("reduction", self.reduction), ("width", self.width)):
             if value is not None and value < 1:
                 raise RecipeError("KD203", f"routing se: {option} must be at least 1, got {value}")
+        if self.norm and self.width == 1:
+            raise RecipeError("KD203", "routing se: width must be at least 2 with norm, got 1")
 
     def can_route(self, layer: Layer) -> str | None:
         return "KD113" if layer.reason in UNREACHABLE else None
@@ -47,7 +56,8 @@ class Se:
 
     def build(self, layers: Sequence[Layer], weights: Sequence[Tensor | None], seeds: Sequence[int]) -> list[Router]:
         return [
-            SeRouter(*self._sizes(layer), len(layer.shape) - 2, seed) for layer, seed in zip(layers, seeds, strict=True)
+            SeRouter(*self._sizes(layer), len(layer.shape) - 2, seed, self.norm)
+            for layer, seed in zip(layers, seeds, strict=True)
         ]
 
     def macs(self, layer: Layer) -> int:
@@ -56,19 +66,20 @@ class Se:
 
     def _sizes(self, layer: Layer) -> tuple[int, int]:
         channels = layer.shape[1] * layer.groups
-        return channels, self.width or max(1, channels // self.reduction)
+        return channels, self.width or max(2 if self.norm else 1, channels // self.reduction)
 
 
 class SeRouter(Router):
     """A factor for every input channel, from the input's mean over positions."""
 
-    def __init__(self, channels: int, hidden: int, spatial: int, seed: int) -> None:
+    def __init__(self, channels: int, hidden: int, spatial: int, seed: int, norm: bool = False) -> None:
         super().__init__(spatial)
         self.fc1 = linear(channels, hidden, seed, bias=False)
+        self.norm = nn.LayerNorm(hidden, device="cpu") if norm else nn.Identity()
         self.fc2 = linear(hidden, channels, None)
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
-        return Modulation(inputs=2 * torch.sigmoid(self.fc2(F.relu(self.fc1(pooled(x, self.spatial))))))
+        return Modulation(inputs=2 * torch.sigmoid(self.fc2(F.relu(self.norm(self.fc1(pooled(x, self.spatial)))))))
 
     def is_identity(self) -> bool:
         return not self.fc2.weight.any() and not self.fc2.bias.any()

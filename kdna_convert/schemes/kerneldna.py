@@ -93,6 +93,7 @@ class KernelDna:
         return adapter
 
     def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
+        """A member without an adapter is the parent itself, as in the release's own layouts."""
         kernel = _scaled(shared["P"], {name: 1 + adapter[name] for name in ("f", "s", "c") if name in adapter})
         return kernel + (adapter["A"] @ adapter["B"]).view(shape) if "A" in adapter else kernel
 
@@ -112,7 +113,7 @@ def _unit_scales(shape: Shape, channel: bool) -> Tensors:
 
 def _scaled(parent: Tensor, scales: Tensors) -> Tensor:
     ones = (1,) * (parent.ndim - 2)
-    kernel = parent * scales["f"].view(-1, 1, *ones)
+    kernel = parent * scales["f"].view(-1, 1, *ones) if "f" in scales else parent
     if "s" in scales:
         kernel = kernel * scales["s"]
     return kernel * scales["c"].view(1, -1, *ones) if "c" in scales else kernel
