@@ -159,10 +159,15 @@ def fold(model: nn.Module) -> nn.Module:
         if not router.is_identity():
             way_out = "use the converted net unfolded, or `kdna freeze` it"
             raise FolderError("KD606", f"{name}: its routing depends on the input; {way_out}")
-    layers = [(model.get_submodule(name), derived) for name, derived in derived_layers(model).items()]
+    fold_weights(model)
     for name in routers(model):
         detach(model.get_submodule(name))
-    for layer, derived in layers:
+    return model
+
+
+def fold_weights(model: nn.Module) -> nn.Module:
+    """The same of the weights alone, in place: routers stay where they are, and go by ordinary weights."""
+    for layer, derived in [(model.get_submodule(name), derived) for name, derived in derived_layers(model).items()]:
         _fold_layer(layer, derived)
     return model
 

@@ -100,6 +100,7 @@ CODES: dict[str, str] = {
     "KD309": "The device is not one that this machine has.",
     "KD310": "The net has no stages, or no Linear classifier, that its parts could answer by on their own.",
     "KD311": "The teacher answers another question than the net: other classes, or images normalised otherwise.",
+    "KD312": "The net could not be written as ONNX: a library is missing, or the graph is not the net.",
     # data
     "KD401": "The data folder does not exist or holds no readable image.",
     "KD402": "The data's classes do not match the model's outputs.",
@@ -130,6 +131,7 @@ CODES: dict[str, str] = {
     "KD608": "Coded tensors are cut short or altered: they are refused, not decoded to something else.",
     "KD609": "The weights have changed since they were coded. Code them again.",
     "KD610": "What a stopped fine-tune left belongs to another run.",
+    "KD611": "A routing makes kernels that no static graph holds. Freeze it, and export what is left.",
     # numerics
     "KD701": "NaN or infinity in a weight.",
     "KD702": "NaN or infinity in a layer's activations.",

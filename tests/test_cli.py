@@ -38,6 +38,7 @@ def test_the_commands_are_those_of_the_product() -> None:
             "convert",
             "finetune",
             "shrink",
+            "freeze",
             "code",
             "build",
             "eval",

@@ -12,7 +12,8 @@ from .console import progress_bar, show, show_json, tell, tell_remarks
 from .options import Images, Net, Output, Run, Source, grouped
 
 FOLDER_HELP = "Folder that `kdna convert` wrote."
-EXPORT_HELP = "File to write. Default: FOLDER-merged.safetensors."
+EXPORT_HELP = "File to write. Default: FOLDER-merged.safetensors, or FOLDER.onnx."
+TO_HELP = "merged: the original's state dict, in one safetensors file. onnx: a graph that any runtime takes."
 Folder = Annotated[str, typer.Argument(help=FOLDER_HELP)]
 
 
@@ -20,6 +21,7 @@ class Form(str, Enum):
     """What `kdna export` writes."""
 
     merged = "merged"
+    onnx = "onnx"
 
 
 @grouped
@@ -76,7 +78,7 @@ def verify(folder: Folder, out: Output) -> None:
 def export(
     folder: Folder,
     out: Output,
-    to: Annotated[Form, typer.Option(help="merged: the original's state dict, in one safetensors file.")] = Form.merged,
+    to: Annotated[Form, typer.Option(help=TO_HELP)] = Form.merged,
     output: Annotated[Path | None, typer.Option("--output", "-o", help=EXPORT_HELP)] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
@@ -84,6 +86,14 @@ def export(
     from ..checkpoint import export_merged, open_folder
     from ..report.figures import size
 
+    if to is Form.onnx:
+        from ..exporting import export_onnx
+
+        exported = export_onnx(open_folder(folder), output or Path(f"{Path(folder)}.onnx"), force=force)
+        answers = f"onnxruntime's answers are within {exported.difference:.0e} of torch's"
+        said = f"{exported.file}: {size(exported.bytes)}, takes any batch; {answers}"
+        show_json(exported) if out.json else show(said)
+        return
     target = output or Path(f"{Path(folder)}-{to.value}.safetensors")
     export_merged(open_folder(folder), target, force=force)
     written = target.stat().st_size
