@@ -9,12 +9,16 @@ from torch import nn
 
 from ..errors import PlanError
 from ..specs import Route
+from .context import Context
 from .router import Router, Routing, attach, detach, routers
 from .se import Se
 
 __all__ = ["ROUTINGS", "Router", "Routing", "attach", "attach_routes", "detach", "routers", "routing_of"]
 
-ROUTINGS: dict[str, type[Any]] = {Se.name: Se}
+ROUTINGS: dict[str, type[Any]] = {
+    Se.name: Se,
+    Context.name: Context,
+}
 
 
 def routing_of(route: Route) -> Routing:
