@@ -79,6 +79,7 @@ CODES: dict[str, str] = {
     "KD126": "Too few calibration images to estimate the statistics of normalisations anew.",
     "KD127": "No images were held back, so that no repair step could be judged. Pass --data, and keep calibration.heldout above 0.",
     # why a routing leaves a layer as it is
+    "KD137": "The routing dymn routes inverted-residual blocks, whose convolutions are two-dimensional and pointwise or depthwise. Exclude the layer from the routing.",
     "KD138": "The layer works out its kernel in its own forward pass, so that no image's own can take its place. Leave `taps` out, or exclude the layer from the routing.",
     # recipe
     "KD201": "The recipe file cannot be read or is not YAML.",

@@ -10,6 +10,7 @@ from torch import nn
 from ..errors import PlanError
 from ..specs import Route
 from .context import Context
+from .dymn import Dymn
 from .router import Router, Routing, attach, detach, routers
 from .se import Se
 
@@ -18,6 +19,7 @@ __all__ = ["ROUTINGS", "Router", "Routing", "attach", "attach_routes", "detach",
 ROUTINGS: dict[str, type[Any]] = {
     Se.name: Se,
     Context.name: Context,
+    Dymn.name: Dymn,
 }
 
 

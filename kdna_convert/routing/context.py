@@ -77,7 +77,7 @@ class Context:
         return routers
 
     def macs(self, layer: Layer) -> int:
-        """Per image or frame; of a layer that has one before it in its stage, the other's hidden channels as its own."""
+        """Per image or frame, as if the layer before in its stage had as many hidden channels, and there were one."""
         channels, width = layer.shape[1] * layer.groups, self._width(layer)
         inner = (3 * width + _REACH) * channels if self.frames > 1 else width * (channels + width)
         return inner + width * (channels + layer.shape[0] + self._taps(layer))
@@ -104,9 +104,7 @@ class ContextRouter(Router):
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
         gates = 2 * torch.sigmoid(self.head(self.hidden(pooled(x, self.spatial))))
         inputs, outputs, *taps = gates.split(self.parts, 1)
-        return Modulation(
-            inputs=inputs, outputs=outputs, taps=taps[0].view(-1, *weight.shape[2:]) if taps else None
-        )
+        return Modulation(inputs=inputs, outputs=outputs, taps=taps[0].view(-1, *weight.shape[2:]) if taps else None)
 
     def is_identity(self) -> bool:
         return not self.head.weight.any() and not self.head.bias.any()
