@@ -14,7 +14,8 @@ squeeze-and-excitation of the block's own stays.
 
 Cost, for c input channels, e channels inside, H = e / 4 rounded to a multiple of 8 in 32..128, K kernels and P weights
 in the block's convolutions: (K - 1) P + c H + (3 K + 2 e + 4 e) (H + 1) parameters; 2 K instead of 3 K without an
-expansion, 2 e instead of 4 e for other activations than ReLU. Mixing the kernels takes (K - 1) P multiply-adds an image.
+expansion, 2 e instead of 4 e for other activations than ReLU. Mixing takes (K - 1) P multiply-adds an image.
+
 For efficient nets, on spectrograms and on images. Loses where the file must not grow: with K = 4 the convolutions are
 four times as large. `kernels: 1` leaves them as they are and keeps the rest, which any runtime can do.
 """
