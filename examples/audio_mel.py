@@ -1,6 +1,6 @@
 """A small net for sounds, made to depend on what it hears: log-mel input, `dymn` in its blocks, a wider net as teacher.
 
-    python examples/audio_mel.py               # half a minute on two cores
+    python examples/audio_mel.py               # half a minute
 
 Five kinds of synthetic sound at any pitch, in noise: a steady tone, a rising and a falling sweep, a tremolo, and two
 tones in turn. Nothing is special about sound in kdna: a (1, mels, frames) spectrogram is an image of one channel.
@@ -33,7 +33,7 @@ def sounds(count: int, seed: int) -> tuple[Tensor, Tensor]:
     shift = torch.where(kinds == 4, 150 * beat.sign(), shift)
     loudness = torch.where(kinds == 3, 0.5 + 0.5 * beat, 1.0)
     waves = loudness * torch.sin(2 * math.pi * torch.cumsum(pitch + shift, 1) / RATE)
-    return waves + 1.5 * torch.randn(count, SAMPLES, generator=generator), kinds[:, 0]
+    return waves + 0.7 * torch.randn(count, SAMPLES, generator=generator), kinds[:, 0]
 
 
 def log_mel(waves: Tensor) -> Tensor:
@@ -82,16 +82,17 @@ def train(model: nn.Module, x: Tensor, kinds: Tensor, epochs: int) -> nn.Module:
 
 def route(model: nn.Module, x: Tensor) -> nn.Module:
     """A copy with dymn in every block, and the outputs of the original."""
-    routing = ROUTINGS["dymn"](kernels=2)
+    options = {"kernels": 2, "width": 8}
+    routing = ROUTINGS["dymn"](**options)
     layers = [layer for layer in survey(model, x[:1]) if routing.can_route(layer) is None]
     routed = copy.deepcopy(model)
-    routes = [Route("dymn", group, {"kernels": 2}) for group in routing.groups(layers, routed)]
+    routes = [Route("dymn", group, options) for group in routing.groups(layers, routed)]
     return attach_routes(routed, routes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sounds", type=int, default=1500)
+    parser.add_argument("--sounds", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=6)
     arguments = parser.parse_args()
     torch.manual_seed(0)
