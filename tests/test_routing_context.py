@@ -67,8 +67,8 @@ def test_an_images_gates_know_the_layer_before(taps: bool) -> None:
     for image, found in zip(images(), net(images()), strict=True):
         hidden, x = None, image
         for layer in net:
-            hidden = layer.gate.fc1.weight @ x.mean((1, 2)) + (0 if hidden is None else layer.gate.fc2.weight @ hidden)
-            hidden = hidden.relu()
+            seen = torch.cat([x.mean((1, 2)), *([] if hidden is None else [hidden])])
+            hidden = (layer.gate.fc1.weight @ seen).relu()
             x = gated(layer, x, hidden)
         torch.testing.assert_close(found, x, atol=1e-4, rtol=1e-4)
 

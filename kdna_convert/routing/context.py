@@ -1,7 +1,7 @@
 """context: gates on a layer's input and output channels that know more than the layer's own input.
 
     y = 2 sigmoid(head_out z) * conv(2 sigmoid(head_in z) * x, W [* 2 sigmoid(head_taps z)])
-    images:  z = relu(fc1 g + fc2 z')              g the mean over positions, z' the z of the layer before in its stage
+    images:  z = relu(fc1 [g, z'])                 g the mean over positions, z' the z of the layer before in its stage
     frames:  z = relu(fc1 [g, temporal(g), g - g before])      temporal: a depthwise convolution over five frames
 
 Source: our own reading of DESign (arXiv 2507.03339, "dynamic context-aware convolution"), whose equations are not
@@ -115,8 +115,7 @@ class ImageRouter(ContextRouter):
 
     def __init__(self, layer: Layer, width: int, taps: int, seed: int, before: int) -> None:
         super().__init__(layer, width, taps)
-        self.fc1 = linear(self.parts[0], width, seed, bias=False)
-        self.fc2 = linear(before, width, seed + 1, bias=False) if before else None
+        self.fc1 = linear(self.parts[0] + before, width, seed, bias=False)
 
     def join(self, stage: Passing[Tensor], place: int, *, last: bool) -> None:
         self.stage, self.place, self.last = stage, place, last
@@ -124,10 +123,11 @@ class ImageRouter(ContextRouter):
     def hidden(self, means: Tensor) -> Tensor:
         stage, place = self.stage, self.place
         stage.enter(place)
-        z = self.fc1(means)
-        before = stage.left if stage.by == place - 1 else None
-        if self.fc2 is not None and before is not None and len(before) == len(z):
-            z = z + self.fc2(before.to(z.dtype))
+        before = stage.left if place and stage.by == place - 1 else None
+        if before is not None and len(before) == len(means):
+            z = self.fc1(torch.cat([means, before.to(means.dtype)], 1))
+        else:
+            z = F.linear(means, self.fc1.weight[:, : means.shape[1]])
         z = F.relu(z)
         stage.leave(place, None if self.last else z)
         return z
