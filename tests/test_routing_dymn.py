@@ -204,6 +204,11 @@ def test_nothing_of_a_batch_is_left_behind_and_a_part_by_itself_is_what_it_was()
     torch.testing.assert_close(net[3](inner), inner.relu())
 
 
+def test_the_layout_of_the_images_changes_nothing() -> None:
+    net, x = routed(block()), torch.randn(2, 8, 5, 6)
+    torch.testing.assert_close(net(x.to(memory_format=torch.channels_last)), net(x))
+
+
 def test_an_exported_block_gives_the_same() -> None:
     net, x = routed(block(stride=2)), torch.randn(2, 8, 6, 6)
     with torch.no_grad():
