@@ -79,6 +79,9 @@ CODES: dict[str, str] = {
     "KD125": "The layer's patches are too long to collect their moments once more.",
     "KD126": "Too few calibration images to estimate the statistics of normalisations anew.",
     "KD127": "No images were held back, so that no repair step could be judged. Pass --data, and keep calibration.heldout above 0.",
+    # why a routing leaves a layer as it is
+    "KD137": "The routing dymn routes inverted-residual blocks, whose convolutions are two-dimensional and pointwise or depthwise. Exclude the layer from the routing.",
+    "KD138": "The layer works out its kernel in its own forward pass, so that no image's own can take its place. Leave `taps` out, or exclude the layer from the routing.",
     # recipe
     "KD201": "The recipe file cannot be read or is not YAML.",
     "KD202": "The recipe has a key that does not exist.",
@@ -110,6 +113,7 @@ CODES: dict[str, str] = {
     "KD406": "An input setting (size, mean, std, crop or interpolation) is not one that images can be brought to.",
     "KD407": "A stream can only be read from its beginning, and these images do not fit into memory.",
     "KD408": "A batch cannot be divided among the processes.",
+    "KD409": "The routing's `frames` say how many frames a clip has, and a batch must be whole clips, frame after frame. Pass a batch size that is a multiple of it.",
     # plan and budget
     "KD501": "The budget cannot be met: even the smallest plan is larger.",
     "KD502": "The plan file is not valid.",

@@ -1,5 +1,6 @@
-"""The CIFAR ResNets of examples/ are those of the paper, and of the shared checkpoints."""
+"""The CIFAR ResNets of examples/ are those of the paper and of the shared checkpoints; the net for sounds is routed."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from kdna_convert.data import batches, open_images
 from kdna_convert.models import Loaded, load_model
+from kdna_convert.routing import routers
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "cifar_resnet.py"
 
@@ -48,6 +50,20 @@ def test_a_block_adds_its_shortcut_before_the_last_relu() -> None:
     x = torch.rand(2, 16, 8, 8)
     nn.init.zeros_(block.bn2.weight)
     assert torch.equal(block(x), F.relu(x))
+
+
+def test_a_net_for_sounds_is_routed_in_every_block_and_answers_as_before() -> None:
+    audio = runpy.run_path(str(EXAMPLE.with_name("audio_mel.py")))
+    waves, kinds = audio["sounds"](4, 0)
+    x = audio["log_mel"](waves)
+    assert x.shape == (4, 1, 32, 33)
+    assert x.isfinite().all()
+    assert set(audio["sounds"](200, 1)[1].tolist()) == set(range(5))
+    assert torch.equal(audio["sounds"](4, 0)[1], kinds)
+    model = audio["net"](4).eval()
+    routed = audio["route"](model, x)
+    assert [name for name in routers(routed) if name.endswith("filter.2")] == ["1.filter.2", "2.filter.2", "3.filter.2"]
+    torch.testing.assert_close(routed(x), model(x))
 
 
 @pytest.mark.acceptance

@@ -13,6 +13,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from kdna_convert.blocks import find_blocks
 from kdna_convert.finetune.norms import Pair, folded_norms, norm_pairs, plain_convolutions
+from kdna_convert.routing import ROUTINGS, attach, routers
+from kdna_convert.specs import Layer
 
 
 def pairs_of(net: nn.Module, x: Tensor) -> tuple[Pair, ...]:
@@ -90,3 +92,14 @@ def test_less_is_kept_for_the_backward_pass_than_dense_training_keeps() -> None:
     dense = kept_bytes(copy.deepcopy(net).train(), images(32))
     with folded_norms(net, pairs_of(net, images())):
         assert kept_bytes(net, images(32)) <= 0.8 * dense
+
+
+def test_a_layer_that_a_router_runs_keeps_its_norm_and_its_router() -> None:
+    net, x = settled(Net(8)), images()
+    routed = attach(copy.deepcopy(net), [Layer("blocks.0.conv1", "Conv2d", (8, 8, 3, 3))], ROUTINGS["se"]())
+    pairs = norm_pairs(net, routed, find_blocks(net, plain_convolutions(net), x), x)
+    assert {*pairs_of(net, x)} - {*pairs} == {("blocks.0.conv1", "blocks.0.bn1")}
+    with folded_norms(routed, pairs):
+        routed(x).sum().backward()
+    assert routed.get_parameter("blocks.0.conv1.gate.fc2.weight").grad is not None
+    assert list(routers(routed)) == ["blocks.0.conv1"]

@@ -9,11 +9,37 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from kdna_convert.errors import ModelError, PlanError, RecipeError
 from kdna_convert.routes import gate_specs
 from kdna_convert.routing import ROUTINGS, attach, attach_routes, detach, routers, routing_of
 from kdna_convert.specs import Layer, Route
+
+
+class Twice(nn.Module):
+    def __init__(self, one: nn.Module, two: nn.Module) -> None:
+        super().__init__()
+        self.one, self.two = one, two
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.one(x), self.two(x)], -1)
+
+
+class Inverted(nn.Module):
+    """A block of the form that routings of whole blocks look for; without expansion where `expand` is false."""
+
+    def __init__(self, act: type[nn.Module], stride: int, expand: bool) -> None:
+        super().__init__()
+        inside = 12 if expand else 8
+        self.expand = nn.Conv2d(8, inside, 1) if expand else nn.Identity()
+        self.inner = nn.Conv2d(inside, inside, 3, stride, 1, groups=inside)
+        self.act = act()
+        self.project = nn.Conv2d(inside, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.act(self.inner(self.expand(x))))
+
 
 LAYERS = {
     "conv1d": (lambda: nn.Conv1d(8, 4, 3), (8, 9)),
@@ -27,6 +53,8 @@ LAYERS = {
     "linear": (lambda: nn.Linear(8, 4), (8,)),
     "tokens": (lambda: nn.Linear(8, 4), (5, 8)),
     "channels last": (lambda: nn.Linear(8, 4), (6, 5, 8)),
+    "inverted": (lambda: Inverted(nn.ReLU, 1, True), (8, 9, 7)),
+    "separable": (lambda: Inverted(nn.Hardswish, 2, False), (8, 9, 8)),
 }
 
 
@@ -36,10 +64,17 @@ def described(name: str, layer: Any, reason: str | None = None) -> Layer:
     return Layer(name, type(layer).__name__, shape, getattr(layer, "groups", 1), reason=reason)
 
 
+def groups(routing: Any, net: nn.Module) -> list[tuple[Layer, ...]]:
+    """Of a net without routers, the layers that the routing may stand at, by its own grouping."""
+    weighted = [(name, module) for name, module in net.named_modules() if isinstance(module, (_ConvNd, nn.Linear))]
+    layers = [described(name, module) for name, module in weighted]
+    return routing.groups([layer for layer in layers if routing.can_route(layer) is None], net)
+
+
 def cases() -> Iterator[Any]:
     for name, kind in ROUTINGS.items():
         for what, (make, _) in LAYERS.items():
-            if kind().can_route(described("0", make())) is None:
+            if groups(kind(), nn.Sequential(Twice(make(), make()))):
                 yield pytest.param(kind(), what, id=f"{name}-{what}")
 
 
@@ -48,23 +83,13 @@ placed = pytest.mark.parametrize(("routing", "kind"), list(cases()))
 
 
 def routed(kind: str, routing: Any, batch: int = 3, seed: int = 0) -> tuple[nn.Sequential, Tensor]:
-    """Two layers of a kind side by side in one net, both routed, and an input."""
+    """Two of a kind side by side in one net, both routed, and an input."""
     make, size = LAYERS[kind]
     torch.manual_seed(0)
     net = nn.Sequential(Twice(make(), make()))
-    layers = [described(f"0.{place}", getattr(net[0], place)) for place in ("one", "two")]
-    for group in routing.groups(layers, net):
+    for group in groups(routing, net):
         attach(net, group, routing, seed)
     return net, torch.randn(batch, *size)
-
-
-class Twice(nn.Module):
-    def __init__(self, one: nn.Module, two: nn.Module) -> None:
-        super().__init__()
-        self.one, self.two = one, two
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([self.one(x), self.two(x)], -1)
 
 
 def learned(net: nn.Sequential) -> nn.Sequential:
@@ -115,13 +140,12 @@ def test_gradients_reach_every_parameter_within_a_few_steps_of_one_image_each(ro
 def test_what_is_stored_is_known_before_it_is_built(routing: Any, kind: str) -> None:
     net, _ = routed(kind, routing)
     bare = static(net)
-    layers = [described(f"0.{place}", getattr(bare[0], place)) for place in ("one", "two")]
-    routes = [Route(routing.name, group) for group in routing.groups(layers, bare)]
+    routes = [Route(routing.name, group) for group in groups(routing, bare)]
     specs, params = gate_specs(bare, routes)
     stored = {key: tuple(tensor.shape) for key, tensor in net.state_dict().items() if ".gate." in key}
     assert {spec.name: spec.shape for spec in specs} == stored
     assert params == sum(p.numel() for name, p in net.named_parameters() if ".gate." in name)
-    assert all(routing.macs(layer) >= 0 for layer in layers)
+    assert all(routing.macs(layer) >= 0 for route in routes for layer in route.layers)
 
 
 @placed
@@ -187,8 +211,7 @@ def test_a_net_without_numbers_can_be_routed_and_filled(routing: Any, kind: str)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.fill_(float("nan"))
-    layers = [described(f"0.{place}", getattr(other[0], place)) for place in ("one", "two")]
-    attach_routes(other, [Route(routing.name, group) for group in routing.groups(layers, other)])
+    attach_routes(other, [Route(routing.name, group) for group in groups(routing, other)])
     other.load_state_dict(learned(net).state_dict(), strict=True)
     assert torch.equal(other.eval()(x), net.eval()(x))
 
@@ -214,9 +237,9 @@ def test_a_router_depends_on_seed_and_name_only_and_draws_no_global_numbers(rout
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
     net = static(routed(kind, routing)[0])
-    layers = [described(f"0.{place}", getattr(net[0], place)) for place in ("one", "two")]
+    routes = [Route(routing.name, group) for group in groups(routing, net)]
     state = torch.get_rng_state()
-    attach_routes(net, [Route(routing.name, group) for group in routing.groups(layers, net)])
+    attach_routes(net, routes)
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -25,12 +25,9 @@ TOLERANCE = 1e-4  # of the largest answer: rounding of float32, many layers deep
 
 
 def plain_convolutions(model: nn.Module) -> list[str]:
-    """Layers that do nothing but torch's own 2d convolution, however their weight is made."""
-    return [
-        name
-        for name, module in model.named_modules()
-        if type(module).forward is nn.Conv2d.forward and "forward" not in vars(module)
-    ]
+    """Layers that do nothing but torch's own 2d convolution, however their weight is made; no router runs them."""
+    own = ((name, module) for name, module in model.named_modules() if "forward" not in vars(module))
+    return [name for name, module in own if type(module).forward is nn.Conv2d.forward]
 
 
 def norm_pairs(original: nn.Module, model: nn.Module, blocks: Sequence[Block], example: Tensor) -> tuple[Pair, ...]:

@@ -26,7 +26,7 @@ class Routing(_Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Literal["se", "none"]
+    name: Literal["se", "context", "dymn", "none"]
 
     @property
     def options(self) -> Options:
@@ -41,7 +41,7 @@ CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
 # The scheme of layers that stay as they are: no entry of SCHEMES, for it has nothing to fit.
 DENSE = "dense"
 RoutingField = Annotated[
-    Routing, BeforeValidator(_routing, json_schema_input_type=Literal["se", "none"] | Routing | None)
+    Routing, BeforeValidator(_routing, json_schema_input_type=Literal["se", "context", "dymn", "none"] | Routing | None)
 ]
 
 

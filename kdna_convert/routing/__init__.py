@@ -9,6 +9,8 @@ from torch import nn
 
 from ..errors import PlanError
 from ..specs import Route
+from .context import Context
+from .dymn import Dymn
 from .means import mean_kernels
 from .router import Router, Routing, attach, detach, routers
 from .se import Se
@@ -25,7 +27,11 @@ __all__ = [
     "routing_of",
 ]
 
-ROUTINGS: dict[str, type[Any]] = {Se.name: Se}
+ROUTINGS: dict[str, type[Any]] = {
+    Se.name: Se,
+    Context.name: Context,
+    Dymn.name: Dymn,
+}
 
 
 def routing_of(route: Route) -> Routing:
