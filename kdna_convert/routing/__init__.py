@@ -9,12 +9,20 @@ from torch import nn
 
 from ..errors import PlanError
 from ..specs import Route
+from .cond import Cond
+from .dyconv import DyConv
+from .omni import Omni
 from .router import Router, Routing, attach, detach, routers
 from .se import Se
 
 __all__ = ["ROUTINGS", "Router", "Routing", "attach", "attach_routes", "detach", "routers", "routing_of"]
 
-ROUTINGS: dict[str, type[Any]] = {Se.name: Se}
+ROUTINGS: dict[str, type[Any]] = {
+    Se.name: Se,
+    Omni.name: Omni,
+    Cond.name: Cond,
+    DyConv.name: DyConv,
+}
 
 
 def routing_of(route: Route) -> Routing:
