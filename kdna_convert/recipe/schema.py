@@ -26,6 +26,7 @@ RoutingName = Literal[
     "omni",
     "cond",
     "dyconv",
+    "partial",
     "none",
 ]
 

@@ -12,6 +12,7 @@ from ..specs import Route
 from .cond import Cond
 from .dyconv import DyConv
 from .omni import Omni
+from .partial import Partial
 from .router import Router, Routing, attach, detach, routers
 from .se import Se
 
@@ -22,6 +23,7 @@ ROUTINGS: dict[str, type[Any]] = {
     Omni.name: Omni,
     Cond.name: Cond,
     DyConv.name: DyConv,
+    Partial.name: Partial,
 }
 
 

@@ -3,10 +3,10 @@
     W(x) = sum_k r_k(x) W_k,   r = sigmoid(fc(mean of x over positions)),   W_k = 2 W / K + d_k
 
 Source: Yang et al., CondConv: Conditionally Parameterized Convolutions, 2019 (K = 8). Cost: K kernels instead of one
-and (c + 1) K parameters of the routing for c input channels; K times the kernel's size in multiply-adds an image, to mix,
-beside one convolution. Exact at the start: fc is zero, so that every r is 1/2, and the d_k sum to zero (experts.py).
-Unlike dyconv's, its mixture may also scale the kernel. For late layers of small nets, where the source puts it. Loses
-where the file's size matters, and wherever many images want the same kernel: nothing in it keeps experts apart.
+and (c + 1) K parameters of the routing for c input channels; to mix, K times the kernel's size in multiply-adds an
+image, beside one convolution. Exact at the start: fc is zero, so that every r is 1/2, and the d_k sum to zero
+(experts.py). Unlike dyconv's, its mixture may also scale the kernel. For late layers of small nets, where the source
+puts it. Loses where the file's size matters, and where images want the same kernel: nothing in it keeps experts apart.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
     W(x) = sum_k p_k(x) W_k,   p = softmax(fc2(relu(fc1(mean of x over positions))) / T),   W_k = W + d_k
 
-Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, 2020 (K = 4, T falls from 30 to 1).
-Cost: K kernels instead of one, c h + (h + 1) K parameters of the attention for c input channels, h = c / reduction; K times the
-kernel's size in multiply-adds an image, to mix, beside one convolution. Exact at the start, for fc2 is zero and the d_k
-sum to zero (experts.py). For small nets that can have more parameters but not more multiply-adds. Loses where the
-file's size matters, and at the last stages, where few positions share one mixture; runs at 0.5 to 0.8 of the dense
-net's speed on a CPU, as every image's kernel is a group of its own.
+Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, 2020 (K = 4, T falls from 30 to 1). Cost:
+K kernels instead of one and c h + (h + 1) K parameters of the attention for c input channels, h = c / reduction; to
+mix, K times the kernel's size in multiply-adds an image, beside one convolution. Exact at the start: fc2 is zero, and
+the d_k sum to zero (experts.py). For small nets that can have more parameters but not more multiply-adds. Loses where
+the file's size matters, and on a CPU, where every image's kernel is a group of its own: about 0.6 of the dense net's
+speed on a ResNet-20 at batch 32.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     sum_k m_k W_k = (sum_k m_k) W + sum_{k<K} (m_k - m_K) d_k
 
-The last d is minus the sum of the others, so K - 1 of them are stored, and with W they are K kernels' worth. Where all m
-are equal the kernel is W to the last bit, whatever the d; they start at a hundredth of W's norm, for at zero neither they
-nor the attention would ever move. The sum takes K terms, of which W is one: no expert is worked out.
+The last d is minus the sum of the others, so K - 1 of them are stored, and with W they are K kernels' worth. Where all
+m are equal the kernel is W to the last bit, whatever the d. They start at a hundredth of W's norm, for at zero neither
+they nor the attention would ever move. The sum takes K terms, of which W is one: no expert is worked out.
 
 Experts belong to one layer (`own`, drawn at random), or to all layers of one shape (`shared`): K experts then serve
 L >= K layers, each of which keeps its own W and its own attention. Shared ones start at the top K - 1 directions in
@@ -49,7 +49,7 @@ def weights(total: Tensor, mix: Tensor) -> Tensor:
 
 
 def hold(router: Any, experts: Experts, owned: bool) -> None:
-    """Give a router its `experts`: registered where it owns them, else borrowed (derive.py, Note [Borrowed tensors])."""
+    """Give a router its `experts`: registered by their owner only (derive.py, Note [Borrowed tensors])."""
     if owned:
         router.experts = experts
     else:
