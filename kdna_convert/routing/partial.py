@@ -134,4 +134,5 @@ def _largest(weight: Tensor | None, count: int) -> Tensor:
     if weight is None:
         return torch.arange(count)
     norms = torch.linalg.vector_norm(weight.detach().flatten(1), dim=1)
-    return norms.topk(count).indices.sort().values.cpu()
+    index: Tensor = norms.topk(count).indices.sort().values
+    return index.cpu()
