@@ -71,6 +71,9 @@ CODES: dict[str, str] = {
     "KD115": "The recipe keeps this layer dense: it shares nothing, but a codec may still store it in fewer bytes.",
     "KD116": "The family's kernels are no mixings of a list of directions, of which a part could stand alone: it is not cut.",
     "KD117": "Folded to an ordinary kernel when the routing was frozen.",
+    "KD131": "The routing gives every image its own kernel, which only an ordinary convolution runs: not a Linear layer, nor a class that changes its weight as it runs.",
+    "KD132": "The routing splits the layer's filters, which a grouped convolution has in groups.",
+    "KD133": "Fewer layers of this shape than the routing has experts to share. Ask for fewer `kernels`, or `experts: own`.",
     # why a repair step leaves a layer, or all of them, as they are
     "KD121": "Grouped or depthwise: its kernel is not one least-squares problem, so that it is not refitted.",
     "KD122": "The layer runs more than once, or in no block that takes and gives one tensor.",

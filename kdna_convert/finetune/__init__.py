@@ -117,7 +117,7 @@ def finetune(
         )
         try:
             ran = training.run()
-            assign(training.parameters, ran.state.best)
+            assign(training.kept, ran.state.best)
         finally:
             engine.close()
         numbers = ran.state.numbers

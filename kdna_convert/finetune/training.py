@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..data import Images, TrainBatch, Views, train_loader
 from ..errors import GuardError
+from ..routing.temperature import Annealing
 from ..specs import Divergence, Progress
 from .average import Average
 from .engine import Engine
@@ -93,6 +94,7 @@ class Training:
         heads = {} if subnets is None else dict(subnets.named_parameters(prefix="subnets"))
         self.parameters = free(objective.model) | heads
         self.average = Average(self.parameters, self.settings.ema)
+        self.annealing = Annealing(objective.model)
         self.length = Length(self.settings.steps_for(len(images)), self.settings.seconds)
         self.rate = self._rate()
         optimizer = create_optimizer(objective.model, self.parameters.values(), self.settings, self.rate)
@@ -104,7 +106,7 @@ class Training:
         self.seconds = 0.0  # in steps
 
     def run(self) -> Ran:
-        """Train to the end. Raises GuardError KD802, the free tensors as they were at their best, when the loss does
+        """Train to the end. Raises GuardError KD802, the kept tensors as they were at their best, when the loss does
         not stay finite; KeyboardInterrupt, the state written, when somebody stops it; FolderError KD604, KD610.
         """
         state = self._begin()
@@ -116,6 +118,11 @@ class Training:
                 if self._plateau(state.numbers):
                     return self._ran(state, "plateau", first)
         return self._ran(state, "length", first)
+
+    @property
+    def kept(self) -> dict[str, Tensor]:
+        """What a state's best tensors are put back into: the free ones, and what the schedule changes beside them."""
+        return {**self.parameters, **self.annealing.tensors}
 
     def _rate(self) -> float:
         """The peak rate; found from the first batch, which every process reads, where the settings name none."""
@@ -159,7 +166,7 @@ class Training:
 
     def _state(self, numbers: Numbers, best: Tensors | None = None) -> State:
         """As things stand; without `best`, they are the best."""
-        best = copies(self.average.tensors) if best is None else best
+        best = copies({**self.average.tensors, **self.annealing.tensors}) if best is None else best
         return take(numbers, self.parameters, best, self.optimizer, self.average.kept)
 
     def _put(self, state: State) -> None:
@@ -199,7 +206,9 @@ class Training:
                 elapsed = numbers.elapsed
                 while True:
                     start = time.monotonic()
-                    self.schedule.set(self.length.place(numbers.step, elapsed), numbers.factor)
+                    place = self.length.place(numbers.step, elapsed)
+                    self.schedule.set(place, numbers.factor)
+                    self.annealing.set(place)
                     with self._sized(numbers.step):
                         step = self._step(batches, began, asked)
                     self.seconds += time.monotonic() - start
@@ -231,7 +240,7 @@ class Training:
     def _fall(self, state: State) -> State:
         """Back to the last state, at half the rate. Raises GuardError KD802 the third time."""
         if state.numbers.falls == FALLS:
-            assign(self.parameters, state.best)
+            assign(self.kept, state.best)
             self._write(state)
             why = f"the loss or its gradient was not finite {FALLS + 1} times, at half the rate each time"
             raise GuardError("KD802", f"{why}; last after step {state.numbers.step}. Try a lower --lr, or other images")

@@ -21,12 +21,24 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+RoutingName = Literal[
+    "se",
+    "omni",
+    "cond",
+    "dyconv",
+    "partial",
+    "context",
+    "dymn",
+    "none",
+]
+
+
 class Routing(_Section):
     """What makes a layer depend on its input: a name of ROUTINGS, or none; the other keys are its options."""
 
     model_config = ConfigDict(extra="allow")
 
-    name: Literal["se", "context", "dymn", "none"]
+    name: RoutingName
 
     @property
     def options(self) -> Options:
@@ -40,9 +52,7 @@ SchemeName = Literal[SharingName, "dense"]
 CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
 # The scheme of layers that stay as they are: no entry of SCHEMES, for it has nothing to fit.
 DENSE = "dense"
-RoutingField = Annotated[
-    Routing, BeforeValidator(_routing, json_schema_input_type=Literal["se", "context", "dymn", "none"] | Routing | None)
-]
+RoutingField = Annotated[Routing, BeforeValidator(_routing, json_schema_input_type=RoutingName | Routing | None)]
 
 
 class Rule(_Section):

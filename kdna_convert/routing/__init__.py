@@ -9,9 +9,13 @@ from torch import nn
 
 from ..errors import PlanError
 from ..specs import Route
+from .cond import Cond
 from .context import Context
+from .dyconv import DyConv
 from .dymn import Dymn
 from .means import mean_kernels
+from .omni import Omni
+from .partial import Partial
 from .router import Router, Routing, attach, detach, routers
 from .se import Se
 
@@ -31,6 +35,10 @@ ROUTINGS: dict[str, type[Any]] = {
     Se.name: Se,
     Context.name: Context,
     Dymn.name: Dymn,
+    Omni.name: Omni,
+    Cond.name: Cond,
+    DyConv.name: DyConv,
+    Partial.name: Partial,
 }
 
 

@@ -79,7 +79,8 @@ class Routing(Protocol):
     def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
         """The layers, all of which can be routed, by which of them share a router's tensors, the owner first.
 
-        May leave layers out, and may name modules besides `layers` (an activation) as Layers of their own.
+        May leave layers out: its class attribute `ungrouped` is then the KD1xx code that says why, or KD113. May name
+        modules besides `layers` (an activation) as Layers of their own.
         """
         ...
 

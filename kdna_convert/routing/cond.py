@@ -1,0 +1,84 @@
+"""CondConv: every image has its own sum of K kernels, each switched by a sigmoid.
+
+    W(x) = sum_k r_k(x) W_k,   r = sigmoid(fc(mean of x over positions)),   W_k = 2 W / K + d_k
+
+Source: Yang et al., CondConv: Conditionally Parameterized Convolutions, 2019 (K = 8). Cost: K kernels instead of one
+and (c + 1) K parameters of the routing for c input channels; to mix, K times the kernel's size in multiply-adds an
+image, beside one convolution. Exact at the start: fc is zero, so that every r is 1/2, and the d_k sum to zero
+(experts.py). Unlike dyconv's, its mixture may also scale the kernel. For late layers of small nets, where the source
+puts it. Loses where the file's size matters, and where images want the same kernel: nothing in it keeps experts apart.
+Speed as dyconv's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..specs import Layer
+from .experts import (
+    TOO_FEW,
+    Experts,
+    Owner,
+    can_mix,
+    create_experts,
+    expert_groups,
+    hold,
+    require_counts,
+    require_owner,
+    weights,
+    zero,
+)
+from .modulation import Modulation, pooled
+from .router import Router
+from .se import linear
+
+
+@dataclass(frozen=True)
+class Cond:
+    """`kernels` is K; `experts` says whose they are: each layer's own, or shared by the layers of one shape."""
+
+    name: ClassVar[str] = "cond"
+    ungrouped: ClassVar[str] = TOO_FEW
+    kernels: int = 8
+    experts: Owner = "own"
+
+    def __post_init__(self) -> None:
+        require_counts(self.name, kernels=(self.kernels, 2))
+        require_owner(self.name, self.experts)
+
+    def can_route(self, layer: Layer) -> str | None:
+        return can_mix(layer)
+
+    def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
+        return expert_groups(self.kernels, self.experts, layers)
+
+    def build(self, layers: Sequence[Layer], weights: Sequence[Tensor | None], seeds: Sequence[int]) -> list[Router]:
+        experts = create_experts(self.kernels, self.experts, layers, weights, seeds)
+        return [CondRouter(layer, *held) for layer, held in zip(layers, experts, strict=True)]
+
+    def macs(self, layer: Layer) -> int:
+        return self.kernels * (layer.in_channels * layer.groups + layer.params)
+
+
+class CondRouter(Router):
+    """A sum of the layer's experts, from the input's mean over positions."""
+
+    experts: Experts
+
+    def __init__(self, layer: Layer, experts: Experts, owned: bool) -> None:
+        super().__init__(len(layer.shape) - 2)
+        self.fc = linear(layer.in_channels * layer.groups, len(experts.deltas) + 1, None)
+        hold(self, experts, owned)
+
+    def forward(self, x: Tensor, weight: Tensor) -> Modulation:
+        switches = torch.sigmoid(self.fc(pooled(x, self.spatial)))
+        total = 2 * switches.mean(1, keepdim=True)
+        return Modulation(mix=weights(total, switches), kernels=self.experts.around(weight))
+
+    def is_identity(self) -> bool:
+        return zero(self.fc)

@@ -1,0 +1,138 @@
+"""PAD-Net: only some of a layer's filters depend on the input; the rest stay static.
+
+    filter o of W(x) = that of another routing, for the ceil(ratio * out) dynamic filters;  W_o for the others
+
+Source: He et al., PAD-Net: An Efficient Framework for Dynamic Networks, 2023, with whole filters where the source masks
+single weights: its masks are dense, so that it saves nothing, while here the other routing stores what it adds for its
+own filters only. Cost: that routing's at a layer of so many filters, and an index for each. Exact at the start, as the
+other routing is. For nets that a dynamic layer helps more than its parameters allow. Loses against the other routing
+wherever parameters are free: its mixing costs less, its convolution as much.
+
+Which filters: those of the largest norm, until partition.py chooses them by what images ask of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from math import ceil
+from typing import Any, ClassVar, cast
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from ..errors import RecipeError
+from ..specs import Layer, Options
+from .cond import Cond
+from .dyconv import DyConv
+from .experts import TOO_FEW, can_mix
+from .modulation import Modulation
+from .omni import Omni
+from .router import Router, Routing
+
+# What can be partial: routings that neither replace the layer's input nor ask for modules beside it.
+WHOLE: dict[str, type[Any]] = {Omni.name: Omni, Cond.name: Cond, DyConv.name: DyConv}
+
+
+@dataclass(frozen=True)
+class Partial:
+    """`of` is the other routing, as a recipe has it: its name and its options. `ratio` is the dynamic share, (0, 1]."""
+
+    name: ClassVar[str] = "partial"
+    ungrouped: ClassVar[str] = TOO_FEW
+    of: Options = field(default_factory=lambda: {"name": DyConv.name})
+    ratio: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio <= 1:
+            raise RecipeError("KD203", f"routing partial: ratio must be above 0 and at most 1, got {self.ratio:g}")
+        self.whole()
+
+    def whole(self) -> Routing:
+        """The other routing. Raises RecipeError: KD202 for an unknown option, KD203 for what cannot be partial."""
+        name, options = self.of.get("name"), {key: value for key, value in self.of.items() if key != "name"}
+        if name not in WHOLE:
+            raise RecipeError("KD203", f"routing partial: `of` must name one of {', '.join(WHOLE)}, got {name!r}")
+        known = [option.name for option in fields(WHOLE[name])]
+        for key in options.keys() - known:
+            raise RecipeError("KD202", f"routing partial: {name} has no option {key!r}; it has {', '.join(known)}")
+        try:
+            return cast("Routing", TypeAdapter(WHOLE[name]).validate_python(options, strict=False))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            said = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}, got {first['input']!r}"
+            raise RecipeError("KD203", f"routing partial: of {name}: {said}") from None
+
+    def can_route(self, layer: Layer) -> str | None:
+        code = can_mix(layer)
+        if code is None and layer.groups > 1:
+            return "KD132"
+        return code or self.whole().can_route(self.dynamic(layer))
+
+    def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
+        known = {layer.name: layer for layer in layers}
+        groups = self.whole().groups([self.dynamic(layer) for layer in layers], model)
+        return [tuple(known[layer.name] for layer in group) for group in groups]
+
+    def build(self, layers: Sequence[Layer], weights: Sequence[Tensor | None], seeds: Sequence[int]) -> list[Router]:
+        rows = [self.dynamic(layer) for layer in layers]
+        chosen = [_largest(weight, row.out_channels) for weight, row in zip(weights, rows, strict=True)]
+        starts = [None if weight is None else weight[index] for weight, index in zip(weights, chosen, strict=True)]
+        whole = self.whole().build(rows, starts, seeds)
+        return [PartialRouter(router, index) for router, index in zip(whole, chosen, strict=True)]
+
+    def macs(self, layer: Layer) -> int:
+        return self.whole().macs(self.dynamic(layer))
+
+    def dynamic(self, layer: Layer) -> Layer:
+        """The layer as if it had its dynamic filters only."""
+        return replace(layer, shape=(ceil(self.ratio * layer.out_channels), *layer.shape[1:]))
+
+
+class PartialRouter(Router):
+    """Another router, `whole`, on the filters in `index` (int64, ascending)."""
+
+    index: Tensor
+
+    def __init__(self, whole: Router, index: Tensor) -> None:
+        super().__init__(whole.spatial)
+        self.whole = whole
+        self.register_buffer("index", index)
+
+    def forward(self, x: Tensor, weight: Tensor) -> Modulation:
+        rows = weight[self.index]
+        said = self.whole(x, rows)
+        return Modulation(outputs=self._outputs(said, len(weight)), **self._kernels(said, rows, weight))
+
+    def _kernels(self, said: Modulation, rows: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """The layer's kernels, a sum of static ones where the input's channels have no scales of their own."""
+        terms = said.terms(rows) if said.inputs is None else None
+        if terms is not None:
+            mix, kernels = terms
+            still = weight.index_fill(0, self.index, 0)[None]
+            moving = kernels.new_zeros(len(kernels), *weight.shape).index_copy(1, self.index, kernels)
+            return {"mix": torch.cat([torch.ones_like(mix[:, :1]), mix], 1), "kernels": torch.cat([still, moving])}
+        kernel = said.kernel_of(rows)
+        if said.inputs is not None:
+            kernel = kernel * said.inputs[:, None].reshape(len(said.inputs), 1, -1, *[1] * self.spatial)
+        every = weight.expand(len(kernel), *weight.shape).to(kernel.dtype)
+        return {"kernel": every.index_copy(1, self.index, kernel)}
+
+    def _outputs(self, said: Modulation, filters: int) -> Tensor | None:
+        if said.outputs is None:
+            return None
+        ones = said.outputs.new_ones(len(said.outputs), filters)
+        return ones.index_copy(1, self.index, said.outputs)
+
+    def is_identity(self) -> bool:
+        return self.whole.is_identity()
+
+
+def _largest(weight: Tensor | None, count: int) -> Tensor:
+    """The filters of the largest norm, ascending; the first ones where there are no weights."""
+    if weight is None:
+        return torch.arange(count)
+    norms = torch.linalg.vector_norm(weight.detach().flatten(1), dim=1)
+    index: Tensor = norms.topk(count).indices.sort().values
+    return index.cpu()

@@ -1,0 +1,121 @@
+"""Which filters of a partial routing are worth being dynamic: those of which different images ask different things.
+
+The score of a filter is the variance, over images, of the loss's gradient with respect to it: what one static filter
+cannot follow. At the identity it is all that one can know, for a dynamic filter's first step is the image's own
+gradient. The labels are sampled from the net's own answers, so none are needed, and the mean gradient of a trained net
+is nothing but noise.
+
+PAD-Net goes from all filters to the ratio in rounds, each of which scores a net whose other filters have just become
+static, as its experts differ already. Here they do not: at the identity every round would score the same net, and
+the first one decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import DataError, ModelError
+from .modulation import Modulation
+from .partial import PartialRouter
+from .router import Router, routers
+
+_TEMPERATURE = 2.0  # a trained net is near-certain of its images: at 1 the labels it samples carry hardly any gradient
+
+
+def partition(model: nn.Module, batches: Iterable[Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """Choose the dynamic filters of every partial router by unlabelled batches of inputs, in place, each layer for
+    itself; the net's outputs stay what they are. Returns each layer's scores, (filters,).
+
+    Raises ValueError, with nothing changed, where a router has left the identity: its filters are in use; DataError
+    KD405 without an image; ModelError KD308 when the net does not return (batch, classes).
+    """
+    partial = {name: router for name, router in routers(model).items() if isinstance(router, PartialRouter)}
+    for name, router in partial.items():
+        if not router.is_identity():
+            raise ValueError(f"{name}: its router has been trained; choose its filters before that")
+    scores = gradient_variance(model, list(partial), batches, seed)
+    for name, router in partial.items():
+        router.index.copy_(scores[name].topk(len(router.index)).indices.sort().values)
+    return scores
+
+
+def gradient_variance(
+    model: nn.Module, names: Iterable[str], batches: Iterable[Tensor], seed: int = 0
+) -> dict[str, Tensor]:
+    """(filters,) of each named, routed layer: the variance over images of the loss's gradient by each filter, summed
+    over its weights; float64. The loss is that of labels sampled from the net's own softmax at temperature 2. Runs the
+    layers without their routers, in eval mode, and leaves the model as it was. Raises as `partition` does."""
+    known, generator = routers(model), torch.Generator().manual_seed(seed)
+    probes = {name: _Probe(known[name].spatial) for name in names}
+    seen = False
+    with _probing(model, probes):
+        for batch in batches:
+            loss = _sampled_loss(model(batch), len(batch), generator)
+            running = [(probe, kernel) for probe in probes.values() for kernel in probe.kernels]
+            gradients = torch.autograd.grad(loss, [kernel for _, kernel in running]) if running else ()
+            for (probe, _), gradient in zip(running, gradients, strict=True):
+                probe.add(gradient)
+            for probe in probes.values():
+                probe.kernels.clear()
+            seen = True
+    if not seen:
+        raise DataError("KD405", "no calibration image was given; pass at least one")
+    return {name: probe.variance() for name, probe in probes.items()}
+
+
+class _Probe(Router):
+    """Runs its layer with a copy of the kernel for each image, so that the gradient by each is that image's own."""
+
+    def __init__(self, spatial: int) -> None:
+        super().__init__(spatial)
+        self.kernels: list[Tensor] = []  # of the batch that is running
+        self.images, self.squares, self.total = 0, torch.zeros(()), torch.zeros(())
+
+    def forward(self, x: Tensor, weight: Tensor) -> Modulation:
+        kernel = weight.detach().expand(len(x), *weight.shape).clone().requires_grad_()
+        self.kernels.append(kernel)
+        return Modulation(kernel=kernel)
+
+    def add(self, gradient: Tensor) -> None:
+        """Take note of (images, filters, in, *kernel size)."""
+        each = gradient.double().flatten(2)
+        self.images += len(each)
+        self.squares = each.square().sum((0, 2)) + self.squares.to(each)
+        self.total = each.sum(0) + self.total.to(each)
+
+    def variance(self) -> Tensor:
+        return self.squares / self.images - (self.total / self.images).square().sum(1)
+
+
+@contextmanager
+def _probing(model: nn.Module, probes: Mapping[str, _Probe]) -> Iterator[None]:
+    """The model in eval mode with probes in the place of routers; both undone after."""
+    modes = [(module, module.training) for module in model.modules()]
+    layers: dict[str, Any] = {name: model.get_submodule(name) for name in probes}
+    gates = {name: cast("Router", layer.gate) for name, layer in layers.items()}
+    try:
+        model.eval()
+        for name, probe in probes.items():
+            layers[name].gate = probe
+        with torch.enable_grad():
+            yield
+    finally:
+        for name, gate in gates.items():
+            layers[name].gate = gate
+        for module, mode in modes:
+            module.training = mode
+
+
+def _sampled_loss(output: object, images: int, generator: torch.Generator) -> Tensor:
+    """Cross-entropy, summed over images, against labels sampled from the net's own softened softmax."""
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != images:
+        raise ModelError("KD308", "the net does not return one row of logits for every image")
+    logits = output.float() / _TEMPERATURE
+    labels = torch.multinomial(logits.detach().softmax(1).cpu(), 1, generator=generator).squeeze(1)
+    return F.cross_entropy(logits, labels.to(logits.device), reduction="sum")
