@@ -21,12 +21,20 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+RoutingName = Literal[
+    "se",
+    "warehouse",
+    "frequency",
+    "none",
+]
+
+
 class Routing(_Section):
     """What makes a layer depend on its input: a name of ROUTINGS, or none; the other keys are its options."""
 
     model_config = ConfigDict(extra="allow")
 
-    name: Literal["se", "none"]
+    name: RoutingName
 
     @property
     def options(self) -> Options:
@@ -41,7 +49,7 @@ CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
 # The scheme of layers that stay as they are: no entry of SCHEMES, for it has nothing to fit.
 DENSE = "dense"
 RoutingField = Annotated[
-    Routing, BeforeValidator(_routing, json_schema_input_type=Literal["se", "none"] | Routing | None)
+    Routing, BeforeValidator(_routing, json_schema_input_type=RoutingName | Routing | None)
 ]
 
 

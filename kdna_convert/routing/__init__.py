@@ -9,12 +9,18 @@ from torch import nn
 
 from ..errors import PlanError
 from ..specs import Route
+from .frequency import Frequency
 from .router import Router, Routing, attach, detach, routers
 from .se import Se
+from .warehouse import Warehouse
 
 __all__ = ["ROUTINGS", "Router", "Routing", "attach", "attach_routes", "detach", "routers", "routing_of"]
 
-ROUTINGS: dict[str, type[Any]] = {Se.name: Se}
+ROUTINGS: dict[str, type[Any]] = {
+    Se.name: Se,
+    Warehouse.name: Warehouse,
+    Frequency.name: Frequency,
+}
 
 
 def routing_of(route: Route) -> Routing:

@@ -119,7 +119,9 @@ def _per_sample(layer: Any, x: Tensor, modulation: Modulation) -> Tensor:
     if len(kernel) != len(x):
         kernel = kernel.expand(len(x), *kernel.shape[1:])
     y = convolve(layer, x.reshape(1, -1, *x.shape[2:]), kernel.flatten(0, 1), len(x) * layer.groups)
-    return y.view(len(x), -1, *y.shape[2:])
+    y = y.view(len(x), -1, *y.shape[2:])
+    channels_last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return y.contiguous(memory_format=torch.channels_last) if channels_last else y
 
 
 def _summed(layer: nn.Module, x: Tensor, modulation: Modulation) -> Tensor:

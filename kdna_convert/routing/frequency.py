@@ -1,0 +1,190 @@
+"""frequency: FDConv's routing. A kernel's frequencies are weighted image by image, and so are those of the input.
+
+    W(x) = sum_g a_g(x) W_g        W_g = the g-th of `bands` bands of W's spectrum; sum_g W_g = W
+    y = o(x) * conv(i(x) * x', t(x) * l(x) * W(x))        every factor 2 sigmoid(.) of a head that starts at zero
+
+The spectrum is that of the (out taps) x (in taps) matrix of the kernel. Its bins, by rising radial frequency, are cut
+into bands of equal size, so that each W_g holds frequencies that no other has, and none stores a weight. a, i, o and t,
+for bands, channels and taps, are the heads of one trunk on the input's mean: fc1, a norm, s relu(.)^2 + b. `local` adds
+l, one factor a weight, from a 1-d convolution along the input's means. `input_bands` gives each position its own weight
+of each octave of the input: x' = x + sum_j (2 sigmoid(conv_j(x)) - 1) high_j(x), at 2-d kernels of more than one tap.
+
+Source: Chen et al., FDConv, CVPR 2025 (arXiv 2503.18783). Its trunk's batch norm is a layer norm here, so that one image
+trains. Its converter is not exact, and its inverse transform fits even widths only; this starts at W at every shape.
+Cost, for c channels in, k out, t taps, P parameters and h = max(c / reduction, 16): c h + 2 h + 2 + (h + 1)(c + k + t +
+bands) parameters; bands P multiply-adds an image, and a kernel for each image in memory. `local`: about log2(c) / 2
+times k t parameters, and that times c multiply-adds. `input_bands`: 3 (9 c + 1) parameters, and three passes of two
+products over the input, which take longer than the convolution. The transform of W is made once a batch.
+For dense prediction, says the paper. Loses in speed to gates on channels alone; a layer of one spatial size gains little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isqrt, log2
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import RecipeError
+from ..specs import Layer, Shape, product
+from .modulation import Modulation, is_exact, pooled
+from .octaves import OCTAVES, InputBands, zero
+from .router import Router
+from .se import UNREACHABLE, linear
+
+_NARROWEST = 16
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """`bands` of the kernel's spectrum; `reduction`, input channels over hidden ones; see the module for the switches."""
+
+    name: ClassVar[str] = "frequency"
+    bands: int = 4
+    reduction: int = 16
+    local: bool = False
+    input_bands: bool = False
+
+    def __post_init__(self) -> None:
+        for option, value in (("bands", self.bands), ("reduction", self.reduction)):
+            if value < 1:
+                raise RecipeError("KD203", f"routing frequency: {option} must be at least 1, got {value}")
+
+    def can_route(self, layer: Layer) -> str | None:
+        if layer.reason in UNREACHABLE:
+            return "KD113"
+        if not is_exact(layer.kind):
+            return "KD134"
+        return "KD135" if self.local and layer.groups > 1 else None
+
+    def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
+        return [(layer,) for layer in layers]
+
+    def build(self, layers: Sequence[Layer], weights: Sequence[Tensor | None], seeds: Sequence[int]) -> list[Router]:
+        return [FrequencyRouter(self, layer, seed) for layer, seed in zip(layers, seeds, strict=True)]
+
+    def macs(self, layers: Sequence[Layer]) -> int:
+        return sum(map(self._macs, layers))
+
+    def _macs(self, layer: Layer) -> int:
+        channels, hidden = inputs(layer), self.hidden(layer)
+        trunk = hidden * (channels + sum(self.heads(layer)))
+        mixing = self.heads(layer)[3] * layer.params
+        local = reach(channels) * layer.params if self.local else 0
+        if not self.has_octaves(layer):
+            return trunk + mixing + local
+        lowpass = 2 * isqrt(layer.in_positions) * channels
+        gate = 9 * channels
+        return trunk + mixing + local + len(OCTAVES) * (lowpass + gate) * layer.in_positions
+
+    def hidden(self, layer: Layer) -> int:
+        return max(inputs(layer) // self.reduction, _NARROWEST)
+
+    def heads(self, layer: Layer) -> tuple[int, int, int, int]:
+        """How many input channels, output channels, taps and bands have a factor of their own."""
+        rows, columns = spectrum(layer.shape)
+        taps = layer.taps if layer.taps > 1 else 0
+        return inputs(layer), layer.out_channels, taps, min(self.bands, rows * columns)
+
+    def has_octaves(self, layer: Layer) -> bool:
+        return self.input_bands and len(layer.shape) == 4 and layer.taps > 1
+
+
+class FrequencyRouter(Router):
+    """Factors for a layer's bands, channels and taps; with `local` for its weights, with octaves for its input."""
+
+    bins: Tensor
+
+    def __init__(self, routing: Frequency, layer: Layer, seed: int) -> None:
+        super().__init__(len(layer.shape) - 2)
+        channels, hidden = inputs(layer), routing.hidden(layer)
+        self.sizes = routing.heads(layer)
+        self.taps = layer.shape[2:]
+        self.fc1 = linear(channels, hidden, seed, bias=False)
+        self.norm = nn.LayerNorm(hidden)
+        self.scale, self.offset = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+        self.heads = linear(hidden, sum(self.sizes), None)
+        self.local = Local(channels, layer.shape) if routing.local else None
+        self.octaves = InputBands(channels) if routing.has_octaves(layer) else None
+        self.register_buffer("bins", bands_of(layer.shape, self.sizes[3]), persistent=False)
+
+    def forward(self, x: Tensor, weight: Tensor) -> Modulation:
+        means = pooled(x, self.spatial)
+        hidden = self.scale * F.relu(self.norm(self.fc1(means))).square() + self.offset
+        ins, outs, taps, mix = (2 * torch.sigmoid(self.heads(hidden))).split(self.sizes, dim=1)
+        kernels = split(weight, self.bins, self.sizes[3])
+        said = Modulation(
+            x=None if self.octaves is None else self.octaves(x),
+            inputs=ins,
+            outputs=outs,
+            taps=taps.view(-1, *self.taps) if taps.shape[1] else None,
+            mix=mix,
+            kernels=kernels,
+        )
+        if self.local is None:
+            return said
+        kernel = self.local(means) * said.kernel_of(weight)
+        return Modulation(x=said.x, inputs=ins, outputs=outs, kernel=kernel)
+
+    def is_identity(self) -> bool:
+        parts = [self.heads, *(part.conv for part in (self.local, self.octaves) if part is not None)]
+        return not any(parameter.any() for part in parts for parameter in part.parameters())
+
+
+class Local(nn.Module):
+    """A factor for every weight, from the means of the input channels around its own."""
+
+    def __init__(self, channels: int, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.norm = nn.LayerNorm(channels)
+        width = reach(channels)
+        self.conv = zero(nn.Conv1d, 1, shape[0] * product(shape[2:]), width, padding=width // 2, bias=False)
+
+    def forward(self, means: Tensor) -> Tensor:
+        """(batch, channels) means to (batch, out, in, *taps) factors."""
+        factors = 2 * torch.sigmoid(self.conv(self.norm(means)[:, None]))
+        outs, ins, *taps = self.shape
+        return factors.view(-1, outs, product(tuple(taps)), ins).transpose(2, 3).reshape(-1, outs, ins, *taps)
+
+
+def spectrum(shape: Shape) -> tuple[int, int]:
+    """Rows and columns of the half spectrum of a kernel's matrix."""
+    return product((shape[0], *shape[2:-1])), shape[1] * shape[-1] // 2 + 1
+
+
+def bands_of(shape: Shape, bands: int) -> Tensor:
+    """The band of each bin of a kernel's half spectrum: equally many in each, the lowest radial frequencies in band 0."""
+    rows, columns = spectrum(shape)
+    vertical, horizontal = torch.fft.fftfreq(rows), torch.fft.rfftfreq(shape[1] * shape[-1])
+    order = torch.hypot(vertical[:, None], horizontal).flatten().argsort(stable=True)
+    bins = torch.empty(rows * columns, dtype=torch.uint8 if bands <= 256 else torch.int32)
+    for band, members in enumerate(order.tensor_split(bands)):
+        bins[members] = band
+    return bins.view(rows, columns)
+
+
+def split(weight: Tensor, bins: Tensor, bands: int) -> Tensor:
+    """(bands, *shape): the kernel's bands, whose sum it is: the last is what the others leave. In float32 at least."""
+    if bands == 1:
+        return weight[None]
+    outs, ins, *rest, last = weight.shape
+    matrix = weight.movedim(1, -2).reshape(-1, ins * last)  # (out x all taps but the last axis', in x the last axis')
+    matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    chosen = bins == torch.arange(bands - 1, device=bins.device).view(-1, 1, 1)
+    parts = torch.fft.irfft2(torch.fft.rfft2(matrix) * chosen, s=matrix.shape)
+    kernels = parts.view(-1, outs, *rest, ins, last).movedim(-2, 2).to(weight.dtype)
+    return torch.cat([kernels, (weight - kernels.sum(0))[None]])
+
+
+def reach(channels: int) -> int:
+    """How many neighbouring channels' means a local factor sees: an odd number near log2(channels) / 2."""
+    return int(log2(channels) / 2 + 0.5) // 2 * 2 + 1
+
+
+def inputs(layer: Layer) -> int:
+    return layer.shape[1] * layer.groups
