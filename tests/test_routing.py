@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -116,7 +117,7 @@ def test_what_is_stored_is_known_before_it_is_built(routing: Any, kind: str) -> 
     net, _ = routed(kind, routing)
     bare = static(net)
     layers = [described(f"0.{place}", getattr(bare[0], place)) for place in ("one", "two")]
-    routes = [Route(routing.name, group) for group in routing.groups(layers, bare)]
+    routes = [Route(routing.name, group, asdict(routing)) for group in routing.groups(layers, bare)]
     specs, params = gate_specs(bare, routes)
     stored = {key: tuple(tensor.shape) for key, tensor in net.state_dict().items() if ".gate." in key}
     assert {spec.name: spec.shape for spec in specs} == stored
@@ -189,7 +190,7 @@ def test_a_net_without_numbers_can_be_routed_and_filled(routing: Any, kind: str)
         for parameter in other.parameters():
             parameter.fill_(float("nan"))
     layers = [described(f"0.{place}", getattr(other[0], place)) for place in ("one", "two")]
-    attach_routes(other, [Route(routing.name, group) for group in routing.groups(layers, other)])
+    attach_routes(other, [Route(routing.name, group, asdict(routing)) for group in routing.groups(layers, other)])
     other.load_state_dict(learned(net).state_dict(), strict=True)
     assert torch.equal(other.eval()(x), net.eval()(x))
 
@@ -217,7 +218,7 @@ def test_a_router_depends_on_seed_and_name_only_and_draws_no_global_numbers(rout
     net = static(routed(kind, routing)[0])
     layers = [described(f"0.{place}", getattr(net[0], place)) for place in ("one", "two")]
     state = torch.get_rng_state()
-    attach_routes(net, [Route(routing.name, group) for group in routing.groups(layers, net)])
+    attach_routes(net, [Route(routing.name, group, asdict(routing)) for group in routing.groups(layers, net)])
     assert torch.equal(torch.get_rng_state(), state)
 
 

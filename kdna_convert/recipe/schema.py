@@ -48,9 +48,7 @@ SchemeName = Literal[SharingName, "dense"]
 CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
 # The scheme of layers that stay as they are: no entry of SCHEMES, for it has nothing to fit.
 DENSE = "dense"
-RoutingField = Annotated[
-    Routing, BeforeValidator(_routing, json_schema_input_type=RoutingName | Routing | None)
-]
+RoutingField = Annotated[Routing, BeforeValidator(_routing, json_schema_input_type=RoutingName | Routing | None)]
 
 
 class Rule(_Section):

@@ -1,21 +1,20 @@
 """frequency: FDConv's routing. A kernel's frequencies are weighted image by image, and so are those of the input.
 
-    W(x) = sum_g a_g(x) W_g        W_g = the g-th of `bands` bands of W's spectrum; sum_g W_g = W
+    W(x) = sum_g a_g(x) W_g        W_g = the g-th of `bands` bands of W's spectrum (bands.py); sum_g W_g = W
     y = o(x) * conv(i(x) * x', t(x) * l(x) * W(x))        every factor 2 sigmoid(.) of a head that starts at zero
 
-The spectrum is that of the (out taps) x (in taps) matrix of the kernel. Its bins, by rising radial frequency, are cut
-into bands of equal size, so that each W_g holds frequencies that no other has, and none stores a weight. a, i, o and t,
-for bands, channels and taps, are the heads of one trunk on the input's mean: fc1, a norm, s relu(.)^2 + b. `local` adds
-l, one factor a weight, from a 1-d convolution along the input's means. `input_bands` gives each position its own weight
-of each octave of the input: x' = x + sum_j (2 sigmoid(conv_j(x)) - 1) high_j(x), at 2-d kernels of more than one tap.
+a, i, o and t, for bands, channels and taps, are the heads of one trunk on the input's means: fc1, a norm, s relu(.)^2 +
+b. No W_g is stored: they are W's, whatever W is at that moment. `local` adds l, one factor a weight, by a 1-d
+convolution along the means. `input_bands` weights the input's octaves, each at each position (octaves.py), at 2-d
+kernels of more than one tap, as published.
 
-Source: Chen et al., FDConv, CVPR 2025 (arXiv 2503.18783). Its trunk's batch norm is a layer norm here, so that one image
-trains. Its converter is not exact, and its inverse transform fits even widths only; this starts at W at every shape.
-Cost, for c channels in, k out, t taps, P parameters and h = max(c / reduction, 16): c h + 2 h + 2 + (h + 1)(c + k + t +
-bands) parameters; bands P multiply-adds an image, and a kernel for each image in memory. `local`: about log2(c) / 2
-times k t parameters, and that times c multiply-adds. `input_bands`: 3 (9 c + 1) parameters, and three passes of two
-products over the input, which take longer than the convolution. The transform of W is made once a batch.
-For dense prediction, says the paper. Loses in speed to gates on channels alone; a layer of one spatial size gains little.
+Source: Chen et al., FDConv, CVPR 2025 (arXiv 2503.18783). Its trunk's batch norm is a layer norm here, so that one
+image trains. Its converter is not exact and its inverse transform fits even widths only; this is W at every shape.
+Cost, for c channels in, k out, t taps, P parameters, h = max(c / reduction, 16): c h + 2 h + 2 + (h + 1) (c + k + t +
+bands) parameters; `bands` P multiply-adds an image, and a kernel for each image in memory. `local`: r k t + 2 c more,
+and r P multiply-adds, r being about log2(c) / 2. `input_bands`: 3 (9 c + 1) more, and three times two products over the
+whole input, which cost as much again as the layers of a small net. W is transformed once a batch.
+For detection and segmentation, says the paper. Loses in speed to gates on channels, with both switches by far.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from torch.nn import functional as F
 
 from ..errors import RecipeError
 from ..specs import Layer, Shape, product
+from .bands import bands_of, frequencies, split
 from .modulation import Modulation, is_exact, pooled
 from .octaves import OCTAVES, InputBands, zero
 from .router import Router
@@ -41,7 +41,7 @@ _NARROWEST = 16
 
 @dataclass(frozen=True)
 class Frequency:
-    """`bands` of the kernel's spectrum; `reduction`, input channels over hidden ones; see the module for the switches."""
+    """`bands` of the kernel's spectrum; `reduction`, input channels over hidden ones; the switches are said above."""
 
     name: ClassVar[str] = "frequency"
     bands: int = 4
@@ -86,9 +86,8 @@ class Frequency:
 
     def heads(self, layer: Layer) -> tuple[int, int, int, int]:
         """How many input channels, output channels, taps and bands have a factor of their own."""
-        rows, columns = spectrum(layer.shape)
         taps = layer.taps if layer.taps > 1 else 0
-        return inputs(layer), layer.out_channels, taps, min(self.bands, rows * columns)
+        return inputs(layer), layer.out_channels, taps, min(self.bands, frequencies(layer.shape))
 
     def has_octaves(self, layer: Layer) -> bool:
         return self.input_bands and len(layer.shape) == 4 and layer.taps > 1
@@ -152,38 +151,9 @@ class Local(nn.Module):
         return factors.view(-1, outs, product(tuple(taps)), ins).transpose(2, 3).reshape(-1, outs, ins, *taps)
 
 
-def spectrum(shape: Shape) -> tuple[int, int]:
-    """Rows and columns of the half spectrum of a kernel's matrix."""
-    return product((shape[0], *shape[2:-1])), shape[1] * shape[-1] // 2 + 1
-
-
-def bands_of(shape: Shape, bands: int) -> Tensor:
-    """The band of each bin of a kernel's half spectrum: equally many in each, the lowest radial frequencies in band 0."""
-    rows, columns = spectrum(shape)
-    vertical, horizontal = torch.fft.fftfreq(rows), torch.fft.rfftfreq(shape[1] * shape[-1])
-    order = torch.hypot(vertical[:, None], horizontal).flatten().argsort(stable=True)
-    bins = torch.empty(rows * columns, dtype=torch.uint8 if bands <= 256 else torch.int32)
-    for band, members in enumerate(order.tensor_split(bands)):
-        bins[members] = band
-    return bins.view(rows, columns)
-
-
-def split(weight: Tensor, bins: Tensor, bands: int) -> Tensor:
-    """(bands, *shape): the kernel's bands, whose sum it is: the last is what the others leave. In float32 at least."""
-    if bands == 1:
-        return weight[None]
-    outs, ins, *rest, last = weight.shape
-    matrix = weight.movedim(1, -2).reshape(-1, ins * last)  # (out x all taps but the last axis', in x the last axis')
-    matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
-    chosen = bins == torch.arange(bands - 1, device=bins.device).view(-1, 1, 1)
-    parts = torch.fft.irfft2(torch.fft.rfft2(matrix) * chosen, s=matrix.shape)
-    kernels = parts.view(-1, outs, *rest, ins, last).movedim(-2, 2).to(weight.dtype)
-    return torch.cat([kernels, (weight - kernels.sum(0))[None]])
-
-
 def reach(channels: int) -> int:
     """How many neighbouring channels' means a local factor sees: an odd number near log2(channels) / 2."""
-    return int(log2(channels) / 2 + 0.5) // 2 * 2 + 1
+    return round(log2(channels) / 2 + 0.5) // 2 * 2 + 1
 
 
 def inputs(layer: Layer) -> int:

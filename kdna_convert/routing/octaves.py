@@ -38,7 +38,7 @@ class InputBands(nn.Module):
 
 
 def lowpass(size: int, octave: int, like: Tensor) -> Tensor:
-    """(size, size): the projection onto the frequencies below 1 / (2 octave) cycles a pixel; symmetric and circulant."""
+    """(size, size): the projection onto frequencies below 1 / (2 octave) cycles a pixel, symmetric and circulant."""
     places = torch.arange(size, device=like.device)
     kept = torch.arange(1, (size - 1) // (2 * octave) + 1, device=like.device)
     angles = (2 * pi / size) * (places[:, None] * kept % size).to(torch.promote_types(like.dtype, torch.float32))

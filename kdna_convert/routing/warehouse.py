@@ -1,21 +1,21 @@
-"""warehouse: KernelWarehouse's routing. A layer's kernel is its own cells and a mixing of its stage's, image by image.
+"""warehouse: KernelWarehouse's routing. A kernel's cells are mixed anew for each image, from those of its whole stage.
 
-    W(x)_i = W_i + gamma_i sum_j z(x)_ij / (1 + sum_j |z(x)_ij|) e_j       z(x) = fc2(relu(fc1(mean of x over positions)))
+    W(x)_i = W_i + gamma_i sum_j z_ij / (1 + sum_j |z_ij|) e_j        z = fc2(relu(fc1(mean of x over positions)))
 
-A cell spans `out` x `in` channels at one tap. The warehouse e_1 .. e_n are the cells of all kernels of a stage, as they
-are at that moment, and with `budget` b > 1 (b - 1) times as many stored ones. gamma, one number a cell, starts at zero;
-fc2 does not, so that gamma learns at once. The weights z may be negative and compete, which is the paper's contrast: its
-normaliser's 1/1000 is 1 here, for at 1/1000 a head near zero has a thousandfold gradient. One column of z belongs to no
-cell, as in the paper. Layers of the same input positions are a stage, so that strided ones belong with those before
-them; a layer joins where its channels are multiples of the stage's smallest.
+A cell is a block of channels, out by in, at one tap. The warehouse e_1 .. e_n are the cells of all kernels of a stage,
+as they are at that moment, and with `budget` b > 1 (b - 1) times as many that are stored. gamma, one number a cell,
+starts at zero; fc2 does not, so that gamma learns at once. The z may be negative and compete, which is the paper's
+contrast; its normaliser's 1/1000 is 1 here, for with that a small z has a thousandfold gradient. One column of z
+belongs to no cell, as in the paper. Layers with inputs of one size are a stage, so that strided ones belong with those
+before them; a layer joins where its channels are multiples of the stage's smallest.
 
 Source: Li et al., KernelWarehouse, ICML 2024 (arXiv 2406.07879). Its batch norm is left out, so that one image trains.
-Budgets below 1 are storage, not routing: `scheme: warehouse` (or another) stores a stage's kernels in fewer cells, and
-budget 1 then mixes what that gives, without a parameter more than the attention.
-Cost a layer of c input channels, m of the n cells, P parameters and h = max(c / reduction, 16) hidden numbers:
-c h + h + (h + 1) m (n + 1) + m parameters, (b - 1) P more for b > 1, and c h + h m (n + 1) + n P multiply-adds an image,
-which is more than the layer's own where n exceeds its output positions; and a kernel for each image, in memory.
-For nets that lack capacity, not time. Loses in speed to every routing of gates; costs nothing once it is frozen.
+Budgets below 1 are storage, not routing: `scheme: warehouse`, or another, stores a stage's kernels in fewer cells, and
+at budget 1 this mixes the kernels that come of it, with no parameter but the attention's.
+Cost of a layer of c input channels, m of the n cells, P parameters and h = max(c / reduction, 16) hidden numbers:
+c h + h + (h + 1) m (n + 1) + m parameters, and (b - 1) P with b > 1; c h + h m (n + 1) + n P multiply-adds an image,
+more than the layer's own where n exceeds its output positions; and a kernel for each image in memory.
+For nets that lack capacity and have time. Loses in speed to gates; frozen, it costs nothing.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class Warehouse:
             for layer, seed in zip(layers, seeds, strict=True)
         ]
         if self.budget > 1:
-            cells_mc = torch.cat([cut(weight, _cell(layers)) for weight in weights if weight is not None])
-            built[0].cells = nn.Parameter(_extra(cells_mc, int(self.budget), seeds[0]))
+            cells_moi = torch.cat([cut(weight, _cell(layers)) for weight in weights if weight is not None])
+            built[0].cells = nn.Parameter(_extra(cells_moi, int(self.budget), seeds[0]))
         for router in built:
             object.__setattr__(router, "owner", built[0])  # derive.py, Note [Borrowed tensors]
         return list(built)
@@ -112,9 +112,9 @@ class WarehouseRouter(Router):
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
         kernels = [weight if one == self.place else layer.weight for one, layer in enumerate(self.members)]
-        own = [cut(kernel.to(weight), self.cell) for kernel in kernels]
-        cells_nc = torch.cat(own if self.owner.cells is None else [*own, self.owner.cells.to(weight)])
-        start = sum(map(len, own[: self.place]))
+        cells = [cut(kernel.to(weight), self.cell) for kernel in kernels]
+        start = sum(map(len, cells[: self.place]))
+        cells_nc = torch.cat(cells if self.owner.cells is None else [*cells, self.owner.cells.to(weight)]).flatten(1)
         identity_mn = torch.eye(len(cells_nc), dtype=weight.dtype, device=weight.device)[start : start + self.rows]
         z = self.fc2(F.relu(self.fc1(pooled(x, self.spatial)))).view(len(x), self.rows, -1)
         competing = z[..., :-1] / (1 + z.abs().sum(-1, keepdim=True))
@@ -126,10 +126,10 @@ class WarehouseRouter(Router):
 
 
 def cut(weight: Tensor, cell: tuple[int, int]) -> Tensor:
-    """(cells, out of a cell x in of a cell): a kernel's cells, those of one block of channels side by side, tap by tap."""
+    """(cells, out of a cell, in of a cell): those of one block of channels side by side, tap by tap."""
     outs, ins = cell
     blocks = weight.reshape(len(weight) // outs, outs, weight.shape[1] // ins, ins, -1)
-    return blocks.permute(0, 2, 4, 1, 3).reshape(-1, outs * ins)
+    return blocks.permute(0, 2, 4, 1, 3).flatten(0, 2)
 
 
 def joined(cells_mc: Tensor, shape: Sequence[int], cell: tuple[int, int]) -> Tensor:
@@ -163,9 +163,9 @@ def _inputs(layer: Layer) -> int:
     return layer.shape[1] * layer.groups
 
 
-def _extra(cells_mc: Tensor, budget: int, seed: int) -> Tensor:
+def _extra(cells_moi: Tensor, budget: int, seed: int) -> Tensor:
     """(budget - 1) x m more cells: random mixings of the m there are, as large as these."""
     generator = torch.Generator().manual_seed(seed)
-    count = len(cells_mc)
+    count = len(cells_moi)
     mixing = torch.randn((budget - 1) * count, count, generator=generator) / count**0.5
-    return mixing.to(cells_mc) @ cells_mc
+    return torch.einsum("em,moi->eoi", mixing.to(cells_moi), cells_moi)
