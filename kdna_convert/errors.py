@@ -80,7 +80,7 @@ CODES: dict[str, str] = {
     "KD127": "No images were held back, so that no repair step could be judged. Pass --data, and keep calibration.heldout above 0.",
     # why a routing leaves a layer as it is
     "KD134": "The routing gives each image a kernel of its own, and only a Conv1d, Conv2d, Conv2dSame or Conv3d can be run with that.",
-    "KD135": "The routing scales every weight by its input and output channel, and a grouped or depthwise kernel has no such grid: turn `local` off.",
+    "KD135": "`local` gives each weight a factor by its input channel; a grouped or depthwise kernel sees only some of these. Turn `local` off.",
     # recipe
     "KD201": "The recipe file cannot be read or is not YAML.",
     "KD202": "The recipe has a key that does not exist.",

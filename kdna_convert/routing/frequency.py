@@ -71,7 +71,7 @@ class Frequency:
         return sum(map(self._macs, layers))
 
     def _macs(self, layer: Layer) -> int:
-        channels, hidden = inputs(layer), self.hidden(layer)
+        channels, hidden = layer.input_channels, self.hidden(layer)
         trunk = hidden * (channels + sum(self.heads(layer)))
         mixing = self.heads(layer)[3] * layer.params
         local = reach(channels) * layer.params if self.local else 0
@@ -82,12 +82,12 @@ class Frequency:
         return trunk + mixing + local + len(OCTAVES) * (lowpass + gate) * layer.in_positions
 
     def hidden(self, layer: Layer) -> int:
-        return max(inputs(layer) // self.reduction, _NARROWEST)
+        return max(layer.input_channels // self.reduction, _NARROWEST)
 
     def heads(self, layer: Layer) -> tuple[int, int, int, int]:
         """How many input channels, output channels, taps and bands have a factor of their own."""
         taps = layer.taps if layer.taps > 1 else 0
-        return inputs(layer), layer.out_channels, taps, min(self.bands, frequencies(layer.shape))
+        return layer.input_channels, layer.out_channels, taps, min(self.bands, frequencies(layer.shape))
 
     def has_octaves(self, layer: Layer) -> bool:
         return self.input_bands and len(layer.shape) == 4 and layer.taps > 1
@@ -100,7 +100,7 @@ class FrequencyRouter(Router):
 
     def __init__(self, routing: Frequency, layer: Layer, seed: int) -> None:
         super().__init__(len(layer.shape) - 2)
-        channels, hidden = inputs(layer), routing.hidden(layer)
+        channels, hidden = layer.input_channels, routing.hidden(layer)
         self.sizes = routing.heads(layer)
         self.taps = layer.shape[2:]
         self.fc1 = linear(channels, hidden, seed, bias=False)
@@ -154,7 +154,3 @@ class Local(nn.Module):
 def reach(channels: int) -> int:
     """How many neighbouring channels' means a local factor sees: an odd number near log2(channels) / 2."""
     return round(log2(channels) / 2 + 0.5) // 2 * 2 + 1
-
-
-def inputs(layer: Layer) -> int:
-    return layer.shape[1] * layer.groups

@@ -15,7 +15,8 @@ at budget 1 this mixes the kernels that come of it, with no parameter but the at
 Cost of a layer of c input channels, m of the n cells, P parameters and h = max(c / reduction, 16) hidden numbers:
 c h + h + (h + 1) m (n + 1) + m parameters, and (b - 1) P with b > 1; c h + h m (n + 1) + n P multiply-adds an image,
 more than the layer's own where n exceeds its output positions; and a kernel for each image in memory.
-For nets that lack capacity and have time. Loses in speed to gates; frozen, it costs nothing.
+For nets that lack capacity and have time. Loses in speed to gates; frozen, it costs nothing. In a narrow net, whose
+cells are small and many, the attention outweighs the kernels: 0.20 M parameters for the 0.27 M of a ResNet-20.
 """
 
 from __future__ import annotations
@@ -82,14 +83,14 @@ class Warehouse:
 
     def macs(self, layers: Sequence[Layer]) -> int:
         cells, cell = self._cells(layers), _cell(layers)
-        attention = (self._hidden(one) * (_inputs(one) + _count(one, cell) * (cells + 1)) for one in layers)
+        attention = (self._hidden(one) * (one.input_channels + _count(one, cell) * (cells + 1)) for one in layers)
         return sum(attention) + cells * sum(layer.params for layer in layers)
 
     def _cells(self, layers: Sequence[Layer]) -> int:
         return int(self.budget) * sum(_count(layer, _cell(layers)) for layer in layers)
 
     def _hidden(self, layer: Layer) -> int:
-        return max(_inputs(layer) // self.reduction, _NARROWEST)
+        return max(layer.input_channels // self.reduction, _NARROWEST)
 
 
 class WarehouseRouter(Router):
@@ -102,7 +103,7 @@ class WarehouseRouter(Router):
         super().__init__(len(layer.shape) - 2)
         self.cell = cell
         self.rows = _count(layer, cell)
-        self.fc1 = linear(_inputs(layer), hidden, seed)
+        self.fc1 = linear(layer.input_channels, hidden, seed)
         self.fc2 = linear(hidden, self.rows * columns, seed + 1)
         self.gamma = nn.Parameter(torch.zeros(self.rows))
         self.cells: nn.Parameter | None = None
@@ -157,10 +158,6 @@ def _cell(layers: Sequence[Layer]) -> tuple[int, int]:
 
 def _count(layer: Layer, cell: tuple[int, int]) -> int:
     return layer.params // product(cell)
-
-
-def _inputs(layer: Layer) -> int:
-    return layer.shape[1] * layer.groups
 
 
 def _extra(cells_moi: Tensor, budget: int, seed: int) -> Tensor:
