@@ -239,13 +239,13 @@ def test_a_layer_with_a_gate_of_its_own_is_refused() -> None:
     net, _ = routed("conv2d", ROUTINGS["se"]())
     with pytest.raises(ModelError, match=r"KD113: 0.one: .*gate"):
         attach(net, [described("0.one", net[0].one)], ROUTINGS["se"]())
-    with pytest.raises(PlanError, match="KD503: .*no layer '0.three'"):
+    with pytest.raises(PlanError, match=r"KD503: .*no layer '0.three'"):
         attach(net, [Layer("0.three", "Conv2d", (4, 8, 3, 3))], ROUTINGS["se"]())
 
 
 def test_a_route_of_an_unknown_routing_or_option_is_refused() -> None:
     layer = Layer("a", "Conv2d", (4, 8, 3, 3))
-    with pytest.raises(PlanError, match="KD503: .*no routing 'maze'; it has .*se"):
+    with pytest.raises(PlanError, match=r"KD503: .*no routing 'maze'; it has .*se"):
         routing_of(Route("maze", (layer,)))
     with pytest.raises(PlanError, match="KD503: route of a: routing se: "):
         routing_of(Route("se", (layer,), {"depth": 3}))
