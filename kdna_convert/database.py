@@ -119,7 +119,7 @@ def build_database(
         routes=tuple(routes),
         gates=gates,
         gate_params=gate_params,
-        gate_macs=sum(routing_of(route).macs(layer) for route in routes for layer in route.layers),
+        gate_macs=sum(routing_of(route).macs(route.layers) for route in routes),
         seed=recipe.seed,
     )
 

@@ -85,6 +85,8 @@ CODES: dict[str, str] = {
     # why a routing leaves a layer as it is
     "KD137": "The routing dymn routes inverted-residual blocks, whose convolutions are two-dimensional and pointwise or depthwise. Exclude the layer from the routing.",
     "KD138": "The layer works out its kernel in its own forward pass, so that no image's own can take its place. Leave `taps` out, or exclude the layer from the routing.",
+    "KD134": "The routing gives each image a kernel of its own, and only a Conv1d, Conv2d, Conv2dSame or Conv3d can be run with that.",
+    "KD135": "`local` gives each weight a factor by its input channel; a grouped or depthwise kernel sees only some of these. Turn `local` off.",
     # recipe
     "KD201": "The recipe file cannot be read or is not YAML.",
     "KD202": "The recipe has a key that does not exist.",

@@ -68,6 +68,11 @@ class Layer:
         return self.shape[1]
 
     @property
+    def input_channels(self) -> int:
+        """Channels of the input, all groups together."""
+        return self.shape[1] * self.groups
+
+    @property
     def taps(self) -> int:
         return product(self.shape[2:])
 

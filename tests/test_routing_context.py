@@ -148,7 +148,7 @@ def test_the_parameters_are_the_cards(options: dict[str, int], inner: tuple[int,
     gates = 16 + 9 * taps
     for router, own in zip(routers(net).values(), inner, strict=True):
         assert sum(p.numel() for p in router.parameters()) == own + width * gates + gates
-    assert Context(taps=taps, **options).macs(described(net)[1]) == inner[1] + width * gates
+    assert Context(taps=taps, **options).macs([described(net)[1]]) == inner[1] + width * gates
 
 
 @pytest.mark.parametrize("frames", [1, 2])

@@ -165,14 +165,14 @@ def test_the_context_is_a_quarter_as_wide_as_the_inside_within_limits(inside: in
         routing = Dymn(**options)
         built = routing.build(layers, [torch.ones(layer.shape) for layer in layers], [0] * 4)
         assert built[0].context.weight.shape == (expected, 8)
-        assert routing.macs(layers[0]) == expected * 4 + 3 * layers[0].params
+        assert routing.macs([layers[0]]) == expected * 4 + 3 * layers[0].params
 
 
 def test_one_kernel_leaves_the_convolutions_as_they_are() -> None:
     net = routed(block(), kernels=1)
     assert list(routers(net)) == ["0", "3"]
     assert not any("deltas" in name or "head" in name for name, _ in net.named_parameters())
-    assert Dymn(kernels=1).macs(described(net)[0]) == 0
+    assert Dymn(kernels=1).macs([described(net)[0]]) == 0
     x = torch.randn(2, 8, 5, 5)
     torch.testing.assert_close(net[0](x), F.conv2d(x, net[0].weight, net[0].bias))
     assert not torch.allclose(net(x), block()(x), atol=1e-3)

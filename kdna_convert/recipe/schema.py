@@ -29,6 +29,8 @@ RoutingName = Literal[
     "partial",
     "context",
     "dymn",
+    "warehouse",
+    "frequency",
     "none",
 ]
 

@@ -13,11 +13,13 @@ from .cond import Cond
 from .context import Context
 from .dyconv import DyConv
 from .dymn import Dymn
+from .frequency import Frequency
 from .means import mean_kernels
 from .omni import Omni
 from .partial import Partial
 from .router import Router, Routing, attach, detach, routers
 from .se import Se
+from .warehouse import Warehouse
 
 __all__ = [
     "ROUTINGS",
@@ -39,6 +41,8 @@ ROUTINGS: dict[str, type[Any]] = {
     Cond.name: Cond,
     DyConv.name: DyConv,
     Partial.name: Partial,
+    Warehouse.name: Warehouse,
+    Frequency.name: Frequency,
 }
 
 

@@ -61,7 +61,10 @@ class Cond:
         experts = create_experts(self.kernels, self.experts, layers, weights, seeds)
         return [CondRouter(layer, *held) for layer, held in zip(layers, experts, strict=True)]
 
-    def macs(self, layer: Layer) -> int:
+    def macs(self, layers: Sequence[Layer]) -> int:
+        return sum(map(self._macs, layers))
+
+    def _macs(self, layer: Layer) -> int:
         return self.kernels * (layer.in_channels * layer.groups + layer.params)
 
 

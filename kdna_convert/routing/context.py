@@ -76,7 +76,10 @@ class Context:
             routers.append(router)
         return routers
 
-    def macs(self, layer: Layer) -> int:
+    def macs(self, layers: Sequence[Layer]) -> int:
+        return sum(map(self._macs, layers))
+
+    def _macs(self, layer: Layer) -> int:
         """Per image or frame, as if the layer before in its stage had as many hidden channels, and there were one."""
         channels, width = layer.shape[1] * layer.groups, self._width(layer)
         inner = (3 * width + _REACH) * channels if self.frames > 1 else width * (channels + width)

@@ -67,7 +67,10 @@ class DyConv:
         each = zip(layers, seeds, experts, strict=True)
         return [DyConvRouter(self, layer, seed, *held) for layer, seed, held in each]
 
-    def macs(self, layer: Layer) -> int:
+    def macs(self, layers: Sequence[Layer]) -> int:
+        return sum(map(self._macs, layers))
+
+    def _macs(self, layer: Layer) -> int:
         channels, hidden = self.sizes(layer)
         return hidden * (channels + self.kernels) + self.kernels * layer.params
 

@@ -91,7 +91,10 @@ class Dymn:
         routers[-1].last = True
         return [*routers]
 
-    def macs(self, layer: Layer) -> int:
+    def macs(self, layers: Sequence[Layer]) -> int:
+        return sum(map(self._macs, layers))
+
+    def _macs(self, layer: Layer) -> int:
         """The context's, which all of a block shares, are the activation's; of maps that are square."""
         width = self._width(layer)
         if not _is_activation(layer):

@@ -132,7 +132,7 @@ def _per_sample(layer: Any, x: Tensor, modulation: Modulation) -> Tensor:
         return torch.bmm(kernel.flatten(2).to(x.dtype), x.flatten(2)).view(len(x), -1, *x.shape[2:])
     y = convolve(layer, x.reshape(1, -1, *x.shape[2:]), kernel.flatten(0, 1), len(x) * layer.groups)
     y = y.view(len(x), -1, *y.shape[2:])
-    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     return y.contiguous(memory_format=torch.channels_last) if last else y
 
 

@@ -83,7 +83,10 @@ class Omni:
         experts = create_experts(self.kernels, self.experts, layers, weights, seeds)
         return [OmniRouter(self, *one, held) for one, held in zip(each, experts, strict=True)]
 
-    def macs(self, layer: Layer) -> int:
+    def macs(self, layers: Sequence[Layer]) -> int:
+        return sum(map(self._macs, layers))
+
+    def _macs(self, layer: Layer) -> int:
         heads = self.heads(layer)
         *_, taps, kernels = heads
         attention = self.hidden(layer) * (layer.in_channels * layer.groups + sum(heads))

@@ -82,8 +82,8 @@ class Partial:
         whole = self.whole().build(rows, starts, seeds)
         return [PartialRouter(router, index) for router, index in zip(whole, chosen, strict=True)]
 
-    def macs(self, layer: Layer) -> int:
-        return self.whole().macs(self.dynamic(layer))
+    def macs(self, layers: Sequence[Layer]) -> int:
+        return self.whole().macs([self.dynamic(layer) for layer in layers])
 
     def dynamic(self, layer: Layer) -> Layer:
         """The layer as if it had its dynamic filters only."""

@@ -38,6 +38,9 @@ class Router(nn.Module):
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
         raise NotImplementedError
 
+    def stand(self, layers: Sequence[nn.Module], place: int) -> None:
+        """Told by attach which layers the group stands at and which is its own: for routers that read their weights."""
+
     def is_identity(self) -> bool:
         """Whether every input gives exactly what the layer alone makes of it."""
         raise NotImplementedError
@@ -92,8 +95,8 @@ class Routing(Protocol):
         """
         ...
 
-    def macs(self, layer: Layer) -> int:
-        """Multiply-adds that a router adds to its layer, per image."""
+    def macs(self, layers: Sequence[Layer]) -> int:
+        """Multiply-adds that the routers of one group add to their layers, per image."""
         ...
 
 
@@ -108,7 +111,8 @@ def attach(model: nn.Module, layers: Sequence[Layer], routing: Routing, seed: in
     with torch.no_grad():
         starts = [None if weight is None else weight.detach() for weight in weights]
         routers = routing.build(layers, starts, [seed ^ zlib.crc32(layer.name.encode()) for layer in layers])
-    for module, weight, router in zip(modules, weights, routers, strict=True):
+    for place, (module, weight, router) in enumerate(zip(modules, weights, routers, strict=True)):
+        router.stand(modules, place)
         like = weight if weight is not None else next(model.parameters())
         module.gate = router.to(device=like.device, dtype=like.dtype).train(module.training)
         module.forward = partial(_routed, module)

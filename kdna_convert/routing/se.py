@@ -60,9 +60,8 @@ class Se:
             for layer, seed in zip(layers, seeds, strict=True)
         ]
 
-    def macs(self, layer: Layer) -> int:
-        channels, hidden = self._sizes(layer)
-        return 2 * channels * hidden
+    def macs(self, layers: Sequence[Layer]) -> int:
+        return sum(2 * channels * hidden for channels, hidden in map(self._sizes, layers))
 
     def _sizes(self, layer: Layer) -> tuple[int, int]:
         channels = layer.shape[1] * layer.groups
