@@ -30,10 +30,12 @@ from .planfile import budget_of
 from .planning import database_of, require_goal, require_moments, restated
 from .recipe import Recipe
 from .repair.ledger import Ledger, Position
+from .routing import settle
 from .specs import Database, Plan, Progress
 from .statistics import Moments
 from .totals import original_bytes
 
+SETTLING = 16  # images at a time whose kernels a routing looks at, one by one
 TUNES = "the recipe fine-tunes as well, which `kdna run` does and `kdna convert` leaves out"
 
 
@@ -199,6 +201,8 @@ def _fitted(
     converted, fits = convert_by_plan(
         job.loaded.model, plan, moments, sweeps=sweeps, measure=measure, heal=heal, progress=progress
     )
+    if job.calibration is not None:
+        settle(converted, (inputs for inputs, _ in batches(job.calibration, SETTLING)), plan.seed)
     return converted, fits, None
 
 

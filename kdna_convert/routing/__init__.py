@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import PlanError
 from ..specs import Route
@@ -16,7 +16,8 @@ from .dymn import Dymn
 from .frequency import Frequency
 from .means import mean_kernels
 from .omni import Omni
-from .partial import Partial
+from .partial import Partial, PartialRouter
+from .partition import partition
 from .router import Router, Routing, attach, detach, routers
 from .se import Se
 from .warehouse import Warehouse
@@ -31,6 +32,7 @@ __all__ = [
     "mean_kernels",
     "routers",
     "routing_of",
+    "settle",
 ]
 
 ROUTINGS: dict[str, type[Any]] = {
@@ -44,6 +46,16 @@ ROUTINGS: dict[str, type[Any]] = {
     Warehouse.name: Warehouse,
     Frequency.name: Frequency,
 }
+
+
+def settle(model: nn.Module, batches: Iterable[Tensor], seed: int = 0) -> nn.Module:
+    """Let routers that take something from images take it, in place; the model's outputs stay what they are.
+
+    Partial ones choose the filters that are dynamic (partition.py); no other asks for images.
+    """
+    if any(isinstance(router, PartialRouter) for router in routers(model).values()):
+        partition(model, batches, seed)
+    return model
 
 
 def routing_of(route: Route) -> Routing:

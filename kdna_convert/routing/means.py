@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import NumericsError
 from ..specs import Route
-from .modulation import per_group
-from .router import Router
+from .modulation import Modulation, per_group, whole_kernels
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,7 @@ def mean_kernels(model: nn.Module, routes: Sequence[Route], batches: Iterable[Te
     layer whose mean is not finite.
     """
     found = {name: _Sum() for route in routes for name in route.members}
-    handles = [
-        model.get_submodule(name).register_forward_pre_hook(partial(_tally, tally)) for name, tally in found.items()
-    ]
+    handles = [handle for name, tally in found.items() for handle in _watched(model.get_submodule(name), tally)]
     try:
         with torch.no_grad():
             for inputs in batches:
@@ -62,16 +60,32 @@ class _Sum:
         self.parts = [a + b for a, b in zip(self.parts, parts, strict=True)] if self.parts else list(parts)
 
 
-def _tally(tally: _Sum, layer: Any, args: tuple[Tensor, ...]) -> None:
-    router, x = cast("Router", layer.gate), args[0]
+def _watched(layer: Any, tally: _Sum) -> list[RemovableHandle]:
+    """Hooks that see what the router says as the net runs: to ask it a second time would be another pass."""
     if _has_weight(layer):
-        parts = router.kernels(layer, x)
-        tally.add(len(x), *(part.double().sum(0) * (len(x) // len(part)) for part in parts))  # of each image, or of all
-    else:
-        static = partial(type(layer).forward, layer)
-        plain, routed = static(x).double(), router.route(layer, static, x).double()
-        axes = (0, *range(2, x.ndim))
-        tally.add(len(x), (plain * routed).sum(axes), plain.square().sum(axes))
+        groups = getattr(layer, "groups", 1)
+        return [layer.gate.register_forward_hook(partial(_tally_kernels, tally, groups))]
+    plain: list[Tensor] = []  # worked out before, since an activation may write over its input
+    before = layer.register_forward_pre_hook(lambda layer, args: plain.append(_static(layer, args[0].clone())))
+    return [before, layer.register_forward_hook(lambda layer, args, routed: _tally_scales(tally, plain.pop(), routed))]
+
+
+def _static(layer: nn.Module, x: Tensor) -> Tensor:
+    output: Tensor = type(layer).forward(layer, x)
+    return output
+
+
+def _tally_kernels(
+    tally: _Sum, groups: int, router: nn.Module, args: tuple[Tensor, Tensor], modulation: Modulation
+) -> None:
+    x, weight = args
+    parts = whole_kernels(modulation, x, weight, groups)
+    tally.add(len(x), *(part.double().sum(0) * (len(x) // len(part)) for part in parts))  # of each image, or of all
+
+
+def _tally_scales(tally: _Sum, plain: Tensor, routed: Tensor) -> None:
+    axes = (0, *range(2, plain.ndim))
+    tally.add(len(plain), (plain.double() * routed.double()).sum(axes), plain.double().square().sum(axes))
 
 
 def _of_route(model: nn.Module, route: Route, found: dict[str, _Sum]) -> list[tuple[str, Mean]]:

@@ -65,6 +65,22 @@ class Modulation:
         return (weights[:, :, None] * taps[:, None]).flatten(1), apart.flatten(0, 1)
 
 
+def whole_kernels(modulation: Modulation, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Each image's kernel with all that scales its channels in it, (batch or 1, out, in / groups, *kernel size); and
+    the factor on the bias, (batch or 1, out). An input that is transformed counts by its projection on `x`."""
+    kernel, factor = modulation.kernel_of(weight), weight.new_ones(1, len(weight))
+    if modulation.x is not None:
+        positions = tuple(range(2, x.ndim))
+        share = (modulation.x * x).sum(positions) / x.square().sum(positions).clamp_min(1e-30)
+        kernel = kernel * per_group(share, weight, groups)
+    if modulation.inputs is not None:
+        kernel = kernel * per_group(modulation.inputs, weight, groups)
+    if modulation.outputs is not None:
+        kernel = kernel * modulation.outputs.view(*modulation.outputs.shape, *[1] * (weight.ndim - 1))
+        factor = modulation.outputs
+    return kernel, factor
+
+
 def per_group(factor: Tensor, weight: Tensor, groups: int) -> Tensor:
     """A (batch, in) factor as (batch, out or 1, in / groups, 1 ...): what of it each output channel's kernel sees."""
     apart = factor.view(len(factor), groups, -1)

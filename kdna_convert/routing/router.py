@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError, PlanError
 from ..specs import Layer
-from .modulation import Form, Modulation, per_group, run
+from .modulation import Form, Modulation, run
 
 Static = Callable[[Tensor], Tensor]
 
@@ -44,24 +44,6 @@ class Router(nn.Module):
     def is_identity(self) -> bool:
         """Whether every input gives exactly what the layer alone makes of it."""
         raise NotImplementedError
-
-    def kernels(self, layer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Each image's kernel, (batch or 1, out, in / groups, *kernel size), with all that scales its channels in it;
-        and the factor on the bias, (batch or 1, out). An input that is transformed counts by its projection."""
-        weight = cast("Tensor", layer.weight)
-        found = self(x, weight)
-        kernel, factor = found.kernel_of(weight), weight.new_ones(1, len(weight))
-        groups = getattr(layer, "groups", 1)
-        if found.x is not None:
-            positions = tuple(range(2, x.ndim))
-            share = (found.x * x).sum(positions) / x.square().sum(positions).clamp_min(1e-30)
-            kernel = kernel * per_group(share, weight, groups)
-        if found.inputs is not None:
-            kernel = kernel * per_group(found.inputs, weight, groups)
-        if found.outputs is not None:
-            kernel = kernel * found.outputs.view(*found.outputs.shape, *[1] * (weight.ndim - 1))
-            factor = found.outputs
-        return kernel, factor
 
     def route(self, layer: nn.Module, static: Static, x: Tensor) -> Tensor:
         """The layer's output; `static` is the layer without its router."""
