@@ -38,6 +38,9 @@ def ls(
     """List models, schemes, routing, codecs or recipes."""
     from ..report.listing import listing
 
+    if kind is Kind.routing:
+        _show_routing(pattern, json)
+        return
     entries = {name: what for name, what in _entries(kind).items() if fnmatch(name, pattern)}
     show_json(list(entries)) if json else show(listing(entries))
 
@@ -81,6 +84,16 @@ def env(json: JsonFlag = False) -> None:
     show_json(facts) if json else show(listing({name: str(value) for name, value in facts.items()}))
 
 
+def _show_routing(pattern: str, json: bool) -> None:
+    """With --json a list of objects: a routing adds, and what it adds is part of what it is."""
+    from ..report.routing import routing_table
+    from ..routing import ROUTINGS
+    from ..routing.catalogue import catalogue
+
+    found = catalogue({name: kind for name, kind in ROUTINGS.items() if fnmatch(name, pattern)})
+    show_json(found) if json else show(routing_table(found))
+
+
 def _entries(kind: Kind) -> dict[str, str]:
     if kind is Kind.recipes:
         from .recipes import headlines
@@ -95,11 +108,10 @@ def _entries(kind: Kind) -> dict[str, str]:
 
 def _table(kind: Kind) -> Mapping[str, type]:
     from ..codecs import CODECS
-    from ..routing import ROUTINGS
     from ..schemes import SCHEMES
 
     codecs = {name: type(codec) for name, codec in CODECS.items()}
-    return {Kind.schemes: SCHEMES, Kind.routing: ROUTINGS, Kind.codecs: codecs}[kind]
+    return {Kind.schemes: SCHEMES, Kind.codecs: codecs}[kind]
 
 
 def _card(plugin: type) -> str:
