@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .checkpoint import Conversion, open_folder, original_of, uncoded
 from .codecs import CODECS
 from .coding import Coded, code_to_size, felt_by
-from .container import coded_specs, pack, unpack
+from .container import coded_specs, foldable_norms, pack, steps_of, unpack
 from .convert import Measure
 from .data import Data, batches
 from .datafree import data_free
@@ -81,6 +81,31 @@ def code(
     report["divergence"] = stages.get("code", report.get("divergence"))
     plan = replace(before.plan, planned=replace(before.plan.planned, bytes=size))
     return replace(before, model=model.eval(), plan=plan, report=report, coded=blob)
+
+
+def recoded(conversion: Conversion) -> Conversion:
+    """A coded conversion whose normalisations and biases were trained since, coded again within the bytes it had.
+
+    Every tensor keeps its step, so that what was not trained is what it was, to the bit; the normalisations' shifts
+    are rounded more coarsely where they would not fit. Its divergence is no longer known.
+    """
+    blob, done = conversion.coded, conversion.report["code"]
+    if blob is None:
+        return conversion
+    steps, norms = steps_of(blob), foldable_norms(conversion.model)
+    room = done["target"] or _file_size(conversion, blob)
+    for coarser in range(0, 64 * 8, 8):  # an eighth of an octave at a time
+        finer = {name: step + coarser if name in norms else step for name, step in steps.items()}
+        blob = pack(conversion.model, done["codec"], finer)
+        size = _file_size(conversion, blob)
+        if size <= room:
+            break
+    else:
+        raise PlanError("KD501", f"the trained normalisations take {size:,} bytes, and {room:,} are allowed")
+    model = load_stored(copy.deepcopy(conversion.model), unpack(blob)).eval()
+    plan = replace(conversion.plan, planned=replace(conversion.plan.planned, bytes=size))
+    report = {**conversion.report, "code": {**done, "bytes": size}}
+    return replace(conversion, model=model, plan=plan, report=report, coded=blob)
 
 
 def require_size(codec: str, target: int | float | str | None, whole: int) -> int | None:

@@ -102,6 +102,14 @@ def unpack(blob: bytes) -> dict[str, Tensor]:
     return found
 
 
+def steps_of(blob: bytes) -> dict[str, int]:
+    """The steps by which `pack` coded these bytes: what it takes to code them again. Raises as `unpack` does."""
+    index, _ = _opened(blob)
+    parts = {row[0]: row[2] for codec, _, rows in index["parts"] for row in rows if codec == "entropy"}
+    norms = {row[0]: row[3] for row in index["norms"][2]} if index["norms"] else {}
+    return parts | norms
+
+
 def coded_specs(blob: bytes) -> list[TensorSpec]:
     """What a file holds that holds these bytes, for its size and header (filesize.py)."""
     return [TensorSpec(CODED, (len(blob),), "U8")]

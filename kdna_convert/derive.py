@@ -219,11 +219,11 @@ def cached(model: nn.Module) -> Iterator[nn.Module]:
             weight.held = None
 
 
-def trainable(model: nn.Module, which: Literal["adapters", "shared", "all"] = "adapters") -> tuple[int, int]:
+def trainable(model: nn.Module, which: Literal["norms", "adapters", "shared", "all"] = "adapters") -> tuple[int, int]:
     """Say by requires_grad what a fine-tune may change, in place. Returns (trainable, total) parameters.
 
-    "adapters": the adapters, the routers and everything that has one number per channel (norm affine, biases, gains,
-    layer scales); "shared": these and the shared tensors; "all": every floating-point parameter.
+    "norms": what has one number per channel (norm affine, biases, gains, layer scales); "adapters": these, the adapters
+    and the routers; "shared": these and the shared tensors; "all": every floating-point parameter.
     """
     derived = derived_layers(model).values()
     own = {id(tensor) for weight in derived for tensor in weight.adapter.values()}
@@ -232,7 +232,10 @@ def trainable(model: nn.Module, which: Literal["adapters", "shared", "all"] = "a
     for parameter in model.parameters():
         key = id(parameter)
         small = parameter.ndim == 0 or parameter.numel() == len(parameter)
-        chosen = which == "shared" if key in shared else small or key in own
+        if which == "norms":
+            chosen = small and key not in own | shared
+        else:
+            chosen = which == "shared" if key in shared else small or key in own
         parameter.requires_grad_(parameter.is_floating_point() and (chosen or which == "all"))
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(n for n, on in counts if on), sum(n for n, _ in counts)

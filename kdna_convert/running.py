@@ -151,7 +151,7 @@ def _asked(
     named = data if isinstance(data, str | Path) else None
     said += [request_mark(recipe, model, named, given), str(given.get("class_map"))]
     mark = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-    decided = None if recipe.sharing is None else final.finetune is not None
+    decided = None if recipe.sharing is None else final.scheme != recipe.scheme
     return _Asked(str(model), final, data, params, size, given, decided, mark, progress)
 
 
@@ -233,8 +233,11 @@ def _stages(asked: _Asked, work: Path) -> dict[str, Callable[[Any], Conversion]]
         return code(before, **seen, **how, progress=progress)
 
     stages: dict[str, Callable[[Any], Conversion]] = {"convert": converted}
-    stages |= {"finetune": tuned} if recipe.finetune else {}
-    return stages | ({"code": coded} if recipe.codec else {})
+    tuning = {"finetune": tuned} if recipe.finetune else {}
+    coding = {"code": coded} if recipe.codec else {}
+    if recipe.finetune and recipe.finetune.train == "norms":  # which is of what coding has left to train
+        return stages | coding | tuning
+    return stages | tuning | coding
 
 
 def _row(name: str, found: Conversion, seconds: float) -> Row:

@@ -13,8 +13,10 @@ from typing import Any
 from torch import nn
 
 from .checkpoint import Conversion, open_folder, original_of, uncoded
-from .data import Data, Images, check_classes, split
+from .code import recoded
+from .data import Data, Images, batches, check_classes, split
 from .errors import GuardError, ModelError
+from .evaluate import divergence_from
 from .finetune import Keeping, Settings
 from .finetune import finetune as finetune_net
 from .job import Model, conversion_of, device_of_name, digest_of, images_of, load_any, outputs_of
@@ -43,13 +45,16 @@ def finetune(
     """Train a conversion's adapters towards the original's answers, or those of another `teacher`. Returns another
     conversion.
 
+    What is coded is trained uncoded, but by `train="norms"`, which leaves the codes as they are and its file as large.
+
     `said` are the fields of finetune.Settings: train, epochs, steps or seconds, lr, batch_size ... Into the folder
     `work` goes what a stopped run is gone on from, by `resume`; into the file `log` a line of JSON a step. Raises
     FolderError KD607 when the original cannot be rebuilt, KD610 when `work` is of another run, DataError KD401, KD402
     and KD403, GuardError KD802 when the loss does not stay finite, RecipeError KD208.
     """
     settings = Settings(**said)
-    before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
+    before = folder if isinstance(folder, Conversion) else open_folder(folder)
+    before = before if settings.train == "norms" else uncoded(before)
     student = copy.deepcopy(before.model)
     original = original_of(before.plan.model).model
     taught = None if teacher is None else _teacher(teacher, teacher_checkpoint, original, before.data)
@@ -81,7 +86,8 @@ def finetune(
     report["finetune"] |= {"skipped": images.skipped, "teacher": None if teacher is None else str(teacher)}
     # of a net that was taught by another, the distance from the original is not known
     report["divergence"] = stages.get("finetune", report.get("divergence")) if taught is None else None
-    return replace(before, model=student.cpu().eval(), report=report)
+    done = replace(before, model=student.cpu().eval(), report=report)
+    return done if before.coded is None else _recoded(done, taught or original, held)
 
 
 def hold(conversion: Conversion, max_drop: float) -> None:
@@ -95,6 +101,18 @@ def hold(conversion: Conversion, max_drop: float) -> None:
     if drop > max_drop:
         seen = f"{drop:.2f} % of the answers to {after['images']:,} held-back images are not the teacher's"
         raise GuardError("KD801", f"{seen}, and --max-drop allows {max_drop:g}; the best that was found is kept")
+
+
+def _recoded(conversion: Conversion, teacher: nn.Module, held: Images) -> Conversion:
+    """The trained conversion within the bytes that it had, and how far that is from its teacher."""
+    found = recoded(conversion)
+    if len(held):
+        teacher.cpu().eval()
+        seen = asdict(divergence_from(teacher, [inputs for inputs, _ in batches(held, 100)])(found.model))
+        found.report["finetune"]["after"] = seen
+        if "finetune" in found.report["stages"]:
+            found.report["stages"]["finetune"] = found.report["divergence"] = seen
+    return found
 
 
 def _teacher(model: Model, checkpoint: str | None, original: nn.Module, config: DataConfig) -> nn.Module:

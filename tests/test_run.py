@@ -211,12 +211,12 @@ def test_what_is_missing_is_said_before_the_work(images: Path, tmp_path: Path, c
 
 SHARING = parse_recipe(
     "scheme: dense\ncodec: int8\ncalibration: {images: 30, heldout: 20}\n"
-    "finetune: {steps: 1, batch_size: 8}\nsharing: {below: 0.5, scheme: basis, params: 0.6}\n"
+    "sharing: {below: 0.5, scheme: basis, params: 0.6, finetune: {steps: 1, batch_size: 8}}\n"
 )
 
 
 @pytest.mark.parametrize(("target", "shares"), [("0.5", False), ("0.49", True), (None, False), ("5kB", None)])
-def test_a_recipe_shares_and_trains_below_its_size_and_does_neither_from_there_on(
+def test_a_recipe_shares_below_its_size_and_trains_as_its_sharing_says(
     target: str | None, shares: bool | None
 ) -> None:
     whole = 20_000
@@ -232,6 +232,18 @@ def test_a_run_does_what_its_recipe_decides_and_says_so(images: Path, tmp_path: 
         assert tuple(row["stage"] for row in found.report["run"]["stages"]) == stages
         assert found.report["run"]["shares"] == bool(families)
         assert bool(found.plan.families) == bool(families)
+
+
+def test_norms_are_trained_after_the_coding_and_the_file_keeps_its_size(images: Path, tmp_path: Path) -> None:
+    text = "scheme: dense\ncodec: entropy\ncalibration: {images: 30, heldout: 20}\n"
+    recipe = parse_recipe(text + "finetune: {train: norms, steps: 2, batch_size: 8, lr: 0.1}\n")
+    found = job(images, tmp_path / "net", recipe, target_bytes="1/4")
+    assert tuple(row["stage"] for row in found.report["run"]["stages"]) == ("convert", "code", "finetune")
+    coded, tuned = found.report["run"]["stages"][1:]
+    assert found.coded is not None
+    assert tuned["bytes"] <= found.report["code"]["target"]
+    assert (tmp_path / "net" / "model.safetensors").stat().st_size == tuned["bytes"]
+    assert coded["params"] == tuned["params"]
 
 
 def test_convert_takes_no_part_in_it_and_says_so(images: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..errors import RecipeError
 
-Part = Literal["adapters", "shared", "all"]
+Part = Literal["norms", "adapters", "shared", "all"]
 Precision = Literal["fp32", "bf16"]
 EPOCHS = 5  # where no length is said
 
@@ -70,7 +70,7 @@ class Settings:
         for name in ("label_weight", "feature_weight", "orthogonality", "subnets", "mixup", "seed"):
             if not getattr(self, name) >= 0:
                 raise RecipeError("KD208", f"{name}: must not be below 0, got {getattr(self, name)}")
-        if self.orthogonality and self.train == "adapters":
+        if self.orthogonality and self.train in ("norms", "adapters"):
             raise RecipeError("KD208", "orthogonality: it is of the shared tensors, which do not train; --train shared")
         if self.mixup and self.label_weight:
             raise RecipeError("KD208", "mixup: a mixed image has no label of its own; leave label_weight out")

@@ -4,7 +4,7 @@ The shortest recipe is one line, `scheme: basis`. Every key, with its default wh
 
     scheme: cp                  # for every layer that no rule names; left out, only the rules' layers are converted
     options: {}                 # the scheme's own fields, e.g. rank; without a scheme, those of every rule's scheme
-    routing: none               # or se, or {name: se, width: 16}
+    routing: none               # or a name of `kdna ls routing`, or {name: se, width: 16}; dense layers can have it too
     include: []                 # patterns of layers to convert although they are left out by default
     exclude: []                 # patterns of layers to leave as they are; wins over everything else
     rules:                      # exceptions, in any order: the most precise pattern decides
@@ -33,8 +33,8 @@ The shortest recipe is one line, `scheme: basis`. Every key, with its default wh
                                 # are. A size in bytes is then the coded file's
     finetune: {train: adapters, time: 10m}   # what `kdna run` trains, and how long, or epochs or steps; lr, batch_size
                                 # and the other options of `kdna finetune` too. Left out, nothing is trained
-    sharing: {below: 0.04, scheme: cp, options: {}, params: 0.25, repair: []}   # with a codec: `kdna run` shares, and
-                                # fine-tunes, only below this share of the original's bytes, by these keys
+    sharing: {below: 0.04, scheme: cp, options: {}, params: 0.25, repair: [], finetune: {}}   # with a codec: below
+                                # this share of the original's bytes `kdna run` goes by these keys instead
     seed: 0
 
 kdna_convert/recipe/patterns.py describes the patterns. Left out by default: the stem (the first convolution) and the

@@ -155,7 +155,7 @@ RepairField = Annotated[
 class Finetune(_Section):
     """How `kdna run` trains what it converted: finetune.Settings, but for the seed, which is the recipe's."""
 
-    train: Literal["adapters", "shared", "all"] = "adapters"
+    train: Literal["norms", "adapters", "shared", "all"] = "adapters"
     time: Time | None = None
     epochs: Positive | None = None
     steps: Count | None = None
@@ -182,7 +182,7 @@ class Finetune(_Section):
     def _can_be(self) -> Finetune:
         if sum(length is not None for length in (self.time, self.epochs, self.steps)) > 1:
             raise ValueError("how long to train is said once: time, epochs or steps")
-        if self.orthogonality and self.train == "adapters":
+        if self.orthogonality and self.train in ("norms", "adapters"):
             raise ValueError("`orthogonality` is of the shared tensors, and needs `train: shared`")
         if self.mixup and self.label_weight:
             raise ValueError("`mixup` mixes images, which then have no label of their own: leave `label_weight` out")
@@ -199,8 +199,8 @@ class Finetune(_Section):
 class Sharing(_Section):
     """What `kdna run` makes of the recipe where less than the share `below` of the original's bytes is asked for.
 
-    These fields then stand for the recipe's scheme, options, budget (of parameters) and repair, and it fine-tunes; at
-    that size and above it does neither.
+    These fields then stand for the recipe's scheme, options, budget (of parameters), repair and fine-tune; at that size
+    and above the recipe's own hold.
     """
 
     below: Share
@@ -208,6 +208,7 @@ class Sharing(_Section):
     scheme: SchemeName = "cp"
     options: Options = {}
     repair: tuple[RepairField, ...] = Field((), strict=False)
+    finetune: Finetune | None = None
 
 
 class Recipe(_Section):
@@ -251,7 +252,7 @@ class Recipe(_Section):
 
     def at_size(self, target: float | str | None, whole: int) -> Recipe:
         """What the recipe comes to for a file of that size, of an original of `whole` bytes: with its `sharing` below
-        the size named there, without that and `finetune` from there on. Without `sharing`, itself.
+        the size named there, without that from there on.
 
         Raises PlanError KD506 for a target that is no size.
         """
@@ -259,8 +260,9 @@ class Recipe(_Section):
         if sharing is None:
             return self
         if target is None or parse_target(target, whole) >= parse_target(sharing.below, whole):
-            return self.model_copy(update={"sharing": None, "finetune": None})
-        said = {"scheme": sharing.scheme, "options": sharing.options, "repair": sharing.repair}
+            return self.model_copy(update={"sharing": None})
+        said: dict[str, Any] = {"scheme": sharing.scheme, "options": sharing.options, "repair": sharing.repair}
+        said["finetune"] = sharing.finetune
         return self.model_copy(update={**said, "budget": Budget(params=sharing.params), "sharing": None})
 
     @property
