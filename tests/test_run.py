@@ -216,9 +216,7 @@ SHARING = parse_recipe(
 
 
 @pytest.mark.parametrize(("target", "shares"), [("0.5", False), ("0.49", True), (None, False), ("5kB", None)])
-def test_a_recipe_shares_below_its_size_and_trains_as_its_sharing_says(
-    target: str | None, shares: bool | None
-) -> None:
+def test_a_recipe_shares_below_its_size_and_trains_as_its_sharing_says(target: str | None, shares: bool | None) -> None:
     whole = 20_000
     decided = SHARING.at_size(target, whole)
     expected = 0.5 * whole > 5_000 if shares is None else shares

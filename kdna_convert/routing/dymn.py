@@ -161,7 +161,8 @@ class BlockRouter(Router):
         left = self.passing.left
         if self.last:
             self.passing.leave(0, None)
-        return left if left is not None and len(left.whole) == len(x) else None
+        same = left is not None and left.whole.shape[0] == x.shape[0]  # len() would fix an export's batch
+        return left if same else None
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
         self.seen(x)
@@ -219,7 +220,7 @@ class ActivationRouter(BlockRouter):
     def _curved(self, static: Static, x: Tensor, coefficients: Tensor) -> Tensor:
         """From twice as many numbers a channel as there are lines: their slopes less (1, 0), within 1; their heights,
         within a half."""
-        theta = (2 * torch.sigmoid(coefficients) - 1).to(x.dtype).view(len(x), 2 * self.lines, -1, 1, 1)
+        theta = (2 * torch.sigmoid(coefficients) - 1).to(x.dtype).unflatten(1, (2 * self.lines, -1))[..., None, None]
         slopes, heights = theta[:, : self.lines], theta[:, self.lines :] / 2
         first = (1 + slopes[:, 0]) * x + heights[:, 0]
         return static(first) if self.lines == 1 else torch.maximum(first, slopes[:, 1] * x + heights[:, 1])
