@@ -15,12 +15,13 @@ from torch import nn
 from .checkpoint import Conversion, open_folder, original_of, uncoded
 from .code import recoded
 from .data import Data, Images, batches, check_classes, split
-from .errors import GuardError, ModelError
+from .errors import GuardError, ModelError, RecipeError
 from .evaluate import divergence_from
 from .finetune import Keeping, Settings
 from .finetune import finetune as finetune_net
 from .job import Model, conversion_of, device_of_name, digest_of, images_of, load_any, outputs_of
 from .models import state_digest
+from .routing import routers
 from .specs import DataConfig, Plan, Progress, to_json
 
 # Images held back to look at: at most so many, and at most this share of them.
@@ -55,6 +56,9 @@ def finetune(
     settings = Settings(**said)
     before = folder if isinstance(folder, Conversion) else open_folder(folder)
     before = before if settings.train == "norms" else uncoded(before)
+    if teacher is None and not settings.label_weight and _is_original(before):
+        why = "this net answers as its original does, and has nothing to learn from it"
+        raise RecipeError("KD208", f"{why}: pass --teacher MODEL, or --label-weight 1 with images by class")
     student = copy.deepcopy(before.model)
     original = original_of(before.plan.model).model
     taught = None if teacher is None else _teacher(teacher, teacher_checkpoint, original, before.data)
@@ -101,6 +105,13 @@ def hold(conversion: Conversion, max_drop: float) -> None:
     if drop > max_drop:
         seen = f"{drop:.2f} % of the answers to {after['images']:,} held-back images are not the teacher's"
         raise GuardError("KD801", f"{seen}, and --max-drop allows {max_drop:g}; the best that was found is kept")
+
+
+def _is_original(conversion: Conversion) -> bool:
+    """Whether nothing was done to the net but to put a routing on it, which is not trained yet."""
+    plan = conversion.plan
+    untouched = not plan.families and conversion.coded is None and "code" not in conversion.report
+    return untouched and all(router.is_identity() for router in routers(conversion.model).values())
 
 
 def _recoded(conversion: Conversion, teacher: nn.Module, held: Images) -> Conversion:

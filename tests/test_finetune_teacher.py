@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_finetune import images, pair, state
 from torch import nn
+from torch.utils.data import TensorDataset
 
-from kdna_convert.errors import ModelError
+from kdna_convert.errors import ModelError, RecipeError
 from kdna_convert.evaluate import divergence, logits
 from kdna_convert.finetune import Settings, finetune
 
@@ -50,3 +52,27 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path: Path) -> None:
     config = DataConfig(input_size=(6, 6, 6))
     with pytest.raises(ModelError, match=r"(?s)KD311: .* tells 7 classes apart, and the net 5"):
         _teacher(other(7), None, original, config)
+
+
+def test_labels_count_in_what_the_best_step_is_told_by() -> None:
+    model, original = pair()
+    data = TensorDataset(images(64), torch.arange(64) % 5)
+    settings = Settings(steps=30, batch_size=32, train="all", lr=3e-2, label_weight=10.0, save_every=10)
+    before = F.cross_entropy(logits(model, [images(64)]), torch.arange(64) % 5)
+    tuned = finetune(model, original, data, settings, heldout=data)
+    assert tuned.kept
+    assert tuned.before is not None
+    assert tuned.after is not None
+    assert tuned.after.kl > tuned.before.kl  # further from the original, and kept: the labels asked for it
+    assert F.cross_entropy(logits(model, [images(64)]), torch.arange(64) % 5) < before
+
+
+def test_a_routed_net_that_answers_as_its_original_has_nothing_to_learn_from_it() -> None:
+    from kdna_convert import pipeline
+    from kdna_convert.recipe import parse_recipe
+    from kdna_convert.tuning import finetune as tune
+
+    recipe = parse_recipe("scheme: dense\nrouting: se\ncalibration: {images: 8, heldout: 8}")
+    made = pipeline.convert("kdna_convert.digits:digits_net", recipe=recipe, data=torch.randn(24, 1, 12, 12))
+    with pytest.raises(RecipeError, match=r"KD208: this net answers as its original does.* --teacher MODEL"):
+        tune(made, data=torch.randn(24, 1, 12, 12), steps=1)

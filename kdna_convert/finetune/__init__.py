@@ -10,7 +10,7 @@ them, and so is the teacher, which sees the same view of the same image.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from ..blocks import Block, find_blocks
-from ..data import Data, Images, Views, as_images, batches, mixer
+from ..data import Data, Views, as_images, batches
 from ..derive import trainable
 from ..errors import DataError, RecipeError
-from ..evaluate import divergence, logits
 from ..specs import DataConfig, Divergence, Progress
 from .engine import Engine
+from .look import Look
 from .loss import Objective, distillation, stage_ends, trained_bases
 from .modes import untouched
 from .norms import norm_pairs, plain_convolutions
@@ -94,7 +94,7 @@ def finetune(
     teacher = original if teacher is None else teacher
     for net in (model, original, teacher):
         net.to(engine.device)
-    measure = _Measure(model, teacher, held, settings)
+    look = Look(model, teacher, held, settings)
     with untouched(model, original, *([] if teacher is original else [teacher])):
         trained, params = trainable(model, settings.train)
         example = next(iter(batches(source, 2)))[0].to(engine.device)
@@ -110,7 +110,7 @@ def finetune(
             source,
             views,
             norm_pairs(original, model, found, example),
-            measure,
+            look,
             keeping or Keeping(),
             progress,
             nested if settings.sampled else (),
@@ -126,8 +126,8 @@ def finetune(
             trained=trained,
             params=params,
             losses=numbers.losses,
-            before=measure.before,
-            after=measure.plain(),
+            before=look.before,
+            after=look.divergence(),
             kept=held is None or numbers.best > 0,
             seconds=numbers.elapsed,
             images_per_second=ran.images_per_second,
@@ -135,36 +135,6 @@ def finetune(
             ended=ran.ended,
             lr=training.rate,
         )
-
-
-class _Measure:
-    """How far the model is from its teacher on the held-back images (`plain`, `before` the first step); and, called, on
-    their mixtures where the fine-tune mixes (`first` before any step), by which the best step is told.
-
-    A net that knows its training images by heart knows those held back of them too; of their mixtures it does not.
-    """
-
-    def __init__(self, model: nn.Module, teacher: nn.Module, held: Images | None, settings: Settings) -> None:
-        self.model, self.held, self.size = model, held, settings.batch_size
-        self.mix = mixer(settings.mixup)
-        self.targets = None if held is None else [logits(teacher, self._inputs(held, mixed)) for mixed in (False, True)]
-        self.first = self()
-        self.before = self.first if not settings.mixup else self.plain()
-
-    def plain(self) -> Divergence | None:
-        return self._seen(False)
-
-    def __call__(self) -> Divergence | None:
-        return self._seen(True)
-
-    def _seen(self, mixed: bool) -> Divergence | None:
-        if self.held is None or self.targets is None:
-            return None
-        return divergence(logits(self.model, self._inputs(self.held, mixed)), self.targets[mixed])
-
-    def _inputs(self, held: Images, mixed: bool) -> Iterator[Tensor]:
-        for place, (inputs, _) in enumerate(batches(held, self.size)):
-            yield self.mix(inputs, str(place)) if mixed else inputs
 
 
 def _bases(model: nn.Module, settings: Settings) -> tuple[nn.Parameter, ...]:

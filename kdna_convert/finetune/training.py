@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,11 +16,12 @@ from torch import Tensor
 from ..data import Images, TrainBatch, Views, train_loader
 from ..errors import GuardError
 from ..routing.temperature import Annealing
-from ..specs import Divergence, Progress
+from ..specs import Progress
 from .average import Average
 from .engine import Engine
 from .length import Length
 from .log import Log
+from .look import Look
 from .loss import Objective
 from .norms import Pair, folded_norms
 from .rate import Schedule, create_optimizer, fitting_rate, free
@@ -61,14 +62,6 @@ class _Stepped:
     stop: bool
     elapsed: float
     fell: bool
-
-
-class Look(Protocol):
-    """Measures how far the model is from the original; `first` is what it was before any step."""
-
-    first: Divergence | None
-
-    def __call__(self) -> Divergence | None: ...
 
 
 class Training:
@@ -159,7 +152,7 @@ class Training:
         if kept is not None:
             self._put(kept)
             return kept
-        judged = None if self.look.first is None else self._judged() if self.nested else self.look.first.kl
+        judged = self._judged() if self.nested else self.look.first
         state = self._state(Numbers(kls=() if judged is None else (judged,)))
         self._write(state)
         return state
@@ -270,7 +263,7 @@ class Training:
                 seen = self.look()
             if seen is None:
                 return None
-            found.append(seen.kl)
+            found.append(seen)
         return sum(found) / len(found)
 
     def _plateau(self, numbers: Numbers) -> bool:

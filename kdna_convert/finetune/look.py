@@ -1,0 +1,52 @@
+"""What a fine-tune sees of images that were held back: the loss by which the best step is told, and the divergence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data import Images, batches, mixer
+from ..evaluate import divergence, logits
+from ..specs import Divergence
+from .settings import Settings
+
+
+class Look:
+    """Called, the loss on held-back images, None without them; `first` is what it was before any step.
+
+    That is the KL from the teacher's answers, on mixtures of the images where the fine-tune mixes: a net that knows its
+    training images by heart knows those held back of them too, but not their mixtures. With `label_weight`, so many
+    times the labels' cross-entropy is added, as in training. `before` is the divergence then, of images as they are.
+    """
+
+    def __init__(self, model: nn.Module, teacher: nn.Module, held: Images | None, settings: Settings) -> None:
+        self.model, self.held, self.settings = model, held, settings
+        self.mix = mixer(settings.mixup)
+        self.plain = self.mixed = None if held is None else logits(teacher, self._inputs(held, mixed=False))
+        if held is not None and settings.mixup:
+            self.mixed = logits(teacher, self._inputs(held, mixed=True))
+        self.before = self.divergence()
+        self.first = self()
+
+    def divergence(self) -> Divergence | None:
+        """From the teacher, on the images as they are."""
+        if self.held is None or self.plain is None:
+            return None
+        return divergence(logits(self.model, self._inputs(self.held, mixed=False)), self.plain)
+
+    def __call__(self) -> float | None:
+        if self.held is None or self.mixed is None:
+            return None
+        found = logits(self.model, self._inputs(self.held, mixed=bool(self.settings.mixup)))
+        loss = divergence(found, self.mixed).kl
+        if self.settings.label_weight:
+            known = [labels for _, labels in batches(self.held, self.settings.batch_size) if labels is not None]
+            loss += self.settings.label_weight * float(F.cross_entropy(found, torch.cat(known)))
+        return loss
+
+    def _inputs(self, held: Images, *, mixed: bool) -> Iterator[Tensor]:
+        for place, (inputs, _) in enumerate(batches(held, self.settings.batch_size)):
+            yield self.mix(inputs, str(place)) if mixed else inputs
