@@ -5,7 +5,8 @@
 
 Every row starts from the same answers: the original's with `--recipe "scheme: dense"`, or those of the shared net where
 the recipe shares. `none` is the control: the same fine-tune without a routing. Throughput is against the dense net,
-batch 32, all nets taking turns in one run; `--time 0` measures that alone. Nothing is chosen on `--evaluate`.
+batch 32, all nets taking turns in one run; `--time 0` measures that alone, of any net, without images. Nothing is
+chosen on `--evaluate`.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("model")
     asked.add_argument("--checkpoint")
-    asked.add_argument("--train", required=True)
-    asked.add_argument("--evaluate", required=True)
+    asked.add_argument("--train")
+    asked.add_argument("--evaluate")
     asked.add_argument("--teacher")
     asked.add_argument("--teacher-checkpoint")
     asked.add_argument("--recipe", default="scheme: dense", help="YAML, but for its routing")
@@ -74,8 +75,9 @@ def convert(given: argparse.Namespace, routing: str) -> Conversion:
 
 
 def studied(given: argparse.Namespace, routing: str, conversion: Conversion, timing: Timing) -> dict[str, object]:
-    before, after, spent = kdna.evaluate(conversion, data=given.evaluate).top1, None, 0.0
+    before, after, spent = None, None, 0.0
     if given.time != "0":
+        before = kdna.evaluate(conversion, data=given.evaluate).top1
         tuned = kdna.finetune(
             conversion,
             data=given.train,
