@@ -15,6 +15,7 @@ from torch import nn
 from .checkpoint import Conversion, open_folder, original_of, uncoded
 from .code import recoded
 from .data import Data, Images, batches, check_classes, split
+from .derive import fold
 from .errors import GuardError, ModelError, RecipeError
 from .evaluate import divergence_from
 from .finetune import Keeping, Settings
@@ -109,9 +110,10 @@ def hold(conversion: Conversion, max_drop: float) -> None:
 
 def _is_original(conversion: Conversion) -> bool:
     """Whether nothing was done to the net but to put a routing on it, which is not trained yet."""
-    plan = conversion.plan
-    untouched = not plan.families and conversion.coded is None and "code" not in conversion.report
-    return untouched and all(router.is_identity() for router in routers(conversion.model).values())
+    plan, gates = conversion.plan, routers(conversion.model).values()
+    if plan.families or not gates or not all(router.is_identity() for router in gates):
+        return False
+    return state_digest(fold(copy.deepcopy(conversion.model))) == plan.model.sha256
 
 
 def _recoded(conversion: Conversion, teacher: nn.Module, held: Images) -> Conversion:
