@@ -34,7 +34,7 @@ def main() -> None:
     axes.set(xlabel="throughput against the dense net", ylabel="top-1, %", title=args.title)
     axes.margins(x=0.25, y=0.2)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper right")
     figure.tight_layout()
     figure.savefig(args.picture, metadata={"Date": None})
 
