@@ -71,9 +71,6 @@ CODES: dict[str, str] = {
     "KD115": "The recipe keeps this layer dense: it shares nothing, but a codec may still store it in fewer bytes.",
     "KD116": "The family's kernels are no mixings of a list of directions, of which a part could stand alone: it is not cut.",
     "KD117": "Folded to an ordinary kernel when the routing was frozen.",
-    "KD131": "The routing gives every image its own kernel, which only an ordinary convolution runs: not a Linear layer, nor a class that changes its weight as it runs.",
-    "KD132": "The routing splits the layer's filters, which a grouped convolution has in groups.",
-    "KD133": "Fewer layers of this shape than the routing has experts to share. Ask for fewer `kernels`, or `experts: own`.",
     # why a repair step leaves a layer, or all of them, as they are
     "KD121": "Grouped or depthwise: its kernel is not one least-squares problem, so that it is not refitted.",
     "KD122": "The layer runs more than once, or in no block that takes and gives one tensor.",
@@ -83,10 +80,11 @@ CODES: dict[str, str] = {
     "KD126": "Too few calibration images to estimate the statistics of normalisations anew.",
     "KD127": "No images were held back, so that no repair step could be judged. Pass --data, and keep calibration.heldout above 0.",
     # why a routing leaves a layer as it is
-    "KD137": "The routing dymn routes inverted-residual blocks, whose convolutions are two-dimensional and pointwise or depthwise. Exclude the layer from the routing.",
-    "KD138": "The layer works out its kernel in its own forward pass, so that no image's own can take its place. Leave `taps` out, or exclude the layer from the routing.",
-    "KD134": "The routing gives each image a kernel of its own, and only a Conv1d, Conv2d, Conv2dSame or Conv3d can be run with that.",
+    "KD131": "The routing gives every image a kernel of its own, which only an ordinary convolution runs: not a Linear layer, nor a class that changes its weight as it runs. Exclude the layer, or leave out what asks for such kernels (`taps`, `spatial`).",
+    "KD132": "The routing splits the layer's filters, which a grouped convolution has in groups.",
+    "KD133": "Fewer layers of this shape than the routing has experts to share. Ask for fewer `kernels`, or `experts: own`.",
     "KD135": "`local` gives each weight a factor by its input channel; a grouped or depthwise kernel sees only some of these. Turn `local` off.",
+    "KD137": "The routing dymn routes inverted-residual blocks, whose convolutions are two-dimensional and pointwise or depthwise. Exclude the layer from the routing.",
     # recipe
     "KD201": "The recipe file cannot be read or is not YAML.",
     "KD202": "The recipe has a key that does not exist.",

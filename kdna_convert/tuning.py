@@ -131,8 +131,11 @@ def _recoded(conversion: Conversion, teacher: nn.Module, held: Images) -> Conver
 def _teacher(model: Model, checkpoint: str | None, original: nn.Module, config: DataConfig) -> nn.Module:
     """Another net than the original to learn from. Raises ModelError KD311 where it answers another question."""
     conversion = conversion_of(model)
-    loaded = None if conversion is not None else load_any(model, checkpoint, None)
-    net, own = (conversion.model, conversion.data) if loaded is None else (loaded.model, loaded.data)  # type: ignore
+    if conversion is None:
+        loaded = load_any(model, checkpoint, None)
+        net, own = loaded.model, loaded.data
+    else:
+        net, own = conversion.model, conversion.data
     theirs, ours = outputs_of(net, config), outputs_of(original, config)
     if theirs != ours:
         raise ModelError("KD311", f"the teacher {model} tells {theirs} classes apart, and the net {ours}")

@@ -165,5 +165,5 @@ def test_limits_and_codes() -> None:
             Context(**options)
     standardised = Layer("a", "StdConv2d", (8, 8, 3, 3))
     assert Context().can_route(standardised) is None
-    assert Context(taps=True).can_route(standardised) == "KD138"
+    assert Context(taps=True).can_route(standardised) == "KD131"
     assert Context(taps=True).can_route(Layer("a", "Linear", (8, 8))) is None

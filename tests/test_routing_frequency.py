@@ -176,7 +176,7 @@ def test_what_cannot_be_routed_has_its_code() -> None:
     grouped = described("a", nn.Conv2d(8, 4, 3, groups=4))
     assert Frequency().can_route(grouped) is None
     assert Frequency(local=True).can_route(grouped) == "KD135"
-    assert Frequency().can_route(Layer("a", "Linear", (4, 8))) == "KD134"
+    assert Frequency().can_route(Layer("a", "Linear", (4, 8))) == "KD131"
     assert Frequency().can_route(Layer("a", "ConvTranspose2d", (4, 8, 3, 3), reason="KD104")) == "KD113"
 
 

@@ -182,8 +182,8 @@ def test_options_have_limits_and_a_way_out() -> None:
     [
         ("Conv2d", None, None),
         ("Conv2dSame", None, None),
-        ("Linear", None, "KD134"),
-        ("StdConv2d", None, "KD134"),
+        ("Linear", None, "KD131"),
+        ("StdConv2d", None, "KD131"),
         ("ConvTranspose2d", "KD104", "KD113"),
     ],
 )

@@ -24,18 +24,16 @@ from .experts import (
     TOO_FEW,
     Experts,
     Owner,
-    can_mix,
     create_experts,
     expert_groups,
     hold,
-    require_counts,
     require_owner,
     weights,
-    zero,
 )
+from .heads import linear, require_counts, silent
 from .modulation import Modulation, pooled
 from .router import Router
-from .se import linear
+from .standing import can_mix
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Cond:
         return sum(map(self._macs, layers))
 
     def _macs(self, layer: Layer) -> int:
-        return self.kernels * (layer.in_channels * layer.groups + layer.params)
+        return self.kernels * (layer.input_channels + layer.params)
 
 
 class CondRouter(Router):
@@ -75,7 +73,7 @@ class CondRouter(Router):
 
     def __init__(self, layer: Layer, experts: Experts, owned: bool) -> None:
         super().__init__(len(layer.shape) - 2)
-        self.fc = linear(layer.in_channels * layer.groups, len(experts.deltas) + 1, None)
+        self.fc = linear(layer.input_channels, len(experts.deltas) + 1, None)
         hold(self, experts, owned)
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
@@ -84,4 +82,4 @@ class CondRouter(Router):
         return Modulation(mix=weights(total, switches), kernels=self.experts.around(weight))
 
     def is_identity(self) -> bool:
-        return zero(self.fc)
+        return silent(self.fc)

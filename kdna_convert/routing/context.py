@@ -24,12 +24,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import DataError, RecipeError
+from ..errors import DataError
 from ..specs import Layer
-from .modulation import Modulation, is_exact, pooled
+from .heads import linear, require_counts, silent
+from .modulation import Modulation, pooled
 from .passing import Passing
 from .router import Router
-from .se import UNREACHABLE, linear
+from .standing import can_gate, can_mix
 
 _REACH = 5  # frames that the temporal context sees
 
@@ -46,14 +47,10 @@ class Context:
     width: int | None = None
 
     def __post_init__(self) -> None:
-        for option, value in (("frames", self.frames), ("reduction", self.reduction), ("width", self.width)):
-            if value is not None and value < 1:
-                raise RecipeError("KD203", f"routing context: {option} must be at least 1, got {value}")
+        require_counts(self.name, frames=(self.frames, 1), reduction=(self.reduction, 1), width=(self.width, 1))
 
     def can_route(self, layer: Layer) -> str | None:
-        if layer.reason in UNREACHABLE:
-            return "KD113"
-        return "KD138" if self._taps(layer) and not is_exact(layer.kind) else None
+        return can_mix(layer) if self._taps(layer) else can_gate(layer)
 
     def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
         if self.frames > 1:
@@ -110,7 +107,7 @@ class ContextRouter(Router):
         return Modulation(inputs=inputs, outputs=outputs, taps=taps[0].view(-1, *weight.shape[2:]) if taps else None)
 
     def is_identity(self) -> bool:
-        return not self.head.weight.any() and not self.head.bias.any()
+        return silent(self.head)
 
 
 class ImageRouter(ContextRouter):

@@ -25,18 +25,16 @@ from .experts import (
     TOO_FEW,
     Experts,
     Owner,
-    can_mix,
     create_experts,
     expert_groups,
     hold,
-    require_counts,
     require_owner,
     weights,
-    zero,
 )
+from .heads import linear, require_counts, silent
 from .modulation import Modulation, pooled
 from .router import Router
-from .se import linear
+from .standing import can_mix
 from .temperature import START, Tempered, require_temperature
 
 
@@ -76,7 +74,7 @@ class DyConv:
 
     def sizes(self, layer: Layer) -> tuple[int, int]:
         """Input channels and hidden ones."""
-        channels = layer.in_channels * layer.groups
+        channels = layer.input_channels
         return channels, max(1, channels // self.reduction)
 
 
@@ -98,4 +96,4 @@ class DyConvRouter(Tempered):
         return Modulation(mix=weights(torch.ones_like(mix[:, :1]), mix), kernels=self.experts.around(weight))
 
     def is_identity(self) -> bool:
-        return zero(self.fc2)
+        return silent(self.fc2)

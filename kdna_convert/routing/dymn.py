@@ -33,11 +33,12 @@ from torch.nn import functional as F
 
 from ..errors import RecipeError
 from ..specs import Layer
+from .heads import linear, require_counts
 from .inverted import Block, blocks
-from .modulation import Modulation, is_exact
+from .modulation import Modulation
 from .passing import Passing
 from .router import Router, Static
-from .se import UNREACHABLE, linear
+from .standing import can_gate, can_mix
 
 _NUDGE = 0.01  # the norm of a delta at first, of its kernel's
 
@@ -54,18 +55,15 @@ class Dymn:
     width: int | None = None
 
     def __post_init__(self) -> None:
-        for option, value in (("kernels", self.kernels), ("width", self.width)):
-            if value is not None and value < 1:
-                raise RecipeError("KD203", f"routing dymn: {option} must be at least 1, got {value}")
+        require_counts(self.name, kernels=(self.kernels, 1), width=(self.width, 1))
         if self.kernels == 1 and not (self.activation or self.attention):
             raise RecipeError("KD203", "routing dymn: of one kernel, without activation and attention, nothing is left")
 
     def can_route(self, layer: Layer) -> str | None:
-        if layer.reason in UNREACHABLE:
-            return "KD113"
         alone = layer.groups == 1 and layer.taps == 1
         depthwise = layer.groups > 1 and layer.shape[1] == 1
-        return None if len(layer.shape) == 4 and is_exact(layer.kind) and (alone or depthwise) else "KD137"
+        inside = can_mix(layer) is None and len(layer.shape) == 4 and (alone or depthwise)
+        return can_gate(layer) or (None if inside else "KD137")
 
     def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
         """A group a block whose pointwise layers are all among `layers`: its depthwise one need not be."""

@@ -22,13 +22,10 @@ from torch import Tensor, nn
 
 from ..errors import RecipeError
 from ..specs import Layer, Shape
-from .modulation import is_exact
 
 Owner = Literal["own", "shared"]
 SIZE = 0.01  # of the kernels' norm
 TOO_FEW = "KD133"  # the code of layers too few to share K experts
-# Layers whose forward pass, as far as the survey saw, takes no input that an attention could look at.
-_UNREACHABLE = frozenset({"KD104", "KD107", "KD111", "KD112"})
 
 
 class Experts(nn.Module):
@@ -101,26 +98,7 @@ def expert_groups(kernels: int, owner: Owner, layers: Sequence[Layer]) -> list[t
     return [tuple(family) for family in alike.values() if len(family) >= kernels]
 
 
-def can_mix(layer: Layer) -> str | None:
-    """None where every image can have its own kernel, or the KD1xx code that says why not."""
-    if layer.reason in _UNREACHABLE:
-        return "KD113"
-    return None if is_exact(layer.kind) else "KD131"
-
-
-def require_counts(name: str, **counts: tuple[int, int]) -> None:
-    """Raises RecipeError KD203 for the first of `option=(value, least)` that lies below its least."""
-    for option, (value, least) in counts.items():
-        if value < least:
-            raise RecipeError("KD203", f"routing {name}: {option} must be at least {least}, got {value}")
-
-
 def require_owner(name: str, owner: str) -> None:
     """Raises RecipeError KD203."""
     if owner not in ("own", "shared"):
         raise RecipeError("KD203", f"routing {name}: experts must be own or shared, got {owner!r}")
-
-
-def zero(*heads: nn.Linear) -> bool:
-    """Whether these say nothing yet, whatever the input."""
-    return not any(bool(p.any()) for head in heads for p in head.parameters())

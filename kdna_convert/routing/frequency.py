@@ -28,15 +28,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import RecipeError
 from ..specs import Layer, Shape, product
 from .bands import bands_of, frequencies, split
-from .modulation import Modulation, is_exact, pooled
+from .heads import hidden_channels, linear, require_counts, silent
+from .modulation import Modulation, pooled
 from .octaves import OCTAVES, InputBands, zero
 from .router import Router
-from .se import UNREACHABLE, linear
-
-_NARROWEST = 16
+from .standing import can_mix
 
 
 @dataclass(frozen=True)
@@ -50,16 +48,10 @@ class Frequency:
     input_bands: bool = False
 
     def __post_init__(self) -> None:
-        for option, value in (("bands", self.bands), ("reduction", self.reduction)):
-            if value < 1:
-                raise RecipeError("KD203", f"routing frequency: {option} must be at least 1, got {value}")
+        require_counts(self.name, bands=(self.bands, 1), reduction=(self.reduction, 1))
 
     def can_route(self, layer: Layer) -> str | None:
-        if layer.reason in UNREACHABLE:
-            return "KD113"
-        if not is_exact(layer.kind):
-            return "KD134"
-        return "KD135" if self.local and layer.groups > 1 else None
+        return can_mix(layer) or ("KD135" if self.local and layer.groups > 1 else None)
 
     def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
         return [(layer,) for layer in layers]
@@ -71,7 +63,7 @@ class Frequency:
         return sum(map(self._macs, layers))
 
     def _macs(self, layer: Layer) -> int:
-        channels, hidden = layer.input_channels, self.hidden(layer)
+        channels, hidden = layer.input_channels, hidden_channels(layer, self.reduction)
         trunk = hidden * (channels + sum(self.heads(layer)))
         mixing = self.heads(layer)[3] * layer.params
         local = reach(channels) * layer.params if self.local else 0
@@ -80,9 +72,6 @@ class Frequency:
         lowpass = 2 * isqrt(layer.in_positions) * channels
         gate = 9 * channels
         return trunk + mixing + local + len(OCTAVES) * (lowpass + gate) * layer.in_positions
-
-    def hidden(self, layer: Layer) -> int:
-        return max(layer.input_channels // self.reduction, _NARROWEST)
 
     def heads(self, layer: Layer) -> tuple[int, int, int, int]:
         """How many input channels, output channels, taps and bands have a factor of their own."""
@@ -100,7 +89,7 @@ class FrequencyRouter(Router):
 
     def __init__(self, routing: Frequency, layer: Layer, seed: int) -> None:
         super().__init__(len(layer.shape) - 2)
-        channels, hidden = layer.input_channels, routing.hidden(layer)
+        channels, hidden = layer.input_channels, hidden_channels(layer, routing.reduction)
         self.sizes = routing.heads(layer)
         self.taps = layer.shape[2:]
         self.fc1 = linear(channels, hidden, seed, bias=False)
@@ -131,7 +120,7 @@ class FrequencyRouter(Router):
 
     def is_identity(self) -> bool:
         parts = [self.heads, *(part.conv for part in (self.local, self.octaves) if part is not None)]
-        return not any(parameter.any() for part in parts for parameter in part.parameters())
+        return silent(*parts)
 
 
 class Local(nn.Module):

@@ -30,21 +30,17 @@ from .experts import (
     TOO_FEW,
     Experts,
     Owner,
-    can_mix,
     create_experts,
     expert_groups,
     hold,
-    require_counts,
     require_owner,
     weights,
-    zero,
 )
+from .heads import hidden_channels, linear, require_counts, silent
 from .modulation import Modulation, pooled
 from .router import Router
-from .se import UNREACHABLE, linear
+from .standing import can_gate, can_mix
 from .temperature import START, Tempered, require_temperature
-
-_NARROWEST = 16
 
 
 @dataclass(frozen=True)
@@ -69,9 +65,7 @@ class Omni:
 
     def can_route(self, layer: Layer) -> str | None:
         *_, taps, kernels = self.heads(layer)
-        if taps or kernels:
-            return can_mix(layer)
-        return "KD113" if layer.reason in UNREACHABLE else None
+        return can_mix(layer) if taps or kernels else can_gate(layer)
 
     def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
         return expert_groups(self.kernels, self.experts, layers)
@@ -89,18 +83,15 @@ class Omni:
     def _macs(self, layer: Layer) -> int:
         heads = self.heads(layer)
         *_, taps, kernels = heads
-        attention = self.hidden(layer) * (layer.in_channels * layer.groups + sum(heads))
+        attention = hidden_channels(layer, self.reduction) * (layer.input_channels + sum(heads))
         return attention + (kernels + bool(taps)) * layer.params
-
-    def hidden(self, layer: Layer) -> int:
-        return max(layer.in_channels * layer.groups // self.reduction, _NARROWEST)
 
     def heads(self, layer: Layer) -> tuple[int, int, int, int]:
         """How many numbers each attention gives: input channels, filters, taps, kernels; 0 where it has no place."""
         depthwise = layer.groups > 1 and layer.in_channels == 1
         spatial = self.kernels > 1 if self.spatial is None else self.spatial
         return (
-            layer.in_channels * layer.groups,
+            layer.input_channels,
             0 if depthwise else layer.out_channels,
             layer.taps if spatial and layer.taps > 1 else 0,
             self.kernels if self.kernels > 1 else 0,
@@ -115,7 +106,7 @@ class OmniRouter(Tempered):
     def __init__(self, routing: Omni, layer: Layer, seed: int, held: tuple[Experts, bool] | None = None) -> None:
         super().__init__(len(layer.shape) - 2, routing.temperature)
         self.sizes, self.size = routing.heads(layer), layer.shape[2:]
-        channels, hidden = layer.in_channels * layer.groups, routing.hidden(layer)
+        channels, hidden = layer.input_channels, hidden_channels(layer, routing.reduction)
         self.trunk = linear(channels, hidden, seed, bias=False)
         self.heads = linear(hidden, sum(self.sizes), None)
         if held is not None:
@@ -134,4 +125,4 @@ class OmniRouter(Tempered):
         )
 
     def is_identity(self) -> bool:
-        return zero(self.heads)
+        return silent(self.heads)

@@ -26,10 +26,11 @@ from ..errors import RecipeError
 from ..specs import Layer, Options
 from .cond import Cond
 from .dyconv import DyConv
-from .experts import TOO_FEW, can_mix
+from .experts import TOO_FEW
 from .modulation import Modulation
 from .omni import Omni
 from .router import Router, Routing
+from .standing import can_mix
 
 # What can be partial: routings that neither replace the layer's input nor ask for modules beside it.
 WHOLE: dict[str, type[Any]] = {Omni.name: Omni, Cond.name: Cond, DyConv.name: DyConv}

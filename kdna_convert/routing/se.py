@@ -21,11 +21,10 @@ from torch.nn import functional as F
 
 from ..errors import RecipeError
 from ..specs import Layer
+from .heads import linear, require_counts, silent
 from .modulation import Modulation, pooled
 from .router import Router
-
-# Layers whose forward pass, as far as the survey saw, takes no input that a gate could multiply.
-UNREACHABLE = frozenset({"KD104", "KD107", "KD111", "KD112"})
+from .standing import can_gate
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,12 @@ class Se:
     norm: bool = False
 
     def __post_init__(self) -> None:
-        for option, value in (("reduction", self.reduction), ("width", self.width)):
-            if value is not None and value < 1:
-                raise RecipeError("KD203", f"routing se: {option} must be at least 1, got {value}")
+        require_counts(self.name, reduction=(self.reduction, 1), width=(self.width, 1))
         if self.norm and self.width == 1:
             raise RecipeError("KD203", "routing se: width must be at least 2 with norm, got 1")
 
     def can_route(self, layer: Layer) -> str | None:
-        return "KD113" if layer.reason in UNREACHABLE else None
+        return can_gate(layer)
 
     def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
         return [(layer,) for layer in layers]
@@ -81,19 +78,4 @@ class SeRouter(Router):
         return Modulation(inputs=2 * torch.sigmoid(self.fc2(F.relu(self.norm(self.fc1(pooled(x, self.spatial)))))))
 
     def is_identity(self) -> bool:
-        return not self.fc2.weight.any() and not self.fc2.bias.any()
-
-
-def linear(inputs: int, outputs: int, seed: int | None, *, bias: bool = True) -> nn.Linear:
-    """A linear layer that draws Kaiming numbers from `seed`, or is zero without one: a head that starts at nothing."""
-    with torch.device("meta"):  # draws nothing from the global random state
-        layer = nn.Linear(inputs, outputs, bias=bias)
-    layer.to_empty(device="cpu")
-    if seed is None:
-        nn.init.zeros_(layer.weight)
-    else:
-        generator = torch.Generator().manual_seed(seed)
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-    if bias:
-        nn.init.zeros_(layer.bias)
-    return layer
+        return silent(self.fc2)

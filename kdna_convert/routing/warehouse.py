@@ -32,12 +32,12 @@ from torch.nn import functional as F
 
 from ..errors import RecipeError
 from ..specs import Layer, product
-from .modulation import Modulation, is_exact, pooled
+from .heads import hidden_channels, linear, require_counts
+from .modulation import Modulation, pooled
 from .router import Router
-from .se import UNREACHABLE, linear
+from .standing import can_mix
 
 BUDGETS = (1, 2, 4)
-_NARROWEST = 16
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,10 @@ class Warehouse:
         if self.budget not in BUDGETS:
             way_out = "; below 1 it is a scheme's (`scheme: warehouse`), with this at 1" if self.budget < 1 else ""
             raise RecipeError("KD203", f"routing warehouse: budget must be 1, 2 or 4, got {self.budget:g}{way_out}")
-        if self.reduction < 1:
-            raise RecipeError("KD203", f"routing warehouse: reduction must be at least 1, got {self.reduction}")
+        require_counts(self.name, reduction=(self.reduction, 1))
 
     def can_route(self, layer: Layer) -> str | None:
-        if layer.reason in UNREACHABLE:
-            return "KD113"
-        return None if is_exact(layer.kind) else "KD134"
+        return can_mix(layer)
 
     def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
         """A stage's layers by the cell they can be cut into; a warehouse of a single cell is none."""
@@ -71,7 +68,7 @@ class Warehouse:
     def build(self, layers: Sequence[Layer], weights: Sequence[Tensor | None], seeds: Sequence[int]) -> list[Router]:
         columns = self._cells(layers) + 1
         built = [
-            WarehouseRouter(layer, _cell(layers), columns, self._hidden(layer), seed)
+            WarehouseRouter(layer, _cell(layers), columns, hidden_channels(layer, self.reduction), seed)
             for layer, seed in zip(layers, seeds, strict=True)
         ]
         if self.budget > 1:
@@ -83,14 +80,15 @@ class Warehouse:
 
     def macs(self, layers: Sequence[Layer]) -> int:
         cells, cell = self._cells(layers), _cell(layers)
-        attention = (self._hidden(one) * (one.input_channels + _count(one, cell) * (cells + 1)) for one in layers)
+        looks = (hidden_channels(one, self.reduction) for one in layers)
+        attention = (
+            hidden * (one.input_channels + _count(one, cell) * (cells + 1))
+            for one, hidden in zip(layers, looks, strict=True)
+        )
         return sum(attention) + cells * sum(layer.params for layer in layers)
 
     def _cells(self, layers: Sequence[Layer]) -> int:
         return int(self.budget) * sum(_count(layer, _cell(layers)) for layer in layers)
-
-    def _hidden(self, layer: Layer) -> int:
-        return max(layer.input_channels // self.reduction, _NARROWEST)
 
 
 class WarehouseRouter(Router):
