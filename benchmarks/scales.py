@@ -1,4 +1,4 @@
-"""Where a gate on a convolution's input is cheaper in the kernels than on the input (routing/modulation.py, _in_kernels).
+"""Where a gate on a convolution's input is cheaper in its kernels (routing/modulation.py, _in_kernels).
 
     python benchmarks/scales.py [--threads 2]
 
@@ -25,9 +25,8 @@ def main() -> None:
     asked.add_argument("--rounds", type=int, default=15)
     given = asked.parse_args()
     torch.set_num_threads(given.threads)
-    print(
-        f"{given.threads} threads\n| channels | pixels | kernel / image | input scaled | in the kernels |\n|{' --- |' * 5}"
-    )
+    print(f"{given.threads} threads\n| channels | pixels | kernel / image | input scaled | in the kernels |")
+    print(f"|{' --- |' * 5}")
     with torch.inference_mode():
         for channels, side in SIZES:
             plain, scaled, folded = measured(channels, side, given.rounds)

@@ -113,8 +113,8 @@ def _in_kernels(layer: Any, x: Tensor, modulation: Modulation) -> Modulation:
     """The same with the channels' scales in the kernels, where these are small beside the images.
 
     That saves a pass over the image for each scale, but a convolution of each image by itself is slower than one of
-    all unless the images are large. Measured on two cores, 32 images, 3x3, against scaling the input first: 0.7 of the
-    time for 16 channels of 32 x 32, 0.85 for 64 of 56 x 56, 1.02 for 128 of 28 x 28, 1.3 for 32 of 16 x 16.
+    all unless the images are large. Time against scaling the input first (benchmarks/scales.py, one thread, 32 images,
+    3x3): 0.82 for 16 channels of 32 x 32, 0.91 for 64 of 56 x 56, 1.11 for 128 of 28 x 28, 1.48 for 32 of 16 x 16.
     """
     weight = layer.weight
     scaled = modulation.inputs is not None or modulation.outputs is not None
