@@ -28,8 +28,12 @@ class Look:
         self.plain = self.mixed = None if held is None else logits(teacher, self._inputs(held, mixed=False))
         if held is not None and settings.mixup:
             self.mixed = logits(teacher, self._inputs(held, mixed=True))
-        self.before = self.divergence()
-        self.first = self()
+        self.before: Divergence | None = None
+        self.first: float | None = None
+        if held is not None and self.plain is not None and self.mixed is not None:
+            found = logits(model, self._inputs(held, mixed=False))
+            self.before = divergence(found, self.plain)
+            self.first = self() if settings.mixup else self._loss(found, self.mixed, held)
 
     def divergence(self) -> Divergence | None:
         """From the teacher, on the images as they are."""
@@ -41,9 +45,12 @@ class Look:
         if self.held is None or self.mixed is None:
             return None
         found = logits(self.model, self._inputs(self.held, mixed=bool(self.settings.mixup)))
-        loss = divergence(found, self.mixed).kl
+        return self._loss(found, self.mixed, self.held)
+
+    def _loss(self, found: Tensor, target: Tensor, held: Images) -> float:
+        loss = divergence(found, target).kl
         if self.settings.label_weight:
-            known = [labels for _, labels in batches(self.held, self.settings.batch_size) if labels is not None]
+            known = [labels for _, labels in batches(held, self.settings.batch_size) if labels is not None]
             loss += self.settings.label_weight * float(F.cross_entropy(found, torch.cat(known)))
         return loss
 
