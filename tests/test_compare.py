@@ -237,12 +237,13 @@ def test_a_module_that_cannot_be_passed_on_says_what_can() -> None:
 def test_the_command_compares_on_images_of_its_own(images: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "quick.yaml"
     recipe.write_text("scheme: cp\ncalibration: {images: 20, heldout: 10, batch: 10}\nfit: {sweeps: 3}\n")
-    shared = ["--data", images, "--eval", images, "--recipe", recipe, "--at", "0.7", "--limit", "20"]
+    shared = ["--data", images, "--eval", images, "--recipe", recipe, "--at", "0.7", "--bytes", "1/3", "--limit", "20"]
     done = kdna("compare", NET, *shared, "--peers", "kdna", "--json")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
-    original, own = found["rows"]
-    assert (original["problem"], own["problem"]) == (None, None)
+    original, own, coded = found["rows"]
+    assert [row["problem"] for row in found["rows"]] == [None, None, None]
+    assert 0.9 * found["rungs"][1]["limit"] < coded["bytes"] <= found["rungs"][1]["limit"]
     assert own["params"] <= found["rungs"][0]["limit"] == int(0.7 * original["params"])
     assert own["bytes"] < original["bytes"]
     assert own["kl"] > 0

@@ -207,6 +207,16 @@ def write(path: Path, state: dict[str, Any]) -> str:
     return str(path)
 
 
+def test_a_files_classes_are_the_same_until_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text("from torch import nn\n\nclass Own(nn.Linear):\n    pass\n\ndef own():\n    return Own(2, 2)\n")
+    first, again = (type(load_model(f"{path}:own").model) for _ in range(2))
+    assert first is again
+    path.write_text(path.read_text().replace("own()", "own(width=2)"))
+    assert type(load_model(f"{path}:own").model) is not first
+
+
+
 @pytest.mark.parametrize("suffix", ["safetensors", "pth", "pt", "th", "bin"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.module."])
 def test_a_state_dict_is_read_from_any_file_without_the_prefixes_of_wrappers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -101,14 +102,29 @@ def _file(name: ModelName, pretrained: bool) -> Any:
     path = Path(name.path).resolve()
     if not path.is_file():
         raise ModelError("KD302", f"{name.path}: no such file")
-    spec = importlib.util.spec_from_file_location(f"kdna_model_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ModelError("KD302", f"{name.path}: not a Python file")
     with _importable(path.parent):
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses and pickle look a class's module up there
+        return _call(_executed(path), name, pretrained)
+
+
+def _executed(path: Path) -> ModuleType:
+    """The file as a module; the same one for as long as it holds the same, so that its classes are the same too.
+
+    Its name says what it holds: dataclasses and pickle look a class's module up by that, also in another process.
+    Raises ModelError KD302 where it is no Python file.
+    """
+    digest = hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"kdna_model_{path.stem}_{digest}", path)
+    if spec is None or spec.loader is None:
+        raise ModelError("KD302", f"{path}: not a Python file")
+    if spec.name in sys.modules:
+        return sys.modules[spec.name]
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    try:
         spec.loader.exec_module(module)
-        return _call(module, name, pretrained)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
+    return module
 
 
 def _module(name: ModelName, pretrained: bool) -> Any:
