@@ -15,11 +15,13 @@ import typer
 from rich.console import Console, RenderableType
 from typer.core import TyperGroup
 
-from ..errors import FolderError, KdnaError
+from ..errors import DataError, FolderError, KdnaError
+from ..processes import launched
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
     from ..specs import Progress
 
+SHARED = ("analyze", "convert", "eval", "finetune")  # what the processes of a launch do together
 LISTED = 5  # skipped images that are named
 PICTURES = (".svg", ".png", ".pdf")
 VERBOSE, COMMAND = "kdna.verbose", "kdna.command"  # what the contexts of one call have in common
@@ -34,6 +36,14 @@ class Commands(TyperGroup):
         context = super().make_context(info_name, args, parent, **extra)
         context.meta.setdefault(COMMAND, typed)
         return context
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Refuses to have every process of a launch do all of what one should do."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name not in SHARED and launched() > 1:
+            known = ", ".join(SHARED)
+            raise DataError("KD410", f"kdna {name} is one process; what several can share is {known}")
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
