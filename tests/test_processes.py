@@ -125,9 +125,11 @@ def test_what_is_one_process_refuses_to_be_several(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    done = kdna("code", folder, "--target-bytes", "1/8", "-o", tmp_path / "out")
-    assert done.exit_code == 2
-    assert "KD410" in done.stderr
+    alone = [["code", folder, "--target-bytes", "1/8", "-o", tmp_path / "out"], ["convert", NET, "--dry-run"]]
+    for command in alone:
+        done = kdna(*command)
+        assert done.exit_code == 2
+        assert "KD410" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

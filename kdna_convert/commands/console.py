@@ -40,9 +40,8 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Refuses to have every process of a launch do all of what one should do."""
         name, command, rest = super().resolve_command(ctx, args)
-        if name not in SHARED and launched() > 1:
-            known = ", ".join(SHARED)
-            raise DataError("KD410", f"kdna {name} is one process; what several can share is {known}")
+        if name not in SHARED:
+            require_one_process(f"kdna {name}")
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
@@ -55,6 +54,13 @@ class Commands(TyperGroup):
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
+
+
+def require_one_process(what: str) -> None:
+    """Raises DataError KD410 in each of several."""
+    if launched() > 1:
+        why = f"{what} is one process, and was launched as {launched()}"
+        raise DataError("KD410", f"{why}; leave out the launcher, which is for {', '.join(SHARED)}")
 
 
 def show(result: RenderableType) -> None:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import COMMAND, output_path, picture_path, progress_bar, show, show_json, tell, tell_remarks
+from .console import (
+    COMMAND,
+    output_path,
+    picture_path,
+    progress_bar,
+    require_one_process,
+    show,
+    show_json,
+    tell,
+    tell_remarks,
+)
 from .options import Calibration, Goal, Images, Run, Source, grouped
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
@@ -98,6 +108,7 @@ def convert(
     if plan is not None:
         goal.refuse("--plan")
     if dry_run:
+        require_one_process("--dry-run")
         _show_plan(_planned(source, images, calibration, goal, run, plan), run)
         return
     target = output_path(output, force)
