@@ -133,6 +133,15 @@ def test_what_is_one_process_refuses_to_be_several(
     assert not (tmp_path / "out").exists()
 
 
+def test_healing_after_each_family_refuses_to_be_several(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdna_convert.healing.count", lambda: 2)
+    done = kdna(*convert(images), "--progressive", "2", "-o", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "KD410" in done.stderr
+
+
 @pytest.mark.slow
 def test_two_processes_write_the_folder_that_one_writes(images: Path, tmp_path: Path) -> None:
     command = [*convert(images), "--device", "cpu"]
