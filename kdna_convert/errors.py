@@ -17,6 +17,10 @@ class KdnaError(Exception):
         self.code = code
         self.message = message
 
+    def __reduce__(self) -> tuple[type[KdnaError], tuple[str, str]]:
+        """An error goes from one process to another."""
+        return type(self), (self.code, self.message)
+
 
 class RecipeError(KdnaError):
     """A recipe is wrong: the message holds its line and key."""
@@ -117,6 +121,7 @@ CODES: dict[str, str] = {
     "KD407": "A stream can only be read from its beginning, and these images do not fit into memory.",
     "KD408": "A batch cannot be divided among the processes.",
     "KD409": "The routing's `frames` say how many frames a clip has, and a batch must be whole clips, frame after frame. Pass a batch size that is a multiple of it.",
+    "KD410": "The command was launched as several processes, and is one.",
     # plan and budget
     "KD501": "The budget cannot be met: even the smallest plan is larger.",
     "KD502": "The plan file is not valid.",

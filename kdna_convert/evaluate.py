@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import DataError, ModelError, NumericsError
+from .processes import agreed, gathered, share
 from .specs import Divergence, Progress
 from .totals import device_of, evaluating, totals
 
@@ -58,7 +59,8 @@ def evaluate(
     """Run `model` over the batches, once, and beside it `original`: a net, or its logits on these very images.
 
     `metadata` is what the model's file says about itself, for `bytes` to be exact. With `device` the nets are moved
-    there, in place. Raises DataError KD401 (no image), KD402 (a label beyond the outputs), KD403 (labels required, but
+    there, in place. Inside processes.sharing each process runs its share of the batches, and all have the same result.
+    Raises DataError KD401 (no image), KD402 (a label beyond the outputs), KD403 (labels required, but
     there are none); ModelError KD308 (no logits); NumericsError KD702 (logits that are not finite).
     """
     teacher = original if isinstance(original, nn.Module) else None
@@ -146,33 +148,37 @@ def accuracy(logits_bc: Tensor, labels_b: Tensor) -> tuple[float, float]:
 def _run(
     nets: Sequence[nn.Module], batches: Iterable[Batch], doing: str, progress: Progress | None
 ) -> tuple[list[Tensor], Tensor | None, Tensor]:
-    """Every net's logits, the labels if every batch has them, and the first batch, in one pass over the batches."""
-    rows: list[list[Tensor]] = [[] for _ in nets]
-    labels: list[Tensor | None] = []
+    """Every net's logits, the labels if every batch has them, and one input, in one pass over the batches."""
+    found: dict[int, tuple[list[Tensor], Tensor | None]] = {}
     example = None
-    with ExitStack() as stack:
+    with agreed(), ExitStack() as stack:
         for net in nets:
             stack.enter_context(evaluating(net))
-        for images, label in _counted(batches, doing, progress):
-            example = images if example is None else example
-            labels.append(label)
-            for net, own in zip(nets, rows, strict=True):
-                own.append(answers(net(images.to(device_of(net))), len(images)).float().cpu())
+        for number, (images, label) in _counted(batches, doing, progress):
+            example = images[:1] if example is None else example
+            rows = [answers(net(images.to(device_of(net))), len(images)).float().cpu() for net in nets]
+            found[number] = rows, label
+    found = {number: own for part in gathered(found) for number, own in part.items()}
+    example = next((first for first in gathered(example) if first is not None), None)
     if example is None:
         raise DataError("KD401", "there is no image to evaluate on")
-    known = [label for label in labels if label is not None]
-    whole = [torch.cat(own) for own in rows]
+    seen = [found[number] for number in sorted(found)]
+    known = [label for _, label in seen if label is not None]
+    whole = [torch.cat(own) for own in zip(*(rows for rows, _ in seen), strict=True)]
     for logits_bc in whole:
         if not logits_bc.isfinite().all():
             raise NumericsError("KD702", "the net's logits are not finite")
-    return whole, torch.cat(known).cpu() if len(known) == len(labels) else None, example
+    return whole, torch.cat(known).cpu() if len(known) == len(seen) else None, example
 
 
-def _counted(batches: Iterable[Batch], doing: str, progress: Progress | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _counted(
+    batches: Iterable[Batch], doing: str, progress: Progress | None
+) -> Iterator[tuple[int, tuple[Tensor, Tensor | None]]]:
+    """This process's batches, each with its number."""
     total = len(batches) if isinstance(batches, Sized) else 0
-    for done, batch in enumerate(batches):
+    for number, batch in share(batches):
         if progress:
-            progress(doing, done, total)
-        yield (batch, None) if isinstance(batch, Tensor) else (batch[0], batch[1])
+            progress(doing, number, total)
+        yield number, ((batch, None) if isinstance(batch, Tensor) else (batch[0], batch[1]))
     if progress:
         progress(doing, total, total)

@@ -12,13 +12,16 @@ from .convert import Heal
 from .errors import DataError
 from .finetune import Settings, finetune
 from .job import Job
+from .processes import count
 from .specs import Divergence, Progress
 
 BATCH = 128
 
 
 def require_images(job: Job) -> None:
-    """Raises DataError KD401 for a job that is to heal without images."""
+    """Raises DataError KD401 for a job that is to heal without images, KD410 for one of several processes."""
+    if job.recipe.fit.progressive is not None and count() > 1:
+        raise DataError("KD410", "fit.progressive trains in one process; leave out the launcher")
     if job.recipe.fit.progressive is not None and job.training is None:
         raise DataError("KD401", "fit.progressive trains after every family, which takes images; pass --data")
 

@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from .checkpoint import Conversion, open_folder
-from .data import Images, as_images, batches, open_images, split
+from .data import Images, Inputs, Reading, as_images, open_images, split
 from .datafree import data_free as moments_without_data
 from .derive import fold
 from .errors import DataError, ModelError
 from .evaluate import answers
 from .models import Loaded, example_input, load_model, override, state_digest
 from .planfile import fingerprint
+from .processes import first_goes_on, gathered
 from .recipe import Assignment, Recipe, check_options, load_recipe, resolve
 from .repair import STEPS
 from .routing import ROUTINGS
@@ -96,9 +97,13 @@ def calibration_split(images: Images, wanted: int, kept: int, seed: int) -> tupl
 
 
 def moments_of(job: Job, given: Mapping[str, Any], progress: Progress | None) -> Moments:
-    """Read from the file where it exists and fits, else collected, and written to it."""
+    """Read from the file where it exists and fits, else collected, and written to it.
+
+    Of processes that share the work all collect, and the first alone comes back: the rest of a stage is one process's.
+    """
     active = [layer for layer in job.layers if layer.reason is None]
     if not active:  # all stays dense
+        first_goes_on()
         return {}
     settings = job.recipe.calibration
     path = given.get("moments")
@@ -109,7 +114,10 @@ def moments_of(job: Job, given: Mapping[str, Any], progress: Progress | None) ->
         images=digest_of(job.calibration, settings.batch) if path is not None else None,
         layers=[layer.name for layer in active],
     )
-    if path is not None and Path(path).exists():
+    known = path is not None and Path(path).exists()
+    if gathered(known)[0]:
+        first_goes_on()
+    if path is not None and known:
         return load_moments(path, mark)
     if job.calibration is None:
         moments = moments_without_data(
@@ -122,7 +130,7 @@ def moments_of(job: Job, given: Mapping[str, Any], progress: Progress | None) ->
             progress=progress,
         )
     else:
-        inputs = _Inputs(job.calibration, settings.batch)
+        inputs = Inputs(Reading(job.calibration, settings.batch))
         moments = collect(
             job.loaded.model,
             active,
@@ -132,7 +140,9 @@ def moments_of(job: Job, given: Mapping[str, Any], progress: Progress | None) ->
             device=job.device,
             progress=progress,
         )
+        job.calibration.gather_skipped()
         _note_few(job, active, moments)
+    first_goes_on()
     if path is not None:
         save_moments(path, moments, mark)
     return moments
@@ -142,7 +152,7 @@ def digest_of(images: Images | None, batch: int) -> str:
     """Which images these are: their places in the data, and the inputs of the first batch."""
     if images is None:
         return "none"
-    first = next(iter(_Inputs(images, batch)))
+    first = next(iter(Inputs(Reading(images, batch))))
     return hashlib.sha256(repr(images.positions).encode() + first.contiguous().numpy().tobytes()).hexdigest()
 
 
@@ -154,19 +164,6 @@ def _note_few(job: Job, layers: Sequence[Layer], moments: Moments) -> None:
             f"{len(job.calibration)} calibration images are few for {len(short)} wide layers (the widest wants {need});"
             " their moments are drawn towards a simpler form"
         )
-
-
-class _Inputs:
-    """The inputs of some images, batch by batch, with their number of batches known."""
-
-    def __init__(self, images: Images, size: int) -> None:
-        self.images, self.size = images, size
-
-    def __length_hint__(self) -> int:
-        return -(-len(self.images) // self.size)
-
-    def __iter__(self) -> Any:
-        return (inputs for inputs, _ in batches(self.images, self.size))
 
 
 def load_any(model: Model, checkpoint: str | None, inputs: Mapping[str, Any] | None) -> Loaded:

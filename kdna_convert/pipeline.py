@@ -181,6 +181,7 @@ def evaluate(
     )
     if conversion is not None and conversion.coded is not None:
         found = replace(found, bytes=conversion.plan.planned.bytes)
+    images.gather_skipped()
     return replace(found, skipped=tuple(images.skipped))
 
 

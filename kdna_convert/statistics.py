@@ -9,9 +9,10 @@ ResNet-56, fitted by low rank at half their parameters, had 10-34 % more output 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from operator import length_hint
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from .errors import CheckpointError, DataError, FolderError, NumericsError, PlanError
 from .linalg import Kronecker, Moment
 from .patches import choose, patches, watch
+from .processes import agreed, count, gathered, share, total
 from .similarity import centred_gram
 from .specs import Layer, Progress
 from .tensorfile import load_tensors, save_tensors
@@ -79,12 +81,16 @@ def collect(
     temperature 2; it stays 0 unless the net returns (batch, classes). Weights are frozen meanwhile: no gradient of
     theirs is computed. Raises DataError KD405 without an image, NumericsError KD701 (weight) or KD702 (activations)
     with the name of what is not finite.
+
+    Inside processes.sharing each process takes its share of the batches, and all have the same result: what is drawn
+    for a batch depends on the seed and its number.
     """
     _require_finite_parameters(model)
     forms = plan_memory([layer for layer in layers if layer.reason not in _UNUSABLE], memory)
     known = {layer.name: layer for layer in layers if layer.name in forms}
     modules = {name: model.get_submodule(name) for name in known}
-    images, total, generator = 0, length_hint(batches, 0), torch.Generator().manual_seed(seed)
+    expected, generator = length_hint(batches, 0), torch.Generator()
+    sizes: dict[int, int] = {}  # how many images each batch has
     with _frozen(model, device) as place:
         tallies: dict[str, _Tally] = {}  # in the order of execution, so that the first sick one is the culprit
 
@@ -93,20 +99,25 @@ def collect(
                 tallies[name] = _Tally(known[name], forms[name], place)
             tallies[name].add(module, x.detach(), y.detach(), positions, generator)
             if len(y) == len(batch):  # else windows or tokens stand in the batch
-                tallies[name].keep(module, y.detach(), images)
+                tallies[name].keep(module, y.detach(), number, sum(sizes.values()))
             return tallies[name].listen(y) if sensitivity else None
 
-        with watch(model, modules, see), torch.set_grad_enabled(sensitivity):
-            for done, batch in enumerate(batches):
+        with agreed(), watch(model, modules, see), torch.set_grad_enabled(sensitivity):
+            for number, batch in share(batches):
+                generator.manual_seed((seed + 7919 * number) % 2**32)
                 output = model(batch.to(place))
                 if sensitivity:
                     _feel(output, len(batch), tallies, generator)
-                images += len(batch)
+                sizes[number] = len(batch)
                 if progress is not None:
-                    progress("calibrating", done + 1, max(total, done + 1))
+                    progress("calibrating", number + 1, max(expected, number + 1))
+            _require_finite(tallies)
+        if count() > 1:
+            sizes = {number: size for own in gathered(sizes) for number, size in own.items()}
+            tallies = _of_all(tallies, known, forms, place, sizes)
+        images = sum(sizes.values())
         if not images:
             raise DataError("KD405", "no calibration image was given; pass at least one")
-        _require_finite(tallies)
         return {name: tallies[name].finish(images) for name in known if name in tallies}
 
 
@@ -152,11 +163,14 @@ class _Tally:
             self.sum_tc += rows.sum(0)
             self.count += len(rows)
 
-    def keep(self, module: nn.Module, y: Tensor, start: int) -> None:
-        """Remember the outputs of the first images for CKA; of a layer that runs twice, those of the first run."""
-        if start < _EXAMPLES and start not in self.features:
+    def keep(self, module: nn.Module, y: Tensor, number: int, start: int) -> None:
+        """Remember the outputs of the first images for CKA; of a layer that runs twice, those of the first run.
+
+        `start` is how many images were seen here before this batch.
+        """
+        if start < _EXAMPLES and number not in self.features:
             y = y.movedim(-1, 1) if isinstance(module, nn.Linear) else y
-            self.features[start] = _pooled(y[: _EXAMPLES - start])
+            self.features[number] = _pooled(y[: _EXAMPLES - start])
 
     def listen(self, y: Tensor) -> Tensor:
         """Let the loss's gradient at this output be measured. The first watched layer starts the graph."""
@@ -171,13 +185,21 @@ class _Tally:
         y.register_hook(measure)
         return y
 
+    def merge(self, first: Collection[int]) -> None:
+        """The sums of all processes, in each of them; of the outputs, those of the `first` batches of the whole."""
+        self.square, self.taps_tt = total(self.square), total(self.taps_tt)
+        self.sum_tc, self.energy = total(self.sum_tc), total(self.energy)
+        self.count = int(total(torch.tensor(self.count)))
+        known = {number: kept for own in gathered(self.features) for number, kept in own.items()}
+        self.features = {number: known[number] for number in sorted(known) if number in first}
+
     def finish(self, images: int) -> LayerMoments:
         mean = (self.sum_tc / self.count).T.flatten().float().cpu()
         felt = float(self.energy) / (images * self.layer.out_channels)
         return LayerMoments(self._second(), mean, self.count, felt, self._gram(min(images, _EXAMPLES)))
 
     def _gram(self, examples: int) -> Tensor | None:
-        known = torch.cat(list(self.features.values())) if self.features else torch.empty(0, 1)
+        known = torch.cat(list(self.features.values()))[:_EXAMPLES] if self.features else torch.empty(0, 1)
         return centred_gram(known) if len(known) == examples else None
 
     def _second(self) -> Moment:
@@ -189,6 +211,25 @@ class _Tally:
             return Kronecker(square / taps, taps_tt * (taps / taps_tt.trace().clamp_min(1e-30)))
         second_ctct = square.view(taps, channels, taps, channels).permute(1, 0, 3, 2)
         return second_ctct.reshape(taps * channels, -1)
+
+
+def _of_all(
+    tallies: dict[str, _Tally],
+    layers: Mapping[str, Layer],
+    forms: Mapping[str, Form],
+    device: torch.device,
+    sizes: Mapping[int, int],
+) -> dict[str, _Tally]:
+    """The tallies of all processes together, in each of them. One may have had no batch, and so no tally."""
+    reached = {name for names in gathered(list(tallies)) for name in names}
+    starts = accumulate((size for _, size in sorted(sizes.items())), initial=0)
+    first = {number for number, start in zip(sorted(sizes), starts, strict=False) if start < _EXAMPLES}
+    merged = {
+        name: tallies.get(name) or _Tally(layers[name], forms[name], device) for name in layers if name in reached
+    }
+    for tally in merged.values():
+        tally.merge(first)
+    return merged
 
 
 def _feel(output: Any, images: int, tallies: dict[str, _Tally], generator: torch.Generator) -> None:

@@ -84,6 +84,7 @@ def finetune(
         device=device_of_name(device),
         progress=progress,
     )
+    images.gather_skipped()
     stages = dict(before.report.get("stages", {}))
     if tuned.after is not None and taught is None:
         stages["finetune"] = asdict(tuned.after)

@@ -19,7 +19,7 @@ REPORTS = sorted(path.stem for path in (PACKAGE / "report").glob("[!_]*.py"))
 FLOORS = [
     {"errors"},
     {"specs", "filesize"},
-    {"linalg", "tensorfile", "patches"},
+    {"linalg", "tensorfile", "patches", "processes"},
     {
         "schemes",
         "routing",
@@ -91,7 +91,7 @@ DOORS = {
         "finetune/average.py",
         "routing/modulation.py",
     ],
-    "accelerate": ["finetune/engine.py"],
+    "accelerate": ["finetune/engine.py", "processes.py"],
     "torchvision": ["models/*.py", "data/*.py"],
     "tltorch": ["compare/tools/tensorly.py"],
     "aimet_torch": ["compare/tools/aimet.py"],

@@ -213,8 +213,9 @@ def test_sensitivity_is_the_energy_of_autograds_own_gradients() -> None:
     torch.manual_seed(0)
     model, batches, seed = Small().eval(), list(noise(11, 3, 6, 6).split(4)), 3
     found = moments_of(model, batches, seed=seed)
-    generator, energy = torch.Generator().manual_seed(seed), dict.fromkeys(("stem", "conv", "head"), 0.0)
-    for batch in batches:
+    energy = dict.fromkeys(("stem", "conv", "head"), 0.0)
+    for number, batch in enumerate(batches):
+        generator = torch.Generator().manual_seed(seed + 7919 * number)
         stem = model.stem(batch)
         conv = model.conv(F.relu(stem))
         logits = model.head(F.relu(model.norm(conv) + F.relu(stem)).mean((2, 3)))

@@ -15,11 +15,13 @@ import typer
 from rich.console import Console, RenderableType
 from typer.core import TyperGroup
 
-from ..errors import FolderError, KdnaError
+from ..errors import DataError, FolderError, KdnaError
+from ..processes import launched
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
     from ..specs import Progress
 
+SHARED = ("analyze", "convert", "eval", "finetune")  # what the processes of a launch do together
 LISTED = 5  # skipped images that are named
 PICTURES = (".svg", ".png", ".pdf")
 VERBOSE, COMMAND = "kdna.verbose", "kdna.command"  # what the contexts of one call have in common
@@ -35,6 +37,13 @@ class Commands(TyperGroup):
         context.meta.setdefault(COMMAND, typed)
         return context
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Refuses to have every process of a launch do all of what one should do."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name not in SHARED:
+            require_one_process(f"kdna {name}")
+        return name, command, rest
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -45,6 +54,13 @@ class Commands(TyperGroup):
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
+
+
+def require_one_process(what: str) -> None:
+    """Raises DataError KD410 in each of several."""
+    if launched() > 1:
+        why = f"{what} is one process, and was launched as {launched()}"
+        raise DataError("KD410", f"{why}; leave out the launcher, which is for {', '.join(SHARED)}")
 
 
 def show(result: RenderableType) -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import COMMAND, output_path, picture_path, progress_bar, show, show_json, tell, tell_remarks
+from .console import (
+    COMMAND,
+    output_path,
+    picture_path,
+    progress_bar,
+    require_one_process,
+    show,
+    show_json,
+    tell,
+    tell_remarks,
+)
 from .options import Calibration, Goal, Images, Run, Source, grouped
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
@@ -32,11 +43,13 @@ def analyze(
     metric: Annotated[Metric | None, typer.Option(help="How alike is measured. Default: the recipe's.")] = None,
 ) -> None:
     """Show every layer, which of them could share, and how alike they are."""
+    from ..job import device_of_name
     from ..pipeline import analyze as stage
+    from ..processes import together
     from ..report.analysis import analysis_report
 
     arguments = source.arguments | images.arguments | calibration.arguments | run.arguments
-    with progress_bar(run.quiet) as progress:
+    with together(device_of_name(run.device)) as leads, progress_bar(run.quiet or not leads) as progress:
         analysis = stage(**arguments, metric=metric, progress=progress)
     _remark(images, calibration)
     show_json(analysis) if run.json else show(analysis_report(analysis))
@@ -95,19 +108,23 @@ def convert(
     if plan is not None:
         goal.refuse("--plan")
     if dry_run:
+        require_one_process("--dry-run")
         _show_plan(_planned(source, images, calibration, goal, run, plan), run)
         return
     target = output_path(output, force)
     from ..checkpoint import require_free, save
+    from ..job import device_of_name
     from ..mending import WORK_FILES
     from ..pipeline import convert as stage
+    from ..processes import together
     from ..report.conversion import conversion_report
     from ..workfolder import work_folder
 
     require_free(target, force)
     arguments = source.arguments | images.arguments | calibration.arguments | goal.arguments | run.arguments
-    with work_folder(target, WORK_FILES, resume) as work:
-        with progress_bar(run.quiet) as progress:
+    with together(device_of_name(run.device)) as leads, ExitStack() as own:
+        work = own.enter_context(work_folder(target, WORK_FILES, resume)) if leads else None
+        with progress_bar(run.quiet or not leads) as progress:
             conversion = stage(**arguments, plan=plan, work=work, progress=progress)
         conversion.report["command"] = ctx.meta[COMMAND]
         save(conversion, target, force=force)

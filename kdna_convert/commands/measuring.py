@@ -33,12 +33,16 @@ def eval_(
     seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
 ) -> None:
     """Measure accuracy and, for a converted folder, agreement with the original net."""
+    arguments = source.arguments | images.required | run.arguments
+    from ..job import device_of_name
     from ..pipeline import evaluate as stage
+    from ..processes import together
     from ..report.outcome import evaluation_table
 
-    with progress_bar(run.quiet) as progress:
-        arguments = source.arguments | images.required | run.arguments
+    with together(device_of_name(run.device)) as leads, progress_bar(run.quiet or not leads) as progress:
         evaluation = stage(**arguments, limit=limit, seed=seed, progress=progress)
+    if not leads:
+        return
     tell_remarks([], evaluation.skipped)
     show_json(evaluation) if run.json else show(evaluation_table(evaluation))
 

@@ -124,15 +124,18 @@ def finetune(
     target, arguments = output_path(output, force), images.required | run.arguments
     arguments |= training.arguments | teacher.arguments | safety.arguments
     from ..checkpoint import require_free, save
-    from ..finetune.engine import leads
     from ..job import device_of_name
+    from ..processes import together
     from ..report.tuning import finetune_report
     from ..tuning import finetune as stage
     from ..tuning import hold
 
     require_free(target, force)
-    first = leads(device_of_name(run.device))
-    with _work(target, safety.resume, first) as work, progress_bar(run.quiet or not first) as progress:
+    with (
+        together(device_of_name(run.device)) as first,
+        _work(target, safety.resume, first) as work,
+        progress_bar(run.quiet or not first) as progress,
+    ):
         conversion = stage(folder, **arguments, work=work, progress=progress)
         if first:
             commands = [conversion.report.get("command"), ctx.meta[COMMAND]]
@@ -148,7 +151,6 @@ def finetune(
 @contextmanager
 def _work(target: Path, resume: bool, leads: bool) -> Iterator[Path]:
     """Where a stopped run leaves what it can be gone on from; only the first process clears it."""
-    from ..finetune.engine import leave
     from ..finetune.state import FILE
     from ..workfolder import work_folder, work_place
 
@@ -163,5 +165,3 @@ def _work(target: Path, resume: bool, leads: bool) -> Iterator[Path]:
         if leads:
             tell(RESUME.format(why=f"kdna: {stop}", work=work))
         raise
-    finally:
-        leave()

@@ -6,7 +6,7 @@ views.py draws what is trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from ..errors import DataError
 from ..specs import DataConfig
 from .classes import check_classes, read_class_map
-from .images import Batch, Images, read, split
+from .images import Batch, Images, Inputs, Reading, split
 from .memory import Batches, Held, Wrapped, hold, iterate
 from .mixing import mixer
 from .sources import SCHEMES, Decoder, Files, open_named
@@ -26,6 +26,8 @@ __all__ = [
     "Batch",
     "Data",
     "Images",
+    "Inputs",
+    "Reading",
     "TrainBatch",
     "Views",
     "as_images",
@@ -85,12 +87,12 @@ def as_images(data: Data, limit: int | None = None, seed: int = 0) -> Images:
     return Images(source, range(len(source)), {}).draw(limit, seed)
 
 
-def batches(data: Data, batch_size: int = 64, *, workers: int = 0) -> Iterator[Batch]:
+def batches(data: Data, batch_size: int = 64, *, workers: int = 0) -> Iterable[Batch]:
     """float32 inputs (B, ...) with int64 labels (B,) or None, in a fixed order; one's own batches pass as they are.
 
-    Damaged images are skipped and listed in `images.skipped`. `workers` processes decode, 0 of them in this one. Raises
-    DataError KD401 when nothing can be read.
+    Damaged images are skipped and listed in `images.skipped`. `workers` processes decode, 0 of them in this one. Going
+    through them raises DataError KD401 when nothing can be read.
     """
     if isinstance(data, Iterable) and not isinstance(data, Tensor):
         return iterate(data)
-    return read(as_images(data), batch_size, workers)
+    return Reading(as_images(data), batch_size, workers)

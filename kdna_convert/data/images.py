@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError
+from ..processes import gathered
 from .sources import Classes, Files, Sample, Source, Stream, UnreadableImageError
 
 Batch = tuple[Tensor, Tensor | None]
@@ -50,6 +52,11 @@ class Images:
     def skip(self, position: int, reason: str) -> None:
         self._skipped[self.source.name(position)] = reason
 
+    def gather_skipped(self) -> None:
+        """What any process that shares the reading has passed over, known to each of them."""
+        for known in gathered(self._skipped):
+            self._skipped.update(known)
+
     def part(self, order: Iterable[int]) -> Images:
         """The images at these places of this selection."""
         return Images(self.source, [self.positions[place] for place in order], self._skipped)
@@ -76,26 +83,62 @@ def split(images: Images, sizes: Sequence[int], seed: int = 0) -> list[Images]:
     return [images.part(islice(order, size)) for size in sizes]
 
 
-def read(images: Images, batch_size: int, workers: int) -> Iterator[Batch]:
-    """float32 (B, C, H, W) with int64 labels (B,) or None, in order; a damaged image is skipped and listed.
+@dataclass(frozen=True)
+class Reading:
+    """Batches of float32 (B, C, H, W) with int64 labels (B,) or None, in order, read anew by each pass.
 
-    Raises DataError KD401 when not one can be read.
+    A damaged image is skipped and listed. A pass raises DataError KD401 when not one can be read.
     """
-    count = 0
-    for rows in _rows(images, batch_size, workers):
-        samples: list[Sample] = []
-        for position, sample in rows:
-            if isinstance(sample, UnreadableImageError):
-                images.skip(position, str(sample))
-            else:
-                samples.append(sample)
-        if samples:
-            count += len(samples)
-            inputs, labels = _stack(samples)
-            yield images.source.finish(inputs), labels
-    if not count:
-        reason = f"; the first: {images.skipped[0]}" if images.skipped else ""
-        raise DataError("KD401", f"none of {len(images)} images could be read{reason}")
+
+    images: Images
+    batch_size: int
+    workers: int = 0
+
+    def __length_hint__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (batch for _, batch in self.dealt(0, 1))
+
+    def dealt(self, first: int, step: int) -> Iterator[tuple[int, Batch]]:
+        """Every `step`-th batch from `first` on, with its number; the others are not read.
+
+        A part of a pass may be empty: only the whole, of step 1, raises.
+        """
+        images, count = self.images, 0
+        for number, rows in _rows(images, self.batch_size, self.workers, first, step):
+            samples: list[Sample] = []
+            for position, sample in rows:
+                if isinstance(sample, UnreadableImageError):
+                    images.skip(position, str(sample))
+                else:
+                    samples.append(sample)
+            if samples:
+                count += len(samples)
+                inputs, labels = _stack(samples)
+                yield number, (images.source.finish(inputs), labels)
+        if not count and step == 1:
+            reason = f"; the first: {images.skipped[0]}" if images.skipped else ""
+            raise DataError("KD401", f"none of {len(images)} images could be read{reason}")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs alone of a reading, each batch as `change(inputs, its number)` makes it."""
+
+    reading: Reading
+    change: Callable[[Tensor, str], Tensor] | None = None
+
+    def __length_hint__(self) -> int:
+        return self.reading.__length_hint__()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (inputs for _, inputs in self.dealt(0, 1))
+
+    def dealt(self, first: int, step: int) -> Iterator[tuple[int, Tensor]]:
+        """As Reading.dealt."""
+        for number, (inputs, _) in self.reading.dealt(first, step):
+            yield number, inputs if self.change is None else self.change(inputs, str(number))
 
 
 class _Selected(Dataset[_Read]):
@@ -113,19 +156,23 @@ class _Selected(Dataset[_Read]):
             return position, error
 
 
-def _rows(images: Images, batch_size: int, workers: int) -> Iterable[list[_Read]]:
+def _rows(images: Images, batch_size: int, workers: int, first: int, step: int) -> Iterator[tuple[int, list[_Read]]]:
+    """Every `step`-th batch, with its number; a stream is passed through for it."""
     source, positions = images.source, images.positions
     if isinstance(source, Stream):
-        return passing(source, set(positions), batch_size)
+        return islice(enumerate(passing(source, set(positions), batch_size)), first, None, step)
     if isinstance(source, Files):
         source.close()
-    return DataLoader(
+    places = list(range(len(positions)))
+    starts = places[first * batch_size :: step * batch_size]
+    loader = DataLoader(
         _Selected(source, positions),
-        batch_size=batch_size,
+        batch_sampler=[places[start : start + batch_size] for start in starts],
         num_workers=workers,
         collate_fn=_as_list,
         generator=torch.Generator(),  # a DataLoader draws from the global one even when it does not shuffle
     )
+    return ((start // batch_size, rows) for start, rows in zip(starts, loader, strict=True))
 
 
 def _as_list(rows: list[_Read]) -> list[_Read]:

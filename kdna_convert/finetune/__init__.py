@@ -21,6 +21,7 @@ from ..blocks import Block, find_blocks
 from ..data import Data, Views, as_images, batches
 from ..derive import trainable
 from ..errors import DataError, RecipeError
+from ..processes import sharing
 from ..specs import DataConfig, Divergence, Progress
 from .engine import Engine
 from .look import Look
@@ -94,8 +95,8 @@ def finetune(
     teacher = original if teacher is None else teacher
     for net in (model, original, teacher):
         net.to(engine.device)
-    look = Look(model, teacher, held, settings)
-    with untouched(model, original, *([] if teacher is original else [teacher])):
+    with sharing(), untouched(model, original, *([] if teacher is original else [teacher])):
+        look = Look(model, teacher, held, settings)
         trained, params = trainable(model, settings.train)
         example = next(iter(batches(source, 2)))[0].to(engine.device)
         found = _blocks(original, example)

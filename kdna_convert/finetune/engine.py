@@ -1,9 +1,9 @@
-"""The only door to Hugging Face Accelerate: one process or many, and in which precision.
+"""The door to Hugging Face Accelerate for training: one process or many, and in which precision.
 
 `accelerate launch -m kdna_convert finetune ...` and torchrun set the environment that this reads; without it there is
 one process.
 Every process has all of the net and takes its share of each batch, so that the number of processes changes how fast a
-step is and not what it does. Only the first process writes.
+step is and not what it does. Only the first process writes. How processes meet and part says processes.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, broadcast_object_list
 from torch import Tensor
 
@@ -21,16 +21,6 @@ from ..errors import DataError
 from .settings import Settings
 
 TRACKED = "kdna"  # the name of a run in TensorBoard
-
-
-def leads(device: torch.device) -> bool:
-    """Whether this process is the one that writes; the first call meets the other processes."""
-    return bool(PartialState(cpu=device.type == "cpu").is_main_process)
-
-
-def leave() -> None:
-    """Part from the other processes, at the end of the program."""
-    PartialState().destroy_process_group()
 
 
 class Engine:

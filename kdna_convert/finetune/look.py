@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import Images, batches, mixer
+from ..data import Images, Inputs, Reading, mixer
 from ..evaluate import divergence, logits
 from ..specs import Divergence
 from .settings import Settings
@@ -25,6 +23,7 @@ class Look:
     def __init__(self, model: nn.Module, teacher: nn.Module, held: Images | None, settings: Settings) -> None:
         self.model, self.held, self.settings = model, held, settings
         self.mix = mixer(settings.mixup)
+        self.labels: Tensor | None = None
         self.plain = self.mixed = None if held is None else logits(teacher, self._inputs(held, mixed=False))
         if held is not None and settings.mixup:
             self.mixed = logits(teacher, self._inputs(held, mixed=True))
@@ -50,10 +49,15 @@ class Look:
     def _loss(self, found: Tensor, target: Tensor, held: Images) -> float:
         loss = divergence(found, target).kl
         if self.settings.label_weight:
-            known = [labels for _, labels in batches(held, self.settings.batch_size) if labels is not None]
-            loss += self.settings.label_weight * float(F.cross_entropy(found, torch.cat(known)))
+            loss += self.settings.label_weight * float(F.cross_entropy(found, self._labels(held)))
         return loss
 
-    def _inputs(self, held: Images, *, mixed: bool) -> Iterator[Tensor]:
-        for place, (inputs, _) in enumerate(batches(held, self.settings.batch_size)):
-            yield self.mix(inputs, str(place)) if mixed else inputs
+    def _labels(self, held: Images) -> Tensor:
+        """Of the images that can be read; found once, for it takes reading them all."""
+        if self.labels is None:
+            known = [labels for _, labels in Reading(held, self.settings.batch_size) if labels is not None]
+            self.labels = torch.cat(known)
+        return self.labels
+
+    def _inputs(self, held: Images, *, mixed: bool) -> Inputs:
+        return Inputs(Reading(held, self.settings.batch_size), self.mix if mixed else None)

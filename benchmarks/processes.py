@@ -1,0 +1,66 @@
+"""Images a second of a fine-tune: one process of one thread beside several of one thread each, taking turns.
+
+    python benchmarks/processes.py FOLDER --data IMAGES [--processes 2] [--steps 20] [--batch 128] [--rounds 3]
+
+It runs `kdna finetune`, alone and under torchrun, and takes each one's best round: the steps alone, without the looks
+at held-back images. The last line is what a step costs beyond its images, which no second process takes away: what the
+times of a whole batch and of half of one, in one process, leave for a batch of none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("folder")
+    asked.add_argument("--data", required=True)
+    asked.add_argument("--train", default="adapters")
+    asked.add_argument("--processes", type=int, default=2)
+    asked.add_argument("--steps", type=int, default=20)
+    asked.add_argument("--batch", type=int, default=128)
+    asked.add_argument("--rounds", type=int, default=3)
+    given = asked.parse_args()
+    runs = {
+        "one process": (1, given.batch),
+        f"{given.processes} processes": (given.processes, given.batch),
+        "one process, half the batch": (1, given.batch // 2),
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(given.rounds):
+        for name, (processes, batch) in runs.items():
+            speeds[name].append(images_per_second(given, processes, batch))
+    best = {name: max(found) for name, found in speeds.items()}
+    for name, speed in best.items():
+        rounds = ", ".join(f"{found:.1f}" for found in speeds[name])
+        print(f"{name:28} {speed:7.1f} images/s  {speed / best['one process']:.2f}  ({rounds})")
+    whole, half = (batch / best[name] for name, (processes, batch) in runs.items() if processes == 1)
+    print(f"step {max(0.0, 2 * half - whole):.3f} s of {whole:.3f} s")
+
+
+def images_per_second(given: argparse.Namespace, processes: int, batch: int) -> float:
+    launch = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+    )
+    command = [sys.executable, *launch, "-m", "kdna_convert", "finetune", given.folder, "--data", given.data]
+    command += ["--device", "cpu", "--train", given.train, "--lr", "1e-5", "--batch-size", str(batch)]
+    command += ["--steps", str(given.steps), "--save-every", str(given.steps), "--json", "--quiet"]
+    with tempfile.TemporaryDirectory() as scratch:
+        done = subprocess.run(
+            [*command, "-o", str(Path(scratch) / "tuned")],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    return float(json.loads(done.stdout)["finetune"]["images_per_second"])
+
+
+if __name__ == "__main__":
+    main()
