@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data import Images, batches, mixer
 from ..evaluate import divergence, logits
 from ..specs import Divergence
+from .loss import label_error
 from .settings import Settings
 
 
@@ -51,7 +51,7 @@ class Look:
         loss = divergence(found, target).kl
         if self.settings.label_weight:
             known = [labels for _, labels in batches(held, self.settings.batch_size) if labels is not None]
-            loss += self.settings.label_weight * float(F.cross_entropy(found, torch.cat(known)))
+            loss += self.settings.label_weight * float(label_error(found, torch.cat(known)))
         return loss
 
     def _inputs(self, held: Images, *, mixed: bool) -> Iterator[Tensor]:
