@@ -30,6 +30,7 @@ from .planfile import budget_of
 from .planning import database_of, require_goal, require_moments, restated
 from .recipe import Recipe
 from .repair.ledger import Ledger, Position
+from .routes import routes_note
 from .routing import settle
 from .specs import Database, Plan, Progress
 from .statistics import Moments
@@ -158,6 +159,8 @@ def _made(
     """The conversion by a plan: fitted, repaired, measured after every stage."""
     require_moments(plan, moments)
     planned = time.perf_counter()
+    if plan.unrouted:
+        job.notes.append(routes_note(plan.unrouted))
     measure = measure_of(job)
     ledger = ledger_of(job, plan, work)
     converted, fits, position = _fitted(job, plan, moments, measure, ledger, progress)

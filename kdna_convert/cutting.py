@@ -50,7 +50,7 @@ def choices(plan: Plan, net: nn.Module, recipe: Recipe) -> Database:
         names = ", ".join(sorted({family.scheme for family in plan.families}))
         which = f"its families are of {names}" if names else "it has no family"
         raise PlanError("KD507", f"nothing of this folder can be cut: {which}; convert the original to that size")
-    return replace(whole, choices=found)
+    return replace(whole, choices=found, unrouted=plan.unrouted)
 
 
 def cuttable(choice: Choice) -> bool:

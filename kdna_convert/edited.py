@@ -47,7 +47,7 @@ def restate(plan: Plan, model: nn.Module, ref: ModelRef, layers: Sequence[Layer]
     known = build_database(model, ref, stated, plan.families, {}, recipe, macs=macs, routes=plan.routes, measure=False)
     new = plan_of(known, tuple(choice.fixed for choice in known.choices))
     kept = {owner: loss for owner, loss in plan.predicted.items() if new.stored.get(owner) == plan.stored.get(owner)}
-    return replace(new, families=plan.families, predicted=kept, seed=plan.seed)
+    return replace(new, families=plan.families, predicted=kept, unrouted=plan.unrouted, seed=plan.seed)
 
 
 def _check_route(route: Route, found: Mapping[str, Layer], model: nn.Module) -> None:

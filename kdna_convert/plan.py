@@ -80,6 +80,7 @@ def plan_of(database: Database, sizes: Sizes) -> Plan:
         stored,
         routes=database.routes,
         routed=database.gate_params,
+        unrouted=database.unrouted,
         seed=database.seed,
     )
 

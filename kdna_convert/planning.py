@@ -16,7 +16,7 @@ from .models import example_input
 from .plan import no_goal
 from .planfile import read_database, read_plan, request_mark, write_database
 from .recipe import alternatives
-from .routes import form_routes, routes_note
+from .routes import form_routes
 from .schemes import SCHEMES
 from .specs import Database, Family, Layer, Plan, Progress
 from .statistics import Moments
@@ -47,10 +47,8 @@ def database_of(
     )
     layers, families, own = _families(job, layers, _clusters(job, moments))
     routes, left = form_routes(job.loaded.model, job.layers, job.assignments)
-    if left:
-        job.notes.append(routes_note(left))
     cost = totals(job.loaded.model, example_input(job.loaded.data))
-    known = build_database(
+    built = build_database(
         job.loaded.model,
         job.loaded.ref,
         layers,
@@ -63,6 +61,7 @@ def database_of(
         routes=routes,
         progress=progress,
     )
+    known = replace(built, unrouted=left)
     if path is not None:
         write_database(path, known)
     return known

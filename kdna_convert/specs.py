@@ -157,7 +157,8 @@ class Plan:
     By a family's first member: `predicted`, its share of the loss in the units of Choice.points, and `stored`, the
     parameters that it keeps in the file. `nested`, where a family's directions are in the order of their
     worth: the error of the first 1, 2, ... of them, in the same units, to cut the family by. `routed` is how many
-    parameters the routers of its `routes` add.
+    parameters the routers of its `routes` add; `unrouted`, by the layer, the KD1xx code of those that the recipe would
+    route and its routing cannot.
     """
 
     model: ModelRef
@@ -170,6 +171,7 @@ class Plan:
     nested: dict[str, tuple[float, ...]] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()
     routed: int = 0
+    unrouted: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     version: int = 1
 
@@ -209,8 +211,8 @@ class Choice:
 class Database:
     """All that a plan is solved from: any budget, without the model. `fingerprint` names what it was made from.
 
-    The `routes` are what the recipe says at every budget; `gates` are their tensors, `gate_params` and `gate_macs` what
-    they add.
+    The `routes` are what the recipe says at every budget, but for the layers `unrouted` (as in Plan); `gates` are their
+    tensors, `gate_params` and `gate_macs` what they add.
     """
 
     fingerprint: str
@@ -222,6 +224,7 @@ class Database:
     metadata: dict[str, str]  # of the converted file
     choices: tuple[Choice, ...]
     routes: tuple[Route, ...] = ()
+    unrouted: dict[str, str] = field(default_factory=dict)
     gates: tuple[TensorSpec, ...] = ()
     gate_params: int = 0
     gate_macs: int = 0

@@ -287,6 +287,20 @@ def test_the_clock_ends_it() -> None:
     assert tuned.steps > 1
 
 
+def test_a_net_that_answers_by_position_learns_at_each_and_from_no_label() -> None:
+    model, original = pair()
+    for net in (model, original):
+        net[5], net[6], net[7] = nn.Flatten(2), nn.Identity(), nn.Identity()  # (images, classes, positions)
+    said: dict[str, Any] = {"heldout": images(64, seed=1), "epochs": 5, "batch_size": 32, "lr": 1e-2}
+    tuned = finetune(model, original, images(), **said)
+    assert tuned.before is not None
+    assert tuned.after is not None
+    assert tuned.after.kl < 0.9 * tuned.before.kl
+    labelled = [(images(), torch.zeros(96, dtype=torch.long))]
+    with pytest.raises(ModelError, match=r"KD308: label_weight: .* by position"):
+        finetune(model, original, labelled, epochs=1, label_weight=1.0)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_distillation_is_the_scaled_kl_and_vanishes_at_the_teacher(temperature: float) -> None:
     z, z0 = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -169,6 +169,16 @@ def test_a_routing_leaves_every_answer_as_it_is() -> None:
     assert torch.equal(logits(routed, [IMAGES]), logits(plain, [IMAGES]))
 
 
+def test_a_plan_says_which_layers_its_routing_leaves_out(tmp_path: Path) -> None:
+    asked = recipe("dense", routing="cond", include=["fc"])
+    planned = pipeline.plan(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json")
+    assert planned.unrouted == {"fc": "KD131"}
+    assert pipeline.plan(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json") == planned
+    assert pipeline.plan(NET, recipe=asked, data=IMAGES, plan=planned).unrouted == planned.unrouted
+    made = pipeline.convert(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json")
+    assert [note for note in made.report["notes"] if "KD131 1" in note and note.endswith("as fc")]
+
+
 def test_kerneldna_chooses_its_start_by_the_held_back_images() -> None:
     tried = {}
     for start in ("tie", "lstsq", "norm", "best"):

@@ -65,6 +65,7 @@ PLAN = Plan(
     stored={"layer3.1.conv1": 73_000, "layer3.3.conv1": 15_360},
     predicted={"layer3.1.conv1": 0.009, "layer3.3.conv1": 0.003},
     routes=(Route("se", (LAYERS[5],)),),
+    unrouted={"linear": "KD131"},
     routed=2112,
 )
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrize
 
 from kdna_convert.errors import ModelError, PlanError, RecipeError
 from kdna_convert.routes import gate_specs
@@ -203,6 +204,24 @@ def test_scales_that_go_into_small_kernels_scale_the_same(
     with torch.no_grad():
         torch.testing.assert_close(net(x), expected, atol=1e-4, rtol=1e-4)
     assert bool(ran) == (routing.name in ("se", "context", "omni", "frequency"))
+
+
+def test_a_derived_kernel_is_worked_out_for_the_router_and_for_the_layer_and_no_more() -> None:
+    net, x = routed("conv2d", ROUTINGS["se"]())
+
+    class Counted(nn.Module):
+        times = 0
+
+        def forward(self, weight: Tensor) -> Tensor:
+            self.times += 1
+            return 1 * weight
+
+    counted = Counted()
+    parametrize.register_parametrization(net[0].one, "weight", counted)
+    learned(net)[0].one(x)
+    counted.times = 0
+    net[0].one(x)
+    assert counted.times == 2
 
 
 @placed

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data import Images, Inputs, Reading, mixer
 from ..evaluate import divergence, logits
 from ..specs import Divergence
+from .loss import label_error
 from .settings import Settings
 
 
@@ -49,7 +49,7 @@ class Look:
     def _loss(self, found: Tensor, target: Tensor, held: Images) -> float:
         loss = divergence(found, target).kl
         if self.settings.label_weight:
-            loss += self.settings.label_weight * float(F.cross_entropy(found, self._labels(held)))
+            loss += self.settings.label_weight * float(label_error(found, self._labels(held)))
         return loss
 
     def _labels(self, held: Images) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..blocks import Block
 from ..derive import derived_layers
+from ..errors import ModelError
 from ..evaluate import answers
 from ..totals import evaluating
 from .settings import Settings
@@ -36,6 +37,13 @@ def distillation(output: Tensor, target: Tensor, temperature: float) -> Tensor:
     log_p = F.log_softmax(output / temperature, dim=1)
     log_p0 = F.log_softmax(target / temperature, dim=1)
     return (log_p0.exp() * (log_p0 - log_p)).sum(dim=1).mean() * temperature**2
+
+
+def label_error(output: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropy of (B, classes) answers and (B,) labels. Raises ModelError KD308 for answers by position."""
+    if output.ndim != 2:
+        raise ModelError("KD308", "label_weight: the net answers by position, and a label is an image's; leave it out")
+    return F.cross_entropy(output, labels)
 
 
 def feature_error(features: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
@@ -89,7 +97,7 @@ class Objective:
             output = answers(run(inputs), len(inputs)).float()
         loss = distillation(output, target, self.settings.temperature)
         if self.settings.label_weight and labels is not None:
-            loss = loss + self.settings.label_weight * F.cross_entropy(output, labels)
+            loss = loss + self.settings.label_weight * label_error(output, labels)
         if self.stages:
             loss = loss + self.settings.feature_weight * feature_error(found, wanted)
         if self.bases:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Group, RenderableType
 
-from ..specs import Family, Plan
+from ..specs import Family, Layer, Plan
 from .figures import SHARING_NOTE, count, grid, kept, note, percent, totals
 from .layers import reasons
 
@@ -16,10 +18,13 @@ def plan_report(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [family_table(plan), ""] if plan.families else []
     left = [layer for layer in plan.layers if layer.reason is not None]
     if left:
-        names = ", ".join(layer.name for layer in left[:4]) + (", …" if len(left) > 4 else "")
-        parts += [f"{len(left)} of {len(plan.layers)} layers stay as they are: {names}", *reasons(plan.layers), ""]
+        parts += [
+            f"{len(left)} of {len(plan.layers)} layers stay as they are: {_named(left)}",
+            *reasons(plan.layers),
+            "",
+        ]
     if plan.routes:
-        parts += [_routing(plan), ""]
+        parts += [_routing(plan), *_unrouted(plan), ""]
     closing: list[RenderableType] = ["", note(SHARING_NOTE)] if plan.families else []
     return Group(*parts, totals(plan.original, plan.planned), *closing)
 
@@ -43,6 +48,18 @@ def _scheme(family: Family) -> str:
     """`cp rank 48`: the scheme and the options that say how large it is."""
     sizes = [f"{key} {value}" for key, value in family.options.items() if type(value) is int and value]
     return " ".join([family.scheme, *sizes])
+
+
+def _unrouted(plan: Plan) -> list[RenderableType]:
+    """The layers that the routing had to leave out, and why."""
+    left = [replace(layer, reason=plan.unrouted[layer.name]) for layer in plan.layers if layer.name in plan.unrouted]
+    if not left:
+        return []
+    return [f"not at {_named(left)}", *reasons(left)]
+
+
+def _named(layers: Sequence[Layer]) -> str:
+    return ", ".join(layer.name for layer in layers[:4]) + (", …" if len(layers) > 4 else "")
 
 
 def _routing(plan: Plan) -> str:

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from ..errors import DataError
 from ..specs import Layer
-from .heads import linear, require_counts, silent
+from .heads import factors, linear, require_counts, silent
 from .modulation import Modulation, pooled
 from .passing import Passing
 from .router import Router
@@ -102,7 +102,7 @@ class ContextRouter(Router):
         raise NotImplementedError
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
-        gates = 2 * torch.sigmoid(self.head(self.hidden(pooled(x, self.spatial))))
+        gates = factors(self.head(self.hidden(pooled(x, self.spatial))))
         inputs, outputs, *taps = gates.split(self.parts, 1)
         return Modulation(inputs=inputs, outputs=outputs, taps=taps[0].view(-1, *weight.shape[2:]) if taps else None)
 

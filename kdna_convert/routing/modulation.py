@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 Form = Literal["each", "sum"]
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_LAST = {1: (-1,), 2: (-2, -1), 3: (-3, -2, -1)}  # the axes of positions
 _EXACT = ("Conv1d", "Conv2d", "Conv3d", "Conv2dSame")
 
 
@@ -88,56 +89,57 @@ def per_group(factor: Tensor, weight: Tensor, groups: int) -> Tensor:
     return seen.reshape(*seen.shape, *[1] * (weight.ndim - 2))
 
 
-def run(layer: Any, static: Callable[[Tensor], Tensor], x: Tensor, modulation: Modulation, form: Form) -> Tensor:
-    """The layer's output under a modulation. `static` is the layer without routing, `x` a batch.
+def run(
+    layer: Any, static: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor, modulation: Modulation, form: Form
+) -> Tensor:
+    """The layer's output under a modulation. `static` is the layer without routing, `x` a batch, `weight` the layer's
+    kernel, which may cost something to ask for.
 
     Raises NotImplementedError for the form "sum" where a kernel is no sum of static ones.
     """
-    spatial = layer.weight.ndim - 2
-    if form == "each" and not torch.is_grad_enabled():
-        modulation = _in_kernels(layer, x, modulation)
+    spatial, learning = weight.ndim - 2, torch.is_grad_enabled()
+    if not learning and form == "each" and _fits_in_kernels(layer, x, weight, modulation):
+        kernel, _ = whole_kernels(replace(modulation, x=None), x, weight, layer.groups)
+        modulation = Modulation(x=modulation.x, kernel=kernel)
     x = x if modulation.x is None else modulation.x
     x = x if modulation.inputs is None else x * along(modulation.inputs, x, spatial)
     if modulation.keeps_kernel:
         y = static(x)
     else:
-        y = _per_sample(layer, x, modulation) if form == "each" else _summed(layer, x, modulation)
+        way = _per_sample if form == "each" else _summed
+        y = way(layer, x, weight, modulation)
         y = y if layer.bias is None else y + layer.bias.view(-1, *[1] * spatial)
     if modulation.outputs is None:
         return y
     outputs = along(modulation.outputs, y, spatial)
-    return y * outputs if torch.is_grad_enabled() else y.mul_(outputs)  # in place: half the time of a pass
+    return y * outputs if learning else y.mul_(outputs)  # in place: half the time of a pass
 
 
-def _in_kernels(layer: Any, x: Tensor, modulation: Modulation) -> Modulation:
-    """The same with the channels' scales in the kernels, where these are small beside the images.
+def _fits_in_kernels(layer: Any, x: Tensor, weight: Tensor, modulation: Modulation) -> bool:
+    """Whether there are scales of channels that go into the kernels, where these are small beside the images.
 
     That saves a pass over the image for each scale, but a convolution of each image by itself is slower than one of
     all unless the images are large. Time against scaling the input first (benchmarks/scales.py, one thread, 32 images,
     3x3): 0.82 for 16 channels of 32 x 32, 0.91 for 64 of 56 x 56, 1.11 for 128 of 28 x 28, 1.48 for 32 of 16 x 16.
     """
-    weight = layer.weight
-    scaled = modulation.inputs is not None or modulation.outputs is not None
     times = 4 if modulation.keeps_kernel else 1
-    if not scaled or layer.bias is not None or weight.ndim == 2 or times * weight.numel() > x[0].numel():
-        return modulation
-    if not is_exact(type(layer).__name__.removeprefix("Parametrized")):
-        return modulation
-    return Modulation(x=modulation.x, kernel=whole_kernels(replace(modulation, x=None), x, weight, layer.groups)[0])
+    if (modulation.inputs is None and modulation.outputs is None) or times * weight.numel() * len(x) > x.numel():
+        return False
+    return weight.ndim > 2 and layer.bias is None and is_exact(type(layer).__name__.removeprefix("Parametrized"))
 
 
 def along(factor: Tensor, x: Tensor, spatial: int) -> Tensor:
     """A (batch, channels) factor shaped to multiply x: channels second of a conv's input, last of a linear layer's."""
     factor = factor.to(x.dtype)
     if spatial:
-        return factor.reshape(*factor.shape, *[1] * spatial)
+        return factor.view(factor.shape + (1,) * spatial)
     return factor.reshape(factor.shape[0], *[1] * (x.ndim - 2), factor.shape[-1])
 
 
 def pooled(x: Tensor, spatial: int) -> Tensor:
     """(batch, channels): the mean over positions of a conv's input, or over tokens of a linear layer's."""
     if spatial:
-        return x.mean(tuple(range(-spatial, 0)))
+        return x.mean(_LAST[spatial])
     return x.mean(tuple(range(1, x.ndim - 1))) if x.ndim > 2 else x
 
 
@@ -159,11 +161,11 @@ def convolve(layer: Any, x: Tensor, kernel: Tensor, groups: int) -> Tensor:
     return _CONV[spatial](x, kernel.to(x.dtype), None, layer.stride, padding, layer.dilation, groups)
 
 
-def _per_sample(layer: Any, x: Tensor, modulation: Modulation) -> Tensor:
-    kernel = modulation.kernel_of(layer.weight)
+def _per_sample(layer: Any, x: Tensor, weight: Tensor, modulation: Modulation) -> Tensor:
+    kernel = modulation.kernel_of(weight)
     if len(kernel) != len(x):
         kernel = kernel.expand(len(x), *kernel.shape[1:])
-    if _is_product(layer) and x.is_contiguous():  # half the time of a grouped convolution, and of any batch
+    if _is_product(layer, weight) and x.is_contiguous():  # half the time of a grouped convolution, and of any batch
         return torch.bmm(kernel.flatten(2).to(x.dtype), x.flatten(2)).view(len(x), -1, *x.shape[2:])
     y = convolve(layer, x.reshape(1, -1, *x.shape[2:]), kernel.flatten(0, 1), len(x) * layer.groups)
     y = y.view(len(x), -1, *y.shape[2:])
@@ -171,20 +173,20 @@ def _per_sample(layer: Any, x: Tensor, modulation: Modulation) -> Tensor:
     return y.contiguous(memory_format=torch.channels_last) if last else y
 
 
-def _is_product(layer: Any) -> bool:
+def _is_product(layer: Any, weight: Tensor) -> bool:
     """Whether the layer is, at every position by itself, a matrix times the channels there."""
-    plain = layer.groups == 1 and layer.weight[0, 0].numel() == 1 and set(layer.stride) == {1}
+    plain = layer.groups == 1 and weight[0, 0].numel() == 1 and set(layer.stride) == {1}
     return plain and (isinstance(layer.padding, str) or not any(layer.padding))
 
 
-def _summed(layer: nn.Module, x: Tensor, modulation: Modulation) -> Tensor:
-    terms = modulation.terms(layer.weight)  # type: ignore[arg-type]
+def _summed(layer: Any, x: Tensor, weight: Tensor, modulation: Modulation) -> Tensor:
+    terms = modulation.terms(weight)
     if terms is None:
         raise NotImplementedError("this routing's kernels are no sum of static ones")
     weights, kernels = terms
     spatial = kernels.ndim - 3
     parts = (
-        convolve(layer, x, kernel, layer.groups) * weight.to(x.dtype).view(-1, *[1] * (spatial + 1))  # type: ignore[arg-type]
-        for weight, kernel in zip(weights.unbind(1), kernels.unbind(0), strict=True)
+        convolve(layer, x, kernel, layer.groups) * share.to(x.dtype).view(-1, *[1] * (spatial + 1))
+        for share, kernel in zip(weights.unbind(1), kernels.unbind(0), strict=True)
     )
     return sum(parts, start=x.new_zeros(()))

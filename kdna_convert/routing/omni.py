@@ -36,7 +36,7 @@ from .experts import (
     require_owner,
     weights,
 )
-from .heads import hidden_channels, linear, require_counts, silent
+from .heads import factors, hidden_channels, linear, require_counts, silent
 from .modulation import Modulation, pooled
 from .router import Router
 from .standing import can_gate, can_mix
@@ -114,8 +114,8 @@ class OmniRouter(Tempered):
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
         said = self.heads(F.relu(self.trunk(pooled(x, self.spatial)))) / self.temperature
-        inputs, outputs, taps, _ = (2 * torch.sigmoid(said)).split(self.sizes, 1)
         mix = torch.softmax(said[:, -self.sizes[3] :], 1) if self.sizes[3] else None
+        inputs, outputs, taps, _ = factors(said).split(self.sizes, 1)
         return Modulation(
             inputs=inputs,
             outputs=outputs if self.sizes[1] else None,

@@ -49,7 +49,8 @@ class Router(nn.Module):
         """The layer's output; `static` is the layer without its router."""
         if x.ndim == self.spatial + 1:  # one image without a batch axis
             return self.route(layer, static, x[None])[0]
-        return run(layer, static, x, self(x, cast("Tensor", layer.weight)), self.form)
+        weight = cast("Tensor", layer.weight)
+        return run(layer, static, x, weight, self(x, weight), self.form)
 
 
 class Routing(Protocol):

@@ -15,13 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import RecipeError
 from ..specs import Layer
-from .heads import linear, require_counts, silent
+from .heads import factors, linear, require_counts, silent
 from .modulation import Modulation, pooled
 from .router import Router
 from .standing import can_gate
@@ -71,11 +70,13 @@ class SeRouter(Router):
     def __init__(self, channels: int, hidden: int, spatial: int, seed: int, norm: bool = False) -> None:
         super().__init__(spatial)
         self.fc1 = linear(channels, hidden, seed, bias=False)
-        self.norm = nn.LayerNorm(hidden, device="cpu") if norm else nn.Identity()
+        self.norm = nn.LayerNorm(hidden, device="cpu") if norm else None
         self.fc2 = linear(hidden, channels, None)
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
-        return Modulation(inputs=2 * torch.sigmoid(self.fc2(F.relu(self.norm(self.fc1(pooled(x, self.spatial)))))))
+        hidden = F.linear(pooled(x, self.spatial), self.fc1.weight)
+        hidden = F.relu(hidden if self.norm is None else self.norm(hidden))
+        return Modulation(inputs=factors(F.linear(hidden, self.fc2.weight, self.fc2.bias)))
 
     def is_identity(self) -> bool:
         return silent(self.fc2)
