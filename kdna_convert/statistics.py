@@ -32,6 +32,9 @@ from .tensorfile import load_tensors, save_tensors
 POSITIONS = 64
 # Images whose outputs are compared by CKA, and the cells to which each output is averaged along each axis.
 _EXAMPLES, _CELLS = 256, 2
+# Bytes that what a backward pass remembers may take, about: larger batches go through the net in parts. That is some
+# four times the outputs of the layers: each one's own, its normalisation's, its activation's, and the gradients.
+GRAPH, _REMEMBERED = 2 * 2**30, 4
 _TEMPERATURE = 2.0  # a trained net is near-certain of its images: at 1 the labels it samples carry hardly any gradient
 _UNUSABLE = frozenset({"KD104", "KD107", "KD111", "KD112"})
 _FORMAT = "kdna-moments-1"
@@ -76,14 +79,15 @@ def collect(
     `memory` bounds the bytes of all moments together: the largest fall to Kronecker form first, and those that still
     do not fit, like layers never reached, are missing from the result. `positions` are drawn per image (None: all).
     Sensitivity takes the backward pass as well, for the loss of labels sampled from the net's own softmax at
-    temperature 2; it stays 0 unless the net returns (batch, classes). Weights are frozen meanwhile: no gradient of
-    theirs is computed. Raises DataError KD405 without an image, NumericsError KD701 (weight) or KD702 (activations)
-    with the name of what is not finite.
+    temperature 2, in parts where a batch would take more than GRAPH bytes; it stays 0 unless the net returns (batch,
+    classes). Weights are frozen meanwhile: no gradient of theirs is computed. Raises DataError KD405 without an image,
+    NumericsError KD701 (weight) or KD702 (activations) with the name of what is not finite.
     """
     _require_finite_parameters(model)
     forms = plan_memory([layer for layer in layers if layer.reason not in _UNUSABLE], memory)
     known = {layer.name: layer for layer in layers if layer.name in forms}
     modules = {name: model.get_submodule(name) for name in known}
+    most = at_once(layers) if sensitivity else None
     images, total, generator = 0, length_hint(batches, 0), torch.Generator().manual_seed(seed)
     with _frozen(model, device) as place:
         tallies: dict[str, _Tally] = {}  # in the order of execution, so that the first sick one is the culprit
@@ -92,22 +96,29 @@ def collect(
             if name not in tallies:
                 tallies[name] = _Tally(known[name], forms[name], place)
             tallies[name].add(module, x.detach(), y.detach(), positions, generator)
-            if len(y) == len(batch):  # else windows or tokens stand in the batch
+            if len(y) == len(part):  # else windows or tokens stand in the batch
                 tallies[name].keep(module, y.detach(), images)
             return tallies[name].listen(y) if sensitivity else None
 
         with watch(model, modules, see), torch.set_grad_enabled(sensitivity):
             for done, batch in enumerate(batches):
-                output = model(batch.to(place))
-                if sensitivity:
-                    _feel(output, len(batch), tallies, generator)
-                images += len(batch)
+                for part in batch.split(most or max(1, len(batch))):
+                    output = model(part.to(place))
+                    if sensitivity:
+                        _feel(output, len(part), tallies, generator)
+                    images += len(part)
                 if progress is not None:
                     progress("calibrating", done + 1, max(total, done + 1))
         if not images:
             raise DataError("KD405", "no calibration image was given; pass at least one")
         _require_finite(tallies)
         return {name: tallies[name].finish(images) for name in known if name in tallies}
+
+
+def at_once(layers: Sequence[Layer]) -> int:
+    """How many images go through these layers (survey.py) forth and back in about GRAPH bytes; at least one."""
+    outputs = sum(4 * layer.out_positions * layer.out_channels for layer in layers)
+    return max(1, GRAPH // max(1, _REMEMBERED * outputs))
 
 
 def plan_memory(layers: Sequence[Layer], memory: int) -> dict[str, Form]:
