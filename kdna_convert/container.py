@@ -5,6 +5,8 @@
 The index is JSON, deflated: names, shapes, steps, and how long each stream is. A safetensors header would have 100
 bytes for each tensor, which of a net of 86 kB is a quarter. Each codec has one stream for all its tensors. A
 normalisation's five tensors are two, a scale and a shift a channel: so it is restored, with mean 0 and variance 1.
+Beside `entropy`, integers have a stream for each dtype (codecs/indices.py). A file with one is of version 2, which an
+older kdna refuses; any other is of version 1, as ever.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .codecs import CODECS, entropy
+from .codecs import CODECS, entropy, indices
 from .codecs.floats import LARGEST
 from .codecs.steps import Entropy, scale_integers, scale_values, values
 from .errors import FolderError, NumericsError
@@ -29,7 +31,9 @@ from .stored import DTYPES, stored_state
 
 # The one tensor of a coded file.
 CODED = "kdna"
-VERSION = 1
+VERSION = 2
+# The codec of integers, beside those of floats and `raw`.
+INDICES = "indices"
 _DIGEST = 8
 _NORM = ("weight", "bias", "running_mean", "running_var")
 _COUNT = "num_batches_tracked"
@@ -68,20 +72,23 @@ def pack(model: nn.Module, codec: str, steps: Mapping[str, int]) -> bytes:
     for name in norms:
         for part in (*_NORM, _COUNT):
             state.pop(f"{name}.{part}", None)
-    groups: dict[str, list[tuple[str, Tensor]]] = {}
+    groups: dict[tuple[str, torch.dtype | None], list[tuple[str, Tensor]]] = {}
     for name, tensor in state.items():
-        groups.setdefault(_codec_for(name, tensor, codec, half, steps), []).append((name, tensor))
+        its = _codec_for(name, tensor, codec, half, steps)
+        groups.setdefault((its, tensor.dtype if its == INDICES else None), []).append((name, tensor))
     of_norms = codec if codec == "entropy" else half
     streams = [_norm_stream(norms, of_norms, steps)] if norms else []
     entries = []
-    for each, named in groups.items():
-        own = [steps[name] if each == "entropy" else 0 for name, _ in named]
-        streams.append(_encode(each, [tensor for _, tensor in named], own))
+    for (its, _), named in groups.items():
+        own = [steps[name] if its == "entropy" else 0 for name, _ in named]
+        each, stream = _encode(its, [tensor for _, tensor in named], own)
+        streams.append(stream)
         rows = [_row(name, tensor, step) for (name, tensor), step in zip(named, own, strict=True)]
         entries.append([each, len(streams[-1]), rows])
     shifts = [[name, *_size(norm), steps.get(name, 0)] for name, norm in norms.items()]
     index = {"parts": entries, "norms": [of_norms, len(streams[0]), shifts] if norms else []}
-    return _sealed(json.dumps(index, separators=(",", ":"), ensure_ascii=False).encode(), streams)
+    version = VERSION if any(each == INDICES for each, *_ in entries) else 1
+    return _sealed(version, json.dumps(index, separators=(",", ":"), ensure_ascii=False).encode(), streams)
 
 
 def unpack(blob: bytes) -> dict[str, Tensor]:
@@ -127,7 +134,7 @@ def _half(state: Mapping[str, Tensor]) -> str:
 
 def _codec_for(name: str, tensor: Tensor, codec: str, half: str, steps: Mapping[str, int]) -> str:
     if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        return "raw"
+        return INDICES if codec == "entropy" and tensor.dtype in _WHOLE else "raw"
     if codec == "entropy":
         return codec if name in steps else half
     return codec if tensor.ndim > 1 else half
@@ -139,10 +146,14 @@ def _row(name: str, tensor: Tensor, step: int) -> list[Any]:
     return [name, list(tensor.shape), step, *([] if dtype == "F32" else [dtype])]
 
 
-def _encode(codec: str, tensors: Sequence[Tensor], steps: Sequence[int]) -> bytes:
-    if codec == "raw":
-        return b"".join(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors)
-    return CODECS[codec].encode([tensor.detach().float() for tensor in tensors], steps)
+def _encode(codec: str, tensors: Sequence[Tensor], steps: Sequence[int]) -> tuple[str, bytes]:
+    """The codec taken and its stream: integers that it would make no shorter stay raw."""
+    if codec not in (INDICES, "raw"):
+        return codec, CODECS[codec].encode([tensor.detach().float() for tensor in tensors], steps)
+    raw = b"".join(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors)
+    whole = [tensor.reshape(-1).to(torch.int64).numpy() for tensor in tensors] if codec == INDICES else []
+    coded = indices.encode(np.concatenate(whole)) if whole else None
+    return (INDICES, coded) if coded is not None and len(coded) < len(raw) else ("raw", raw)
 
 
 def _decoded(codec: str, data: bytes, rows: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
@@ -150,6 +161,10 @@ def _decoded(codec: str, data: bytes, rows: Sequence[Sequence[Any]]) -> dict[str
     dtypes = [_TORCH[row[3]] if len(row) > 3 else torch.float32 for row in rows]
     if codec == "raw":
         tensors = list(_raw(data, shapes, [row[3] for row in rows]))
+    elif codec == INDICES:
+        sizes = list(map(product, shapes))
+        flat = torch.from_numpy(indices.decode(data, sum(sizes)))
+        tensors = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
     else:
         tensors = CODECS[codec].decode(data, shapes, [row[2] for row in rows])
     pairs = zip(rows, tensors, dtypes, strict=True)
@@ -165,6 +180,7 @@ def _raw(data: bytes, shapes: Sequence[Shape], dtypes: Sequence[str]) -> Iterato
         start = end
 
 
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 _TORCH = {name: dtype for dtype, name in DTYPES.items()}
 
 
@@ -200,9 +216,9 @@ def plain_norm(scale: Tensor, shift: Tensor, eps: float) -> dict[str, Tensor]:
     return {"weight": scale.clone(), "bias": shift.clone(), "running_mean": mean, "running_var": var, _COUNT: count}
 
 
-def _sealed(index: bytes, streams: Sequence[bytes]) -> bytes:
+def _sealed(version: int, index: bytes, streams: Sequence[bytes]) -> bytes:
     packed = zlib.compress(index, 9)
-    whole = b"".join([bytes([VERSION]), len(packed).to_bytes(4, "little"), packed, *streams])
+    whole = b"".join([bytes([version]), len(packed).to_bytes(4, "little"), packed, *streams])
     return whole + _digest(whole)
 
 

@@ -34,6 +34,9 @@ from .tensorfile import load_tensors, save_tensors
 POSITIONS = 64
 # Images whose outputs are compared by CKA, and the cells to which each output is averaged along each axis.
 _EXAMPLES, _CELLS = 256, 2
+# Bytes that what a backward pass remembers may take, about: larger batches go through the net in parts. That is some
+# four times the outputs of the layers: each one's own, its normalisation's, its activation's, and the gradients.
+GRAPH, _REMEMBERED = 2 * 2**30, 4
 _TEMPERATURE = 2.0  # a trained net is near-certain of its images: at 1 the labels it samples carry hardly any gradient
 _UNUSABLE = frozenset({"KD104", "KD107", "KD111", "KD112"})
 _FORMAT = "kdna-moments-1"
@@ -78,9 +81,9 @@ def collect(
     `memory` bounds the bytes of all moments together: the largest fall to Kronecker form first, and those that still
     do not fit, like layers never reached, are missing from the result. `positions` are drawn per image (None: all).
     Sensitivity takes the backward pass as well, for the loss of labels sampled from the net's own softmax at
-    temperature 2; it stays 0 unless the net returns (batch, classes). Weights are frozen meanwhile: no gradient of
-    theirs is computed. Raises DataError KD405 without an image, NumericsError KD701 (weight) or KD702 (activations)
-    with the name of what is not finite.
+    temperature 2, in parts where a batch would take more than GRAPH bytes; it stays 0 unless the net returns (batch,
+    classes). Weights are frozen meanwhile: no gradient of theirs is computed. Raises DataError KD405 without an image,
+    NumericsError KD701 (weight) or KD702 (activations) with the name of what is not finite.
 
     Inside processes.sharing each process takes its share of the batches, and all have the same result: what is drawn
     for a batch depends on the seed and its number.
@@ -89,6 +92,7 @@ def collect(
     forms = plan_memory([layer for layer in layers if layer.reason not in _UNUSABLE], memory)
     known = {layer.name: layer for layer in layers if layer.name in forms}
     modules = {name: model.get_submodule(name) for name in known}
+    most = at_once(layers) if sensitivity else None
     expected, generator = length_hint(batches, 0), torch.Generator()
     sizes: dict[int, int] = {}  # how many images each batch has
     with _frozen(model, device) as place:
@@ -98,16 +102,19 @@ def collect(
             if name not in tallies:
                 tallies[name] = _Tally(known[name], forms[name], place)
             tallies[name].add(module, x.detach(), y.detach(), positions, generator)
-            if len(y) == len(batch):  # else windows or tokens stand in the batch
-                tallies[name].keep(module, y.detach(), number, sum(sizes.values()))
+            if len(y) == len(part):  # else windows or tokens stand in the batch
+                tallies[name].keep(module, y.detach(), (number, begin), sum(sizes.values()) + begin)
             return tallies[name].listen(y) if sensitivity else None
 
         with agreed(), watch(model, modules, see), torch.set_grad_enabled(sensitivity):
             for number, batch in share(batches):
                 generator.manual_seed((seed + 7919 * number) % 2**32)
-                output = model(batch.to(place))
-                if sensitivity:
-                    _feel(output, len(batch), tallies, generator)
+                begin = 0
+                for part in batch.split(most or max(1, len(batch))):
+                    output = model(part.to(place))
+                    if sensitivity:
+                        _feel(output, len(part), tallies, generator)
+                    begin += len(part)
                 sizes[number] = len(batch)
                 if progress is not None:
                     progress("calibrating", number + 1, max(expected, number + 1))
@@ -119,6 +126,12 @@ def collect(
         if not images:
             raise DataError("KD405", "no calibration image was given; pass at least one")
         return {name: tallies[name].finish(images) for name in known if name in tallies}
+
+
+def at_once(layers: Sequence[Layer]) -> int:
+    """How many images go through these layers (survey.py) forth and back in about GRAPH bytes; at least one."""
+    outputs = sum(4 * layer.out_positions * layer.out_channels for layer in layers)
+    return max(1, GRAPH // max(1, _REMEMBERED * outputs))
 
 
 def plan_memory(layers: Sequence[Layer], memory: int) -> dict[str, Form]:
@@ -150,7 +163,7 @@ class _Tally:
         self.taps_tt = torch.zeros(taps, taps, device=device)
         self.sum_tc = torch.zeros(layer.taps, layer.in_channels, dtype=torch.float64, device=device)
         self.energy = torch.zeros((), dtype=torch.float64, device=device)
-        self.features: dict[int, Tensor] = {}
+        self.features: dict[tuple[int, int], Tensor] = {}
 
     def add(self, module: nn.Module, x: Tensor, y: Tensor, positions: int | None, generator: torch.Generator) -> None:
         total = y[0].numel() // y.shape[-1 if isinstance(module, nn.Linear) else 1]
@@ -163,14 +176,14 @@ class _Tally:
             self.sum_tc += rows.sum(0)
             self.count += len(rows)
 
-    def keep(self, module: nn.Module, y: Tensor, number: int, start: int) -> None:
+    def keep(self, module: nn.Module, y: Tensor, part: tuple[int, int], start: int) -> None:
         """Remember the outputs of the first images for CKA; of a layer that runs twice, those of the first run.
 
-        `start` is how many images were seen here before this batch.
+        `part` is the number of the batch and where in it these begin, `start` how many images were seen here before.
         """
-        if start < _EXAMPLES and number not in self.features:
+        if start < _EXAMPLES and part not in self.features:
             y = y.movedim(-1, 1) if isinstance(module, nn.Linear) else y
-            self.features[number] = _pooled(y[: _EXAMPLES - start])
+            self.features[part] = _pooled(y[: _EXAMPLES - start])
 
     def listen(self, y: Tensor) -> Tensor:
         """Let the loss's gradient at this output be measured. The first watched layer starts the graph."""
@@ -190,8 +203,8 @@ class _Tally:
         self.square, self.taps_tt = total(self.square), total(self.taps_tt)
         self.sum_tc, self.energy = total(self.sum_tc), total(self.energy)
         self.count = int(total(torch.tensor(self.count)))
-        known = {number: kept for own in gathered(self.features) for number, kept in own.items()}
-        self.features = {number: known[number] for number in sorted(known) if number in first}
+        known = {part: kept for own in gathered(self.features) for part, kept in own.items()}
+        self.features = {part: known[part] for part in sorted(known) if part[0] in first}
 
     def finish(self, images: int) -> LayerMoments:
         mean = (self.sum_tc / self.count).T.flatten().float().cpu()

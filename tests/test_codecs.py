@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kdna_convert.codecs import CODECS, entropy
+from kdna_convert.codecs.ordering import ByBucket
 from kdna_convert.codecs.steps import nearest_step, scale_integers, scale_values, step_of
 from kdna_convert.errors import FolderError, NumericsError
 
@@ -145,6 +148,31 @@ def test_a_stream_of_an_earlier_version_still_decodes() -> None:
     golden = bytes.fromhex(GOLDEN)
     assert entropy.encode([array]) == golden
     assert np.array_equal(entropy.decode(golden, [array.shape])[0], array)
+
+
+def test_a_stream_of_several_tensors_is_what_it_was_whatever_is_worked_out_at_once() -> None:
+    """Shapes that come twice, one after the other or not, and more numbers than one block sorts (ordering.py)."""
+    shapes = [(40, 30, 3, 3), (64, 7), (40, 30, 3, 3), (9,), (64, 7), (120, 90, 3, 3)]
+    wave = np.sin(np.arange(150_000) ** 2 % 1009)
+    parts = np.split(wave, np.cumsum([np.prod(shape) for shape in shapes]))
+    sizes = (1, 9, 3, 700, 2, 1.5)
+    arrays = [
+        np.round(size * part).astype(np.int32).reshape(shape)
+        for size, part, shape in zip(sizes, parts, shapes, strict=False)
+    ]
+    stream = entropy.encode(arrays)
+    assert hashlib.sha256(stream).hexdigest() == "69493f66f36776f51c85c7ea37d50942ee2ba5e944de34bdf8c02ed0b9d771c8"
+    assert all(map(np.array_equal, arrays, entropy.decode(stream, shapes)))
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 150_000])
+def test_blocks_sort_as_the_whole_would(size: int) -> None:
+    draw = np.random.default_rng(0)
+    bucket, values = draw.integers(0, 40, size).astype(np.uint8), draw.integers(-9, 9, size).astype(np.int32)
+    order = ByBucket(bucket)
+    assert np.array_equal(order.lengths, np.bincount(bucket, minlength=len(order.lengths)))
+    assert np.array_equal(order.sorted(values), values[np.argsort(bucket, kind="stable")])
+    assert np.array_equal(order.restored(order.sorted(values)), values)
 
 
 GOLDEN = (

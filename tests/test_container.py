@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ from torch import nn
 
 import kdna_convert
 from kdna_convert.checkpoint import Conversion, open_folder, save, uncoded
-from kdna_convert.codecs import CODECS
+from kdna_convert.codecs import CODECS, indices
 from kdna_convert.codecs.steps import nearest_step
 from kdna_convert.container import coded_specs, foldable_norms, pack, unpack
 from kdna_convert.errors import FolderError, NumericsError
@@ -96,6 +97,17 @@ def test_the_loader_that_travels_reads_what_kdna_reads(codec: str, scheme: str |
     conversion = coded(codec, scheme, routing="se" if scheme == "cp" else None)
     save(conversion, tmp_path / "out")
     state = travelling(tmp_path / "out").state_dict(tmp_path / "out")
+    net = small(1)
+    net.load_state_dict(state)
+    assert torch.allclose(net(images()), conversion.model(images()), atol=1e-5)
+
+
+def test_the_loader_that_travels_reads_a_codebook_with_a_gain_for_each_filter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(OPTIONS, "codebook", {"rank": 12, "gain": "filter"})
+    conversion = coded("entropy", "codebook")
+    state = travelling(save(conversion, tmp_path / "out")).state_dict(tmp_path / "out")
     net = small(1)
     net.load_state_dict(state)
     assert torch.allclose(net(images()), conversion.model(images()), atol=1e-5)
@@ -211,6 +223,62 @@ def test_other_dtypes_keep_theirs() -> None:
     }
     assert torch.equal(found["exact"], net.exact)
     assert torch.equal(found["table"], net.table)
+
+
+WHOLE = {
+    "even": torch.randint(0, 300, (40, 30)).to(torch.int16),
+    "skewed": (torch.randn(4000) * 3).to(torch.int32),
+    "negative": torch.full((500,), -(2**63)) + torch.randint(0, 9, (500,)),
+    "huge": torch.tensor([2**63 - 1, -(2**63), 0] * 50),
+    "bytes": torch.randint(0, 3, (700,), dtype=torch.uint8),
+    "signed": torch.randint(-2, 2, (700,)).to(torch.int8),
+    "mask": torch.rand(900) > 0.9,
+    "alike": torch.full((100,), 7),
+    "one": torch.tensor(-5),
+    "none": torch.empty(0, 3, dtype=torch.int32),
+}
+
+
+def with_integers(names: Iterable[str]) -> nn.Module:
+    net = small()
+    for name in names:
+        net.register_buffer(name, WHOLE[name])
+    return net
+
+
+@pytest.mark.parametrize("names", [*([name] for name in WHOLE), list(WHOLE)], ids=lambda names: "+".join(names))
+def test_integers_of_any_dtype_and_size_come_back_to_the_bit(names: list[str]) -> None:
+    net = with_integers(names)
+    blob = pack(net, "entropy", steps(small()))
+    for found in (unpack(blob), travelling_decode(blob)):
+        for name in names:
+            assert found[name].dtype == WHOLE[name].dtype
+            assert torch.equal(found[name], WHOLE[name])
+
+
+def test_integers_take_what_telling_them_apart_takes() -> None:
+    plain = len(pack(small(), "entropy", steps(small())))
+
+    def room(name: str) -> float:
+        return (len(pack(with_integers([name]), "entropy", steps(small()))) - plain) / WHOLE[name].numel() * 8
+
+    assert room("even") < 10  # log2 of 300 is 8.2, of 16; and its line in the index
+    assert room("skewed") < 4
+    assert room("mask") < 1
+
+
+def test_integers_that_gain_nothing_leave_the_format_as_it_was() -> None:
+    assert pack(with_integers(["huge", "none"]), "entropy", steps(small()))[0] == 1
+    assert pack(with_integers(["even"]), "int8", {})[0] == 1
+    assert pack(with_integers(["even"]), "entropy", steps(small()))[0] == 2
+
+
+def test_a_stream_of_integers_that_is_not_one_is_refused() -> None:
+    whole = indices.encode(WHOLE["even"].flatten().long().numpy())
+    assert whole is not None
+    for cut in (b"", whole[:11], whole[:-1], whole[:-4], whole + bytes(4), whole[:8] + bytes(4) + whole[12:]):
+        with pytest.raises(FolderError, match="KD608"):
+            indices.decode(cut, 1200)
 
 
 def test_small_numbers_out_of_reach_of_fp16_are_kept_all_the_same() -> None:

@@ -98,7 +98,7 @@ DOORS = {
     "torch_pruning": ["compare/tools/pruning.py"],
     "onnxruntime": ["compare/tools/onnxruntime.py", "exporting.py"],
     "nncodec": ["compare/tools/nncodec.py"],
-    "constriction": ["codecs/entropy.py"],
+    "constriction": ["codecs/entropy.py", "codecs/indices.py"],
     "matplotlib": ["report/*.py"],
     "torch.nn.utils.parametrize": ["derive.py", "survey.py"],  # the survey only asks whether a layer has one already
     "typer": ["cli.py", "commands/*.py"],

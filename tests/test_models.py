@@ -216,7 +216,6 @@ def test_a_files_classes_are_the_same_until_it_changes(tmp_path: Path) -> None:
     assert type(load_model(f"{path}:own").model) is not first
 
 
-
 @pytest.mark.parametrize("suffix", ["safetensors", "pth", "pt", "th", "bin"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.module."])
 def test_a_state_dict_is_read_from_any_file_without_the_prefixes_of_wrappers(

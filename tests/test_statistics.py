@@ -261,6 +261,22 @@ def test_sensitivity_does_not_change_the_moments() -> None:
 # The pass itself
 
 
+def test_a_batch_too_large_for_the_backward_pass_goes_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5)).eval(), torch.randn(10, 3, 8, 8)
+    layers, sizes = survey(net, x[:1]), []
+    whole = collect(net, layers, [x], positions=None)
+    monkeypatch.setattr(statistics, "GRAPH", 4 * 4 * (4 * 36 + 5) * 3)
+    with net.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0]))):
+        parts = collect(net, layers, [x], positions=None)
+    assert sizes == [3, 3, 3, 1]
+    for name, found in parts.items():
+        assert torch.allclose(found.second, whole[name].second, atol=1e-5)
+        assert found.gram_ee is not None
+        assert torch.allclose(found.gram_ee, whole[name].gram_ee, atol=1e-5)
+        assert found.sensitivity == pytest.approx(whole[name].sensitivity, rel=0.5)  # other labels are drawn
+
+
 def test_one_pass_over_the_batches_is_enough_and_reported() -> None:
     seen: list[tuple[str, int, int]] = []
 

@@ -81,7 +81,7 @@ def _kernel(t: dict[str, Tensor], shape: list[int]) -> Tensor:
         kernel = kernel * (1 + t["c"].view(1, -1, *ones)) if "c" in t else kernel
         return kernel + (t["A"] @ t["B"]).view(shape) if "A" in t else kernel
     if "K" in t:
-        return (t["U"][:, :, None] * t["E"][t["K"].long()]).reshape(shape)
+        return (t["U"].view(len(t["U"]), -1, 1) * t["E"][t["K"].long()]).reshape(shape)
     if "E" in t or "D" in t:
         return (t["U"] @ t["E"] if "E" in t else t["A"] @ t["D"]).reshape(shape)
     if "G" in t:
@@ -103,7 +103,7 @@ def decode(coded: bytes) -> dict[str, Tensor]:
     """The tensors of a coded file: version (1 byte), length of the index (4), index, streams, digest (8)."""
     if hashlib.blake2b(coded[:-8], digest_size=8).digest() != coded[-8:]:
         raise ValueError("the coded tensors are cut short or altered")
-    if coded[0] > 1:
+    if coded[0] > 2:
         raise ValueError(f"coded in format {coded[0]}, which this loader does not know")
     start = 5 + int.from_bytes(coded[1:5], "little")
     index = json.loads(zlib.decompress(coded[5:start]))
@@ -144,6 +144,10 @@ def _stream(codec: str, data: bytes, shapes: list[Any], steps: list[int], dtypes
     if codec == "entropy":
         pairs = zip(_integers(data, shapes), steps, strict=True)
         return [(torch.from_numpy(part).double() * 2.0 ** (step / 64)).float() for part, step in pairs]
+    if codec == "indices":
+        sizes = [math.prod(shape) for shape in shapes]
+        flat = torch.from_numpy(_indices(data, sum(sizes)))
+        return [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
     kinds = {"fp16": torch.float16, "bf16": torch.bfloat16}
     found: list[Tensor] = []
     start = 0
@@ -169,13 +173,32 @@ def _view(data: bytes, dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
 
 
-def _integers(data: bytes, shapes: list[Any]) -> list[Any]:
-    """The integers of an entropy-coded stream. kdna's codecs/entropy.py and expectation.py say why it is so."""
+def _coder() -> tuple[Any, Any]:
     try:
         import numpy as np
         from constriction import stream
     except ImportError as error:
         raise ImportError("this folder is entropy-coded; to read it: pip install constriction numpy") from error
+    return np, stream
+
+
+def _indices(data: bytes, count: int) -> Any:
+    """Whole numbers by one adaptive histogram; kdna's codecs/indices.py."""
+    np, stream = _coder()
+    lowest, size = int.from_bytes(data[:8], "little", signed=True), int.from_bytes(data[8:12], "little")
+    coder, counts = stream.stack.AnsCoder(np.frombuffer(data[12:], "<u4").astype(np.uint32)), np.ones(size)
+    pieces = np.array_split(np.zeros(count, np.int32), 64)
+    for piece in pieces if size > 1 else ():
+        piece[:] = coder.decode(stream.model.Categorical(counts, perfect=False), len(piece))
+        counts += np.bincount(piece, minlength=size)
+    if not coder.is_empty():
+        raise ValueError("the coded tensors are damaged")
+    return np.concatenate(pieces).astype(np.int64) + lowest
+
+
+def _integers(data: bytes, shapes: list[Any]) -> list[Any]:
+    """The integers of an entropy-coded stream. kdna's codecs/entropy.py and expectation.py say why it is so."""
+    np, stream = _coder()
     coder = stream.stack.AnsCoder(np.frombuffer(data, "<u4").astype(np.uint32))
     middle = (((np.arange(124) + 476) << 21) + (1 << 20)).astype(np.int32).view(np.float32)
     shifts = np.maximum(0, (np.arange(124) >> 2) - 9)

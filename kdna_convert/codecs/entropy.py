@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from ..errors import FolderError
 from ..specs import Shape, product
-from .expectation import BUCKETS, Index, Integers, Matrix, bucket_of, middles
+from .expectation import BUCKETS, Alike, Index, Integers, bucket_of, middles
+from .ordering import ByBucket
 
 Categorical, Uniform, AnsCoder = stream.model.Categorical, stream.model.Uniform, stream.stack.AnsCoder
 
@@ -62,16 +63,21 @@ def decode(data: bytes, shapes: Sequence[Shape]) -> list[Integers]:
 class _Coder(Protocol):
     """Both directions as one: what is known is written and returned, what is not is read."""
 
-    def chosen(self, matrices: Sequence[Matrix], order: Index) -> Integers:
-        """The integers at the places that the matrices chose, in that order: as far as they are known."""
+    def scales(self, parts: Sequence[Integers]) -> Integers:
+        """The bucket of the mean magnitude of each tensor, as far as they are known."""
+        ...
+
+    def chosen(self, places: Sequence[tuple[Integers, Index]], order: ByBucket) -> Integers:
+        """The integers at these places of these flat tensors, in that order: as far as they are known."""
         ...
 
     def plain(self, known: Integers, size: int) -> Integers:
         """Integers of 0..size-1, all equally likely."""
         ...
 
-    def part(self, table: Any, shift: int, known: Integers) -> Integers:
-        """The integers of one bucket: each in units of 2^shift by the table, then its lower bits."""
+    def part(self, table: Any, shift: int, known: Integers) -> tuple[Integers, Index]:
+        """The integers of one bucket, each in units of 2^shift by the table, then its lower bits; and how many fell
+        into each bin of the table."""
         ...
 
 
@@ -82,40 +88,49 @@ def _code(coder: _Coder, shapes: Sequence[Shape], flat: Integers) -> list[Intege
     full = [(shape, part) for shape, part in zip(shapes, parts, strict=True) if len(part)]
     if not full:
         return parts
-    magnitudes = np.array([np.abs(part).sum(dtype=np.int64) / len(part) for _, part in full], np.float32)
-    scales = coder.plain(bucket_of(magnitudes).astype(np.int32), BUCKETS)
-    matrices = [Matrix(shape, part, _MIDDLES[scale]) for (shape, part), scale in zip(full, scales, strict=True)]
+    means = _MIDDLES[coder.plain(coder.scales([part for _, part in full]), BUCKETS)]
+    of_shape: dict[Shape, list[int]] = {}
+    for number, (shape, _) in enumerate(full):
+        of_shape.setdefault(shape, []).append(number)
+    alike = [(own, Alike(shape, [full[each][1] for each in own], means[own])) for shape, own in of_shape.items()]
     counts = _BELIEVED.copy()
     for share in _SHARES:
-        _pass(coder, matrices, counts, share)
+        _pass(coder, alike, counts, share)
     return parts
 
 
-def _pass(coder: _Coder, matrices: Sequence[Matrix], counts: NDArray[np.float64], share: float) -> None:
-    """Code what is missing of `share` of every tensor."""
-    for matrix in matrices:
-        matrix.choose(share)
-    bucket = np.concatenate([matrix.buckets() for matrix in matrices])
-    order = np.argsort(bucket, kind="stable")
-    values = coder.chosen(matrices, order)
-    lengths = np.bincount(bucket, minlength=BUCKETS)
+def _pass(coder: _Coder, alike: Sequence[tuple[list[int], Alike]], counts: NDArray[np.float64], share: float) -> None:
+    """Code what is missing of `share` of every tensor. The tensors come in their own order, whatever is alike."""
+    sizes = np.zeros(sum(len(own) for own, _ in alike), np.int64)
+    places: dict[int, tuple[Integers, Index]] = {}
+    for own, tensors in alike:
+        sizes[own] = tensors.choose(share)
+        places |= {number: (values, tensors.place) for number, values in zip(own, tensors.values, strict=True)}
+    slices = [slice(end - size, end) for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
+    bucket = np.empty(sizes.sum(), np.uint8)
+    for own, tensors in alike:
+        for number, found in zip(own, tensors.buckets(), strict=True):
+            bucket[slices[number]] = found
+    order = ByBucket(bucket)
+    values = coder.chosen([places[number] for number in sorted(places)], order)
+    _buckets(coder, order.lengths, values, counts)
+    restored = order.restored(values)
+    for own, tensors in alike:
+        tensors.learn([restored[slices[number]] for number in own])
+
+
+def _buckets(coder: _Coder, lengths: Index, values: Integers, counts: NDArray[np.float64]) -> None:
+    """Code the integers of each bucket, which lie one after the other, in place."""
     ends = np.cumsum(lengths)
     for which in np.flatnonzero(lengths):
         part = slice(ends[which] - lengths[which], ends[which])
-        shift = int(_SHIFTS[which])
-        values[part] = coder.part(Categorical(counts[which], perfect=False), shift, values[part])
-        counts[which] += np.bincount(_bins(values[part] >> shift), minlength=_BINS)
-    found = np.empty_like(values)
-    found[order] = values
-    start = 0
-    for matrix in matrices:
-        end = start + len(matrix.place)
-        matrix.learn(found[start:end])
-        start = end
+        table = Categorical(counts[which], perfect=False)
+        values[part], tally = coder.part(table, int(_SHIFTS[which]), values[part])
+        counts[which] += tally
 
 
 def _bins(coarse: Integers) -> Integers:
-    return np.clip(coarse, -_CAP, _CAP) + _CAP
+    return np.minimum(np.maximum(coarse, -_CAP), _CAP) + _CAP
 
 
 def _believed() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -143,15 +158,19 @@ class _Writer:
     def __init__(self) -> None:
         self.pieces: list[tuple[Integers, Any]] = []
 
-    def chosen(self, matrices: Sequence[Matrix], order: Index) -> Integers:
-        return np.concatenate([matrix.values.take(matrix.place) for matrix in matrices]).take(order)
+    def scales(self, parts: Sequence[Integers]) -> Integers:
+        means = np.array([np.abs(part).sum(dtype=np.int64) / len(part) for part in parts], np.float32)
+        return bucket_of(means).astype(np.int32)
+
+    def chosen(self, places: Sequence[tuple[Integers, Index]], order: ByBucket) -> Integers:
+        return order.sorted(np.concatenate([values.take(place, mode="clip") for values, place in places]))
 
     def plain(self, known: Integers, size: int) -> Integers:
         if len(known) and size > 1:
             self.pieces.append((known, Uniform(size)))
         return known
 
-    def part(self, table: Any, shift: int, known: Integers) -> Integers:
+    def part(self, table: Any, shift: int, known: Integers) -> tuple[Integers, Index]:
         coarse = known >> shift
         bins = _bins(coarse)
         self.pieces.append((bins, table))
@@ -160,7 +179,7 @@ class _Writer:
         for length in np.unique(lengths[lengths > 1]):
             self.plain(excess[lengths == length] - (1 << (length - 1)), 1 << (int(length) - 1))
         self.plain(known & ((1 << shift) - 1), 1 << shift)
-        return known
+        return known, np.bincount(bins, minlength=_BINS)
 
     def finish(self) -> bytes:
         coder = AnsCoder()
@@ -177,8 +196,11 @@ class _Reader:
             raise FolderError("KD608", _DAMAGED)
         self.coder = AnsCoder(np.frombuffer(data, "<u4").astype(np.uint32))
 
-    def chosen(self, matrices: Sequence[Matrix], order: Index) -> Integers:
-        return np.zeros(len(order), np.int32)
+    def scales(self, parts: Sequence[Integers]) -> Integers:
+        return np.zeros(len(parts), np.int32)
+
+    def chosen(self, places: Sequence[tuple[Integers, Index]], order: ByBucket) -> Integers:
+        return np.empty(order.size, np.int32)
 
     def plain(self, known: Integers, size: int) -> Integers:
         if len(known) and size > 1:
@@ -186,16 +208,23 @@ class _Reader:
             return found
         return np.zeros_like(known)
 
-    def part(self, table: Any, shift: int, known: Integers) -> Integers:
-        coarse: Integers = self.coder.decode(table, len(known)) - _CAP
-        outside = np.flatnonzero(np.abs(coarse) == _CAP)
-        lengths = self.plain(coarse[outside], _LENGTHS)
+    def part(self, table: Any, shift: int, known: Integers) -> tuple[Integers, Index]:
+        coarse: Integers = self.coder.decode(table, len(known))
+        tally = np.bincount(coarse, minlength=_BINS)
+        coarse -= _CAP
+        if tally[0] or tally[-1]:
+            outside = np.flatnonzero(np.abs(coarse) == _CAP)
+            coarse[outside] += np.sign(coarse[outside]) * self._excess(len(outside))
+        return ((coarse << shift) + self.plain(known, 1 << shift) if shift else coarse), tally
+
+    def _excess(self, count: int) -> Integers:
+        """How far magnitudes lie beyond the bins."""
+        lengths = self.plain(np.zeros(count, np.int32), _LENGTHS)
         excess = np.minimum(lengths, 1)
         for length in np.unique(lengths[lengths > 1]):
             where = np.flatnonzero(lengths == length)
             excess[where] = self.plain(lengths[where], 1 << (int(length) - 1)) + (1 << (length - 1))
-        coarse[outside] += np.where(coarse[outside] < 0, -excess, excess)
-        return (coarse << shift) + self.plain(known, 1 << shift) if shift else coarse
+        return excess
 
     def finish(self) -> None:
         if not self.coder.is_empty():

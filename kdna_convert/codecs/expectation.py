@@ -11,6 +11,7 @@ times its column's over the tensor's, drawn towards what its own kernel holds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,9 @@ def bucket_of(magnitude: Any) -> Buckets:
     """The bucket of each magnitude, float32."""
     quarter_octave = magnitude.view(np.int32) >> 21
     quarter_octave -= _LOWEST
-    found: Buckets = np.clip(quarter_octave, 0, BUCKETS - 1, out=quarter_octave).astype(np.uint8)
+    np.maximum(quarter_octave, 0, out=quarter_octave)  # np.clip takes longer to begin than a small tensor to go through
+    np.minimum(quarter_octave, BUCKETS - 1, out=quarter_octave)
+    found: Buckets = quarter_octave.astype(np.uint8)
     return found
 
 
@@ -46,62 +49,69 @@ def middles() -> NDArray[np.float32]:
     return (((np.arange(BUCKETS) + _LOWEST) << 21) + (1 << 20)).astype(np.int32).view(np.float32)
 
 
-class Matrix:
-    """One tensor, as far as it is known. `values` are all of its integers, flat; `mean` is about their mean size."""
+class Alike:
+    """Tensors of one shape, as far as they are known: what of them is known next lies at the same places in each.
 
-    def __init__(self, shape: Shape, values: Integers, mean: np.float32) -> None:
-        self.values, self.mean = values, mean
+    `values` are all integers of each, flat; `means` about their mean sizes. One for all of a shape, because a net has
+    many small tensors of few shapes, and what it takes to choose is then worked out once.
+    """
+
+    def __init__(self, shape: Shape, values: Sequence[Integers], means: NDArray[np.float32]) -> None:
+        self.values, self.means = values, means[:, None]
+        count, size = len(values), len(values[0])
         self.rows = shape[0] if len(shape) > 1 else 1
-        self.columns = len(values) // self.rows
+        self.columns = size // self.rows
         self.taps = product(shape[2:])
         self.order = np.argsort(np.arange(self.columns, dtype=np.uint32) * _GOLDEN, kind="stable")
-        self.row_sum = np.zeros(self.rows, np.int64)
-        self.column_sum, self.column_count = np.zeros(self.columns), np.zeros(self.columns, np.int64)
-        self.kernel_sum = np.zeros(len(values) // self.taps)
+        self.begin = np.arange(self.rows) * (int(0.618 * self.columns) | 1) % self.columns
+        # Sums of integers, and below 2^53: as floats they are exact, in any order.
+        self.row_sum = np.zeros((count, self.rows))
+        self.column_sum, self.column_count = np.zeros((count, self.columns)), np.zeros(self.columns, np.int64)
+        self.kernel_sum = np.zeros((count, size // self.taps))
         self.known = 0  # of each row
 
-    def choose(self, share: float) -> None:
-        """Set `place`: what of the flat tensor is known next, so that `share` of it is; as many places of every row.
+    def choose(self, share: float) -> int:
+        """Set `place`: what of each flat tensor is known next, so that `share` of it is; returns how many they are.
 
-        Each row begins its round of the columns elsewhere, so that every column has its part in every pass.
+        As many places of every row. Each row begins its round of the columns elsewhere, so that every column has its
+        part in every pass.
         """
         chosen = self.order[self.known : round(share * self.columns)]
-        begin = np.arange(self.rows) * (int(0.618 * self.columns) | 1) % self.columns
-        self.column = chosen + begin[:, None]
-        self.column -= np.multiply(self.column >= self.columns, self.columns)
-        self.place = (self.column + np.arange(self.rows)[:, None] * self.columns).reshape(-1)
+        column = chosen + self.begin[:, None]
+        column -= np.multiply(column >= self.columns, self.columns)
+        self.column = column.reshape(-1)
+        self.place = (column + np.arange(0, self.rows * self.columns, self.columns)[:, None]).reshape(-1)
+        self.kernel = self.place // self.taps
+        return len(self.place)
 
     def buckets(self) -> Buckets:
-        """The buckets of the magnitudes to expect at the chosen places."""
-        column_mean = self.column_sum.astype(np.float32) + _LINE * self.mean
+        """(tensors x places): the buckets of the magnitudes to expect at the chosen places."""
+        column_mean = self.column_sum.astype(np.float32) + _LINE * self.means
         column_mean /= self.column_count.astype(np.float32) + _LINE
-        row_share = self.row_sum.astype(np.float32) / self.mean + _LINE
+        row_share = self.row_sum.astype(np.float32) / self.means + _LINE
         row_share /= np.float32(self.known) + _LINE
-        expected = column_mean.take(self.column)
-        expected *= row_share[:, None]
-        if self.taps > 1 and self.known > _KERNELS_SPEAK * self.columns:
-            expected *= _KERNEL
-            expected += self.kernel_sum.astype(np.float32).take(self._kernels())
+        kernels_speak = self.taps > 1 and self.known > _KERNELS_SPEAK * self.columns
+        if kernels_speak:
+            row_share *= _KERNEL  # a power of two: exact, whenever it is multiplied by
+        expected = column_mean.take(self.column, axis=1, mode="clip")  # of places that are all there, a faster take
+        by_row = expected.reshape(len(expected), self.rows, -1)
+        by_row *= row_share[:, :, None]
+        if kernels_speak:
+            expected += self.kernel_sum.astype(np.float32).take(self.kernel, axis=1, mode="clip")
             expected /= _KERNEL + np.float32(self.taps * self.known / self.columns)
-        return bucket_of(expected.reshape(-1))
+        return bucket_of(expected)
 
-    def learn(self, found: Integers) -> None:
-        """The integers at the chosen places."""
-        self.values[self.place] = found
-        self.known += self.column.shape[1]
-        if self.known == self.columns or not len(found):
+    def learn(self, found: Sequence[Integers]) -> None:
+        """The integers at the chosen places, of each tensor."""
+        for values, own in zip(self.values, found, strict=True):
+            values[self.place] = own
+        self.known += len(self.place) // self.rows
+        if self.known == self.columns or not len(self.place):
             return
-        magnitude = np.abs(found)
-        weights = magnitude.astype(np.float64)
-        self.row_sum += magnitude.reshape(self.rows, -1).sum(1)
-        column = self.column.reshape(-1)
-        self.column_sum += np.bincount(column, weights=weights, minlength=self.columns)
-        self.column_count += np.bincount(column, minlength=self.columns)
-        if self.taps > 1:
-            self.kernel_sum += np.bincount(self._kernels().reshape(-1), weights=weights, minlength=len(self.kernel_sum))
-
-    def _kernels(self) -> Index:
-        """The kernels that the chosen places lie in."""
-        own = (np.arange(self.columns) // self.taps).take(self.column)
-        own += np.arange(0, len(self.kernel_sum), self.columns // self.taps)[:, None]
-        return own
+        self.column_count += np.bincount(self.column, minlength=self.columns)
+        magnitudes = np.abs(np.stack(found), dtype=np.float64)
+        self.row_sum += magnitudes.reshape(len(found), self.rows, -1).sum(2)
+        for own, column_sum, kernel_sum in zip(magnitudes, self.column_sum, self.kernel_sum, strict=True):
+            column_sum += np.bincount(self.column, own, self.columns)
+            if self.taps > 1:
+                kernel_sum += np.bincount(self.kernel, own, len(kernel_sum))

@@ -65,7 +65,9 @@ class Entropy:
 
 def values(integers: Integers, step: int) -> Tensor:
     """The numbers that integers of a step stand for, float32: each the float nearest to the exact product."""
-    return (torch.from_numpy(integers).double() * step_of(step)).float()
+    found = np.empty(integers.shape, np.float32)
+    np.multiply(integers, step_of(step), out=found, dtype=np.float64, casting="same_kind")  # no array of doubles
+    return torch.from_numpy(found)
 
 
 def scale_integers(scale: Tensor) -> tuple[Integers, Integers]:
