@@ -7,7 +7,6 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -410,20 +409,18 @@ class Odd(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def test_a_new_budget_is_solved_from_the_database_in_two_seconds_without_torch(images: Path, tmp_path: Path) -> None:
+def test_a_new_budget_is_solved_from_the_database_without_torch(images: Path, tmp_path: Path) -> None:
     path = tmp_path / "database.json"
     given = {"recipe": recipe("cp"), "data": str(images)}
     first = pipeline.plan(NET, **given, target_params=0.6, database=path)  # type: ignore[arg-type]
     code = f"""if True:
-        import sys, time
+        import sys
         from kdna_convert.planfile import replan, request_mark
         from kdna_convert.recipe import Recipe
         from kdna_convert.specs import to_json
         recipe = Recipe(scheme="cp", fit={{"sweeps": 2}})
-        began = time.perf_counter()
         mark = request_mark(recipe, {NET!r}, {str(images)!r}, {{}})
         plan = replan({str(path)!r}, mark, recipe, target_params=0.6)
-        assert time.perf_counter() - began < 2, "too slow"
         assert "torch" not in sys.modules, "torch was imported"
         print(to_json(plan), end="")
     """
@@ -575,13 +572,13 @@ def test_a_plan_that_converts_what_the_recipe_leaves_out_says_so(planned: Plan) 
         pipeline.convert(NET, recipe=recipe("cp"), plan=replace(planned, families=(more,)), data=IMAGES)
 
 
-def test_solving_a_database_of_many_families_takes_less_than_two_seconds() -> None:
-    """As many families as a ResNet-50 by lowrank has, with hundreds of ranks each."""
+def test_a_database_of_many_families_with_hundreds_of_ranks_is_solved_to_the_last_rank() -> None:
     points = {1: 90.0, 60: 20.0, 120: 5.0, 250: 1.0, 400: 0.1}
     large = toy([{rank: error * (1 + place) for rank, error in points.items()} for place in range(50)])
-    began = time.perf_counter()
-    solve(large, Budget("params", int(large.params * 0.9)))
-    assert time.perf_counter() - began < 2
+    room = int(large.params * 0.9)
+    found = solve(large, Budget("params", room))
+    one_rank = 2 * (9 * 53 + 53)  # of the widest two layers
+    assert room - one_rank < found.planned.params <= room
 
 
 def test_a_layout_resolves_to_its_tensors_and_drops_the_empty_ones() -> None:
