@@ -177,6 +177,15 @@ def test_more_bytes_bring_it_nearer(inputs: list[Tensor]) -> None:
     assert errors[-1] < 0.02
 
 
+def test_more_room_than_the_finest_steps_can_fill_is_no_failure(inputs: list[Tensor]) -> None:
+    original = tiny()
+    nets = nets_of(original, original, inputs)
+    coded = code_to_size(nets, felt_by({}), 1_000_000, manner="alone", tick=lambda done, of: None)
+    z0 = logits(original, inputs)
+    assert len(coded.blob) <= 1_000_000
+    assert divergence(logits(coded.model, inputs), z0).logit_error < 1e-3  # scales are met within 2.2 %
+
+
 def test_a_size_that_zeros_alone_exceed_is_refused(inputs: list[Tensor]) -> None:
     original = tiny()
     nets = nets_of(original, original, inputs)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..container import pack, unpack
-from ..errors import PlanError
+from ..errors import NumericsError, PlanError
 from ..linalg import mean_diagonal
 from ..prefix import kernel_of
 from ..repair.nets import Nets, Tick
@@ -25,6 +25,7 @@ _AIM, _ENOUGH = 0.996, 0.99
 _TRIES = 8
 _COARSEST, _FINEST = 1e9, 1e-6
 _HALVINGS, _NEARBY = 5, 1.03
+_BEYOND = 1 << 40  # bytes, where a size cannot be had
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,22 @@ class Coded:
 def code_to_size(nets: Nets, felt: Felt, room: int, *, manner: Manner, start: float | None = None, tick: Tick) -> Coded:
     """Code `nets.converted` in at most `room` bytes, as finely as they allow; `start` is a step to begin from.
 
-    Raises PlanError KD501 where even zeros would take more.
+    Raises PlanError KD501 where even zeros would take more, NumericsError KD704 where the codec cannot hold the net.
     """
 
     nets = balanced(nets, felt)
 
     def rough(delta: float) -> int:
-        model, steps = code_net(nets, felt, delta, "nearest", _silent)
-        return len(pack(model, "entropy", steps))
+        blob = _packed(*code_net(nets, felt, delta, "nearest", _silent))
+        return _BEYOND if blob is None else len(blob)
 
     delta = start or _guess(rough, room, _unit(nets, felt))
     fine, coarse = 0.0, math.inf  # the nearest steps that were too fine, and that were not
     best: Coded | None = None
     for tried in range(_TRIES):
         found = _coded(nets, felt, delta, manner, tick)
-        size = len(found.blob)
-        if size > room:
+        size = _BEYOND if found is None else len(found.blob)
+        if found is None or size > room:
             fine = max(fine, delta)
         else:
             coarse = min(coarse, delta)
@@ -70,18 +71,30 @@ def code_to_size(nets: Nets, felt: Felt, room: int, *, manner: Manner, start: fl
     return best
 
 
-def _coded(nets: Nets, felt: Felt, delta: float, manner: Manner, tick: Tick) -> Coded:
+def _coded(nets: Nets, felt: Felt, delta: float, manner: Manner, tick: Tick) -> Coded | None:
     model, steps = code_net(nets, felt, delta, manner, tick)
-    blob = pack(model, "entropy", steps)
-    return Coded(load_stored(model, unpack(blob)), blob, delta)
+    blob = _packed(model, steps)
+    return None if blob is None else Coded(load_stored(model, unpack(blob)), blob, delta)
+
+
+def _packed(model: nn.Module, steps: dict[str, int]) -> bytes | None:
+    """None where a step is too fine for the codec: so it is for the room."""
+    try:
+        return pack(model, "entropy", steps)
+    except NumericsError as error:
+        if error.code != "KD704":
+            raise
+        return None
 
 
 def _guess(rough: Callable[[float], int], room: int, unit: float) -> float:
     """The step at which nets that are just rounded have the size, by bisection of its logarithm.
 
-    Raises PlanError KD501 where even the coarsest takes more.
+    Raises PlanError KD501 where even the coarsest takes more, NumericsError KD704 where the codec cannot hold even that.
     """
     least = rough(unit * _COARSEST)
+    if least == _BEYOND:
+        raise NumericsError("KD704", "this net's largest numbers are too far from its others; use --codec bf16")
     if least > _AIM * room:
         raise PlanError(
             "KD501", f"the names and zeros of this net alone take {least:,} bytes, and {room:,} are allowed"
