@@ -90,7 +90,7 @@ def _packed(model: nn.Module, steps: dict[str, int]) -> bytes | None:
 def _guess(rough: Callable[[float], int], room: int, unit: float) -> float:
     """The step at which nets that are just rounded have the size, by bisection of its logarithm.
 
-    Raises PlanError KD501 where even the coarsest takes more, NumericsError KD704 where the codec cannot hold even that.
+    Raises PlanError KD501 where even the coarsest takes more, NumericsError KD704 where the codec cannot hold it.
     """
     least = rough(unit * _COARSEST)
     if least == _BEYOND:
