@@ -57,9 +57,7 @@ class Entropy:
         found = (tensor.detach().double() / step_of(step)).round()
         if found.numel() and float(found.abs().max()) >= LARGEST:
             largest = float(tensor.abs().max())
-            raise NumericsError(
-                "KD704", f"a number of {largest:.2g} is {LARGEST:,} steps or more; use --codec bf16"
-            )
+            raise NumericsError("KD704", f"a number of {largest:.2g} is {LARGEST:,} steps or more; use --codec bf16")
         return found.to(torch.int32).numpy().astype(np.int32)
 
 
