@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the file imports torch, and a report needs none
 
 DECIDED = {
     True: "so few bytes are asked for that the recipe shares and fine-tunes",
-    False: "at this size the recipe neither shares nor fine-tunes",
+    False: "at this size the recipe shares nothing",
 }
 
 
