@@ -6,9 +6,10 @@ divergence(logits(model, batches), z0)   # after each stage
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import length_hint
 
 import torch
 import torch.nn.functional as F
@@ -175,7 +176,7 @@ def _counted(
     batches: Iterable[Batch], doing: str, progress: Progress | None
 ) -> Iterator[tuple[int, tuple[Tensor, Tensor | None]]]:
     """This process's batches, each with its number."""
-    total = len(batches) if isinstance(batches, Sized) else 0
+    total = length_hint(batches, 0)
     for number, batch in share(batches):
         if progress:
             progress(doing, number, total)
