@@ -39,7 +39,8 @@ _EXAMPLES, _CELLS = 256, 2
 GRAPH, _REMEMBERED = 2 * 2**30, 4
 _TEMPERATURE = 2.0  # a trained net is near-certain of its images: at 1 the labels it samples carry hardly any gradient
 _UNUSABLE = frozenset({"KD104", "KD107", "KD111", "KD112"})
-_FORMAT = "kdna-moments-1"
+LONGEST = 4096  # outputs of a layer whose gradients are correlated with one another: 64 MiB
+_FORMAT = "kdna-moments-2"
 
 Form = Literal["full", "kronecker"]
 
@@ -49,16 +50,27 @@ class LayerMoments:
     """Statistics of one layer's input patches u (n = in-channels of a group x taps, channels first), on the CPU.
 
     `second` = E[u u^T], uncentred, float32, and `mean` = E[u]; groups are averaged. `count` is the number of patches
-    averaged, 0 when made without data. `sensitivity` is E over images of the squared loss gradient at the layer's
-    output, summed over positions, per output channel; 0 where unknown or unfelt. `gram_ee` compares the outputs of
-    up to 256 images (U-centred, of norm 1): the inner product of two layers' is their debiased CKA.
+    averaged, 0 when made without data. `felt` = E over images of g g^T (out x out), float32, g the loss's gradient at
+    a position of the layer's output, summed over positions; its diagonal alone (out) where there are groups, or more
+    than LONGEST outputs; zeros where unknown or unfelt. `gram_ee` compares the outputs of up to 256 images (U-centred,
+    of norm 1): the inner product of two layers' is their debiased CKA.
     """
 
     second: Moment
     mean: Tensor
     count: int
-    sensitivity: float
+    felt: Tensor
     gram_ee: Tensor | None = None
+
+    @property
+    def sensitivity(self) -> float:
+        """The mean squared gradient of a channel: what an error of the output costs, whichever channel it is in."""
+        return float(self.felt_o.mean())
+
+    @property
+    def felt_o(self) -> Tensor:
+        """The mean squared gradient at each channel of the output."""
+        return self.felt.diagonal() if self.felt.ndim == 2 else self.felt
 
 
 Moments = dict[str, LayerMoments]
@@ -80,7 +92,7 @@ def collect(
 
     `memory` bounds the bytes of all moments together: the largest fall to Kronecker form first, and those that still
     do not fit, like layers never reached, are missing from the result. `positions` are drawn per image (None: all).
-    Sensitivity takes the backward pass as well, for the loss of labels sampled from the net's own softmax at
+    `felt` takes the backward pass as well, for the loss of labels sampled from the net's own softmax at
     temperature 2, in parts where a batch would take more than GRAPH bytes; it stays 0 unless the net returns (batch,
     classes). Weights are frozen meanwhile: no gradient of theirs is computed. Raises DataError KD405 without an image,
     NumericsError KD701 (weight) or KD702 (activations) with the name of what is not finite.
@@ -104,7 +116,7 @@ def collect(
             tallies[name].add(module, x.detach(), y.detach(), positions, generator)
             if len(y) == len(part):  # else windows or tokens stand in the batch
                 tallies[name].keep(module, y.detach(), (number, begin), sum(sizes.values()) + begin)
-            return tallies[name].listen(y) if sensitivity else None
+            return tallies[name].listen(module, y) if sensitivity else None
 
         with agreed(), watch(model, modules, see), torch.set_grad_enabled(sensitivity):
             for number, batch in share(batches):
@@ -150,7 +162,13 @@ def plan_memory(layers: Sequence[Layer], memory: int) -> dict[str, Form]:
 
 
 def _bytes(layer: Layer, form: Form) -> int:
-    return 4 * (layer.patch**2 if form == "full" else layer.in_channels**2 + layer.taps**2)
+    second = layer.patch**2 if form == "full" else layer.in_channels**2 + layer.taps**2
+    return 4 * (second + layer.out_channels ** (2 if _correlates(layer) else 1))
+
+
+def _correlates(layer: Layer) -> bool:
+    """Whether errors in one output of a layer can be made up for in another, and there is room to say how."""
+    return layer.groups == 1 and layer.out_channels <= LONGEST
 
 
 class _Tally:
@@ -162,7 +180,7 @@ class _Tally:
         self.square = torch.zeros(channels, channels, device=device)
         self.taps_tt = torch.zeros(taps, taps, device=device)
         self.sum_tc = torch.zeros(layer.taps, layer.in_channels, dtype=torch.float64, device=device)
-        self.energy = torch.zeros((), dtype=torch.float64, device=device)
+        self.felt = torch.zeros((layer.out_channels,) * (2 if _correlates(layer) else 1), device=device)
         self.features: dict[tuple[int, int], Tensor] = {}
 
     def add(self, module: nn.Module, x: Tensor, y: Tensor, positions: int | None, generator: torch.Generator) -> None:
@@ -185,15 +203,18 @@ class _Tally:
             y = y.movedim(-1, 1) if isinstance(module, nn.Linear) else y
             self.features[part] = _pooled(y[: _EXAMPLES - start])
 
-    def listen(self, y: Tensor) -> Tensor:
+    def listen(self, module: nn.Module, y: Tensor) -> Tensor:
         """Let the loss's gradient at this output be measured. The first watched layer starts the graph."""
         if not torch.is_grad_enabled():  # the net itself forbids it here
             return y
         if not y.requires_grad:
             y = y.detach().requires_grad_().clone()  # a clone, for a leaf could not be changed in place after
 
+        channels = -1 if isinstance(module, nn.Linear) else 1
+
         def measure(gradient: Tensor) -> None:
-            self.energy += gradient.float().square().sum(dtype=torch.float64)
+            flat_op = gradient.float().movedim(channels, 0).flatten(1)
+            self.felt += flat_op @ flat_op.T if self.felt.ndim == 2 else flat_op.square().sum(1)
 
         y.register_hook(measure)
         return y
@@ -201,15 +222,15 @@ class _Tally:
     def merge(self, first: Collection[int]) -> None:
         """The sums of all processes, in each of them; of the outputs, those of the `first` batches of the whole."""
         self.square, self.taps_tt = total(self.square), total(self.taps_tt)
-        self.sum_tc, self.energy = total(self.sum_tc), total(self.energy)
+        self.sum_tc, self.felt = total(self.sum_tc), total(self.felt)
         self.count = int(total(torch.tensor(self.count)))
         known = {part: kept for own in gathered(self.features) for part, kept in own.items()}
         self.features = {part: known[part] for part in sorted(known) if part[0] in first}
 
     def finish(self, images: int) -> LayerMoments:
         mean = (self.sum_tc / self.count).T.flatten().float().cpu()
-        felt = float(self.energy) / (images * self.layer.out_channels)
-        return LayerMoments(self._second(), mean, self.count, felt, self._gram(min(images, _EXAMPLES)))
+        gram = self._gram(min(images, _EXAMPLES))
+        return LayerMoments(self._second(), mean, self.count, (self.felt / images).cpu(), gram)
 
     def _gram(self, examples: int) -> Tensor | None:
         known = torch.cat(list(self.features.values()))[:_EXAMPLES] if self.features else torch.empty(0, 1)
@@ -302,10 +323,10 @@ def save_moments(path: str | Path, moments: Moments, fingerprint: str) -> None:
     Raises FolderError KD604 when it cannot be written; an older file is then still whole.
     """
     tensors: dict[str, Tensor] = {}
-    rows: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, int]] = {}
     for name, item in moments.items():
-        rows[name] = {"count": item.count, "sensitivity": item.sensitivity}
-        tensors[f"{name}/mean"] = item.mean
+        rows[name] = {"count": item.count}
+        tensors |= {f"{name}/mean": item.mean, f"{name}/felt": item.felt}
         if isinstance(item.second, Kronecker):
             tensors |= {f"{name}/channels": item.second.channels_cc, f"{name}/taps": item.second.taps_tt}
         else:
@@ -333,5 +354,6 @@ def load_moments(path: str | Path, fingerprint: str) -> Moments:
         else:
             second = Kronecker(tensors[f"{name}/channels"], tensors[f"{name}/taps"])
         gram = tensors.get(f"{name}/gram")
-        moments[name] = LayerMoments(second, tensors[f"{name}/mean"], row["count"], row["sensitivity"], gram)
+        mean, felt = tensors[f"{name}/mean"], tensors[f"{name}/felt"]
+        moments[name] = LayerMoments(second, mean, row["count"], felt, gram)
     return moments

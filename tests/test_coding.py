@@ -17,6 +17,7 @@ from kdna_convert.codecs.steps import nearest_step, step_of
 from kdna_convert.coding import code_to_size, felt_by
 from kdna_convert.coding.factors import last_factor
 from kdna_convert.coding.rounding import feedback, round_fed
+from kdna_convert.coding.rows import DAMPING
 from kdna_convert.coding.sequential import balanced, code_net
 from kdna_convert.container import pack, unpack
 from kdna_convert.derive import derive, derived_layers
@@ -77,6 +78,44 @@ def test_blocks_of_columns_make_no_difference(monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(round_fed(weight, 0, feedback(metric)), whole)
 
 
+def both_ways(weight: Tensor, integers: Tensor, inputs_nn: Tensor, outputs_oo: Tensor) -> float:
+    gap = weight - integers
+    return float((outputs_oo @ gap @ inputs_nn * gap).sum())
+
+
+def test_rows_that_make_up_for_one_another_do_less_harm_than_columns_alone() -> None:
+    inputs_nn, outputs_oo = moment(60), moment(20, seed=2)
+    weight = torch.randn(20, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    how, rows = feedback(inputs_nn), feedback(outputs_oo)
+    alone, together = round_fed(weight, 0, how), round_fed(weight, 0, how, rows)
+    assert both_ways(weight, together, inputs_nn, outputs_oo) < 0.6 * both_ways(weight, alone, inputs_nn, outputs_oo)
+
+
+def test_rows_and_columns_are_fed_in_any_blocks_as_one_number_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    outs, ins = 6, 11
+    weight = torch.randn(outs, ins, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    how, rows = feedback(moment(ins)), feedback(moment(outs, seed=2))
+    left, found, missed = torch.zeros(3, outs, ins, dtype=torch.float64)
+    ordered = weight[rows.order_n][:, how.order_n]
+    for o in range(outs):
+        for i in range(ins):
+            target = ordered[o, i] - rows.upper_nn[:o, o] @ missed[:o, i]
+            wished = target - left[o, :i] @ how.upper_nn[:i, i]
+            found[o, i] = wished.round()
+            left[o, i], missed[o, i] = wished - found[o, i], target - found[o, i]
+    expected = torch.empty_like(found)
+    expected[rows.order_n[:, None], how.order_n] = found
+    for block in (1, 4, 48):
+        monkeypatch.setattr("kdna_convert.coding.rounding._BLOCK", block)
+        assert torch.equal(round_fed(weight, 0, how, rows), expected)
+
+
+def test_outputs_that_have_nothing_in_common_are_rounded_each_for_itself() -> None:
+    how, rows = feedback(moment(30)), feedback(torch.eye(5))
+    weight = torch.randn(5, 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert torch.equal(round_fed(weight, 0, how, rows), round_fed(weight, 0, how))
+
+
 def test_a_moment_of_nothing_is_no_reason_to_fail() -> None:
     weight = torch.randn(2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     assert torch.equal(round_fed(weight, 0, feedback(torch.zeros(3, 3))), weight.round())
@@ -113,6 +152,52 @@ def shared(net: nn.Module, inputs: list[Tensor], scheme: str) -> nn.Module:
     family = Family(scheme, members if make(scheme, options).shares else members[:1], options)
     aims = targets(net, family, collect(net, survey(net, inputs[0][:1]), inputs))
     return derive(copy.deepcopy(net), family, *make(scheme, options).share(aims, seed=0, sweeps=10))
+
+
+def test_rows_are_scaled_until_an_error_costs_the_same_in_all_and_the_net_computes_what_it_did(
+    inputs: list[Tensor],
+) -> None:
+    net = tiny()
+    layers = survey(net, inputs[0][:1])
+    before = collect(net, layers, inputs)
+    felt = felt_by(before)
+    converted = balanced(nets_of(net, net, inputs), felt).converted
+    torch.testing.assert_close(converted(inputs[0]), net(inputs[0]), rtol=1e-4, atol=1e-4)
+    behind = [layer.name for block in nets_of(net, net, inputs).blocks for layer in block.layers if layer.norm]
+    after = collect(converted, layers, inputs)
+    assert len(behind) >= 4
+    for name in behind:
+        plain, scaled = felt.plain[name], felt.rows[name]
+        assert float(plain.scale_o.max() / plain.scale_o.min()) > 1.2
+        torch.testing.assert_close(scaled.cost_o, torch.full_like(scaled.cost_o, felt.of(name)))
+        assert scaled.how is not None
+        assert scaled.how.diagonal_n.pow(-2).tolist() == pytest.approx([felt.of(name)] * len(scaled.cost_o))
+        damping = DAMPING * float(before[name].felt_o.mean()) / plain.scale_o.square()
+        expected = (after[name].felt.double() + damping.diag())[scaled.how.order_n][:, scaled.how.order_n]
+        factor = scaled.how.upper_nn * scaled.how.diagonal_n[:, None]
+        torch.testing.assert_close(factor.T @ factor @ expected, torch.eye(len(factor)).double(), rtol=0, atol=0.02)
+
+
+class Skipping(Net):
+    """The stem's output is read by its normalisation, and by a sum."""
+
+    def __init__(self) -> None:
+        super().__init__(blocks=0)
+        self.norm = nn.BatchNorm2d(12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        return self.fc(torch.relu(self.norm(y) + y).mean((2, 3)))
+
+
+def test_a_layer_that_more_than_its_normalisation_reads_keeps_its_rows(inputs: list[Tensor]) -> None:
+    torch.manual_seed(0)
+    net = Skipping().eval()
+    felt = felt_by(collect(net, survey(net, inputs[0][:1]), inputs))
+    converted = balanced(nets_of(net, net, inputs), felt).converted
+    torch.testing.assert_close(converted.get_submodule("stem").weight, net.stem.weight, rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(converted(inputs[0]), net(inputs[0]), rtol=1e-5, atol=1e-6)
+    assert felt.rows["stem"] is felt.plain["stem"]
 
 
 MANNERS = [("walked", scheme) for scheme in (None, *OPTIONS)]

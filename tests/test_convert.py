@@ -197,7 +197,7 @@ def test_more_sweeps_fit_cp_better() -> None:
 def weighed(sensitivities: Sequence[float]) -> list[float]:
     net = small()
     moments = {
-        name: replace(moment, sensitivity=felt)
+        name: replace(moment, felt=felt * torch.eye(len(moment.felt)))
         for (name, moment), felt in zip(((n, seen(net)[n]) for n in MEMBERS), sensitivities, strict=True)
     }
     return [target.weight for target in targets(net, family("cp"), moments)]
@@ -213,13 +213,13 @@ def test_a_layer_that_the_loss_does_not_feel_weighs_next_to_nothing() -> None:
 
 def test_where_nothing_is_felt_all_weigh_by_their_energy() -> None:
     net = small()
-    moments: Moments = {name: replace(moment, sensitivity=0.0) for name, moment in seen(net).items()}
+    moments: Moments = {name: replace(moment, felt=0 * moment.felt) for name, moment in seen(net).items()}
     assert [t.weight * t.energy for t in targets(net, family("cp"), moments)] == pytest.approx([1, 1, 1])
 
 
 def test_a_layer_whose_inputs_were_all_zero_is_still_fitted() -> None:
     net = small()
-    moments = {name: LayerMoments(0 * m.second, 0 * m.mean, m.count, 0.0) for name, m in seen(net).items()}  # type: ignore[operator]
+    moments = {name: LayerMoments(0 * m.second, 0 * m.mean, m.count, 0 * m.felt) for name, m in seen(net).items()}  # type: ignore[operator]
     for scheme in SCHEMES:
         converted, _ = convert(net, plan_for(net, family(scheme)), moments)
         assert converted(images()).isfinite().all()

@@ -76,7 +76,7 @@ def test_moments_and_sensitivities_of_two_processes_are_those_of_one(
             assert same(found[layer].mean, item.mean)
             assert same(found[layer].gram_ee, item.gram_ee)
             assert found[layer].count == item.count
-            assert found[layer].sensitivity == pytest.approx(item.sensitivity, rel=1e-5)
+            assert same(found[layer].felt, item.felt)
 
 
 @pytest.mark.parametrize("name", ONES)

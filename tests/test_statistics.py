@@ -171,9 +171,11 @@ def test_with_room_for_all_every_moment_is_whole() -> None:
 
 def test_under_a_bound_the_largest_fall_to_factors_then_drop_out() -> None:
     layers = [layer("small", 10), layer("large", 100), layer("pointwise", 500, 1)]
-    assert plan_memory(layers, 4 * (90**2 + 900**2 + 500**2)) == dict.fromkeys(("small", "large", "pointwise"), "full")
-    assert plan_memory(layers, 4 * (90**2 + 900**2 + 500**2) - 1)["large"] == "kronecker"
-    tight = plan_memory(layers, 4 * (10**2 + 9**2 + 100**2 + 9**2))
+    gradients = 8**2  # of eight outputs
+    room = 4 * (90**2 + 900**2 + 500**2 + 3 * gradients)
+    assert plan_memory(layers, room) == dict.fromkeys(("small", "large", "pointwise"), "full")
+    assert plan_memory(layers, room - 1)["large"] == "kronecker"
+    tight = plan_memory(layers, 4 * (10**2 + 9**2 + 100**2 + 9**2 + 2 * gradients))
     assert tight == {"small": "kronecker", "large": "kronecker"}
     assert plan_memory(layers, 0) == {}
 
@@ -209,11 +211,11 @@ class Small(nn.Module):
         return self.head(F.relu_(self.norm(self.conv(x)) + x).mean((2, 3)))
 
 
-def test_sensitivity_is_the_energy_of_autograds_own_gradients() -> None:
+def test_what_is_felt_is_the_second_moment_of_autograds_own_gradients() -> None:
     torch.manual_seed(0)
     model, batches, seed = Small().eval(), list(noise(11, 3, 6, 6).split(4)), 3
     found = moments_of(model, batches, seed=seed)
-    energy = dict.fromkeys(("stem", "conv", "head"), 0.0)
+    felt = dict.fromkeys(("stem", "conv", "head"), torch.zeros(()))
     for number, batch in enumerate(batches):
         generator = torch.Generator().manual_seed(seed + 7919 * number)
         stem = model.stem(batch)
@@ -221,9 +223,19 @@ def test_sensitivity_is_the_energy_of_autograds_own_gradients() -> None:
         logits = model.head(F.relu(model.norm(conv) + F.relu(stem)).mean((2, 3)))
         labels = torch.multinomial((logits / 2).softmax(1), 1, generator=generator).squeeze(1)
         loss = F.cross_entropy(logits / 2, labels, reduction="sum")
-        for name, gradient in zip(energy, torch.autograd.grad(loss, (stem, conv, logits)), strict=True):
-            energy[name] += gradient.square().sum().item() / gradient.shape[1] / 11
-    assert {name: found[name].sensitivity for name in energy} == pytest.approx(energy, rel=1e-4)
+        for name, gradient in zip(felt, torch.autograd.grad(loss, (stem, conv, logits)), strict=True):
+            flat = gradient.transpose(0, 1).flatten(1)
+            felt[name] = felt[name] + flat @ flat.T / 11
+    for name, expected in felt.items():
+        torch.testing.assert_close(found[name].felt, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+        assert found[name].sensitivity == pytest.approx(float(expected.diagonal().mean()), rel=1e-4)
+
+
+def test_outputs_of_groups_are_felt_each_for_itself() -> None:
+    conv = nn.Conv2d(4, 6, 1, groups=2)
+    found = moments_of(nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten()), [noise(8, 4, 3, 3)])["0"]
+    assert found.felt.shape == (6,)
+    assert float(found.felt.min()) > 0
 
 
 def test_a_uniform_net_has_the_sensitivity_of_its_softmax() -> None:

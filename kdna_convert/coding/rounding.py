@@ -1,9 +1,13 @@
-"""Rounding a matrix to integers, each column's error fed forward into the columns that are still to come.
+"""Rounding a matrix to integers, each number's error fed forward into the columns and rows that are still to come.
 
 For y = W u the error that counts is tr(E C E^T), C = E[u u^T]. Once a column is rounded, the best that those after it
 can do is to move by the error times a row of the Cholesky factor of C^-1 (Optimal Brain Surgeon, Hassibi and Stork
 1993; as GPTQ arranges it, arXiv 2210.17323). With the factor R, C^-1 = R^T R and R upper triangular, what remains of a
 column's error is its rounding error over R[i,i]: that is what a step is measured by.
+
+What the loss feels of an error is tr(G E C E^T), G the second moment of its gradient at the outputs: the same holds
+from row to row (arXiv 2505.22988, section 4). With both, a number first moves by what is left of the rows before it,
+then by what is left of its own row's columns.
 """
 
 from __future__ import annotations
@@ -24,15 +28,20 @@ _BLOCK = 48
 
 @dataclass(frozen=True)
 class Feedback:
-    """How the columns of a matrix are rounded: `order_n`, largest input first, and the factor in that order.
+    """How the columns of a matrix are rounded, or its rows: `order_n`, largest first, and the factor in that order.
 
-    `upper_nn` has a unit diagonal; `spread` is the geometric mean of the diagonal that it had: a step of `d` leaves an
-    output error of about d^2 / (12 spread^2) for each entry of a row.
+    `upper_nn` has a unit diagonal, `diagonal_n` is the one that it had: a step of `d` in column i leaves an error of
+    d^2 / (12 diagonal_i^2) in each output.
     """
 
     order_n: Tensor
     upper_nn: Tensor
-    spread: float
+    diagonal_n: Tensor
+
+    @property
+    def spread(self) -> float:
+        """The geometric mean of the diagonal: what a step is measured by where all columns have the same."""
+        return float(self.diagonal_n.log().mean().exp())
 
 
 def feedback(moment_nn: Tensor, damping: float = DAMPING) -> Feedback:
@@ -47,22 +56,58 @@ def feedback(moment_nn: Tensor, damping: float = DAMPING) -> Feedback:
     if failed or not upper_nn.isfinite().all():
         raise NumericsError("KD703", "a layer's second moment has no Cholesky factor; calibrate on more images")
     diagonal_n = upper_nn.diagonal()
-    return Feedback(order_n, upper_nn / diagonal_n[:, None], float(diagonal_n.log().mean().exp()))
+    return Feedback(order_n, upper_nn / diagonal_n[:, None], diagonal_n)
 
 
-def round_fed(weight_on: Tensor, number: int, how: Feedback) -> Tensor:
-    """Integers q_on (float64): times the step of that number, near the weight in the metric of the inputs."""
-    scaled_on = weight_on.double()[:, how.order_n] / step_of(number)
-    rounded_on = torch.empty_like(scaled_on)
+def round_fed(weight_on: Tensor, number: int, how: Feedback, rows: Feedback | None = None) -> Tensor:
+    """Integers q_on (float64): times the step of that number, near the weight in the metric of the inputs.
+
+    With `rows`, in that of inputs and outputs together.
+    """
+    order_o = torch.arange(len(weight_on)) if rows is None else rows.order_n
+    scaled_on = weight_on.double()[order_o][:, how.order_n] / step_of(number)
+    rounded_on, fed_on = torch.empty_like(scaled_on), torch.zeros_like(scaled_on)
     columns = scaled_on.shape[1]
     for begin in range(0, columns, _BLOCK):
-        end = min(begin + _BLOCK, columns)
-        block_ob, upper_bb = scaled_on[:, begin:end].clone(), how.upper_nn[begin:end, begin:end]
-        error_ob = torch.empty_like(block_ob)
-        for i in range(end - begin):
-            rounded_on[:, begin + i] = block_ob[:, i].round()
-            error_ob[:, i] = block_ob[:, i] - rounded_on[:, begin + i]
-            block_ob[:, i + 1 :].addr_(error_ob[:, i], upper_bb[i, i + 1 :], alpha=-1)
-        scaled_on[:, end:] -= error_ob @ how.upper_nn[begin:end, end:]
-    inverse_n = how.order_n.argsort()
-    return rounded_on[:, inverse_n]
+        part = slice(begin, min(begin + _BLOCK, columns))
+        upper_bb = how.upper_nn[part, part]
+        if rows is None:
+            found_ob, error_ob = _down_columns(scaled_on[:, part] + fed_on[:, part], upper_bb)
+        else:
+            found_ob, error_ob = _across(scaled_on[:, part], fed_on[:, part], upper_bb, rows.upper_nn)
+        rounded_on[:, part] = found_ob
+        fed_on[:, part.stop :] -= error_ob @ how.upper_nn[part, part.stop :]
+    return rounded_on[order_o.argsort()][:, how.order_n.argsort()]
+
+
+def _down_columns(wished_ob: Tensor, upper_bb: Tensor) -> tuple[Tensor, Tensor]:
+    """A block's integers, all rows of a column at once, and how far each is from what it would have been."""
+    found_ob, error_ob = torch.empty_like(wished_ob), torch.empty_like(wished_ob)
+    for i in range(wished_ob.shape[1]):
+        found_ob[:, i] = wished_ob[:, i].round()
+        error_ob[:, i] = wished_ob[:, i] - found_ob[:, i]
+        wished_ob[:, i + 1 :].addr_(error_ob[:, i], upper_bb[i, i + 1 :], alpha=-1)
+    return found_ob, error_ob
+
+
+def _across(scaled_ob: Tensor, fed_ob: Tensor, upper_bb: Tensor, upper_oo: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where rows are fed forward too: a number needs those above it and those left of it, so that all of an
+    antidiagonal go at once. With the columns reversed that is a diagonal, which is a view.
+    """
+    outs, block = scaled_ob.shape
+    scaled_or, fed_or = scaled_ob.flip(1), fed_ob.flip(1)
+    before_rr = upper_bb.triu(1).T.flip(0, 1).contiguous()  # row: a column; in it, what those before it pass on
+    above_oo = upper_oo.triu(1).T.contiguous()
+    found_or, error_or = torch.empty_like(scaled_or), torch.zeros_like(scaled_or)
+    missed_ro = scaled_or.new_zeros(block, outs)  # by rows: what is missing, but for what the columns passed on
+    for shift in range(block - 1, -outs, -1):
+        first = max(0, -shift)
+        rows = slice(first, min(outs, block - shift))
+        reverse = slice(rows.start + shift, rows.stop + shift)
+        target = scaled_or.diagonal(shift) - (missed_ro[reverse] * above_oo[rows]).sum(1)
+        wished = target + fed_or.diagonal(shift) - (error_or[rows] * before_rr[reverse]).sum(1)
+        found = wished.round()
+        found_or.diagonal(shift).copy_(found)
+        error_or.diagonal(shift).copy_(wished - found)
+        missed_ro.T.diagonal(shift).copy_(target - found)
+    return found_or.flip(1), error_or.flip(1)

@@ -30,14 +30,15 @@ from ..specs import product
 from ..statistics import Moments
 from .factors import Factor, Member, balance_banks, factor_of, round_banks
 from .grid import put_integers, put_norm, put_on_grid, put_shift
-from .rounding import feedback, round_fed
+from .rounding import Feedback, feedback, round_fed
+from .rows import Rows, even_rows, rows_of
 
 # How strongly a kernel is held where it was, relative to the mean second moment of its inputs: always, for what float32
 # sums leave wrong, and the more, the fewer patches there are to each of its columns.
 RIDGE, TRUST = 1e-4, 0.08
 # A shift is wrong everywhere at once, where the errors of weights differ from place to place: it is kept finer.
 SHIFT = 0.5
-_LARGEST_RATIO, _LEAST_STEP = 8.0, 1e-30
+_LARGEST_RATIO, _LEAST_STEP = 64.0, 1e-30
 
 
 # How a net is rounded: `nearest`, to see how large it gets; `alone`, with error feedback; `walked`, as said above.
@@ -48,17 +49,24 @@ Manner = Literal["nearest", "alone", "walked"]
 class Felt:
     """What each layer sees and how much the loss feels its output; `mean` stands in for layers without a figure.
 
-    Remembered by name: the `spreads` of last factors' moments (rounding.py), and those of `banks` (factors.py).
+    Remembered by name: what errors cost in the `rows` of layers as they are coded (rows.py), the `spreads` of last
+    factors' moments (rounding.py), and those of `banks` (factors.py).
     """
 
     moments: Moments
+    plain: dict[str, Rows]
     mean: float
+    rows: dict[str, Rows] = field(default_factory=dict)
     spreads: dict[str, float] = field(default_factory=dict)
     banks: dict[str, float] = field(default_factory=dict)
 
     def of(self, name: str) -> float:
-        found = self.moments[name].sensitivity if name in self.moments else 0.0
-        return found if found > 0 else self.mean
+        """What the loss makes of an error of one in an output of the layer."""
+        return float(self.plain[name].cost_o.mean()) if name in self.plain else self.mean
+
+    def across(self, name: str) -> Feedback | None:
+        """How the layer's rows make up for one another's errors."""
+        return self.rows[name].how if name in self.rows else None
 
     def member(self, name: str, derived: Derived) -> Member:
         return Member(name, derived, self.moment(name, product(derived.shape[1:])), self.of(name))
@@ -71,13 +79,16 @@ class Felt:
 
 
 def felt_by(moments: Moments) -> Felt:
-    known = [seen.sensitivity for seen in moments.values() if seen.sensitivity > 0]
-    return Felt(moments, math.exp(sum(map(math.log, known)) / len(known)) if known else 1.0)
+    known = {name: rows for name, seen in moments.items() if (rows := rows_of(seen.felt)) is not None}
+    costs = [math.log(float(rows.cost_o.mean())) for rows in known.values()]
+    return Felt(moments, known, math.exp(sum(costs) / len(costs)) if costs else 1.0)
 
 
 def balanced(nets: Nets, felt: Felt) -> Nets:
-    """The same with a converted net whose families are ready to be rounded (factors.py); its outputs stay."""
+    """The same with a converted net ready to be rounded: rows (rows.py), then banks (factors.py); its outputs stay."""
     converted = copy.deepcopy(nets.converted)
+    even = even_rows(converted, nets.blocks, felt.plain, nets.batches[0][:1])
+    felt.rows.update({name: rows.scaled if name in even else rows for name, rows in felt.plain.items()})
     felt.banks.update(balance_banks(converted, felt.member))
     return replace(nets, converted=converted)
 
@@ -119,7 +130,9 @@ def _code_layer(passage: Passage, layer: Wanted, felt: Felt, delta: float, steps
     module: Any = passage.converted.get_submodule(layer.name)
     factor = factor_of(module)
     if factor is not None:
-        steps[f"{layer.name}.{factor.letter}"] = _fit(factor, met, _towards(passage, layer, met), fineness)
+        steps[f"{layer.name}.{factor.letter}"] = _fit(
+            factor, met, _towards(passage, layer, met), fineness, felt.across(layer.name)
+        )
     settle(passage, layer, met)
     if layer.norm in foldable_norms(passage.converted):
         _round_shift(passage.converted, str(layer.norm), fineness, steps)
@@ -147,7 +160,7 @@ def _round_shift(coded: nn.Module, name: str, fineness: float, steps: dict[str, 
     put_shift(norm, number)
 
 
-def _fit(factor: Factor, met: Met, cross_on: Tensor, fineness: float) -> int:
+def _fit(factor: Factor, met: Met, cross_on: Tensor, fineness: float, rows: Feedback | None) -> int:
     """Solve for a factor and round it with error feedback, in place. Returns its step's number."""
     seen_kk = factor.seen(met.moment_nn)
     whole = seen_kk.diagonal().mean() + factor.seen(met.mean_n[:, None] * met.mean_n).diagonal().mean()
@@ -158,7 +171,7 @@ def _fit(factor: Factor, met: Met, cross_on: Tensor, fineness: float) -> int:
     solved_ok = mix(seen_kk, cross_ok + ridge * factor.values_ok)
     how = feedback(seen_kk)
     number = nearest_step(fineness * how.spread)
-    put_integers(factor.tensor, round_fed(solved_ok, number, how), number)
+    put_integers(factor.tensor, round_fed(solved_ok, number, how, rows), number)
     return number
 
 
@@ -178,4 +191,4 @@ def _round_alone(module: Any, name: str, felt: Felt, delta: float, manner: Manne
     how = feedback(factor.seen(dense(felt.moment(name, factor.patch))))
     felt.spreads[known] = how.spread
     steps[known] = number = nearest_step(fineness * how.spread)
-    put_integers(factor.tensor, round_fed(factor.values_ok, number, how), number)
+    put_integers(factor.tensor, round_fed(factor.values_ok, number, how, felt.across(name)), number)
