@@ -22,8 +22,9 @@ from .factors import factor_of
 from .grid import put_norm
 from .rounding import Feedback, feedback
 
-# Of the mean diagonal of G: gradients are noisy, and no row may be rounded as if the loss felt nothing of it.
-DAMPING = 1e-2
+# Of the mean diagonal of G: gradients are noisy, errors of coarse steps not small, and no row is one that the loss does
+# not feel at all.
+DAMPING = 0.1
 
 
 @dataclass(frozen=True)
