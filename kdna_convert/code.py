@@ -17,7 +17,7 @@ from .codecs import CODECS
 from .coding import Coded, code_to_size, felt_by
 from .container import coded_specs, foldable_norms, pack, steps_of, unpack
 from .convert import Measure
-from .data import Data, batches
+from .data import Data, batches, mixer
 from .datafree import data_free
 from .derive import fold
 from .errors import FolderError, PlanError
@@ -36,6 +36,9 @@ from .survey import survey
 # a ResNet-56 at a fortieth of its bytes is a seventh further from the original on new images (docs/codecs.md).
 CALIBRATION, WALKING = 1000, 1000
 HELDOUT = 500
+# Alpha of the mixtures of images on which it is measured what the loss feels: of images that it was trained on, a net
+# is so sure that it hardly feels anything.
+MIXED = 1.0
 # For the activations that walk along, in bytes: where they do not fit, fewer images do.
 MEMORY = 2 * 2**30
 BATCH = 100
@@ -194,7 +197,9 @@ def _goals(task: _Task, itself: nn.Module) -> dict[str, nn.Module]:
 
 def _moments(task: _Task, plain: nn.Module, layers: Sequence[Layer]) -> Moments:
     if task.inputs:
-        return collect(plain, layers, task.inputs, seed=task.seed, device=task.device, progress=task.progress)
+        mix = mixer(MIXED)
+        mixed = [mix(batch, f"{task.seed} {number}") for number, batch in enumerate(task.inputs)]
+        return collect(plain, layers, mixed, seed=task.seed, device=task.device, progress=task.progress)
     size = task.before.data.input_size
     return data_free(plain, layers, size, seed=task.seed, device=task.device, progress=task.progress)
 

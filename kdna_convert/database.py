@@ -17,7 +17,7 @@ from .chain import is_plain
 from .errors import ModelError, RecipeError
 from .filesize import metadata
 from .fitting import shapes_of, targets
-from .linalg import felt_error
+from .linalg import fit_error
 from .plan import predicted_error, stored_tensors
 from .recipe import Assignment, Recipe
 from .routes import gate_specs
@@ -235,7 +235,7 @@ def _points(model: nn.Module, choice: Choice, layers: Sequence[Layer], moments: 
         scheme = scheme.variants()[-1] if hasattr(scheme, "variants") else scheme
         shared, adapters = scheme.share(aims, seed=seed, sweeps=QUICK)
         error = sum(
-            felt_error(scheme.expand(shared, adapter, aim.shape).flatten(1), aim)
+            aim.weight * fit_error(scheme.expand(shared, adapter, aim.shape).flatten(1), aim)
             for aim, adapter in zip(aims, adapters, strict=True)
         )
         points[size] = min(max(error, 0.0), *points.values(), float("inf"))

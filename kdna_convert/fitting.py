@@ -33,10 +33,7 @@ def targets(model: nn.Module, family: Family, moments: Moments) -> list[Target]:
             raise NumericsError("KD701", f"{name}: the weight holds NaN or infinity")
         seen = moments[name]
         target = plain_target(kernel, seen.second, max(seen.sensitivity, least), seen.count)
-        if felt:
-            found.append(replace(target, felt=seen.felt.double() if seen.sensitivity > least else None))
-        else:
-            found.append(replace(target, weight=1 / target.energy if target.energy > 0 else 0.0))
+        found.append(target if felt else replace(target, weight=1 / target.energy if target.energy > 0 else 0.0))
     return found
 
 

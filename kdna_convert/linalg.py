@@ -40,7 +40,7 @@ class Target:
 
     `kernel_on` is the original kernel (out x patch), `cross_on` = E[y u^T], `moment` = E[u u^T] of its input patches;
     the plain fit has cross = W C, the data-free one C = I. `weight` is how much the loss feels this layer's output
-    error, the mean over its channels; `felt`, where it is known, how it feels them together (statistics.py).
+    error.
     """
 
     shape: Shape
@@ -48,7 +48,6 @@ class Target:
     cross_on: Tensor
     moment: Moment
     weight: float
-    felt: Tensor | None = None
 
     @property
     def energy(self) -> float:
@@ -155,15 +154,6 @@ def fit_error(kernel_on: Tensor, target: Target) -> float:
     """E|W u - kernel u|^2 of a kernel against the target's own, in the target's metric."""
     gap_on = target.kernel_on - kernel_on
     return float((times(gap_on, target.moment) * gap_on).sum())
-
-
-def felt_error(kernel_on: Tensor, target: Target) -> float:
-    """What the loss makes of that gap E: tr(G E C E^T), G the target's `felt`; without it, the weight times the gap."""
-    if target.felt is None:
-        return target.weight * fit_error(kernel_on, target)
-    gap_on = target.kernel_on - kernel_on
-    felt_on = target.felt @ gap_on if target.felt.ndim == 2 else target.felt[:, None] * gap_on
-    return float((times(gap_on, target.moment) * felt_on).sum())
 
 
 def minimise(
