@@ -17,7 +17,7 @@ from .codecs import CODECS
 from .coding import Coded, code_to_size, felt_by
 from .container import coded_specs, foldable_norms, pack, steps_of, unpack
 from .convert import Measure
-from .data import Data, batches, mixer
+from .data import Data, Mixed, batches
 from .datafree import data_free
 from .derive import fold
 from .errors import FolderError, PlanError
@@ -197,9 +197,8 @@ def _goals(task: _Task, itself: nn.Module) -> dict[str, nn.Module]:
 
 def _moments(task: _Task, plain: nn.Module, layers: Sequence[Layer]) -> Moments:
     if task.inputs:
-        mix = mixer(MIXED)
-        mixed = [mix(batch, f"{task.seed} {number}") for number, batch in enumerate(task.inputs)]
-        return collect(plain, layers, mixed, seed=task.seed, device=task.device, progress=task.progress)
+        mixed = Mixed(task.inputs, MIXED, task.seed)
+        return collect(plain, layers, mixed, correlate=True, seed=task.seed, device=task.device, progress=task.progress)
     size = task.before.data.input_size
     return data_free(plain, layers, size, seed=task.seed, device=task.device, progress=task.progress)
 

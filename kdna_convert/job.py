@@ -19,6 +19,7 @@ from .derive import fold
 from .errors import DataError, ModelError
 from .evaluate import answers
 from .models import Loaded, example_input, load_model, override, state_digest
+from .momentsfile import load_moments, save_moments
 from .planfile import fingerprint
 from .processes import first_goes_on, gathered
 from .recipe import Assignment, Recipe, check_options, load_recipe, resolve
@@ -26,7 +27,7 @@ from .repair import STEPS
 from .routing import ROUTINGS
 from .schemes import SCHEMES
 from .specs import DataConfig, Layer, ModelRef, Progress
-from .statistics import Moments, collect, load_moments, save_moments
+from .statistics import Moments, collect
 from .survey import survey
 
 Model = str | Path | nn.Module

@@ -8,26 +8,23 @@ ResNet-56, fitted by low rank at half their parameters, had 10-34 % more output 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import length_hint
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import CheckpointError, DataError, FolderError, NumericsError, PlanError
+from .errors import DataError, NumericsError
 from .linalg import Kronecker, Moment
 from .patches import choose, patches, watch
 from .processes import agreed, count, gathered, share, total
 from .similarity import centred_gram
 from .specs import Layer, Progress
-from .tensorfile import load_tensors, save_tensors
 
 # Output positions drawn per image. Neighbours repeat each other: on 1,000 images of 1,024 positions, those six layers'
 # error rose by less than 0.5 % against drawing 128, and sixteen times fewer patches were multiplied than there are.
@@ -39,8 +36,7 @@ _EXAMPLES, _CELLS = 256, 2
 GRAPH, _REMEMBERED = 2 * 2**30, 4
 _TEMPERATURE = 2.0  # a trained net is near-certain of its images: at 1 the labels it samples carry hardly any gradient
 _UNUSABLE = frozenset({"KD104", "KD107", "KD111", "KD112"})
-LONGEST = 4096  # outputs of a layer whose gradients are correlated with one another: 64 MiB
-_FORMAT = "kdna-moments-2"
+LONGEST = 4096  # outputs of a layer whose gradients may be correlated with one another: 64 MiB
 
 Form = Literal["full", "kronecker"]
 
@@ -50,9 +46,9 @@ class LayerMoments:
     """Statistics of one layer's input patches u (n = in-channels of a group x taps, channels first), on the CPU.
 
     `second` = E[u u^T], uncentred, float32, and `mean` = E[u]; groups are averaged. `count` is the number of patches
-    averaged, 0 when made without data. `felt` = E over images of g g^T (out x out), float32, g the loss's gradient at
-    a position of the layer's output, summed over positions; its diagonal alone (out) where there are groups, or more
-    than LONGEST outputs; zeros where unknown or unfelt. `gram_ee` compares the outputs of up to 256 images (U-centred,
+    averaged, 0 when made without data. `felt` = E over images of g g^T, float32, g the loss's gradient at a position of
+    the layer's output, summed over positions: its diagonal (out), or all of it (out x out) where that was asked for;
+    zeros where unknown or unfelt. `gram_ee` compares the outputs of up to 256 images (U-centred,
     of norm 1): the inner product of two layers' is their debiased CKA.
     """
 
@@ -83,6 +79,7 @@ def collect(
     *,
     memory: int = 4 * 2**30,
     sensitivity: bool = True,
+    correlate: bool = False,
     positions: int | None = POSITIONS,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -94,14 +91,17 @@ def collect(
     do not fit, like layers never reached, are missing from the result. `positions` are drawn per image (None: all).
     `felt` takes the backward pass as well, for the loss of labels sampled from the net's own softmax at
     temperature 2, in parts where a batch would take more than GRAPH bytes; it stays 0 unless the net returns (batch,
-    classes). Weights are frozen meanwhile: no gradient of theirs is computed. Raises DataError KD405 without an image,
+    classes). With `correlate` it is whole, of layers without groups and of at most LONGEST outputs, within the same
+    bound. Weights are frozen meanwhile: no gradient of theirs is computed. Raises DataError KD405 without an image,
     NumericsError KD701 (weight) or KD702 (activations) with the name of what is not finite.
 
     Inside processes.sharing each process takes its share of the batches, and all have the same result: what is drawn
     for a batch depends on the seed and its number.
     """
     _require_finite_parameters(model)
-    forms = plan_memory([layer for layer in layers if layer.reason not in _UNUSABLE], memory)
+    usable = [layer for layer in layers if layer.reason not in _UNUSABLE]
+    related = {layer.name for layer in usable if correlate and layer.groups == 1 and layer.out_channels <= LONGEST}
+    forms = plan_memory(usable, memory - sum(4 * layer.out_channels**2 for layer in usable if layer.name in related))
     known = {layer.name: layer for layer in layers if layer.name in forms}
     modules = {name: model.get_submodule(name) for name in known}
     most = at_once(layers) if sensitivity else None
@@ -112,7 +112,7 @@ def collect(
 
         def see(name: str, module: nn.Module, x: Tensor, y: Tensor) -> Tensor | None:
             if name not in tallies:
-                tallies[name] = _Tally(known[name], forms[name], place)
+                tallies[name] = _Tally(known[name], forms[name], place, name in related)
             tallies[name].add(module, x.detach(), y.detach(), positions, generator)
             if len(y) == len(part):  # else windows or tokens stand in the batch
                 tallies[name].keep(module, y.detach(), (number, begin), sum(sizes.values()) + begin)
@@ -133,7 +133,7 @@ def collect(
             _require_finite(tallies)
         if count() > 1:
             sizes = {number: size for own in gathered(sizes) for number, size in own.items()}
-            tallies = _of_all(tallies, known, forms, place, sizes)
+            tallies = _of_all(tallies, known, forms, place, sizes, related)
         images = sum(sizes.values())
         if not images:
             raise DataError("KD405", "no calibration image was given; pass at least one")
@@ -162,25 +162,19 @@ def plan_memory(layers: Sequence[Layer], memory: int) -> dict[str, Form]:
 
 
 def _bytes(layer: Layer, form: Form) -> int:
-    second = layer.patch**2 if form == "full" else layer.in_channels**2 + layer.taps**2
-    return 4 * (second + layer.out_channels ** (2 if _correlates(layer) else 1))
-
-
-def _correlates(layer: Layer) -> bool:
-    """Whether errors in one output of a layer can be made up for in another, and there is room to say how."""
-    return layer.groups == 1 and layer.out_channels <= LONGEST
+    return 4 * (layer.patch**2 if form == "full" else layer.in_channels**2 + layer.taps**2)
 
 
 class _Tally:
     """The running sums of one layer. Rows come tap-major and are put channels first only at the end."""
 
-    def __init__(self, layer: Layer, form: Form, device: torch.device) -> None:
+    def __init__(self, layer: Layer, form: Form, device: torch.device, related: bool) -> None:
         self.layer, self.form, self.count = layer, form, 0
         channels, taps = (layer.in_channels, layer.taps) if form == "kronecker" else (layer.patch, 0)
         self.square = torch.zeros(channels, channels, device=device)
         self.taps_tt = torch.zeros(taps, taps, device=device)
         self.sum_tc = torch.zeros(layer.taps, layer.in_channels, dtype=torch.float64, device=device)
-        self.felt = torch.zeros((layer.out_channels,) * (2 if _correlates(layer) else 1), device=device)
+        self.felt = torch.zeros((layer.out_channels,) * (2 if related else 1), device=device)
         self.features: dict[tuple[int, int], Tensor] = {}
 
     def add(self, module: nn.Module, x: Tensor, y: Tensor, positions: int | None, generator: torch.Generator) -> None:
@@ -253,13 +247,16 @@ def _of_all(
     forms: Mapping[str, Form],
     device: torch.device,
     sizes: Mapping[int, int],
+    related: Collection[str],
 ) -> dict[str, _Tally]:
     """The tallies of all processes together, in each of them. One may have had no batch, and so no tally."""
     reached = {name for names in gathered(list(tallies)) for name in names}
     starts = accumulate((size for _, size in sorted(sizes.items())), initial=0)
     first = {number for number, start in zip(sorted(sizes), starts, strict=False) if start < _EXAMPLES}
     merged = {
-        name: tallies.get(name) or _Tally(layers[name], forms[name], device) for name in layers if name in reached
+        name: tallies.get(name) or _Tally(layers[name], forms[name], device, name in related)
+        for name in layers
+        if name in reached
     }
     for tally in merged.values():
         tally.merge(first)
@@ -315,45 +312,3 @@ def _require_finite(tallies: dict[str, _Tally]) -> None:
     for name, tally in tallies.items():
         if not tally.sum_tc.isfinite().all() or not tally.square.isfinite().all():
             raise NumericsError("KD702", f"{name}: its inputs hold NaN or infinity on the calibration images")
-
-
-def save_moments(path: str | Path, moments: Moments, fingerprint: str) -> None:
-    """Write moments to one safetensors file. `fingerprint` names what they were made from: model, data, options.
-
-    Raises FolderError KD604 when it cannot be written; an older file is then still whole.
-    """
-    tensors: dict[str, Tensor] = {}
-    rows: dict[str, dict[str, int]] = {}
-    for name, item in moments.items():
-        rows[name] = {"count": item.count}
-        tensors |= {f"{name}/mean": item.mean, f"{name}/felt": item.felt}
-        if isinstance(item.second, Kronecker):
-            tensors |= {f"{name}/channels": item.second.channels_cc, f"{name}/taps": item.second.taps_tt}
-        else:
-            tensors[f"{name}/second"] = item.second
-        if item.gram_ee is not None:
-            tensors[f"{name}/gram"] = item.gram_ee
-    try:
-        save_tensors(path, tensors, {"format": _FORMAT, "fingerprint": fingerprint, "layers": json.dumps(rows)})
-    except OSError as error:
-        raise FolderError("KD604", f"{path}: the moments cannot be written: {error}") from error
-
-
-def load_moments(path: str | Path, fingerprint: str) -> Moments:
-    """The inverse of save_moments. Raises CheckpointError KD304, or PlanError KD505 for another fingerprint."""
-    tensors, metadata = load_tensors(path)
-    if metadata.get("format") != _FORMAT:
-        raise CheckpointError("KD304", f"{path}: not a file of moments written by this version of kdna")
-    if metadata.get("fingerprint") != fingerprint:
-        raise PlanError("KD505", f"{path}: made from another model, data or options; delete it or name another file")
-    moments: Moments = {}
-    for name, row in json.loads(metadata["layers"]).items():
-        second: Moment
-        if f"{name}/second" in tensors:
-            second = tensors[f"{name}/second"]
-        else:
-            second = Kronecker(tensors[f"{name}/channels"], tensors[f"{name}/taps"])
-        gram = tensors.get(f"{name}/gram")
-        mean, felt = tensors[f"{name}/mean"], tensors[f"{name}/felt"]
-        moments[name] = LayerMoments(second, mean, row["count"], felt, gram)
-    return moments

@@ -48,7 +48,7 @@ def passes(folder: Path) -> dict[str, Any]:
     for name, sizes in BATCHES.items():
         batches = list(_labelled(sizes))
         found[name] = {
-            "moments": collect(model, layers, [images for images, _ in batches]),
+            "moments": collect(model, layers, [images for images, _ in batches], correlate=True),
             "evaluation": figures(model, batches, other),
         }
     images = open_images(folder, DataConfig(input_size=(3, SIZE, SIZE)))
@@ -56,7 +56,7 @@ def passes(folder: Path) -> dict[str, Any]:
     source.decode = Counted(source.decode)
     reading = Reading(images, 4)
     found["folder"] = {
-        "moments": collect(model, layers, Inputs(reading)),
+        "moments": collect(model, layers, Inputs(reading), correlate=True),
         "evaluation": figures(model, reading, other),
     }
     images.gather_skipped()

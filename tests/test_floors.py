@@ -38,6 +38,7 @@ FLOORS = [
         "database",
         "plan",
         "planfile",
+        "momentsfile",
         "edited",
         "curve",
         "drop",

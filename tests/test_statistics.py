@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from kdna_convert import statistics
 from kdna_convert.errors import CheckpointError, DataError, FolderError, NumericsError, PlanError
 from kdna_convert.linalg import Kronecker
+from kdna_convert.momentsfile import load_moments, save_moments
 from kdna_convert.specs import Layer
-from kdna_convert.statistics import Moments, collect, load_moments, plan_memory, save_moments
+from kdna_convert.statistics import Moments, collect, plan_memory
 from kdna_convert.survey import survey
 
 
@@ -171,11 +172,9 @@ def test_with_room_for_all_every_moment_is_whole() -> None:
 
 def test_under_a_bound_the_largest_fall_to_factors_then_drop_out() -> None:
     layers = [layer("small", 10), layer("large", 100), layer("pointwise", 500, 1)]
-    gradients = 8**2  # of eight outputs
-    room = 4 * (90**2 + 900**2 + 500**2 + 3 * gradients)
-    assert plan_memory(layers, room) == dict.fromkeys(("small", "large", "pointwise"), "full")
-    assert plan_memory(layers, room - 1)["large"] == "kronecker"
-    tight = plan_memory(layers, 4 * (10**2 + 9**2 + 100**2 + 9**2 + 2 * gradients))
+    assert plan_memory(layers, 4 * (90**2 + 900**2 + 500**2)) == dict.fromkeys(("small", "large", "pointwise"), "full")
+    assert plan_memory(layers, 4 * (90**2 + 900**2 + 500**2) - 1)["large"] == "kronecker"
+    tight = plan_memory(layers, 4 * (10**2 + 9**2 + 100**2 + 9**2))
     assert tight == {"small": "kronecker", "large": "kronecker"}
     assert plan_memory(layers, 0) == {}
 
@@ -193,6 +192,8 @@ def test_layers_without_room_or_never_reached_are_missing() -> None:
     layers = [Layer("used", "Conv2d", (4, 4, 1, 1)), Layer("unused", "Conv2d", (4, 4, 1, 1))]
     assert set(collect(model, layers, [x])) == {"used"}
     assert collect(model, layers, [x], memory=10) == {}
+    assert set(collect(model, layers, [x], memory=4 * 2 * 4**2)) == {"used"}
+    assert collect(model, layers, [x], memory=4 * 2 * 4**2, correlate=True) == {}  # the gradients' take the room
 
 
 # Sensitivity
@@ -214,7 +215,8 @@ class Small(nn.Module):
 def test_what_is_felt_is_the_second_moment_of_autograds_own_gradients() -> None:
     torch.manual_seed(0)
     model, batches, seed = Small().eval(), list(noise(11, 3, 6, 6).split(4)), 3
-    found = moments_of(model, batches, seed=seed)
+    found = moments_of(model, batches, seed=seed, correlate=True)
+    alone = moments_of(model, batches, seed=seed)
     felt = dict.fromkeys(("stem", "conv", "head"), torch.zeros(()))
     for number, batch in enumerate(batches):
         generator = torch.Generator().manual_seed(seed + 7919 * number)
@@ -228,12 +230,16 @@ def test_what_is_felt_is_the_second_moment_of_autograds_own_gradients() -> None:
             felt[name] = felt[name] + flat @ flat.T / 11
     for name, expected in felt.items():
         torch.testing.assert_close(found[name].felt, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+        torch.testing.assert_close(alone[name].felt, expected.diagonal(), rtol=1e-4, atol=0.0)
         assert found[name].sensitivity == pytest.approx(float(expected.diagonal().mean()), rel=1e-4)
+        assert alone[name].sensitivity == pytest.approx(found[name].sensitivity, rel=1e-5)
 
 
 def test_outputs_of_groups_are_felt_each_for_itself() -> None:
     conv = nn.Conv2d(4, 6, 1, groups=2)
-    found = moments_of(nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten()), [noise(8, 4, 3, 3)])["0"]
+    found = moments_of(nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten()), [noise(8, 4, 3, 3)], correlate=True)[
+        "0"
+    ]
     assert found.felt.shape == (6,)
     assert float(found.felt.min()) > 0
 
@@ -386,7 +392,7 @@ def test_moments_survive_a_file(tmp_path: Path) -> None:
     assert list(after) == list(before)
     for name, item in before.items():
         assert (after[name].count, after[name].sensitivity) == (item.count, item.sensitivity)
-        for key in ("second", "mean", "gram_ee"):
+        for key in ("second", "mean", "felt", "gram_ee"):
             torch.testing.assert_close(getattr(after[name], key), getattr(item, key), rtol=0, atol=0)
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 

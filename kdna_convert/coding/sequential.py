@@ -38,6 +38,7 @@ from .rows import Rows, even_rows, rows_of
 RIDGE, TRUST = 1e-4, 0.08
 # A shift is wrong everywhere at once, where the errors of weights differ from place to place: it is kept finer.
 SHIFT = 0.5
+# A row's scale, which its normalisation takes back, goes up to the root of the rows (rows.py): 64 for 4,096 of them.
 _LARGEST_RATIO, _LEAST_STEP = 64.0, 1e-30
 
 

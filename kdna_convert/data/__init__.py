@@ -18,7 +18,7 @@ from ..specs import DataConfig
 from .classes import check_classes, read_class_map
 from .images import Batch, Images, Inputs, Reading, split
 from .memory import Batches, Held, Wrapped, hold, iterate
-from .mixing import mixer
+from .mixing import Mixed, mixer
 from .sources import SCHEMES, Decoder, Files, open_named
 from .views import TrainBatch, Views, train_loader
 
@@ -27,6 +27,7 @@ __all__ = [
     "Data",
     "Images",
     "Inputs",
+    "Mixed",
     "Reading",
     "TrainBatch",
     "Views",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from random import Random
 
 import torch
@@ -26,6 +27,22 @@ def mixer(alpha: float) -> Callable[[Tensor, str], Tensor]:
         return found
 
     return mixed
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Batches of inputs, each mixed whenever it is asked for, by draws that are the seed's and its place's."""
+
+    batches: Sequence[Tensor]
+    alpha: float
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        mix = mixer(self.alpha)
+        return (mix(batch, f"{self.seed} {place}") for place, batch in enumerate(self.batches))
 
 
 @contextmanager
