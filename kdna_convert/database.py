@@ -28,7 +28,8 @@ from .statistics import Moments
 from .stored import stored_specs
 
 # How far from a family's smallest to its largest size its error is measured, and the iterations that a quick fit gets.
-# Each costs a fit, the largest most; beyond the last the error is extrapolated. A slow scheme names fewer, as `tried`.
+# Each costs a fit, the largest most; beyond the last the error is extrapolated, so the smallest is always among them. A
+# scheme may name its own, as `tried`.
 POINTS = (0.0, 0.07, 0.15, 0.28, 0.48, 0.75)
 QUICK = 20
 

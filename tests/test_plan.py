@@ -173,6 +173,13 @@ def test_a_budget_holds_and_is_used_to_within_one_step(scheme: str, kind: Kind, 
             assert getattr(larger.planned, kind) > budget.amount or kind == "macs", "another step would have fitted"
 
 
+def test_no_size_is_smaller_than_the_smallest_whose_error_was_measured(databases: dict[str, Database]) -> None:
+    measured = [choice for database in databases.values() for choice in database.choices if choice.points]
+    assert {choice.family.scheme for choice in measured} == set(databases)
+    for choice in measured:
+        assert min(choice.points) == choice.smallest, choice.family
+
+
 def sizes_of(database: Database, plan: Plan) -> list[int | None]:
     chosen = {family.members[0]: family.options for family in plan.families}
     return [chosen.get(choice.family.members[0], {}).get(choice.size) for choice in database.choices]
@@ -310,6 +317,17 @@ def test_an_alternative_is_used_where_it_loses_less_and_never_more_than_the_sche
         assert sum(both.predicted.values()) <= sum(alone.predicted.values()) * 1.01
         chosen |= {family.scheme for family in both.families}
     assert "codebook" in chosen
+
+
+def test_1x1_layers_in_cells_of_a_few_numbers_lose_less_than_by_low_rank() -> None:
+    torch.manual_seed(0)
+    rows = (layer for _ in range(3) for layer in (nn.Conv2d(48, 48, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU()))
+    net = nn.Sequential(nn.Conv2d(3, 48, 1), *rows, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 4)).eval()
+    cells = [{"scheme": "codebook", "options": {"gain": "filter", "cell": cell}} for cell in (1, 2, 4)]
+    for share in (0.6, 0.8):
+        alone = pipeline.plan(net, recipe=recipe("lowrank"), data=IMAGES, target_params=share)
+        both = pipeline.plan(net, recipe=recipe("lowrank", alternatives=cells), data=IMAGES, target_params=share)
+        assert sum(both.predicted.values()) < 0.5 * sum(alone.predicted.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -37,8 +37,8 @@ class Scheme(Protocol):
 
     A scheme whose kernels are mixings of a list of rows also has `rows(shared, adapter, shape)`, r x n, and `refine`,
     the joint fit from given tensors on: its families can be cut to a smaller size afterwards (directions.py). One that
-    has several starts gives them by `variants()`; one that is slow to fit says by `tried` at how few sizes its error is
-    predicted (database.py).
+    has several starts gives them by `variants()`; one whose error falls in another way than most says by `tried` at
+    which sizes it is predicted (database.py).
     """
 
     name: ClassVar[str]

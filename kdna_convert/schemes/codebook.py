@@ -5,12 +5,13 @@
 KernelWarehouse's cells (Li et al., ICML 2024), each mixed of a single one: vector quantisation of kernels. With
 `gain: cell`, gain-shape (Sabin and Gray 1984), signs in the gains; with `gain: filter`, a gain for each filter and
 plain codes, which halves what a layer keeps of its own. K holds int16 indices, each counted as one parameter. `cell` is
-how many input channels a cell spans, or their greatest common divisor: 1, the default, makes a 3x3 kernel an index.
+how many input channels a cell spans, or their greatest common divisor: 1, the default, makes a 3x3 kernel an index;
+1x1 layers, where that would be one number, are cut in cells of 2 or 4.
 Kernels of any width share where that and the taps agree: one bank serves all 3x3 layers of a net.
 Parameters: r cell taps + sum(out in / cell) + the gains: at 3x3 never less than 1/9 of the dense ones, 2/9 with a gain
 for each cell. From there up to about a third it leaves a third of shared CP's error or less (docs/schemes.md).
-Loses below, where it does not reach; at 1x1, where a cell of one channel is one number; and where multiply-adds count,
-as it has no factored form. A fine-tune moves E and U, never K.
+Loses below, where it does not reach, and where multiply-adds count, as it has no factored form. A fine-tune moves E and
+U, never K.
 
 Fit: a bank by k-means of all cells; then, twice, the codes with the error of each cell fed forward into the next
 (quantising.py), and E and U down the exact error together by L-BFGS; at last U in closed form.
@@ -65,7 +66,7 @@ class Codebook:
     size: ClassVar[str] = "rank"
     smallest: ClassVar[int] = 1
     shares: ClassVar[bool] = True
-    tried: ClassVar[tuple[float, ...]] = (0.02, 0.2, 0.9)
+    tried: ClassVar[tuple[float, ...]] = (0.0, 0.002, 0.01, 0.05, 0.2, 0.9)  # an error falls with a power of the rank
 
     def group(self, shape: Shape) -> Hashable:
         return gcd(shape[1], self.cell), product(shape[2:])
