@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from rich.console import Console, RenderableType
@@ -101,6 +101,16 @@ def test_layer_table(golden: Golden) -> None:
 
 def test_plan_report(golden: Golden) -> None:
     golden("plan", printed(plan_report(PLAN)))
+
+
+@pytest.mark.parametrize("scheme", ["cp", "lowrank", "codebook"])
+@pytest.mark.parametrize("pointwise", [0.9, 0.1])
+def test_a_plan_that_loses_most_at_1x1_names_the_recipe_that_does_not(scheme: str, pointwise: float) -> None:
+    layers = (layer("wide"), layer("narrow", (64, 64, 1, 1)))
+    families = (Family("cp", ("wide",), {"rank": 9}), Family(scheme, ("narrow",), {"rank": 9}))
+    plan = replace(PLAN, layers=layers, families=families, stored={"wide": 9, "narrow": 9}, routes=(), unrouted={})
+    said = printed(plan_report(replace(plan, predicted={"wide": 1 - pointwise, "narrow": pointwise})))
+    assert ("--recipe accurate" in said) == (pointwise > 0.5 and scheme != "codebook")
 
 
 def test_totals(golden: Golden) -> None:

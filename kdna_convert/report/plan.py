@@ -12,6 +12,11 @@ from ..specs import Family, Layer, Plan
 from .figures import SHARING_NOTE, count, grid, kept, note, percent, totals
 from .layers import reasons
 
+POINTWISE_NOTE = (
+    "Most of the error is predicted in 1x1 layers, which have no spatial kernels to share. Where multiply-adds need "
+    "not shrink, --recipe accurate keeps such layers in a codebook and loses far less."
+)
+
 
 def plan_report(plan: Plan) -> RenderableType:
     """The families, the layers left alone, and the totals."""
@@ -26,7 +31,8 @@ def plan_report(plan: Plan) -> RenderableType:
     if plan.routes:
         parts += [_routing(plan), *_unrouted(plan), ""]
     closing: list[RenderableType] = ["", note(SHARING_NOTE)] if plan.families else []
-    return Group(*parts, totals(plan.original, plan.planned), *closing)
+    advice = [note(POINTWISE_NOTE)] if _loses_at_1x1(plan) else []
+    return Group(*parts, totals(plan.original, plan.planned), *closing, *advice)
 
 
 def family_table(plan: Plan) -> RenderableType:
@@ -48,6 +54,14 @@ def _scheme(family: Family) -> str:
     """`cp rank 48`: the scheme and the options that say how large it is."""
     sizes = [f"{key} {value}" for key, value in family.options.items() if type(value) is int and value]
     return " ".join([family.scheme, *sizes])
+
+
+def _loses_at_1x1(plan: Plan) -> bool:
+    """Whether 1x1 layers that are kept in another way than by a codebook have more than half of the predicted error."""
+    taps = {layer.name: layer.taps for layer in plan.layers}
+    others = [family.members[0] for family in plan.families if family.scheme != "codebook"]
+    lost = sum(plan.predicted.get(owner, 0.0) for owner in others if taps[owner] == 1)
+    return lost > sum(plan.predicted.values()) / 2
 
 
 def _unrouted(plan: Plan) -> list[RenderableType]:
