@@ -23,7 +23,9 @@ MODEL_HELP = (
     "resnet18 or timm:NAME, torchvision:NAME, hf-hub:REPO, local-dir:PATH, path/to/file.py:factory, "
     "package.module:factory(kw=1), or a converted folder."
 )
-DATA_HELP = "Folder of images (one folder per class, or flat and unlabelled), tar file, or timm dataset string."
+DATA_HELP = (
+    "Folder of images (one folder per class, or flat and unlabelled), tar, or timm dataset, as hfds/owner/name:train."
+)
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:

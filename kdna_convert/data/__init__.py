@@ -19,7 +19,7 @@ from .classes import check_classes, read_class_map
 from .images import Batch, Images, Inputs, Reading, split
 from .memory import Batches, Held, Wrapped, hold, iterate
 from .mixing import Mixed, mixer
-from .sources import SCHEMES, Decoder, Files, open_named
+from .sources import SCHEMES, UNCOUNTED, Decoder, Files, open_named
 from .views import TrainBatch, Views, train_loader
 
 __all__ = [
@@ -57,8 +57,9 @@ def open_images(
 ) -> Images:
     """The images at `path`, each as `config` says the net takes it; `limit` draws a random subset by `seed`.
 
-    `path` is a folder (of class folders, or without labels), a .tar, or a timm dataset (`hfds/owner/name`,
-    `wds/folder`, `torch/cifar10`) with timm's `split` (validation) and `root`. In a folder, `split` is a subfolder.
+    `path` is a folder (of class folders, or without labels), a .tar, or a timm dataset (`hfds/owner/name:train`,
+    `wds/folder:train`, `torch/cifar10`) with timm's `split` (validation), said here or behind a colon, and `root`.
+    `:train|5000` says how many images the split has where it does not say so. In a folder, `split` is a subfolder.
     Raises DataError KD401 (no images), KD402 (a class map of other classes), KD404 (no class map), KD406 (no image can
     have this size).
     """
@@ -68,7 +69,7 @@ def open_images(
     if slash and scheme.lower() in SCHEMES and not Path(path).exists():
         named = open_named(str(path), root, split, decode, classes)
         if not len(named) and limit is None:
-            raise DataError("KD401", f"{path}: does not say how many images it has; set a limit")
+            raise DataError("KD401", f"{path} {UNCOUNTED}")
         return Images(named, range(len(named) or limit or 0), {}).draw(limit, seed)
     files = Files(Path(path, split) if split else Path(path), decode, classes)
     skipped = dict.fromkeys(files.unmapped, "its folder is not in the class map")

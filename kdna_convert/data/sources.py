@@ -26,9 +26,11 @@ SCHEMES = {
     "wds": "webdataset",
 }
 STREAMS = ("hfids", "tfds", "wds")
+UNCOUNTED = "does not say how many images it has; say so behind the split, as in wds/FOLDER:train|5000, or set a limit"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
-Sample = tuple[Tensor, int | None]
+Label = int | Tensor  # a class, or a row of them (length)
+Sample = tuple[Tensor, Label | None]
 Classes = Mapping[str, int]
 
 
@@ -179,7 +181,10 @@ class Named:
 
 
 class Stream:
-    """A dataset that can only be read from its beginning: `wds/`, `tfds/`, `hfids/`."""
+    """A dataset that can only be read from its beginning: `wds/`, `tfds/`, `hfids/`.
+
+    Every process reads all of it, and takes what is its own: timm's readers would leave each a part of the shards.
+    """
 
     labelled = True
 
@@ -188,7 +193,9 @@ class Stream:
         self.decode = decode
         self.finish = decode.finish
         self.mapped = class_map is not None
-        self.classes: Classes = class_map or {}
+        reader = getattr(dataset, "reader", None)
+        vars(reader or self).update(dist_rank=0, dist_num_replicas=1, global_num_workers=1)
+        self.classes: Classes = getattr(reader, "class_to_idx", {}) if class_map is None else class_map
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -197,18 +204,29 @@ class Stream:
         return f"image {index}"
 
     def samples(self) -> Iterator[Sample | UnreadableImageError]:
-        """One pass, in the stream's order."""
-        for image, target in self.dataset:
+        """One pass, in the stream's order. Raises DataError KD401."""
+        for image, target in _readable(self.dataset):
             try:
                 yield self.decode(image), int(target) if isinstance(target, Integral) and int(target) >= 0 else None
             except UnreadableImageError as error:
                 yield error
 
 
+def _readable(dataset: Any) -> Iterator[tuple[Any, Any]]:
+    """A stream is opened when it is first read: a split or a shard that is not there shows only then."""
+    try:
+        yield from dataset
+    except Exception as error:
+        raise DataError("KD401", f"the stream cannot be read on: {_one_line(error)}") from error
+
+
 def open_named(
     name: str, root: str | None, split: str | None, decode: Decoder, class_map: Classes | None
 ) -> Named | Stream:
-    """A dataset by timm's name. Raises DataError KD401 with timm's own reason, or the package that is missing."""
+    """A dataset by timm's name, `scheme/name:split|count` where it says more. Raises DataError KD401 with timm's own
+    reason, or the package that is missing."""
+    name, said, count = _parts(name)
+    split = split or said
     scheme, _, rest = name.partition("/")
     package = SCHEMES[scheme.lower()]
     if importlib.util.find_spec(package) is None:
@@ -217,17 +235,30 @@ def open_named(
         root = rest if scheme.lower() == "wds" else "."
     mapping: Any = None if class_map is None or scheme.lower() == "torch" else dict(class_map)
     try:
-        dataset = create_dataset(name, root=root, split=split or "validation", class_map=mapping)
+        known: dict[str, Any] = {} if count is None else {"num_samples": count}
+        dataset = create_dataset(name, root=root, split=split or "validation", class_map=mapping, **known)
         if scheme.lower() in STREAMS:
             return Stream(dataset, decode, class_map)
         return Named(dataset, decode, class_map)
     except Exception as error:
-        raise DataError("KD401", f"{name}: {_one_line(error)}") from error
+        reason = f"{name} {UNCOUNTED}" if "num_samples" in str(error) else f"{name}: {_one_line(error)}"
+        raise DataError("KD401", reason) from error
+
+
+def _parts(name: str) -> tuple[str, str | None, int | None]:
+    """`scheme/name:split|count` in its parts; a colon with a slash behind it is one of an address."""
+    rest, colon, split = name.rpartition(":")
+    if not colon or "/" in split:
+        return name, None, None
+    split, bar, count = split.partition("|")
+    if bar and not count.isdecimal():
+        raise DataError("KD401", f"{name}: behind the | stands how many images the split has, not {count!r}")
+    return rest, split or None, int(count) if bar else None
 
 
 def _open_reader(path: Path) -> tuple[Any, dict[str, int], list[int]]:
     """timm's reader, its folders' numbers, and each image's."""
-    formats = "DATA is a folder or an uncompressed .tar of images, or a timm dataset such as hfds/owner/name"
+    formats = "DATA is a folder or an uncompressed .tar of images, or a timm dataset such as hfds/owner/name:train"
     if not path.is_dir() and path.suffix != ".tar":
         what = "not a folder" if path.exists() else "no such folder or file"
         raise DataError("KD401", f"{path}: {what}; {formats}")
