@@ -87,7 +87,7 @@ def evaluate(
 
 
 def logits(model: nn.Module, batches: Iterable[Batch], progress: Progress | None = None) -> Tensor:
-    """The net's answers on the CPU, float32: (images, classes); of a dense output (images, classes, positions <= 64).
+    """The net's answers on the CPU, float32: (images, classes), or by position, as `answers` has them.
 
     In eval mode and without gradients; the model is left as it was. Raises as evaluate does.
     """
@@ -118,9 +118,10 @@ def divergence_from(original: nn.Module, inputs: Sequence[Tensor]) -> Callable[[
 
 
 def answers(output: object, images: int) -> Tensor:
-    """The first tensor that a net returns for so many images: (images, classes) or (images, classes, positions <= 64).
+    """The first tensor that a net returns for so many images: (images, classes) or (images, classes, positions).
 
-    Of a dense output's positions an evenly spread few are kept. Differentiable. Raises ModelError KD308.
+    Of a map's positions an evenly spread few are kept, 64 at most; a sequence's all. Differentiable. Raises ModelError
+    KD308.
     """
     if isinstance(output, Mapping):
         output = next(iter(output.values()), None)
@@ -128,7 +129,7 @@ def answers(output: object, images: int) -> Tensor:
         output = output[0] if output else None
     if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != images:
         raise ModelError("KD308", f"the net returns {type(output).__name__}, not a row of logits for every image")
-    if output.ndim > 2:
+    if output.ndim > 3:
         output = output.flatten(2)
         output = output[..., :: max(1, -(-output.shape[-1] // POSITIONS))]
     return output
@@ -137,7 +138,7 @@ def answers(output: object, images: int) -> Tensor:
 def accuracy(logits_bc: Tensor, labels_b: Tensor) -> tuple[float, float]:
     """Top-1 and top-5, as shares; with fewer than five classes top-5 is 1. Raises DataError KD402."""
     classes = logits_bc.shape[1]
-    if logits_bc.ndim != 2:
+    if logits_bc.ndim != 2 or labels_b.ndim != 1:
         raise ModelError("KD308", "the net answers by position, not by image; accuracy needs one answer an image")
     if int(labels_b.min()) < 0 or int(labels_b.max()) >= classes:
         found = f"labels {int(labels_b.min())}..{int(labels_b.max())}, and the net has {classes} outputs"

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import torch
 import torch.nn.functional as F
 from small_nets import route
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from kdna_convert.derive import derive
 from kdna_convert.errors import DataError, GuardError, ModelError, RecipeError
 from kdna_convert.evaluate import divergence, logits
 from kdna_convert.finetune import Keeping, Settings, Tuning, distillation, rate
 from kdna_convert.finetune import finetune as finetune_by_settings
+from kdna_convert.finetune.engine import Engine
+from kdna_convert.finetune.loss import label_error
 from kdna_convert.finetune.rate import CARE, fitting_rate
 from kdna_convert.specs import Family
 
@@ -181,7 +185,39 @@ def test_a_loss_that_is_finite_again_goes_on_at_half_the_rate(monkeypatch: pytes
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fp16_comes_as_close_to_the_original_as_fp32() -> None:
+    kls = []
+    for precision in ("fp32", "fp16"):
+        model, original = pair()
+        tuned = finetune(
+            model, original, images(), epochs=8, batch_size=32, heldout=images(64, seed=1), precision=precision
+        )
+        assert tuned.before is not None
+        assert tuned.after is not None
+        assert tuned.falls == 0
+        kls.append(tuned.after.kl)
+    assert kls[1] < 0.7 * tuned.before.kl
+    assert kls[1] == pytest.approx(kls[0], rel=0.05)
+
+
+def test_a_gradient_that_overflows_in_fp16_is_no_step_and_halves_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    scales: list[float] = []
+    true = Engine.step
+
+    def watched(engine: Engine, optimizer: Any) -> None:
+        scales.append(engine.scale[0])
+        true(engine, optimizer)
+
+    monkeypatch.setattr(Engine, "step", watched)
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**40))
+    model, original = pair()
+    before = state(model)
+    tuned = finetune(model, original, images(), steps=4, batch_size=32, precision="fp16")
+    assert scales == [2.0**40, 2.0**39, 2.0**38, 2.0**37]
+    assert (tuned.falls, tuned.steps, changed(model, before)) == (0, 4, set())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_modes_and_flags_and_gradients_and_forwards_are_put_back(precision: str) -> None:
     model, original = pair()
     model.train()
@@ -299,6 +335,41 @@ def test_a_net_that_answers_by_position_learns_at_each_and_from_no_label() -> No
     labelled = [(images(), torch.zeros(96, dtype=torch.long))]
     with pytest.raises(ModelError, match=r"KD308: label_weight: .* by position"):
         finetune(model, original, labelled, epochs=1, label_weight=1.0)
+
+
+def test_rows_of_labels_lead_a_net_that_answers_by_position() -> None:
+    rows = torch.tensor([[1, 2, -1], [3, -1, -1], [2, 4, 1]]).repeat(32, 1)
+    errors = []
+    for weight in (0.0, 3.0):
+        model, original = pair()
+        for net in (model, original):
+            net[5], net[6], net[7] = nn.Flatten(2), nn.Identity(), nn.Identity()  # (images, classes, positions)
+        data = [(images(), rows)]
+        finetune(model, original, data, epochs=20, batch_size=32, lr=2e-2, train="all", label_weight=weight)
+        with torch.no_grad():
+            errors.append(float(label_error(model(images()), rows)))
+    assert errors[1] < 0.85 * errors[0]
+
+
+def test_the_error_of_a_row_of_labels_is_less_where_the_answers_spell_it() -> None:
+    spelt = F.one_hot(torch.tensor([[1, 1, 0, 2, 2, 0]]), 4).mT.float() * 9  # (1, classes, positions)
+    wrong = [[1, -1], [2, 1], [1, 1], [3, -1]]
+    right, *others = (float(label_error(spelt, torch.tensor([row]))) for row in ([1, 2], *wrong))
+    assert right < 0.1 < min(others)
+    assert float(label_error(spelt[..., :1], torch.tensor([[1, 2]]))) == 0  # no room for it
+
+
+def test_rows_of_labels_of_different_lengths_are_refused() -> None:
+    class Uneven(Dataset[tuple[Tensor, Tensor]]):
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+            return images(1, seed=index)[0], torch.ones(1 + index % 2, dtype=torch.long)
+
+    model, original = pair()
+    with pytest.raises(DataError, match=r"KD403.*pad"):
+        finetune(model, original, Uneven(), epochs=1, batch_size=4, label_weight=1.0)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])

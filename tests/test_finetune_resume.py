@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,18 @@ def run(work: Path | None, *, until: int | None = None, resume: bool = False, **
 
 
 @pytest.mark.parametrize("until", [1, 5, 7, 11])
-@pytest.mark.parametrize("opt", ["adamw", "lion"])
-def test_a_killed_run_gone_on_with_ends_where_the_straight_one_does(until: int, opt: str, tmp_path: Path) -> None:
-    straight = run(None, opt=opt)
+@pytest.mark.parametrize("said", [{}, {"opt": "lion"}, {"precision": "fp16"}], ids=["adamw", "lion", "fp16"])
+def test_a_killed_run_gone_on_with_ends_where_the_straight_one_does(
+    until: int, said: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**20, growth_interval=3))
+    straight = run(None, **said)
     with pytest.raises(KilledError):
-        run(tmp_path / "work", until=until, opt=opt)
+        run(tmp_path / "work", until=until, **said)
     left = read(tmp_path / "work", "mine")
     assert left is not None
     assert left.numbers.step == (until - 1) // 5 * 5  # killed before step `until` could be written down
-    resumed = run(tmp_path / "work", resume=True, opt=opt)
+    resumed = run(tmp_path / "work", resume=True, **said)
     assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
 
 

@@ -16,7 +16,7 @@ from .console import COMMAND, output_path, progress_bar, show, show_json, tell, 
 from .options import Images, Run, grouped
 
 Part = Literal["norms", "adapters", "shared", "all"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 RESUME = "{why}; what was done is in {work}: the same command with --resume goes on from there"
 
 
@@ -63,7 +63,7 @@ class Training:
     ema: Annotated[float, _option("Train", "Decay of a moving average, kept in place of the last step.", min=0.0)] = 0.0
     augment: Annotated[bool, _option("Train", "Random crops and mirror images, of folders.")] = True
     mixup: Annotated[float, _option("Train", "Mix images in pairs, by Beta(alpha, alpha).", min=0.0)] = 0.0
-    precision: Annotated[Precision, _option("Train", "bf16 is faster where the hardware has it.")] = "fp32"
+    precision: Annotated[Precision, _option("Train", "bf16 or fp16 are faster where the hardware has them.")] = "fp32"
     seed: Annotated[int, _option("Train", "Seed of the images' order and views.", min=0)] = 0
 
     @property

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError
 from ..processes import gathered
-from .sources import Classes, Files, Sample, Source, Stream, UnreadableImageError
+from .sources import Classes, Files, Label, Sample, Source, Stream, UnreadableImageError
 
 Batch = tuple[Tensor, Tensor | None]
 _Read = tuple[int, Sample | UnreadableImageError]
@@ -85,7 +85,8 @@ def split(images: Images, sizes: Sequence[int], seed: int = 0) -> list[Images]:
 
 @dataclass(frozen=True)
 class Reading:
-    """Batches of float32 (B, C, H, W) with int64 labels (B,) or None, in order, read anew by each pass.
+    """Batches of float32 (B, C, H, W) with int64 labels (B,), rows of them (B, length), or None, in order, read anew by
+    each pass.
 
     A damaged image is skipped and listed. A pass raises DataError KD401 when not one can be read.
     """
@@ -188,9 +189,17 @@ def passing(source: Stream, wanted: set[int], batch_size: int) -> Iterator[list[
 
 
 def _stack(samples: list[Sample]) -> Batch:
-    labels = [label for _, label in samples if label is not None]
-    tensors = torch.stack([tensor for tensor, _ in samples])
-    return tensors, torch.tensor(labels) if len(labels) == len(samples) else None
+    return torch.stack([tensor for tensor, _ in samples]), stacked([label for _, label in samples])
+
+
+def stacked(labels: Sequence[Label | None]) -> Tensor | None:
+    """Those of a batch, where all have one. Raises DataError KD403 for rows of different lengths."""
+    known = [torch.as_tensor(label) for label in labels if label is not None]
+    if len(known) < len(labels):
+        return None
+    if len({label.shape for label in known}) > 1:
+        raise DataError("KD403", "rows of labels must have one length; pad them behind with -1")
+    return torch.stack(known)
 
 
 def shuffled(count: int, seed: int) -> list[int]:

@@ -11,13 +11,13 @@ from torch.utils.data import Dataset
 
 from ..errors import DataError
 from .images import Batch
-from .sources import Classes, Sample
+from .sources import Classes, Label, Sample
 
 Batches = Iterable[Tensor | tuple[Tensor, Tensor | None]]
 
 
 class Held:
-    """Inputs (N, ...) in memory, with labels (N,) or without."""
+    """Inputs (N, ...) in memory, with labels (N,), rows of them (N, length), or without."""
 
     mapped = False
 
@@ -33,7 +33,7 @@ class Held:
         return f"input {index}"
 
     def sample(self, index: int) -> Sample:
-        return self.inputs[index], None if self.labels is None else int(self.labels[index])
+        return self.inputs[index], None if self.labels is None else _label(self.labels[index])
 
     def finish(self, inputs: Tensor) -> Tensor:
         return inputs
@@ -57,7 +57,7 @@ class Wrapped:
 
     def sample(self, index: int) -> Sample:
         inputs, label = _pair(self.dataset[index])
-        return _as_input(inputs), None if label is None else int(label)
+        return _as_input(inputs), None if label is None else _label(label)
 
     def finish(self, inputs: Tensor) -> Tensor:
         return inputs
@@ -93,6 +93,11 @@ def _pair(item: Any) -> tuple[Any, Any]:
     if isinstance(item, (tuple, list)) and 1 <= len(item) <= 2:
         return item[0], item[1] if len(item) == 2 else None
     return item, None
+
+
+def _label(label: Any) -> Label:
+    row = torch.as_tensor(label)
+    return row.long() if row.ndim == 1 else int(label)
 
 
 def _as_input(inputs: Any) -> Tensor:

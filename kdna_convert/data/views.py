@@ -18,7 +18,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from ..errors import DataError
 from ..specs import DataConfig, product
-from .images import Images, passing, shuffled
+from .images import Images, passing, shuffled, stacked
 from .mixing import drawing, mixer
 from .sources import Decoder, Sample, Source, Stream, UnreadableImageError
 
@@ -36,7 +36,7 @@ Read = tuple[int, Sample, tuple[Unread, ...]]  # the place in the stream, a view
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """Inputs (B, ...) as the net takes them, labels (B,) where every image has one, and what could not be read."""
+    """Inputs (B, ...) as the net takes them, labels (B,) or (B, length) where all have some, and what was unread."""
 
     inputs: Tensor
     labels: Tensor | None
@@ -125,11 +125,10 @@ class Views(Dataset[Read]):
 
     def collate(self, read: Sequence[Read]) -> TrainBatch:
         samples = [sample for _, sample, _ in read]
-        labels = [label for _, label in samples if label is not None]
         inputs = self.images.source.finish(torch.stack([inputs for inputs, _ in samples]))
         return TrainBatch(
             inputs=self.mix(inputs, f"{self.seed} mix {read[0][0]}"),
-            labels=torch.tensor(labels) if len(labels) == len(samples) else None,
+            labels=stacked([label for _, label in samples]),
             unread=tuple(one for *_, unread in read for one in unread),
         )
 
@@ -171,7 +170,8 @@ def _whole(images: Images, source: Stream, size: tuple[int, ...]) -> dict[int, S
     """A stream's images, read in one pass. Raises DataError KD407 when there is no room for them."""
     if len(images) * product(size) > MEMORY:
         room = MEMORY // max(1, product(size))
-        raise DataError("KD407", f"a stream is trained on from memory, which has room for {room:,} images; set a limit")
+        why = f"a stream is trained on from memory, which has room for {room:,} images of this size"
+        raise DataError("KD407", f"{why}; name fewer, as in wds/FOLDER:train|{room}, or use a folder or hfds/")
     known: dict[int, Sample] = {}
     for [(position, sample)] in passing(source, set(images.positions), 1):
         if isinstance(sample, UnreadableImageError):

@@ -8,6 +8,8 @@ step is and not what it does. Only the first process writes. How processes meet 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ class Engine:
         )
         many = self.accelerator.num_processes
         self.device = self.accelerator.device if many > 1 or device is None else device
+        # Accelerate has fp16 for accelerators alone; torch's own serves a CPU as well.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         part = settings.batch_size // settings.accumulate
         if part % many:
             what = f"{part} images at a time cannot be divided among {many} processes"
@@ -52,6 +56,40 @@ class Engine:
     @property
     def leads(self) -> bool:
         return bool(self.accelerator.is_main_process)
+
+    @property
+    def scale(self) -> tuple[float, int]:
+        """What a loss is multiplied by before it is differentiated, 1 but for fp16, and for how many steps it was."""
+        kept = self.scaler.state_dict()
+        return (float(kept["scale"]), int(kept["_growth_tracker"])) if kept else (1.0, 0)
+
+    @scale.setter
+    def scale(self, value: tuple[float, int]) -> None:
+        if kept := self.scaler.state_dict():
+            self.scaler.load_state_dict({**kept, "scale": value[0], "_growth_tracker": value[1]})
+
+    def autocast(self) -> AbstractContextManager[None]:
+        if self.scaler.is_enabled():
+            return torch.autocast(self.device.type, torch.float16)
+        return self.accelerator.autocast()  # type: ignore[no-any-return]
+
+    def backward(self, loss: Tensor) -> None:
+        self.accelerator.backward(self.scaler.scale(loss))
+
+    def norm(self, optimizer: Any, parameters: Collection[Tensor], clip: float) -> float:
+        """Of the gradients as they are without a scale, clipped to at most `clip`."""
+        self.scaler.unscale_(optimizer)
+        return float(self.accelerator.clip_grad_norm_(parameters, clip))
+
+    def step(self, optimizer: Any) -> None:
+        """Of the optimiser; none where a gradient overflowed in fp16, and the scale is halved."""
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def skip(self) -> None:
+        """What `norm` found is not stepped by."""
+        if self.scaler.is_enabled():
+            self.scaler.update()
 
     def mean(self, *numbers: float | Tensor) -> list[float]:
         """Each number's mean over the processes, so that all of them decide alike."""

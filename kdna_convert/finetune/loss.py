@@ -40,10 +40,19 @@ def distillation(output: Tensor, target: Tensor, temperature: float) -> Tensor:
 
 
 def label_error(output: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropy of (B, classes) answers and (B,) labels. Raises ModelError KD308 for answers by position."""
-    if output.ndim != 2:
-        raise ModelError("KD308", "label_weight: the net answers by position, and a label is an image's; leave it out")
-    return F.cross_entropy(output, labels)
+    """The cross-entropy of (B, classes) answers and (B,) labels; of (B, classes, positions) answers and rows of labels
+    (B, length), padded behind with -1, the connectionist temporal classification (Graves et al. 2006), whose blank is
+    class 0: a row that is too long for its positions counts nothing. Raises ModelError KD308 where they do not match.
+    """
+    if output.ndim != labels.ndim + 1:
+        shapes = f"answers {tuple(output.shape)} and labels {tuple(labels.shape)}"
+        why = "a label is an image's, or a row of them where the net answers by position"
+        raise ModelError("KD308", f"label_weight: {why}; these are {shapes}: leave it out")
+    if labels.ndim == 1:
+        return F.cross_entropy(output, labels)
+    log_p_tbc = F.log_softmax(output, dim=1).permute(2, 0, 1)
+    positions_b = torch.full((len(output),), output.shape[2], dtype=torch.long)
+    return F.ctc_loss(log_p_tbc, labels.clamp_min(0), positions_b, (labels >= 0).sum(1), zero_infinity=True)
 
 
 def feature_error(features: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:

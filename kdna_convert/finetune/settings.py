@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ..errors import RecipeError
 
 Part = Literal["norms", "adapters", "shared", "all"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 EPOCHS = 5  # where no length is said
 
 

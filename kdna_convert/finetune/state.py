@@ -26,7 +26,8 @@ Tensors = dict[str, Tensor]
 class Numbers:
     """Where a fine-tune stands. `losses` are the means between two looks at the held-back images, `kls` what was seen
     there, from the start on; `best` is the look that `State.best` was taken at. `factor` lowers the rate, `falls`
-    counts the losses that were not finite, `pending` are the sum and the number of those since the last look.
+    counts the losses that were not finite, `pending` are the sum and the number of those since the last look. `scale`
+    is Engine.scale.
     """
 
     step: int = 0
@@ -37,6 +38,7 @@ class Numbers:
     losses: tuple[float, ...] = ()
     kls: tuple[float, ...] = ()
     pending: tuple[float, int] = (0.0, 0)
+    scale: tuple[float, int] = (1.0, 0)
 
 
 @dataclass(frozen=True)

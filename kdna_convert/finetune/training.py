@@ -160,10 +160,11 @@ class Training:
     def _state(self, numbers: Numbers, best: Tensors | None = None) -> State:
         """As things stand; without `best`, they are the best."""
         best = copies({**self.average.tensors, **self.annealing.tensors}) if best is None else best
-        return take(numbers, self.parameters, best, self.optimizer, self.average.kept)
+        return take(replace(numbers, scale=self.engine.scale), self.parameters, best, self.optimizer, self.average.kept)
 
     def _put(self, state: State) -> None:
         put(state, self.parameters, self.optimizer)
+        self.engine.scale = state.numbers.scale
         if state.average:
             assign(self.average.tensors, state.average)
 
@@ -215,18 +216,21 @@ class Training:
         losses, agreements, norm = 0.0, 0.0, math.inf
         for _ in range(parts):
             inputs, labels = self._placed(next(batches))
-            with accelerator.accumulate(*self.learning), accelerator.autocast():
+            with accelerator.accumulate(*self.learning), self.engine.autocast():
                 seen = self.objective(self.net, inputs, labels)
-                accelerator.backward(seen.loss)
+                self.engine.backward(seen.loss)
                 losses += float(seen.loss.detach()) / parts
                 agreements += float(seen.agreement) / parts
                 if accelerator.sync_gradients:
-                    norm = float(accelerator.clip_grad_norm_(self.parameters.values(), self.settings.clip))
+                    norm = self.engine.norm(self.optimizer, self.parameters.values(), self.settings.clip)
         stops, clock = float(asked.to_stop), time.monotonic() - began
         loss, agreement, norm, stop, elapsed = self.engine.mean(losses, agreements, norm, stops, clock)
-        fell = not (math.isfinite(loss) and math.isfinite(norm))
-        if not fell:
-            self.optimizer.step()
+        # With a scale, gradients may overflow until it is small enough.
+        fell = not math.isfinite(loss) or not (math.isfinite(norm) or self.engine.scale[0] > 1)
+        if fell:
+            self.engine.skip()
+        else:
+            self.engine.step(self.optimizer)
         self.optimizer.zero_grad()
         return _Stepped(loss, agreement, stop > 0, elapsed, fell)
 

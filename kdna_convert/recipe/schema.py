@@ -174,7 +174,7 @@ class Finetune(_Section):
     ema: Decay = 0.0
     augment: bool = True
     mixup: Weight = 0.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     save_every: Count = 100
     patience: Count | None = None
 
