@@ -1,6 +1,6 @@
 """The README's picture from the rows that benchmarks/accuracy.py wrote.
 
-pip install -e '.[bench]'
+pip install -e '.[compare]'
 python benchmarks/plot.py benchmarks/results/cifar10_resnet56.json docs/accuracy.svg
 """
 

@@ -1,6 +1,6 @@
 """The picture of a study of routings, from the rows that benchmarks/routing.py wrote.
 
-pip install -e '.[bench]'
+pip install -e '.[compare]'
 python benchmarks/plot_routing.py benchmarks/results/routing_resnet20.json docs/routing.svg
 """
 

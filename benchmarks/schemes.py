@@ -10,11 +10,13 @@ figure is the weighted output error, relative to the weighted output energy, und
 from __future__ import annotations
 
 import argparse
-import json
 import time
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
+
+import yaml
 
 from kdna_convert.fitting import targets
 from kdna_convert.job import moments_of, open_job
@@ -27,15 +29,15 @@ from kdna_convert.specs import Family, Shape, product
 def stored(scheme: Any, shapes: Sequence[Shape]) -> int:
     """The parameters that the scheme keeps of a family of these kernels."""
     family = Family(scheme.name, tuple(map(str, range(len(shapes)))), dict(vars(scheme)))
-    return sum(product(spec.shape) for spec in stored_tensors(family, scheme.layout(shapes), (), "F32"))
+    return sum(product(spec.shape) for spec in stored_tensors(family, scheme.layout(shapes), "F32"))
 
 
 def within(name: str, options: dict[str, Any], shapes: Sequence[Shape], most: float) -> Any:
     """The scheme at its largest size that stores at most so many parameters; None if its smallest stores more."""
     kind = make(name, options)
     sizes = range(kind.smallest, kind.limit(shapes) + 1)
-    sized = [make(name, {**options, kind.size: size}) for size in sizes]
-    return next((scheme for scheme in reversed(sized) if stored(scheme, shapes) <= most), None)
+    fitting = bisect_right(sizes, most, key=lambda size: stored(make(name, {**options, kind.size: size}), shapes))
+    return make(name, {**options, kind.size: sizes[fitting - 1]}) if fitting else None
 
 
 def fit(scheme: Any, aims: Sequence[Target], sweeps: int) -> float:
@@ -49,9 +51,9 @@ def fit(scheme: Any, aims: Sequence[Target], sweeps: int) -> float:
 
 
 def named(text: str) -> tuple[str, dict[str, Any]]:
-    """`warehouse:cell=32` as a name and its options."""
+    """`codebook:gain=filter:codes=2` as a name and its options."""
     name, *options = text.split(":")
-    return name, {key: json.loads(value) for key, value in (option.split("=") for option in options)}
+    return name, {key: yaml.safe_load(value) for key, value in (option.split("=") for option in options)}
 
 
 def main() -> None:

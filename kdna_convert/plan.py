@@ -86,15 +86,16 @@ def plan_of(database: Database, sizes: Sizes) -> Plan:
 
 
 def predicted_error(choice: Choice, size: int | None) -> float:
-    """The weighted output error at a size: between measured points the logarithm is linear; 0 when dense."""
+    """The weighted output error at a size: a power of it between measured points and beyond the last; 0 when dense."""
     if size is None or not choice.points:
         return 0.0
     known = sorted(choice.points)
     logs = [math.log(max(choice.points[point], 1e-300)) for point in known]
+    places = [math.log1p(point) for point in known]
     if len(known) > 1 and size > known[-1]:
-        slope = (logs[-1] - logs[-2]) / (known[-1] - known[-2])
-        return math.exp(logs[-1] + slope * (size - known[-1]))
-    return math.exp(float(np.interp(size, known, logs)))
+        slope = (logs[-1] - logs[-2]) / (places[-1] - places[-2])
+        return math.exp(logs[-1] + slope * (math.log1p(size) - places[-1]))
+    return math.exp(float(np.interp(math.log1p(size), places, logs)))
 
 
 def stored_tensors(family: Family, layout: Layout, dtype: str) -> list[TensorSpec]:

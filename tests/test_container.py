@@ -102,10 +102,11 @@ def test_the_loader_that_travels_reads_what_kdna_reads(codec: str, scheme: str |
     assert torch.allclose(net(images()), conversion.model(images()), atol=1e-5)
 
 
+@pytest.mark.parametrize("codes", [1, 2])
 def test_the_loader_that_travels_reads_a_codebook_with_a_gain_for_each_filter(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, codes: int
 ) -> None:
-    monkeypatch.setitem(OPTIONS, "codebook", {"rank": 12, "gain": "filter"})
+    monkeypatch.setitem(OPTIONS, "codebook", {"rank": 12, "gain": "filter", "codes": codes})
     conversion = coded("entropy", "codebook")
     state = travelling(save(conversion, tmp_path / "out")).state_dict(tmp_path / "out")
     net = small(1)

@@ -20,7 +20,7 @@ from kdna_convert.errors import PlanError, RecipeError
 from kdna_convert.linalg import Kronecker, Target, dense, fit_error, kronecker, plain_target, times, untimes
 from kdna_convert.schemes import SCHEMES, Tensors, cp, make
 from kdna_convert.schemes.projection import explain
-from kdna_convert.schemes.quantising import codes_of, feed, lines, points
+from kdna_convert.schemes.quantising import codes_of, feed, lines, nearest_sum, points
 from kdna_convert.specs import Shape, SymbolicShape, product
 
 FAMILIES: dict[str, list[Shape]] = {
@@ -44,7 +44,12 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "output": [{"rank": 1}, {"rank": 4}],
     "atoms": [{"rank": 1}, {"rank": 2}],
     "warehouse": [{"rank": 1, "cell": 4}, {"rank": 2, "cell": 5}],
-    "codebook": [{"rank": 1, "cell": 4}, {"rank": 3}, {"rank": 3, "gain": "filter"}],
+    "codebook": [
+        {"rank": 1, "cell": 4},
+        {"rank": 3},
+        {"rank": 3, "gain": "filter"},
+        {"rank": 3, "gain": "filter", "codes": 2},
+    ],
     "lowrank": [{"rank": 1}, {"rank": 3}],
     "kerneldna": [
         *({"start": start} for start in ("tie", "lstsq", "norm")),
@@ -378,6 +383,35 @@ def test_filters_made_of_few_cells_cost_a_codebook_with_a_gain_each_no_error() -
     assert min(error_of(scheme, aims(CUT, 0, kernels), 40, seed=seed) for seed in range(8)) < 1e-9
 
 
+def test_two_codes_leave_less_of_kernels_of_noise_than_one_and_a_gain_for_each_cell() -> None:
+    targets = aims([(32, 16, 3, 3)] * 3)
+    numbers, errors = [], []
+    for options in ({"rank": 80}, {"rank": 58, "gain": "filter", "codes": 2}):
+        scheme = make("codebook", options)
+        layout = scheme.layout([target.shape for target in targets])
+        specs = [*layout.shared.values(), *(spec for adapter in layout.adapters for spec in adapter.values())]
+        numbers.append(sum(product(tuple(options["rank"] if n == "rank" else n for n in spec)) for spec in specs))
+        errors.append(error_of(scheme, targets, 60))
+    assert numbers[1] <= numbers[0]
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_each_code_more_leaves_less_of_a_cell() -> None:
+    cells, bank = draw(0, 200, 9), draw(1, 40, 9)
+    sizes = torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64).expand(200, 3)
+    left = [float(nearest_sum(cells, bank, sizes[:, :codes], 0)[1].square().sum()) for codes in (1, 2, 3)]
+    assert left[2] < left[1] < left[0]
+    codes, rest = nearest_sum(cells, bank, sizes, 2)
+    assert float(rest.square().sum()) < left[2]
+    assert torch.allclose(rest, cells - (sizes[..., None] * bank[codes]).sum(1))
+
+
+def test_several_codes_with_a_gain_for_each_cell_are_refused() -> None:
+    with pytest.raises(RecipeError, match="codes") as error:
+        make("codebook", {"codes": 2})
+    assert error.value.code == "KD203"
+
+
 @pytest.mark.parametrize("gain", ["cell", "filter"])
 def test_codes_that_make_up_for_the_errors_before_them_leave_less_than_the_nearest(gain: str) -> None:
     shape, generator = (24, 8, 3, 3), torch.Generator().manual_seed(3)
@@ -385,7 +419,7 @@ def test_codes_that_make_up_for_the_errors_before_them_leave_less_than_the_neare
     channels = inputs.T @ inputs / 400  # as behind a ReLU: of one sign, so they have much to do with each other
     moment = torch.kron(channels, torch.eye(9, dtype=torch.float64))
     target = plain_target(draw(0, *shape), moment, 1.0)
-    bank, gains = points([target], [8], 48, 0, 8) if gain == "filter" else (lines([target], [8], 48, 0, 8), [None])
+    bank, gains = points([target], [8], 48, 1, 0, 8) if gain == "filter" else (lines([target], [8], 48, 0, 8), [None])
     scheme = make("codebook", {"rank": 48, "gain": gain})
     errors = []
     for seen in (target.moment, torch.eye(72, dtype=torch.float64)):

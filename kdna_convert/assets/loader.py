@@ -81,7 +81,10 @@ def _kernel(t: dict[str, Tensor], shape: list[int]) -> Tensor:
         kernel = kernel * (1 + t["c"].view(1, -1, *ones)) if "c" in t else kernel
         return kernel + (t["A"] @ t["B"]).view(shape) if "A" in t else kernel
     if "K" in t:
-        return (t["U"].view(len(t["U"]), -1, 1) * t["E"][t["K"].long()]).reshape(shape)
+        cells = t["E"][t["K"].long()]
+        if t["K"].ndim == 3:
+            return torch.einsum("om,obmc->obc", t["U"], cells).reshape(shape)
+        return (t["U"].view(len(t["U"]), -1, 1) * cells).reshape(shape)
     if "E" in t or "D" in t:
         return (t["U"] @ t["E"] if "E" in t else t["A"] @ t["D"]).reshape(shape)
     if "G" in t:

@@ -107,8 +107,9 @@ def make(name: str, options: Options, where: str = "options") -> Any:
         return _reader(name).validate_python(options)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise RecipeError("KD203", f"{where}.{key}: {first['msg']}, got {first['input']!r}") from None
+        key = ".".join((where, *map(str, first["loc"])))
+        got = f", got {first['input']!r}" if first["loc"] else ""
+        raise RecipeError("KD203", f"{key}: {first['msg'].removeprefix('Value error, ')}{got}") from None
 
 
 def scheme_of(family: Family, **changed: Any) -> Any:

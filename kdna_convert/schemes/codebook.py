@@ -1,20 +1,22 @@
-"""Codebook: every cell of a kernel is a gain times one of the family's bank of cells.
+"""Codebook: every cell of a kernel is a gain times one of the family's bank of cells, or a sum of a few of these.
 
-    W[o,(b,c),s] ~ U[o,b] E[K[o,b],c,s]     E (r x cell x taps) shared; K (out x in/cell) and U, as K or (out), its own
+    W[o,(b,c),s] ~ U[o,b] E[K[o,b],c,s]             E (r x cell x taps) shared; K (out x in/cell) and U, as K or (out),
+    W[o,(b,c),s] ~ sum_j U[o,j] E[K[o,b,j],c,s]     its own; with `codes` m, K (out x in/cell x m) and U (out x m)
 
-KernelWarehouse's cells (Li et al., ICML 2024), each mixed of a single one: vector quantisation of kernels. With
-`gain: cell`, gain-shape (Sabin and Gray 1984), signs in the gains; with `gain: filter`, a gain for each filter and
-plain codes, which halves what a layer keeps of its own. K holds int16 indices, each counted as one parameter. `cell` is
-how many input channels a cell spans, or their greatest common divisor: 1, the default, makes a 3x3 kernel an index;
-1x1 layers, where that would be one number, are cut in cells of 2 or 4.
+KernelWarehouse's cells (Li et al., ICML 2024), mixed of one or few: vector quantisation of kernels. With `gain: cell`,
+gain-shape (Sabin and Gray 1984), signs in the gains; with `gain: filter`, a gain for each filter and plain codes, which
+halves what a layer keeps of its own. `codes` (with gain: filter) is how many cells of the bank are added up, each for
+what those before it left: additive quantisation (Babenko and Lempitsky, CVPR 2014), all from one bank. K holds int16
+indices, each counted as one parameter. `cell` is how many input channels a cell spans, or their greatest common
+divisor: 1, the default, makes a 3x3 kernel an index; 1x1 layers, where that would be one number, are cut in 2 or 4.
 Kernels of any width share where that and the taps agree: one bank serves all 3x3 layers of a net.
-Parameters: r cell taps + sum(out in / cell) + the gains: at 3x3 never less than 1/9 of the dense ones, 2/9 with a gain
-for each cell. From there up to about a third it leaves a third of shared CP's error or less (docs/schemes.md).
+Parameters: r cell taps + codes sum(out in / cell) + the gains: at 3x3 never less than 1/9 of the dense ones, 2/9 with
+two codes or a gain for each cell.
 Loses below, where it does not reach, and where multiply-adds count, as it has no factored form. A fine-tune moves E and
 U, never K.
 
-Fit: a bank by k-means of all cells; then, twice, the codes with the error of each cell fed forward into the next
-(quantising.py), and E and U down the exact error together by L-BFGS; at last U in closed form.
+Fit: a bank by k-means of the cells, and of what is left of them; then, twice, the codes with the error of each cell fed
+forward into the next (quantising.py), and E and U down the exact error together by L-BFGS; at last U in closed form.
 """
 
 from __future__ import annotations
@@ -46,9 +48,11 @@ from .sizes import dense_limit
 
 Tensors = dict[str, Tensor]
 # Codes of a bank, far below what an int16 can tell apart: k-means takes cells x codes multiply-adds a round.
-MOST = 2**13
-# Rounds of k-means. Asked for at most SHORT iterations, a fit is a quick one: half the rounds, one pass over the codes.
-ROUNDS, SHORT = 8, 30
+MOST = 2**14
+# Rounds of k-means, and how often each of a cell's codes is chosen anew for what the others leave: of a fit, and of a
+# quick one, which is asked for at most SHORT iterations and passes over the codes once.
+ROUNDS, AGAIN = (24, 4), (2, 0)
+SHORT = 30
 # Numbers that a step over many filters may hold at once.
 CHUNK = 2**23
 
@@ -56,17 +60,23 @@ CHUNK = 2**23
 @dataclass(frozen=True)
 class Codebook:
     """Options: `rank`, the number of cells in the bank; `cell`, the input channels that a cell spans; `gain`, what has
-    one of its own: every cell, or every filter."""
+    one of its own: every cell, or every filter; `codes`, how many cells of the bank add up to one, each with a gain of
+    its own a filter."""
 
     rank: int = 0
     cell: Annotated[int, Field(ge=1)] = 1
     gain: Literal["cell", "filter"] = "cell"
+    codes: Annotated[int, Field(ge=1)] = 1
 
     name: ClassVar[str] = "codebook"
     size: ClassVar[str] = "rank"
     smallest: ClassVar[int] = 1
     shares: ClassVar[bool] = True
-    tried: ClassVar[tuple[float, ...]] = (0.0, 0.002, 0.01, 0.05, 0.2, 0.9)  # an error falls with a power of the rank
+    tried: ClassVar[tuple[float, ...]] = (0.0, 0.002, 0.01, 0.05, 0.25)  # an error falls with a power of the rank
+
+    def __post_init__(self) -> None:
+        if self.codes > 1 and self.gain == "cell":
+            raise ValueError("more codes than one need gain: filter")
 
     def group(self, shape: Shape) -> Hashable:
         return gcd(shape[1], self.cell), product(shape[2:])
@@ -77,8 +87,8 @@ class Codebook:
 
     def layout(self, shapes: Sequence[Shape]) -> Layout:
         def adapter(shape: Shape) -> dict[str, SymbolicShape]:
-            cells = shape[0], self._blocks(shape)
-            return {"U": cells if self.gain == "cell" else shape[:1], "K": cells}
+            cells, several = (shape[0], self._blocks(shape)), () if self.codes == 1 else (self.codes,)
+            return {"U": cells if self.gain == "cell" else (*shape[:1], *several), "K": (*cells, *several)}
 
         return Layout({"E": ("rank", self._length(shapes[0]))}, tuple(map(adapter, shapes)), indices=("K",))
 
@@ -89,37 +99,53 @@ class Codebook:
         searched = [searchable(target) for target in targets]
         blocks = [self._blocks(target.shape) for target in targets]
         feeds = [feed(target.moment, count) for target, count in zip(searched, blocks, strict=True)]
-        rounds = ROUNDS if sweeps > SHORT else ROUNDS // 2
+        quick = sweeps <= SHORT
+        rounds, again = ROUNDS[quick], AGAIN[quick]
         known: Sequence[Tensor | None] = [None] * len(targets)  # gains that a code is chosen for; else the best for it
         if self.gain == "cell":
             bank_rc = lines(searched, blocks, self.rank, seed, rounds)
         else:
-            bank_rc, known = points(searched, blocks, self.rank, seed, rounds)
-        for steps in (sweeps // 3, sweeps) if sweeps > SHORT else (sweeps // 4,):
+            bank_rc, known = points(searched, blocks, self.rank, self.codes, seed, rounds)
+        for steps in (sweeps // 4,) if quick else (sweeps // 3, sweeps):
             met = zip(known, searched, feeds, strict=True)
-            codes = [codes_of(bank_rc, gain, target.kernel_on, how) for gain, target, how in met]
-            solved = [self.fit({"E": bank_rc}, {"K": code}, t)["U"] for code, t in zip(codes, searched, strict=True)]
+            codes = [codes_of(bank_rc, gain, target.kernel_on, how, again) for gain, target, how in met]
+            solved = [self._solve(bank_rc, code, target) for code, target in zip(codes, searched, strict=True)]
             bank_rc, solved = _descend(bank_rc, solved, codes, searched, steps)
-            known = solved if self.gain == "filter" else known
+            known = [gain_obm[:, 0] for gain_obm in solved] if self.gain == "filter" else known
         shared = {"E": bank_rc}
-        return shared, [
-            self.fit(shared, {"K": code.to(torch.int16)}, t) for code, t in zip(codes, targets, strict=True)
-        ]
+        kept = [{"K": self._kept(code).to(torch.int16)} for code in codes]
+        return shared, [self.fit(shared, own, target) for own, target in zip(kept, targets, strict=True)]
 
     def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
         """U by least squares, all gains of a filter together; the indices stay."""
-        cells_obc = shared["E"][adapter["K"].long()]
-        if self.gain == "filter":
-            return {"U": _gain(cells_obc.flatten(1), target), "K": adapter["K"]}
-        many = max(1, CHUNK // max(1, cells_obc.shape[1] * target.kernel_on.shape[1]))
-        parts = zip(cells_obc.split(many), target.cross_on.split(many), strict=True)
-        return {"U": torch.cat([_gains(cells, cross, target.moment) for cells, cross in parts]), "K": adapter["K"]}
+        gain_obm = self._solve(shared["E"], self._codes(adapter), target)
+        return {"U": self._kept(gain_obm if self.gain == "cell" else gain_obm[:, 0]), "K": adapter["K"]}
 
     def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
-        return (_over_cells(adapter["U"]) * shared["E"][adapter["K"].long()]).reshape(shape)
+        gains = adapter["U"] if self.gain == "cell" else adapter["U"][:, None]
+        gain_obm = gains if self.codes > 1 else gains[..., None]
+        return _summed(gain_obm, shared["E"][self._codes(adapter)]).reshape(shape)
 
     def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:
         return None
+
+    def _solve(self, bank_rc: Tensor, code_obm: Tensor, target: Target) -> Tensor:
+        """The least-squares gains, of a cell's codes (out x blocks x 1) or of a filter's (out x 1 x codes)."""
+        if self.gain == "filter":
+            cells_obmc = bank_rc[code_obm]
+            return _gain(cells_obmc.movedim(2, 1).flatten(2), target)[:, None]
+        cells_obc = bank_rc[code_obm[..., 0]]
+        many = max(1, CHUNK // max(1, cells_obc.shape[1] * target.kernel_on.shape[1]))
+        parts = zip(cells_obc.split(many), target.cross_on.split(many), strict=True)
+        return torch.cat([_gains(cells, cross, target.moment) for cells, cross in parts])[..., None]
+
+    def _codes(self, adapter: Tensors) -> Tensor:
+        """(out x blocks x codes)"""
+        return (adapter["K"] if self.codes > 1 else adapter["K"][..., None]).long()
+
+    def _kept(self, of_codes: Tensor) -> Tensor:
+        """Without the last axis where there is but one code."""
+        return of_codes if self.codes > 1 else of_codes[..., 0]
 
     def _length(self, shape: Shape) -> int:
         """Numbers in a cell."""
@@ -148,15 +174,21 @@ def _gains(cells_obc: Tensor, cross_on: Tensor, moment: Moment) -> Tensor:
     return torch.cholesky_solve(pull_ob[:, :, None], factor)[:, :, 0]
 
 
-def _over_cells(gain: Tensor) -> Tensor:
-    """Gains (out) or (out x blocks), to multiply cells (out x blocks x numbers) by."""
-    return gain.view(len(gain), -1, 1)
+def _gain(kernels_omn: Tensor, target: Target) -> Tensor:
+    """(out x codes): the least-squares gains of what a filter's codes make, each as a whole."""
+    seen_omn = torch.stack([times(kernel_on, target.moment) for kernel_on in kernels_omn.unbind(1)], 1)
+    normal_omp = seen_omn @ kernels_omn.mT
+    normal_omp.diagonal(dim1=1, dim2=2).mul_(1 + JITTER).add_(TINY)
+    pull_om1 = kernels_omn @ target.cross_on[:, :, None]
+    found_om1: Tensor = torch.linalg.solve_ex(normal_omp, pull_om1).result
+    return found_om1.nan_to_num()[:, :, 0]
 
 
-def _gain(kernel_on: Tensor, target: Target) -> Tensor:
-    """(out): the least-squares gain of each filter as a whole."""
-    energy_o = (times(kernel_on, target.moment) * kernel_on).sum(1)
-    return (target.cross_on * kernel_on).sum(1) / energy_o.clamp_min(TINY)
+def _summed(gain_obm: Tensor, cells_obmc: Tensor) -> Tensor:
+    """(out x blocks x numbers): the codes of each cell, times their gains."""
+    if cells_obmc.shape[2] == 1:
+        return gain_obm * cells_obmc[:, :, 0]
+    return (gain_obm[..., None] * cells_obmc).sum(2)
 
 
 def _descend(
@@ -168,16 +200,14 @@ def _descend(
     def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
         bank, *own = point
         value, slope_rc, slopes = 0.0, torch.zeros_like(bank), []
-        for gain, code_ob, target in zip(own, codes, targets, strict=True):
-            cells_obc, part = bank[code_ob], scale * target.weight
-            kernel_on = (_over_cells(gain) * cells_obc).flatten(1)
+        for gain_obm, code_obm, target in zip(own, codes, targets, strict=True):
+            cells_obmc, part = bank[code_obm], scale * target.weight
+            kernel_on = _summed(gain_obm, cells_obmc).flatten(1)
             seen_on = times(kernel_on, target.moment)
             value += part * float(((seen_on - 2 * target.cross_on) * kernel_on).sum())
-            slope_obc = 2 * part * (seen_on - target.cross_on).view_as(cells_obc)
-            slope_rc.index_add_(0, code_ob.flatten(), (_over_cells(gain) * slope_obc).flatten(0, 1))
-            slopes.append(
-                (slope_obc * cells_obc).sum(2).sum_to_size(len(gain), _over_cells(gain).shape[1]).view_as(gain)
-            )
+            slope_ob1c = 2 * part * (seen_on - target.cross_on).view_as(cells_obmc[:, :, 0])[:, :, None]
+            slope_rc.index_add_(0, code_obm.flatten(), (gain_obm[..., None] * slope_ob1c).flatten(0, 2))
+            slopes.append((slope_ob1c * cells_obmc).sum(3).sum_to_size(gain_obm.shape))
         return value, [slope_rc, *slopes]
 
     bank_rc, *found = minimise(error, [bank_rc, *gains], steps)

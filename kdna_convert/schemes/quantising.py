@@ -23,6 +23,8 @@ _CACHED = 2**20
 # Of the mean diagonal. Cells are met far more coarsely than numbers are rounded: where inputs have nearly everything to
 # do with each other, what is fed forward could leave the reach of the bank. A hundredth does as well on ResNet-56.
 DAMPING = 0.1
+# Cells for each code that k-means is run on, where there are more.
+PER_CODE = 256
 
 
 @dataclass(frozen=True)
@@ -48,29 +50,31 @@ def feed(moment: Moment, blocks: int) -> Feed:
     return Feed(order_b, upper_bcbc, torch.linalg.inv(torch.einsum("bcbd->bcd", upper_bcbc)))
 
 
-def codes_of(bank_rc: Tensor, gain_o: Tensor | None, kernel_on: Tensor, how: Feed) -> Tensor:
-    """(out x blocks): indices into the bank. `gain_o` is what a filter's cells are multiplied by; without it each cell
-    has a gain of its own, whichever serves it best."""
+def codes_of(bank_rc: Tensor, gain_om: Tensor | None, kernel_on: Tensor, how: Feed, again: int = 0) -> Tensor:
+    """(out x blocks x codes): indices into the bank. `gain_om` has what each code of a filter's cells is multiplied by;
+    without it a cell has one code and a gain of its own, whichever serves it best. `again` as in nearest_sum."""
     blocks = len(how.order_b)
     rest_obc = kernel_on.view(len(kernel_on), blocks, -1)[:, how.order_b].clone()
-    code_ob = torch.empty(rest_obc.shape[:2], dtype=torch.int64)
+    codes = []
     for b in range(blocks):
         cell_oc, seen_rc = rest_obc[:, b] @ how.inverse_bcc[b], bank_rc @ how.inverse_bcc[b]
-        if gain_o is None:
-            code_o, gain = nearest_line(cell_oc, seen_rc)
+        if gain_om is None:
+            code_o, gain_o = nearest_line(cell_oc, seen_rc)
+            codes.append(code_o[:, None])
+            error_oc = cell_oc - gain_o[:, None] * seen_rc[code_o]
         else:
-            code_o, gain = nearest_point(cell_oc / gain_o[:, None], seen_rc), gain_o
-        code_ob[:, b] = code_o
-        error_oc = cell_oc - gain[:, None] * seen_rc[code_o]
+            code_om, error_oc = nearest_sum(cell_oc, seen_rc, gain_om, again)
+            codes.append(code_om)
         rest_obc[:, b + 1 :] -= torch.einsum("oc,cbd->obd", error_oc, how.upper_bcbc[b, :, b + 1 :])
-    return code_ob[:, how.order_b.argsort()]
+    return torch.stack(codes, 1)[:, how.order_b.argsort()]
 
 
 def lines(targets: Sequence[Target], blocks: Sequence[int], rank: int, seed: int, rounds: int) -> Tensor:
     """A bank of unit cells: k-means of lines through the origin, so that a gain of either sign serves each cell."""
     cells, root_cc = _whitened(targets, blocks)
     cells_xc = torch.cat(cells)
-    bank_rc = _unit(_some(cells_xc, rank, seed))
+    cells_xc = cells_xc[_drawn(len(cells_xc), rank, seed)]
+    bank_rc = _unit(_some(cells_xc, rank))
     for _ in range(rounds):
         code_x, gain_x = nearest_line(cells_xc, bank_rc)
         pulled_rc = torch.zeros_like(bank_rc).index_add_(0, code_x, gain_x[:, None] * cells_xc)
@@ -79,25 +83,52 @@ def lines(targets: Sequence[Target], blocks: Sequence[int], rank: int, seed: int
 
 
 def points(
-    targets: Sequence[Target], blocks: Sequence[int], rank: int, seed: int, rounds: int
+    targets: Sequence[Target], blocks: Sequence[int], rank: int, codes: int, seed: int, rounds: int
 ) -> tuple[Tensor, list[Tensor]]:
-    """A bank of cells, and each member's gains (out): k-means of cells over the size of the filter they are in."""
+    """A bank of cells, and each member's gains (out x codes): k-means of cells over the size of the filter they are in,
+    a part of the bank for each code, of what the codes before it left."""
     cells, root_cc = _whitened(targets, blocks)
-    sizes = [
-        own.view(len(t.kernel_on), -1).square().mean(1).clamp_min(TINY).sqrt()
-        for own, t in zip(cells, targets, strict=True)
-    ]
-    size_x = torch.cat([size.repeat_interleave(count) for size, count in zip(sizes, blocks, strict=True)])
-    cells_xc, weight_x1 = torch.cat(cells) / size_x[:, None], size_x[:, None].square()
-    bank_rc = _some(cells_xc, rank, seed)
+    banks: list[Tensor] = []
+    gains: list[list[Tensor]] = []
+    for code in range(codes):
+        if banks:
+            cells = [_left(own, size, banks[-1]) for own, size in zip(cells, gains[-1], strict=True)]
+        gains.append([_size(own, count) for own, count in zip(cells, blocks, strict=True)])
+        part = max(1, rank * (code + 1) // codes - rank * code // codes)
+        banks.append(_centres(cells, gains[-1], part, seed + code, rounds))
+    felt = [(target.weight * mean_diagonal(target.moment)) ** 0.5 for target in targets]
+    members = zip(felt, zip(*gains, strict=True), strict=True)
+    return _over(torch.cat(banks)[:rank], root_cc), [torch.stack(sizes, 1) / max(own, TINY) for own, sizes in members]
+
+
+def _centres(cells: Sequence[Tensor], sizes: Sequence[Tensor], rank: int, seed: int, rounds: int) -> Tensor:
+    """The means of cells over the size of their filter, each of the cells nearest to it."""
+    size_x = torch.cat([_repeated(size, own) for own, size in zip(cells, sizes, strict=True)])
+    drawn_x = _drawn(len(size_x), rank, seed)
+    weight_x1 = size_x[drawn_x, None].square()
+    cells_xc = torch.cat(list(cells))[drawn_x] / size_x[drawn_x, None]
+    bank_rc = _some(cells_xc, rank)
     for _ in range(rounds):
         code_x = nearest_point(cells_xc, bank_rc)
         pulled_rc = torch.zeros_like(bank_rc).index_add_(0, code_x, weight_x1 * cells_xc)
         total_r1 = torch.zeros(len(bank_rc), 1, dtype=bank_rc.dtype).index_add_(0, code_x, weight_x1)
         bank_rc = torch.where(total_r1 > 0, pulled_rc / total_r1.clamp_min(TINY), bank_rc)
-    felt = [(target.weight * mean_diagonal(target.moment)) ** 0.5 for target in targets]
-    gains = [size / max(own, TINY) for size, own in zip(sizes, felt, strict=True)]
-    return _over(bank_rc, root_cc), gains
+    return bank_rc
+
+
+def _size(cells_xc: Tensor, blocks: int) -> Tensor:
+    """(out): the root mean square of each filter's cells."""
+    return cells_xc.view(-1, blocks * cells_xc.shape[1]).square().mean(1).clamp_min(TINY).sqrt()
+
+
+def _left(cells_xc: Tensor, size_o: Tensor, bank_rc: Tensor) -> Tensor:
+    """What the nearest rows, times their filter's size, leave of the cells."""
+    size_x = _repeated(size_o, cells_xc)
+    return cells_xc - size_x[:, None] * bank_rc[nearest_point(cells_xc, bank_rc, size_x)]
+
+
+def _repeated(size_o: Tensor, cells_xc: Tensor) -> Tensor:
+    return size_o.repeat_interleave(len(cells_xc) // len(size_o))
 
 
 def nearest_line(cells_xc: Tensor, bank_rc: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,11 +139,31 @@ def nearest_line(cells_xc: Tensor, bank_rc: Tensor) -> tuple[Tensor, Tensor]:
     return code_x, (cells_xc * bank_rc[code_x]).sum(1) / energy_r[code_x]
 
 
-def nearest_point(cells_xc: Tensor, bank_rc: Tensor) -> Tensor:
-    """The row nearest to each cell: the one of largest x . e - |e|^2 / 2."""
+def nearest_point(cells_xc: Tensor, bank_rc: Tensor, gain_x: Tensor | None = None) -> Tensor:
+    """The row, times the cell's gain, that is nearest to each cell: the one of largest g x . e - g^2 |e|^2 / 2."""
     extended_cr = torch.cat([bank_rc, -bank_rc.square().sum(1, keepdim=True) / 2], 1).float().T
-    extended_xc = torch.cat([cells_xc, cells_xc.new_ones(len(cells_xc), 1)], 1)
+    gain_x1 = cells_xc.new_ones(len(cells_xc), 1) if gain_x is None else gain_x[:, None]
+    extended_xc = torch.cat([gain_x1 * cells_xc, gain_x1.square()], 1)
     return _largest(extended_xc, extended_cr, lambda seen_xr: seen_xr)
+
+
+def nearest_sum(cells_xc: Tensor, bank_rc: Tensor, gain_xm: Tensor, again: int) -> tuple[Tensor, Tensor]:
+    """The rows (cells x codes) that, each times its gain, add up to near each cell, and what is left of the cells.
+
+    One after the other, each for what those before it left; then, `again` so many times, each for what all others leave
+    (iterated conditional modes).
+    """
+    left_xc, gains = cells_xc, gain_xm.unbind(1)
+    codes: list[Tensor] = []
+    for gain_x in gains:
+        codes.append(nearest_point(left_xc, bank_rc, gain_x))
+        left_xc = left_xc - gain_x[:, None] * bank_rc[codes[-1]]
+    for _ in range(again if len(gains) > 1 else 0):
+        for place, gain_x in enumerate(gains):
+            without_xc = left_xc + gain_x[:, None] * bank_rc[codes[place]]
+            codes[place] = nearest_point(without_xc, bank_rc, gain_x)
+            left_xc = without_xc - gain_x[:, None] * bank_rc[codes[place]]
+    return torch.stack(codes, 1), left_xc
 
 
 def _largest(cells_xc: Tensor, bank_cr: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
@@ -150,10 +201,14 @@ def _over(rows_xc: Tensor, matrix_cc: Tensor) -> Tensor:
     return solved
 
 
-def _some(cells_xc: Tensor, rank: int, seed: int) -> Tensor:
-    """As many of the cells as the bank has, chosen at random; all of them, and some twice, where there are fewer."""
-    order = torch.randperm(len(cells_xc), generator=torch.Generator().manual_seed(seed))
-    return cells_xc[order[torch.arange(rank) % len(order)]]
+def _drawn(cells: int, rank: int, seed: int) -> Tensor:
+    """Which cells k-means is run on, in a random order: all, or so many for each code."""
+    return torch.randperm(cells, generator=torch.Generator().manual_seed(seed))[: max(1, PER_CODE * rank)]
+
+
+def _some(cells_xc: Tensor, rank: int) -> Tensor:
+    """As many of the cells as the bank has; all of them, and some twice, where there are fewer."""
+    return cells_xc[torch.arange(rank) % len(cells_xc)]
 
 
 def _unit(rows: Tensor) -> Tensor:
