@@ -181,7 +181,7 @@ def _gain(kernels_omn: Tensor, target: Target) -> Tensor:
     normal_omp.diagonal(dim1=1, dim2=2).mul_(1 + JITTER).add_(TINY)
     pull_om1 = kernels_omn @ target.cross_on[:, :, None]
     found_om1: Tensor = torch.linalg.solve_ex(normal_omp, pull_om1).result
-    return found_om1.nan_to_num()[:, :, 0]
+    return found_om1.nan_to_num(0.0, 0.0, 0.0)[:, :, 0]
 
 
 def _summed(gain_obm: Tensor, cells_obmc: Tensor) -> Tensor:
