@@ -194,7 +194,8 @@ class Stream:
         self.finish = decode.finish
         self.mapped = class_map is not None
         reader = getattr(dataset, "reader", None)
-        vars(reader or self).update(dist_rank=0, dist_num_replicas=1, global_num_workers=1)
+        if reader is not None:
+            vars(reader).update(dist_rank=0, dist_num_replicas=1, global_num_workers=1)
         self.classes: Classes = getattr(reader, "class_to_idx", {}) if class_map is None else class_map
 
     def __len__(self) -> int:
