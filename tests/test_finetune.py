@@ -367,9 +367,10 @@ def test_rows_of_labels_of_different_lengths_are_refused() -> None:
         def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
             return images(1, seed=index)[0], torch.ones(1 + index % 2, dtype=torch.long)
 
-    model, original = pair()
-    with pytest.raises(DataError, match=r"KD403.*pad"):
-        finetune(model, original, Uneven(), epochs=1, batch_size=4, label_weight=1.0)
+    batched = [(images(4), torch.ones(4, length, dtype=torch.long)) for length in (1, 2)]
+    for data in (Uneven(), batched):
+        with pytest.raises(DataError, match=r"KD403.*pad"):
+            finetune(*pair(), data, epochs=1, batch_size=4, label_weight=1.0)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])

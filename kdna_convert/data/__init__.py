@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from ..errors import DataError
 from ..specs import DataConfig
 from .classes import check_classes, read_class_map
-from .images import Batch, Images, Inputs, Reading, split
+from .images import Batch, Images, Inputs, Reading, joined, split
 from .memory import Batches, Held, Wrapped, hold, iterate
 from .mixing import Mixed, mixer
 from .sources import SCHEMES, UNCOUNTED, Decoder, Files, open_named
@@ -34,6 +34,7 @@ __all__ = [
     "as_images",
     "batches",
     "check_classes",
+    "joined",
     "mixer",
     "open_images",
     "read_class_map",

@@ -193,13 +193,16 @@ def _stack(samples: list[Sample]) -> Batch:
 
 
 def stacked(labels: Sequence[Label | None]) -> Tensor | None:
-    """Those of a batch, where all have one. Raises DataError KD403 for rows of different lengths."""
-    known = [torch.as_tensor(label) for label in labels if label is not None]
-    if len(known) < len(labels):
-        return None
-    if len({label.shape for label in known}) > 1:
+    """Those of a batch, where all have one. Raises DataError KD403 as `joined`."""
+    known = [torch.as_tensor(label)[None] for label in labels if label is not None]
+    return joined(known) if len(known) == len(labels) else None
+
+
+def joined(batches: Sequence[Tensor]) -> Tensor:
+    """Labels (B,) or rows of them (B, length). Raises DataError KD403 for rows of different lengths."""
+    if len({labels.shape[1:] for labels in batches}) > 1:
         raise DataError("KD403", "rows of labels must have one length; pad them behind with -1")
-    return torch.stack(known)
+    return torch.cat(list(batches))
 
 
 def shuffled(count: int, seed: int) -> list[int]:

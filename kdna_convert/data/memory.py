@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
-from .images import Batch
+from .images import Batch, joined
 from .sources import Classes, Label, Sample
 
 Batches = Iterable[Tensor | tuple[Tensor, Tensor | None]]
@@ -86,7 +86,7 @@ def hold(data: Batches, limit: int | None) -> Held:
             labels.append(known)
         if limit is not None and count >= limit:
             break
-    return Held(torch.cat(inputs)[:limit], torch.cat(labels)[:limit] if len(labels) == len(inputs) else None)
+    return Held(torch.cat(inputs)[:limit], joined(labels)[:limit] if len(labels) == len(inputs) else None)
 
 
 def _pair(item: Any) -> tuple[Any, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from ..data import Images, Inputs, Reading, mixer
+from ..data import Images, Inputs, Reading, joined, mixer
 from ..evaluate import divergence, logits
 from ..specs import Divergence
 from .loss import label_error
@@ -56,7 +55,7 @@ class Look:
         """Of the images that can be read; found once, for it takes reading them all."""
         if self.labels is None:
             known = [labels for _, labels in Reading(held, self.settings.batch_size) if labels is not None]
-            self.labels = torch.cat(known)
+            self.labels = joined(known)
         return self.labels
 
     def _inputs(self, held: Images, *, mixed: bool) -> Inputs:
