@@ -81,12 +81,14 @@ class Derived(nn.Module):
             self.refit(Target(self.shape, kernel_on, kernel_on, identity, 1.0))
         return ()
 
-    def refit(self, target: Target) -> None:
-        """Fit the adapter, if there is one, to this least-squares problem, in place; the shared tensors are held."""
+    def refit(self, target: Target, *, choose: bool = False) -> None:
+        """Fit the adapter, if there is one, to this least-squares problem, in place; the shared tensors are held, and
+        so are indices, unless they are to be chosen anew."""
         if not len(self.adapter):
             return
         shared, adapter = ({k: t.detach().double().cpu() for k, t in part.items()} for part in self.tensors())
-        fitted = self.scheme.fit(shared, adapter, target)
+        fit = getattr(self.scheme, "choose", self.scheme.fit) if choose else self.scheme.fit
+        fitted = fit(shared, adapter, target)
         with torch.no_grad():
             for letter, tensor in fitted.items():
                 self.adapter[letter].copy_(tensor)

@@ -11,7 +11,8 @@ from pathlib import Path
 from torch import nn
 
 from .convert import FamilyFit, Measure
-from .data import batches
+from .data import Images, Mixed, batches
+from .evaluate import divergence_from
 from .job import Job, digest_of
 from .repair.ledger import Ledger, Position, state_of
 from .repair.mend import Mended, mend
@@ -20,6 +21,9 @@ from .specs import Plan, Progress, to_json
 
 # What a run that can be gone on with keeps in its work folder.
 MOMENTS, DATABASE, LEDGER = WORK_FILES = "moments.safetensors", "database.json", "repair.safetensors"
+# Alpha of the mixtures of images on which layers are fitted anew, and of those by which a step is judged: what becomes
+# of answers that a net is sure of, as of images that it was trained on, says little (docs/decisions/0018).
+MIXED = 1.0
 UNJUDGED = (
     "no repair (KD127): no images were held back to judge it by; pass --data, and keep calibration.heldout above 0"
 )
@@ -50,15 +54,27 @@ def repair(
     if measure is None or job.calibration is None:
         job.notes.append(UNJUDGED)
         return ()
-    inputs = (inputs for inputs, _ in batches(job.calibration, job.recipe.calibration.batch))
-    nets = Nets(job.loaded.model, converted, job.layers, inputs, job.recipe.calibration.memory)
+    settings, seed = job.recipe.calibration, job.recipe.seed
+    inputs = mixtures(job.calibration, settings.batch, seed)
+    nets = Nets(job.loaded.model, converted, job.layers, inputs, settings.memory)
+    judge = None if job.heldout is None else judging(job.loaded.model, job.heldout, settings.batch, seed)
     if ledger is not None and position is None:
         position = Position(notes={"fits": [asdict(fit) for fit in fits]}, before=state_of(converted))
         ledger.write(converted, position, now=True)
     steps = [(step.name, step.options) for step in job.recipe.repair]
-    done = mend(nets, steps, measure, ledger=ledger, position=position, progress=progress)
+    done = mend(nets, steps, measure, judge=judge, ledger=ledger, position=position, progress=progress)
     job.notes.extend(_left_out(done))
     return done
+
+
+def mixtures(images: Images, batch: int, seed: int) -> Mixed:
+    """The images, mixed in pairs, as they are read."""
+    return Mixed((inputs for inputs, _ in batches(images, batch)), MIXED, seed)
+
+
+def judging(original: nn.Module, heldout: Images, batch: int, seed: int) -> Measure:
+    """The divergence from the original on mixtures of held-back images, by which a step of a repair is kept."""
+    return divergence_from(original, list(mixtures(heldout, batch, seed)))
 
 
 def fits_of(position: Position) -> tuple[FamilyFit, ...]:

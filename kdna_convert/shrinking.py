@@ -21,6 +21,7 @@ from .derive import fold
 from .errors import FolderError, PlanError
 from .evaluate import divergence_from
 from .job import calibration_split, device_of_name, images_of
+from .mending import judging, mixtures
 from .plan import Budget, solve
 from .planfile import budget_of
 from .recipe import Recipe, parse_recipe
@@ -80,9 +81,10 @@ def shrink(
 
 @dataclass(frozen=True)
 class _Seen:
-    """Images to fit on; the original where it can be built; the divergence from it on images held back."""
+    """Images to fit on, and those held back; the original where it can be built; the divergence from it on these."""
 
     images: Images
+    heldout: Images
     batch: int
     original: nn.Module | None
     measure: Measure | None
@@ -111,11 +113,11 @@ def _seen(before: Conversion, recipe: Recipe, data: Any, class_map: Any) -> _See
     try:
         original = original_of(before.plan.model).model
     except FolderError:  # what is fitted to is the net itself
-        return _Seen(fitted, settings.batch, None, None)
+        return _Seen(fitted, held, settings.batch, None, None)
     if not len(held):
-        return _Seen(fitted, settings.batch, original, None)
+        return _Seen(fitted, held, settings.batch, original, None)
     inputs = [batch for batch, _ in batches(held, settings.batch)]
-    return _Seen(fitted, settings.batch, original, divergence_from(original, inputs))
+    return _Seen(fitted, held, settings.batch, original, divergence_from(original, inputs))
 
 
 def _moments(
@@ -142,8 +144,11 @@ def _repair(
     """The recipe's repair towards the original, in place, where there is one and images to judge it by."""
     if seen is None or seen.original is None or seen.measure is None or not recipe.repair:
         return ()
-    nets = Nets(seen.original, net, plan.layers, seen.inputs(), recipe.calibration.memory)
-    return mend(nets, [(step.name, step.options) for step in recipe.repair], seen.measure, progress=progress)
+    mixed = mixtures(seen.images, seen.batch, recipe.seed)
+    nets = Nets(seen.original, net, plan.layers, mixed, recipe.calibration.memory)
+    judge = judging(seen.original, seen.heldout, seen.batch, recipe.seed)
+    steps = [(step.name, step.options) for step in recipe.repair]
+    return mend(nets, steps, seen.measure, judge=judge, progress=progress)
 
 
 def _report(before: Conversion, net: nn.Module, seen: _Seen | None, repaired: Sequence[Mended]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Repair: every step is kept only where it helps, and a stopped one goes on."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,18 +16,21 @@ from kdna_convert.repair import STEPS
 from kdna_convert.repair.ledger import Ledger, Position, state_of
 from kdna_convert.repair.mend import Measure, mend
 from kdna_convert.repair.nets import Nets
-from kdna_convert.specs import Family
+from kdna_convert.specs import Divergence, Family
 from kdna_convert.survey import survey
 
 FAMILY = Family("cp", ("blocks.0.conv1", "blocks.0.conv2", "blocks.1.conv1", "blocks.1.conv2"), {"rank": 12})
 IMAGES = torch.randn(300, 3, 16, 16, generator=torch.Generator().manual_seed(3))
 
 
-def pair(**more: object) -> tuple[Nets, Measure]:
+BANK = Family("codebook", FAMILY.members, {"rank": 24, "gain": "filter"})
+
+
+def pair(family: Family = FAMILY, **more: object) -> tuple[Nets, Measure]:
     """A net, its conversion fitted without data, which is poor, and how far the one is from the other."""
     net = trained()
     converted = copy.deepcopy(net)
-    derive(converted, FAMILY, *fitted(converted, FAMILY))
+    derive(converted, family, *fitted(converted, family))
     layers = survey(net, IMAGES[:1])
     held = list(IMAGES[:44].split(22))
     z0 = logits(net, held)
@@ -42,6 +46,28 @@ def test_a_refit_lowers_the_divergence() -> None:
     assert mended.after is not None
     assert mended.after.kl < 0.7 * mended.before.kl
     assert measure(nets.converted) == mended.after
+
+
+def test_a_refit_chooses_a_codebooks_codes_anew() -> None:
+    nets, measure = pair(BANK)
+    before = [derived.adapter["K"].clone() for derived in derived_layers(nets.converted).values()]
+    (mended,) = mend(nets, [("refit", {})], measure)
+    assert mended.kept
+    after = [derived.adapter["K"] for derived in derived_layers(nets.converted).values()]
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_a_step_is_kept_by_what_judges_it_and_told_by_what_measures_it() -> None:
+    nets, measure = pair()
+    kls = iter((2.0, 1.0, 3.0))
+
+    def judge(net: nn.Module) -> Divergence:
+        return replace(measure(net), kl=next(kls))
+
+    first, second = mend(nets, [("refit", {}), ("correct", {})], measure, judge=judge)
+    assert (first.kept, first.judged) == (True, (2.0, 1.0))
+    assert (second.kept, second.judged) == (False, (1.0, 3.0))
+    assert first.after == second.before == measure(nets.converted)
 
 
 def test_a_reconstruction_lowers_the_divergence_and_leaves_shared_tensors_alone() -> None:

@@ -429,6 +429,22 @@ def test_codes_that_make_up_for_the_errors_before_them_leave_less_than_the_neare
     assert errors[0] < 0.9 * errors[1]
 
 
+@pytest.mark.parametrize("codes", [1, 2])
+@pytest.mark.parametrize("gain", ["cell", "filter"])
+def test_codes_chosen_anew_for_another_kernel_leave_less_than_gains_alone(gain: str, codes: int) -> None:
+    if gain == "cell" and codes > 1:
+        return
+    before, after = aims([(24, 8, 3, 3)] * 2)
+    scheme = make("codebook", {"rank": 32, "gain": gain, "codes": codes})
+    shared, (adapter,) = shared_by(scheme, [before])
+    held, chosen = scheme.fit(shared, adapter, after), scheme.choose(shared, adapter, after)
+    left = [fit_error(scheme.expand(shared, own, after.shape).flatten(1), after) for own in (held, chosen)]
+    assert left[1] < 0.7 * left[0]
+    assert {key: (own.shape, own.dtype) for key, own in chosen.items()} == {
+        key: (own.shape, own.dtype) for key, own in adapter.items()
+    }
+
+
 @pytest.mark.parametrize("gain", ["cell", "filter"])
 @pytest.mark.parametrize("form", [dense, lambda moment: kronecker(dense(moment), 4)])
 def test_the_gains_of_a_codebook_leave_its_error_no_slope(form: Callable[[Any], Any], gain: str) -> None:

@@ -91,8 +91,11 @@ def test_mixed_images_are_pairs_of_the_batch_drawn_by_place_and_seed() -> None:
     assert torch.equal(mixed, first(0, 1.0))
     assert not torch.equal(mixed, first(1, 1.0))
     partner = plain.roll(1, 0)
-    share = ((mixed - partner) * (plain - partner)).sum() / (plain - partner).square().sum()
-    assert 0 < share < 1
+    apart = (plain - partner).flatten(1)
+    share = ((mixed - partner).flatten(1) * apart).sum(1) / apart.square().sum(1)
+    assert ((share > 0) & (share < 1)).all()
+    assert len(share.unique()) == len(share)  # each image by a draw of its own
+    share = share.view(-1, 1, 1, 1)
     torch.testing.assert_close(mixed, share * plain + (1 - share) * partner)
 
 

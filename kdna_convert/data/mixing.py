@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import length_hint
 from random import Random
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
+from torch.distributions import Beta
 
 
 def mixer(alpha: float) -> Callable[[Tensor, str], Tensor]:
-    """(inputs, seed) -> each input of the batch mixed with the one before it, by one draw of Beta(alpha, alpha).
+    """(inputs, seed) -> each input of the batch mixed with the one before it, by its own draw of Beta(alpha, alpha).
 
     An alpha of 0 leaves them whole.
     """
     if not alpha:
         return lambda inputs, seed: inputs
-    mix = v2.MixUp(alpha=alpha, num_classes=1)
+    beta = Beta(torch.tensor(alpha), torch.tensor(alpha))
 
     def mixed(inputs: Tensor, seed: str) -> Tensor:
         with drawing(seed):
-            found: Tensor = mix(inputs, torch.zeros(len(inputs), dtype=torch.long))[0]  # it insists on labels
-        return found
+            share_b = beta.sample((len(inputs),)).to(inputs)
+        return inputs.roll(1, 0).lerp(inputs, share_b.view(-1, *(1,) * (inputs.ndim - 1)))
 
     return mixed
 
@@ -33,12 +34,12 @@ def mixer(alpha: float) -> Callable[[Tensor, str], Tensor]:
 class Mixed:
     """Batches of inputs, each mixed whenever it is asked for, by draws that are the seed's and its place's."""
 
-    batches: Sequence[Tensor]
+    batches: Iterable[Tensor]
     alpha: float
     seed: int
 
-    def __len__(self) -> int:
-        return len(self.batches)
+    def __length_hint__(self) -> int:
+        return length_hint(self.batches)
 
     def __iter__(self) -> Iterator[Tensor]:
         mix = mixer(self.alpha)

@@ -2,9 +2,9 @@
 
 W = argmin E|W u - y|^2 with u from the converted prefix and y from the original: each layer makes up for the errors of
 those before it, and at the end of a residual branch for those of the skip path (as in channel pruning, He et al. 2017,
-arXiv 1707.06168, section 3.1.2). Shared tensors stay as they are: only each member's own adapter is solved for. A layer
-that was left dense is solved for as well, at no cost. The mean of every output is set right in the normalisation
-behind it, or in the layer's bias.
+arXiv 1707.06168, section 3.1.2). Shared tensors stay as they are: only each member's own adapter is solved for, the
+codes of a bank that its kernels take chosen anew. A layer that was left dense is solved for as well, at no cost. The
+mean of every output is set right in the normalisation behind it, or in the layer's bias.
 """
 
 from __future__ import annotations
@@ -60,18 +60,24 @@ class Refit:
         ridge = (RIDGE + own) * met.moment_nn.diagonal().mean()
         moment_nn = met.moment_nn + ridge * torch.eye(len(met.moment_nn), dtype=torch.float64)
         cross_on = met.cross_on + ridge * kernel_on
-        fitted_on = self._solve(module, derived, kernel_on, moment_nn, cross_on)
+        fitted_on = self._solve(module, derived, kernel_on, moment_nn, cross_on, choose=True)
         got_o = ((fitted_on @ met.moment_nn) * fitted_on).sum(1).clamp_min(1e-30)
         ratio_o = (met.variance_o / got_o).sqrt().clamp(1 / _MOST, _MOST) ** self.variance
         if self.variance:
             self._solve(module, derived, kernel_on, moment_nn, cross_on * ratio_o[:, None])
 
     def _solve(
-        self, module: nn.Module, derived: Derived | None, kernel_on: Tensor, moment_nn: Tensor, cross_on: Tensor
+        self,
+        module: nn.Module,
+        derived: Derived | None,
+        kernel_on: Tensor,
+        moment_nn: Tensor,
+        cross_on: Tensor,
+        choose: bool = False,
     ) -> Tensor:
-        """The least-squares kernel, stored in the layer."""
+        """The least-squares kernel, stored in the layer; indices that a scheme keeps are chosen anew if so asked."""
         if derived is not None:
-            derived.refit(Target(derived.shape, kernel_on, cross_on, moment_nn, 1.0))
+            derived.refit(Target(derived.shape, kernel_on, cross_on, moment_nn, 1.0), choose=choose)
             return kernel_of(module).cpu()
         fitted_on: Tensor = torch.linalg.solve(moment_nn, cross_on.T).T
         with torch.no_grad():

@@ -38,7 +38,8 @@ class Scheme(Protocol):
     A scheme whose kernels are mixings of a list of rows also has `rows(shared, adapter, shape)`, r x n, and `refine`,
     the joint fit from given tensors on: its families can be cut to a smaller size afterwards (directions.py). One that
     has several starts gives them by `variants()`; one whose error falls in another way than most says by `tried` at
-    which sizes it is predicted (database.py).
+    which sizes it is predicted (database.py). One whose adapters hold indices, which `fit` leaves, has `choose`: the
+    same with indices chosen anew.
     """
 
     name: ClassVar[str]

@@ -22,7 +22,7 @@ forward into the next (quantising.py), and E and U down the exact error together
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import Annotated, ClassVar, Literal
 
@@ -40,6 +40,7 @@ from ..linalg import (
     minimise,
     searchable,
     times,
+    untimes,
     weighted_energy,
 )
 from ..specs import Layout, Shape, SymbolicShape, product
@@ -53,6 +54,8 @@ MOST = 2**14
 # quick one, which is asked for at most SHORT iterations and passes over the codes once.
 ROUNDS, AGAIN = (24, 4), (2, 0)
 SHORT = 30
+# How often codes are chosen anew in a repair, each time for the gains that came of the time before.
+CHOSEN = 2
 # Numbers that a step over many filters may hold at once.
 CHUNK = 2**23
 
@@ -121,10 +124,18 @@ class Codebook:
         gain_obm = self._solve(shared["E"], self._codes(adapter), target)
         return {"U": self._kept(gain_obm if self.gain == "cell" else gain_obm[:, 0]), "K": adapter["K"]}
 
+    def choose(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
+        """The indices anew too, the bank held: for the gains that there are, then for those that came of it."""
+        wished = replace(target, kernel_on=untimes(target.cross_on, target.moment))
+        how = feed(searchable(wished).moment, self._blocks(target.shape))
+        for _ in range(CHOSEN):
+            gain_om = None if self.gain == "cell" else self._gains(adapter)[:, 0]
+            code_obm = codes_of(shared["E"], gain_om, wished.kernel_on, how, AGAIN[0])
+            adapter = self.fit(shared, {"K": self._kept(code_obm).to(torch.int16)}, target)
+        return adapter
+
     def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
-        gains = adapter["U"] if self.gain == "cell" else adapter["U"][:, None]
-        gain_obm = gains if self.codes > 1 else gains[..., None]
-        return _summed(gain_obm, shared["E"][self._codes(adapter)]).reshape(shape)
+        return _summed(self._gains(adapter), shared["E"][self._codes(adapter)]).reshape(shape)
 
     def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:
         return None
@@ -138,6 +149,11 @@ class Codebook:
         many = max(1, CHUNK // max(1, cells_obc.shape[1] * target.kernel_on.shape[1]))
         parts = zip(cells_obc.split(many), target.cross_on.split(many), strict=True)
         return torch.cat([_gains(cells, cross, target.moment) for cells, cross in parts])[..., None]
+
+    def _gains(self, adapter: Tensors) -> Tensor:
+        """(out x blocks x codes), blocks and codes being 1 where they have one between them."""
+        gains = adapter["U"] if self.gain == "cell" else adapter["U"][:, None]
+        return gains if self.codes > 1 else gains[..., None]
 
     def _codes(self, adapter: Tensors) -> Tensor:
         """(out x blocks x codes)"""
