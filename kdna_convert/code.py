@@ -14,22 +14,24 @@ from torch import Tensor, nn
 
 from .checkpoint import Conversion, open_folder, original_of, uncoded
 from .codecs import CODECS
+from .codecs.steps import step_of
 from .coding import Coded, code_to_size, felt_by
 from .container import coded_specs, foldable_norms, pack, steps_of, unpack
 from .convert import Measure
 from .data import Data, Mixed, batches
 from .datafree import data_free
 from .derive import fold
-from .errors import FolderError, PlanError
+from .errors import FolderError, PlanError, RecipeError
 from .evaluate import divergence_from
 from .filesize import file_size, metadata
+from .finetune import Codes
 from .job import calibration_split, device_of_name, images_of
 from .models import example_input, state_digest
 from .recipe import parse_target
 from .repair.nets import Nets, Tick
 from .specs import Layer, Progress
 from .statistics import Moments, collect
-from .stored import load_stored
+from .stored import load_stored, stored_parameters
 from .survey import survey
 
 # Images that second moments are taken from, and how many of them walk along with the coding: with 400 in half the time,
@@ -42,6 +44,8 @@ MIXED = 1.0
 # For the activations that walk along, in bytes: where they do not fit, fewer images do.
 MEMORY = 2 * 2**30
 BATCH = 100
+# What `kdna finetune --train` trains of a net as it is coded; anything else trains it uncoded.
+CODED = ("norms", "codes")
 # Reasons of layers that are rounded with the feedback of their moments: none, and depthwise. Others are kept fine.
 _ROUNDED = (None, "KD103")
 
@@ -87,7 +91,7 @@ def code(
 
 
 def recoded(conversion: Conversion) -> Conversion:
-    """A coded conversion whose normalisations and biases were trained since, coded again within the bytes it had.
+    """A coded conversion that was trained as it is coded (CODED), coded again within the bytes it had.
 
     Every tensor keeps its step, so that what was not trained is what it was, to the bit; the normalisations' shifts
     are rounded more coarsely where they would not fit. Its divergence is no longer known.
@@ -109,6 +113,24 @@ def recoded(conversion: Conversion) -> Conversion:
     plan = replace(conversion.plan, planned=replace(conversion.plan.planned, bytes=size))
     report = {**conversion.report, "code": {**done, "bytes": size}}
     return replace(conversion, model=model, plan=plan, report=report, coded=blob)
+
+
+def codes_of(conversion: Conversion, model: nn.Module) -> Codes:
+    """The integers of `model`, a copy of a coded conversion's, to be trained in the bytes that they have.
+
+    Raises RecipeError KD208 for one that is not coded by `entropy`, or whose integers are none of steps.
+    """
+    blob = conversion.coded
+    if blob is None or conversion.report["code"]["codec"] != "entropy":
+        raise RecipeError("KD208", "train: codes are those of a folder that `kdna code --codec entropy` wrote")
+    steps, parameters = steps_of(blob), stored_parameters(model)
+    coded = {name: parameters[name] for name in steps if name in parameters and parameters[name].ndim > 1}
+    room = conversion.report["code"]["target"] or _file_size(conversion, blob)
+
+    def fits() -> bool:
+        return _file_size(conversion, pack(model, "entropy", steps)) <= room
+
+    return Codes(coded, {name: step_of(steps[name]) for name in coded}, fits)
 
 
 def require_size(codec: str, target: int | float | str | None, whole: int) -> int | None:

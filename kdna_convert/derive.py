@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -221,11 +221,12 @@ def cached(model: nn.Module) -> Iterator[nn.Module]:
             weight.held = None
 
 
-def trainable(model: nn.Module, which: Literal["norms", "adapters", "shared", "all"] = "adapters") -> tuple[int, int]:
+def trainable(model: nn.Module, which: str = "adapters", codes: Set[int] = frozenset()) -> tuple[int, int]:
     """Say by requires_grad what a fine-tune may change, in place. Returns (trainable, total) parameters.
 
-    "norms": what has one number per channel (norm affine, biases, gains, layer scales); "adapters": these, the adapters
-    and the routers; "shared": these and the shared tensors; "all": every floating-point parameter.
+    "norms": what has one number per channel (norm affine, biases, gains, layer scales); "codes": these and the tensors
+    whose ids are in `codes`; "adapters": norms, the adapters and the routers; "shared": these and the shared tensors;
+    "all": every floating-point parameter.
     """
     derived = derived_layers(model).values()
     own = {id(tensor) for weight in derived for tensor in weight.adapter.values()}
@@ -234,8 +235,8 @@ def trainable(model: nn.Module, which: Literal["norms", "adapters", "shared", "a
     for parameter in model.parameters():
         key = id(parameter)
         small = parameter.ndim == 0 or parameter.numel() == len(parameter)
-        if which == "norms":
-            chosen = small and key not in own | shared
+        if which in ("norms", "codes"):
+            chosen = key in codes or (small and key not in own | shared)
         else:
             chosen = which == "shared" if key in shared else small or key in own
         parameter.requires_grad_(parameter.is_floating_point() and (chosen or which == "all"))

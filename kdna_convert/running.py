@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import Conversion, is_ours, open_folder, original_of, require_free, save
-from .code import code, require_size
+from .code import CODED, code, require_size
 from .converting import convert, require_net, size_of, without_bytes
 from .data import Data, batches, check_classes
 from .errors import DataError, KdnaError, ModelError
@@ -235,7 +235,7 @@ def _stages(asked: _Asked, work: Path) -> dict[str, Callable[[Any], Conversion]]
     stages: dict[str, Callable[[Any], Conversion]] = {"convert": converted}
     tuning = {"finetune": tuned} if recipe.finetune else {}
     coding = {"code": coded} if recipe.codec else {}
-    if recipe.finetune and recipe.finetune.train == "norms":  # which is of what coding has left to train
+    if recipe.finetune and recipe.finetune.train in CODED:  # which is of what coding has made, or left to train
         return stages | coding | tuning
     return stages | tuning | coding
 

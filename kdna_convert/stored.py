@@ -39,6 +39,11 @@ def stored_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: _alone(tensor) for name, tensor in tensors.items()}
 
 
+def stored_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The model's own parameters by their names in the file."""
+    return {name: own for name, (_, own) in _stored(model)[0].items() if isinstance(own, nn.Parameter)}
+
+
 def stored_specs(model: nn.Module) -> tuple[TensorSpec, ...]:
     """Name, shape and dtype of what stored_state holds, for any model (also on meta, also not converted)."""
     return tuple(

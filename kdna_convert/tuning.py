@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from .checkpoint import Conversion, open_folder, original_of, uncoded
-from .code import recoded
+from .code import CODED, codes_of, recoded
 from .data import Data, Images, batches, check_classes, split
 from .derive import fold
 from .errors import GuardError, ModelError, RecipeError
@@ -47,7 +47,8 @@ def finetune(
     """Train a conversion's adapters towards the original's answers, or those of another `teacher`. Returns another
     conversion.
 
-    What is coded is trained uncoded, but by `train="norms"`, which leaves the codes as they are and its file as large.
+    What is coded is trained uncoded, but by `train="norms"`, which leaves the codes as they are and its file as large,
+    and by `train="codes"`, which trains them as well, in no more bytes.
 
     `said` are the fields of finetune.Settings: train, epochs, steps or seconds, lr, batch_size ... Into the folder
     `work` goes what a stopped run is gone on from, by `resume`; into the file `log` a line of JSON a step. Raises
@@ -56,7 +57,7 @@ def finetune(
     """
     settings = Settings(**said)
     before = folder if isinstance(folder, Conversion) else open_folder(folder)
-    before = before if settings.train == "norms" else uncoded(before)
+    before = before if settings.train in CODED else uncoded(before)
     if teacher is None and not settings.label_weight and _is_original(before):
         why = "this net answers as its original does, and has nothing to learn from it"
         raise RecipeError("KD208", f"{why}: pass --teacher MODEL, or --label-weight 1 with images by class")
@@ -79,6 +80,7 @@ def finetune(
         nested=[name for family in before.plan.families if family.members[0] in nested for name in family.members],
         config=before.data,
         teacher=taught,
+        codes=codes_of(before, student) if settings.train == "codes" else None,
         keeping=Keeping(work, resume, mark, log),
         track=track,
         device=device_of_name(device),

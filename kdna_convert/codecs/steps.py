@@ -58,7 +58,7 @@ class Entropy:
         if found.numel() and float(found.abs().max()) >= LARGEST:
             largest = float(tensor.abs().max())
             raise NumericsError("KD704", f"a number of {largest:.2g} is {LARGEST:,} steps or more; use --codec bf16")
-        return found.to(torch.int32).numpy().astype(np.int32)
+        return found.to(torch.int32).cpu().numpy().astype(np.int32)
 
 
 def values(integers: Integers, step: int) -> Tensor:
@@ -73,8 +73,8 @@ def scale_integers(scale: Tensor) -> tuple[Integers, Integers]:
     size = (
         scale.detach().double().abs().clamp_min(float(scale.abs().max()) * 2.0**-24 + torch.finfo(torch.float32).tiny)
     )
-    logarithm = (_FACTORS * size.log2()).round().to(torch.int32).numpy().astype(np.int32)
-    return logarithm, (scale < 0).to(torch.int32).numpy().astype(np.int32)
+    logarithm = (_FACTORS * size.log2()).round().to(torch.int32).cpu().numpy().astype(np.int32)
+    return logarithm, (scale < 0).to(torch.int32).cpu().numpy().astype(np.int32)
 
 
 def scale_values(logarithm: Integers, sign: Integers) -> Tensor:

@@ -15,7 +15,7 @@ from ..errors import RecipeError
 from .console import COMMAND, output_path, progress_bar, show, show_json, tell, tell_remarks
 from .options import Images, Run, grouped
 
-Part = Literal["norms", "adapters", "shared", "all"]
+Part = Literal["norms", "codes", "adapters", "shared", "all"]
 Precision = Literal["fp32", "bf16", "fp16"]
 RESUME = "{why}; what was done is in {work}: the same command with --resume goes on from there"
 

@@ -1,8 +1,9 @@
 """Fine-tuning a converted net: the original is the teacher, so no image needs a label.
 
 settings.py says what is asked for, loss.py and subnets.py what is lowered, training.py is the loop, length.py how long
-it is, sizes.py at which sizes it runs, average.py its moving average, state.py what a stopped run goes on from,
-norms.py how frozen norms cost nothing, rate.py the door to timm's optimisers, engine.py that to Accelerate.
+it is, sizes.py at which sizes it runs, codes.py how it moves integers, average.py its moving average, state.py what a
+stopped run goes on from, norms.py how frozen norms cost nothing, rate.py the door to timm's optimisers, engine.py that
+to Accelerate.
 
 BatchNorm's statistics stay as they are: the net is trained in eval mode, so that a small set of images cannot spoil
 them, and so is the teacher, which sees the same view of the same image.
@@ -23,6 +24,7 @@ from ..derive import trainable
 from ..errors import DataError, RecipeError
 from ..processes import sharing
 from ..specs import DataConfig, Divergence, Progress
+from .codes import Codes
 from .engine import Engine
 from .look import Look
 from .loss import Objective, distillation, stage_ends, trained_bases
@@ -33,7 +35,7 @@ from .state import assign
 from .subnets import fit_subnets, subnet_ends
 from .training import Keeping, Training
 
-__all__ = ["Keeping", "Settings", "Tuning", "distillation", "finetune"]
+__all__ = ["Codes", "Keeping", "Settings", "Tuning", "distillation", "finetune"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def finetune(
     config: DataConfig | None = None,
     nested: Collection[str] = (),
     teacher: nn.Module | None = None,
+    codes: Codes | None = None,
     keeping: Keeping | None = None,
     track: Path | None = None,
     device: str | torch.device | None = None,
@@ -78,11 +81,12 @@ def finetune(
     """Train `model` towards the answers of `teacher`, which is `original` where no other net is given, in place.
 
     Images of a folder or dataset are seen in random views of the size that `config` says; tensors as they are.
-    `nested` names the layers whose directions are in order. `track` is a folder for TensorBoard. Both nets are moved to
-    `device`. Raises GuardError KD802, the best tensors put back, when the loss does not stay finite; ModelError KD308
-    when a net does not return logits, KD310 where it has no parts for `subnets`; DataError KD403 for a label loss
-    without labels, KD408; RecipeError KD208 for `orthogonality` where nothing is shared and `sampled` where nothing is
-    nested; FolderError KD604, KD610; KeyboardInterrupt, the state written, on Ctrl-C or SIGTERM.
+    `nested` names the layers whose directions are in order; `codes` are the coded tensors, where these train. `track`
+    is a folder for TensorBoard. Both nets are moved to `device`. Raises GuardError KD802, the best tensors put back,
+    when the loss does not stay finite; ModelError KD308 when a net does not return logits, KD310 where it has no parts
+    for `subnets`; DataError KD403 for a label loss without labels, KD408; RecipeError KD208 for `orthogonality` where
+    nothing is shared and `sampled` where nothing is nested; FolderError KD604, KD610; KeyboardInterrupt, the state
+    written, on Ctrl-C or SIGTERM.
     """
     settings = settings or Settings()
     source, held = as_images(images), None if heldout is None else as_images(heldout)
@@ -97,7 +101,7 @@ def finetune(
         net.to(engine.device)
     with sharing(), untouched(model, original, *([] if teacher is original else [teacher])):
         look = Look(model, teacher, held, settings)
-        trained, params = trainable(model, settings.train)
+        trained, params = trainable(model, settings.train, frozenset() if codes is None else codes.ids)
         example = next(iter(batches(source, 2)))[0].to(engine.device)
         found = _blocks(original, example)
         stages = stage_ends(original, found, example) if settings.feature_weight else ()
@@ -115,10 +119,13 @@ def finetune(
             keeping or Keeping(),
             progress,
             nested if settings.sampled else (),
+            codes,
         )
         try:
             ran = training.run()
             assign(training.kept, ran.state.best)
+            if codes is not None:
+                codes.settle()
         finally:
             engine.close()
         numbers = ran.state.numbers

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from ..derive import derived_layers
 from ..errors import RecipeError
+from .codes import Codes
 from .settings import Settings
 
 # A tensor that starts at zero (a gate, a scale's deviation from one) has no size for its rate to be relative to.
 NO_SIZE, SIZE_OF_ZERO = 1e-2, 0.1
 # Of the loss, what a first step may be expected to take away; and the rate at most, where the gradient says nothing.
 CARE, LARGEST = 0.6, 1e-2
+CODES = 2e-3  # of an integer, the peak by which numbers behind codes move in a step
 WARMUP = 0.1  # of the whole
 RESOLUTION = 10_000  # ticks of the schedule
 
@@ -44,8 +46,11 @@ def fitting_rate(parameters: Iterable[nn.Parameter], loss: Tensor) -> float:
     return rate if 0 < rate < LARGEST else LARGEST
 
 
-def create_optimizer(model: nn.Module, parameters: Iterable[nn.Parameter], settings: Settings, rate: float) -> Any:
-    """One group a tensor of these, with its peak rate: the settings', or `rate` where they name none.
+def create_optimizer(
+    model: nn.Module, parameters: Iterable[nn.Parameter], settings: Settings, rate: float, codes: Codes | None = None
+) -> Any:
+    """One group a tensor of these, with its peak rate: the settings', or `rate` where they name none; `codes` are moved
+    by so much of an integer.
 
     Raises RecipeError KD208 for an optimiser that timm has not.
     """
@@ -58,6 +63,10 @@ def create_optimizer(model: nn.Module, parameters: Iterable[nn.Parameter], setti
     peak_of_rest = peak if settings.shared_lr is None else settings.shared_lr
     groups = []
     for parameter in parameters:
+        integer = None if codes is None else codes.step_of(parameter)
+        if integer is not None:
+            groups.append({"params": [parameter], "lr": (settings.shared_lr or CODES) * integer})
+            continue
         own = id(parameter) in adapters or (id(parameter) not in shared and parameter.ndim < 2)
         groups.append({"params": [parameter], "lr": (peak if own else peak_of_rest) * _scale(parameter)})
     return create_optimizer_v2(groups, opt=settings.opt, lr=peak, weight_decay=0.0)

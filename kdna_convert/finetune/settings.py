@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..errors import RecipeError
 
-Part = Literal["norms", "adapters", "shared", "all"]
+Part = Literal["norms", "codes", "adapters", "shared", "all"]
 Precision = Literal["fp32", "bf16", "fp16"]
 EPOCHS = 5  # where no length is said
 
@@ -19,7 +19,8 @@ class Settings:
 
     `train` says what may change (derive.trainable). `lr` is the peak of the adapters' rate, relative to each tensor's
     root mean square, by default found from the first batch (rate.fitting_rate); `shared_lr` that of the rest, by
-    default the same; `opt` is an optimiser of timm. The loss is KL at `temperature`, plus so many times
+    default the same, and of codes in integers a step (codes.py); `opt` is an optimiser of timm. The loss is KL at
+    `temperature`, plus so many times
 
     * `label_weight`: the cross-entropy of the labels,
     * `feature_weight`: the relative squared error of the stages' outputs,
@@ -70,7 +71,7 @@ class Settings:
         for name in ("label_weight", "feature_weight", "orthogonality", "subnets", "mixup", "seed"):
             if not getattr(self, name) >= 0:
                 raise RecipeError("KD208", f"{name}: must not be below 0, got {getattr(self, name)}")
-        if self.orthogonality and self.train in ("norms", "adapters"):
+        if self.orthogonality and self.train in ("norms", "codes", "adapters"):
             raise RecipeError("KD208", "orthogonality: it is of the shared tensors, which do not train; --train shared")
         if self.mixup and self.label_weight:
             raise RecipeError("KD208", "mixup: a mixed image has no label of its own; leave label_weight out")

@@ -27,7 +27,7 @@ class Numbers:
     """Where a fine-tune stands. `losses` are the means between two looks at the held-back images, `kls` what was seen
     there, from the start on; `best` is the look that `State.best` was taken at. `factor` lowers the rate, `falls`
     counts the losses that were not finite, `pending` are the sum and the number of those since the last look. `scale`
-    is Engine.scale.
+    is Engine.scale, `price` Codes.price.
     """
 
     step: int = 0
@@ -39,6 +39,7 @@ class Numbers:
     kls: tuple[float, ...] = ()
     pending: tuple[float, int] = (0.0, 0)
     scale: tuple[float, int] = (1.0, 0)
+    price: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -18,6 +18,7 @@ from ..errors import GuardError
 from ..routing.temperature import Annealing
 from ..specs import Progress
 from .average import Average
+from .codes import Codes
 from .engine import Engine
 from .length import Length
 from .log import Log
@@ -79,10 +80,12 @@ class Training:
         keeping: Keeping,
         progress: Progress | None,
         nested: Collection[str] = (),
+        codes: Codes | None = None,
     ) -> None:
         self.engine, self.objective, self.images, self.views = engine, objective, images, views
         self.settings: Settings = objective.settings
         self.pairs, self.look, self.keeping, self.progress, self.nested = pairs, look, keeping, progress, nested
+        self.codes = codes
         subnets = objective.subnets
         heads = {} if subnets is None else dict(subnets.named_parameters(prefix="subnets"))
         self.parameters = free(objective.model) | heads
@@ -90,7 +93,7 @@ class Training:
         self.annealing = Annealing(objective.model)
         self.length = Length(self.settings.steps_for(len(images)), self.settings.seconds)
         self.rate = self._rate()
-        optimizer = create_optimizer(objective.model, self.parameters.values(), self.settings, self.rate)
+        optimizer = create_optimizer(objective.model, self.parameters.values(), self.settings, self.rate, codes)
         self.net, self.optimizer = engine.prepare(objective.model, optimizer)
         if subnets is not None:
             self.objective = replace(objective, subnets=engine.prepare(subnets))
@@ -125,7 +128,8 @@ class Training:
         inputs, labels = self._placed(next(iter(train_loader(self.views, size, self.settings.seed))))
         with self._folded():
             seen = self.objective(self.objective.model, inputs, labels)
-            return fitting_rate(self.parameters.values(), seen.loss)
+            coded = () if self.codes is None else self.codes.ids
+            return fitting_rate([own for own in self.parameters.values() if id(own) not in coded], seen.loss)
 
     def _placed(self, batch: TrainBatch) -> tuple[Tensor, Tensor | None]:
         """On the device, in the layout that is fast there; what could not be read is noted."""
@@ -140,6 +144,9 @@ class Training:
         with folded_norms(self.objective.model, self.pairs), folded_norms(self.objective.original, self.pairs):
             yield
 
+    def _rounded(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.codes is None else self.codes.rounded()
+
     def _sized(self, step: int) -> AbstractContextManager[None]:
         share = drawn_share(self.settings.seed, step) if self.nested else 1.0
         return sized(self.objective.model, self.nested, share)
@@ -152,7 +159,7 @@ class Training:
         if kept is not None:
             self._put(kept)
             return kept
-        judged = self._judged() if self.nested else self.look.first
+        judged = self._judged() if self.nested or self.codes else self.look.first
         state = self._state(Numbers(kls=() if judged is None else (judged,)))
         self._write(state)
         return state
@@ -160,11 +167,15 @@ class Training:
     def _state(self, numbers: Numbers, best: Tensors | None = None) -> State:
         """As things stand; without `best`, they are the best."""
         best = copies({**self.average.tensors, **self.annealing.tensors}) if best is None else best
-        return take(replace(numbers, scale=self.engine.scale), self.parameters, best, self.optimizer, self.average.kept)
+        price = 0.0 if self.codes is None else self.codes.price
+        numbers = replace(numbers, scale=self.engine.scale, price=price)
+        return take(numbers, self.parameters, best, self.optimizer, self.average.kept)
 
     def _put(self, state: State) -> None:
         put(state, self.parameters, self.optimizer)
         self.engine.scale = state.numbers.scale
+        if self.codes is not None:
+            self.codes.price = state.numbers.price
         if state.average:
             assign(self.average.tensors, state.average)
 
@@ -217,8 +228,9 @@ class Training:
         for _ in range(parts):
             inputs, labels = self._placed(next(batches))
             with accelerator.accumulate(*self.learning), self.engine.autocast():
-                seen = self.objective(self.net, inputs, labels)
-                self.engine.backward(seen.loss)
+                with self._rounded():
+                    seen = self.objective(self.net, inputs, labels)
+                    self.engine.backward(seen.loss)
                 losses += float(seen.loss.detach()) / parts
                 agreements += float(seen.agreement) / parts
                 if accelerator.sync_gradients:
@@ -230,6 +242,8 @@ class Training:
         if fell:
             self.engine.skip()
         else:
+            if self.codes is not None:
+                self.codes.charge(loss)
             self.engine.step(self.optimizer)
         self.optimizer.zero_grad()
         return _Stepped(loss, agreement, stop > 0, elapsed, fell)
@@ -248,7 +262,7 @@ class Training:
         """The state after a look at the held-back images."""
         total, count = numbers.pending
         numbers = replace(numbers, losses=(*numbers.losses, total / max(1, count)), pending=(0.0, 0))
-        with self.average.shown():
+        with self.average.shown(), self._rounded():
             judged = self._judged()
         if judged is None:
             return self._state(numbers)
@@ -261,6 +275,8 @@ class Training:
 
     def _judged(self) -> float | None:
         """The KL that says what is best: of the whole net, and of smaller sizes too where these are trained."""
+        if self.codes is not None and not self.codes.fits():
+            return math.inf
         found: list[float] = []
         for share in JUDGED if self.nested else (1.0,):
             with sized(self.objective.model, self.nested, share):

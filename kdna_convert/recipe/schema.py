@@ -155,7 +155,7 @@ RepairField = Annotated[
 class Finetune(_Section):
     """How `kdna run` trains what it converted: finetune.Settings, but for the seed, which is the recipe's."""
 
-    train: Literal["norms", "adapters", "shared", "all"] = "adapters"
+    train: Literal["norms", "codes", "adapters", "shared", "all"] = "adapters"
     time: Time | None = None
     epochs: Positive | None = None
     steps: Count | None = None
@@ -182,7 +182,7 @@ class Finetune(_Section):
     def _can_be(self) -> Finetune:
         if sum(length is not None for length in (self.time, self.epochs, self.steps)) > 1:
             raise ValueError("how long to train is said once: time, epochs or steps")
-        if self.orthogonality and self.train in ("norms", "adapters"):
+        if self.orthogonality and self.train in ("norms", "codes", "adapters"):
             raise ValueError("`orthogonality` is of the shared tensors, and needs `train: shared`")
         if self.mixup and self.label_weight:
             raise ValueError("`mixup` mixes images, which then have no label of their own: leave `label_weight` out")
