@@ -65,7 +65,7 @@ def test_the_price_rises_while_the_bits_do_and_falls_while_they_are_fewer() -> N
     found = codes(STEP * torch.tensor([[3.0, -2.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]]))
     weight = found.tensors["weight"]
     found.charge(8.0)
-    assert found.price == pytest.approx(8.0 / found.bits)  # all the bits there are cost what the loss is
+    assert found.price == pytest.approx(8.0 / found.bits, rel=0.01)  # all the bits there are cost what the loss is
     for factor, rises in ((2.0, True), (0.0, False)):
         before = found.price
         with torch.no_grad():

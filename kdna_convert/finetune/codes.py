@@ -24,8 +24,9 @@ from .state import assign
 
 # Of one more in magnitude, an integer's place is expected to hold at least this share of its tensor's mean.
 _LEAST = 0.05
-# How fast the price follows: by e in so many steps for each percent that the bits are off.
-_FOLLOWS = 1000
+# How fast the price follows: by e in so many steps for each percent that the bits are off what is aimed at, a share of
+# those at the start.
+_FOLLOWS, _AIM = 200, 0.997
 # From zero, a number is not pulled: a sign that flips with every step would be all that comes of it.
 _ASLEEP = 0.02
 
@@ -80,7 +81,7 @@ class Codes:
             pull = torch.where(units.abs() > _ASLEEP, units.sign(), 0) * slope_oi.to(units).view_as(units)
             if tensor.grad is not None:
                 tensor.grad.add_(pull, alpha=self.price / self.steps[name])
-        self.price *= math.exp((total / max(self.bits, 1.0) - 1) * 100 / _FOLLOWS)
+        self.price *= math.exp((total / max(self.bits, 1.0) - _AIM) * 100 / _FOLLOWS)
 
     def _integers(self, name: str) -> Tensor:
         return (self.tensors[name].detach().double() / self.steps[name]).round()
