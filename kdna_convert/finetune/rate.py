@@ -24,7 +24,7 @@ from .settings import Settings
 NO_SIZE, SIZE_OF_ZERO = 1e-2, 0.1
 # Of the loss, what a first step may be expected to take away; and the rate at most, where the gradient says nothing.
 CARE, LARGEST = 0.6, 1e-2
-CODES = 2e-3  # of an integer, the peak by which numbers behind codes move in a step
+CODES = 1e-2  # of an integer, the peak by which numbers behind codes move in a step
 WARMUP = 0.1  # of the whole
 RESOLUTION = 10_000  # ticks of the schedule
 
