@@ -219,7 +219,7 @@ def _goals(task: _Task, itself: nn.Module) -> dict[str, nn.Module]:
 
 def _moments(task: _Task, plain: nn.Module, layers: Sequence[Layer]) -> Moments:
     if task.inputs:
-        mixed = Mixed(task.inputs, MIXED, task.seed)
+        mixed = Mixed(task.inputs, MIXED, task.seed, each=False)  # as all of docs/codecs.md was measured
         return collect(plain, layers, mixed, correlate=True, seed=task.seed, device=task.device, progress=task.progress)
     size = task.before.data.input_size
     return data_free(plain, layers, size, seed=task.seed, device=task.device, progress=task.progress)

@@ -13,10 +13,9 @@ from torch import Tensor
 from torch.distributions import Beta
 
 
-def mixer(alpha: float) -> Callable[[Tensor, str], Tensor]:
-    """(inputs, seed) -> each input of the batch mixed with the one before it, by its own draw of Beta(alpha, alpha).
-
-    An alpha of 0 leaves them whole.
+def mixer(alpha: float, each: bool = True) -> Callable[[Tensor, str], Tensor]:
+    """(inputs, seed) -> each input of the batch mixed with the one before it, by its own draw of Beta(alpha, alpha) or,
+    without `each`, by one draw for all. An alpha of 0 leaves them whole.
     """
     if not alpha:
         return lambda inputs, seed: inputs
@@ -24,8 +23,9 @@ def mixer(alpha: float) -> Callable[[Tensor, str], Tensor]:
 
     def mixed(inputs: Tensor, seed: str) -> Tensor:
         with drawing(seed):
-            share_b = beta.sample((len(inputs),)).to(inputs)
-        return inputs.roll(1, 0).lerp(inputs, share_b.view(-1, *(1,) * (inputs.ndim - 1)))
+            share_b = beta.sample((len(inputs) if each else 1,)).double()
+        own, other = (part.to(inputs).view(-1, *(1,) * (inputs.ndim - 1)) for part in (share_b, 1 - share_b))
+        return inputs.roll(1, 0).mul(other).add(inputs.mul(own))
 
     return mixed
 
@@ -37,12 +37,13 @@ class Mixed:
     batches: Iterable[Tensor]
     alpha: float
     seed: int
+    each: bool = True
 
     def __length_hint__(self) -> int:
         return length_hint(self.batches)
 
     def __iter__(self) -> Iterator[Tensor]:
-        mix = mixer(self.alpha)
+        mix = mixer(self.alpha, self.each)
         return (mix(batch, f"{self.seed} {place}") for place, batch in enumerate(self.batches))
 
 
