@@ -47,7 +47,9 @@ class Training:
     batch_size: Annotated[int, _option("Train", "Images a step, all processes together.", min=1)] = 128
     accumulate: Annotated[int, _option("Train", "Take a step's images in so many parts.", min=1)] = 1
     lr: Annotated[float | None, _option("Train", "Peak rate, relative to each tensor's size. Default: found.")] = None
-    shared_lr: Annotated[float | None, _option("Train", "That of shared tensors; of codes, in integers. Default: --lr, 0.01.")] = None
+    shared_lr: Annotated[
+        float | None, _option("Train", "That of shared tensors; of codes, in integers. Default: --lr, 0.01.")
+    ] = None
     opt: Annotated[str, _option("Train", "Optimiser, by timm's name.")] = "adamw"
     clip: Annotated[float | None, _option("Train", "Clip the gradient's norm to this.")] = None
     temperature: Annotated[float, _option("Train", "Of the distillation.")] = 2.0
