@@ -82,6 +82,7 @@ def test_a_fine_tune_said_in_python_is_written_as_it_is_read() -> None:
         ("finetune: {ema: 1}", "finetune.ema"),
         ("finetune: {orthogonality: 0.1}", "needs `train: shared`"),
         ("finetune: {sampled: true}", "needs `nested: true`"),
+        ("codec: int8\nfinetune: {train: codes}", "needs `codec: entropy`"),
         ("finetune: {time: 10}", "finetune.time: a time such as 90s, 10m or 1.5h is wanted"),
         ("finetune: {time: 10 minutes}", "finetune.time: '10 minutes' is not a time"),
         ("finetune: {time: 1m, steps: 3}", "finetune: how long to train is said once"),

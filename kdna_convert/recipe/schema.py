@@ -246,6 +246,9 @@ class Recipe(_Section):
                 raise ValueError(f"rules.{index} needs `scheme`, as the recipe has none")
         if self.finetune is not None and self.finetune.sampled and not self.nested:
             raise ValueError("`finetune.sampled` trains at sizes that are cut later, and needs `nested: true`")
+        tunes = [own.finetune for own in (self, self.sharing) if own is not None and own.finetune is not None]
+        if self.codec != "entropy" and any(one.train == "codes" for one in tunes):
+            raise ValueError("`finetune.train: codes` is of what the entropy coder makes, and needs `codec: entropy`")
         if self.sharing is not None and self.codec is None:
             raise ValueError("`sharing` needs `codec`, as it is the coded file's size that decides")
         return self
