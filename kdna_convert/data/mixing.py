@@ -23,9 +23,14 @@ def mixer(alpha: float, each: bool = True) -> Callable[[Tensor, str], Tensor]:
 
     def mixed(inputs: Tensor, seed: str) -> Tensor:
         with drawing(seed):
-            share_b = beta.sample((len(inputs) if each else 1,)).double()
-        own, other = (part.to(inputs).view(-1, *(1,) * (inputs.ndim - 1)) for part in (share_b, 1 - share_b))
-        return inputs.roll(1, 0).mul(other).add(inputs.mul(own))
+            share_b = beta.sample((len(inputs) if each else 1,))
+        before = inputs.roll(1, 0)
+        if each:
+            return before.lerp(inputs, share_b.to(inputs).view(-1, *(1,) * (inputs.ndim - 1)))
+        share = float(share_b)
+        return before.mul(1 - share).add(
+            inputs.mul(share)
+        )  # to the bit as torchvision's MixUp, which is for images alone
 
     return mixed
 
