@@ -21,6 +21,7 @@ import torch
 import kdna_convert as kdna
 from kdna_convert.benchmark import Timing, benchmark
 from kdna_convert.checkpoint import Conversion
+from kdna_convert.heap import keep_freed
 from kdna_convert.models import example_input, load_model
 from kdna_convert.recipe import parse_recipe, parse_time
 
@@ -99,5 +100,6 @@ def studied(given: argparse.Namespace, routing: str, conversion: Conversion, tim
 
 
 if __name__ == "__main__":
+    keep_freed()  # as the command line does
     torch.manual_seed(0)
     main()

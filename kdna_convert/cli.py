@@ -21,6 +21,7 @@ from .commands import (
     tuning,
 )
 from .commands.console import Commands
+from .heap import keep_freed
 
 app = typer.Typer(
     name="kdna",
@@ -70,4 +71,5 @@ def _root(
 
 def main() -> None:
     """The console script."""
+    keep_freed()
     app(prog_name="kdna")

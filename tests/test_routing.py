@@ -197,8 +197,8 @@ def test_scales_that_go_into_small_kernels_scale_the_same(
     learned(net).eval()
     x = torch.randn(3, 8, 40, 40)
     ran = []
-    whole = modulation.whole_kernels
-    monkeypatch.setattr(modulation, "whole_kernels", lambda *given: ran.append(1) or whole(*given))
+    scaled = modulation.with_scales
+    monkeypatch.setattr(modulation, "with_scales", lambda *given: ran.append(1) or scaled(*given))
     expected = net(x)
     assert not ran
     with torch.no_grad():

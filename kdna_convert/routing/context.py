@@ -102,7 +102,8 @@ class ContextRouter(Router):
         raise NotImplementedError
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
-        gates = factors(self.head(self.hidden(pooled(x, self.spatial))))
+        head = self.head
+        gates = factors(F.linear(self.hidden(pooled(x, self.spatial)), head.weight, head.bias))
         inputs, outputs, *taps = gates.split(self.parts, 1)
         return Modulation(inputs=inputs, outputs=outputs, taps=taps[0].view(-1, *weight.shape[2:]) if taps else None)
 
@@ -125,7 +126,7 @@ class ImageRouter(ContextRouter):
         stage.enter(place)
         before = stage.left if place and stage.by == place - 1 else None
         if before is not None and before.shape[0] == means.shape[0]:  # len() would fix an export's batch
-            z = self.fc1(torch.cat([means, before.to(means.dtype)], 1))
+            z = F.linear(torch.cat([means, before.to(means.dtype)], 1), self.fc1.weight)
         else:
             z = F.linear(means, self.fc1.weight[:, : means.shape[1]])
         z = F.relu(z)

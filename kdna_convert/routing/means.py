@@ -98,7 +98,7 @@ def _of_route(model: nn.Module, route: Route, found: dict[str, _Sum]) -> list[tu
             continue
         kernel, factor = one / found[name].images, two / found[name].images
         if scale is not None:
-            kernel, scale = kernel * per_group(scale[None], kernel, layer.groups)[0], None
+            kernel, scale = kernel * per_group(scale[None], kernel.shape, layer.groups)[0], None
         means.append((name, Mean(kernel, factor)))
     return means
 

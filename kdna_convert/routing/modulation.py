@@ -10,12 +10,13 @@ kernels are worked out first and run as one grouped convolution, which costs the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..specs import Shape
 
 Form = Literal["each", "sum"]
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -23,8 +24,7 @@ _LAST = {1: (-1,), 2: (-2, -1), 3: (-3, -2, -1)}  # the axes of positions
 _EXACT = ("Conv1d", "Conv2d", "Conv3d", "Conv2dSame")
 
 
-@dataclass(frozen=True)
-class Modulation:
+class Modulation(NamedTuple):
     """Every field is None where it changes nothing: ones, the input as it is, the layer's own kernel.
 
     `x` is the input that takes the place of the layer's, of its shape. `inputs` (batch, in) and `outputs` (batch, out)
@@ -73,20 +73,29 @@ def whole_kernels(modulation: Modulation, x: Tensor, weight: Tensor, groups: int
     if modulation.x is not None:
         positions = tuple(range(2, x.ndim))
         share = (modulation.x * x).sum(positions) / x.square().sum(positions).clamp_min(1e-30)
-        kernel = kernel * per_group(share, weight, groups)
-    if modulation.inputs is not None:
-        kernel = kernel * per_group(modulation.inputs, weight, groups)
-    if modulation.outputs is not None:
-        kernel = kernel * modulation.outputs.view(*modulation.outputs.shape, *[1] * (weight.ndim - 1))
-        factor = modulation.outputs
-    return kernel, factor
+        kernel = kernel * per_group(share, weight.shape, groups)
+    kernel = with_scales(modulation, kernel, groups)
+    return kernel, factor if modulation.outputs is None else modulation.outputs
 
 
-def per_group(factor: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """A (batch, in) factor as (batch, out or 1, in / groups, 1 ...): what of it each output channel's kernel sees."""
-    apart = factor.view(len(factor), groups, -1)
-    seen = apart.repeat_interleave(len(weight) // groups, 1) if groups > 1 else apart
-    return seen.reshape(*seen.shape, *[1] * (weight.ndim - 2))
+def with_scales(modulation: Modulation, kernel: Tensor, groups: int) -> Tensor:
+    """(batch or 1, out, in / groups, *kernel size) kernels with the scales of the channels in them."""
+    inputs, outputs = modulation.inputs, modulation.outputs
+    if inputs is not None:
+        kernel = kernel * per_group(inputs, kernel.shape[1:], groups)
+    if outputs is not None:
+        kernel = kernel * outputs.view(outputs.shape + (1,) * (kernel.ndim - 2))
+    return kernel
+
+
+def per_group(factor: Tensor, shape: Shape, groups: int) -> Tensor:
+    """A (batch, in) factor as (batch, out or 1, in / groups, 1 ...): what of it each output channel's kernel sees, of
+    kernels of `shape` (out, in / groups, *kernel size)."""
+    batch, ones = factor.shape[0], (1,) * (len(shape) - 2)
+    if groups == 1:
+        return factor.view(batch, 1, -1, *ones)
+    seen = factor.view(batch, groups, -1).repeat_interleave(shape[0] // groups, 1)
+    return seen.view(*seen.shape, *ones)
 
 
 def run(
@@ -97,17 +106,18 @@ def run(
 
     Raises NotImplementedError for the form "sum" where a kernel is no sum of static ones.
     """
-    spatial, learning = weight.ndim - 2, torch.is_grad_enabled()
+    learning = torch.is_grad_enabled()
     if not learning and form == "each" and _fits_in_kernels(layer, x, weight, modulation):
-        kernel, _ = whole_kernels(replace(modulation, x=None), x, weight, layer.groups)
-        modulation = Modulation(x=modulation.x, kernel=kernel)
+        kernels = with_scales(modulation, modulation.kernel_of(weight), layer.groups)
+        return _per_sample(layer, x if modulation.x is None else modulation.x, kernels)
+    spatial = weight.ndim - 2
     x = x if modulation.x is None else modulation.x
     x = x if modulation.inputs is None else x * along(modulation.inputs, x, spatial)
     if modulation.keeps_kernel:
         y = static(x)
     else:
-        way = _per_sample if form == "each" else _summed
-        y = way(layer, x, weight, modulation)
+        each = form == "each"
+        y = _per_sample(layer, x, modulation.kernel_of(weight)) if each else _summed(layer, x, weight, modulation)
         y = y if layer.bias is None else y + layer.bias.view(-1, *[1] * spatial)
     if modulation.outputs is None:
         return y
@@ -122,8 +132,10 @@ def _fits_in_kernels(layer: Any, x: Tensor, weight: Tensor, modulation: Modulati
     all unless the images are large. Time against scaling the input first (benchmarks/scales.py, one thread, 32 images,
     3x3): 0.82 for 16 channels of 32 x 32, 0.91 for 64 of 56 x 56, 1.11 for 128 of 28 x 28, 1.48 for 32 of 16 x 16.
     """
+    if modulation.inputs is None and modulation.outputs is None:
+        return False
     times = 4 if modulation.keeps_kernel else 1
-    if (modulation.inputs is None and modulation.outputs is None) or times * weight.numel() * len(x) > x.numel():
+    if times * weight.numel() * x.shape[0] > x.numel():
         return False
     return weight.ndim > 2 and layer.bias is None and is_exact(type(layer).__name__.removeprefix("Parametrized"))
 
@@ -161,21 +173,23 @@ def convolve(layer: Any, x: Tensor, kernel: Tensor, groups: int) -> Tensor:
     return _CONV[spatial](x, kernel.to(x.dtype), None, layer.stride, padding, layer.dilation, groups)
 
 
-def _per_sample(layer: Any, x: Tensor, weight: Tensor, modulation: Modulation) -> Tensor:
-    kernel = modulation.kernel_of(weight)
-    if len(kernel) != len(x):
-        kernel = kernel.expand(len(x), *kernel.shape[1:])
-    if _is_product(layer, weight) and x.is_contiguous():  # half the time of a grouped convolution, and of any batch
-        return torch.bmm(kernel.flatten(2).to(x.dtype), x.flatten(2)).view(len(x), -1, *x.shape[2:])
-    y = convolve(layer, x.reshape(1, -1, *x.shape[2:]), kernel.flatten(0, 1), len(x) * layer.groups)
-    y = y.view(len(x), -1, *y.shape[2:])
-    last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+def _per_sample(layer: Any, x: Tensor, kernel: Tensor) -> Tensor:
+    """Each image of x by its own of the kernels (batch or 1, out, in / groups, *kernel size); without bias."""
+    batch, _, *size = x.shape
+    if kernel.shape[0] != batch:
+        kernel = kernel.expand(batch, *kernel.shape[1:])
+    apart = x.is_contiguous()
+    if apart and _is_product(layer, kernel):  # half the time of a grouped convolution, and of any batch
+        return torch.bmm(kernel.flatten(2).to(x.dtype), x.flatten(2)).view(batch, -1, *size)
+    y = convolve(layer, x.reshape(1, -1, *size), kernel.flatten(0, 1), batch * layer.groups)
+    y = y.view(batch, -1, *y.shape[2:])
+    last = not apart and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return y.contiguous(memory_format=torch.channels_last) if last else y
 
 
-def _is_product(layer: Any, weight: Tensor) -> bool:
+def _is_product(layer: Any, kernel: Tensor) -> bool:
     """Whether the layer is, at every position by itself, a matrix times the channels there."""
-    plain = layer.groups == 1 and weight[0, 0].numel() == 1 and set(layer.stride) == {1}
+    plain = set(kernel.shape[3:]) == {1} and set(layer.stride) == {1} and layer.groups == 1
     return plain and (isinstance(layer.padding, str) or not any(layer.padding))
 
 
