@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from ..errors import DataError
 from ..specs import Layer
-from .heads import factors, linear, require_counts, silent
+from .heads import factors, linear, require_counts, silent, through
 from .modulation import Modulation, pooled
 from .passing import Passing
 from .router import Router
@@ -102,9 +102,8 @@ class ContextRouter(Router):
         raise NotImplementedError
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
-        head = self.head
-        gates = factors(F.linear(self.hidden(pooled(x, self.spatial)), head.weight, head.bias))
-        inputs, outputs, *taps = gates.split(self.parts, 1)
+        gates = factors(through(self.head, self.hidden(pooled(x, self.spatial))))
+        inputs, outputs, *taps = gates.split_with_sizes(self.parts, 1)
         return Modulation(inputs=inputs, outputs=outputs, taps=taps[0].view(-1, *weight.shape[2:]) if taps else None)
 
     def is_identity(self) -> bool:
@@ -126,7 +125,7 @@ class ImageRouter(ContextRouter):
         stage.enter(place)
         before = stage.left if place and stage.by == place - 1 else None
         if before is not None and before.shape[0] == means.shape[0]:  # len() would fix an export's batch
-            z = F.linear(torch.cat([means, before.to(means.dtype)], 1), self.fc1.weight)
+            z = through(self.fc1, torch.cat([means, before.to(means.dtype)], 1))
         else:
             z = F.linear(means, self.fc1.weight[:, : means.shape[1]])
         z = F.relu(z)

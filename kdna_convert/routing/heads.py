@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..errors import RecipeError
 from ..specs import Layer
@@ -26,9 +27,17 @@ def linear(inputs: int, outputs: int, seed: int | None, *, bias: bool = True) ->
     return layer
 
 
+def through(layer: nn.Linear, x: Tensor) -> Tensor:
+    """What the layer says of x, without the call of a module, which gates on small images notice."""
+    return F.linear(x, layer.weight, layer.bias)
+
+
 def factors(z: Tensor) -> Tensor:
     """2 sigmoid(z): one where a head says nothing. In place of z without gradients, as gates on small images notice."""
-    return 2 * torch.sigmoid(z) if torch.is_grad_enabled() else z.sigmoid_().mul_(2)
+    if torch.is_grad_enabled():
+        return 2 * torch.sigmoid(z)
+    z = z.sigmoid_()
+    return z.add_(z)  # half the time of a product with a number
 
 
 def silent(*heads: nn.Module) -> bool:

@@ -84,7 +84,7 @@ def with_scales(modulation: Modulation, kernel: Tensor, groups: int) -> Tensor:
     if inputs is not None:
         kernel = kernel * per_group(inputs, kernel.shape[1:], groups)
     if outputs is not None:
-        kernel = kernel * outputs.view(outputs.shape + (1,) * (kernel.ndim - 2))
+        kernel = kernel * outputs.view(*outputs.shape, *(1,) * (kernel.ndim - 2))
     return kernel
 
 
@@ -144,7 +144,7 @@ def along(factor: Tensor, x: Tensor, spatial: int) -> Tensor:
     """A (batch, channels) factor shaped to multiply x: channels second of a conv's input, last of a linear layer's."""
     factor = factor.to(x.dtype)
     if spatial:
-        return factor.view(factor.shape + (1,) * spatial)
+        return factor.view(*factor.shape, *(1,) * spatial)
     return factor.reshape(factor.shape[0], *[1] * (x.ndim - 2), factor.shape[-1])
 
 

@@ -36,7 +36,7 @@ from .experts import (
     require_owner,
     weights,
 )
-from .heads import factors, hidden_channels, linear, require_counts, silent
+from .heads import factors, hidden_channels, linear, require_counts, silent, through
 from .modulation import Modulation, pooled
 from .router import Router
 from .standing import can_gate, can_mix
@@ -113,9 +113,9 @@ class OmniRouter(Tempered):
             hold(self, *held)
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
-        said = self.heads(F.relu(self.trunk(pooled(x, self.spatial)))) / self.temperature
+        said = through(self.heads, F.relu(through(self.trunk, pooled(x, self.spatial)))) / self.temperature
         mix = torch.softmax(said[:, -self.sizes[3] :], 1) if self.sizes[3] else None
-        inputs, outputs, taps, _ = factors(said).split(self.sizes, 1)
+        inputs, outputs, taps, _ = factors(said).split_with_sizes(self.sizes, 1)
         return Modulation(
             inputs=inputs,
             outputs=outputs if self.sizes[1] else None,

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ..errors import RecipeError
 from ..specs import Layer
-from .heads import factors, linear, require_counts, silent
+from .heads import factors, linear, require_counts, silent, through
 from .modulation import Modulation, pooled
 from .router import Router
 from .standing import can_gate
@@ -74,9 +74,9 @@ class SeRouter(Router):
         self.fc2 = linear(hidden, channels, None)
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
-        hidden = F.linear(pooled(x, self.spatial), self.fc1.weight)
+        hidden = through(self.fc1, pooled(x, self.spatial))
         hidden = F.relu(hidden if self.norm is None else self.norm(hidden))
-        return Modulation(inputs=factors(F.linear(hidden, self.fc2.weight, self.fc2.bias)))
+        return Modulation(inputs=factors(through(self.fc2, hidden)))
 
     def is_identity(self) -> bool:
         return silent(self.fc2)
