@@ -37,6 +37,7 @@ ROUTINGS = (
     "warehouse",
     "frequency",
 )
+SETTINGS = ("time", "recipe", "train_what", "mixup", "label_weight", "precision")
 COLUMNS = ("routing", "params", "macs", "throughput", "before", "after", "seconds")
 
 
@@ -52,6 +53,9 @@ def main() -> None:
     asked.add_argument("--routings", nargs="+", default=ROUTINGS)
     asked.add_argument("--time", default="10m")
     asked.add_argument("--mixup", type=float, default=1.0)
+    asked.add_argument("--label-weight", type=float, default=0.0, help="for a net without a better teacher; no --mixup")
+    asked.add_argument("--train-what", default="adapters", help="what is free to change: adapters, shared, all")
+    asked.add_argument("--precision", default="fp32")
     asked.add_argument("--rounds", type=int, default=20)
     asked.add_argument("--out", type=Path)
     given = asked.parse_args()
@@ -66,8 +70,9 @@ def main() -> None:
         rows.append(studied(given, routing, conversion, timed[routing]))
         print(f"| {' | '.join(str(rows[-1][column]) for column in COLUMNS)} |", flush=True)
         if given.out is not None:
-            about = {"device": timed["dense"].device, "dense": asdict(timed["dense"]), "time": given.time}
-            given.out.write_text(json.dumps({**about, "recipe": given.recipe, "rows": rows}, indent=1) + "\n")
+            settings = {name: getattr(given, name) for name in SETTINGS}
+            about = {"device": timed["dense"].device, "dense": asdict(timed["dense"]), **settings}
+            given.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
 
 
 def convert(given: argparse.Namespace, routing: str) -> Conversion:
@@ -86,6 +91,9 @@ def studied(given: argparse.Namespace, routing: str, conversion: Conversion, tim
             teacher_checkpoint=given.teacher_checkpoint,
             seconds=parse_time(given.time),
             mixup=given.mixup,
+            label_weight=given.label_weight,
+            train=given.train_what,
+            precision=given.precision,
         )
         after, spent = kdna.evaluate(tuned, data=given.evaluate).top1, tuned.report["finetune"]["seconds"]
     return {

@@ -143,7 +143,6 @@ CODES: dict[str, str] = {
     "KD608": "Coded tensors are cut short or altered: they are refused, not decoded to something else.",
     "KD609": "The weights have changed since they were coded. Code them again.",
     "KD610": "What a stopped fine-tune left belongs to another run.",
-    "KD611": "A routing makes kernels that no static graph holds. Freeze it, and export what is left.",
     # numerics
     "KD701": "NaN or infinity in a weight.",
     "KD702": "NaN or infinity in a layer's activations.",

@@ -39,10 +39,10 @@ class Exported:
 def export_onnx(conversion: Conversion, path: str | Path, *, force: bool = False) -> Exported:
     """Write the net, its weights folded, as one .onnx file whose batch may have any size.
 
-    Gates on activations stay gates, and kernels that are mixed for each image become a sum of static convolutions.
-    Nothing is written unless onnxruntime gives the answers that torch does, for one image and for three. Raises
-    ModelError KD312 without the libraries, or for a net that ONNX cannot hold, FolderError KD601, KD604, KD611 for a
-    routing whose kernels are no such sum.
+    Gates on activations stay gates, kernels that are mixed for each image become a sum of static convolutions, and
+    other kernels of each image a matrix, times its patches. Nothing is written unless onnxruntime gives the answers
+    that torch does, for one image and for three. Raises ModelError KD312 without the libraries, or for a net that ONNX
+    cannot hold, FolderError KD601, KD604.
     """
     target = Path(path)
     if target.is_dir() or (target.exists() and not force):
@@ -52,15 +52,10 @@ def export_onnx(conversion: Conversion, path: str | Path, *, force: bool = False
         raise ModelError("KD312", f"{', '.join(missing)} not installed: pip install 'kdna-convert[onnx]'")
     net = fold_weights(copy.deepcopy(conversion.model)).cpu().eval()
     for router in routers(net).values():
-        router.form = "sum"
+        router.form = "static"
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "net.onnx"
-        try:
-            _write(net, example_input(conversion.data, 2), draft)
-        except NotImplementedError as error:
-            raise FolderError(
-                "KD611", f"{error}, and a static graph holds nothing else; `kdna freeze` the net first"
-            ) from None
+        _write(net, example_input(conversion.data, 2), draft)
         graph = draft.read_bytes()
     difference = max(_difference(net, graph, example_input(conversion.data, batch)) for batch in (1, 3))
     if not difference <= TOLERANCE:
@@ -89,11 +84,7 @@ def _write(net: nn.Module, example: torch.Tensor, path: Path) -> None:
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        causes = [error, *_causes(error)]
-        for cause in causes:
-            if isinstance(cause, NotImplementedError):
-                raise cause from None
-        reason = str(causes[-1]).strip().splitlines()[0]
+        reason = str([error, *_causes(error)][-1]).strip().splitlines()[0]
         raise ModelError("KD312", f"the net cannot be written as ONNX: {reason}") from None
 
 

@@ -2,14 +2,16 @@
 
     y = outputs * (conv(inputs * x, taps * sum_k mix_k W_k) + bias)        image by image
 
-There are three. Gates on activations leave the kernel alone and run the layer itself. A sum of K static convolutions
-runs each W_k and weights what comes out: no kernel depends on the image, so that any runtime can do it. Per-sample
-kernels are worked out first and run as one grouped convolution, which costs the multiply-adds of one.
+Gates on activations leave the kernel alone and run the layer itself. Where there is a kernel for each image, the form
+"each" works these out and runs them as one grouped convolution, which costs the multiply-adds of one. Its groups are as
+many as the batch is large, which no graph for any batch can have: the form "static" runs a mixture as a sum of its K
+convolutions, each weighted by its share, and any other kernel as a matrix, times the image's patches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,7 +20,7 @@ from torch.nn import functional as F
 
 from ..specs import Shape
 
-Form = Literal["each", "sum"]
+Form = Literal["each", "static"]
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _LAST = {1: (-1,), 2: (-2, -1), 3: (-3, -2, -1)}  # the axes of positions
 _EXACT = ("Conv1d", "Conv2d", "Conv3d", "Conv2dSame")
@@ -51,19 +53,11 @@ class Modulation(NamedTuple):
             kernel = (self.mix @ self.kernels.flatten(1)).view(-1, *weight.shape)
         return kernel if self.taps is None else kernel * self.taps[:, None, None]
 
-    def terms(self, weight: Tensor) -> tuple[Tensor, Tensor] | None:
-        """(batch, T) weights and (T, out, in / groups, *kernel size) static kernels: each image's is their sum."""
-        if self.kernel is not None:
+    def terms(self) -> tuple[Tensor, Tensor] | None:
+        """(batch, K) weights of K static kernels (K, out, in / groups, *kernel size), if each image's is their sum."""
+        if self.mix is None or self.kernels is None or self.kernel is not None or self.taps is not None:
             return None
-        weights, kernels = self.mix, self.kernels
-        if weights is None or kernels is None:
-            weights, kernels = weight.new_ones(1, 1), weight[None]
-        if self.taps is None:
-            return weights, kernels
-        taps = self.taps.flatten(1)
-        one_tap = torch.eye(taps.shape[1], dtype=weight.dtype, device=weight.device)
-        apart = kernels[:, None] * one_tap.view(-1, 1, 1, *weight.shape[2:])
-        return (weights[:, :, None] * taps[:, None]).flatten(1), apart.flatten(0, 1)
+        return self.mix, self.kernels
 
 
 def whole_kernels(modulation: Modulation, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -103,8 +97,6 @@ def run(
 ) -> Tensor:
     """The layer's output under a modulation. `static` is the layer without routing, `x` a batch, `weight` the layer's
     kernel, which may cost something to ask for.
-
-    Raises NotImplementedError for the form "sum" where a kernel is no sum of static ones.
     """
     learning = torch.is_grad_enabled()
     if not learning and form == "each" and _fits_in_kernels(layer, x, weight, modulation):
@@ -116,8 +108,9 @@ def run(
     if modulation.keeps_kernel:
         y = static(x)
     else:
-        each = form == "each"
-        y = _per_sample(layer, x, modulation.kernel_of(weight)) if each else _summed(layer, x, weight, modulation)
+        terms = modulation.terms() if form == "static" else None
+        way = _per_sample if form == "each" else _of_patches
+        y = way(layer, x, modulation.kernel_of(weight)) if terms is None else _summed(layer, x, *terms)
         y = y if layer.bias is None else y + layer.bias.view(-1, *[1] * spatial)
     if modulation.outputs is None:
         return y
@@ -162,15 +155,25 @@ def is_exact(kind: str) -> bool:
 
 def convolve(layer: Any, x: Tensor, kernel: Tensor, groups: int) -> Tensor:
     """What the layer, of a class that is_exact, would make of x with this kernel and so many groups; without bias."""
-    spatial = kernel.ndim - 2
     padding: Any = layer.padding
-    if type(layer).__name__.endswith("Conv2dSame"):
+    if layer.padding_mode != "zeros" or _is_same(layer):
+        x, padding = _padded(layer, x, kernel.shape[2:]), 0
+    return _CONV[kernel.ndim - 2](x, kernel.to(x.dtype), None, layer.stride, padding, layer.dilation, groups)
+
+
+def _padded(layer: Any, x: Tensor, size: Sequence[int]) -> Tensor:
+    """x with what the layer, whose kernel is of this size, puts around it."""
+    if _is_same(layer):
         from timm.layers.padding import pad_same
 
-        x, padding = pad_same(x, list(kernel.shape[2:]), layer.stride, layer.dilation), 0
-    elif layer.padding_mode != "zeros":
-        x, padding = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
-    return _CONV[spatial](x, kernel.to(x.dtype), None, layer.stride, padding, layer.dilation, groups)
+        same: Tensor = pad_same(x, list(size), layer.stride, layer.dilation)
+        return same
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    return F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+
+
+def _is_same(layer: Any) -> bool:
+    return type(layer).__name__.endswith("Conv2dSame")
 
 
 def _per_sample(layer: Any, x: Tensor, kernel: Tensor) -> Tensor:
@@ -193,14 +196,31 @@ def _is_product(layer: Any, kernel: Tensor) -> bool:
     return plain and (isinstance(layer.padding, str) or not any(layer.padding))
 
 
-def _summed(layer: Any, x: Tensor, weight: Tensor, modulation: Modulation) -> Tensor:
-    terms = modulation.terms(weight)
-    if terms is None:
-        raise NotImplementedError("this routing's kernels are no sum of static ones")
-    weights, kernels = terms
+def _summed(layer: Any, x: Tensor, weights: Tensor, kernels: Tensor) -> Tensor:
+    """A sum of static convolutions, each image's weighted by (batch or 1, K) `weights`; without bias."""
     spatial = kernels.ndim - 3
     parts = (
         convolve(layer, x, kernel, layer.groups) * share.to(x.dtype).view(-1, *[1] * (spatial + 1))
         for share, kernel in zip(weights.unbind(1), kernels.unbind(0), strict=True)
     )
     return sum(parts, start=x.new_zeros(()))
+
+
+def _of_patches(layer: Any, x: Tensor, kernel: Tensor) -> Tensor:
+    """What _per_sample gives, by operations that do not depend on the batch: kernels as matrices, times patches."""
+    size, whole = kernel.shape[3:], [slice(None)]
+    x = _padded(layer, x, size)
+    along_axes = zip(x.shape[2:], size, layer.stride, layer.dilation, strict=True)
+    windows = [_windows(*axis) for axis in along_axes]
+    patches = torch.stack([x[seen] for seen in product(whole, whole, *windows)], 2)  # (batch, in, taps, *places)
+    places = patches.shape[3:]
+    patches = patches.flatten(3).unflatten(1, (layer.groups, -1)).flatten(2, 3)
+    y = kernel.flatten(2).unflatten(1, (layer.groups, -1)).to(x.dtype) @ patches
+    output: Tensor = y.flatten(1, 2).unflatten(2, places)
+    return output
+
+
+def _windows(length: int, taps: int, stride: int, dilation: int) -> list[slice]:
+    """For each tap of one axis of a kernel, the positions of the input that it meets."""
+    last = (length - dilation * (taps - 1) - 1) // stride * stride
+    return [slice(tap * dilation, tap * dilation + last + 1, stride) for tap in range(taps)]

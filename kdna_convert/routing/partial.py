@@ -108,7 +108,7 @@ class PartialRouter(Router):
 
     def _kernels(self, said: Modulation, rows: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """The layer's kernels, a sum of static ones where the input's channels have no scales of their own."""
-        terms = said.terms(rows) if said.inputs is None else None
+        terms = said.terms() if said.inputs is None else None
         if terms is not None:
             mix, kernels = terms
             still = weight.index_fill(0, self.index, 0)[None]

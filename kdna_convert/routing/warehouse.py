@@ -115,7 +115,7 @@ class WarehouseRouter(Router):
         start = sum(map(len, cells[: self.place]))
         cells_nc = torch.cat(cells if self.owner.cells is None else [*cells, self.owner.cells.to(weight)]).flatten(1)
         identity_mn = torch.eye(len(cells_nc), dtype=weight.dtype, device=weight.device)[start : start + self.rows]
-        z = self.fc2(F.relu(self.fc1(pooled(x, self.spatial)))).view(len(x), self.rows, -1)
+        z = self.fc2(F.relu(self.fc1(pooled(x, self.spatial)))).unflatten(1, (self.rows, -1))
         competing = z[..., :-1] / (1 + z.abs().sum(-1, keepdim=True))
         mixing_bmn = identity_mn + self.gamma[:, None] * competing
         return Modulation(kernel=joined(mixing_bmn.flatten(0, 1) @ cells_nc, weight.shape, self.cell))
