@@ -179,6 +179,18 @@ def test_every_form_gives_the_same(routing: Any, kind: str) -> None:
     torch.testing.assert_close(net(x), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_kernels_that_are_large_beside_the_images_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+    x, kernels = torch.randn(3, 16, 2, 2), torch.randn(3, 16, 16, 3, 3)
+    ran, patches = [], modulation.by_patches
+    monkeypatch.setattr(modulation, "by_patches", lambda *given: ran.append(1) or patches(*given))
+    expected = modulation.per_sample(layer, x, kernels)
+    assert not ran
+    monkeypatch.setattr(modulation, "_LARGE", 0)
+    torch.testing.assert_close(modulation.per_sample(layer, x, kernels), expected, atol=1e-4, rtol=1e-4)
+    assert ran
+
+
 @routings
 @pytest.mark.parametrize("groups_of", [1, 2])
 def test_scales_that_go_into_small_kernels_scale_the_same(
