@@ -205,9 +205,13 @@ def converted(report: dict[str, object]) -> Conversion:
 
 def test_conversion_report(golden: Golden) -> None:
     seen = {"agreement": 0.972, "kl": 0.0301, "logit_error": 0.0198, "images": 500}
-    measured = printed(
-        conversion_report(converted({"stages": {"convert": seen}, "seconds": {"plan": 41.2, "fit": 8.9}}))
-    )
+    steps = [
+        {"step": "refit", "kept": True, "judged": [0.0712, 0.0488]},
+        {"step": "refit", "kept": False, "judged": [0.0488, 0.0491]},
+        {"step": "reconstruct", "kept": False, "judged": [0.0488, None]},
+    ]
+    report = {"stages": {"convert": seen}, "seconds": {"plan": 41.2, "fit": 8.9}, "repair": steps}
+    measured = printed(conversion_report(converted(report)))
     unmeasured = printed(conversion_report(converted({"stages": {}, "seconds": {"plan": 41.2, "fit": 8.9}})))
     golden("conversion", measured + "\n" + unmeasured[unmeasured.index("divergence") :])
 
