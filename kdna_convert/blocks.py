@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
+from .routing import routers
 from .totals import device_of, evaluating
 
 _SUMS = frozenset({torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__})
@@ -95,19 +97,39 @@ def find_blocks(model: nn.Module, layers: Sequence[str], example: Tensor) -> tup
 
 
 @contextmanager
-def watching_sums(see: Callable[[int, Tensor, Tensor], None]) -> Iterator[None]:
-    """Call `see(place, left, right)` before every sum of two tensors of one shape; places count from 0."""
-    with _Sums(see):
-        yield
+def watching_sums(module: nn.Module, see: Callable[[int, Tensor, Tensor], None]) -> Iterator[None]:
+    """Call `see(place, left, right)` before every sum of two tensors of one shape; places count from 0.
+
+    Sums inside a layer, of its kernel's parts or its router's, are none of the module's: a converted module has the
+    same sums at the same places as its original.
+    """
+    sums = _Sums(see)
+    kernels = (layer for layer in module.modules() if isinstance(layer, (_ConvNd, nn.Linear)))
+    layers = {*kernels, *map(module.get_submodule, routers(module))}
+    handles = [layer.register_forward_pre_hook(sums.enter) for layer in layers]
+    handles += [layer.register_forward_hook(sums.leave) for layer in layers]
+    try:
+        with sums:
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _Sums(TorchFunctionMode):
     def __init__(self, see: Callable[[int, Tensor, Tensor], None]) -> None:
         super().__init__()
         self.see, self.count = see, 0
+        self.inside = 0  # so many layers, one in the other
+
+    def enter(self, *_: object) -> None:
+        self.inside += 1
+
+    def leave(self, *_: object) -> None:
+        self.inside -= 1
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _SUMS and len(args) == 2 and _alike(*args):
+        if not self.inside and func in _SUMS and len(args) == 2 and _alike(*args):
             self.see(self.count, *args)
             self.count += 1
         return func(*args, **(kwargs or {}))
@@ -147,7 +169,7 @@ def _trace(model: nn.Module, example: Tensor) -> tuple[dict[str, _Call], list[_S
     try:
         with (
             evaluating(model),
-            watching_sums(lambda _, *terms: sums.append((_Value.of(terms[0]), _Value.of(terms[1])))),
+            watching_sums(model, lambda _, *terms: sums.append((_Value.of(terms[0]), _Value.of(terms[1])))),
         ):
             model(example.to(device_of(model)))
     finally:

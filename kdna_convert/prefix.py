@@ -264,7 +264,7 @@ def _look(
 
     handle = module.register_forward_hook(hook)
     try:
-        with watching_sums(see):
+        with watching_sums(block, see):
             block(batch.clone())
     except _Reached:
         pass

@@ -1,11 +1,16 @@
 """How a net falls into blocks, and what lies behind each layer."""
 
+from typing import Any
+
+import pytest
 import torch
 from small_nets import small
 from tiny import Block, Net
 from torch import Tensor, nn
 
-from kdna_convert.blocks import find_blocks
+from kdna_convert.blocks import find_blocks, watching_sums
+from kdna_convert.routing import ROUTINGS, attach
+from kdna_convert.specs import Layer
 
 EXAMPLE = torch.randn(1, 3, 16, 16)
 
@@ -36,6 +41,22 @@ def test_a_sum_in_place_is_seen_and_does_not_make_a_row_of_a_block() -> None:
     first, second = find_blocks(net, names(net), EXAMPLE)
     assert (first.name, second.name) == ("0", "1")
     assert (first.layers[1].sum, first.layers[1].skip) == (0, 1)
+
+
+@pytest.mark.parametrize("routing", [kind() for kind in ROUTINGS.values()], ids=list(ROUTINGS))
+def test_a_routers_own_sums_are_none_of_its_blocks(routing: Any) -> None:
+    net = Net(blocks=2).eval()
+    layers = [
+        Layer(name, "Conv2d", tuple(module.weight.shape))
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    for group in routing.groups(layers, net):
+        attach(net, group, routing)
+    sums: list[tuple[int, int]] = []
+    with torch.no_grad(), watching_sums(net, lambda place, left, _: sums.append((place, left.ndim))):
+        net(torch.randn(3, 3, 16, 16))
+    assert sums == [(0, 4), (1, 4)]
 
 
 def test_a_layer_that_runs_twice_is_in_no_block() -> None:
