@@ -334,7 +334,8 @@ def _said(database: Database, budget: Budget, amount: int) -> str:
 
 
 def _least(database: Database, budget: Budget, least: int) -> str:
-    return f"the smallest that this recipe can make is {least:,} ({_share(database, budget.kind)(least)})"
+    routing = f", with the {database.gate_params:,} parameters of its routing" if database.gate_params else ""
+    return f"the smallest that this recipe can make is {least:,} ({_share(database, budget.kind)(least)}){routing}"
 
 
 def _share(database: Database, kind: Kind) -> Callable[[int], str]:

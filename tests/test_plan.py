@@ -343,6 +343,15 @@ def test_a_budget_that_cannot_be_met_names_the_smallest_that_can(
         solve(databases[scheme], Budget(kind, least - 1))
 
 
+def test_a_budget_that_the_routing_exceeds_says_what_the_routing_is() -> None:
+    routed = recipe("lowrank", routing={"name": "dyconv"})
+    with pytest.raises(PlanError, match=r"KD501: .*, with the ([\d,]+) parameters of its routing") as caught:
+        pipeline.plan(tiny.Net(blocks=2).eval(), recipe=routed, data=IMAGES, target_params=0.5)
+    said = int(caught.value.message.rsplit(" the ", 1)[1].split(" ")[0].replace(",", ""))
+    whole = pipeline.plan(tiny.Net(blocks=2).eval(), recipe=routed, data=IMAGES, target_params=100_000)
+    assert whole.routed == said
+
+
 def test_neither_a_budget_nor_a_rank_is_an_error_that_comes_at_once_and_names_both_ways_out(
     databases: dict[str, Database],
 ) -> None:
