@@ -51,8 +51,12 @@ def export_onnx(conversion: Conversion, path: str | Path, *, force: bool = False
     if missing:
         raise ModelError("KD312", f"{', '.join(missing)} not installed: pip install 'kdna-convert[onnx]'")
     net = fold_weights(copy.deepcopy(conversion.model)).cpu().eval()
-    for router in routers(net).values():
-        router.form = "static"
+    with torch.no_grad():
+        for name, router in routers(net).items():
+            router.form = "static"
+            weight = getattr(net.get_submodule(name), "weight", None)
+            if weight is not None:
+                router.fix(weight)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "net.onnx"
         _write(net, example_input(conversion.data, 2), draft)

@@ -86,6 +86,7 @@ class FrequencyRouter(Router):
     """Factors for a layer's bands, channels and taps; with `local` for its weights, with octaves for its input."""
 
     bins: Tensor
+    fixed: Tensor | None = None
 
     def __init__(self, routing: Frequency, layer: Layer, seed: int) -> None:
         super().__init__(len(layer.shape) - 2)
@@ -100,11 +101,15 @@ class FrequencyRouter(Router):
         self.octaves = InputBands(channels) if routing.has_octaves(layer) else None
         self.register_buffer("bins", bands_of(layer.shape, self.sizes[3]), persistent=False)
 
+    def fix(self, weight: Tensor) -> None:
+        """No Fourier transform in a graph, where each takes hundreds of nodes."""
+        self.fixed = split(weight, self.bins, self.sizes[3])
+
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
         means = pooled(x, self.spatial)
         hidden = self.scale * F.relu(self.norm(self.fc1(means))).square() + self.offset
         ins, outs, taps, mix = (2 * torch.sigmoid(self.heads(hidden))).split(self.sizes, dim=1)
-        kernels = split(weight, self.bins, self.sizes[3])
+        kernels = split(weight, self.bins, self.sizes[3]) if self.fixed is None else self.fixed
         said = Modulation(
             x=None if self.octaves is None else self.octaves(x),
             inputs=ins,

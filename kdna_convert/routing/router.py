@@ -41,6 +41,9 @@ class Router(nn.Module):
     def stand(self, layers: Sequence[nn.Module], place: int) -> None:
         """Told by attach which layers the group stands at and which is its own: for routers that read their weights."""
 
+    def fix(self, weight: Tensor) -> None:
+        """Told by an export that the layer keeps this weight for good: for what a router makes of the weight alone."""
+
     def is_identity(self) -> bool:
         """Whether every input gives exactly what the layer alone makes of it."""
         raise NotImplementedError
