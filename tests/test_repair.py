@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from kdna_convert.repair import STEPS
 from kdna_convert.repair.ledger import Ledger, Position, state_of
 from kdna_convert.repair.mend import Measure, mend
 from kdna_convert.repair.nets import Nets
+from kdna_convert.routing import ROUTINGS, attach
 from kdna_convert.specs import Divergence, Family
 from kdna_convert.survey import survey
 
@@ -46,6 +48,20 @@ def test_a_refit_lowers_the_divergence() -> None:
     assert mended.after is not None
     assert mended.after.kl < 0.7 * mended.before.kl
     assert measure(nets.converted) == mended.after
+
+
+@pytest.mark.parametrize("routing", [kind() for kind in ROUTINGS.values()], ids=list(ROUTINGS))
+def test_a_routed_net_is_refitted_as_one_without_its_routing(routing: Any) -> None:
+    plain, measure = pair()
+    routed, _ = pair()
+    convs = [layer for layer in routed.layers if layer.name in FAMILY.members]
+    for group in routing.groups(convs, routed.converted):
+        attach(routed.converted, group, routing)
+    for nets in (plain, routed):
+        assert mend(nets, [("refit", {})], measure)[0].kept
+    for name in FAMILY.members:
+        ours, theirs = (net.get_submodule(name).weight for net in (routed.converted, plain.converted))
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_a_refit_chooses_a_codebooks_codes_anew() -> None:
