@@ -19,7 +19,7 @@ REPORTS = sorted(path.stem for path in (PACKAGE / "report").glob("[!_]*.py"))
 FLOORS = [
     {"errors"},
     {"specs", "filesize"},
-    {"linalg", "tensorfile", "patches", "processes"},
+    {"linalg", "tensorfile", "patches", "processes", "heap"},
     {
         "schemes",
         "routing",
