@@ -28,7 +28,7 @@ def main() -> None:
     timed = study if args.speed is None else json.loads(args.speed.read_text())
     speeds = {row["routing"]: row["throughput"] for row in timed["rows"]}
     plt.rcParams["svg.hashsalt"] = "kdna"
-    figure, axes = plt.subplots(figsize=(6.4, 3.6))
+    figure, axes = plt.subplots(figsize=(8.4, 4))
     before = study["rows"][0]["before"]
     axes.axhline(100 * before, color="0.6", linestyle=":", label="original")
     for row in study["rows"]:
@@ -41,7 +41,7 @@ def main() -> None:
     axes.set(xlabel="throughput against the dense net", ylabel="top-1, %", title=args.title)
     axes.margins(x=0.25, y=0.2)
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower right")
     figure.tight_layout()
     figure.savefig(args.picture, metadata={"Date": None})
 

@@ -126,7 +126,8 @@ def _fits_in_kernels(layer: Any, x: Tensor, weight: Tensor, modulation: Modulati
 
     That saves a pass over the image for each scale, but a convolution of each image by itself is slower than one of
     all unless the images are large. Time against scaling the input first (benchmarks/scales.py, one thread, 32 images,
-    3x3): 0.82 for 16 channels of 32 x 32, 0.91 for 64 of 56 x 56, 1.11 for 128 of 28 x 28, 1.48 for 32 of 16 x 16.
+    3x3): 0.84 for 16 channels of 32 x 32, 1.04 for 64 of 56 x 56 (0.8 where freed memory is not kept), 1.14 for 128 of
+    28 x 28, 1.34 for 32 of 16 x 16.
     """
     if modulation.inputs is None and modulation.outputs is None:
         return False
