@@ -1,3 +1,3 @@
-from kdna_convert.cli import main
+from kdna_convert.cli.app import main
 
 main()

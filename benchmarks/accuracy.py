@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import kdna_convert as kdna
-from kdna_convert import linalg
+from kdna_convert.core import linalg
 
 COLUMNS = ("recipe", "keep", "params", "bytes", "top1", "agreement", "kl", "predicted", "seconds")
 

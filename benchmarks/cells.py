@@ -18,9 +18,9 @@ from families import largest, parser
 from schemes import fit, within
 from torch import Tensor
 
-from kdna_convert.linalg import Target, dense, fit_error, mean_diagonal, weighted_energy
+from kdna_convert.core.linalg import Target, dense, fit_error, mean_diagonal, weighted_energy
+from kdna_convert.core.specs import product
 from kdna_convert.schemes.warehouse import cells_of
-from kdna_convert.specs import product
 
 
 def pursue(bank_kc: Tensor, cells_xc: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,12 @@
-"""Record what conversions contain, to the bit, and compare it with an earlier record: for changes that change no number.
+"""Record what conversions contain, to the bit, and compare with an earlier record: for changes that change no number.
 
     python benchmarks/digests.py --checkpoint W.safetensors --data IMAGES -o before.json
     python benchmarks/digests.py --checkpoint W.safetensors --data IMAGES --check before.json
 
-Run it from the root. W is the CIFAR-10 ResNet-20 of examples/cifar_resnet.py. The cases are the demo net, ResNet-20 by every bundled recipe,
-a routed, a coded and a shrunk net, on few images and one thread. The record holds the sha256 of plan.json and of every
-tensor; where a recipe does not fit ResNet-20, the error's code. Digests compare on one machine and one version of torch.
+Run it from the root. W is the CIFAR-10 ResNet-20 of examples/cifar_resnet.py. The cases are the demo net, ResNet-20 by
+every bundled recipe, a routed, a coded and a shrunk net, on few images and one thread. The record holds the sha256 of
+plan.json and of every tensor; where a recipe does not fit ResNet-20, the error's code. Digests of one machine and one
+version of torch compare with one another only.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 import kdna_convert as kdna
-from kdna_convert.recipe import bundled, load_recipe
+from kdna_convert.inputs.recipe import bundled, load_recipe
 
 NET = "examples/cifar_resnet.py:resnet20"  # relative, since plan.json records it: run this from the root
 DIGITS = "kdna_convert.digits:digits_net"
@@ -66,14 +67,14 @@ def cases(checkpoint: str, data: str) -> dict[str, Callable[[], kdna.Conversion]
 
 
 def _digits() -> kdna.Conversion:
-    from kdna_convert.digits import WEIGHTS
+    from kdna_convert.inputs.digits import WEIGHTS
 
     recipe = load_recipe("shared-cp", ["calibration.images=800", "calibration.heldout=400"])
     return kdna.convert(DIGITS, recipe=recipe, checkpoint=str(WEIGHTS), data=_digits_images(), target_params=0.25)
 
 
 def _digits_images() -> torch.Tensor:
-    from kdna_convert.digits import digits
+    from kdna_convert.inputs.digits import digits
 
     return digits("train")[0]
 

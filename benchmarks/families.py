@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from kdna_convert.database import form_families
-from kdna_convert.fitting import targets
-from kdna_convert.job import open_job
-from kdna_convert.linalg import Target
-from kdna_convert.planning import moments_of
+from kdna_convert.api.database import moments_of
+from kdna_convert.api.job import open_job
+from kdna_convert.core.linalg import Target
+from kdna_convert.stages.analyze.targets import targets
+from kdna_convert.stages.plan.database import form_families
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ import torch
 from families import largest, parser
 from torch import Tensor
 
-from kdna_convert.linalg import Target, minimise, mix
+from kdna_convert.core.linalg import Target, minimise, mix
 from kdna_convert.schemes.cp import _explained, _rows, _start
 
 Point = list[Tensor]

@@ -17,12 +17,12 @@ from collections.abc import Callable
 import torch
 from safetensors.torch import load_file, save_file
 
-from kdna_convert.benchmark import benchmark
-from kdna_convert.checkpoint import load, open_folder, original_of
-from kdna_convert.derive import derived_layers, fold
-from kdna_convert.models import example_input
-from kdna_convert.models.building import build
-from kdna_convert.models.names import parse_name
+from kdna_convert.inputs.models import example_input
+from kdna_convert.inputs.models.building import build
+from kdna_convert.inputs.models.names import parse_name
+from kdna_convert.network.derive import derived_layers, fold
+from kdna_convert.network.folder import load, open_folder, original_of
+from kdna_convert.stages.evaluate.timing import benchmark
 
 
 def main() -> None:

@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 
 import kdna_convert as kdna
-from kdna_convert.benchmark import Timing, benchmark
-from kdna_convert.checkpoint import Conversion
-from kdna_convert.heap import keep_freed
-from kdna_convert.models import example_input, load_model
-from kdna_convert.recipe import parse_recipe, parse_time
+from kdna_convert.core.heap import keep_freed
+from kdna_convert.inputs.models import example_input, load_model
+from kdna_convert.inputs.recipe import parse_recipe, parse_time
+from kdna_convert.network.folder import Conversion
+from kdna_convert.stages.evaluate.timing import Timing, benchmark
 
 ROUTINGS = (
     "none",

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kdna_convert.heap import keep_freed
+from kdna_convert.core.heap import keep_freed
 from kdna_convert.routing.modulation import by_patches
 
 SIZES = ((16, 32), (32, 16), (64, 8), (64, 56), (128, 28), (256, 14), (512, 7))

@@ -18,12 +18,12 @@ from typing import Any
 
 import yaml
 
-from kdna_convert.fitting import targets
-from kdna_convert.job import moments_of, open_job
-from kdna_convert.linalg import Target, fit_error, weighted_energy
-from kdna_convert.plan import stored_tensors
+from kdna_convert.api.job import moments_of, open_job
+from kdna_convert.core.linalg import Target, fit_error, weighted_energy
+from kdna_convert.core.specs import Family, Shape, product
 from kdna_convert.schemes import SCHEMES, make
-from kdna_convert.specs import Family, Shape, product
+from kdna_convert.stages.analyze.targets import targets
+from kdna_convert.stages.plan.knapsack import stored_tensors
 
 
 def stored(scheme: Any, shapes: Sequence[Shape]) -> int:

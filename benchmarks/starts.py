@@ -16,9 +16,9 @@ import torch
 from families import largest, parser
 from torch import Tensor
 
-from kdna_convert.linalg import Kronecker, Target, kronecker, mean_diagonal, minimise, times, weighted_energy
+from kdna_convert.core.linalg import Kronecker, Target, kronecker, mean_diagonal, minimise, times, weighted_energy
+from kdna_convert.core.specs import product
 from kdna_convert.schemes.cp import _explained, _start
-from kdna_convert.specs import product
 
 Point = list[Tensor]
 MARKS = (20, 40, 80, 150)

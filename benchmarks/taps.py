@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 from schemes import fit, within
 
-from kdna_convert.fitting import targets
-from kdna_convert.job import moments_of, open_job
-from kdna_convert.linalg import Target, weighted_energy
-from kdna_convert.recipe import parse_recipe
-from kdna_convert.specs import Family, product
+from kdna_convert.api.job import moments_of, open_job
+from kdna_convert.core.linalg import Target, weighted_energy
+from kdna_convert.core.specs import Family, product
+from kdna_convert.inputs.recipe import parse_recipe
+from kdna_convert.stages.analyze.targets import targets
 
 SWEEPS = 60
 

@@ -15,8 +15,8 @@ import time
 import torch
 
 import kdna_convert as kdna
-from kdna_convert.models import load_model
-from kdna_convert.recipe import load_recipe
+from kdna_convert.inputs.models import load_model
+from kdna_convert.inputs.recipe import load_recipe
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from kdna_convert.linalg import kronecker, plain_target
+from kdna_convert.core.linalg import kronecker, plain_target
 from kdna_convert.schemes.cp import Cp, _explained, _start
 
 

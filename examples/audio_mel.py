@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdna_convert.finetune import Settings, finetune
+from kdna_convert.core.specs import Route
 from kdna_convert.routing import ROUTINGS, attach_routes
-from kdna_convert.specs import Route
-from kdna_convert.survey import survey
+from kdna_convert.stages.analyze.survey import survey
+from kdna_convert.stages.finetune import Settings, finetune
 
 RATE, SAMPLES, WINDOW, HOP, MELS, CLASSES = 8000, 4096, 256, 128, 32, 5
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdna_convert.digits import WEIGHTS, digits, digits_net
-from kdna_convert.tensorfile import save_tensors
+from kdna_convert.core.tensorfile import save_tensors
+from kdna_convert.inputs.digits import WEIGHTS, digits, digits_net
 
 BATCH = 64
 

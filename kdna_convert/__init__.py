@@ -11,62 +11,60 @@ This is the Python API; the CLI calls the same functions.
 Nothing heavy is imported before it is used.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .errors import KdnaError as KdnaError
+from .core.errors import KdnaError as KdnaError
 
 if TYPE_CHECKING:
-    from .build import build as build
-    from .checkpoint import Conversion as Conversion
-    from .checkpoint import load as load
-    from .checkpoint import save as save
-    from .checkpoint import verify as verify
-    from .code import code as code
-    from .compare import Comparison as Comparison
-    from .compare import compare as compare
-    from .derive import factor as factor
-    from .derive import fold as fold
-    from .freezing import freeze as freeze
-    from .pipeline import analyze as analyze
-    from .pipeline import convert as convert
-    from .pipeline import curve as curve
-    from .pipeline import evaluate as evaluate
-    from .pipeline import plan as plan
-    from .recipe import Recipe as Recipe
-    from .running import run as run
-    from .shrinking import shrink as shrink
-    from .specs import DataConfig as DataConfig
-    from .specs import Plan as Plan
-    from .tuning import finetune as finetune
+    from .api.build import build as build
+    from .api.code import code as code
+    from .api.compare import Comparison as Comparison
+    from .api.compare import compare as compare
+    from .api.convert import convert as convert
+    from .api.finetune import finetune as finetune
+    from .api.freeze import freeze as freeze
+    from .api.pipeline import analyze as analyze
+    from .api.pipeline import curve as curve
+    from .api.pipeline import evaluate as evaluate
+    from .api.pipeline import plan as plan
+    from .api.run import run as run
+    from .api.shrink import shrink as shrink
+    from .core.specs import DataConfig as DataConfig
+    from .core.specs import Plan as Plan
+    from .inputs.recipe import Recipe as Recipe
+    from .network.derive import factor as factor
+    from .network.derive import fold as fold
+    from .network.folder import Conversion as Conversion
+    from .network.folder import load as load
+    from .network.folder import save as save
+    from .network.folder import verify as verify
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Comparison": "compare",
-    "Conversion": "checkpoint",
-    "DataConfig": "specs",
-    "Plan": "specs",
-    "Recipe": "recipe",
-    "analyze": "pipeline",
-    "build": "build",
-    "code": "code",
-    "compare": "compare",
-    "convert": "pipeline",
-    "curve": "pipeline",
-    "evaluate": "pipeline",
-    "factor": "derive",
-    "finetune": "tuning",
-    "fold": "derive",
-    "freeze": "freezing",
-    "load": "checkpoint",
-    "plan": "pipeline",
-    "run": "running",
-    "save": "checkpoint",
-    "shrink": "shrinking",
-    "verify": "checkpoint",
+    "Comparison": "api.compare",
+    "Conversion": "network.folder",
+    "DataConfig": "core.specs",
+    "Plan": "core.specs",
+    "Recipe": "inputs.recipe",
+    "analyze": "api.pipeline",
+    "build": "api.build",
+    "code": "api.code",
+    "compare": "api.compare",
+    "convert": "api.convert",
+    "curve": "api.pipeline",
+    "evaluate": "api.pipeline",
+    "factor": "network.derive",
+    "finetune": "api.finetune",
+    "fold": "network.derive",
+    "freeze": "api.freeze",
+    "load": "network.folder",
+    "plan": "api.pipeline",
+    "run": "api.run",
+    "save": "network.folder",
+    "shrink": "api.shrink",
+    "verify": "network.folder",
 }
 
 
@@ -80,17 +78,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*_HOME, "KdnaError", "__version__"])
-
-
-class _Package(ModuleType):
-    """A verb and its file share a name: `kdna_convert.plan` is always the function, never the submodule.
-
-    Importing a submodule sets it as an attribute of its package, which would hide the function from then on.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

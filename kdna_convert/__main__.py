@@ -1,5 +1,5 @@
 """`python -m kdna_convert` is `kdna`."""
 
-from .cli import main
+from .cli.app import main
 
 main()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
-from kdna_convert.cli import app
+from kdna_convert.cli.app import app
 
 TINY = str(Path(__file__).parent / "tiny.py")
 NET = f"{TINY}:net"

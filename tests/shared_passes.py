@@ -13,13 +13,13 @@ import torch
 from tiny import SIZE, net
 from torch import Tensor, nn
 
-from kdna_convert.data import Inputs, Reading, open_images
-from kdna_convert.errors import KdnaError
-from kdna_convert.evaluate import Batch, evaluate
-from kdna_convert.processes import number, together
-from kdna_convert.specs import DataConfig
-from kdna_convert.statistics import collect
-from kdna_convert.survey import survey
+from kdna_convert.core.errors import KdnaError
+from kdna_convert.core.processes import number, together
+from kdna_convert.core.specs import DataConfig
+from kdna_convert.inputs.data import Inputs, Reading, open_images
+from kdna_convert.stages.analyze.moments import collect
+from kdna_convert.stages.analyze.survey import survey
+from kdna_convert.stages.evaluate.accuracy import Batch, evaluate
 
 # How many images each batch has: an odd number of batches, fewer than processes, uneven ones, more than CKA looks at.
 BATCHES = {"odd": [8, 8, 8, 8, 5], "one": [7], "uneven": [1, 9, 2, 30], "many": [150, 90, 150]}

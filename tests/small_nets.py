@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdna_convert.derive import derive
-from kdna_convert.linalg import Target
+from kdna_convert.core.linalg import Target
+from kdna_convert.core.specs import Family, Layer, Route
+from kdna_convert.network.derive import derive
 from kdna_convert.routing import attach_routes
 from kdna_convert.schemes import Tensors, make
-from kdna_convert.specs import Family, Layer, Route
 
 OPTIONS = {
     "cp": {"rank": 5},

@@ -14,8 +14,8 @@ from command import kdna
 from safetensors import safe_open
 
 import kdna_convert
-from kdna_convert.checkpoint import verify
-from kdna_convert.specs import Plan, from_json
+from kdna_convert.core.specs import Plan, from_json
+from kdna_convert.network.folder import verify
 
 pytestmark = pytest.mark.acceptance
 EXAMPLES = Path(__file__).parent.parent / "examples" / "cifar_resnet.py"

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdna_convert.analyze import analyze, group_layers
-from kdna_convert.errors import NumericsError, RecipeError
-from kdna_convert.specs import Analysis, Layer, from_json, to_json
-from kdna_convert.statistics import collect
-from kdna_convert.survey import survey
+from kdna_convert.core.errors import NumericsError, RecipeError
+from kdna_convert.core.specs import Analysis, Layer, from_json, to_json
+from kdna_convert.stages.analyze.groups import analyze, group_layers
+from kdna_convert.stages.analyze.moments import collect
+from kdna_convert.stages.analyze.survey import survey
 
 
 class Twins(nn.Module):

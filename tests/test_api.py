@@ -1,18 +1,21 @@
 """The public names of the package."""
 
 import importlib
-import importlib.util
+from pathlib import Path
 
 import pytest
 
 import kdna_convert
 
 
+def test_no_module_of_the_root_has_a_public_name() -> None:
+    roots = {path.stem for path in Path(kdna_convert.__file__).parent.iterdir()}
+    assert not roots & set(kdna_convert._HOME)
+
+
 @pytest.mark.parametrize("name", kdna_convert._HOME)
 def test_a_verb_stays_a_verb_once_its_file_is_imported(name: str) -> None:
     home = importlib.import_module(f"kdna_convert.{kdna_convert._HOME[name]}")
-    if importlib.util.find_spec(f"kdna_convert.{name}"):
-        importlib.import_module(f"kdna_convert.{name}")
     assert getattr(kdna_convert, name) is getattr(home, name)
 
 

@@ -12,7 +12,7 @@ import torch
 from command import NET, TINY, convert, kdna
 from safetensors.torch import save_file
 
-from kdna_convert.models import load_model
+from kdna_convert.inputs.models import load_model
 
 
 def refused(code: str, *arguments: object) -> str:

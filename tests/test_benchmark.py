@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdna_convert.benchmark import Timing, benchmark
-from kdna_convert.totals import totals
+from kdna_convert.network.totals import totals
+from kdna_convert.stages.evaluate.timing import Timing, benchmark
 
 X = torch.zeros(4, 3)
 

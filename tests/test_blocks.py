@@ -8,9 +8,9 @@ from small_nets import small
 from tiny import Block, Net
 from torch import Tensor, nn
 
-from kdna_convert.blocks import find_blocks, watching_sums
+from kdna_convert.core.specs import Layer
+from kdna_convert.network.blocks import find_blocks, watching_sums
 from kdna_convert.routing import ROUTINGS, attach
-from kdna_convert.specs import Layer
 
 EXAMPLE = torch.randn(1, 3, 16, 16)
 

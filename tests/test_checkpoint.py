@@ -21,17 +21,17 @@ from hypothesis import strategies as st
 from small_nets import convert, images, route, small
 from torch import nn
 
-from kdna_convert import tensorfile
-from kdna_convert.checkpoint import Conversion, export_merged, load, open_folder, save, verify
-from kdna_convert.checkpoint.rebuild import rebuild
-from kdna_convert.checkpoint.record import FILES, with_record
-from kdna_convert.derive import fold
-from kdna_convert.errors import FolderError, KdnaError
-from kdna_convert.filesize import file_size, header, metadata
-from kdna_convert.models import load_model, state_digest
+from kdna_convert.core import tensorfile
+from kdna_convert.core.errors import FolderError, KdnaError
+from kdna_convert.core.filesize import file_size, header, metadata
+from kdna_convert.core.specs import DataConfig, Layer, ModelRef, Plan, TensorSpec, Totals
+from kdna_convert.inputs.models import load_model, state_digest
+from kdna_convert.network.derive import fold
+from kdna_convert.network.folder import Conversion, export_merged, load, open_folder, save, verify
+from kdna_convert.network.folder.rebuild import rebuild
+from kdna_convert.network.folder.record import FILES, with_record
+from kdna_convert.network.stored import DTYPES, stored_specs
 from kdna_convert.schemes import SCHEMES
-from kdna_convert.specs import DataConfig, Layer, ModelRef, Plan, TensorSpec, Totals
-from kdna_convert.stored import DTYPES, stored_specs
 
 RECIPE = "# mine\nscheme: cp\n"
 NAME = "small_nets:small"
@@ -98,7 +98,7 @@ def test_the_size_of_a_file_is_known_to_the_byte(tmp_path_factory, made, about) 
 
 
 def test_planning_a_size_needs_no_torch() -> None:
-    code = "import kdna_convert.filesize, sys; print({'torch', 'safetensors', 'numpy'} & set(sys.modules))"
+    code = "import kdna_convert.core.filesize, sys; print({'torch', 'safetensors', 'numpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
@@ -255,10 +255,8 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
 
 KILLED = """
     import os, signal, sys
-    sys.modules["kdna_convert.checkpoint"] = __import__("types").ModuleType("kdna_convert.checkpoint")
-    sys.modules["kdna_convert.checkpoint"].__path__ = [{package!r}]  # without torch, which takes seconds
     from pathlib import Path
-    from kdna_convert.checkpoint import atomic
+    from kdna_convert.core import atomic
 
     def die(*args, **kwargs): os.kill(os.getpid(), signal.SIGKILL)
 
@@ -287,8 +285,7 @@ KILLED = """
 def test_a_killed_process_leaves_a_whole_folder_and_the_next_save_cleans_up(
     folder: Path, patch: str, inside: str, between: bool
 ) -> None:
-    package = str(Path(tensorfile.__file__).parent / "checkpoint")
-    code = textwrap.dedent(KILLED).format(package=package, patch=patch, inside=inside, target=str(folder))
+    code = textwrap.dedent(KILLED).format(patch=patch, inside=inside, target=str(folder))
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     left = [path for path in folder.parent.iterdir() if path.name.startswith(".out.kdna-")]

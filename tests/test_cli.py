@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 import kdna_convert
 from kdna_convert import __version__
-from kdna_convert.cli import app
-from kdna_convert.commands import about
-from kdna_convert.errors import CODES, GuardError
-from kdna_convert.models import load_model
-from kdna_convert.recipe import bundled
+from kdna_convert.cli.app import app
+from kdna_convert.cli.commands import about
+from kdna_convert.core.errors import CODES, GuardError
+from kdna_convert.inputs.models import load_model
+from kdna_convert.inputs.recipe import bundled
 
 
 def commands(group: Any = None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kdna_convert.clustering import cluster
+from kdna_convert.stages.analyze.clustering import cluster
 
 BLOCKS = np.array(
     [

@@ -14,7 +14,7 @@ from torch import Tensor
 from kdna_convert.codecs import CODECS, entropy
 from kdna_convert.codecs.ordering import ByBucket
 from kdna_convert.codecs.steps import nearest_step, scale_integers, scale_values, step_of
-from kdna_convert.errors import FolderError, NumericsError
+from kdna_convert.core.errors import FolderError, NumericsError
 
 SHAPES = [(8, 6, 3, 3), (5, 7), (1, 1, 1, 1), (3, 0, 2), (), (9,), (4, 1, 5), (0,)]
 EACH_CODEC = pytest.mark.parametrize("name", CODECS)

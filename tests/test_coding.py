@@ -14,22 +14,22 @@ from torch import Tensor, nn
 
 import kdna_convert
 from kdna_convert.codecs.steps import nearest_step, step_of
-from kdna_convert.coding import code_to_size, felt_by
-from kdna_convert.coding.factors import last_factor
-from kdna_convert.coding.rounding import feedback, round_fed
-from kdna_convert.coding.rows import DAMPING
-from kdna_convert.coding.sequential import balanced, code_net
-from kdna_convert.container import pack, unpack
-from kdna_convert.derive import derive, derived_layers
-from kdna_convert.errors import PlanError
-from kdna_convert.evaluate import divergence, logits
-from kdna_convert.recipe import parse_target
-from kdna_convert.repair.nets import Nets
+from kdna_convert.core.errors import PlanError
+from kdna_convert.core.specs import Family
+from kdna_convert.inputs.recipe import parse_target
+from kdna_convert.network.derive import derive, derived_layers
+from kdna_convert.network.packed import pack, unpack
+from kdna_convert.network.stored import stored_state
 from kdna_convert.schemes import make
-from kdna_convert.specs import Family
-from kdna_convert.statistics import collect
-from kdna_convert.stored import stored_state
-from kdna_convert.survey import survey
+from kdna_convert.stages.analyze.moments import collect
+from kdna_convert.stages.analyze.survey import survey
+from kdna_convert.stages.code import code_to_size, felt_by
+from kdna_convert.stages.code.factors import last_factor
+from kdna_convert.stages.code.rounding import feedback, round_fed
+from kdna_convert.stages.code.rows import DAMPING
+from kdna_convert.stages.code.sequential import balanced, code_net
+from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.repair.nets import Nets
 
 
 def moment(size: int, seed: int = 0) -> Tensor:
@@ -74,7 +74,7 @@ def test_inputs_that_have_nothing_in_common_are_rounded_plainly() -> None:
 def test_blocks_of_columns_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     metric, weight = moment(60), torch.randn(7, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     whole = round_fed(weight, 0, feedback(metric))
-    monkeypatch.setattr("kdna_convert.coding.rounding._BLOCK", 7)
+    monkeypatch.setattr("kdna_convert.stages.code.rounding._BLOCK", 7)
     assert torch.equal(round_fed(weight, 0, feedback(metric)), whole)
 
 
@@ -106,7 +106,7 @@ def test_rows_and_columns_are_fed_in_any_blocks_as_one_number_after_the_other(mo
     expected = torch.empty_like(found)
     expected[rows.order_n[:, None], how.order_n] = found
     for block in (1, 4, 48):
-        monkeypatch.setattr("kdna_convert.coding.rounding._BLOCK", block)
+        monkeypatch.setattr("kdna_convert.stages.code.rounding._BLOCK", block)
         assert torch.equal(round_fed(weight, 0, how, rows), expected)
 
 
@@ -145,7 +145,7 @@ def nets_of(original: nn.Module, converted: nn.Module, inputs: list[Tensor]) -> 
 
 
 def shared(net: nn.Module, inputs: list[Tensor], scheme: str) -> nn.Module:
-    from kdna_convert.fitting import targets
+    from kdna_convert.stages.analyze.targets import targets
 
     members = tuple(f"blocks.{block}.conv{one}" for block in range(2) for one in (1, 2))
     options = {"cp": {"rank": 9}, "basis": {"rank": 9}}.get(scheme, OPTIONS[scheme])
@@ -306,7 +306,7 @@ def dense(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_dense_recipe_converts_nothing_and_says_so(dense: Path) -> None:
-    from kdna_convert.checkpoint import open_folder
+    from kdna_convert.network.folder import open_folder
 
     conversion = open_folder(dense)
     assert conversion.plan.families == ()

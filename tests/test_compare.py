@@ -18,21 +18,21 @@ from tiny import SIZE
 from tiny import net as random_net
 from torch import Tensor, nn
 
-from kdna_convert.compare import PEERS, Comparison, Row, compare
-from kdna_convert.compare.child import PeerError, run
-from kdna_convert.compare.comparing import rungs_of
-from kdna_convert.compare.measuring import Entry, judged
-from kdna_convert.compare.norms import has_statistics, reestimate
-from kdna_convert.compare.peers import Peer, chosen
-from kdna_convert.compare.rows import Rung
-from kdna_convert.compare.task import Task, count, written
-from kdna_convert.compare.tools.rounding import round_channels
-from kdna_convert.compare.tools.search import largest_share
-from kdna_convert.compare.worker import IMAGES, PROBLEM, TASK, main, make
-from kdna_convert.data import as_images
-from kdna_convert.errors import ModelError, PlanError
-from kdna_convert.recipe import Recipe, load_recipe
-from kdna_convert.report.compare import comparison_report, plot, verdict
+from kdna_convert.api.compare import PEERS, Comparison, Row, compare
+from kdna_convert.api.compare.child import PeerError, run
+from kdna_convert.api.compare.comparing import rungs_of
+from kdna_convert.api.compare.measuring import Entry, judged
+from kdna_convert.api.compare.norms import has_statistics, reestimate
+from kdna_convert.api.compare.peers import Peer, chosen
+from kdna_convert.api.compare.rows import Rung
+from kdna_convert.api.compare.task import Task, count, written
+from kdna_convert.api.compare.tools.rounding import round_channels
+from kdna_convert.api.compare.tools.search import largest_share
+from kdna_convert.api.compare.worker import IMAGES, PROBLEM, TASK, main, make
+from kdna_convert.cli.report.compare import comparison_report, plot, verdict
+from kdna_convert.core.errors import ModelError, PlanError
+from kdna_convert.inputs.data import as_images
+from kdna_convert.inputs.recipe import Recipe, load_recipe
 
 QUICK = ["calibration.images=20", "calibration.heldout=10", "calibration.batch=10", "fit.sweeps=3"]
 LAYERS = tuple(f"blocks.{block}.conv{half}" for block in (0, 1) for half in (1, 2))

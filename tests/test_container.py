@@ -15,16 +15,16 @@ from small_nets import OPTIONS, convert, images, route, small
 from torch import nn
 
 import kdna_convert
-from kdna_convert.checkpoint import Conversion, open_folder, save, uncoded
 from kdna_convert.codecs import CODECS, indices
 from kdna_convert.codecs.steps import nearest_step
-from kdna_convert.container import coded_specs, foldable_norms, pack, unpack
-from kdna_convert.errors import FolderError, NumericsError
-from kdna_convert.filesize import file_size, metadata
-from kdna_convert.specs import DataConfig, Family, Layer, ModelRef, Plan, Route, Totals
-from kdna_convert.stored import load_stored, stored_specs, stored_state
+from kdna_convert.core.errors import FolderError, NumericsError
+from kdna_convert.core.filesize import file_size, metadata
+from kdna_convert.core.specs import DataConfig, Family, Layer, ModelRef, Plan, Route, Totals
+from kdna_convert.network.folder import Conversion, open_folder, save, uncoded
+from kdna_convert.network.packed import coded_specs, foldable_norms, pack, unpack
+from kdna_convert.network.stored import load_stored, stored_specs, stored_state
 
-LOADER = Path(kdna_convert.__file__).parent / "assets" / "loader.py"
+LOADER = Path(kdna_convert.__file__).parent / "network" / "folder" / "loader.py"
 EACH_CODEC = pytest.mark.parametrize("codec", CODECS)
 
 
@@ -206,7 +206,7 @@ def test_verify_passes_a_coded_folder_and_notices_a_wrong_size(tmp_path: Path) -
 def test_merged_weights_of_a_coded_folder_fit_the_untouched_net(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    from kdna_convert.checkpoint import export_merged
+    from kdna_convert.network.folder import export_merged
 
     conversion = coded("entropy")
     plain = small(1)
@@ -290,7 +290,7 @@ def test_small_numbers_out_of_reach_of_fp16_are_kept_all_the_same() -> None:
 
 
 def test_the_index_costs_less_than_a_twentieth_of_a_header() -> None:
-    from kdna_convert.filesize import header
+    from kdna_convert.core.filesize import header
 
     net = nn.Sequential(*(module for _ in range(50) for module in (nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))))
     blob = pack(net, "fp16", {})

@@ -12,17 +12,17 @@ import torch
 from small_nets import MEMBERS, images, small
 from torch import nn
 
-from kdna_convert.convert import convert
-from kdna_convert.derive import fold
-from kdna_convert.errors import NumericsError
-from kdna_convert.evaluate import divergence, logits
-from kdna_convert.fitting import UNFELT, targets
-from kdna_convert.linalg import Kronecker
-from kdna_convert.models import state_digest
+from kdna_convert.core.errors import NumericsError
+from kdna_convert.core.linalg import Kronecker
+from kdna_convert.core.specs import Divergence, Family, ModelRef, Plan, Totals
+from kdna_convert.inputs.models import state_digest
+from kdna_convert.network.derive import fold
 from kdna_convert.schemes import SCHEMES
-from kdna_convert.specs import Divergence, Family, ModelRef, Plan, Totals
-from kdna_convert.statistics import LayerMoments, Moments, collect
-from kdna_convert.survey import survey
+from kdna_convert.stages.analyze.moments import LayerMoments, Moments, collect
+from kdna_convert.stages.analyze.survey import survey
+from kdna_convert.stages.analyze.targets import UNFELT, targets
+from kdna_convert.stages.convert.fit import convert
+from kdna_convert.stages.evaluate.accuracy import divergence, logits
 
 SIZES = {
     "cp": {"rank": 9},

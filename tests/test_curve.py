@@ -3,10 +3,10 @@
 import pytest
 from test_plan import TOY
 
-from kdna_convert.curve import correlation, curve
-from kdna_convert.drop import FINE, LEAST, MOST, smallest
-from kdna_convert.errors import GuardError, PlanError
-from kdna_convert.specs import Divergence, Plan, Point, Totals
+from kdna_convert.core.errors import GuardError, PlanError
+from kdna_convert.core.specs import Divergence, Plan, Point, Totals
+from kdna_convert.stages.plan.curve import correlation, curve
+from kdna_convert.stages.plan.max_drop import FINE, LEAST, MOST, smallest
 
 
 def seen(kl: float) -> Divergence:

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from kdna_convert.data import Images, as_images, batches, check_classes, open_images, sources, split
-from kdna_convert.errors import DataError
-from kdna_convert.models import override
-from kdna_convert.specs import DataConfig
+from kdna_convert.core.errors import DataError
+from kdna_convert.core.specs import DataConfig
+from kdna_convert.inputs.data import Images, as_images, batches, check_classes, open_images, sources, split
+from kdna_convert.inputs.models import override
 
 CONFIG = DataConfig((3, 8, 8), mean=(0.0,) * 3, std=(1.0,) * 3, crop_pct=1.0)
 

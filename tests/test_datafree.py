@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdna_convert.datafree import _noise, data_free, towards_independence
-from kdna_convert.linalg import Kronecker
-from kdna_convert.survey import survey
+from kdna_convert.core.linalg import Kronecker
+from kdna_convert.stages.analyze.data_free import _noise, data_free, towards_independence
+from kdna_convert.stages.analyze.survey import survey
 
 
 @pytest.mark.parametrize("input_size", [(3, 16, 12), (4, 20), (2, 6, 5, 4), (7,)])

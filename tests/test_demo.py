@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 import kdna_convert
-from kdna_convert.demo import KEEP, MODEL, Demo, run
-from kdna_convert.derive import factor
-from kdna_convert.digits import WEIGHTS, digits
-from kdna_convert.errors import FolderError
-from kdna_convert.evaluate import evaluate
-from kdna_convert.models import load_model
-from kdna_convert.specs import to_json
-from kdna_convert.totals import totals
+from kdna_convert.api.demo import KEEP, MODEL, Demo, run
+from kdna_convert.core.errors import FolderError
+from kdna_convert.core.specs import to_json
+from kdna_convert.inputs.digits import WEIGHTS, digits
+from kdna_convert.inputs.models import load_model
+from kdna_convert.network.derive import factor
+from kdna_convert.network.totals import totals
+from kdna_convert.stages.evaluate.accuracy import evaluate
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from kdna_convert.derive import cached, derive, derive_empty, derived_layers, factor, fold, trainable
-from kdna_convert.errors import FolderError, KdnaError, PlanError
+from kdna_convert.core.errors import FolderError, KdnaError, PlanError
+from kdna_convert.core.specs import Family, Layer, ModelRef, Plan, Totals
+from kdna_convert.network.derive import cached, derive, derive_empty, derived_layers, factor, fold, trainable
+from kdna_convert.network.stored import load_stored, stored_specs, stored_state
 from kdna_convert.routing import routers
 from kdna_convert.schemes import SCHEMES, make
-from kdna_convert.specs import Family, Layer, ModelRef, Plan, Totals
-from kdna_convert.stored import load_stored, stored_specs, stored_state
 
 schemes = pytest.mark.parametrize("scheme", SCHEMES)
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdna_convert.digits import WEIGHTS, digits, digits_net
-from kdna_convert.evaluate import evaluate
-from kdna_convert.models import load_model
-from kdna_convert.survey import survey
-from kdna_convert.tensorfile import load_tensors
+from kdna_convert.core.tensorfile import load_tensors
+from kdna_convert.inputs.digits import WEIGHTS, digits, digits_net
+from kdna_convert.inputs.models import load_model
+from kdna_convert.stages.analyze.survey import survey
+from kdna_convert.stages.evaluate.accuracy import evaluate
 
-MODEL = "kdna_convert.digits:digits_net"
+MODEL = "kdna_convert.inputs.digits:digits_net"
 TRAINER = Path(__file__).parent.parent / "examples" / "train_digits.py"
 
 
@@ -54,7 +54,7 @@ def test_training_writes_a_checkpoint_that_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "digits.safetensors"
-    monkeypatch.setattr("kdna_convert.digits.WEIGHTS", target)
+    monkeypatch.setattr("kdna_convert.inputs.digits.WEIGHTS", target)
     monkeypatch.setattr(sys, "argv", ["train_digits.py", "--epochs", "1"])
     with torch.random.fork_rng():
         runpy.run_path(str(TRAINER), run_name="__main__")

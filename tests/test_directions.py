@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdna_convert.directions import Tensors, can_be_cut, errors, leading, order
-from kdna_convert.errors import NumericsError
-from kdna_convert.linalg import Target, fit_error, plain_target
+from kdna_convert.core.errors import NumericsError
+from kdna_convert.core.linalg import Target, fit_error, plain_target
 from kdna_convert.schemes import SCHEMES, make
+from kdna_convert.stages.convert.directions import Tensors, can_be_cut, errors, leading, order
 
 RANK = 8
 CUT = ["basis", "cp", "separable", "lowrank"]

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from kdna_convert.derive import derive
-from kdna_convert.errors import DataError, ModelError, NumericsError
-from kdna_convert.evaluate import Evaluation, accuracy, divergence, evaluate, logits
-from kdna_convert.specs import Divergence, Family, to_json
-from kdna_convert.totals import evaluating, macs, totals
+from kdna_convert.core.errors import DataError, ModelError, NumericsError
+from kdna_convert.core.specs import Divergence, Family, to_json
+from kdna_convert.network.derive import derive
+from kdna_convert.network.totals import evaluating, macs, totals
+from kdna_convert.stages.evaluate.accuracy import Evaluation, accuracy, divergence, evaluate, logits
 
 
 def net(seed: int = 0) -> nn.Sequential:

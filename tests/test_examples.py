@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdna_convert.data import batches, open_images
-from kdna_convert.models import Loaded, load_model
+from kdna_convert.inputs.data import batches, open_images
+from kdna_convert.inputs.models import Loaded, load_model
 from kdna_convert.routing import routers
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "cifar_resnet.py"

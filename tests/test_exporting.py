@@ -7,13 +7,13 @@ import torch
 from small_nets import convert, route, small
 from torch import nn
 
-from kdna_convert import exporting
-from kdna_convert.checkpoint import Conversion
-from kdna_convert.errors import FolderError, ModelError
-from kdna_convert.exporting import export_onnx
+from kdna_convert.core.errors import FolderError, ModelError
+from kdna_convert.core.specs import DataConfig, ModelRef, Plan, Totals
+from kdna_convert.network.folder import Conversion
 from kdna_convert.routing import Router, routers
 from kdna_convert.routing.modulation import Modulation
-from kdna_convert.specs import DataConfig, ModelRef, Plan, Totals
+from kdna_convert.stages.export import onnx as exporting
+from kdna_convert.stages.export.onnx import export_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

@@ -14,15 +14,15 @@ from small_nets import route
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from kdna_convert.derive import derive
-from kdna_convert.errors import DataError, GuardError, ModelError, RecipeError
-from kdna_convert.evaluate import divergence, logits
-from kdna_convert.finetune import Keeping, Settings, Tuning, distillation, rate
-from kdna_convert.finetune import finetune as finetune_by_settings
-from kdna_convert.finetune.engine import Engine
-from kdna_convert.finetune.loss import label_error
-from kdna_convert.finetune.rate import CARE, fitting_rate
-from kdna_convert.specs import Family
+from kdna_convert.core.errors import DataError, GuardError, ModelError, RecipeError
+from kdna_convert.core.specs import Family
+from kdna_convert.network.derive import derive
+from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.finetune import Keeping, Settings, Tuning, distillation, rate
+from kdna_convert.stages.finetune import finetune as finetune_by_settings
+from kdna_convert.stages.finetune.engine import Engine
+from kdna_convert.stages.finetune.loss import label_error
+from kdna_convert.stages.finetune.rate import CARE, fitting_rate
 
 MEMBERS = ("0", "3")
 
@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_is_gone_on_from_twice_and_then_refused() -> N
 
 def test_a_loss_that_is_finite_again_goes_on_at_half_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     model, original = pair()
-    from kdna_convert.finetune import loss
+    from kdna_convert.stages.finetune import loss
 
     calls = iter(range(1000))
     true = loss.distillation
@@ -253,7 +253,7 @@ def test_labels_lead_where_they_weigh() -> None:
 
 
 def test_features_come_closer_where_they_weigh() -> None:
-    from kdna_convert.finetune.loss import captured
+    from kdna_convert.stages.finetune.loss import captured
 
     errors = []
     for weight in (0.0, 30.0):

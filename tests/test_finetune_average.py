@@ -8,10 +8,10 @@ from test_finetune import finetune, images, pair, state
 from test_finetune_resume import KilledError, run
 from torch import nn
 
-from kdna_convert.errors import RecipeError
-from kdna_convert.evaluate import divergence, logits
-from kdna_convert.finetune.average import Average
-from kdna_convert.finetune.state import read
+from kdna_convert.core.errors import RecipeError
+from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.finetune.average import Average
+from kdna_convert.stages.finetune.state import read
 
 
 def test_an_average_follows_at_the_decay_it_was_given_and_faster_at_first() -> None:

@@ -13,15 +13,15 @@ from test_container import coded
 from test_recoding import conversion
 from torch import Tensor, nn
 
-from kdna_convert.checkpoint import Conversion
-from kdna_convert.code import codes_of
+from kdna_convert.api.code import codes_of
+from kdna_convert.api.finetune import finetune
 from kdna_convert.codecs.steps import step_of
-from kdna_convert.container import steps_of, unpack
-from kdna_convert.errors import RecipeError
-from kdna_convert.finetune import Codes, Keeping, Settings
-from kdna_convert.finetune import finetune as finetune_net
-from kdna_convert.models import Loaded
-from kdna_convert.tuning import finetune
+from kdna_convert.core.errors import RecipeError
+from kdna_convert.inputs.models import Loaded
+from kdna_convert.network.folder import Conversion
+from kdna_convert.network.packed import steps_of, unpack
+from kdna_convert.stages.finetune import Codes, Keeping, Settings
+from kdna_convert.stages.finetune import finetune as finetune_net
 
 STEP = 0.25
 
@@ -36,7 +36,9 @@ def images(count: int = 80) -> Tensor:
 
 def trained(made: Conversion, monkeypatch: pytest.MonkeyPatch, steps: int = 30) -> Conversion:
     original = small(0)
-    monkeypatch.setattr("kdna_convert.tuning.original_of", lambda ref: Loaded(copy.deepcopy(original), ref, made.data))
+    monkeypatch.setattr(
+        "kdna_convert.api.finetune.original_of", lambda ref: Loaded(copy.deepcopy(original), ref, made.data)
+    )
     return finetune(made, data=images(), train="codes", steps=steps, batch_size=16, shared_lr=0.1, device="cpu")
 
 

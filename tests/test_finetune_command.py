@@ -13,7 +13,7 @@ from command import TINY, convert, kdna
 from PIL import Image
 from safetensors.torch import save_file
 
-from kdna_convert.models import load_model
+from kdna_convert.inputs.models import load_model
 
 STEPS = ("--batch-size", "8", "--steps", "2")
 

@@ -11,10 +11,10 @@ from tiny import Net
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from kdna_convert.blocks import find_blocks
-from kdna_convert.finetune.norms import Pair, folded_norms, norm_pairs, plain_convolutions
+from kdna_convert.core.specs import Layer
+from kdna_convert.network.blocks import find_blocks
 from kdna_convert.routing import ROUTINGS, attach, routers
-from kdna_convert.specs import Layer
+from kdna_convert.stages.finetune.norms import Pair, folded_norms, norm_pairs, plain_convolutions
 
 
 def pairs_of(net: nn.Module, x: Tensor) -> tuple[Pair, ...]:

@@ -7,10 +7,10 @@ import torch
 from test_finetune import MEMBERS, finetune, images, pair
 from torch import nn
 
-from kdna_convert.derive import derive, derived_layers
-from kdna_convert.errors import RecipeError
-from kdna_convert.finetune.loss import crowding, trained_bases
-from kdna_convert.specs import Family
+from kdna_convert.core.errors import RecipeError
+from kdna_convert.core.specs import Family
+from kdna_convert.network.derive import derive, derived_layers
+from kdna_convert.stages.finetune.loss import crowding, trained_bases
 
 OWN = {"rank": 2}
 

@@ -19,12 +19,12 @@ from command import kdna
 from test_finetune import finetune, images, pair, state
 from torch import Tensor
 
-from kdna_convert.errors import FolderError, GuardError
-from kdna_convert.finetune import Keeping
-from kdna_convert.finetune import state as state_file
-from kdna_convert.finetune.state import FILE, read
-from kdna_convert.finetune.stopping import stopping
-from kdna_convert.specs import Divergence
+from kdna_convert.core.errors import FolderError, GuardError
+from kdna_convert.core.specs import Divergence
+from kdna_convert.stages.finetune import Keeping
+from kdna_convert.stages.finetune import state as state_file
+from kdna_convert.stages.finetune.state import FILE, read
+from kdna_convert.stages.finetune.stopping import stopping
 
 SAID: dict[str, Any] = {"epochs": 4, "batch_size": 32, "save_every": 5, "train": "shared"}
 
@@ -157,7 +157,7 @@ def test_a_guard_that_fails_exits_3_and_keeps_the_best(
 ) -> None:
     out = tmp_path / "tuned"
     far = Divergence(agreement=0.9, kl=0.1, logit_error=0.1, images=12)
-    monkeypatch.setattr(sys.modules["kdna_convert.finetune.look"], "divergence", lambda z, z0: far)
+    monkeypatch.setattr(sys.modules["kdna_convert.stages.finetune.look"], "divergence", lambda z, z0: far)
     done = kdna("finetune", folder, "--data", images, "-o", out, *SMALL, "--max-drop", "9.9")
     assert done.exit_code == 3
     assert "KD801: 10.00 % of the answers" in done.stderr
@@ -194,7 +194,7 @@ def test_kill_9_costs_the_steps_since_the_last_state(images: Path, folder: Path,
 
 def stopped(arguments: list[Any], log: Path, by: signal.Signals) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, sent a signal once it has made some steps."""
-    code = "from kdna_convert.cli import main; main()"
+    code = "from kdna_convert.cli.app import main; main()"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)], stderr=subprocess.PIPE, text=True, env=environment
@@ -217,7 +217,7 @@ def test_no_state_is_left_beside_a_folder_that_is_whole(images: Path, folder: Pa
 
 def test_a_guard_without_held_back_images_fails(folder: Path) -> None:
     from kdna_convert import finetune as verb
-    from kdna_convert.tuning import hold
+    from kdna_convert.api.finetune import hold
 
     tuned = verb(folder, data=torch.randn(4, 3, 16, 16), steps=1)
     with pytest.raises(GuardError, match=r"KD801.*no images were held back"):

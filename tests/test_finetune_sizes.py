@@ -12,12 +12,12 @@ from test_finetune import images as noise
 from test_finetune_resume import KilledError
 from torch import Tensor, nn
 
-from kdna_convert.checkpoint import open_folder
-from kdna_convert.derive import derived_layers
-from kdna_convert.errors import RecipeError
-from kdna_convert.evaluate import divergence, logits
-from kdna_convert.finetune import Keeping
-from kdna_convert.finetune.sizes import LEAST, drawn_share, sized
+from kdna_convert.core.errors import RecipeError
+from kdna_convert.network.derive import derived_layers
+from kdna_convert.network.folder import open_folder
+from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.finetune import Keeping
+from kdna_convert.stages.finetune.sizes import LEAST, drawn_share, sized
 
 
 def test_half_of_the_steps_are_at_full_size_and_the_rest_uniform() -> None:

@@ -14,16 +14,16 @@ from test_finetune import images as plain_images
 from test_finetune_distributed import STEPS, launched
 from torch import Tensor, nn
 
-from kdna_convert.blocks import find_blocks
-from kdna_convert.data import Views, as_images
-from kdna_convert.derive import derive
-from kdna_convert.errors import ModelError, RecipeError
-from kdna_convert.finetune import Keeping
-from kdna_convert.finetune.loss import captured
-from kdna_convert.finetune.norms import plain_convolutions
-from kdna_convert.finetune.state import read
-from kdna_convert.finetune.subnets import classifier_of, fit_subnets, linear_fit, pooled, subnet_ends
-from kdna_convert.specs import Family
+from kdna_convert.core.errors import ModelError, RecipeError
+from kdna_convert.core.specs import Family
+from kdna_convert.inputs.data import Views, as_images
+from kdna_convert.network.blocks import find_blocks
+from kdna_convert.network.derive import derive
+from kdna_convert.stages.finetune import Keeping
+from kdna_convert.stages.finetune.loss import captured
+from kdna_convert.stages.finetune.norms import plain_convolutions
+from kdna_convert.stages.finetune.state import read
+from kdna_convert.stages.finetune.subnets import classifier_of, fit_subnets, linear_fit, pooled, subnet_ends
 
 
 def staged(width: int = 4) -> nn.Module:

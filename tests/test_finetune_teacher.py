@@ -10,9 +10,9 @@ from test_finetune import images, pair, state
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from kdna_convert.errors import ModelError, RecipeError
-from kdna_convert.evaluate import divergence, logits
-from kdna_convert.finetune import Settings, finetune
+from kdna_convert.core.errors import ModelError, RecipeError
+from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.finetune import Settings, finetune
 
 
 def other(classes: int = 5) -> nn.Module:
@@ -45,8 +45,8 @@ def test_stages_are_still_matched_with_the_originals() -> None:
 
 
 def test_a_teacher_of_other_classes_is_refused(tmp_path: Path) -> None:
-    from kdna_convert.specs import DataConfig
-    from kdna_convert.tuning import _teacher
+    from kdna_convert.api.finetune import _teacher
+    from kdna_convert.core.specs import DataConfig
 
     _, original = pair()
     config = DataConfig(input_size=(6, 6, 6))
@@ -68,11 +68,11 @@ def test_labels_count_in_what_the_best_step_is_told_by() -> None:
 
 
 def test_a_routed_net_that_answers_as_its_original_has_nothing_to_learn_from_it() -> None:
-    from kdna_convert import pipeline
-    from kdna_convert.recipe import parse_recipe
-    from kdna_convert.tuning import finetune as tune
+    from kdna_convert.api import pipeline
+    from kdna_convert.api.finetune import finetune as tune
+    from kdna_convert.inputs.recipe import parse_recipe
 
     recipe = parse_recipe("scheme: dense\nrouting: se\ncalibration: {images: 8, heldout: 8}")
-    made = pipeline.convert("kdna_convert.digits:digits_net", recipe=recipe, data=torch.randn(24, 1, 12, 12))
+    made = pipeline.convert("kdna_convert.inputs.digits:digits_net", recipe=recipe, data=torch.randn(24, 1, 12, 12))
     with pytest.raises(RecipeError, match=r"KD208: this net answers as its original does.* --teacher MODEL"):
         tune(made, data=torch.randn(24, 1, 12, 12), steps=1)

@@ -10,100 +10,53 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "kdna_convert"
-TRAVELS = PACKAGE / "assets"  # what goes into the folders that kdna writes, and is never imported from here
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py" and path.parent != TRAVELS)
+TRAVELS = PACKAGE / "network" / "folder" / "loader.py"  # goes into every folder, and is never imported from here
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path not in (PACKAGE / "__init__.py", TRAVELS))
 
-REPORTS = sorted(path.stem for path in (PACKAGE / "report").glob("[!_]*.py"))
+REPORTS = sorted(path.stem for path in (PACKAGE / "cli" / "report").glob("[!_]*.py"))
 
-# From the ground up. A file imports from its own floor or from those below it.
-FLOORS = [
-    {"errors"},
-    {"specs", "filesize"},
-    {"linalg", "tensorfile", "patches", "processes", "heap"},
-    {
-        "schemes",
-        "routing",
-        "codecs",
-        "directions",
-        "similarity",
-        "clustering",
-        "recipe",
-        "statistics",
-        "datafree",
-        "survey",
-    },
-    {"derive", "chain", "fitting", "stored", "container", "totals", "models", "data", "checkpoint", "blocks", "prefix"},
-    {
-        "analyze",
-        "database",
-        "plan",
-        "planfile",
-        "momentsfile",
-        "edited",
-        "curve",
-        "drop",
-        "convert",
-        "routes",
-        "repair",
-        "coding",
-        "nesting",
-        "cutting",
-    }
-    | {"finetune", "evaluate", "benchmark"},
-    {
-        "compare",
-        "job",
-        "planning",
-        "mending",
-        "healing",
-        "workfolder",
-        "converting",
-        "pipeline",
-        "running",
-        "shrinking",
-        "freezing",
-        "exporting",
-        "tuning",
-        "code",
-        "demo",
-        "digits",
-        "layouts",
-        "build",
-    },
-    {"report"},
-    {"cli", "commands", "__main__"},
-]
+# Each room, from the ground up, and the rooms below that its files may import.
+ROOMS = {
+    "core": (),
+    "inputs": ("core",),
+    "schemes": ("core",),
+    "routing": ("core",),
+    "codecs": ("core",),
+    "network": ("core", "inputs", "schemes", "routing", "codecs"),
+    "stages": ("core", "inputs", "schemes", "routing", "codecs", "network"),
+    "api": ("core", "inputs", "schemes", "routing", "codecs", "network", "stages"),
+    "cli": ("core", "inputs", "schemes", "routing", "codecs", "network", "stages", "api"),
+}
+# A stage imports earlier stages only.
+STAGES = ("analyze", "plan", "convert", "repair", "evaluate", "finetune", "code", "export")
 # What the loader that travels imports for entropy-coded folders, and only once it meets one.
 FOR_ENTROPY = {"numpy", "constriction"}
 # Library -> the only files that may import it.
 DOORS = {
-    "safetensors": [
-        "checkpoint.py",
-        "tensorfile.py",
-        "models/weights.py",
-    ],  # ours out and in, and foreign checkpoints in
-    "sklearn": ["clustering.py", "digits.py"],
+    "safetensors": ["network/folder/*.py", "core/tensorfile.py", "inputs/models/weights.py"],  # ours, and foreign ones
+    "sklearn": ["stages/analyze/clustering.py", "inputs/digits.py"],
     "timm": [
-        "models/*.py",
-        "layouts.py",
-        "build.py",
-        "data/*.py",
-        "finetune/rate.py",
-        "finetune/average.py",
+        "inputs/models/*.py",
+        "inputs/data/*.py",
+        "api/layouts.py",
+        "api/build.py",
+        "stages/finetune/rate.py",
+        "stages/finetune/average.py",
         "routing/modulation.py",
     ],
-    "accelerate": ["finetune/engine.py", "processes.py"],
-    "torchvision": ["models/*.py", "data/*.py"],
-    "tltorch": ["compare/tools/tensorly.py"],
-    "aimet_torch": ["compare/tools/aimet.py"],
-    "torch_pruning": ["compare/tools/pruning.py"],
-    "onnxruntime": ["compare/tools/onnxruntime.py", "exporting.py"],
-    "nncodec": ["compare/tools/nncodec.py"],
+    "accelerate": ["stages/finetune/engine.py", "core/processes.py"],
+    "torchvision": ["inputs/models/*.py", "inputs/data/*.py"],
+    "tltorch": ["api/compare/tools/tensorly.py"],
+    "aimet_torch": ["api/compare/tools/aimet.py"],
+    "torch_pruning": ["api/compare/tools/pruning.py"],
+    "onnxruntime": ["api/compare/tools/onnxruntime.py", "stages/export/onnx.py"],
+    "nncodec": ["api/compare/tools/nncodec.py"],
     "constriction": ["codecs/entropy.py", "codecs/indices.py"],
-    "matplotlib": ["report/*.py"],
-    "torch.nn.utils.parametrize": ["derive.py", "survey.py"],  # the survey only asks whether a layer has one already
-    "typer": ["cli.py", "commands/*.py"],
-    "rich": ["cli.py", "commands/*.py", "report/*.py"],
+    "matplotlib": ["cli/report/*.py"],
+    # the survey only asks whether a layer has one already
+    "torch.nn.utils.parametrize": ["network/derive.py", "stages/analyze/survey.py"],
+    "typer": ["cli/*.py", "cli/commands/*.py"],
+    "rich": ["cli/*.py", "cli/commands/*.py", "cli/report/*.py"],
 }
 
 
@@ -120,19 +73,32 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def floor(module: str) -> int:
-    found = [number for number, names in enumerate(FLOORS) if module in names]
-    assert found, f"{module} is new: give it a floor in FLOORS"
-    return found[0]
+def places(path: Path) -> set[tuple[str, ...]]:
+    """What a file imports of the package, as parts below it: ("stages", "plan", "knapsack")."""
+    return {tuple(name.split(".")[1:]) for name in imports(path) if name.startswith("kdna_convert.")}
+
+
+def test_every_directory_of_the_package_is_a_room() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name not in ("assets", "__pycache__")}
+    assert folders == set(ROOMS)
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_file_imports_only_from_its_own_floor_or_below(path: Path) -> None:
-    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    below = {name for names in FLOORS[: floor(own) + 1] for name in names}
-    reached = {name.split(".")[1] for name in imports(path) if name.startswith("kdna_convert.")}
-    modules = {name for name in reached if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()}
-    assert modules <= below, f"{own} reaches up to {sorted(modules - below)}"
+def test_a_file_imports_only_from_rooms_below_its_own(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0]
+    if room == "__main__.py":
+        return
+    above = {reached[0] for reached in places(path) if reached[0] in ROOMS} - {room, *ROOMS[room]}
+    assert not above, f"{room} reaches up to {sorted(above)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_imports_earlier_stages_only(stage: str) -> None:
+    earlier = STAGES[: STAGES.index(stage) + 1]
+    for path in (PACKAGE / "stages" / stage).rglob("*.py"):
+        reached = {place[1] for place in places(path) if place[0] == "stages" and len(place) > 1}
+        assert reached <= set(earlier), f"{path.name} reaches {sorted(reached - set(earlier))}"
 
 
 @pytest.mark.parametrize("library", DOORS)
@@ -144,8 +110,8 @@ def test_a_library_is_reached_through_its_door_only(library: str) -> None:
     assert all(through(path) for path in users), sorted(str(path) for path in users if not through(path))
 
 
-@pytest.mark.parametrize("path", sorted(TRAVELS.glob("*.py")), ids=lambda path: path.name)
-def test_what_travels_in_a_folder_needs_torch_alone(path: Path) -> None:
+def test_the_loader_in_a_folder_needs_torch_alone() -> None:
+    path = TRAVELS
     libraries = {name.split(".")[0] for name in imports(path)}
     assert libraries - sys.stdlib_module_names <= {"torch", *FOR_ENTROPY}
     at_once = {alias.name for node in ast.parse(path.read_text()).body for alias in getattr(node, "names", [])}
@@ -155,10 +121,10 @@ def test_what_travels_in_a_folder_needs_torch_alone(path: Path) -> None:
 @pytest.mark.parametrize(
     ("light", "heavy"),
     [
-        ("kdna_convert.cli", {"pydantic", "yaml", "numpy", "torch", "timm", "torchvision", "scipy", "sklearn"}),
-        ("kdna_convert.recipe", {"numpy", "torch", "timm", "torchvision", "scipy", "sklearn"}),
+        ("kdna_convert.cli.app", {"pydantic", "yaml", "numpy", "torch", "timm", "torchvision", "scipy", "sklearn"}),
+        ("kdna_convert.inputs.recipe", {"numpy", "torch", "timm", "torchvision", "scipy", "sklearn"}),
         (
-            f"kdna_convert.report.{', kdna_convert.report.'.join(REPORTS)}",
+            f"kdna_convert.cli.report.{', kdna_convert.cli.report.'.join(REPORTS)}",
             {"numpy", "torch", "timm", "scipy", "sklearn"},
         ),
     ],

@@ -9,15 +9,15 @@ from small_nets import convert, route, small
 from test_routing import learned, placed, routed
 from torch import Tensor, nn
 
-from kdna_convert.derive import derived_layers, fold
-from kdna_convert.errors import DataError, NumericsError, PlanError
-from kdna_convert.freezing import freeze, frozen
-from kdna_convert.pipeline import convert as convert_net
-from kdna_convert.recipe import parse_recipe
+from kdna_convert.api.freeze import freeze, frozen
+from kdna_convert.api.pipeline import convert as convert_net
+from kdna_convert.core.errors import DataError, NumericsError, PlanError
+from kdna_convert.core.specs import Layer, ModelRef, Plan, Route, Totals
+from kdna_convert.inputs.recipe import parse_recipe
+from kdna_convert.network.derive import derived_layers, fold
 from kdna_convert.routing import attach, mean_kernels, routers
-from kdna_convert.specs import Layer, ModelRef, Plan, Route, Totals
 
-NET = "kdna_convert.digits:digits_net"
+NET = "kdna_convert.inputs.digits:digits_net"
 
 
 def plan_of(net: nn.Module, routing: str) -> Plan:

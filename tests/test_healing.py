@@ -16,20 +16,20 @@ from tiny import SIZE, net
 from torch import nn
 
 import kdna_convert
-from kdna_convert.convert import convert as convert_by_plan
-from kdna_convert.data import as_images
-from kdna_convert.derive import derived_layers
-from kdna_convert.errors import DataError
-from kdna_convert.recipe import Recipe
-from kdna_convert.specs import Divergence, Plan
+from kdna_convert.core.errors import DataError
+from kdna_convert.core.specs import Divergence, Plan
+from kdna_convert.inputs.data import as_images
+from kdna_convert.inputs.recipe import Recipe
+from kdna_convert.network.derive import derived_layers
+from kdna_convert.stages.convert.fit import convert as convert_by_plan
 
 
 @pytest.fixture(autouse=True)
 def hasty() -> Iterator[None]:
     """No law here depends on how good the predictions are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdna_convert.database.QUICK", 2)
-        patch.setattr("kdna_convert.database.POINTS", (0.0, 0.75))
+        patch.setattr("kdna_convert.stages.plan.database.QUICK", 2)
+        patch.setattr("kdna_convert.stages.plan.database.POINTS", (0.0, 0.75))
         yield
 
 

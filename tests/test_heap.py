@@ -11,7 +11,7 @@ import pytest
 
 FAULTS = """
 import resource
-from kdna_convert.heap import keep_freed
+from kdna_convert.core.heap import keep_freed
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):

@@ -11,15 +11,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 import kdna_convert
-from kdna_convert.build import build, fresh
-from kdna_convert.checkpoint.rebuild import rebuild
-from kdna_convert.derive import derived_layers
-from kdna_convert.errors import ModelError
-from kdna_convert.layouts import LAYOUTS, kerneldna_mobilenetv2_050, kerneldna_resnet18
-from kdna_convert.models import load_model
+from kdna_convert.api.build import build, fresh
+from kdna_convert.api.layouts import LAYOUTS, kerneldna_mobilenetv2_050, kerneldna_resnet18
+from kdna_convert.core.errors import ModelError
+from kdna_convert.core.specs import ModelRef
+from kdna_convert.inputs.models import load_model
+from kdna_convert.network.derive import derived_layers
+from kdna_convert.network.folder.rebuild import rebuild
+from kdna_convert.network.stored import load_stored, stored_state
 from kdna_convert.routing import routers
-from kdna_convert.specs import ModelRef
-from kdna_convert.stored import load_stored, stored_state
 
 # Millions of parameters and billions of multiply-adds, computed from the release's code.
 PUBLISHED = {

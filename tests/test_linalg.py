@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdna_convert.errors import NumericsError
-from kdna_convert.linalg import (
+from kdna_convert.core.errors import NumericsError
+from kdna_convert.core.linalg import (
     Kronecker,
     Target,
     damp,
@@ -176,7 +176,7 @@ def test_only_a_long_patch_is_searched_under_the_kronecker_form(monkeypatch: pyt
     target = plain_target(draw(0, 4, 3, 2), damp(factors(1, 3, 2)), 1.0)
     whole = plain_target(draw(0, 4, 3, 2), dense(factors(1, 3, 2)), 1.0)
     assert searchable(whole) is whole
-    monkeypatch.setattr("kdna_convert.linalg.FULL_METRIC_PATCH", 5)
+    monkeypatch.setattr("kdna_convert.core.linalg.FULL_METRIC_PATCH", 5)
     assert searchable(target) is target, "it has that form already"
     assert isinstance(searchable(whole).moment, Kronecker)
     assert searchable(whole).energy == pytest.approx(whole.energy, rel=1e-2)

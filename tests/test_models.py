@@ -15,8 +15,9 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from kdna_convert.errors import CheckpointError, DataError, KdnaError, ModelError, NumericsError
-from kdna_convert.models import (
+from kdna_convert.core.errors import CheckpointError, DataError, KdnaError, ModelError, NumericsError
+from kdna_convert.core.specs import DataConfig
+from kdna_convert.inputs.models import (
     check_finite,
     example_input,
     fit_weights,
@@ -26,8 +27,7 @@ from kdna_convert.models import (
     read_state_dict,
     state_digest,
 )
-from kdna_convert.models.inputs import data_config
-from kdna_convert.specs import DataConfig
+from kdna_convert.inputs.models.inputs import data_config
 
 FACTORY = """
 from torch import nn

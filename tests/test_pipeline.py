@@ -14,14 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import kdna_convert as kdna
-from kdna_convert import pipeline
-from kdna_convert.checkpoint import export_merged, verify
-from kdna_convert.errors import DataError, KdnaError, ModelError, NumericsError, PlanError
-from kdna_convert.evaluate import divergence, logits
-from kdna_convert.job import DATA_FREE_NOTE
-from kdna_convert.models import load_model, state_digest
-from kdna_convert.recipe import Recipe
+from kdna_convert.api import pipeline
+from kdna_convert.api.job import DATA_FREE_NOTE
+from kdna_convert.core.errors import DataError, KdnaError, ModelError, NumericsError, PlanError
+from kdna_convert.inputs.models import load_model, state_digest
+from kdna_convert.inputs.recipe import Recipe
+from kdna_convert.network.folder import export_merged, verify
 from kdna_convert.routing import routers
+from kdna_convert.stages.evaluate.accuracy import divergence, logits
 
 NET = f"{Path(tiny.__file__)}:net"
 IMAGES = torch.randn((24, 3, 16, 16), generator=torch.Generator().manual_seed(0))
@@ -31,8 +31,8 @@ IMAGES = torch.randn((24, 3, 16, 16), generator=torch.Generator().manual_seed(0)
 def hasty() -> Iterator[None]:
     """No law here depends on how good the fits are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdna_convert.database.QUICK", 2)
-        patch.setattr("kdna_convert.database.POINTS", (0.0, 0.75))
+        patch.setattr("kdna_convert.stages.plan.database.QUICK", 2)
+        patch.setattr("kdna_convert.stages.plan.database.POINTS", (0.0, 0.75))
         yield
 
 

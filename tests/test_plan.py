@@ -17,16 +17,9 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from kdna_convert import pipeline
-from kdna_convert.checkpoint import Conversion, save
-from kdna_convert.derive import factor
-from kdna_convert.errors import KdnaError, PlanError, RecipeError
-from kdna_convert.models import example_input
-from kdna_convert.plan import Budget, Kind, plan_of, predicted_error, solve, stored_tensors
-from kdna_convert.planfile import budget_of, read_database, read_plan, request_mark
-from kdna_convert.recipe import Recipe
-from kdna_convert.schemes import SCHEMES
-from kdna_convert.specs import (
+from kdna_convert.api import pipeline
+from kdna_convert.core.errors import KdnaError, PlanError, RecipeError
+from kdna_convert.core.specs import (
     Choice,
     Database,
     Family,
@@ -40,7 +33,14 @@ from kdna_convert.specs import (
     from_json,
     to_json,
 )
-from kdna_convert.totals import totals
+from kdna_convert.inputs.models import example_input
+from kdna_convert.inputs.recipe import Recipe
+from kdna_convert.network.derive import factor
+from kdna_convert.network.folder import Conversion, save
+from kdna_convert.network.totals import totals
+from kdna_convert.schemes import SCHEMES
+from kdna_convert.stages.plan.files import budget_of, read_database, read_plan, request_mark
+from kdna_convert.stages.plan.knapsack import Budget, Kind, plan_of, predicted_error, solve, stored_tensors
 
 IMAGES = torch.randn((24, 3, 16, 16), generator=torch.Generator().manual_seed(0))
 NET = f"{Path(tiny.__file__)}:net"
@@ -72,8 +72,8 @@ def learned(model: nn.Module) -> nn.Module:
 def hasty() -> Iterator[None]:
     """No law here depends on how good the quick fits behind the predictions are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdna_convert.database.QUICK", 2)
-        patch.setattr("kdna_convert.database.POINTS", (0.0, 0.75))
+        patch.setattr("kdna_convert.stages.plan.database.QUICK", 2)
+        patch.setattr("kdna_convert.stages.plan.database.POINTS", (0.0, 0.75))
         yield
 
 
@@ -442,9 +442,9 @@ def test_a_new_budget_is_solved_from_the_database_without_torch(images: Path, tm
     first = pipeline.plan(NET, **given, target_params=0.6, database=path)  # type: ignore[arg-type]
     code = f"""if True:
         import sys
-        from kdna_convert.planfile import replan, request_mark
-        from kdna_convert.recipe import Recipe
-        from kdna_convert.specs import to_json
+        from kdna_convert.stages.plan.files import replan, request_mark
+        from kdna_convert.inputs.recipe import Recipe
+        from kdna_convert.core.specs import to_json
         recipe = Recipe(scheme="cp", fit={{"sweeps": 2}})
         mark = request_mark(recipe, {NET!r}, {str(images)!r}, {{}})
         plan = replan({str(path)!r}, mark, recipe, target_params=0.6)

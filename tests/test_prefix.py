@@ -7,8 +7,8 @@ import torch
 from tiny import Net
 from torch import nn
 
-from kdna_convert.blocks import Block, find_blocks
-from kdna_convert.prefix import kernel_of, meet, run, settle, walk
+from kdna_convert.network.blocks import Block, find_blocks
+from kdna_convert.network.walk import kernel_of, meet, run, settle, walk
 
 
 def trained(seed: int = 0) -> Net:

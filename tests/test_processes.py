@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from shared_passes import BATCHES, passes
 from torch import Tensor
 
-from kdna_convert.linalg import Kronecker, Moment
+from kdna_convert.core.linalg import Kronecker, Moment
 
 ONES = [*BATCHES, "folder"]
 
@@ -136,7 +136,7 @@ def test_what_is_one_process_refuses_to_be_several(
 def test_healing_after_each_family_refuses_to_be_several(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdna_convert.healing.count", lambda: 2)
+    monkeypatch.setattr("kdna_convert.api.heal.count", lambda: 2)
     done = kdna(*convert(images), "--progressive", "2", "-o", tmp_path / "out")
     assert done.exit_code == 2
     assert "KD410" in done.stderr

@@ -15,8 +15,9 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdna_convert.errors import PlanError, RecipeError
-from kdna_convert.recipe import (
+from kdna_convert.core.errors import PlanError, RecipeError
+from kdna_convert.core.specs import Layer
+from kdna_convert.inputs.recipe import (
     Assignment,
     Recipe,
     bundled,
@@ -27,13 +28,12 @@ from kdna_convert.recipe import (
     parse_size,
     resolve,
 )
-from kdna_convert.recipe.patterns import Precision, best, precision
-from kdna_convert.recipe.schema import Finetune, Routing, SchemeName
-from kdna_convert.repair import STEPS
-from kdna_convert.routes import form_routes, gate_specs
+from kdna_convert.inputs.recipe.patterns import Precision, best, precision
+from kdna_convert.inputs.recipe.schema import Finetune, Routing, SchemeName
 from kdna_convert.routing import ROUTINGS
 from kdna_convert.schemes import SCHEMES
-from kdna_convert.specs import Layer
+from kdna_convert.stages.plan.routes import form_routes, gate_specs
+from kdna_convert.stages.repair import STEPS
 
 NET = (
     Layer("conv1", "Conv2d", (16, 3, 3, 3)),
@@ -62,7 +62,7 @@ def refused(text: str, *overrides: str) -> RecipeError:
 
 
 def test_the_fine_tune_of_a_recipe_has_the_settings_of_the_command_and_their_defaults() -> None:
-    from kdna_convert.finetune import Settings
+    from kdna_convert.stages.finetune import Settings
 
     assert {*Finetune.model_fields} - {"time"} == {field.name for field in fields(Settings)} - {"seconds", "seed"}
     assert Settings(**Finetune().settings(7)) == Settings(seed=7)
@@ -104,10 +104,10 @@ def test_the_shortest_recipe_is_one_line() -> None:
 
 
 def test_every_key_of_the_documentation_is_read() -> None:
-    import kdna_convert.recipe as package
+    import kdna_convert.inputs.recipe as package
 
     assert package.__doc__
-    shown = package.__doc__.split("where it has one:\n")[1].split("\nkdna_convert/recipe")[0]
+    shown = package.__doc__.split("where it has one:\n")[1].split("\npatterns.py")[0]
     lines = [line.removeprefix("    ") for line in shown.splitlines() if "count: 4" not in line]
     by_cluster = "\n".join(lines).replace("by: gain ", "by: cluster ")
     recipe = parse_recipe(by_cluster)
@@ -531,6 +531,6 @@ def test_the_json_schema_knows_every_key() -> None:
 
 
 def test_reading_a_recipe_needs_no_torch() -> None:
-    code = "import sys, kdna_convert.recipe as r; r.load_recipe('shared-cp'); print('torch' in sys.modules)"
+    code = "import sys, kdna_convert.inputs.recipe as r; r.load_recipe('shared-cp'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -8,12 +8,12 @@ import torch
 from small_nets import small
 from test_container import coded
 
-from kdna_convert.checkpoint import Conversion, open_folder, save
-from kdna_convert.code import recoded
-from kdna_convert.container import foldable_norms, steps_of, unpack
-from kdna_convert.derive import trainable
-from kdna_convert.errors import PlanError
-from kdna_convert.tuning import finetune
+from kdna_convert.api.code import recoded
+from kdna_convert.api.finetune import finetune
+from kdna_convert.core.errors import PlanError
+from kdna_convert.network.derive import trainable
+from kdna_convert.network.folder import Conversion, open_folder, save
+from kdna_convert.network.packed import foldable_norms, steps_of, unpack
 
 
 def conversion() -> Conversion:
@@ -78,13 +78,15 @@ def test_only_what_has_one_number_a_channel_is_a_norm() -> None:
 
 
 def test_a_coded_folder_stays_coded_when_its_norms_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kdna_convert.models import Loaded
+    from kdna_convert.inputs.models import Loaded
 
     made = conversion()
     original = small(0)
     folder = save(made, tmp_path / "coded")
     opened = open_folder(folder, model=small(1))
-    monkeypatch.setattr("kdna_convert.tuning.original_of", lambda ref: Loaded(copy.deepcopy(original), ref, made.data))
+    monkeypatch.setattr(
+        "kdna_convert.api.finetune.original_of", lambda ref: Loaded(copy.deepcopy(original), ref, made.data)
+    )
     images = torch.randn(40, 3, 12, 12, generator=torch.Generator().manual_seed(2))
     found = finetune(opened, data=images, train="norms", steps=6, batch_size=8, lr=0.05, device="cpu")
     assert found.coded is not None

@@ -11,15 +11,15 @@ from small_nets import fitted
 from test_prefix import trained
 from torch import Tensor, nn
 
-from kdna_convert.derive import derive, derived_layers
-from kdna_convert.evaluate import divergence, logits
-from kdna_convert.repair import STEPS
-from kdna_convert.repair.ledger import Ledger, Position, state_of
-from kdna_convert.repair.mend import Measure, mend
-from kdna_convert.repair.nets import Nets
+from kdna_convert.core.specs import Divergence, Family
+from kdna_convert.network.derive import derive, derived_layers
 from kdna_convert.routing import ROUTINGS, attach
-from kdna_convert.specs import Divergence, Family
-from kdna_convert.survey import survey
+from kdna_convert.stages.analyze.survey import survey
+from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.repair import STEPS
+from kdna_convert.stages.repair.ledger import Ledger, Position, state_of
+from kdna_convert.stages.repair.mend import Measure, mend
+from kdna_convert.stages.repair.nets import Nets
 
 FAMILY = Family("cp", ("blocks.0.conv1", "blocks.0.conv2", "blocks.1.conv1", "blocks.1.conv2"), {"rank": 12})
 IMAGES = torch.randn(300, 3, 16, 16, generator=torch.Generator().manual_seed(3))
@@ -159,7 +159,7 @@ def test_memory_bounds_how_many_images_are_kept() -> None:
 
 def interrupted(nets: Nets, measure: Measure, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A repair that is killed after its second block of the second step."""
-    monkeypatch.setattr("kdna_convert.repair.ledger.EVERY", 0.0)
+    monkeypatch.setattr("kdna_convert.stages.repair.ledger.EVERY", 0.0)
     seen: list[str] = []
 
     def stop(doing: str, done: int, of: int) -> None:

@@ -9,24 +9,35 @@ import pytest
 from rich.console import Console, RenderableType
 from torch import nn
 
-from kdna_convert.benchmark import Timing
-from kdna_convert.checkpoint import Check, Conversion
-from kdna_convert.demo import Demo, DemoRow
-from kdna_convert.evaluate import Evaluation
-from kdna_convert.finetune import Tuning
-from kdna_convert.report.analysis import analysis_report
-from kdna_convert.report.bench import bench_table
-from kdna_convert.report.conversion import conversion_report
-from kdna_convert.report.demo import demo_report
-from kdna_convert.report.figures import percent, short, size, totals
-from kdna_convert.report.heatmap import heatmap
-from kdna_convert.report.layers import layer_table
-from kdna_convert.report.outcome import check_table, divergence_table, evaluation_table
-from kdna_convert.report.plan import plan_report
-from kdna_convert.report.run import run_report
-from kdna_convert.report.tuning import finetune_report
-from kdna_convert.running import Row
-from kdna_convert.specs import Analysis, DataConfig, Divergence, Family, Group, Layer, ModelRef, Plan, Route, Totals
+from kdna_convert.api.demo import Demo, DemoRow
+from kdna_convert.api.run import Row
+from kdna_convert.cli.report.analysis import analysis_report
+from kdna_convert.cli.report.bench import bench_table
+from kdna_convert.cli.report.conversion import conversion_report
+from kdna_convert.cli.report.demo import demo_report
+from kdna_convert.cli.report.figures import percent, short, size, totals
+from kdna_convert.cli.report.heatmap import heatmap
+from kdna_convert.cli.report.layers import layer_table
+from kdna_convert.cli.report.outcome import check_table, divergence_table, evaluation_table
+from kdna_convert.cli.report.plan import plan_report
+from kdna_convert.cli.report.run import run_report
+from kdna_convert.cli.report.tuning import finetune_report
+from kdna_convert.core.specs import (
+    Analysis,
+    DataConfig,
+    Divergence,
+    Family,
+    Group,
+    Layer,
+    ModelRef,
+    Plan,
+    Route,
+    Totals,
+)
+from kdna_convert.network.folder import Check, Conversion
+from kdna_convert.stages.evaluate.accuracy import Evaluation
+from kdna_convert.stages.evaluate.timing import Timing
+from kdna_convert.stages.finetune import Tuning
 
 Golden = Callable[[str, str], None]
 

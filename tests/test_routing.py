@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from kdna_convert.errors import ModelError, PlanError, RecipeError
-from kdna_convert.routes import gate_specs
+from kdna_convert.core.errors import ModelError, PlanError, RecipeError
+from kdna_convert.core.specs import Layer, Route
 from kdna_convert.routing import ROUTINGS, attach, attach_routes, detach, modulation, routers, routing_of
-from kdna_convert.specs import Layer, Route
+from kdna_convert.stages.plan.routes import gate_specs
 
 
 class Twice(nn.Module):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdna_convert.errors import DataError, RecipeError
+from kdna_convert.core.errors import DataError, RecipeError
+from kdna_convert.core.specs import Layer
 from kdna_convert.routing import ROUTINGS, attach, routers
-from kdna_convert.specs import Layer
 
 Context = ROUTINGS["context"]
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import mobilenetv2, mobilenetv3
 
-from kdna_convert.errors import RecipeError
+from kdna_convert.core.errors import RecipeError
+from kdna_convert.core.specs import Layer
 from kdna_convert.routing import ROUTINGS, attach, routers
 from kdna_convert.routing.inverted import Block, blocks
-from kdna_convert.specs import Layer
 
 Dymn = ROUTINGS["dymn"]
 

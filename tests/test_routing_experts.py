@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from test_routing import described, learned, static
 from torch import Tensor, nn
 
-from kdna_convert.errors import RecipeError
-from kdna_convert.recipe.resolving import Assignment
-from kdna_convert.routes import form_routes
+from kdna_convert.core.errors import RecipeError
+from kdna_convert.core.specs import Layer
+from kdna_convert.inputs.recipe.resolving import Assignment
 from kdna_convert.routing import ROUTINGS, attach, routers
 from kdna_convert.routing.experts import directions
-from kdna_convert.specs import Layer
+from kdna_convert.stages.plan.routes import form_routes
 
 MIXING = {"omni": {"kernels": 3}, "cond": {"kernels": 3}, "dyconv": {"kernels": 3}}
 mixing = pytest.mark.parametrize(("name", "options"), MIXING.items(), ids=list(MIXING))

@@ -11,12 +11,12 @@ import torch
 from test_routing import described, learned, routed
 from torch import Tensor, nn
 
-from kdna_convert.errors import RecipeError
+from kdna_convert.core.errors import RecipeError
+from kdna_convert.core.specs import Layer
 from kdna_convert.routing import ROUTINGS, routers
 from kdna_convert.routing.bands import bands_of, frequencies, split
 from kdna_convert.routing.frequency import Frequency, reach
 from kdna_convert.routing.octaves import InputBands, lowpass
-from kdna_convert.specs import Layer
 
 SHAPES = [(6, 5, 3, 3), (4, 3, 5, 5), (7, 9, 1, 1), (8, 1, 3, 3), (6, 4, 3), (3, 4, 2, 3, 3), (4, 6, 1, 3)]
 

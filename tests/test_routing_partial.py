@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from test_routing import described, learned, static
 from torch import Tensor, nn
 
-from kdna_convert.errors import DataError, ModelError, RecipeError
+from kdna_convert.core.errors import DataError, ModelError, RecipeError
+from kdna_convert.core.specs import Layer
 from kdna_convert.routing import ROUTINGS, attach, routers
 from kdna_convert.routing.partition import gradient_variance, partition
-from kdna_convert.specs import Layer
 
 INNER: dict[str, dict[str, Any]] = {
     "omni": {"name": "omni"},

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdna_convert.errors import RecipeError
+from kdna_convert.core.errors import RecipeError
+from kdna_convert.core.specs import Layer
 from kdna_convert.routing import attach, routers
 from kdna_convert.routing.se import Se
-from kdna_convert.specs import Layer
 
 CONV = Layer("0", "Conv2d", (4, 8, 3, 3))
 

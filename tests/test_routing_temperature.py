@@ -10,9 +10,9 @@ from test_finetune import finetune, images, state
 from test_routing import described
 from torch import Tensor, nn
 
-from kdna_convert.finetune import Keeping
 from kdna_convert.routing import ROUTINGS, attach
 from kdna_convert.routing.temperature import Annealing, anneal, cooled
+from kdna_convert.stages.finetune import Keeping
 
 
 def routed(**options: Any) -> tuple[nn.Module, nn.Module]:

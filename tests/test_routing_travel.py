@@ -9,14 +9,14 @@ import torch
 from test_routing import groups, learned, routed
 from torch import Tensor, nn
 
-from kdna_convert import pipeline
-from kdna_convert.checkpoint import Conversion, open_folder, save, verify
-from kdna_convert.exporting import export_onnx
-from kdna_convert.recipe import parse_recipe
+from kdna_convert.api import pipeline
+from kdna_convert.core.specs import DataConfig, ModelRef, Plan, Route, Totals
+from kdna_convert.inputs.recipe import parse_recipe
+from kdna_convert.network.folder import Conversion, open_folder, save, verify
 from kdna_convert.routing import ROUTINGS, attach_routes, routers
-from kdna_convert.specs import DataConfig, ModelRef, Plan, Route, Totals
+from kdna_convert.stages.export.onnx import export_onnx
 
-PLAIN, BLOCKS = "kdna_convert.digits:digits_net", "timm:mobilenetv2_035(num_classes=3, pretrained=False)"
+PLAIN, BLOCKS = "kdna_convert.inputs.digits:digits_net", "timm:mobilenetv2_035(num_classes=3, pretrained=False)"
 routings = pytest.mark.parametrize("name", ROUTINGS)
 
 

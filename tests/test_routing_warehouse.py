@@ -11,13 +11,13 @@ from test_routing import described, learned, static
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from kdna_convert.derive import derive, derived_layers
-from kdna_convert.errors import RecipeError
+from kdna_convert.core.errors import RecipeError
+from kdna_convert.core.specs import Family, Layer
+from kdna_convert.network.derive import derive, derived_layers
 from kdna_convert.routing import attach, routers
 from kdna_convert.routing.modulation import pooled
 from kdna_convert.routing.warehouse import Warehouse
-from kdna_convert.specs import Family, Layer
-from kdna_convert.survey import survey
+from kdna_convert.stages.analyze.survey import survey
 
 
 class Stage(nn.Module):

@@ -13,11 +13,12 @@ from command import NET, kdna
 from torch import Tensor
 
 import kdna_convert
-from kdna_convert import Conversion, running
-from kdna_convert.errors import DataError, FolderError, ModelError, PlanError, RecipeError
-from kdna_convert.recipe import Recipe, parse_recipe
-from kdna_convert.running import MARK
-from kdna_convert.stored import stored_state
+from kdna_convert import Conversion
+from kdna_convert.api import run as running
+from kdna_convert.api.run import MARK
+from kdna_convert.core.errors import DataError, FolderError, ModelError, PlanError, RecipeError
+from kdna_convert.inputs.recipe import Recipe, parse_recipe
+from kdna_convert.network.stored import stored_state
 
 TEXT = """
 scheme: basis

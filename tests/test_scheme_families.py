@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import kdna_convert as kdna
-from kdna_convert import pipeline
-from kdna_convert.checkpoint import verify
-from kdna_convert.derive import fold
-from kdna_convert.recipe import Recipe
+from kdna_convert.api import pipeline
+from kdna_convert.inputs.recipe import Recipe
+from kdna_convert.network.derive import fold
+from kdna_convert.network.folder import verify
 from kdna_convert.schemes import SCHEMES
 
 IMAGES = torch.randn((16, 3, 10, 10), generator=torch.Generator().manual_seed(0))
@@ -61,8 +61,8 @@ every_sharing = pytest.mark.parametrize("scheme", SHARE)
 @pytest.fixture(scope="module", autouse=True)
 def hasty() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdna_convert.database.QUICK", 2)
-        patch.setattr("kdna_convert.database.POINTS", (0.0, 0.4, 0.75))
+        patch.setattr("kdna_convert.stages.plan.database.QUICK", 2)
+        patch.setattr("kdna_convert.stages.plan.database.POINTS", (0.0, 0.4, 0.75))
         yield
 
 

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdna_convert.errors import PlanError, RecipeError
-from kdna_convert.linalg import Kronecker, Target, dense, fit_error, kronecker, plain_target, times, untimes
+from kdna_convert.core.errors import PlanError, RecipeError
+from kdna_convert.core.linalg import Kronecker, Target, dense, fit_error, kronecker, plain_target, times, untimes
+from kdna_convert.core.specs import Shape, SymbolicShape, product
 from kdna_convert.schemes import SCHEMES, Tensors, cp, make
 from kdna_convert.schemes.projection import explain
 from kdna_convert.schemes.quantising import codes_of, feed, lines, nearest_sum, points
-from kdna_convert.specs import Shape, SymbolicShape, product
 
 FAMILIES: dict[str, list[Shape]] = {
     "3x3": [(6, 4, 3, 3), (6, 4, 3, 3), (6, 4, 3, 3)],

@@ -9,8 +9,8 @@ from command import NET, kdna
 from tiny import SIZE
 
 import kdna_convert
-from kdna_convert.checkpoint import open_folder
-from kdna_convert.errors import PlanError
+from kdna_convert.core.errors import PlanError
+from kdna_convert.network.folder import open_folder
 
 FEW = ["--set", "calibration.images=30", "--set", "calibration.heldout=20", "--set", "fit.sweeps=10"]
 

@@ -8,8 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdna_convert.linalg import Kronecker, Moment
-from kdna_convert.similarity import METRICS, Kernel, angles, centred_gram, cka, comparable, cosine, explained
+from kdna_convert.core.linalg import Kronecker, Moment
+from kdna_convert.stages.analyze.similarity import (
+    METRICS,
+    Kernel,
+    angles,
+    centred_gram,
+    cka,
+    comparable,
+    cosine,
+    explained,
+)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

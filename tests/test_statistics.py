@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
-from kdna_convert import statistics
-from kdna_convert.errors import CheckpointError, DataError, FolderError, NumericsError, PlanError
-from kdna_convert.linalg import Kronecker
-from kdna_convert.momentsfile import load_moments, save_moments
-from kdna_convert.specs import Layer
-from kdna_convert.statistics import Moments, collect, plan_memory
-from kdna_convert.survey import survey
+from kdna_convert.core.errors import CheckpointError, DataError, FolderError, NumericsError, PlanError
+from kdna_convert.core.linalg import Kronecker
+from kdna_convert.core.specs import Layer
+from kdna_convert.stages.analyze import moments as statistics
+from kdna_convert.stages.analyze.moments import Moments, collect, plan_memory
+from kdna_convert.stages.analyze.moments_file import load_moments, save_moments
+from kdna_convert.stages.analyze.survey import survey
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -83,7 +83,7 @@ def test_float32_sums_stay_exact_over_many_batches() -> None:
 def test_patches_in_small_chunks_are_the_same_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     x = noise(7, 4, 9, 9)
     whole = moments_of(nn.Sequential(CONVS["strided"]), [x])["0"]
-    monkeypatch.setattr("kdna_convert.patches._CHUNK", 1)
+    monkeypatch.setattr("kdna_convert.network.patches._CHUNK", 1)
     torch.testing.assert_close(moments_of(nn.Sequential(CONVS["strided"]), [x])["0"].second, whole.second)
 
 
@@ -409,7 +409,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_whole(
         Path(name).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdna_convert.tensorfile.save_file", full_disk)
+    monkeypatch.setattr("kdna_convert.core.tensorfile.save_file", full_disk)
     with pytest.raises(FolderError, match="No space left"):
         save_moments(tmp_path / "m", {}, "that")
     assert set(load_moments(tmp_path / "m", "this")) == set(moments)

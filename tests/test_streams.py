@@ -17,8 +17,8 @@ from PIL import Image
 from test_data import CONFIG, code_of, labels, values
 from test_processes import launched
 
-from kdna_convert.data import open_images
-from kdna_convert.errors import DataError
+from kdna_convert.core.errors import DataError
+from kdna_convert.inputs.data import open_images
 
 COUNT = 12
 # webdataset leaves it to the garbage collector to close a shard that was not read to its end.

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdna_convert.errors import ModelError
-from kdna_convert.survey import survey, target_kernel
+from kdna_convert.core.errors import ModelError
+from kdna_convert.stages.analyze.survey import survey, target_kernel
 
 IMAGE = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
 

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from kdna_convert.data import Views, as_images, open_images, train_loader
-from kdna_convert.data.views import Order
-from kdna_convert.errors import DataError
-from kdna_convert.specs import DataConfig
+from kdna_convert.core.errors import DataError
+from kdna_convert.core.specs import DataConfig
+from kdna_convert.inputs.data import Views, as_images, open_images, train_loader
+from kdna_convert.inputs.data.views import Order
 
 SMALL = DataConfig(input_size=(3, 16, 16), crop_pct=1.0, mean=(0.5,) * 3, std=(0.25,) * 3)
 LARGE = DataConfig(input_size=(3, 96, 96), crop_pct=1.0, mean=(0.5,) * 3, std=(0.25,) * 3)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kdna_convert.workfolder import work_folder
+from kdna_convert.network.folder.work import work_folder
 
 FILES = ["state"]
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from ..specs import Shape
+from ..core.specs import Shape
 from .floats import BFloat16, Float16
 from .integers import Int4, Int8
 from .steps import Entropy

@@ -16,8 +16,8 @@ import numpy as np
 from constriction import stream
 from numpy.typing import NDArray
 
-from ..errors import FolderError
-from ..specs import Shape, product
+from ..core.errors import FolderError
+from ..core.specs import Shape, product
 from .expectation import BUCKETS, Alike, Index, Integers, bucket_of, middles
 from .ordering import ByBucket
 

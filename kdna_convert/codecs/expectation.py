@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..specs import Shape, product
+from ..core.specs import Shape, product
 
 Integers = NDArray[np.int32]
 Index = NDArray[np.int64]

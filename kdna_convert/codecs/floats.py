@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import FolderError, NumericsError
-from ..specs import Shape, product
+from ..core.errors import FolderError, NumericsError
+from ..core.specs import Shape, product
 
 LARGEST = 65504.0
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}

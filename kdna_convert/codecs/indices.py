@@ -12,7 +12,7 @@ import numpy as np
 from constriction import stream
 from numpy.typing import NDArray
 
-from ..errors import FolderError
+from ..core.errors import FolderError
 
 # The most values that a histogram tells apart: with more there are seldom enough integers to learn from.
 WIDEST = 1 << 16

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import FolderError
-from ..specs import Shape, product
+from ..core.errors import FolderError
+from ..core.specs import Shape, product
 
 # The smallest normal bfloat16: the step of a channel that is all zeros.
 _LEAST = torch.finfo(torch.bfloat16).tiny

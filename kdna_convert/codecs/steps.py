@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import NumericsError
-from ..specs import Shape
+from ..core.errors import NumericsError
+from ..core.specs import Shape
 from .entropy import LARGEST, decode, encode
 from .expectation import Integers
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import PlanError
-from ..specs import Route
+from ..core.errors import PlanError
+from ..core.specs import Route
 from .cond import Cond
 from .context import Context
 from .dyconv import DyConv

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..specs import Shape, product
+from ..core.specs import Shape, product
 
 
 def frequencies(shape: Shape) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ..specs import Layer, Route
+from ..core.specs import Layer, Route
 
 _POSITIONS = 16 * 16
 # What a routing may stand at, each of the width that most nets have somewhere.

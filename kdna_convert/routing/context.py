@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import DataError
-from ..specs import Layer
+from ..core.errors import DataError
+from ..core.specs import Layer
 from .heads import factors, linear, require_counts, silent, through
 from .modulation import Modulation, pooled
 from .passing import Passing

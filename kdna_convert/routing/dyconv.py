@@ -20,17 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..specs import Layer
-from .experts import (
-    TOO_FEW,
-    Experts,
-    Owner,
-    create_experts,
-    expert_groups,
-    hold,
-    require_owner,
-    weights,
-)
+from ..core.specs import Layer
+from .experts import TOO_FEW, Experts, Owner, create_experts, expert_groups, hold, require_owner, weights
 from .heads import linear, require_counts, silent
 from .modulation import Modulation, pooled
 from .router import Router

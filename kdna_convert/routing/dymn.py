@@ -31,8 +31,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import RecipeError
-from ..specs import Layer
+from ..core.errors import RecipeError
+from ..core.specs import Layer
 from .heads import linear, require_counts
 from .inverted import Block, blocks
 from .modulation import Modulation

@@ -20,8 +20,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import RecipeError
-from ..specs import Layer, Shape
+from ..core.errors import RecipeError
+from ..core.specs import Layer, Shape
 
 Owner = Literal["own", "shared"]
 SIZE = 0.01  # of the kernels' norm

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..specs import Layer, Shape, product
+from ..core.specs import Layer, Shape, product
 from .bands import bands_of, frequencies, split
 from .heads import hidden_channels, linear, require_counts, silent
 from .modulation import Modulation, pooled

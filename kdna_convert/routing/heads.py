@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import RecipeError
-from ..specs import Layer
+from ..core.errors import RecipeError
+from ..core.specs import Layer
 
 _NARROWEST = 16
 

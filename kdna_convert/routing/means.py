@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..errors import NumericsError
-from ..specs import Route
+from ..core.errors import NumericsError
+from ..core.specs import Route
 from .modulation import Modulation, per_group, whole_kernels
 
 

@@ -24,18 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import RecipeError
-from ..specs import Layer
-from .experts import (
-    TOO_FEW,
-    Experts,
-    Owner,
-    create_experts,
-    expert_groups,
-    hold,
-    require_owner,
-    weights,
-)
+from ..core.errors import RecipeError
+from ..core.specs import Layer
+from .experts import TOO_FEW, Experts, Owner, create_experts, expert_groups, hold, require_owner, weights
 from .heads import factors, hidden_channels, linear, require_counts, silent, through
 from .modulation import Modulation, pooled
 from .router import Router

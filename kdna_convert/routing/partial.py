@@ -22,8 +22,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from ..errors import RecipeError
-from ..specs import Layer, Options
+from ..core.errors import RecipeError
+from ..core.specs import Layer, Options
 from .cond import Cond
 from .dyconv import DyConv
 from .experts import TOO_FEW

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import DataError, ModelError
+from ..core.errors import DataError, ModelError
 from .modulation import Modulation
 from .partial import PartialRouter
 from .router import Router, routers

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError, PlanError
-from ..specs import Layer
+from ..core.errors import ModelError, PlanError
+from ..core.specs import Layer
 from .modulation import Form, Modulation, run
 
 Static = Callable[[Tensor], Tensor]

@@ -18,8 +18,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import RecipeError
-from ..specs import Layer
+from ..core.errors import RecipeError
+from ..core.specs import Layer
 from .heads import factors, linear, require_counts, silent, through
 from .modulation import Modulation, pooled
 from .router import Router

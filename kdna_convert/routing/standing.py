@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..specs import Layer
+from ..core.specs import Layer
 from .modulation import is_exact
 
 # Layers whose forward pass, as far as the survey saw, takes no input that a router could look at.

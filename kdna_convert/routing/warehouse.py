@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import RecipeError
-from ..specs import Layer, product
+from ..core.errors import RecipeError
+from ..core.specs import Layer, product
 from .heads import hidden_channels, linear, require_counts
 from .modulation import Modulation, pooled
 from .router import Router

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Protocol
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from ..errors import PlanError, RecipeError
-from ..linalg import Target
-from ..specs import Family, Layout, Options, Shape
+from ..core.errors import PlanError, RecipeError
+from ..core.linalg import Target
+from ..core.specs import Family, Layout, Options, Shape
 from .atoms import Atoms
 from .basis import Basis
 from .codebook import Codebook

@@ -23,9 +23,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import RecipeError
-from ..linalg import Kronecker, Target, kronecker, mean_diagonal, minimise, mix, searchable, times, weighted_energy
-from ..specs import Layout, Shape, product
+from ..core.errors import RecipeError
+from ..core.linalg import (
+    Kronecker,
+    Target,
+    kronecker,
+    mean_diagonal,
+    minimise,
+    mix,
+    searchable,
+    times,
+    weighted_energy,
+)
+from ..core.specs import Layout, Shape, product
 from .sizes import dense_limit
 
 Tensors = dict[str, Tensor]

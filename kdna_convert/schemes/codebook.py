@@ -30,8 +30,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..errors import NumericsError
-from ..linalg import (
+from ..core.errors import NumericsError
+from ..core.linalg import (
     JITTER,
     TINY,
     Kronecker,
@@ -43,7 +43,7 @@ from ..linalg import (
     untimes,
     weighted_energy,
 )
-from ..specs import Layout, Shape, SymbolicShape, product
+from ..core.specs import Layout, Shape, SymbolicShape, product
 from .quantising import codes_of, feed, lines, points
 from .sizes import dense_limit
 

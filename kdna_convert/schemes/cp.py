@@ -23,8 +23,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..linalg import TINY, Kronecker, Target, minimise, mix, searchable, times, weighted_energy
-from ..specs import Layout, Shape, product
+from ..core.linalg import TINY, Kronecker, Target, minimise, mix, searchable, times, weighted_energy
+from ..core.specs import Layout, Shape, product
 from .basis import Basis
 from .sizes import dense_limit
 

@@ -20,8 +20,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..linalg import TINY, Kronecker, Moment, Target, mix, searchable, times
-from ..specs import Layout, Shape, product
+from ..core.linalg import TINY, Kronecker, Moment, Target, mix, searchable, times
+from ..core.specs import Layout, Shape, product
 from .basis import leading_rows
 
 Tensors = dict[str, Tensor]

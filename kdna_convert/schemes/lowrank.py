@@ -15,8 +15,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..linalg import Target, mix, times
-from ..specs import Layout, Shape, product
+from ..core.linalg import Target, mix, times
+from ..core.specs import Layout, Shape, product
 from .basis import leading_rows, two_factors
 
 Tensors = dict[str, Tensor]

@@ -22,9 +22,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import RecipeError
-from ..linalg import Target, untimes
-from ..specs import Layout, Shape, product
+from ..core.errors import RecipeError
+from ..core.linalg import Target, untimes
+from ..core.specs import Layout, Shape, product
 from .basis import two_factors
 from .sizes import dense_limit
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..linalg import Target, minimise, mix, searchable, times, weighted_energy
+from ..core.linalg import Target, minimise, mix, searchable, times, weighted_energy
 
 # The tensors searched for, and a member's place in the family, give that member's rows (r x n), differentiably.
 Rows = Callable[[Sequence[Tensor], int], Tensor]

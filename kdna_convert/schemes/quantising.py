@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import NumericsError
-from ..linalg import TINY, Kronecker, Moment, Target, dense, mean_diagonal
+from ..core.errors import NumericsError
+from ..core.linalg import TINY, Kronecker, Moment, Target, dense, mean_diagonal
 from .warehouse import cells_of
 
 # Products of cells and codes that are held at once: a few, which stay in the cache.

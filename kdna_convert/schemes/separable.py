@@ -21,8 +21,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..linalg import Target
-from ..specs import Layout, Shape, SymbolicShape, product
+from ..core.linalg import Target
+from ..core.specs import Layout, Shape, SymbolicShape, product
 from .cp import bank_start
 from .projection import mixing, search
 from .sizes import dense_limit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..specs import Layout, Shape, SymbolicShape, product
+from ..core.specs import Layout, Shape, SymbolicShape, product
 
 
 def dense_limit(layout: Layout, shapes: Sequence[Shape]) -> int:

@@ -25,8 +25,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..linalg import Target, kronecker, mean_diagonal, mix, searchable, times
-from ..specs import Layout, Shape, SymbolicShape, product
+from ..core.linalg import Target, kronecker, mean_diagonal, mix, searchable, times
+from ..core.specs import Layout, Shape, SymbolicShape, product
 from .basis import Basis, leading_rows
 from .projection import mixing, search
 

@@ -25,8 +25,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..linalg import Kronecker, Moment, Target
-from ..specs import Layout, Shape, SymbolicShape, product
+from ..core.linalg import Kronecker, Moment, Target
+from ..core.specs import Layout, Shape, SymbolicShape, product
 from .basis import leading_rows
 from .projection import mixing, search
 from .sizes import dense_limit

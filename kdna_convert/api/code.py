@@ -1,0 +1,237 @@
+"""`kdna code`: the tensors of a converted net by a codec, in a file of a given size: shared, tuned or neither."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..codecs import CODECS
+from ..codecs.steps import step_of
+from ..core.errors import FolderError, PlanError, RecipeError
+from ..core.filesize import file_size, metadata
+from ..core.specs import Layer, Progress
+from ..inputs.data import Data, Mixed, batches
+from ..inputs.models import example_input, state_digest
+from ..inputs.recipe import parse_target
+from ..network.derive import fold
+from ..network.folder import Conversion, open_folder, original_of, uncoded
+from ..network.packed import coded_specs, foldable_norms, pack, steps_of, unpack
+from ..network.stored import load_stored, stored_parameters
+from ..stages.analyze.data_free import data_free
+from ..stages.analyze.moments import Moments, collect
+from ..stages.analyze.survey import survey
+from ..stages.code import Coded, code_to_size, felt_by
+from ..stages.convert.fit import Measure
+from ..stages.evaluate.accuracy import divergence_from
+from ..stages.finetune import Codes
+from ..stages.repair.nets import Nets, Tick
+from .job import calibration_split, device_of_name, images_of
+
+# Images that second moments are taken from, and how many of them walk along with the coding: with 400 in half the time,
+# a ResNet-56 at a fortieth of its bytes is a seventh further from the original on new images (docs/codecs.md).
+CALIBRATION, WALKING = 1000, 1000
+HELDOUT = 500
+# Alpha of the mixtures of images on which it is measured what the loss feels: of images that it was trained on, a net
+# is so sure that it hardly feels anything.
+MIXED = 1.0
+# For the activations that walk along, in bytes: where they do not fit, fewer images do.
+MEMORY = 2 * 2**30
+BATCH = 100
+# What `kdna finetune --train` trains of a net as it is coded; anything else trains it uncoded.
+CODED = ("norms", "codes")
+# Reasons of layers that are rounded with the feedback of their moments: none, and depthwise. Others are kept fine.
+_ROUNDED = (None, "KD103")
+
+
+def code(
+    folder: str | Path | Conversion,
+    *,
+    codec: str = "entropy",
+    target_bytes: int | float | str | None = None,
+    data: Data | str | Path | None = None,
+    class_map: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Conversion:
+    """A conversion whose file holds its tensors coded, as another conversion; `save` writes it.
+
+    `entropy` meets `target_bytes` (the whole file: 86000, "86kB", or a share of the original's, 0.05 or "1/20") from
+    below, within one percent, and needs unlabelled images to do it well; the other codecs have a size of their own.
+    Raises PlanError KD501 (cannot be that small), KD504 (`entropy` without a size), KD506 (no such codec or size),
+    NumericsError KD701, KD704, DataError KD401.
+    """
+    began = time.perf_counter()
+    before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
+    room = require_size(codec, target_bytes, before.plan.original.bytes)
+    task = _task(before, data, class_map, seed, device, progress)
+    if codec == "entropy" and room is not None:
+        blob, model, how = _by_entropy(task, room)
+    else:
+        blob, how = pack(before.model, codec, {}), {}
+        model = load_stored(copy.deepcopy(before.model), unpack(blob))
+    size = _file_size(before, blob)
+    if room is not None and size > room:
+        raise PlanError("KD501", f"{codec} takes {size:,} bytes, and {room:,} are allowed; use --codec entropy")
+    stages = dict(before.report.get("stages", {}))
+    if task.measure is not None:
+        stages["code"] = asdict(task.measure(model))
+    done = {"codec": codec, "bytes": size, "target": room, **how, "seconds": round(time.perf_counter() - began, 2)}
+    report = {**before.report, "stages": stages, "code": done}
+    report["divergence"] = stages.get("code", report.get("divergence"))
+    plan = replace(before.plan, planned=replace(before.plan.planned, bytes=size))
+    return replace(before, model=model.eval(), plan=plan, report=report, coded=blob)
+
+
+def recoded(conversion: Conversion) -> Conversion:
+    """A coded conversion that was trained as it is coded (CODED), coded again within the bytes it had.
+
+    Every tensor keeps its step, so that what was not trained is what it was, to the bit; the normalisations' shifts
+    are rounded more coarsely where they would not fit. Its divergence is no longer known.
+    """
+    blob, done = conversion.coded, conversion.report["code"]
+    if blob is None:
+        return conversion
+    steps, norms = steps_of(blob), foldable_norms(conversion.model)
+    room = done["target"] or _file_size(conversion, blob)
+    for coarser in range(0, 64 * 8, 8):  # an eighth of an octave at a time
+        finer = {name: step + coarser if name in norms else step for name, step in steps.items()}
+        blob = pack(conversion.model, done["codec"], finer)
+        size = _file_size(conversion, blob)
+        if size <= room:
+            break
+    else:
+        raise PlanError("KD501", f"the trained normalisations take {size:,} bytes, and {room:,} are allowed")
+    model = load_stored(copy.deepcopy(conversion.model), unpack(blob)).eval()
+    plan = replace(conversion.plan, planned=replace(conversion.plan.planned, bytes=size))
+    report = {**conversion.report, "code": {**done, "bytes": size}}
+    return replace(conversion, model=model, plan=plan, report=report, coded=blob)
+
+
+def codes_of(conversion: Conversion, model: nn.Module) -> Codes:
+    """The integers of `model`, a copy of a coded conversion's, to be trained in the bytes that they have.
+
+    Raises RecipeError KD208 for one that is not coded by `entropy`, or whose integers are none of steps.
+    """
+    blob = conversion.coded
+    if blob is None or conversion.report["code"]["codec"] != "entropy":
+        raise RecipeError("KD208", "train: codes are those of a folder that `kdna code --codec entropy` wrote")
+    steps, parameters = steps_of(blob), stored_parameters(model)
+    coded = {name: parameters[name] for name in steps if name in parameters and parameters[name].ndim > 1}
+    room = conversion.report["code"]["target"] or _file_size(conversion, blob)
+
+    def fits() -> bool:
+        return _file_size(conversion, pack(model, "entropy", steps)) <= room
+
+    return Codes(coded, {name: step_of(steps[name]) for name in coded}, fits)
+
+
+def require_size(codec: str, target: int | float | str | None, whole: int) -> int | None:
+    """Bytes that the file may have, of an original of `whole`; None for no limit. Raises PlanError KD504, KD506."""
+    if codec not in CODECS:
+        raise PlanError("KD506", f"there is no codec {codec!r}; it is one of {', '.join(CODECS)}")
+    if codec == "entropy" and target is None:
+        raise PlanError("KD504", "entropy coding meets a size, and none was given; pass --target-bytes 1/20, say")
+    return None if target is None else parse_target(target, whole)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is coded and with what: the conversion, its original where it can be had, inputs to calibrate on."""
+
+    before: Conversion
+    original: nn.Module | None
+    inputs: list[Tensor]
+    measure: Measure | None  # the divergence from the original on held-back images
+    device: torch.device
+    seed: int
+    progress: Progress | None
+
+
+def _task(before: Conversion, data: Any, class_map: Any, seed: int, device: str, progress: Progress | None) -> _Task:
+    place = device_of_name(device)
+    try:
+        original: nn.Module | None = original_of(before.plan.model).model
+    except FolderError:  # it is not needed: the net itself can be what coding keeps to
+        original = None
+    inputs: list[Tensor] = []
+    measure: Measure | None = None
+    if data is not None:
+        images = images_of(data, before.data, class_map, None, seed)
+        seen, held = calibration_split(images, CALIBRATION, HELDOUT, seed)
+        inputs = [batch for batch, _ in batches(seen, BATCH)]
+        if len(held):
+            measure = divergence_from(original or before.model, [batch for batch, _ in batches(held, BATCH)])
+    return _Task(before, original, inputs, measure, place, seed, progress)
+
+
+def _by_entropy(task: _Task, room: int) -> tuple[bytes, nn.Module, dict[str, Any]]:
+    """The bytes, the net that they decode to, and how they were made."""
+    itself = copy.deepcopy(task.before.model).to(task.device).eval()
+    plain = fold(copy.deepcopy(itself)) if task.original is None else task.original.to(task.device)
+    layers = [
+        layer for layer in survey(plain, example_input(task.before.data).to(task.device)) if layer.reason in _ROUNDED
+    ]
+    moments = _moments(task, plain, layers)
+    layers = [layer for layer in layers if layer.name in moments]
+    felt = felt_by(moments)
+    room -= _file_size(task.before, bytes(room)) - room
+    coded: dict[str, Coded] = {}
+    for name, goal in _goals(task, itself).items():
+        walking = task.inputs[: max(1, WALKING // BATCH)]
+        nets = Nets(goal, itself, layers, walking or [example_input(task.before.data)], memory=MEMORY)
+        coded[name] = code_to_size(
+            nets,
+            felt,
+            room,
+            manner="walked" if walking else "alone",
+            start=next((found.delta for found in coded.values()), None),
+            tick=_tick(f"coding towards {name}", task.progress),
+        )
+    best = next(iter(coded))
+    if task.measure is not None and len(coded) > 1:
+        kl = {name: task.measure(found.model).kl for name, found in coded.items()}
+        best = min(kl, key=lambda name: kl[name])
+    return coded[best].blob, coded[best].model.cpu(), {"towards": best, "step": coded[best].delta}
+
+
+def _goals(task: _Task, itself: nn.Module) -> dict[str, nn.Module]:
+    """What the coded net is to stay near to: the original; and, where it was converted or tuned, the net before too.
+
+    Errors are made up for along the way towards either; which of the two ends nearer to the original is measured.
+    """
+    if task.original is None:
+        return {"itself": itself}
+    goals = {"the original": task.original}
+    try:
+        changed = state_digest(fold(copy.deepcopy(itself))) != task.before.plan.model.sha256
+    except FolderError:  # a gate has learned something
+        changed = True
+    return {**goals, "itself": itself} if changed and task.measure is not None else goals
+
+
+def _moments(task: _Task, plain: nn.Module, layers: Sequence[Layer]) -> Moments:
+    if task.inputs:
+        mixed = Mixed(task.inputs, MIXED, task.seed, each=False)  # as all of docs/codecs.md was measured
+        return collect(plain, layers, mixed, correlate=True, seed=task.seed, device=task.device, progress=task.progress)
+    size = task.before.data.input_size
+    return data_free(plain, layers, size, seed=task.seed, device=task.device, progress=task.progress)
+
+
+def _file_size(conversion: Conversion, blob: bytes) -> int:
+    return file_size(coded_specs(blob), metadata(conversion.plan.model, conversion.recipe))
+
+
+def _tick(what: str, progress: Progress | None) -> Tick:
+    def tick(done: int, of: int) -> None:
+        if progress is not None:
+            progress(what, done, of)
+
+    return tick

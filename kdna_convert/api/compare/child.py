@@ -1,0 +1,59 @@
+"""Running a tool in another process: what it takes with it when it falls is its own row."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from .task import Made, Task
+from .worker import MADE, PROBLEM, TASK
+
+PACKAGE_ROOT = Path(__file__).parents[3]
+
+
+SHOWN = 200  # characters of what a tool says when it fails; some quote all their input
+
+
+class PeerError(Exception):
+    """A tool made no net; the message is its row's one line."""
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= SHOWN else line[: SHOWN - 1] + "…")
+
+
+def run(task: Task, folder: Path, seconds: float) -> Made:
+    """The task done in `folder` (see worker.py), within so many seconds. Raises PeerError when it was not."""
+    for stale in (MADE, PROBLEM):
+        (folder / stale).unlink(missing_ok=True)
+    (folder / TASK).write_bytes(pickle.dumps(task))
+    code, last = _call(folder, seconds)
+    if (folder / PROBLEM).exists():
+        raise PeerError((folder / PROBLEM).read_text())
+    if code or not (folder / MADE).exists():
+        raise PeerError(f"its process ended with code {code}" + (f": {last}" if last else ""))
+    try:
+        made: Made = torch.load(folder / MADE, weights_only=False)
+    except Exception as error:  # the net's classes are the tool's, and may refuse to be read back in many ways
+        raise PeerError(f"its net cannot be read back: {type(error).__name__}: {error}") from error
+    return made
+
+
+def _call(folder: Path, seconds: float) -> tuple[int, str]:
+    """The process's exit code and the last line it wrote on stderr."""
+    paths = [str(PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    command = [sys.executable, "-m", str(__package__), str(folder)]
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        raise PeerError(f"stopped after {seconds:.0f} s; --time-limit gives it more") from None
+    lines = done.stderr.strip().splitlines()
+    return done.returncode, lines[-1] if lines else ""

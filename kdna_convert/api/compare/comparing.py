@@ -1,0 +1,174 @@
+"""The verb: every tool once for every budget; then measuring.py puts all nets over the same images."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core.errors import DataError, ModelError, PlanError
+from ...core.specs import Progress
+from ...inputs.data import Data, batches, check_classes
+from ...inputs.models import example_input
+from ...inputs.recipe import Recipe, load_recipe, parse_size
+from ...network.totals import totals
+from ...stages.evaluate.accuracy import answers
+from ..job import Job, Model, images_of, open_job
+from .child import PeerError, run
+from .measuring import BATCH, Entry, judged, timed
+from .peers import PEERS, chosen
+from .rows import Comparison, Row, Rung
+from .task import Task, count, written
+from .worker import IMAGES, NET
+
+# kdna's own recipes, unless others are asked for.
+PARAMS_RECIPE, BYTES_RECIPE = "balanced", "smallest"
+DEFAULT_AT, DEFAULT_BYTES = (0.5, 0.25), ("1/14", "1/20")
+ORIGINAL = "original"
+
+
+def compare(
+    model: Model,
+    *,
+    data: Data | str | Path,
+    eval: Data | str | Path,  # noqa: A002 - the flag's name
+    at: Sequence[float] | None = None,
+    bytes: Sequence[int | str] | None = None,  # noqa: A002
+    peers: Sequence[str] | None = None,
+    recipe: Recipe | str = PARAMS_RECIPE,
+    bytes_recipe: Recipe | str = BYTES_RECIPE,
+    checkpoint: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    class_map: str | Path | None = None,
+    limit: int | None = None,
+    time_limit: float = 1800,
+    progress: Progress | None = None,
+) -> Comparison:
+    """The net beside what each tool of PEERS makes of it, on the CPU.
+
+    Every tool may look at the same unlabelled images of `data` - as many as `recipe` calibrates on and holds back - and
+    every net is measured on those of `eval`, `limit` of them. `at` are shares of the net's parameters, `bytes` sizes of
+    its file ("570kB") or shares of it ("1/14"); without either, DEFAULT_AT and DEFAULT_BYTES. A tool may take
+    `time_limit` seconds for a net; one that is missing, fails or takes longer is a row with its `problem`. Raises
+    PlanError KD506 (no such budget), KD508 (no such peer), ModelError KD302 (a converted folder, or a module that
+    cannot be passed to another process), and what opening the net and the images raises.
+    """
+    if isinstance(model, str | Path) and Path(model).is_dir():
+        raise ModelError("KD302", f"{model} is a folder; name the net that it was made from")
+    names = chosen(peers)
+    recipes = {"params": _recipe(recipe), "bytes": _recipe(bytes_recipe)}
+    job = open_job(model, recipes["params"], data, {"checkpoint": checkpoint, "inputs": inputs}, progress)
+    images = images_of(eval, job.loaded.data, class_map, limit, job.recipe.seed)
+    original = job.loaded.model
+    if images.labelled:
+        with torch.no_grad():
+            check_classes(images, answers(original(example_input(job.loaded.data)), 1).shape[1])
+    rungs = rungs_of(original, at, bytes)
+    pool = _pool(job)
+    entries = [_original(original, pool)]
+    with tempfile.TemporaryDirectory(prefix="kdna-compare-") as name:
+        folder = Path(name)
+        source = _lay_out(folder, model, original, pool)
+        layers = tuple(layer.name for layer in job.layers if layer.reason is None)
+        tasks = [
+            Task(peer, rung, source, checkpoint, inputs, layers, recipes["params" if rung is None else rung.axis])
+            for peer, rung in _held_to(names, rungs)
+        ]
+        for done, task in enumerate(tasks):
+            if progress is not None:
+                progress(f"{PEERS[task.peer].title}, {task.rung.label if task.rung else 'one size'}", done, len(tasks))
+            entries += _made(task, folder, time_limit)
+    entries = judged(entries, images, progress)
+    rows, device = timed(entries, example_input(job.loaded.data), progress)
+    known = rows[0].params or 1
+    rows = [row if row.params is None else replace(row, kept=row.params / known) for row in rows]
+    return Comparison(
+        str(job.loaded.ref.name), len(images), len(pool), device, rungs, tuple(rows), tuple(images.skipped)
+    )
+
+
+def _held_to(names: Sequence[str], rungs: Sequence[Rung]) -> list[tuple[str, Rung | None]]:
+    """Who is made at which budget, budget by budget; first those that have none."""
+    unbound: list[tuple[str, Rung | None]] = [(name, None) for name in names if not PEERS[name].axes]
+    return unbound + [(name, rung) for rung in rungs for name in names if rung.axis in PEERS[name].axes]
+
+
+def _recipe(recipe: Recipe | str) -> Recipe:
+    return recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+
+
+def rungs_of(original: nn.Module, at: Sequence[float] | None, sizes: Sequence[int | str] | None) -> tuple[Rung, ...]:
+    """The budgets in numbers: shares of the parameters, then sizes or shares of the file. Raises PlanError KD506."""
+    if at is None and sizes is None:
+        at, sizes = DEFAULT_AT, DEFAULT_BYTES
+    params, size = count(original), written(original)
+    for share in at or ():
+        if not 0 < share < 1:
+            raise PlanError("KD506", f"--at {share:g}: give shares of the parameters between 0 and 1, as 0.5,0.25")
+    limits = [_limit(each, size) for each in sizes or ()]
+    for limit in limits:
+        if limit >= size:
+            raise PlanError("KD506", f"--bytes {limit}: the original has {size} bytes; give less")
+    by_params = [Rung("params", share, int(share * params)) for share in at or ()]
+    return (*by_params, *(Rung("bytes", limit / size, limit) for limit in limits))
+
+
+def _limit(text: int | str, size: int) -> int:
+    """Bytes of `570kB`, or of `1/14` of the original's file."""
+    over, slash, under = str(text).partition("/")
+    if not slash:
+        return parse_size(text)
+    try:
+        return int(size * float(over) / float(under))
+    except (ValueError, ZeroDivisionError):
+        raise PlanError("KD506", f"--bytes {text}: write a size as 570kB, or a share of the file as 1/14") from None
+
+
+def _pool(job: Job) -> Tensor:
+    """All the images that a tool may look at, as inputs (N, C, H, W)."""
+    parts = [part for part in (job.calibration, job.heldout) if part is not None]
+    if not parts:
+        raise DataError("KD405", "a comparison needs calibration images")
+    return torch.cat([inputs for part in parts for inputs, _ in batches(part, BATCH)])
+
+
+def _lay_out(folder: Path, model: Model, original: nn.Module, pool: Tensor) -> str | None:
+    """What every task needs, on disk; and the model's name, None where it has none and went there as a module."""
+    torch.save(pool, folder / IMAGES)
+    if not isinstance(model, nn.Module):
+        return str(model)
+    try:
+        torch.save(original, folder / NET)
+    except Exception as error:  # whatever a module holds that cannot be pickled
+        way_out = "name it as a string instead, path/to/file.py:factory with its checkpoint"
+        raise ModelError("KD302", f"{type(model).__name__} cannot be passed to another process; {way_out}") from error
+    return None
+
+
+def _original(net: nn.Module, pool: Tensor) -> Entry:
+    cost = totals(net, pool[:1])
+    return Entry(Row(ORIGINAL, ORIGINAL, None, cost.params, bytes=cost.bytes, macs=cost.macs), net)
+
+
+def _made(task: Task, folder: Path, seconds: float) -> list[Entry]:
+    """The rows of one task: one, or two where the tool's net is also measured with new batch-norm statistics."""
+    peer = PEERS[task.peer]
+    row = Row(task.peer, peer.title, task.rung)
+    if peer.missing:
+        return [Entry(replace(row, problem=peer.missing))]
+    try:
+        made = run(task, folder, seconds)
+    except PeerError as error:
+        return [Entry(replace(row, problem=str(error)))]
+    plain = made.plain
+    row = replace(row, params=plain.params, bytes=plain.bytes, macs=plain.macs, seconds=made.seconds)
+    entries = [Entry(row, plain.net)]
+    if made.renormed is not None:
+        again = replace(row, title=f"{row.title} +BN", seconds=made.seconds + made.renorm_seconds)
+        entries.append(Entry(again, made.renormed, timed=False))
+    return entries

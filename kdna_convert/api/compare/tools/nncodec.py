@@ -1,0 +1,46 @@
+"""NNCodec, Fraunhofer's encoder of ISO/IEC 15938-17, data-free, at the finest step whose bitstream fits the budget.
+
+The step is its `qp`, whole numbers, larger is coarser; all else as it comes (dependent quantisation, parameter search).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from bisect import bisect_left
+
+import numpy as np
+import torch
+from nncodec import nn as codec
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ....core.errors import PlanError
+from ..task import Candidate, Task, count
+
+STEPS = range(-48, 1)  # qp -48 codes finer than eight bits would, qp 0 leaves next to nothing
+
+
+def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
+    """The net as its decoder gives it back; bytes are the bitstream's."""
+    state = net.state_dict()
+    coded = {name: tensor.numpy() for name, tensor in state.items() if tensor.ndim and tensor.is_floating_point()}
+    place = bisect_left(STEPS, True, key=lambda qp: len(_encode(coded, qp)) <= task.limit)
+    if place == len(STEPS):
+        raise PlanError("KD501", f"its coarsest bitstream is larger than {task.limit:,} bytes")
+    stream = _encode(coded, STEPS[place])
+    decoded = codec.decode(stream)
+    net.load_state_dict(
+        {
+            name: torch.from_numpy(np.asarray(decoded[name])).to(tensor.dtype).view_as(tensor)
+            if name in coded
+            else tensor
+            for name, tensor in state.items()
+        }
+    )
+    return Candidate(net, params=count(net), bytes=len(stream))
+
+
+def _encode(coded: dict[str, NDArray[np.float32]], qp: int) -> bytearray:
+    with tempfile.TemporaryDirectory() as folder:  # it writes its bitstream there as well
+        stream: bytearray = codec.encode(coded, {"results": folder, "qp": qp, "verbose": False})
+    return stream

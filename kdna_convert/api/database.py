@@ -1,0 +1,174 @@
+"""From an opened job to its plan: the database that budgets are solved from, or a plan edited by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import ModelError, PlanError
+from ..core.specs import Database, Family, Layer, Plan, Progress
+from ..inputs.models import example_input
+from ..inputs.recipe import alternatives
+from ..network.totals import totals
+from ..schemes import SCHEMES
+from ..stages.analyze.groups import analyze as compare_layers
+from ..stages.analyze.moments import Moments
+from ..stages.plan.database import Clusters, build_database, form_families
+from ..stages.plan.edited import restate
+from ..stages.plan.files import read_database, read_plan, request_mark, write_database
+from ..stages.plan.knapsack import no_goal
+from ..stages.plan.routes import form_routes
+from .job import Job, Model, digest_of, moments_of
+
+
+def database_of(
+    job: Job,
+    model: Model,
+    data: Any,
+    path: str | Path | None,
+    given: Mapping[str, Any],
+    progress: Progress | None,
+    moments: Moments | None = None,
+) -> Database:
+    """Read from the file at `path` where it was made for the same question, else built, and written there."""
+    named = model if isinstance(model, str | Path) else job.loaded.ref.sha256
+    on_disk = data is None or isinstance(data, str | Path)
+    seen = data if on_disk else digest_of(job.calibration, job.recipe.calibration.batch)
+    mark = request_mark(job.recipe, named, seen, given)
+    known = None if path is None else read_database(path, mark)
+    if known is not None:
+        return known
+    moments = moments_of(job, given, progress) if moments is None else moments
+    layers = tuple(
+        replace(layer, reason="KD108") if layer.reason is None and layer.name not in moments else layer
+        for layer in job.layers
+    )
+    layers, families, own = _families(job, layers, _clusters(job, moments))
+    routes, left = form_routes(job.loaded.model, job.layers, job.assignments)
+    cost = totals(job.loaded.model, example_input(job.loaded.data))
+    built = build_database(
+        job.loaded.model,
+        job.loaded.ref,
+        layers,
+        families,
+        moments,
+        job.recipe,
+        fingerprint=mark,
+        macs=cost.macs,
+        divisible=_divisible(job, families[:own]),
+        routes=routes,
+        progress=progress,
+    )
+    known = replace(built, unrouted=left)
+    if path is not None:
+        write_database(path, known)
+    return known
+
+
+def _families(
+    job: Job, layers: Sequence[Layer], clusters: Clusters | None
+) -> tuple[tuple[Layer, ...], list[Family], int]:
+    """The layers, the families of the recipe's schemes and then of its alternatives, and how many the former are.
+
+    An alternative that shares more widely than the recipe's scheme may do so, or keep to its families. A layer has a
+    reason only where it is in none of them. Raises ModelError KD306 where there is no family.
+    """
+    reasons = {layer.name: layer.reason for layer in layers}
+    formed = []
+    ways = (job.assignments, *alternatives(job.recipe, job.assignments))
+    for way in ways:
+        said = [replace(one, reason=one.reason or reasons[one.layer]) for one in way]
+        try:
+            formed.append(form_families(layers, said, clusters))
+        except ModelError as error:
+            if error.code != "KD306" or (way is ways[-1] and not any(found for _, found in formed)):
+                raise
+            formed.append((tuple(layers), ()))
+    (own, first), *others = formed
+    families = [
+        *first,
+        *(part for _, found in others for family in found for part in (family, *_within(family, first))),
+    ]
+    inside = {name for family in families for name in family.members}
+    return tuple(replace(one, reason=None) if one.name in inside else one for one in own), families, len(first)
+
+
+def _within(family: Family, others: Sequence[Family]) -> list[Family]:
+    """What is left of a family inside each of the others, where that is a part of it."""
+    parts = [tuple(name for name in family.members if name in other.members) for other in others]
+    return [replace(family, members=part) for part in parts if 0 < len(part) < len(family.members)]
+
+
+def _divisible(job: Job, families: Sequence[Family]) -> set[int]:
+    """Places of families of 1x1 layers that no rule holds together.
+
+    Without spatial kernels all that such layers can share is the space of their inputs; see docs/decisions/0006.
+    """
+    if job.recipe.families.by != "gain":
+        return set()
+    layers = {layer.name: layer for layer in job.layers}
+    held = {assignment.layer for assignment in job.assignments if assignment.family is not None}
+    return {
+        place
+        for place, family in enumerate(families)
+        if len(family.members) > 1
+        and not held & set(family.members)
+        and layers[family.members[0]].taps == 1
+        and _leaves_a_choice(family.members[0], job)
+    }
+
+
+def _leaves_a_choice(name: str, job: Job) -> bool:
+    """Whether the layer's size is for the plan to choose, and its scheme one whose families of one are of use."""
+    assignment = next(one for one in job.assignments if one.layer == name)
+    scheme = SCHEMES[assignment.scheme or "cp"]
+    return scheme.smallest > 0 and scheme.size not in assignment.options
+
+
+def restated(plan: Plan | str | Path, job: Job) -> Plan:
+    """A plan from elsewhere, checked against the model, its totals worked out anew."""
+    known = plan if isinstance(plan, Plan) else read_plan(plan)
+    cost = totals(job.loaded.model, example_input(job.loaded.data))
+    return restate(known, job.loaded.model, job.loaded.ref, job.layers, job.recipe, cost.macs)
+
+
+def require_goal(job: Job, *targets: float | str | None) -> None:
+    """What `solve` would find out as well, but only after the minutes that a calibration takes."""
+    if job.recipe.budget is not None or any(target is not None for target in targets):
+        return
+    for assignment in job.assignments:
+        scheme = SCHEMES.get(assignment.scheme or "")
+        if assignment.reason is None and scheme and scheme.smallest > 0 and scheme.size not in assignment.options:
+            raise no_goal(assignment.layer, scheme.size)
+
+
+def require_moments(plan: Plan, moments: Moments) -> None:
+    """Raises PlanError KD503 for a layer of the plan that the recipe did not have calibrated."""
+    for family in plan.families:
+        for name in family.members:
+            if name not in moments:
+                raise PlanError("KD503", f"the plan converts {name}, which the recipe leaves out; include it there")
+
+
+def _clusters(job: Job, moments: Moments) -> Clusters | None:
+    settings = job.recipe.families
+    if settings.by != "cluster":
+        return None
+
+    def labels(members: Sequence[Layer]) -> Sequence[int]:
+        found = compare_layers(
+            job.loaded.model,
+            members,
+            moments,
+            group=lambda layer: 0,
+            metric=settings.metric,
+            metrics=(settings.metric,),
+            linkage=settings.linkage,
+            threshold=settings.threshold,
+            families=settings.count,
+        )
+        return found.groups[0].families
+
+    return labels

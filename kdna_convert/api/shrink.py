@@ -1,0 +1,169 @@
+"""The verb `shrink`: a converted net cut to a smaller size, its families' leading directions kept."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core.errors import FolderError, PlanError
+from ..core.specs import Database, Plan, Progress
+from ..inputs.data import Data, Images, batches
+from ..inputs.recipe import Recipe, parse_recipe
+from ..network.derive import fold
+from ..network.folder import Conversion, open_folder, original_of, uncoded
+from ..stages.analyze.data_free import data_free
+from ..stages.analyze.moments import Moments, collect
+from ..stages.convert.cut import choices, cut, cuttable, nested, order_families, with_errors
+from ..stages.convert.fit import SWEEPS, Measure
+from ..stages.evaluate.accuracy import divergence_from
+from ..stages.plan.files import budget_of
+from ..stages.plan.knapsack import Budget, solve
+from ..stages.repair.mend import Mended, mend
+from ..stages.repair.nets import Nets
+from .job import calibration_split, device_of_name, images_of
+from .repair import judging, mixtures
+
+NO_IMAGES = (
+    "no images: what is cut was fitted again on synthetic noise, or not at all, which costs accuracy; pass --data"
+)
+NOT_NESTED = "the order of what is cut comes from that noise too: the recipe did not say `nested: true`"
+
+
+def shrink(
+    folder: str | Path | Conversion,
+    *,
+    target_params: float | None = None,
+    target_bytes: int | float | str | None = None,
+    target_macs: float | None = None,
+    data: Data | str | Path | None = None,
+    class_map: str | Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Conversion:
+    """A conversion cut to a smaller size, as another conversion; budgets are shares of the original net, as ever.
+
+    Every family keeps its leading directions, as many as the knapsack gives it, fitted again to the kernels that its
+    members had. With `data` that is a joint fit from there, and the recipe's repair after it; labels are unread.
+    Without, only each member's mixing is solved, on noise; where the recipe said `nested: true` the order is the
+    folder's own, and a product of two matrices, such as the shared basis, is cut and no more.
+
+    Raises PlanError KD501 (cannot be that small), KD504 (no budget), KD506, KD507 (no family can be cut), KD509 (no
+    larger than that as it is), FolderError KD606 for a gate that has left the identity, DataError KD401.
+    """
+    began = time.perf_counter()
+    before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
+    recipe = parse_recipe(before.recipe)
+    net = fold(copy.deepcopy(before.model))
+    database = choices(before.plan, net, recipe)
+    budget = _budget(before.plan, database, recipe, target_params, target_bytes, target_macs)
+    solve(database, budget)  # whether it can be met is said before the images are looked at, not after
+    seen = _seen(before, recipe, data, class_map)
+    moments = _moments(before, net, database, recipe, seen, device_of_name(device), progress)
+    kept = before.plan.nested if seen is None else {}
+    ordered = order_families(before.model, net, before.plan, database, moments, kept=kept)
+    curves = {owner: found.errors for owner, found in ordered.items()} | kept
+    plan = replace(solve(with_errors(database, curves), budget), seed=before.plan.seed)
+    sweeps = 0 if seen is None else recipe.fit.sweeps or SWEEPS
+    became = cut(before.model, net, plan, ordered, moments, sweeps=sweeps, kept=kept)
+    plan = nested(plan, became if seen is not None else kept)
+    repaired = _repair(net, plan, recipe, seen, progress)
+    report = _report(before, net, seen, repaired)
+    report["shrink"] |= {"params": plan.planned.params, "seconds": round(time.perf_counter() - began, 2)}
+    return replace(before, model=net.cpu().eval(), plan=plan, report=report)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Images to fit on, and those held back; the original where it can be built; the divergence from it on these."""
+
+    images: Images
+    heldout: Images
+    batch: int
+    original: nn.Module | None
+    measure: Measure | None
+
+    def inputs(self) -> list[torch.Tensor]:
+        return [inputs for inputs, _ in batches(self.images, self.batch)]
+
+
+def _budget(plan: Plan, database: Database, recipe: Recipe, params: Any, size: Any, macs: Any) -> Budget:
+    budget = budget_of(database, recipe.model_copy(update={"budget": None}), params, size, macs)
+    if budget is None:
+        raise PlanError("KD504", "nothing says how small it shall be; pass --target-params 0.35, say")
+    now = getattr(plan.planned, budget.kind)
+    if budget.amount >= now:
+        raise PlanError("KD509", f"it has no more than {now:,} {budget.kind}, and {budget.amount:,} are asked for")
+    return budget
+
+
+def _seen(before: Conversion, recipe: Recipe, data: Any, class_map: Any) -> _Seen | None:
+    """The images that a conversion by this recipe would calibrate on, and those that it would hold back."""
+    if data is None:
+        return None
+    settings = recipe.calibration
+    images = images_of(data, before.data, class_map, None, recipe.seed)
+    fitted, held = calibration_split(images, settings.images, settings.heldout, recipe.seed)
+    try:
+        original = original_of(before.plan.model).model
+    except FolderError:  # what is fitted to is the net itself
+        return _Seen(fitted, held, settings.batch, None, None)
+    if not len(held):
+        return _Seen(fitted, held, settings.batch, original, None)
+    inputs = [batch for batch, _ in batches(held, settings.batch)]
+    return _Seen(fitted, held, settings.batch, original, divergence_from(original, inputs))
+
+
+def _moments(
+    before: Conversion,
+    net: nn.Module,
+    database: Database,
+    recipe: Recipe,
+    seen: _Seen | None,
+    device: torch.device,
+    progress: Progress | None,
+) -> Moments:
+    """Of what the converted net's own layers see."""
+    members = {name for choice in database.choices if cuttable(choice) for name in choice.family.members}
+    layers = [layer for layer in database.layers if layer.name in members]
+    if seen is None:
+        size = before.data.input_size
+        return data_free(net, layers, size, seed=recipe.seed, device=device, progress=progress)
+    return collect(net, layers, seen.inputs(), seed=recipe.seed, device=device, progress=progress)
+
+
+def _repair(
+    net: nn.Module, plan: Plan, recipe: Recipe, seen: _Seen | None, progress: Progress | None
+) -> tuple[Mended, ...]:
+    """The recipe's repair towards the original, in place, where there is one and images to judge it by."""
+    if seen is None or seen.original is None or seen.measure is None or not recipe.repair:
+        return ()
+    mixed = mixtures(seen.images, seen.batch, recipe.seed)
+    nets = Nets(seen.original, net, plan.layers, mixed, recipe.calibration.memory)
+    judge = judging(seen.original, seen.heldout, seen.batch, recipe.seed)
+    steps = [(step.name, step.options) for step in recipe.repair]
+    return mend(nets, steps, seen.measure, judge=judge, progress=progress)
+
+
+def _report(before: Conversion, net: nn.Module, seen: _Seen | None, repaired: Sequence[Mended]) -> dict[str, Any]:
+    """The report so far, but for what it says of the fits and the repair of the larger net."""
+    kept = {key: value for key, value in before.report.items() if key not in ("families", "repair", "max_drop")}
+    stages = {**before.report.get("stages", {})}
+    measured = None if seen is None or seen.measure is None else asdict(seen.measure(net))
+    if measured:
+        stages["shrink"] = measured
+    notes = [] if seen is not None else [NO_IMAGES, *([] if before.plan.nested else [NOT_NESTED])]
+    said = {
+        "from": before.plan.planned.params,
+        "images": 0 if seen is None else len(seen.images),
+        "skipped": [] if seen is None else seen.images.skipped,
+        "repair": [asdict(one) for one in repaired],
+        "notes": notes,
+    }
+    return {**kept, "stages": stages, "divergence": measured, "shrink": said}

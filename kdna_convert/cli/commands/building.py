@@ -1,0 +1,41 @@
+"""`kdna build`: the paper's own nets, for those who train from scratch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import output_path, show, show_json, tell
+from .options import Output, grouped
+
+NAME_HELP = "kerneldna-resnet18, kerneldna-resnet50, kerneldna-mobilenetv2 or kerneldna-mobilenetv2-050."
+NEXT = """written to {file}
+next  kdna eval {model} --checkpoint {file} --data DATA
+      python: from kdna_convert.api.layouts import {factory}"""
+
+
+@grouped
+def build(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=NAME_HELP)],
+    out: Output,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write fresh weights here, safetensors.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of those weights.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Build one of KernelDNA's own nets, to train from scratch, and show what it costs beside the plain net."""
+    target = output and output_path(output, force)
+    from ...api.build import build as stage
+    from ...api.build import write_fresh
+    from ..report.build import build_table
+
+    built = stage(name)
+    if target:
+        write_fresh(name, target, seed)
+    show_json(built) if out.json else show(build_table(built))
+    if target:
+        factory = built.model.rpartition(":")[2]
+        tell(NEXT.format(file=target, model=built.model, factory=factory), out.quiet)

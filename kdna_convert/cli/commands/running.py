@@ -1,0 +1,65 @@
+"""`kdna run`: everything that a recipe says, in one command that can be stopped and called again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .coding import NO_IMAGES, TARGET_HELP
+from .console import COMMAND, progress_bar, show, show_json, tell, tell_remarks
+from .options import Images, Run, Source, grouped
+
+RECIPE_HELP = "Recipe file, or a name of `kdna recipe ls`."
+DONE = "{folder} is what this command makes, and nothing was computed; --force makes it anew"
+OTHER_IMAGES = "it was not measured on --eval-data: kdna eval {folder} --data {data}"
+STOPPED = "kdna: stopped; what was done is in {work}: the same command goes on from there"
+
+
+@grouped
+def run(
+    ctx: typer.Context,
+    recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP)],
+    source: Source,
+    images: Images,
+    run: Run,
+    eval_data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Images to measure on; none of --data's.", rich_help_panel="Data")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key.")
+    ] = None,
+    target_params: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of the parameters to keep where it shares.")
+    ] = None,
+    target_bytes: Annotated[str | None, typer.Option(help=TARGET_HELP)] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Do a recipe's whole job: convert, repair, fine-tune, code, measure. Stopped, the same command goes on."""
+    if output is None:
+        raise typer.BadParameter("say where to write", param_hint="-o")
+    from ...api.run import run as stage
+    from ...inputs.recipe import load_recipe
+    from ...network.folder.work import work_place
+    from ..report.run import run_report
+
+    arguments = source.arguments | images.arguments | run.arguments
+    arguments |= {"recipe": load_recipe(recipe_name, overrides or []), "eval_data": eval_data, "output": output}
+    arguments |= {"target_params": target_params, "target_bytes": target_bytes, "command": ctx.meta[COMMAND]}
+    try:
+        with progress_bar(run.quiet) as progress:
+            conversion = stage(**arguments, force=force, progress=progress)
+    except KeyboardInterrupt:
+        work = work_place(output)
+        tell(STOPPED.format(work=work) if work.exists() else "kdna: stopped before anything was done")
+        raise
+    report = conversion.report
+    tell_remarks(report["notes"], report.get("finetune", report["calibration"])["skipped"])
+    tell_remarks([NO_IMAGES] if report.get("code", {}).get("codec") == "entropy" and images.data is None else [])
+    show_json(report) if run.json else show(run_report(conversion))
+    was_there = report["run"].get("was_there", False)
+    tell((DONE if was_there else "written to {folder}").format(folder=output), run.quiet)
+    if was_there and eval_data not in (None, report["run"].get("eval_data")):
+        tell_remarks([OTHER_IMAGES.format(folder=output, data=eval_data)])

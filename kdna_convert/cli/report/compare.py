@@ -1,0 +1,138 @@
+"""What `kdna compare` found: a table for every budget, and whether kdna is ahead there, said either way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from .figures import count, grid, note, short
+
+if TYPE_CHECKING:  # the package imports torch, and a report needs none
+    from matplotlib.axes import Axes
+
+    from ...api.compare import Comparison, Row
+
+OURS = "kdna"
+TICKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)  # percent, on a logarithmic axis
+COLUMNS = ("net", ">params", ">kept", ">bytes", ">MACs", ">ms", ">top-1", ">agree", ">KL", ">s")
+LEGEND = (
+    "kept, top-1 and agree(ment with the original) in percent; KL(original, net) in nats an image; ms: batch of one; "
+    "s: seconds spent. +BN: batch norms estimated anew on the calibration images. kdna's net is timed folded."
+)
+
+
+def comparison_report(comparison: Comparison) -> RenderableType:
+    """The tables and verdicts of all budgets, those without a budget first."""
+    parts: list[RenderableType] = []
+    for rung in (None, *comparison.rungs):
+        rows = [row for row in comparison.rows if row.rung == rung]
+        if rows:
+            parts += [Text(rung.label if rung else "as it is, and what has one size", style="bold"), _table(rows)]
+            parts += [note(f"  {row.title}: {row.problem}") for row in rows if row.problem]
+            parts += [Text(said) for said in [verdict(rows)] if rung and said] + [""]
+    on = f"{count(comparison.images)} images, {count(comparison.calibration)} others to calibrate on"
+    return Group(*parts, note(f"{on}; {comparison.device}. {LEGEND}"))
+
+
+def verdict(rows: Sequence[Row]) -> str | None:
+    """Whether kdna's net is ahead of every other by agreement, and by KL; None where there is nothing to compare."""
+    made = [row for row in rows if row.agreement is not None and row.kl is not None]
+    own = next((row for row in made if row.peer == OURS), None)
+    others = [row for row in made if row.peer != OURS]
+    if own is None or not others:
+        return None
+    ahead = [row for row in others if (row.agreement or 0) > (own.agreement or 0)]
+    closer = [row for row in others if row not in ahead and (row.kl or 0) < (own.kl or 0)]
+    if not ahead and not closer:
+        return "kdna is ahead of every other net here, by agreement and by KL"
+    said = [f"behind {row.title} by {100 * ((row.agreement or 0) - (own.agreement or 0)):.2f} points" for row in ahead]
+    said += [f"further from the original than {row.title} by KL" for row in closer]
+    return f"kdna is {', '.join(said)}"
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = grid(*COLUMNS)
+    table.padding = (0, 1, 0, 0)
+    for row in rows:
+        own = row.peer == OURS
+        table.add_row(*_cells(row), style="bold" if own else None)
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.2f}"
+
+    return [
+        row.title,
+        "-" if row.params is None else short(row.params),
+        "-" if row.kept is None else f"{100 * row.kept:.1f}",
+        "-" if row.bytes is None else f"{short(row.bytes)}B",
+        "-" if row.macs is None else short(row.macs),
+        "-" if row.ms is None else f"{row.ms:.2f}",
+        share(row.top1),
+        share(row.agreement),
+        "-" if row.kl is None else f"{row.kl:.3f}",
+        "-" if row.seconds is None else f"{row.seconds:.0f}",
+    ]
+
+
+def plot(comparison: Comparison, path: Path) -> None:
+    """Agreement against parameters, where those are the budget, and against bytes; SVG, PNG or PDF by the file's name.
+
+    A colour is a tool, dashed where its batch norms were estimated anew; kdna is black. Needs matplotlib. An SVG of the
+    same rows is the same file.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.hashsalt": "kdna", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        _draw(left, comparison, "params", [row for row in comparison.rows if row.rung and row.rung.axis == "params"])
+        _draw(right, comparison, "bytes", comparison.rows)
+        left.set(xlabel="parameters kept, %", ylabel="agreement with the original, %", title=comparison.model)
+        right.set(xlabel="bytes of the file kept, %", title=f"{count(comparison.images)} images")
+        figure.legend(*right.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+        kind = path.suffix.removeprefix(".") or "svg"
+        figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
+
+
+def _draw(axes: Axes, comparison: Comparison, cost: str, rows: Sequence[Row]) -> None:
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    whole = getattr(comparison.rows[0], cost)
+    peers = list(dict.fromkeys(row.peer for row in comparison.rows[1:] if row.peer != OURS))
+    for title, own in _lines(rows).items():
+        peer = own[0].peer
+        points = sorted((100 * getattr(row, cost) / whole, 100 * (row.agreement or 0)) for row in own)
+        axes.plot(
+            *zip(*points, strict=True),
+            color="black" if peer == OURS else f"C{peers.index(peer)}",
+            linestyle="--" if title.endswith("+BN") else "-",
+            linewidth=2.5 if peer == OURS else 1,
+            marker="s" if title.endswith("by bytes") else "o",
+            markersize=4,
+            label=title,
+        )
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xticks([share for share in TICKS if low <= share <= high])
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)
+
+
+def _lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows that can be drawn, by title; kdna's two kinds of budget are two lines."""
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.agreement is not None:
+            by = "by bytes" if row.rung and row.rung.axis == "bytes" else "by parameters"
+            lines.setdefault(f"{row.title}, {by}" if row.peer == OURS else row.title, []).append(row)
+    return lines

@@ -1,0 +1,77 @@
+"""How numbers are written, everywhere the same: thousands with commas, sizes in decimal units, shares in percent."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ...core.specs import Shape, Totals
+
+SHARING_NOTE = (
+    "Sharing alone does not cut MACs: folded, the net computes and costs what the original does. "
+    "The factored figure holds where the converted layers run as chains of smaller convolutions."
+)
+
+
+def count(number: int) -> str:
+    return f"{number:,}"
+
+
+def short(number: float) -> str:
+    """Three significant digits with a decimal prefix: 427 k, 1.81 G."""
+    for unit in ("", "k", "M", "G", "T"):
+        if abs(number) < 999.5 or unit == "T":
+            break
+        number /= 1000
+    return f"{number:.3g} {unit}".rstrip() if unit else f"{number:.0f}"
+
+
+def size(byte_count: int) -> str:
+    return f"{short(byte_count)}B" if byte_count >= 1000 else f"{byte_count} B"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def kept(after: int, before: int) -> str:
+    return percent(after / before) if before else "-"
+
+
+def dimensions(shape: Shape) -> str:
+    return "×".join(map(str, shape))
+
+
+def grid(*columns: str) -> Table:
+    """A table as all reports print them; a column whose name begins with > is set flush right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(
+            column.removeprefix(">"),
+            justify="right" if right else "left",
+            no_wrap=right,
+            overflow="fold",
+        )
+    return table
+
+
+def note(text: str) -> Text:
+    return Text(text, style="dim")
+
+
+def totals(before: Totals, after: Totals) -> RenderableType:
+    """What is kept of each of the three exact numbers; the fourth, milliseconds, is `kdna bench`'s."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(justify="right", style="bold")
+    table.add_column()
+    rows = [
+        ("parameters kept", before.params, after.params),
+        ("bytes kept", before.bytes, after.bytes),
+        ("MACs, run factored", before.macs, after.macs),
+    ]
+    for label, old, new in rows:
+        table.add_row(label, kept(new, old), f"({count(new)} of {count(old)})")
+    return table

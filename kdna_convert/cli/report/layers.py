@@ -1,0 +1,48 @@
+"""The layer table: every layer that was met, what it costs, and why it is left alone if it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+
+from ...core.errors import CODES
+from ...core.specs import Layer
+from ...inputs.recipe import Assignment
+from .figures import count, dimensions, grid, note, percent, short
+
+
+def layer_table(layers: Sequence[Layer], total_params: int) -> RenderableType:
+    """One row a layer, then the reasons of those that stay as they are, then the share that can be converted."""
+    table = grid("layer", "kind", "kernel", ">parameters", ">MACs", "left out")
+    for layer in layers:
+        kernel = dimensions(layer.shape) + (f" g{layer.groups}" if layer.groups > 1 else "")
+        row = (layer.name, layer.kind, kernel, count(layer.params), short(layer.macs), layer.reason or "")
+        table.add_row(*row, style="dim" if layer.reason else None)
+    free = [layer for layer in layers if layer.reason is None]
+    params = sum(layer.params for layer in free)
+    share = percent(params / total_params) if total_params else "-"
+    closing = f"{len(free)} of {len(layers)} layers can be converted: {count(params)} parameters, {share} of the net's"
+    return Group(table, "", *reasons(layers), closing)
+
+
+def assignment_table(assignments: Sequence[Assignment]) -> RenderableType:
+    """What a recipe wants of each layer."""
+    table = grid("layer", "scheme", "options", "routing", "family", "left out")
+    for row in assignments:
+        options = ", ".join(f"{key}={value}" for key, value in row.options.items())
+        cells = (row.layer, row.scheme or "", options, row.routing or "", row.family or "", row.reason or "")
+        table.add_row(*cells, style="dim" if row.reason else None)
+    wanted = sum(row.reason is None for row in assignments)
+    return Group(table, "", f"{wanted} of {len(assignments)} layers will be converted")
+
+
+def reasons(layers: Sequence[Layer]) -> list[RenderableType]:
+    """A line for each code that keeps layers out."""
+    met = Counter(layer.reason for layer in layers if layer.reason is not None)
+    return [note(f"{code}, {number} {_layers(number)}: {CODES[code]}") for code, number in sorted(met.items())]
+
+
+def _layers(number: int) -> str:
+    return "layer" if number == 1 else "layers"

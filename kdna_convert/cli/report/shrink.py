@@ -1,0 +1,23 @@
+"""What cutting a converted net came to: its plan, and how far it is from the original before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+
+from .conversion import moved
+from .figures import count, note
+from .plan import plan_report
+
+if TYPE_CHECKING:  # the file imports torch, and a report needs none
+    from ...network.folder import Conversion
+
+
+def shrink_report(conversion: Conversion) -> RenderableType:
+    """The plan that is left, the parameters it came from, and the divergence after every stage."""
+    done: Mapping[str, Any] = conversion.report["shrink"]
+    came = f"cut from {count(done['from'])} to {count(done['params'])} parameters"
+    stages = moved(conversion.report.get("stages", {}))
+    return Group(plan_report(conversion.plan), "", came, "", stages, note(f"{done['seconds']:.0f} s"))

@@ -1,0 +1,49 @@
+"""Class maps: which class of the images is which output of the net."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...core.errors import DataError
+from .images import Images
+from .sources import Classes
+
+
+def read_class_map(path: str | Path) -> dict[str, int]:
+    """timm's class map: a class name per line, its index the line's number from 0; or `name index` on every line.
+
+    Raises DataError KD404 when the file cannot be read, is empty or gives a name twice.
+    """
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError("KD404", f"class map {path}: {error}") from error
+    while lines and not lines[-1]:
+        lines.pop()
+    pairs = [line.rsplit(maxsplit=1) for line in lines if line]
+    numbered = bool(pairs) and all(len(pair) == 2 and pair[1].isdecimal() for pair in pairs)
+    rows = [(name, int(index)) for name, index in pairs] if numbered else [(line, i) for i, line in enumerate(lines)]
+    classes: dict[str, int] = {}
+    for name, index in rows:
+        if name and classes.setdefault(name, index) != index:
+            raise DataError("KD404", f"class map {path}: {name!r} is both class {classes[name]} and class {index}")
+    if not classes:
+        raise DataError("KD404", f"class map {path}: is empty; write one class name per line")
+    return classes
+
+
+def check_classes(images: Images, outputs: int) -> None:
+    """Raises DataError KD402 when the labels cannot be this net's: more classes than outputs, or numbered by folder.
+
+    Folders number themselves in sorted order, which is the net's own numbering only when it has as many outputs.
+    """
+    classes: Classes = images.classes
+    if not classes:
+        return
+    if images.mapped:
+        name, highest = max(classes.items(), key=lambda item: item[1])
+        if highest >= outputs:
+            raise DataError("KD402", f"the class map gives {name!r} the index {highest}; the net has {outputs} outputs")
+    elif len(classes) != outputs:
+        way_out = "pass --class-map FILE, which says which class is which output"
+        raise DataError("KD402", f"the images have {len(classes)} classes, the net has {outputs} outputs: {way_out}")

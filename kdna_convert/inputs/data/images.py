@@ -1,0 +1,211 @@
+"""Images: a selection from a source, its disjoint parts, and the batches it is read in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ...core.errors import DataError
+from ...core.processes import gathered
+from .sources import Classes, Files, Label, Sample, Source, Stream, UnreadableImageError
+
+Batch = tuple[Tensor, Tensor | None]
+_Read = tuple[int, Sample | UnreadableImageError]
+
+
+class Images:
+    """Some images of a source, in a fixed order. Parts of the same images share one list of what could not be read."""
+
+    def __init__(self, source: Source | Stream, positions: Sequence[int], skipped: dict[str, str]) -> None:
+        self.source = source
+        self.positions = list(positions)
+        self._skipped = skipped
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def labelled(self) -> bool:
+        return self.source.labelled
+
+    @property
+    def classes(self) -> Classes:
+        """The label of each class name; empty where names are not known."""
+        return self.source.classes
+
+    @property
+    def mapped(self) -> bool:
+        """Whether a class map, rather than the order of the folders, numbers the classes."""
+        return self.source.mapped
+
+    @property
+    def skipped(self) -> list[str]:
+        """`name: reason` of every image passed over so far; a damaged one is found when it is first read."""
+        return [f"{name}: {reason}" for name, reason in self._skipped.items()]
+
+    def skip(self, position: int, reason: str) -> None:
+        self._skipped[self.source.name(position)] = reason
+
+    def gather_skipped(self) -> None:
+        """What any process that shares the reading has passed over, known to each of them."""
+        for known in gathered(self._skipped):
+            self._skipped.update(known)
+
+    def part(self, order: Iterable[int]) -> Images:
+        """The images at these places of this selection."""
+        return Images(self.source, [self.positions[place] for place in order], self._skipped)
+
+    def without(self, other: Images) -> Images:
+        """All but those that are in another part of the same source."""
+        taken = set(other.positions)
+        return self.part(place for place, position in enumerate(self.positions) if position not in taken)
+
+    def draw(self, limit: int | None, seed: int) -> Images:
+        """`limit` of them at random, all classes mixed (the whole where there are no more); of a stream, the first."""
+        if limit is None or limit >= len(self):
+            return self
+        if isinstance(self.source, Stream):
+            return self.part(range(limit))
+        return self.part(shuffled(len(self), seed)[:limit])
+
+
+def split(images: Images, sizes: Sequence[int], seed: int = 0) -> list[Images]:
+    """Disjoint random parts of the given sizes, the same for a seed on every machine. Raises DataError KD405."""
+    if sum(sizes) > len(images):
+        raise DataError("KD405", f"{sum(sizes)} images are needed ({' + '.join(map(str, sizes))}), got {len(images)}")
+    order = iter(shuffled(len(images), seed))
+    return [images.part(islice(order, size)) for size in sizes]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Batches of float32 (B, C, H, W) with int64 labels (B,), rows of them (B, length), or None, in order, read anew by
+    each pass.
+
+    A damaged image is skipped and listed. A pass raises DataError KD401 when not one can be read.
+    """
+
+    images: Images
+    batch_size: int
+    workers: int = 0
+
+    def __length_hint__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (batch for _, batch in self.dealt(0, 1))
+
+    def dealt(self, first: int, step: int) -> Iterator[tuple[int, Batch]]:
+        """Every `step`-th batch from `first` on, with its number; the others are not read.
+
+        A part of a pass may be empty: only the whole, of step 1, raises.
+        """
+        images, count = self.images, 0
+        for number, rows in _rows(images, self.batch_size, self.workers, first, step):
+            samples: list[Sample] = []
+            for position, sample in rows:
+                if isinstance(sample, UnreadableImageError):
+                    images.skip(position, str(sample))
+                else:
+                    samples.append(sample)
+            if samples:
+                count += len(samples)
+                inputs, labels = _stack(samples)
+                yield number, (images.source.finish(inputs), labels)
+        if not count and step == 1:
+            reason = f"; the first: {images.skipped[0]}" if images.skipped else ""
+            raise DataError("KD401", f"none of {len(images)} images could be read{reason}")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs alone of a reading, each batch as `change(inputs, its number)` makes it."""
+
+    reading: Reading
+    change: Callable[[Tensor, str], Tensor] | None = None
+
+    def __length_hint__(self) -> int:
+        return self.reading.__length_hint__()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (inputs for _, inputs in self.dealt(0, 1))
+
+    def dealt(self, first: int, step: int) -> Iterator[tuple[int, Tensor]]:
+        """As Reading.dealt."""
+        for number, (inputs, _) in self.reading.dealt(first, step):
+            yield number, inputs if self.change is None else self.change(inputs, str(number))
+
+
+class _Selected(Dataset[_Read]):
+    def __init__(self, source: Source, positions: list[int]) -> None:
+        self.source, self.positions = source, positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, place: int) -> _Read:
+        position = self.positions[place]
+        try:
+            return position, self.source.sample(position)
+        except UnreadableImageError as error:
+            return position, error
+
+
+def _rows(images: Images, batch_size: int, workers: int, first: int, step: int) -> Iterator[tuple[int, list[_Read]]]:
+    """Every `step`-th batch, with its number; a stream is passed through for it."""
+    source, positions = images.source, images.positions
+    if isinstance(source, Stream):
+        return islice(enumerate(passing(source, set(positions), batch_size)), first, None, step)
+    if isinstance(source, Files):
+        source.close()
+    places = list(range(len(positions)))
+    starts = places[first * batch_size :: step * batch_size]
+    loader = DataLoader(
+        _Selected(source, positions),
+        batch_sampler=[places[start : start + batch_size] for start in starts],
+        num_workers=workers,
+        collate_fn=_as_list,
+        generator=torch.Generator(),  # a DataLoader draws from the global one even when it does not shuffle
+    )
+    return ((start // batch_size, rows) for start, rows in zip(starts, loader, strict=True))
+
+
+def _as_list(rows: list[_Read]) -> list[_Read]:
+    return rows
+
+
+def passing(source: Stream, wanted: set[int], batch_size: int) -> Iterator[list[_Read]]:
+    """The wanted images of one pass, in the stream's order; it ends with the last of them."""
+    passing = islice(enumerate(source.samples()), max(wanted, default=-1) + 1)
+    chosen = ((position, sample) for position, sample in passing if position in wanted)
+    while rows := list(islice(chosen, batch_size)):
+        yield rows
+
+
+def _stack(samples: list[Sample]) -> Batch:
+    return torch.stack([tensor for tensor, _ in samples]), stacked([label for _, label in samples])
+
+
+def stacked(labels: Sequence[Label | None]) -> Tensor | None:
+    """Those of a batch, where all have one. Raises DataError KD403 as `joined`."""
+    known = [torch.as_tensor(label)[None] for label in labels if label is not None]
+    return joined(known) if len(known) == len(labels) else None
+
+
+def joined(batches: Sequence[Tensor]) -> Tensor:
+    """Labels (B,) or rows of them (B, length). Raises DataError KD403 for rows of different lengths."""
+    if len({labels.shape[1:] for labels in batches}) > 1:
+        raise DataError("KD403", "rows of labels must have one length; pad them behind with -1")
+    return torch.cat(list(batches))
+
+
+def shuffled(count: int, seed: int) -> list[int]:
+    """The one generator whose stream is promised never to change: the same draw with every version and machine."""
+    order: list[int] = np.random.RandomState(seed).permutation(count).tolist()
+    return order

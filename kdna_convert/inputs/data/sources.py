@@ -1,0 +1,285 @@
+"""Where images lie: the only door to timm's readers and transforms. A source hands out one image at a time."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from numbers import Integral
+from pathlib import Path, PurePath
+from typing import Any, Protocol
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from timm.data.dataset_factory import create_dataset
+from timm.data.transforms_factory import create_transform
+from torch import Tensor
+
+from ...core.errors import DataError
+from ...core.specs import DataConfig
+
+# timm's dataset schemes, and the package each needs (timm itself would say so on stdout).
+SCHEMES = {
+    "torch": "torchvision",
+    "hfds": "datasets",
+    "hfids": "datasets",
+    "tfds": "tensorflow_datasets",
+    "wds": "webdataset",
+}
+STREAMS = ("hfids", "tfds", "wds")
+UNCOUNTED = "does not say how many images it has; say so behind the split, as in wds/FOLDER:train|5000, or set a limit"
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+Label = int | Tensor  # a class, or a row of them (length)
+Sample = tuple[Tensor, Label | None]
+Classes = Mapping[str, int]
+
+
+class UnreadableImageError(Exception):
+    """One image cannot be decoded. Never fatal: whoever reads on lists it."""
+
+
+class Source(Protocol):
+    """Images in a fixed order. `classes` are the labels' names as far as known, `mapped` if a class map gave them."""
+
+    labelled: bool
+    classes: Classes
+    mapped: bool
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What to call this image in a message."""
+        ...
+
+    def sample(self, index: int) -> Sample:
+        """One input as it is read, and its label. Raises UnreadableImageError."""
+        ...
+
+    def finish(self, inputs: Tensor) -> Tensor:
+        """A batch of them as the net takes it, float32."""
+        ...
+
+
+class Decoder:
+    """From a file or a PIL image to a net's input, by timm's evaluation transform. Raises DataError KD406.
+
+    An image is resized and cropped by itself but normalised with its batch: for small ones that is half of the time.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        channels = config.input_size[0]
+        if channels not in _MODES or len(config.input_size) != 3:
+            raise DataError("KD406", f"images cannot become inputs of size {config.input_size}: pass tensors instead")
+        self.mode = _MODES[channels]
+        self.transform = create_transform(
+            config.input_size,
+            is_training=False,
+            interpolation=config.interpolation,
+            mean=config.mean,
+            std=config.std,
+            crop_pct=config.crop_pct,
+            crop_mode=config.crop_mode,
+            normalize=False,
+        )
+        self.mean_c11, self.std_c11 = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
+
+    def __call__(self, image: Any) -> Tensor:
+        """uint8 (C, H, W). Raises UnreadableImageError."""
+        try:
+            pixels = (image if isinstance(image, Image.Image) else Image.open(image)).convert(self.mode)
+        except UnidentifiedImageError as error:
+            raise UnreadableImageError("not an image") from error
+        except Exception as error:  # a damaged file makes decoders raise nearly anything
+            raise UnreadableImageError(_one_line(error)) from error
+        tensor: Tensor = self.transform(pixels)
+        return tensor
+
+    def finish(self, pixels_bchw: Tensor) -> Tensor:
+        """uint8 to normalised float32, in the operations and so to the bit of torchvision's ToTensor and Normalize."""
+        return pixels_bchw.float().div_(255).sub_(self.mean_c11).div_(self.std_c11)
+
+
+class Files:
+    """A folder or a .tar by timm's readers, sorted by path so that a seed draws the same images on every machine.
+
+    Labelled when each image lies in one of several folders, or in a folder that the class map names; `unmapped` are the
+    images left out because their folder is not in that map.
+    """
+
+    def __init__(self, path: Path, decode: Decoder, class_map: Classes | None) -> None:
+        self.reader, folders, targets = _open_reader(path)
+        self.decode = decode
+        self.finish = decode.finish
+        self.mapped = class_map is not None
+        self.labelled = "" not in folders and (len(folders) > 1 or self.mapped)
+        self.classes: Classes = (folders if class_map is None else class_map) if self.labelled else {}
+        if self.labelled and not any(folder in self.classes for folder in folders):
+            named = f"(it names {_few(self.classes)}; the folders are {_few(folders)})"
+            raise DataError("KD402", f"{path}: none of its folders is in the class map {named}")
+        label_of = {target: self.classes.get(folder) for folder, target in folders.items()}
+        names = [PurePath(name).as_posix() for name in self.reader.filenames()]
+        rows = sorted(range(len(names)), key=names.__getitem__)
+        kept = [row for row in rows if not self.labelled or label_of[targets[row]] is not None]
+        self.rows = [(row, names[row], label_of[targets[row]]) for row in kept]
+        self.unmapped = [names[row] for row in rows if self.labelled and label_of[targets[row]] is None]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, index: int) -> str:
+        return self.rows[index][1]
+
+    def sample(self, index: int) -> Sample:
+        row, _, label = self.rows[index]
+        try:
+            file = self.reader[row][0]
+        except OSError as error:
+            raise UnreadableImageError(_one_line(error)) from error
+        with file:
+            return self.decode(file), label
+
+    def close(self) -> None:
+        """Closes a .tar; the next read opens it again. Worker processes must not share one open file's position."""
+        state = getattr(self.reader, "tar_state", None)
+        for held in () if state is None else (*state.children.values(), state):
+            if held.tf is not None:
+                held.tf.close()
+                held.tf = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "reader"):
+            self.close()
+
+
+class Named:
+    """A map-style dataset by timm's name: `torch/cifar10`, `hfds/owner/name`."""
+
+    def __init__(self, dataset: Any, decode: Decoder, class_map: Classes | None) -> None:
+        self.records = getattr(dataset, "reader", dataset)  # timm's reader gives files, torchvision's dataset images
+        self.decode = decode
+        self.finish = decode.finish
+        self.mapped = class_map is not None
+        known = getattr(self.records, "class_to_idx", None) or _numbered(getattr(self.records, "classes", ()))
+        self.classes: Classes = known if class_map is None else class_map
+        renumber = class_map is not None and self.records is dataset  # timm's reader applies the map by itself
+        self._labels = {index: self.classes.get(name) for name, index in known.items()} if renumber else None
+        self.labelled = self._label(self.records[0][1]) is not None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def sample(self, index: int) -> Sample:
+        image, target = self.records[index][:2]
+        return self.decode(image), self._label(target)
+
+    def _label(self, target: Any) -> int | None:
+        label = target if self._labels is None else self._labels.get(target)
+        return int(label) if isinstance(label, Integral) and int(label) >= 0 else None
+
+
+class Stream:
+    """A dataset that can only be read from its beginning: `wds/`, `tfds/`, `hfids/`.
+
+    Every process reads all of it, and takes what is its own: timm's readers would leave each a part of the shards.
+    """
+
+    labelled = True
+
+    def __init__(self, dataset: Any, decode: Decoder, class_map: Classes | None) -> None:
+        self.dataset = dataset
+        self.decode = decode
+        self.finish = decode.finish
+        self.mapped = class_map is not None
+        reader = getattr(dataset, "reader", None)
+        if reader is not None:
+            vars(reader).update(dist_rank=0, dist_num_replicas=1, global_num_workers=1)
+        self.classes: Classes = getattr(reader, "class_to_idx", {}) if class_map is None else class_map
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def samples(self) -> Iterator[Sample | UnreadableImageError]:
+        """One pass, in the stream's order. Raises DataError KD401."""
+        for image, target in _readable(self.dataset):
+            try:
+                yield self.decode(image), int(target) if isinstance(target, Integral) and int(target) >= 0 else None
+            except UnreadableImageError as error:
+                yield error
+
+
+def _readable(dataset: Any) -> Iterator[tuple[Any, Any]]:
+    """A stream is opened when it is first read: a split or a shard that is not there shows only then."""
+    try:
+        yield from dataset
+    except Exception as error:
+        raise DataError("KD401", f"the stream cannot be read on: {_one_line(error)}") from error
+
+
+def open_named(
+    name: str, root: str | None, split: str | None, decode: Decoder, class_map: Classes | None
+) -> Named | Stream:
+    """A dataset by timm's name, `scheme/name:split|count` where it says more. Raises DataError KD401 with timm's own
+    reason, or the package that is missing."""
+    name, said, count = _parts(name)
+    split = split or said
+    scheme, _, rest = name.partition("/")
+    package = SCHEMES[scheme.lower()]
+    if importlib.util.find_spec(package) is None:
+        raise DataError("KD401", f"{name}: needs the package {package}; pip install {package.replace('_', '-')}")
+    if root is None and scheme.lower() in ("wds", "torch"):
+        root = rest if scheme.lower() == "wds" else "."
+    mapping: Any = None if class_map is None or scheme.lower() == "torch" else dict(class_map)
+    try:
+        known: dict[str, Any] = {} if count is None else {"num_samples": count}
+        dataset = create_dataset(name, root=root, split=split or "validation", class_map=mapping, **known)
+        if scheme.lower() in STREAMS:
+            return Stream(dataset, decode, class_map)
+        return Named(dataset, decode, class_map)
+    except Exception as error:
+        reason = f"{name} {UNCOUNTED}" if "num_samples" in str(error) else f"{name}: {_one_line(error)}"
+        raise DataError("KD401", reason) from error
+
+
+def _parts(name: str) -> tuple[str, str | None, int | None]:
+    """`scheme/name:split|count` in its parts; a colon with a slash behind it is one of an address."""
+    rest, colon, split = name.rpartition(":")
+    if not colon or "/" in split:
+        return name, None, None
+    split, bar, count = split.partition("|")
+    if bar and not count.isdecimal():
+        raise DataError("KD401", f"{name}: behind the | stands how many images the split has, not {count!r}")
+    return rest, split or None, int(count) if bar else None
+
+
+def _open_reader(path: Path) -> tuple[Any, dict[str, int], list[int]]:
+    """timm's reader, its folders' numbers, and each image's."""
+    formats = "DATA is a folder or an uncompressed .tar of images, or a timm dataset such as hfds/owner/name:train"
+    if not path.is_dir() and path.suffix != ".tar":
+        what = "not a folder" if path.exists() else "no such folder or file"
+        raise DataError("KD401", f"{path}: {what}; {formats}")
+    try:
+        reader = create_dataset("", root=str(path), search_split=False).reader
+    except Exception as error:
+        raise DataError("KD401", f"{path}: no images found; {formats}") from error
+    if path.is_dir():
+        return reader, reader.class_to_idx, [target for _, target in reader.samples]
+    return reader, reader.class_name_to_idx, [int(target) for target in reader.targets]
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:240]
+
+
+def _numbered(names: Any) -> dict[str, int]:
+    return {str(name): index for index, name in enumerate(names)}
+
+
+def _few(names: Mapping[str, int]) -> str:
+    first = list(names)[:3]
+    return ", ".join(first) + (" ..." if len(names) > len(first) else "")

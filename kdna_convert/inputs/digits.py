@@ -1,0 +1,71 @@
+"""The bundled net and its data: a small residual net on scikit-learn's handwritten digits, with nothing to download.
+
+    kdna analyze kdna_convert.inputs.digits:digits_net --checkpoint kdna_convert/assets/digits.safetensors
+
+The data are the 1,797 real 8x8 images of the UCI test set of handwritten digits (Alpaydin and Kaynak 1998, CC BY 4.0).
+examples/train_digits.py trains the weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WEIGHTS = Path(__file__).parent.parent / "assets" / "digits.safetensors"
+WIDTH = 32
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: all eight of the net have kernels of one shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTH)
+        self.conv2 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+
+
+class DigitsNet(nn.Module):
+    """Digits (B, 1, 8, 8) to logits (B, 10): a stem, two blocks at 8x8, two at 4x4, a mean and a linear classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pretrained_cfg = {"input_size": (1, 8, 8), "mean": (0.305,), "std": (0.376,), "crop_pct": 1.0}
+        self.num_classes = 10
+        self.stem = nn.Conv2d(1, WIDTH, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(WIDTH)
+        self.blocks = nn.Sequential(Block(), Block(), nn.MaxPool2d(2), Block(), Block())
+        self.fc = nn.Linear(WIDTH, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(F.relu(self.bn(self.stem(x))))
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+def digits_net() -> DigitsNet:
+    """The architecture, with random weights; `WEIGHTS` is the checkpoint of the trained ones."""
+    return DigitsNet()
+
+
+def digits(part: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+    """Images (N, 1, 8, 8), normalised as the net takes them, and labels (N,): 1,257 to train or 540 to test.
+
+    The parts are always these, and every digit has the same share of both.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    pixels, labels = load_digits(return_X_y=True)
+    split = train_test_split(pixels, labels, test_size=0.3, random_state=0, stratify=labels)
+    x, y = (split[0], split[2]) if part == "train" else (split[1], split[3])
+    images = torch.from_numpy(x).float().view(-1, 1, 8, 8) / 16
+    return (images - 0.305) / 0.376, torch.from_numpy(y).long()

@@ -1,0 +1,186 @@
+"""From a MODEL's name to an nn.Module: the only door to timm's and torchvision's model builders."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from operator import attrgetter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from ...core.errors import KdnaError, ModelError
+from .names import ModelName
+from .weights import cause
+
+
+def build(name: ModelName, pretrained: bool) -> nn.Module:
+    """The architecture with its author's weights, or with random ones that are the same for the same name each time.
+
+    `(pretrained=False)` in the name has the last word on True, the argument on False. Raises ModelError KD301 (no such
+    model), KD302 (it cannot be built), KD305 (it can, but its pretrained weights cannot be had).
+    """
+    try:
+        model = _build(name, pretrained)
+    except KdnaError:
+        raise
+    except Exception as error:  # a factory is the user's code and may raise anything
+        raise _failure(name, pretrained, error) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError("KD302", f"{name.text} returned {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _build(name: ModelName, pretrained: bool) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would reset every GPU's generator as well
+        return _BUILDERS[name.source](name, pretrained)
+
+
+def _failure(name: ModelName, pretrained: bool, error: Exception) -> ModelError:
+    if name.path.startswith(("hf-hub:", "hf_hub:")) and isinstance(error, OSError):
+        way_out = "check the name and the connection, or name the architecture and pass --checkpoint FILE"
+        return ModelError("KD305", f"{name.text}: {cause(error)}; {way_out}")
+    if pretrained and name.source in ("timm", "torchvision"):
+        try:
+            _build(name, False)
+        except Exception as without:  # noqa: BLE001 - any failure without weights is the better explanation
+            error = without
+        else:
+            way_out = f"pass --checkpoint FILE, or take random weights: {_with_argument(name.text, 'pretrained=False')}"
+            return ModelError("KD305", f"{name.text}: no pretrained weights ({cause(error)}); {way_out}")
+    return ModelError("KD302", f"{name.text} could not be built: {cause(error)}{_place(name, error)}")
+
+
+def _place(name: ModelName, error: Exception) -> str:
+    """Where in the user's own code it happened."""
+    frames = traceback.extract_tb(error.__traceback__)
+    known = name.source == "file" and [frame for frame in frames if Path(frame.filename) == Path(name.path).resolve()]
+    return f" ({name.path}, line {known[-1].lineno})" if known else ""
+
+
+def _timm(name: ModelName, pretrained: bool) -> nn.Module:
+    kwargs, pretrained = _arguments(name, pretrained)
+    if ":" not in name.path:
+        architecture, _, tag = name.path.partition(".")
+        if not timm.is_model(architecture):
+            raise _unknown("timm", name.path, timm.list_models())
+        tagged = timm.list_models(f"{architecture}.*", include_tags=True) if tag else [name.path]
+        if name.path not in tagged:
+            raise _unknown("timm", name.path, tagged)
+    model: nn.Module = timm.create_model(name.path, pretrained=pretrained, **kwargs)
+    return model
+
+
+def _torchvision(name: ModelName, pretrained: bool) -> nn.Module:
+    if name.path not in torchvision.models.list_models():
+        raise _unknown("torchvision", name.path, torchvision.models.list_models())
+    kwargs, pretrained = _arguments(name, pretrained)
+    if pretrained:
+        kwargs.setdefault("weights", "DEFAULT")
+    else:
+        kwargs["weights"] = None
+        if "weights_backbone" in inspect.signature(torchvision.models.get_model_builder(name.path)).parameters:
+            kwargs["weights_backbone"] = None  # detection and segmentation nets fetch a backbone of their own accord
+    model: nn.Module = torchvision.models.get_model(name.path, **kwargs)
+    return model
+
+
+def _file(name: ModelName, pretrained: bool) -> Any:
+    path = Path(name.path).resolve()
+    if not path.is_file():
+        raise ModelError("KD302", f"{name.path}: no such file")
+    with _importable(path.parent):
+        return _call(_executed(path), name, pretrained)
+
+
+def _executed(path: Path) -> ModuleType:
+    """The file as a module; the same one for as long as it holds the same, so that its classes are the same too.
+
+    Its name says what it holds: dataclasses and pickle look a class's module up by that, also in another process.
+    Raises ModelError KD302 where it is no Python file.
+    """
+    digest = hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"kdna_model_{path.stem}_{digest}", path)
+    if spec is None or spec.loader is None:
+        raise ModelError("KD302", f"{path}: not a Python file")
+    if spec.name in sys.modules:
+        return sys.modules[spec.name]
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
+    return module
+
+
+def _module(name: ModelName, pretrained: bool) -> Any:
+    with _importable(Path.cwd()):  # a console script, unlike `python -m`, does not look where the user stands
+        try:
+            module = importlib.import_module(name.path)
+        except ModuleNotFoundError as error:
+            sources = "timm:, torchvision:, hf-hub:, local-dir: or a module that Python can import"
+            raise ModelError("KD302", f"{name.text}: {error.msg}; before the colon stands {sources}") from error
+        return _call(module, name, pretrained)
+
+
+def _call(module: ModuleType, name: ModelName, pretrained: bool) -> Any:
+    try:
+        factory = attrgetter(name.factory)(module)
+    except AttributeError as error:
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        near = _did_you_mean(name.factory, public)
+        raise ModelError("KD302", f"{name.path} has no {name.factory}{near}") from error
+    kwargs = dict(name.kwargs)
+    if "pretrained" in kwargs and not pretrained:
+        kwargs["pretrained"] = False
+    return factory(*name.args, **kwargs)
+
+
+_BUILDERS: dict[str, Callable[[ModelName, bool], Any]] = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "file": _file,
+    "module": _module,
+}
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Imports look in `folder` first, as they do in a script that lies there."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _arguments(name: ModelName, pretrained: bool) -> tuple[dict[str, Any], bool]:
+    kwargs = dict(name.kwargs)
+    return kwargs, bool(kwargs.pop("pretrained", True)) and pretrained
+
+
+def _with_argument(text: str, argument: str) -> str:
+    return f"{text[:-1]}, {argument})" if text.endswith(")") else f"{text}({argument})"
+
+
+def _unknown(source: str, name: str, known: Iterable[str]) -> ModelError:
+    return ModelError("KD301", f"{source} has no model {name!r}{_did_you_mean(name, known)}")
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=3)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -1,0 +1,49 @@
+"""What the values of a recipe are made of: sizes, times, shares and patterns, read from YAML and checked."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from ...core.errors import PlanError, RecipeError
+from . import patterns
+from .sizes import parse_size, parse_time
+
+
+def _size(value: object) -> int:
+    try:
+        return parse_size(value if isinstance(value, int) else str(value))
+    except PlanError as error:
+        raise ValueError(error.message) from None
+
+
+def _time(value: object) -> object:
+    """Seconds of a written time; numbers, which would leave the unit open, are refused."""
+    if not isinstance(value, str):
+        raise ValueError("a time such as 90s, 10m or 1.5h is wanted")
+    try:
+        return parse_time(value)
+    except RecipeError as error:
+        raise ValueError(error.message) from None
+
+
+def _patterns(value: object) -> tuple[str, ...]:
+    entries = [value] if isinstance(value, str) else value
+    if not isinstance(entries, (list, tuple)) or not all(isinstance(entry, str) for entry in entries):
+        raise ValueError("a layer pattern or a list of them is wanted")
+    return tuple(patterns.check(entry) for entry in entries)
+
+
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns, json_schema_input_type=str | list[str])]
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Time = Annotated[
+    float,
+    BeforeValidator(_time, json_schema_input_type=str),
+    PlainSerializer(lambda seconds: None if seconds is None else f"{seconds}s", str | None),
+]

@@ -1,0 +1,187 @@
+"""YAML, from a file or by a bundled name, with overrides, to a checked Recipe; every error with its line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from ...core.errors import RecipeError
+from ...core.specs import Options
+from . import yamlfile
+from .schema import DENSE, SECTIONS, Recipe
+from .yamlfile import Places
+
+
+def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in the file `source`, or the bundled one of that name; then each override `a.b=c`.
+
+    Raises RecipeError: KD201 unreadable, KD202 unknown key, KD203 wrong value, KD206 no such bundled recipe.
+    """
+    path = Path(source)
+    if not path.is_file():
+        known = bundled()
+        if source not in known:
+            raise _not_found(source, list(known))
+        path = known[source]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError("KD201", f"{source} cannot be read: {error}") from None
+    return parse_recipe(text, overrides, name=path.name)
+
+
+def _not_found(source: str, known: list[str]) -> RecipeError:
+    if Path(source).name != source or Path(source).suffix in (".yaml", ".yml"):
+        return RecipeError("KD201", f"no recipe file {source}")
+    return RecipeError("KD206", f"no bundled recipe {source!r}{_meant(source, known)}; there are {', '.join(known)}")
+
+
+def parse_recipe(text: str, overrides: Sequence[str] = (), *, name: str = "recipe") -> Recipe:
+    """The recipe that YAML text holds; `name` begins its error messages. Raises as load_recipe does."""
+    try:
+        value, lines = yamlfile.parse(text)
+    except yamlfile.MarkedError as error:
+        raise RecipeError("KD201", f"{name} line {error.line}: {error}") from None
+    if not isinstance(value, dict):
+        raise RecipeError("KD201", f"{name} holds no recipe; the shortest is one line, `scheme: basis`")
+    places = Places(name, lines)
+    for override in overrides:
+        _apply(value, override, places)
+    try:
+        recipe = Recipe.model_validate(value)
+    except ValidationError as error:
+        raise _explain(error, places) from None
+    if overrides:
+        changes = "".join(f"# {name} with --set {' '.join(override.split())}\n" for override in overrides)
+        text = changes + yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    recipe._text, recipe._places = text, places
+    return recipe
+
+
+def _apply(value: dict[str, Any], override: str, places: Places) -> None:
+    """One `a.b=c` in place: c is YAML, a number among the keys counts list entries from 0, missing sections appear."""
+    keys, equals, text = override.partition("=")
+    if not equals or not all(keys.split(".")):
+        raise RecipeError("KD203", f"--set {override}: write it as key=value, for example options.rank=32")
+    try:
+        new = yamlfile.parse(text)[0]
+    except yamlfile.MarkedError as error:
+        raise RecipeError("KD203", f"--set {override}: {error}") from None
+    *parents, last = path = [int(key) if key.isdigit() else key for key in keys.split(".")]
+    here: Any = value
+    for depth, key in enumerate(parents):
+        here = here.setdefault(key, {}) if isinstance(here, dict) else _entry(here, key, override, path[:depth])
+    if isinstance(here, dict):
+        here[last] = new
+    else:
+        _entry(here, last, override, path[:-1])
+        here[last] = new
+    places.overridden(tuple(path), f"--set {override}")
+
+
+def _entry(here: Any, key: str | int, override: str, path: Sequence[str | int]) -> Any:
+    if isinstance(here, list) and isinstance(key, int) and key < len(here):
+        return here[key]
+    held = f"has {len(here)} entries, counted from 0" if isinstance(here, list) else f"is {here!r}, which has no keys"
+    raise RecipeError("KD203", f"--set {override}: {'.'.join(map(str, path))} {held}")
+
+
+# Where pydantic speaks of Python, what YAML calls it.
+_SAID = {
+    "dict_type": "a mapping is wanted, like {key: value}",
+    "model_type": "a mapping is wanted, like {key: value}",
+    "tuple_type": "a list is wanted",
+}
+
+
+def _explain(error: ValidationError, places: Places) -> RecipeError:
+    """The first of pydantic's complaints in one line of ours."""
+    first: ErrorDetails = error.errors(include_url=False)[0]
+    path = first["loc"]
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        section = SECTIONS[path[0]] if len(path) > 1 else Recipe
+        known = list(section.model_fields)
+        meant = _meant(str(path[-1]), known) or f"; its keys are {', '.join(known)}"
+        return RecipeError("KD202", f"{places(path)}: no such key{meant}{more}")
+    said = _SAID.get(first["type"], first["msg"].removeprefix("Value error, "))
+    silent = isinstance(first["input"], (dict, BaseModel)) or first["type"] == "value_error"
+    got = "" if silent else f", got {first['input']!r}"
+    meant = _meant(first["input"], re.findall(r"'(\w+)'", said)) if first["type"] == "literal_error" else ""
+    return RecipeError("KD203", f"{places(path)}: {said[0].lower() + said[1:]}{got}{meant}{more}")
+
+
+def _meant(word: object, known: Sequence[str]) -> str:
+    close = get_close_matches(str(word), known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The options of `dense`: there are none."""
+
+
+def check_options(
+    recipe: Recipe, schemes: Mapping[str, type], routings: Mapping[str, type], steps: Mapping[str, type]
+) -> None:
+    """Every option is a field of its scheme, routing or repair step, has its type and lies in its limits.
+
+    The tables SCHEMES, ROUTINGS and STEPS are handed in, because they need torch and a recipe does not.
+    Raises RecipeError: KD202 unknown option, KD203 wrong type.
+    """
+    schemes = {**schemes, DENSE: Dense}
+    if recipe.scheme is not None:
+        _check_fields(recipe, schemes[recipe.scheme], recipe.options, ("options",))
+    if recipe.routing.name != "none":
+        _check_fields(recipe, routings[recipe.routing.name], recipe.routing.options, ("routing",))
+    for index, step in enumerate(recipe.repair):
+        _check_fields(recipe, steps[step.name], step.options, ("repair", index))
+    for index, other in enumerate(recipe.alternatives):
+        _check_fields(recipe, schemes[other.scheme], other.options, ("alternatives", index, "options"))
+    if recipe.sharing is not None:
+        _check_fields(recipe, schemes[recipe.sharing.scheme], recipe.sharing.options, ("sharing", "options"))
+        for index, step in enumerate(recipe.sharing.repair):
+            _check_fields(recipe, steps[step.name], step.options, ("sharing", "repair", index))
+    for index, rule in enumerate(recipe.rules):
+        scheme = rule.scheme or recipe.scheme
+        if scheme is not None:
+            _check_fields(recipe, schemes[scheme], rule.options, ("rules", index, "options"))
+        if scheme is not None and recipe.scheme is None:
+            _check_fields(recipe, schemes[scheme], recipe.options, ("options",))
+        if rule.routing is not None and rule.routing.name != "none":
+            _check_fields(recipe, routings[rule.routing.name], rule.routing.options, ("rules", index, "routing"))
+
+
+def _check_fields(recipe: Recipe, kind: Any, options: Options, path: yamlfile.Path) -> None:
+    hints = get_type_hints(kind, include_extras=True)
+    known = [field.name for field in fields(kind) if field.init]
+    for key, value in options.items():
+        if key not in known:
+            meant = _meant(key, known) or f"; its options are {', '.join(known) or 'none'}"
+            raise RecipeError("KD202", f"{recipe.where(*path, key)}: {kind.__name__} has no such option{meant}")
+        try:
+            TypeAdapter(hints[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            said = error.errors(include_url=False)[0]["msg"]
+            message = f"{recipe.where(*path, key)}: {said[0].lower() + said[1:]}, got {value!r}"
+            raise RecipeError("KD203", message) from None
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, for editors that check YAML while it is written."""
+    return Recipe.model_json_schema()
+
+
+def bundled() -> dict[str, Path]:
+    """The recipes that come with the package, by name: inside it when installed, beside it in a checkout."""
+    here = Path(__file__).parents[2]
+    folder = next((path for path in (here / "recipes", here.parent / "recipes") if path.is_dir()), here)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}

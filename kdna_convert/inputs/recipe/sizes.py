@@ -1,0 +1,39 @@
+"""Sizes and times as people write them: 1.2MB, 1/20, 5%, 10m."""
+
+from __future__ import annotations
+
+import re
+
+from ...core.errors import PlanError, RecipeError
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes of 1200000, '1.2MB', '570 kB' or '4GiB' (kB is 1000, KiB is 1024). Raises PlanError KD506."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmg]i?)?b?", str(size).strip().lower())
+    number = round(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
+    if isinstance(size, bool) or number < 1:
+        raise PlanError("KD506", f"{size!r} is not a size; write it like 1200000, 570kB, 1.2MB or 4GiB")
+    return number
+
+
+def parse_target(target: float | str, whole: int) -> int:
+    """Bytes of a size as above, or of a share of the `whole`: 0.05, '5%' or '1/20'. Raises PlanError KD506."""
+    text = str(target).strip()
+    fraction = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:/\s*(\d+(?:\.\d*)?)|(%))?", text)
+    if fraction and (fraction[2] or fraction[3] or float(fraction[1]) < 1):
+        divisor = float(fraction[2] or 1) * (100 if fraction[3] else 1)
+        if divisor and 0 < float(fraction[1]) / divisor <= 1:
+            return int(whole * float(fraction[1]) / divisor)
+        raise PlanError("KD506", f"{text!r} is not a share of the file; write it like 1/20, 5% or 0.05")
+    return parse_size(text)
+
+
+def parse_time(text: str) -> float:
+    """Seconds of '90s', '10m' or '1.5h'. Raises RecipeError KD208."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if found is None or not float(found[1]):
+        raise RecipeError("KD208", f"{text!r} is not a time such as 90s, 10m or 1.5h")
+    return float(found[1]) * _SECONDS[found[2]]

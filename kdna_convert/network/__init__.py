@@ -1,0 +1,1 @@
+"""A network whose weights are derived from shared tensors, and the folder that stores it."""

@@ -1,0 +1,307 @@
+"""Layers whose weight is computed from a family's tensors: derive, fold, factor. The only door to parametrize.
+
+# Note [Borrowed tensors]
+# A family's shared tensors have exactly one home: a ParameterDict registered by its first member, the owner. The other
+# members hold that same ParameterDict in an attribute that nn.Module does not see. So each tensor has one name in the
+# state dict, an optimiser and an EMA meet it once, `save_file(state_dict)` works, replacing it in the owner (loading
+# with assign=True, to_empty, half) replaces it for all, a deepcopy copies the tie along with the tensors (both ways to
+# the ParameterDict go through one memo), and a part of the model that leaves the owner behind still works.
+#
+# Note [Own fold]
+# parametrize gives a layer a class of its own, which the layer's deepcopies share. remove_parametrizations edits that
+# class, and so breaks every copy, and leaves a buffer where the weight was frozen. Fold touches the instance only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..core.errors import FolderError, PlanError
+from ..core.linalg import Kronecker, Target
+from ..core.specs import Family, Plan, Shape, SymbolicShape
+from ..routing import attach_routes, detach, routers
+from ..schemes import Scheme, Tensors, scheme_of
+from .chain import build_chain, is_plain
+
+
+class Derived(nn.Module):
+    """Computes one layer's weight from its family's `shared` tensors and its own `adapter` (Note [Borrowed tensors]).
+
+    `shape` is the weight's; `position` its place among the layer's parameters, where `fold` puts it back.
+    """
+
+    shared: nn.ParameterDict
+
+    def __init__(self, scheme: Scheme, shape: Shape, position: int, owner: Derived | None) -> None:
+        super().__init__()
+        self.scheme = scheme
+        self.shape = shape
+        self.position = position
+        self.held: Tensor | None = None
+        self.adapter = nn.ParameterDict()
+        if owner is None:
+            self.shared = nn.ParameterDict()
+        else:
+            object.__setattr__(self, "shared", owner.shared)
+
+    @property
+    def is_owner(self) -> bool:
+        return "shared" in self._modules
+
+    def tensors(self) -> tuple[Tensors, Tensors]:
+        """(shared, adapter), the shared ones in the adapter's dtype and on its device: a family may span both."""
+        shared, adapter = dict(self.shared.items()), dict(self.adapter.items())
+        if adapter:
+            like = next(tensor for tensor in adapter.values() if tensor.is_floating_point())
+            shared = {letter: tensor.to(like) for letter, tensor in shared.items()}
+        return shared, adapter
+
+    def forward(self) -> Tensor:
+        return self.scheme.expand(*self.tensors(), self.shape) if self.held is None else self.held
+
+    def factors(self) -> list[Tensor] | None:
+        return self.scheme.factors(*self.tensors(), self.shape)
+
+    def right_inverse(self, weight: Tensor) -> tuple[()]:
+        """What `layer.weight = W` does: refit the adapter to W, the shared tensors held, every input direction equal.
+
+        Returns no tensor, so that parametrize stores no original. On registration there is no adapter yet to refit.
+        """
+        if len(self.adapter):
+            taps = prod(self.shape[2:])
+            kernel_on = weight.detach().double().cpu().flatten(1)
+            identity = Kronecker(kernel_on.new_ones(self.shape[1]).diag(), kernel_on.new_ones(taps).diag())
+            self.refit(Target(self.shape, kernel_on, kernel_on, identity, 1.0))
+        return ()
+
+    def refit(self, target: Target, *, choose: bool = False) -> None:
+        """Fit the adapter, if there is one, to this least-squares problem, in place; the shared tensors are held, and
+        so are indices, unless they are to be chosen anew."""
+        if not len(self.adapter):
+            return
+        shared, adapter = ({k: t.detach().double().cpu() for k, t in part.items()} for part in self.tensors())
+        fit = getattr(self.scheme, "choose", self.scheme.fit) if choose else self.scheme.fit
+        fitted = fit(shared, adapter, target)
+        with torch.no_grad():
+            for letter, tensor in fitted.items():
+                self.adapter[letter].copy_(tensor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "held": None}  # a copy made while evaluating must not keep the source's weight
+
+    def extra_repr(self) -> str:
+        return f"{self.scheme}, shape={self.shape}, {'owner' if self.is_owner else 'borrows the shared tensors'}"
+
+
+def derive(model: nn.Module, family: Family, shared: Tensors, adapters: Sequence[Tensors]) -> nn.Module:
+    """Express the weights of a family's members by these tensors, in place, and return the model.
+
+    The tensors (any dtype, any strides; they are copied) take the dtype and device of the layer that stores them.
+    Raises PlanError, with nothing changed: KD503 for a layer or option that does not exist, KD105 for a weight that is
+    computed already.
+    """
+    scheme = scheme_of(family)
+    layers = [
+        _derivable(model, name, {*shared, *adapter}) for name, adapter in zip(family.members, adapters, strict=True)
+    ]
+    owner = None
+    for layer, adapter in zip(layers, adapters, strict=True):
+        weight = layer.weight
+        derived = Derived(scheme, tuple(weight.shape), list(layer._parameters).index("weight"), owner)
+        parametrize.register_parametrization(layer, "weight", derived, unsafe=True)
+        layer.parametrizations.train(layer.training)
+        derived.adapter.update(_parameters(adapter, weight))
+        if owner is None:
+            derived.shared.update(_parameters(shared, weight))
+            owner = derived
+    return model
+
+
+def derive_empty(model: nn.Module, plan: Plan) -> nn.Module:
+    """Give a model the structure of a plan, in place, with uninitialised tensors for `load_stored` to fill.
+
+    Raises PlanError KD503 when the plan names a layer that the model lacks or has in another shape.
+    """
+    shapes = {layer.name: layer.shape for layer in plan.layers}
+    for family in plan.families:
+        found = {name: tuple(_derivable(model, name, set()).weight.shape) for name in family.members}
+        for name, shape in found.items():
+            if shape != shapes.get(name, shape):
+                raise PlanError("KD503", f"{name}: the plan has a kernel of shape {shapes[name]}, the model {shape}")
+        scheme = scheme_of(family)
+        layout = scheme.layout([found[name] for name in family.members])
+        shared, *adapters = (_empty(part, scheme, layout.indices) for part in (layout.shared, *layout.adapters))
+        derive(model, family, shared, adapters)
+    return attach_routes(model, plan.routes, plan.seed)
+
+
+def derived_layers(model: nn.Module) -> dict[str, Derived]:
+    """The derived weights of a model by the name of their layer, in module order."""
+    return {
+        name: module.parametrizations.weight[0]
+        for name, module in model.named_modules()
+        if parametrize.is_parametrized(module, "weight") and isinstance(module.parametrizations.weight[0], Derived)
+    }
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """Turn every derived weight back into an ordinary parameter, in place, and return the model. See Note [Own fold].
+
+    The state dict has the original's keys, order and dtypes. Raises FolderError KD606, with nothing changed, when a
+    gate has left the identity.
+    """
+    for name, router in routers(model).items():
+        if not router.is_identity():
+            way_out = "use the converted net unfolded, or `kdna freeze` it"
+            raise FolderError("KD606", f"{name}: its routing depends on the input; {way_out}")
+    fold_weights(model)
+    for name in routers(model):
+        detach(model.get_submodule(name))
+    return model
+
+
+def fold_weights(model: nn.Module) -> nn.Module:
+    """The same of the weights alone, in place: routers stay where they are, and go by ordinary weights."""
+    for layer, derived in [(model.get_submodule(name), derived) for name, derived in derived_layers(model).items()]:
+        _fold_layer(layer, derived)
+    return model
+
+
+def factor(model: nn.Module) -> nn.Module:
+    """Replace every derived layer by the chain of plain layers it factors into, in place, and return the model.
+
+    A pointwise bank, a depthwise conv with the layer's stride and padding, a pointwise mix - whatever the scheme says;
+    a layer that has no such form (grouped, weight-standardised, or not of the scheme), or would not take fewer
+    multiply-adds in it, or is routed, is folded instead; a router at the identity is taken off. Hooks on a replaced
+    layer are left behind with it.
+    """
+    for name, router in routers(model).items():
+        if router.is_identity():
+            detach(model.get_submodule(name))
+    routed = routers(model)
+    chains: dict[nn.Module | None, nn.Module] = {}
+    for name, derived in derived_layers(model).items():
+        layer = model.get_submodule(name)
+        saves = derived.scheme.macs(derived.shape, prod(getattr(layer, "stride", ())), 1) < prod(derived.shape)
+        able = saves and name not in routed and is_plain(_own_class(layer), getattr(layer, "groups", 1))
+        kernels = derived.factors() if able else None
+        chain = kernels and build_chain(_own_class(layer), layer, kernels)
+        if chain:
+            chains[layer] = chain
+        else:
+            _fold_layer(layer, derived)
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child in chains:
+                parent._modules[name] = chains[child]
+    return chains.get(model, model)
+
+
+@contextmanager
+def cached(model: nn.Module) -> Iterator[nn.Module]:
+    """Compute each derived weight once, without gradient, for as long as the context lasts: for evaluation.
+
+    parametrize.cached() would hand a deepcopy its source's weights: its key is made once for the class they share.
+    """
+    derived = list(derived_layers(model).values())
+    try:
+        with torch.no_grad():
+            for weight in derived:
+                weight.held = weight().detach()
+        yield model
+    finally:
+        for weight in derived:
+            weight.held = None
+
+
+def trainable(model: nn.Module, which: str = "adapters", codes: Set[int] = frozenset()) -> tuple[int, int]:
+    """Say by requires_grad what a fine-tune may change, in place. Returns (trainable, total) parameters.
+
+    "norms": what has one number per channel (norm affine, biases, gains, layer scales); "codes": these and the tensors
+    whose ids are in `codes`; "adapters": norms, the adapters and the routers; "shared": these and the shared tensors;
+    "all": every floating-point parameter.
+    """
+    derived = derived_layers(model).values()
+    own = {id(tensor) for weight in derived for tensor in weight.adapter.values()}
+    own |= {id(tensor) for router in routers(model).values() for tensor in router.parameters()}
+    shared = {id(tensor) for weight in derived for tensor in weight.shared.values()}
+    for parameter in model.parameters():
+        key = id(parameter)
+        small = parameter.ndim == 0 or parameter.numel() == len(parameter)
+        if which in ("norms", "codes"):
+            chosen = key in codes or (small and key not in own | shared)
+        else:
+            chosen = which == "shared" if key in shared else small or key in own
+        parameter.requires_grad_(parameter.is_floating_point() and (chosen or which == "all"))
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(n for n, on in counts if on), sum(n for n, _ in counts)
+
+
+def _derivable(model: nn.Module, name: str, letters: Set[str]) -> Any:
+    """The layer of that name, once it is sure that its weight can be replaced by tensors of these names."""
+    try:
+        layer: Any = model.get_submodule(name)
+    except AttributeError:
+        raise PlanError("KD503", f"the model has no layer {name!r}") from None
+    if not isinstance(getattr(layer, "weight", None), Tensor):
+        raise PlanError("KD503", f"{name}: a {type(layer).__name__} has no weight to convert")
+    if parametrize.is_parametrized(layer) or "weight" not in layer._parameters:
+        raise PlanError("KD105", f"{name}: the layer computes its weight already; remove that first, or exclude it")
+    taken = letters & {*layer._parameters, *layer._buffers, *layer._modules}
+    if taken:
+        raise PlanError(
+            "KD503", f"{name}: the layer has tensors of its own called {', '.join(sorted(taken))}; exclude it"
+        )
+    return layer
+
+
+def _own_class(layer: nn.Module) -> type[nn.Module]:
+    """The class that a parametrized layer had before."""
+    return type(layer).__bases__[0]
+
+
+def _parameters(tensors: Tensors, like: Tensor) -> dict[str, nn.Parameter]:
+    """Contiguous copies (slices of an SVD are neither contiguous nor alone in their storage) as parameters.
+
+    A tensor without elements is not stored. Integers stay what they are, and without a gradient.
+    """
+    copies = {
+        letter: _copy(tensor.to(like if tensor.is_floating_point() else like.device))
+        for letter, tensor in tensors.items()
+        if tensor.numel()
+    }
+    return {letter: nn.Parameter(copy, copy.is_floating_point()) for letter, copy in copies.items()}
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _empty(part: dict[str, SymbolicShape], scheme: Scheme, indices: Sequence[str]) -> Tensors:
+    """Tensors to be filled, those that plan.stored_tensors names; indices point somewhere even before that."""
+    sizes = {letter: [getattr(scheme, n) if isinstance(n, str) else n for n in part[letter]] for letter in part}
+    return {
+        letter: torch.zeros(size, dtype=torch.int16) if letter in indices else torch.empty(size)
+        for letter, size in sizes.items()
+        if 0 not in size
+    }
+
+
+def _fold_layer(layer: Any, derived: Derived) -> None:
+    if set(layer.parametrizations) != {"weight"}:
+        others = ", ".join(sorted(set(layer.parametrizations) - {"weight"}))
+        raise PlanError("KD105", f"a {type(layer).__name__} has parametrizations on {others} too; remove them first")
+    weight = nn.Parameter(_copy(layer.weight))
+    layer.__class__ = _own_class(layer)
+    del layer.parametrizations
+    parameters = [*layer._parameters.items()]
+    parameters.insert(derived.position, ("weight", weight))
+    layer._parameters.clear()
+    layer._parameters.update(parameters)

@@ -1,0 +1,83 @@
+"""The README.md of a converted folder: a model card for people and for the Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from ...core.specs import ModelRef, Plan, Totals
+
+_TAGS = ["kdna", "image-classification", "model-compression", "kernel-sharing"]
+
+
+def model_card(plan: Plan, recipe: str, report: Mapping[str, Any], folder: str) -> str:
+    """Markdown with YAML front matter: what it was made from, what it costs, how far it moved, how to make and load it.
+
+    Of `report` it shows `divergence` (numbers by name) and `command`, where they are there.
+    """
+    front = {"base_model": plan.model.name, "base_model_relation": "quantized", "library_name": "kdna", "tags": _TAGS}
+    sections = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        f"# {folder}",
+        f"{_code(plan.model.name)} {_what(plan, report)}.",
+        _costs(plan.original, plan.planned),
+        _divergence(report.get("divergence")),
+        "## Load\n\n" + _load(folder),
+        "## Make it again\n\n" + _make(plan.model, recipe, report.get("command")),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _what(plan: Plan, report: Mapping[str, Any]) -> str:
+    """What was done to it: shared, coded, or both."""
+    layers = sum(len(family.members) for family in plan.families)
+    shared = f"with its kernels shared across layers by kdna, {len(plan.families)} families, {layers} layers converted"
+    coded = f"its weights coded by kdna ({report['code']['codec']})" if "code" in report else ""
+    return ", ".join(part for part in (shared if layers else "", coded) if part) or "as it was, in a folder of kdna's"
+
+
+def _costs(before: Totals, after: Totals) -> str:
+    rows = [
+        f"| {name} | {was:,} | {now:,} | {now / was:.1%} |"
+        for name, was, now in (
+            ("parameters", before.params, after.params),
+            ("bytes of the file", before.bytes, after.bytes),
+            ("multiply-adds an image, run factored", before.macs, after.macs),
+        )
+        if was
+    ]
+    table = "\n".join(["| | original | converted | kept |", "| --- | ---: | ---: | ---: |", *rows])
+    return f"{table}\n\nFolded back to ordinary weights it costs the multiply-adds of the original."
+
+
+def _divergence(measured: Mapping[str, Any] | None) -> str:
+    if not measured:
+        return ""
+    rows = [f"| {name} | {_number(value)} |" for name, value in measured.items()]
+    return "\n".join(["Measured against the original on the same images:\n", "| | |", "| --- | ---: |", *rows])
+
+
+def _load(folder: str) -> str:
+    code = f'import kdna_convert\n\nmodel = kdna_convert.load("{folder}")  # folded=True for ordinary weights'
+    merged = f"kdna export {folder} --to merged -o merged.safetensors"
+    plain = "As an ordinary state dict of the original architecture"
+    alone = "Or with torch alone: `loader.state_dict(folder)` of the `loader.py` that lies beside this page."
+    return f"```python\n{code}\n```\n\n{plain}:\n\n```\n{merged}\n```\n\n{alone}"
+
+
+def _make(model: ModelRef, recipe: str, command: str | None) -> str:
+    checkpoint = f", checkpoint {_code(model.checkpoint)}" if model.checkpoint else ""
+    origin = f"From {_code(model.name)}{checkpoint}; sha256 of its tensors {_code(model.sha256)}."
+    by = f"\n\n```\n{command}\n```" if command else ""
+    return f"{origin}{by}\n\nThe recipe:\n\n```yaml\n{recipe.strip()}\n```"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)

@@ -1,0 +1,111 @@
+"""What a converted folder says about itself in the `kdna` block of its config.json, and whether it is true."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass
+
+from ...core.errors import FolderError
+from ...core.filesize import FORMAT_VERSION
+from ...core.specs import DataConfig, ModelRef, to_json
+
+CONFIG, TENSORS, RECIPE, PLAN, REPORT, CARD, LOADER = (
+    "config.json",
+    "model.safetensors",
+    "recipe.yaml",
+    "plan.json",
+    "report.json",
+    "README.md",
+    "loader.py",
+)
+# Every file but config.json, whose block holds their digests.
+FILES = (TENSORS, RECIPE, PLAN, REPORT, CARD, LOADER)
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Record:
+    """The `kdna` block. `files` has the sha256 of each of FILES; `sha256` is that of config.json without itself."""
+
+    version: int
+    model: ModelRef
+    data: DataConfig
+    files: dict[str, str]
+    sha256: str = ""
+
+
+def with_record(config: Mapping[str, Any], folder: Path, model: ModelRef, data: DataConfig) -> dict[str, Any]:
+    """The contents of config.json: `config`, and the record of a folder whose other files are complete."""
+    record = Record(FORMAT_VERSION, model, data, {name: _digest(folder / name) for name in FILES})
+    whole: dict[str, Any] = json.loads(json.dumps({**config, "kdna": json.loads(to_json(record))}))
+    whole["kdna"]["sha256"] = _own_digest(whole)
+    return whole
+
+
+def read_record(folder: Path) -> Record:
+    """Raises FolderError KD602 (not one of ours), KD603 (config.json is damaged), KD605 (written by a newer kdna)."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FolderError("KD602", f"{folder} is not a folder written by kdna: it has no {CONFIG}")
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise FolderError("KD603", f"{path} is damaged: it is not JSON; restore it or convert again") from None
+    block = config.get("kdna") if isinstance(config, dict) else None
+    if not isinstance(block, dict):
+        raise FolderError("KD602", f"{folder} is not a folder written by kdna: its {CONFIG} has no kdna block")
+    version = block.get("version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise FolderError(
+            "KD605", f"{folder} has format {version}, this kdna reads up to {FORMAT_VERSION}; update kdna"
+        )
+    try:
+        record = Record(**block)
+    except (ValidationError, TypeError):
+        raise FolderError("KD603", f"{path} is damaged: its kdna block is not one that kdna wrote") from None
+    if record.sha256 != _own_digest(config) or set(record.files) != set(FILES):
+        raise FolderError(
+            "KD603", f"{path} is damaged: it was changed after kdna wrote it; restore it or convert again"
+        )
+    return record
+
+
+def check_file(folder: Path, record: Record, name: str) -> None:
+    """Raises FolderError KD603 when a file is missing or is not what the record says."""
+    try:
+        found = _digest(folder / name)
+    except OSError as error:
+        raise FolderError("KD603", f"{folder / name} cannot be read: {error.strerror}; restore it") from None
+    if found != record.files[name]:
+        raise FolderError("KD603", f"{folder / name} is damaged: its sha256 is not the recorded one; restore it")
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether replacing this folder loses nothing but a conversion: kdna wrote it, or it holds nothing else."""
+    if not folder.is_dir():
+        return False
+    try:
+        read_record(folder)
+    except FolderError as error:
+        ours = error.code in ("KD603", "KD605")
+        return ours or {path.name for path in folder.iterdir()} <= {CONFIG, *FILES}
+    return True
+
+
+def _own_digest(config: Mapping[str, Any]) -> str:
+    """The layout and the order of keys do not count."""
+    block = {key: value for key, value in config["kdna"].items() if key != "sha256"}
+    return hashlib.sha256(json.dumps({**config, "kdna": block}, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()

@@ -1,0 +1,170 @@
+"""Re-checks every claim that a converted folder makes about itself."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core.errors import FolderError, KdnaError
+from ...core.filesize import metadata
+from ...core.specs import ModelRef
+from ...core.tensorfile import load_tensors
+from ...inputs.models import example_input, fit_weights, read_state_dict, state_digest
+from ..derive import fold
+from ..stored import stored_state
+from .folder import Conversion, open_folder
+from .rebuild import rebuild
+from .record import FILES, TENSORS, check_file, read_record
+
+# The largest difference between the outputs of the folded net and of the derived one, relative to the largest output.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Check:
+    """One claim: what it is about, whether it holds, what was found. One that cannot be checked here is `ok`."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def verify(directory: str | Path, *, model: nn.Module | None = None) -> tuple[Check, ...]:
+    """Check a folder: its files, tensors and totals; that it loads, and folds without a change; and its original.
+
+    A group of checks that fails is the last, since the next would stand on it. `model`, the architecture, is for nets
+    that kdna cannot build by name; it is left as it is. Raises FolderError KD602 when kdna did not write the folder.
+    """
+    folder = Path(directory)
+    checks = [_check("config.json", partial(_config, folder))]
+    for group in (_files, _contents, _original):
+        if not all(check.ok for check in checks):
+            break
+        checks += group(folder, model)
+    return tuple(checks)
+
+
+def _check(name: str, claim: Callable[[], str]) -> Check:
+    """The claim holds when it returns what was found, and fails when it raises."""
+    try:
+        return Check(name, True, claim())
+    except KdnaError as error:
+        if error.code == "KD602":
+            raise
+        return Check(name, False, error.message)
+
+
+def _config(folder: Path) -> str:
+    record = read_record(folder)
+    return f"format {record.version}, made from {record.model.name}"
+
+
+def _files(folder: Path, model: nn.Module | None) -> Iterator[Check]:
+    record = read_record(folder)
+
+    def whole(name: str) -> str:
+        check_file(folder, record, name)
+        return "sha256 as recorded"
+
+    return (_check(name, partial(whole, name)) for name in FILES)
+
+
+def _contents(folder: Path, model: nn.Module | None) -> Iterator[Check]:
+    opened: list[Conversion] = []
+
+    def loads() -> str:
+        opened.append(open_folder(folder, model=copy.deepcopy(model)))
+        return "the architecture is built and every tensor has its place"
+
+    yield _check("loads", loads)
+    claims = {"header": _header, "finite": _finite, "totals": _totals, "folded": _folded}
+    for conversion in opened:
+        for name, claim in claims.items():
+            yield _check(name, partial(claim, folder, conversion))
+
+
+def _header(folder: Path, conversion: Conversion) -> str:
+    _, found = load_tensors(folder / TENSORS)
+    wrong = [
+        key for key, value in metadata(conversion.plan.model, conversion.recipe).items() if found.get(key) != value
+    ]
+    if wrong or conversion.plan.model != read_record(folder).model:
+        raise _broken(f"config, plan, recipe and tensors are not of one conversion: {', '.join(wrong) or 'model'}")
+    return "model and recipe as in plan.json and recipe.yaml"
+
+
+def _finite(folder: Path, conversion: Conversion) -> str:
+    state = stored_state(conversion.model)
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise _broken(f"NaN or infinity in {', '.join(broken[:8])}")
+    return f"{len(state)} tensors"
+
+
+def _totals(folder: Path, conversion: Conversion) -> str:
+    planned = conversion.plan.planned
+    params = sum(parameter.numel() for parameter in conversion.model.parameters())
+    size = (folder / TENSORS).stat().st_size
+    found = f"{params:,} parameters in {size:,} bytes"
+    if (params, size) != (planned.params, planned.bytes):
+        raise _broken(f"{found}, but the plan says {planned.params:,} in {planned.bytes:,}")
+    return f"{found}, as planned"
+
+
+def _folded(folder: Path, conversion: Conversion) -> str:
+    """Folding multiplies the same factors, so that only rounding may differ."""
+    try:
+        folded = fold(copy.deepcopy(conversion.model))
+    except FolderError as error:
+        return f"not checked: {error.message}"
+    image = example_input(conversion.data)
+    with torch.no_grad():
+        pairs = list(zip(_tensors(conversion.model(image)), _tensors(folded(image)), strict=True))
+    difference = max((_relative(derived, plain) for derived, plain in pairs), default=0.0)
+    if not difference <= TOLERANCE:
+        raise _broken(f"folding changes the output by {difference:.1e} of its largest value")
+    return f"folding changes the output by {difference:.1e} of its largest value"
+
+
+def _original(folder: Path, model: nn.Module | None) -> Iterator[Check]:
+    ref = read_record(folder).model
+    if ref.checkpoint is None or not Path(ref.checkpoint).is_file():
+        where = "it is not a local checkpoint" if ref.checkpoint is None else f"{ref.checkpoint} is not here"
+        yield Check("original", True, f"not checked: {where}")
+    else:
+        yield _check("original", partial(_unchanged, folder, model, ref, ref.checkpoint))
+
+
+def _unchanged(folder: Path, model: nn.Module | None, ref: ModelRef, checkpoint: str) -> str:
+    original = rebuild(ref, folder) if model is None else copy.deepcopy(model)
+    fit_weights(original, read_state_dict(checkpoint), checkpoint)
+    if state_digest(original) != ref.sha256:
+        raise _broken(f"{checkpoint} has changed since the conversion")
+    return f"{checkpoint} is the checkpoint it was made from"
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """The tensors of a model's output, whatever it nests them in."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        yield from (tensor for value in output.values() for tensor in _tensors(value))
+    elif isinstance(output, list | tuple):
+        yield from (tensor for value in output for tensor in _tensors(value))
+
+
+def _relative(expected: Tensor, found: Tensor) -> float:
+    if expected.shape != found.shape or not expected.numel():
+        return 0.0 if expected.shape == found.shape else float("inf")
+    return float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-30))
+
+
+def _broken(what: str) -> FolderError:
+    return FolderError("KD603", what)

@@ -1,0 +1,236 @@
+"""All tensors of a net as one string of bytes: what a coded model.safetensors holds, as a single uint8 tensor.
+
+    version (1 byte), length of the index (4), index, streams, digest (8)
+
+The index is JSON, deflated: names, shapes, steps, and how long each stream is. A safetensors header would have 100
+bytes for each tensor, which of a net of 86 kB is a quarter. Each codec has one stream for all its tensors. A
+normalisation's five tensors are two, a scale and a shift a channel: so it is restored, with mean 0 and variance 1.
+Beside `entropy`, integers have a stream for each dtype (codecs/indices.py). A file with one is of version 2, which an
+older kdna refuses; any other is of version 1, as ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..codecs import CODECS, entropy, indices
+from ..codecs.floats import LARGEST
+from ..codecs.steps import Entropy, scale_integers, scale_values, values
+from ..core.errors import FolderError, NumericsError
+from ..core.filesize import ITEM_BYTES
+from ..core.specs import Shape, TensorSpec, product
+from .stored import DTYPES, stored_state
+
+# The one tensor of a coded file.
+CODED = "kdna"
+VERSION = 2
+# The codec of integers, beside those of floats and `raw`.
+INDICES = "indices"
+_DIGEST = 8
+_NORM = ("weight", "bias", "running_mean", "running_var")
+_COUNT = "num_batches_tracked"
+
+
+def foldable_norms(model: nn.Module) -> dict[str, nn.Module]:
+    """The batch normalisations that a scale and a shift a channel can stand for: those with all their tensors."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.eps < 1:
+            held = [getattr(module, part) for part in (*_NORM, _COUNT)]
+            if all(isinstance(tensor, Tensor) for tensor in held) and held[0].dtype == torch.float32:
+                found[name] = module
+    return found
+
+
+def norm_affine(module: Any) -> tuple[Tensor, Tensor]:
+    """(scale, shift) a channel, float64: what a batch normalisation does in eval mode."""
+    scale = module.weight.detach().double() / (module.running_var.double() + module.eps).sqrt()
+    return scale, module.bias.detach().double() - module.running_mean.double() * scale
+
+
+def pack(model: nn.Module, codec: str, steps: Mapping[str, int]) -> bytes:
+    """Code the tensors of a net (stored.py). Weights of two axes or more take the codec, all else two bytes a number.
+
+    `steps`, for `entropy` alone, says what takes it: names of tensors with their steps' numbers, and of every
+    normalisation with that of its shifts. Raises NumericsError KD701 for NaN or infinity, naming the tensor, KD704 as
+    the codecs do.
+    """
+    state = stored_state(model)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise NumericsError("KD701", f"{name} holds NaN or infinity, which no codec can keep")
+    norms = foldable_norms(model)
+    half = "bf16" if codec == "bf16" else _half(state)
+    for name in norms:
+        for part in (*_NORM, _COUNT):
+            state.pop(f"{name}.{part}", None)
+    groups: dict[tuple[str, torch.dtype | None], list[tuple[str, Tensor]]] = {}
+    for name, tensor in state.items():
+        its = _codec_for(name, tensor, codec, half, steps)
+        groups.setdefault((its, tensor.dtype if its == INDICES else None), []).append((name, tensor))
+    of_norms = codec if codec == "entropy" else half
+    streams = [_norm_stream(norms, of_norms, steps)] if norms else []
+    entries = []
+    for (its, _), named in groups.items():
+        own = [steps[name] if its == "entropy" else 0 for name, _ in named]
+        each, stream = _encode(its, [tensor for _, tensor in named], own)
+        streams.append(stream)
+        rows = [_row(name, tensor, step) for (name, tensor), step in zip(named, own, strict=True)]
+        entries.append([each, len(streams[-1]), rows])
+    shifts = [[name, *_size(norm), steps.get(name, 0)] for name, norm in norms.items()]
+    index = {"parts": entries, "norms": [of_norms, len(streams[0]), shifts] if norms else []}
+    version = VERSION if any(each == INDICES for each, *_ in entries) else 1
+    return _sealed(version, json.dumps(index, separators=(",", ":"), ensure_ascii=False).encode(), streams)
+
+
+def unpack(blob: bytes) -> dict[str, Tensor]:
+    """The tensors that `pack` coded, under their names in the file and in their own dtypes.
+
+    Raises FolderError KD608 for bytes that are cut short or altered, KD605 for those of a newer kdna.
+    """
+    index, streams = _opened(blob)
+    found: dict[str, Tensor] = {}
+    start = 0
+    if index["norms"]:
+        codec, length, rows = index["norms"]
+        found |= _norms(codec, streams[:length], rows)
+        start = length
+    for codec, length, rows in index["parts"]:
+        found |= _decoded(codec, streams[start : start + length], rows)
+        start += length
+    return found
+
+
+def steps_of(blob: bytes) -> dict[str, int]:
+    """The steps by which `pack` coded these bytes: what it takes to code them again. Raises as `unpack` does."""
+    index, _ = _opened(blob)
+    parts = {row[0]: row[2] for codec, _, rows in index["parts"] for row in rows if codec == "entropy"}
+    norms = {row[0]: row[3] for row in index["norms"][2]} if index["norms"] else {}
+    return parts | norms
+
+
+def coded_specs(blob: bytes) -> list[TensorSpec]:
+    """What a file holds that holds these bytes, for its size and header (filesize.py)."""
+    return [TensorSpec(CODED, (len(blob),), "U8")]
+
+
+def _size(norm: Any) -> tuple[int, float]:
+    return len(norm.weight), norm.eps
+
+
+def _half(state: Mapping[str, Tensor]) -> str:
+    """fp16 for what the codec is not for, but where a number is out of its range."""
+    sizes = [float(tensor.abs().max()) for tensor in state.values() if tensor.is_floating_point() and tensor.numel()]
+    return "fp16" if max(sizes, default=0.0) <= LARGEST else "bf16"
+
+
+def _codec_for(name: str, tensor: Tensor, codec: str, half: str, steps: Mapping[str, int]) -> str:
+    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return INDICES if codec == "entropy" and tensor.dtype in _WHOLE else "raw"
+    if codec == "entropy":
+        return codec if name in steps else half
+    return codec if tensor.ndim > 1 else half
+
+
+def _row(name: str, tensor: Tensor, step: int) -> list[Any]:
+    """name, shape, step, and the dtype if it is not F32."""
+    dtype = DTYPES[tensor.dtype]
+    return [name, list(tensor.shape), step, *([] if dtype == "F32" else [dtype])]
+
+
+def _encode(codec: str, tensors: Sequence[Tensor], steps: Sequence[int]) -> tuple[str, bytes]:
+    """The codec taken and its stream: integers that it would make no shorter stay raw."""
+    if codec not in (INDICES, "raw"):
+        return codec, CODECS[codec].encode([tensor.detach().float() for tensor in tensors], steps)
+    raw = b"".join(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors)
+    whole = [tensor.reshape(-1).to(torch.int64).numpy() for tensor in tensors] if codec == INDICES else []
+    coded = indices.encode(np.concatenate(whole)) if whole else None
+    return (INDICES, coded) if coded is not None and len(coded) < len(raw) else ("raw", raw)
+
+
+def _decoded(codec: str, data: bytes, rows: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
+    shapes = [tuple(row[1]) for row in rows]
+    dtypes = [_TORCH[row[3]] if len(row) > 3 else torch.float32 for row in rows]
+    if codec == "raw":
+        tensors = list(_raw(data, shapes, [row[3] for row in rows]))
+    elif codec == INDICES:
+        sizes = list(map(product, shapes))
+        flat = torch.from_numpy(indices.decode(data, sum(sizes)))
+        tensors = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+    else:
+        tensors = CODECS[codec].decode(data, shapes, [row[2] for row in rows])
+    pairs = zip(rows, tensors, dtypes, strict=True)
+    return {row[0]: tensor.to(dtype) for row, tensor, dtype in pairs}
+
+
+def _raw(data: bytes, shapes: Sequence[Shape], dtypes: Sequence[str]) -> Iterator[Tensor]:
+    start = 0
+    for shape, dtype in zip(shapes, dtypes, strict=True):
+        end = start + product(shape) * ITEM_BYTES[dtype]
+        own = bytearray(data[start:end])
+        yield (torch.frombuffer(own, dtype=_TORCH[dtype]) if own else torch.empty(0, dtype=_TORCH[dtype])).view(shape)
+        start = end
+
+
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+_TORCH = {name: dtype for dtype, name in DTYPES.items()}
+
+
+def _norm_stream(norms: Mapping[str, nn.Module], codec: str, steps: Mapping[str, int]) -> bytes:
+    pairs = [norm_affine(norm) for norm in norms.values()]
+    scale, shift = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    if codec != "entropy":
+        return CODECS[codec].encode([scale.float(), shift.float()], [0, 0])
+    shifts = [Entropy().integers(own.float(), steps[name]) for name, (_, own) in zip(norms, pairs, strict=True)]
+    return entropy.encode([*scale_integers(scale), np.concatenate(shifts)])
+
+
+def _norms(codec: str, data: bytes, rows: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
+    sizes = [row[1] for row in rows]
+    whole = (sum(sizes),)
+    if codec == "entropy":
+        logarithm, sign, shifts = entropy.decode(data, [whole] * 3)
+        scale = scale_values(logarithm, sign)
+        parts = np.split(shifts, np.cumsum(sizes)[:-1])
+        shift = torch.cat([values(own, row[3]) for own, row in zip(parts, rows, strict=True)])
+    else:
+        scale, shift = CODECS[codec].decode(data, [whole] * 2, [0, 0])
+    found: dict[str, Tensor] = {}
+    for row, own_scale, own_shift in zip(rows, scale.split(sizes), shift.split(sizes), strict=True):
+        found |= {f"{row[0]}.{part}": tensor for part, tensor in plain_norm(own_scale, own_shift, row[2]).items()}
+    return found
+
+
+def plain_norm(scale: Tensor, shift: Tensor, eps: float) -> dict[str, Tensor]:
+    """The tensors of a batch normalisation that scales and shifts, its statistics being 0 and 1, float32."""
+    mean, var = torch.zeros_like(scale), torch.full_like(scale, 1 - eps)
+    count = torch.zeros((), dtype=torch.int64)
+    return {"weight": scale.clone(), "bias": shift.clone(), "running_mean": mean, "running_var": var, _COUNT: count}
+
+
+def _sealed(version: int, index: bytes, streams: Sequence[bytes]) -> bytes:
+    packed = zlib.compress(index, 9)
+    whole = b"".join([bytes([version]), len(packed).to_bytes(4, "little"), packed, *streams])
+    return whole + _digest(whole)
+
+
+def _opened(blob: bytes) -> tuple[dict[str, Any], bytes]:
+    whole, digest = blob[:-_DIGEST], blob[-_DIGEST:]
+    if len(blob) < 5 + _DIGEST or _digest(whole) != digest:
+        raise FolderError("KD608", "the coded tensors are cut short or altered; restore the file, or convert again")
+    if whole[0] > VERSION:
+        raise FolderError("KD605", f"coded in format {whole[0]}, this kdna reads up to {VERSION}; update kdna")
+    end = 5 + int.from_bytes(whole[1:5], "little")
+    return json.loads(zlib.decompress(whole[5:end])), whole[end:]
+
+
+def _digest(whole: bytes) -> bytes:
+    return hashlib.blake2b(whole, digest_size=_DIGEST).digest()

@@ -1,0 +1,136 @@
+"""A model's tensors under the names they have in model.safetensors, and back.
+
+A derived layer stores `<layer>.<letter>` for its adapter and, if it owns its family, for the shared tensors; it stores
+no `<layer>.weight`. All else keeps its state-dict key. A tensor with several names in the model is stored once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import CheckpointError
+from ..core.specs import Plan, SymbolicShape, TensorSpec
+from ..schemes import Scheme, scheme_of
+from .derive import derived_layers
+
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.complex64: "C64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def stored_state(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors to save by their names in the file, contiguous and free of aliases."""
+    tensors = {file_name: tensor for file_name, (_, tensor) in _stored(model)[0].items()}
+    return {name: _alone(tensor) for name, tensor in tensors.items()}
+
+
+def stored_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The model's own parameters by their names in the file."""
+    return {name: own for name, (_, own) in _stored(model)[0].items() if isinstance(own, nn.Parameter)}
+
+
+def stored_specs(model: nn.Module) -> tuple[TensorSpec, ...]:
+    """Name, shape and dtype of what stored_state holds, for any model (also on meta, also not converted)."""
+    return tuple(
+        TensorSpec(name, tuple(tensor.shape), DTYPES[tensor.dtype]) for name, (_, tensor) in _stored(model)[0].items()
+    )
+
+
+def load_stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Fill a model from stored tensors, in place, and return it: the inverse of stored_state.
+
+    A CPU model without aliases takes the tensors over uncopied. Raises CheckpointError KD303, with nothing changed,
+    listing the names that are missing, unexpected or of another shape.
+    """
+    stored, alone = _stored(model)
+    problems = [f"missing {name}" for name in stored if name not in tensors]
+    problems += [f"unexpected {name}" for name in tensors if name not in stored]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
+        for name, (_, tensor) in stored.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise CheckpointError("KD303", f"the stored tensors do not fit the model: {', '.join(problems[:8])}{more}")
+    local = all(tensor.device.type in ("cpu", "meta") for _, tensor in stored.values())
+    state = {key: tensors[name] for name, (key, _) in stored.items()}
+    model.load_state_dict(state, strict=alone, assign=alone and local)
+    return model
+
+
+def folded_tensors(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The stored tensors of a plan without routing as those of the ordinary net: every kernel worked out.
+
+    What deriving, loading and folding would give, without building the derived layers. Raises CheckpointError KD303
+    naming a tensor that is missing.
+    """
+    state, shapes = dict(tensors), {layer.name: layer.shape for layer in plan.layers}
+    try:
+        for family in plan.families:
+            scheme = scheme_of(family)
+            layout = scheme.layout([shapes[name] for name in family.members])
+            named = (layout.shared, *layout.adapters)
+            owners = (family.members[0], *family.members)
+            shared, *adapters = (
+                {letter: state.pop(f"{name}.{letter}") for letter in part if 0 not in _sizes(part[letter], scheme)}
+                for name, part in zip(owners, named, strict=True)
+            )
+            for name, adapter in zip(family.members, adapters, strict=True):
+                like = next(iter(adapter.values()))
+                bank = {letter: tensor.to(like) for letter, tensor in shared.items()}
+                state[f"{name}.weight"] = scheme.expand(bank, adapter, shapes[name]).contiguous()
+    except KeyError as error:
+        raise CheckpointError("KD303", f"the stored tensors do not fit the plan: missing {error.args[0]}") from error
+    return state
+
+
+def _sizes(shape: SymbolicShape, scheme: Scheme) -> list[int]:
+    return [getattr(scheme, axis) if isinstance(axis, str) else axis for axis in shape]
+
+
+def _stored(model: nn.Module) -> tuple[dict[str, tuple[str, Tensor]], bool]:
+    """File name -> (state-dict key, tensor), each tensor under the first of its names; and whether that is its only."""
+    names: dict[str, str] = {}
+    for layer, derived in derived_layers(model).items():
+        dot = f"{layer}." if layer else ""
+        for part in ("shared", "adapter") if derived.is_owner else ("adapter",):
+            for letter in getattr(derived, part):
+                names[f"{dot}parametrizations.weight.0.{part}.{letter}"] = f"{dot}{letter}"
+    seen: set[object] = set()
+    stored: dict[str, tuple[str, Tensor]] = {}
+    state = model.state_dict(keep_vars=True)
+    for key, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError("KD303", f"{key}: the model's state holds a {type(tensor).__name__}, not a tensor")
+        same = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if _held(tensor) else id(tensor)
+        if same not in seen:
+            seen.add(same)
+            stored[names.get(key, key)] = key, tensor
+    return stored, len(stored) == len(state)
+
+
+def _held(tensor: Tensor) -> bool:
+    return tensor.device.type != "meta" and tensor.numel() > 0
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """Contiguous and the only tenant of its storage, copied if it is not so already."""
+    tensor = tensor.detach().contiguous()
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if whole else tensor.clone()

@@ -1,0 +1,57 @@
+"""Moments in a file: one safetensors file, which is read only for what it was made from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from torch import Tensor
+
+from ...core.errors import CheckpointError, FolderError, PlanError
+from ...core.linalg import Kronecker, Moment
+from ...core.tensorfile import load_tensors, save_tensors
+from .moments import LayerMoments, Moments
+
+_FORMAT = "kdna-moments-2"
+
+
+def save_moments(path: str | Path, moments: Moments, fingerprint: str) -> None:
+    """Write moments to one safetensors file. `fingerprint` names what they were made from: model, data, options.
+
+    Raises FolderError KD604 when it cannot be written; an older file is then still whole.
+    """
+    tensors: dict[str, Tensor] = {}
+    rows: dict[str, dict[str, int]] = {}
+    for name, item in moments.items():
+        rows[name] = {"count": item.count}
+        tensors |= {f"{name}/mean": item.mean, f"{name}/felt": item.felt}
+        if isinstance(item.second, Kronecker):
+            tensors |= {f"{name}/channels": item.second.channels_cc, f"{name}/taps": item.second.taps_tt}
+        else:
+            tensors[f"{name}/second"] = item.second
+        if item.gram_ee is not None:
+            tensors[f"{name}/gram"] = item.gram_ee
+    try:
+        save_tensors(path, tensors, {"format": _FORMAT, "fingerprint": fingerprint, "layers": json.dumps(rows)})
+    except OSError as error:
+        raise FolderError("KD604", f"{path}: the moments cannot be written: {error}") from error
+
+
+def load_moments(path: str | Path, fingerprint: str) -> Moments:
+    """The inverse of save_moments. Raises CheckpointError KD304, or PlanError KD505 for another fingerprint."""
+    tensors, metadata = load_tensors(path)
+    if metadata.get("format") != _FORMAT:
+        raise CheckpointError("KD304", f"{path}: not a file of moments written by this version of kdna")
+    if metadata.get("fingerprint") != fingerprint:
+        raise PlanError("KD505", f"{path}: made from another model, data or options; delete it or name another file")
+    moments: Moments = {}
+    for name, row in json.loads(metadata["layers"]).items():
+        second: Moment
+        if f"{name}/second" in tensors:
+            second = tensors[f"{name}/second"]
+        else:
+            second = Kronecker(tensors[f"{name}/channels"], tensors[f"{name}/taps"])
+        gram = tensors.get(f"{name}/gram")
+        mean, felt = tensors[f"{name}/mean"], tensors[f"{name}/felt"]
+        moments[name] = LayerMoments(second, mean, row["count"], felt, gram)
+    return moments

@@ -1,0 +1,202 @@
+"""Which layers a net has, how large they are, and whether each can be converted: one forward pass says it all.
+
+A layer passes only if its patches times its kernel reproduce the output it just gave, so that a subclass with a
+forward of its own is listed as KD112 instead of being converted into something else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ...core.errors import ModelError
+from ...core.specs import Layer, Shape
+from ...network.patches import output_positions, patches, watch
+
+_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+# timm's convolutions that standardise their weight on every forward pass, known by name.
+_STANDARDISED = frozenset({"StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame"})
+# How far patches times kernel may be from the layer's output, relative: lets half precision and TF32 pass.
+_TOLERANCE = 0.03
+
+
+def survey(model: nn.Module, example: Tensor, linear: bool = True) -> tuple[Layer, ...]:
+    """Every convolution and, with `linear`, every linear layer, in module order, from one forward pass on `example`.
+
+    `reason` is set where the structure alone forbids converting (KD103-KD107, KD111, KD112). Positions are per image
+    of `example` (batch, ...); those of a layer that runs several times add up. The model keeps its weights and modes.
+    Raises ModelError KD307 when the forward pass fails.
+    """
+    modules = {name: module for name, module in model.named_modules() if _listed(module, linear)}
+    uses: dict[str, _Use] = {name: _Use(reason=_unreadable(module)) for name, module in modules.items()}
+    shared = _shared(model)
+
+    def see(name: str, module: nn.Module, x: Any, y: Any) -> None:
+        uses[name].add(x, y, channels_last=isinstance(module, nn.Linear))
+
+    with watch(model, modules, see):
+        _run(model, example)
+    return tuple(_row(name, module, uses[name], len(example), shared) for name, module in modules.items())
+
+
+def target_kernel(module: nn.Module) -> Tensor:
+    """The kernel a fit must reproduce, float64, (out, in / groups, *taps).
+
+    This is the weight; for timm's StdConv2d and ScaledStdConv2d the standardised weight without gain, because the
+    layer standardises again whatever is stored in it.
+    """
+    weight = module.weight
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{type(module).__name__} has no weight tensor")
+    kernel = weight.detach().double()
+    if {kind.__name__ for kind in type(module).__mro__} & _STANDARDISED:
+        variance, mean = torch.var_mean(kernel.flatten(1), dim=1, correction=0)
+        axes = (-1,) + (1,) * (kernel.dim() - 1)
+        kernel = (kernel - mean.view(axes)) / (variance + float(getattr(module, "eps", 0.0))).sqrt().view(axes)
+    return kernel
+
+
+@dataclass
+class _Use:
+    """What the forward pass showed of one layer; `sample` is an input and the output it gave, one image of each."""
+
+    calls: int = 0
+    in_positions: int = 0
+    out_positions: int = 0
+    sample: tuple[Tensor, Tensor] | None = None
+    reason: str | None = None
+
+    def add(self, x: Any, y: Any, channels_last: bool) -> None:
+        self.calls += 1
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.dim() < 2 or y.dim() < 2 or not len(x):
+            self.reason = self.reason or "KD112"
+            return
+        self.in_positions += x.numel() // x.shape[-1 if channels_last else 1]
+        self.out_positions += y.numel() // y.shape[-1 if channels_last else 1]
+        if self.sample is None:
+            self.sample = (x[:1].detach().clone(), y[:1].detach().clone())
+
+
+def _listed(module: nn.Module, linear: bool) -> bool:
+    if isinstance(module, (*_CONV, *_TRANSPOSED)) or (linear and isinstance(module, nn.Linear)):
+        return True
+    # torch.ao's quantised layers hold packed weights behind a method and share no class with the float ones.
+    quantised = type(module).__module__.startswith("torch.ao.nn.") and callable(getattr(module, "weight", None))
+    return quantised and (linear or "Linear" not in type(module).__name__)
+
+
+def _unreadable(module: nn.Module) -> str | None:
+    """KD111 for a weight that is no plain floating-point tensor. Asked before the forward pass makes lazy ones real."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or is_lazy(weight) or not weight.is_floating_point() or weight.is_quantized:
+        return "KD111"
+    return None if type(weight.data) is Tensor else "KD111"
+
+
+def _run(model: nn.Module, example: Tensor) -> None:
+    reference = next((p for p in model.parameters() if not is_lazy(p) and p.is_floating_point()), None)
+    if reference is not None:
+        example = example.to(reference.device, reference.dtype)
+    try:
+        with torch.no_grad():
+            model(example)
+    except Exception as error:
+        cause = next(iter(str(error).splitlines()), "no message")
+        message = f"forward pass failed on an input of shape {tuple(example.shape)}: {type(error).__name__}: {cause}"
+        raise ModelError("KD307", message) from error
+
+
+def _shared(model: nn.Module) -> set[nn.Module]:
+    """Modules that go by two names, or hold a parameter whose memory another module holds too."""
+    names = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    slots = [(m, p) for m in model.modules() for p in m._parameters.values() if p is not None and not is_lazy(p)]
+    holders = Counter(_memory(parameter) for _, parameter in slots)
+    return {m for m in model.modules() if names[id(m)] > 1} | {m for m, p in slots if holders[_memory(p)] > 1}
+
+
+def _memory(parameter: Tensor) -> int:
+    plain = type(parameter.data) is Tensor and parameter.numel() > 0
+    return (parameter.data_ptr() if plain else 0) or id(parameter)
+
+
+def _row(name: str, module: nn.Module, use: _Use, images: int, shared: set[nn.Module]) -> Layer:
+    shape = _shape(module)
+    linear = isinstance(module, nn.Linear) or len(shape) == 2
+    groups = int(getattr(module, "groups", 1))
+    return Layer(
+        name=name,
+        kind=_kind(module),
+        shape=shape,
+        groups=groups,
+        stride=() if linear else tuple(module.stride),  # type: ignore[arg-type]
+        dilation=() if linear else tuple(module.dilation),  # type: ignore[arg-type]
+        in_positions=math.ceil(use.in_positions / images),
+        out_positions=math.ceil(use.out_positions / images),
+        reason=_reason(module, use, shared, depthwise=groups > 1 and shape[1] == 1),
+    )
+
+
+def _computed(module: nn.Module) -> bool:
+    """A weight that is no parameter of its own: parametrized, weight or spectral norm, pruned, or derived."""
+    return module._parameters.get("weight") is None
+
+
+def _kind(module: nn.Module) -> str:
+    """The class's name; that of the class below the one which torch.nn.utils.parametrize puts on top."""
+    kinds = type(module).__mro__
+    return kinds["parametrizations" in module._modules].__name__
+
+
+def _shape(module: nn.Module) -> Shape:
+    weight = module.weight() if callable(module.weight) else module.weight
+    shape = tuple(weight.shape) if isinstance(weight, Tensor) and not is_lazy(weight) else (0, 0)
+    if isinstance(module, _TRANSPOSED):  # stored as (in, out / groups, *taps)
+        return (shape[1] * module.groups, shape[0] // module.groups, *shape[2:])
+    return shape
+
+
+def _reason(module: nn.Module, use: _Use, shared: set[nn.Module], depthwise: bool) -> str | None:
+    """The first reason that holds, the one hardest to remove first; depthwise last, since a recipe may overrule it."""
+    if use.reason == "KD111":
+        return "KD111"
+    if _computed(module):
+        return "KD105"
+    if module in shared:
+        return "KD106"
+    if isinstance(module, _TRANSPOSED):
+        return "KD104"
+    if not use.calls:
+        return "KD107"
+    if use.sample is None or use.reason or not _reproduces(module, *use.sample):
+        return "KD112"
+    return "KD103" if depthwise else None
+
+
+def _reproduces(module: nn.Module, x: Tensor, y: Tensor) -> bool:
+    """Whether the layer's output at a few positions is its kernel times the patches taken there."""
+    positions = output_positions(module, x)
+    if positions is None or y.numel() != positions * len(x) * _shape(module)[0]:
+        return False
+    kernel = target_kernel(module)
+    gain, bias = getattr(module, "gain", None), getattr(module, "bias", None)
+    if isinstance(gain, Tensor):
+        kernel = kernel * gain.double() * float(module.scale)  # type: ignore[arg-type]
+    groups = int(getattr(module, "groups", 1))
+    kernel_goct = kernel.reshape(groups, -1, kernel.shape[1], max(1, math.prod(kernel.shape[2:])))
+    y_po = (y if isinstance(module, nn.Linear) else y.movedim(1, -1)).reshape(-1, len(kernel)).double()
+    some = torch.linspace(0, len(y_po) - 1, min(8, len(y_po))).long()
+    rows_ntc = torch.cat(list(patches(module, x, some[None]))).double()
+    rows_pgtc = rows_ntc.reshape(len(some), groups, *rows_ntc.shape[1:])
+    product = torch.einsum("pgtc,goct->pgo", rows_pgtc, kernel_goct).flatten(1)
+    expected = y_po[some.to(y.device)] - (bias.detach().double() if isinstance(bias, Tensor) else 0.0)
+    if not expected.isfinite().all():  # a sick net, which calibration names; not this layer's fault
+        return True
+    return bool(F.mse_loss(product, expected) <= _TOLERANCE**2 * expected.square().mean() + 1e-12)

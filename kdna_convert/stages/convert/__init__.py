@@ -1,0 +1,1 @@
+"""Fit every family of a plan and replace the weights of its layers."""

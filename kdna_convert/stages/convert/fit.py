@@ -1,0 +1,129 @@
+"""A plan becomes a converted model: every family fitted in float64, its weights swapped, nothing else changed."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...core.errors import NumericsError
+from ...core.linalg import Target, fit_error
+from ...core.specs import Divergence, Family, Plan, Progress
+from ...network.derive import derive
+from ...routing import attach_routes
+from ...schemes import scheme_of
+from ..analyze.moments import Moments
+from ..analyze.targets import targets
+
+# L-BFGS iterations of a family's joint fit, unless the recipe says otherwise.
+SWEEPS = 150
+
+Measure = Callable[[nn.Module], Divergence]
+Heal = Callable[[nn.Module], Divergence | None]
+Fitted = tuple[dict[str, Tensor], list[dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class FamilyFit:
+    """How well one family was fitted: its relative output error by layer, the start that was chosen, seconds.
+
+    `healed`: where the net was healed after it, its divergence from the original then, KL in nats.
+    """
+
+    owner: str
+    errors: dict[str, float]
+    start: str | None
+    seconds: float
+    healed: float | None = None
+
+
+def convert(
+    model: nn.Module,
+    plan: Plan,
+    moments: Moments,
+    *,
+    sweeps: int = SWEEPS,
+    measure: Measure | None = None,
+    heal: Heal | None = None,
+    progress: Progress | None = None,
+) -> tuple[nn.Module, tuple[FamilyFit, ...]]:
+    """A converted copy of `model` and how each family was fitted; `model` stays as it is.
+
+    `measure` gives the divergence from the original on held-back images; a scheme that leaves a choice of starts is
+    decided by it, or by the fit's own error without it. With `heal`, which trains the net in place, the families are
+    converted one after the other, that of the least predicted error first, and healed in between. Deterministic for the
+    plan's seed. Raises NumericsError KD701 for a sick weight, KD703 for a fit that did not stay finite, naming the
+    family.
+    """
+    converted = copy.deepcopy(model)
+    fits = {}
+    for done, family in enumerate(_in_turn(plan) if heal else plan.families):
+        if progress is not None:
+            progress(f"fitting {family.members[0]} ({len(family.members)} layers)", done, len(plan.families))
+        began = time.perf_counter()
+        aims = targets(model, family, moments)
+        chosen, fitted = _fit(converted, family, aims, plan.seed, sweeps, measure)
+        derive(converted, chosen, *fitted)
+        errors = dict(zip(family.members, _errors(chosen, fitted, aims), strict=True))
+        seen = heal(converted) if heal else None
+        spent, healed = time.perf_counter() - began, None if seen is None else seen.kl
+        fits[family.members[0]] = FamilyFit(family.members[0], errors, chosen.options.get("start"), spent, healed)
+    if progress is not None:
+        progress("fitted", len(plan.families), len(plan.families))
+    attach_routes(converted, plan.routes, plan.seed)
+    return converted, tuple(fits[family.members[0]] for family in plan.families)
+
+
+def _in_turn(plan: Plan) -> list[Family]:
+    """The families, the least predicted error first."""
+    return sorted(plan.families, key=lambda family: plan.predicted.get(family.members[0], 0.0))
+
+
+def _fit(
+    converted: nn.Module, family: Family, aims: Sequence[Target], seed: int, sweeps: int, measure: Measure | None
+) -> tuple[Family, Fitted]:
+    """The family as fitted; of several starts the one that moves the net least."""
+    scheme = scheme_of(family)
+    variants = scheme.variants() if hasattr(scheme, "variants") else (scheme,)
+    tried = []
+    for variant in variants:
+        fitted = variant.share(aims, seed=seed, sweeps=sweeps)
+        _require_finite(family, fitted)
+        named = replace(family, options={**family.options, "start": variant.start}) if len(variants) > 1 else family
+        tried.append((named, fitted))
+    if len(tried) == 1:
+        return tried[0]
+    return min(tried, key=lambda one: _loss(converted, one[0], one[1], aims, measure))
+
+
+def _loss(
+    converted: nn.Module, family: Family, fitted: Fitted, aims: Sequence[Target], measure: Measure | None
+) -> float:
+    if measure is None:
+        return sum(_errors(family, fitted, aims))
+    try:
+        return measure(derive(copy.deepcopy(converted), family, *fitted)).kl
+    except NumericsError:  # a start that blows the net up is one not to choose
+        return float("inf")
+
+
+def _errors(family: Family, fitted: Fitted, aims: Sequence[Target]) -> list[float]:
+    """Each member's output error relative to its output energy."""
+    scheme: Any = scheme_of(family)
+    shared, adapters = fitted
+    return [
+        fit_error(scheme.expand(shared, adapter, aim.shape).flatten(1), aim) / max(aim.energy, 1e-30)
+        for adapter, aim in zip(adapters, aims, strict=True)
+    ]
+
+
+def _require_finite(family: Family, fitted: Fitted) -> None:
+    shared, adapters = fitted
+    parts = [("its shared tensors", shared), *zip(family.members, adapters, strict=True)]
+    sick = [where for where, part in parts for tensor in part.values() if not tensor.isfinite().all()]
+    if sick:
+        raise NumericsError("KD703", f"family of {family.members[0]}: the fit of {sick[0]} is not finite")

@@ -1,0 +1,60 @@
+"""A converted net whose families can be cut afterwards: their directions in order, and what each of them is worth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ...core.specs import Family, Plan
+from ...network.derive import derived_layers
+from ...schemes import scheme_of
+from ..analyze.moments import Moments
+from ..analyze.targets import targets
+from .directions import Tensors, can_be_cut, order
+
+
+def nest(model: nn.Module, plan: Plan, original: nn.Module, moments: Moments) -> tuple[Plan, list[str]]:
+    """Order the directions of every family, in place: the net computes what it did, to rounding.
+
+    Returns the plan, with the error at every size as `nested`, and a remark where a family has no directions to order.
+    `moments` are the original's. Raises NumericsError KD701, KD703.
+    """
+    nested, left = {}, []
+    for family in plan.families:
+        scheme = scheme_of(family)
+        if not can_be_cut(scheme):
+            left.append(f"{family.members[0]}: a family of {scheme.name} has no order, and cannot be cut later (KD116)")
+            continue
+        found = order(scheme, *tensors_of(model, family), targets(original, family, moments))
+        _put(model, family, found.shared, found.adapters)
+        nested[family.members[0]] = rounded(found.errors)
+    return replace(plan, nested=nested), left
+
+
+def tensors_of(model: nn.Module, family: Family) -> tuple[Tensors, list[Tensors]]:
+    """A family's tensors as the model holds them, (shared, adapters): copies, float64 but for indices."""
+    derived = derived_layers(model)
+    members = [derived[name].tensors() for name in family.members]
+    return _copies(members[0][0]), [_copies(adapter) for _, adapter in members]
+
+
+def rounded(errors: tuple[float, ...]) -> tuple[float, ...]:
+    """To four digits: a curve is a few hundred numbers in a file that people read."""
+    return tuple(float(f"{error:.4g}") for error in errors)
+
+
+def _copies(tensors: Tensors) -> Tensors:
+    held = {letter: tensor.detach().cpu().clone() for letter, tensor in tensors.items()}
+    return {letter: tensor.double() if tensor.is_floating_point() else tensor for letter, tensor in held.items()}
+
+
+def _put(model: nn.Module, family: Family, shared: Tensors, adapters: list[Tensors]) -> None:
+    derived = derived_layers(model)
+    places = [(derived[family.members[0]].shared, shared)]
+    places += [(derived[name].adapter, own) for name, own in zip(family.members, adapters, strict=True)]
+    with torch.no_grad():
+        for home, tensors in places:
+            for letter, tensor in tensors.items():
+                home[letter].copy_(tensor)

@@ -1,0 +1,1 @@
+"""Measure a network: accuracy, divergence from the original, latency."""

@@ -1,0 +1,1 @@
+"""Write a converted network in the format of another program."""

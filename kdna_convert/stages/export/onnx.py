@@ -1,0 +1,123 @@
+"""A converted net as an ONNX graph of any batch size, checked by onnxruntime before it is kept."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...core.errors import FolderError, ModelError
+from ...inputs.models import example_input
+from ...network.derive import fold_weights
+from ...network.folder import Conversion
+from ...routing import routers
+
+INPUT = "images"
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-3  # of the largest answer
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Where the graph is, its size in bytes, and how far onnxruntime's answers are from torch's, of the largest one."""
+
+    file: str
+    bytes: int
+    difference: float
+
+
+def export_onnx(conversion: Conversion, path: str | Path, *, force: bool = False) -> Exported:
+    """Write the net, its weights folded, as one .onnx file whose batch may have any size.
+
+    Gates on activations stay gates, kernels that are mixed for each image become a sum of static convolutions, and
+    other kernels of each image a matrix, times its patches. Nothing is written unless onnxruntime gives the answers
+    that torch does, for one image and for three. Raises ModelError KD312 without the libraries, or for a net that ONNX
+    cannot hold, FolderError KD601, KD604.
+    """
+    target = Path(path)
+    if target.is_dir() or (target.exists() and not force):
+        raise FolderError("KD601", f"{target} exists already; choose another file or pass --force")
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ModelError("KD312", f"{', '.join(missing)} not installed: pip install 'kdna-convert[onnx]'")
+    net = fold_weights(copy.deepcopy(conversion.model)).cpu().eval()
+    with torch.no_grad():
+        for name, router in routers(net).items():
+            router.form = "static"
+            weight = getattr(net.get_submodule(name), "weight", None)
+            if weight is not None:
+                router.fix(weight)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "net.onnx"
+        _write(net, example_input(conversion.data, 2), draft)
+        graph = draft.read_bytes()
+    difference = max(_difference(net, graph, example_input(conversion.data, batch)) for batch in (1, 3))
+    if not difference <= TOLERANCE:
+        raise ModelError("KD312", f"onnxruntime's answers are {difference:.1e} from torch's; nothing was written")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(graph)
+    except OSError as error:
+        raise FolderError("KD604", f"{target} could not be written: {error.strerror or error}") from None
+    return Exported(str(target), len(graph), difference)
+
+
+def _write(net: nn.Module, example: torch.Tensor, path: Path) -> None:
+    batch = torch.export.Dim("batch")
+    try:
+        with _quietly():
+            torch.onnx.export(
+                net,
+                (example,),
+                path,
+                input_names=[INPUT],
+                output_names=["logits"],
+                dynamo=True,
+                dynamic_shapes=({0: batch},),
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str([error, *_causes(error)][-1]).strip().splitlines()[0]
+        raise ModelError("KD312", f"the net cannot be written as ONNX: {reason}") from None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    while (cause := error.__cause__ or error.__context__) is not None:
+        yield cause
+        error = cause
+
+
+def _difference(net: nn.Module, graph: bytes, example: torch.Tensor) -> float:
+    import onnxruntime
+
+    session: Any = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = net(noise)
+    found = torch.from_numpy(session.run(None, {INPUT: noise.numpy()})[0])
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """The exporter warns of itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

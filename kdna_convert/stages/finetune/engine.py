@@ -1,0 +1,113 @@
+"""The door to Hugging Face Accelerate for training: one process or many, and in which precision.
+
+`accelerate launch -m kdna_convert finetune ...` and torchrun set the environment that this reads; without it there is
+one process.
+Every process has all of the net and takes its share of each batch, so that the number of processes changes how fast a
+step is and not what it does. Only the first process writes. How processes meet and part says processes.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, broadcast_object_list
+from torch import Tensor
+
+from ...core.errors import DataError
+from .settings import Settings
+
+TRACKED = "kdna"  # the name of a run in TensorBoard
+
+
+class Engine:
+    """Accelerate as a fine-tune needs it. Raises DataError KD408 when a batch cannot be divided among the processes."""
+
+    def __init__(self, settings: Settings, device: torch.device | None, track: Path | None) -> None:
+        # Its settings are the process's; a library may be called twice with different ones.
+        AcceleratorState._reset_state()
+        self.accelerator = Accelerator(
+            cpu=device is not None and device.type == "cpu",
+            mixed_precision="bf16" if settings.precision == "bf16" else "no",
+            gradient_accumulation_steps=settings.accumulate,
+            dataloader_config=DataLoaderConfiguration(split_batches=True),
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+            device_placement=False,
+            rng_types=[],
+            log_with=None if track is None else "tensorboard",
+            project_dir=None if track is None else str(track),
+        )
+        many = self.accelerator.num_processes
+        self.device = self.accelerator.device if many > 1 or device is None else device
+        # Accelerate has fp16 for accelerators alone; torch's own serves a CPU as well.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        part = settings.batch_size // settings.accumulate
+        if part % many:
+            what = f"{part} images at a time cannot be divided among {many} processes"
+            raise DataError("KD408", f"{what}; choose another --batch-size or --accumulate")
+        if track is not None:
+            self.accelerator.init_trackers(TRACKED)
+
+    @property
+    def leads(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def scale(self) -> tuple[float, int]:
+        """What a loss is multiplied by before it is differentiated, 1 but for fp16, and for how many steps it was."""
+        kept = self.scaler.state_dict()
+        return (float(kept["scale"]), int(kept["_growth_tracker"])) if kept else (1.0, 0)
+
+    @scale.setter
+    def scale(self, value: tuple[float, int]) -> None:
+        if kept := self.scaler.state_dict():
+            self.scaler.load_state_dict({**kept, "scale": value[0], "_growth_tracker": value[1]})
+
+    def autocast(self) -> AbstractContextManager[None]:
+        if self.scaler.is_enabled():
+            return torch.autocast(self.device.type, torch.float16)
+        return self.accelerator.autocast()  # type: ignore[no-any-return]
+
+    def backward(self, loss: Tensor) -> None:
+        self.accelerator.backward(self.scaler.scale(loss))
+
+    def norm(self, optimizer: Any, parameters: Collection[Tensor], clip: float) -> float:
+        """Of the gradients as they are without a scale, clipped to at most `clip`."""
+        self.scaler.unscale_(optimizer)
+        return float(self.accelerator.clip_grad_norm_(parameters, clip))
+
+    def step(self, optimizer: Any) -> None:
+        """Of the optimiser; none where a gradient overflowed in fp16, and the scale is halved."""
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def skip(self) -> None:
+        """What `norm` found is not stepped by."""
+        if self.scaler.is_enabled():
+            self.scaler.update()
+
+    def mean(self, *numbers: float | Tensor) -> list[float]:
+        """Each number's mean over the processes, so that all of them decide alike."""
+        rows = [torch.as_tensor(number, dtype=torch.float64).detach().reshape(()).cpu() for number in numbers]
+        values = torch.stack(rows)
+        if self.accelerator.num_processes > 1:
+            values = self.accelerator.reduce(values.to(self.device), reduction="mean")
+        found: list[float] = values.tolist()
+        return found
+
+    def from_first(self, value: Any) -> Any:
+        """What the first process has, in every process."""
+        return broadcast_object_list([value])[0] if self.accelerator.num_processes > 1 else value
+
+    def prepare(self, *things: Any) -> Any:
+        return self.accelerator.prepare(*things)
+
+    def close(self) -> None:
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        self.accelerator.free_memory()

@@ -1,0 +1,135 @@
+"""Plans and databases as files. No torch: a new budget is solved from a database before torch could be imported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ...core.errors import FolderError, PlanError
+from ...core.specs import Database, Plan, from_json, to_json
+from ...inputs.recipe import Recipe, parse_target
+from .knapsack import Budget, Kind, original_totals, solve
+
+# Keys of a recipe that a database does not depend on.
+_LATER = {"budget", "fit", "repair", "nested", "codec", "finetune", "sharing"}
+
+
+def fingerprint(recipe: Recipe, **made_from: Any) -> str:
+    """What a database was made from, as one sha256: the recipe but for its budget, and everything else given."""
+    kept = recipe.model_dump(mode="json", exclude=_LATER)
+    files = {key: _stamp(value) for key, value in made_from.items() if key in ("checkpoint", "data")}
+    said = {key: str(value) for key, value in sorted(made_from.items())}
+    return hashlib.sha256(json.dumps([kept, said, files], sort_keys=True).encode()).hexdigest()
+
+
+def request_mark(recipe: Recipe, model: str | Path, data: str | Path | None, given: Mapping[str, Any]) -> str:
+    """The fingerprint of a database, from what the user asked for: no model needs to be loaded to check it.
+
+    Of a model or data that is not on disk, its digest.
+    """
+    return fingerprint(
+        recipe,
+        model=model,
+        data=data,
+        checkpoint=given.get("checkpoint"),
+        inputs=dict(given.get("inputs") or {}),
+        data_free=bool(given.get("data_free")),
+    )
+
+
+def _stamp(place: Any) -> list[int] | None:
+    """Size and time of a file, so that another file under the same name is noticed."""
+    path = Path(place) if isinstance(place, str | Path) else None
+    if path is None or not path.is_file():
+        return None
+    seen = path.stat()
+    return [seen.st_size, seen.st_mtime_ns]
+
+
+def read_database(path: str | Path, expected: str) -> Database | None:
+    """The database in that file; None when there is none. Raises PlanError KD505 for one made from anything else."""
+    try:
+        text = Path(path).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PlanError("KD505", f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        database = from_json(Database, text)
+    except ValidationError:
+        raise PlanError("KD505", f"{path}: not a database of this version of kdna; delete it") from None
+    if database.fingerprint != expected:
+        raise PlanError("KD505", f"{path}: made for another model, recipe or data; delete it or name another file")
+    return database
+
+
+def write_database(path: str | Path, database: Database) -> None:
+    """For read_database. Raises FolderError KD604."""
+    write_text(path, to_json(database))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """A file that is written whole or not at all. Raises FolderError KD604."""
+    target = Path(path)
+    draft = target.with_name(f".{target.name}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(target)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise FolderError("KD604", f"{path} could not be written: {error.strerror}") from None
+
+
+def read_plan(path: str | Path) -> Plan:
+    """A plan, perhaps edited by hand. Raises PlanError KD502 with the first field that is wrong."""
+    try:
+        return from_json(Plan, Path(path).read_bytes())
+    except OSError as error:
+        raise PlanError("KD502", f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise PlanError("KD502", f"{path}: {where}: {first['msg']}") from None
+
+
+def budget_of(
+    database: Database,
+    recipe: Recipe,
+    target_params: float | None = None,
+    target_bytes: int | str | None = None,
+    target_macs: float | None = None,
+) -> Budget | None:
+    """The budget asked for, else the recipe's, in whole units; shares up to 1 are of the whole original net.
+
+    None when a recipe without a budget fixes every size itself. Raises PlanError KD506 for a share that is none.
+    """
+    asked = {"params": target_params, "bytes": target_bytes, "macs": target_macs}
+    given = {key: value for key, value in asked.items() if value is not None}
+    if not given and recipe.budget is not None:
+        given = {key: value for key, value in recipe.budget.model_dump().items() if value is not None}
+    if not given:
+        return None
+    if len(given) > 1:
+        raise PlanError("KD506", f"one budget at a time: {' and '.join(given)} were given")
+    ((kind, value),) = given.items()
+    if kind == "bytes":
+        return Budget("bytes", parse_target(str(value), original_totals(database).bytes))
+    whole = database.params if kind == "params" else database.macs
+    share = float(value)
+    if not share > 0:
+        raise PlanError("KD506", f"a budget of {value} {kind} is nothing; give a share such as 0.5")
+    return Budget(_KINDS[kind], int(share * whole) if share <= 1 else int(share))
+
+
+_KINDS: dict[str, Kind] = {"params": "params", "macs": "macs"}
+
+
+def replan(path: str | Path | None, expected: str, recipe: Recipe, **budget: Any) -> Plan | None:
+    """The plan for a budget, solved from the database in that file; None when there is no such file yet."""
+    database = None if path is None else read_database(path, expected)
+    return None if database is None else solve(database, budget_of(database, recipe, **budget))
