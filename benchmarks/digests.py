@@ -26,7 +26,7 @@ import kdna_convert as kdna
 from kdna_convert.inputs.recipe import bundled, load_recipe
 
 NET = "examples/cifar_resnet.py:resnet20"  # relative, since plan.json records it: run this from the root
-DIGITS = "kdna_convert.digits:digits_net"
+DIGITS, WEIGHTS = "kdna_convert.digits:digits_net", "kdna_convert/assets/digits.safetensors"
 FEW = ["calibration.images=256", "calibration.heldout=128"]
 
 
@@ -67,10 +67,8 @@ def cases(checkpoint: str, data: str) -> dict[str, Callable[[], kdna.Conversion]
 
 
 def _digits() -> kdna.Conversion:
-    from kdna_convert.inputs.digits import WEIGHTS
-
     recipe = load_recipe("shared-cp", ["calibration.images=800", "calibration.heldout=400"])
-    return kdna.convert(DIGITS, recipe=recipe, checkpoint=str(WEIGHTS), data=_digits_images(), target_params=0.25)
+    return kdna.convert(DIGITS, recipe=recipe, checkpoint=WEIGHTS, data=_digits_images(), target_params=0.25)
 
 
 def _digits_images() -> torch.Tensor:

@@ -54,7 +54,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny net, converted by the command line. Not to be changed: copy it."""
-    from command import convert, kdna
+    from support.command import convert, kdna
 
     out = tmp_path_factory.mktemp("converted") / "out"
     done = kdna(*convert(images), "-o", out)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import kdna
 from safetensors import safe_open
+from support.command import kdna
 
 import kdna_convert
 from kdna_convert.core.specs import Plan, from_json

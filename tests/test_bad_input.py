@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import NET, TINY, convert, kdna
 from safetensors.torch import save_file
+from support.command import NET, TINY, convert, kdna
 
 from kdna_convert.inputs.models import load_model
 

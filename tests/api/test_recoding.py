@@ -1,0 +1,97 @@
+"""What a fine-tune of a coded folder's normalisations leaves: the same codes, and a file that is no larger."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from network.test_packed import coded
+from support.small_nets import small
+
+from kdna_convert.api.code import recoded
+from kdna_convert.api.finetune import finetune
+from kdna_convert.core.errors import PlanError
+from kdna_convert.network.derive import trainable
+from kdna_convert.network.folder import Conversion, open_folder, save
+from kdna_convert.network.packed import foldable_norms, steps_of, unpack
+
+
+def conversion() -> Conversion:
+    made = coded("entropy")
+    size = made.plan.planned.bytes
+    made.report["code"] = {"codec": "entropy", "bytes": size, "target": size + 40}
+    return made
+
+
+def nudged(made: Conversion, by: float) -> Conversion:
+    """The same, its normalisations and biases trained so far."""
+    trainable(made.model, "norms")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in made.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(by * torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+def test_what_was_not_trained_is_coded_to_the_same_bytes() -> None:
+    made = conversion()
+    assert recoded(made).coded == made.coded
+    assert steps_of(made.coded or b"") == steps_of(recoded(made).coded or b"")
+
+
+def test_codes_stay_as_they_are_and_the_file_within_its_size() -> None:
+    made = conversion()
+    before = unpack(made.coded or b"")
+    after = recoded(nudged(copy.deepcopy(made), 0.1))
+    found = unpack(after.coded or b"")
+    free = {name for name, parameter in small().named_parameters() if parameter.ndim == 1}
+    changed = {name for name in before if not torch.equal(before[name], found[name])}
+    assert changed
+    assert {name.rsplit(".", 1)[0] for name in changed} <= {name.rsplit(".", 1)[0] for name in free}
+    assert all(torch.equal(before[name], found[name]) for name in before if before[name].ndim > 1)
+    assert after.plan.planned.bytes <= made.report["code"]["target"]
+    assert after.report["code"]["bytes"] == after.plan.planned.bytes
+    state = after.model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in found.items() if name in state)
+
+
+def test_shifts_are_rounded_more_coarsely_where_they_would_not_fit() -> None:
+    made = nudged(conversion(), 2.0)
+    made.report["code"]["target"] = made.plan.planned.bytes + 8
+    after = recoded(made)
+    assert after.plan.planned.bytes <= made.report["code"]["target"]
+    norms = foldable_norms(made.model)
+    assert all(steps_of(after.coded or b"")[name] > steps_of(made.coded or b"")[name] for name in norms)
+    made.report["code"]["target"] = 100
+    with pytest.raises(PlanError, match=r"KD501: the trained normalisations take .* bytes, and 100 are allowed"):
+        recoded(made)
+
+
+def test_only_what_has_one_number_a_channel_is_a_norm() -> None:
+    made = coded("entropy")
+    on, total = trainable(made.model, "norms")
+    free = {name for name, parameter in made.model.named_parameters() if parameter.requires_grad}
+    assert {"norm.weight", "norm.bias", "body.0.bias"} <= free
+    assert not any(".adapter." in name or ".shared." in name or name.endswith("stem.weight") for name in free)
+    assert 0 < on < total
+
+
+def test_a_coded_folder_stays_coded_when_its_norms_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kdna_convert.inputs.models import Loaded
+
+    made = conversion()
+    original = small(0)
+    folder = save(made, tmp_path / "coded")
+    opened = open_folder(folder, model=small(1))
+    monkeypatch.setattr(
+        "kdna_convert.api.finetune.original_of", lambda ref: Loaded(copy.deepcopy(original), ref, made.data)
+    )
+    images = torch.randn(40, 3, 12, 12, generator=torch.Generator().manual_seed(2))
+    found = finetune(opened, data=images, train="norms", steps=6, batch_size=8, lr=0.05, device="cpu")
+    assert found.coded is not None
+    assert found.coded != made.coded
+    assert found.plan.planned.bytes <= made.report["code"]["target"]
+    assert found.report["finetune"]["after"]["kl"] == pytest.approx(found.report["divergence"]["kl"])
+    other = finetune(opened, data=images, train="adapters", steps=2, batch_size=8, device="cpu")
+    assert other.coded is None

@@ -1,0 +1,312 @@
+"""`kdna run`: the whole job of a recipe in one call, stopped anywhere and gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.command import NET, kdna
+from torch import Tensor
+
+import kdna_convert
+from kdna_convert import Conversion
+from kdna_convert.api import run as running
+from kdna_convert.api.run import MARK
+from kdna_convert.core.errors import DataError, FolderError, ModelError, PlanError, RecipeError
+from kdna_convert.inputs.recipe import Recipe, parse_recipe
+from kdna_convert.network.stored import stored_state
+
+TEXT = """
+scheme: basis
+budget: {params: 0.6}
+calibration: {images: 30, heldout: 20}
+repair: [refit]
+finetune: {train: shared, steps: 3, batch_size: 8, save_every: 1, augment: false}
+codec: int8
+"""
+RECIPE = parse_recipe(TEXT)
+STAGES = ("convert", "finetune", "code")
+
+
+class KilledError(Exception):
+    """What stands for a kill."""
+
+
+def job(images: Path, output: Path, recipe: Recipe = RECIPE, **given: Any) -> Conversion:
+    return kdna_convert.run(NET, recipe=recipe, data=images, output=output, **given)
+
+
+def tensors(folder: Path) -> dict[str, Tensor]:
+    return stored_state(kdna_convert.load(folder))
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stages that were done, in order."""
+    names: list[str] = []
+
+    def counted(name: str, verb: Callable[..., Conversion]) -> Callable[..., Conversion]:
+        def call(*arguments: Any, **keywords: Any) -> Conversion:
+            names.append(name)
+            return verb(*arguments, **keywords)
+
+        return call
+
+    for name in STAGES:
+        monkeypatch.setattr(running, name, counted(name, getattr(running, name)))
+    return names
+
+
+@pytest.fixture(scope="module")
+def done(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole job that nothing disturbed. Not to be changed."""
+    output = tmp_path_factory.mktemp("run") / "net"
+    job(images, output)
+    return output
+
+
+def killed_in(stage: str, monkeypatch: pytest.MonkeyPatch, images: Path, output: Path) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, stage, die)
+        with pytest.raises(KilledError):
+            job(images, output)
+
+
+def test_a_run_is_what_its_stages_are_one_by_one(images: Path, done: Path, tmp_path: Path) -> None:
+    alone = RECIPE.model_copy(update={"codec": None, "finetune": None})
+    assert RECIPE.finetune is not None
+    converted = kdna_convert.convert(NET, recipe=alone, data=images)
+    tuned = kdna_convert.finetune(converted, data=images, **RECIPE.finetune.settings(RECIPE.seed))
+    kdna_convert.save(kdna_convert.code(tuned, codec="int8", data=images), tmp_path / "by-hand")
+    for name in ("model.safetensors", "recipe.yaml", "plan.json"):
+        assert (tmp_path / "by-hand" / name).read_bytes() == (done / name).read_bytes(), name
+
+
+def test_a_recipe_that_only_converts_gives_what_convert_gives(images: Path, tmp_path: Path) -> None:
+    recipe = parse_recipe("scheme: basis\nbudget: {params: 0.6}\ncalibration: {images: 30, heldout: 20}\ncodec: bf16\n")
+    job(images, tmp_path / "run", recipe)
+    kdna_convert.save(kdna_convert.convert(NET, recipe=recipe, data=images), tmp_path / "convert")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (
+        tmp_path / "convert" / "model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_run_does_again_only_what_was_not_done(
+    stage: str, images: Path, done: Path, tmp_path: Path, called: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_in(stage, monkeypatch, images, tmp_path / "net")
+    before = list(STAGES[: STAGES.index(stage)])
+    assert called == before
+    called.clear()
+    found = job(images, tmp_path / "net")
+    assert called == [name for name in STAGES if name not in before]
+    rows = found.report["run"]["stages"]
+    assert [(row["stage"], row["done_before"]) for row in rows] == [(name, name in before) for name in STAGES]
+    assert equal(tensors(tmp_path / "net"), tensors(done))
+    assert [path.name for path in tmp_path.iterdir()] == ["net"]
+
+
+def test_a_fine_tune_killed_half_way_goes_on_to_the_bit(
+    images: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def kill(what: str, at: int, total: int) -> None:
+        if what.startswith("fine-tune"):
+            seen.append(at)
+            if at == 2 and len(seen) == 2:
+                raise KilledError
+
+    with pytest.raises(KilledError):
+        job(images, tmp_path / "net", progress=kill)
+    job(images, tmp_path / "net", progress=kill)
+    assert seen == [1, 2, 2, 3]  # killed before step 2 was written down
+    assert equal(tensors(tmp_path / "net"), tensors(done))
+
+
+def test_a_run_killed_while_it_evaluates_only_evaluates_again(
+    images: Path, tmp_path: Path, called: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "evaluate", die)
+        with pytest.raises(KilledError):
+            job(images, tmp_path / "net", eval_data=images)
+    called.clear()
+    found = job(images, tmp_path / "net", eval_data=images)
+    assert called == []
+    assert all(row["top1"] is not None for row in found.report["run"]["stages"])
+    assert found.report["run"]["evaluation"]["images"] == 60
+
+
+def test_a_changed_recipe_begins_anew(
+    images: Path, tmp_path: Path, called: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_in("code", monkeypatch, images, tmp_path / "net")
+    called.clear()
+    other = parse_recipe(TEXT.replace("steps: 3", "steps: 2"))
+    found = job(images, tmp_path / "net", other)
+    assert called == list(STAGES)
+    assert found.report["finetune"]["steps"] == 2
+
+
+@pytest.mark.parametrize("changed", [{"target_params": 0.7}, {"target_bytes": "1/2"}, {"inputs": {"crop_pct": 0.9}}])
+def test_a_run_of_something_else_does_not_take_a_finished_folder_for_its_own(
+    changed: dict[str, Any], images: Path, done: Path
+) -> None:
+    with pytest.raises(FolderError, match="KD601"):
+        job(images, done, **changed)
+
+
+def test_a_finished_run_is_read_and_not_done_again(images: Path, done: Path, called: list[str]) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in done.iterdir()}
+    found = job(images, done)
+    assert called == []
+    assert found.report["run"]["was_there"]
+    assert {path.name: path.stat().st_mtime_ns for path in done.iterdir()} == before
+
+
+def test_what_is_not_ours_in_the_work_folder_stays(images: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "net.part" / "thesis" / "chapter.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("ten years")
+    job(images, tmp_path / "net")
+    assert [path for path in (tmp_path / "net.part").rglob("*") if path.is_file()] == [mine]
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="KD504"):
+        job(images, tmp_path / "net", RECIPE.model_copy(update={"budget": None}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_missing_is_said_before_the_work(images: Path, tmp_path: Path, called: list[str]) -> None:
+    output = tmp_path / "net"
+    with pytest.raises(DataError, match="KD401: the recipe fine-tunes"):
+        kdna_convert.run(NET, recipe=RECIPE, output=output)
+    with pytest.raises(PlanError, match="KD504"):
+        job(images, output, RECIPE.model_copy(update={"codec": "entropy"}))
+    with pytest.raises(DataError, match="KD401"):
+        job(images, output, eval_data=tmp_path / "nowhere")
+    with pytest.raises(ModelError, match="KD302"):
+        kdna_convert.run(torch.nn.Linear(2, 2), recipe=RECIPE, data=images, output=output)  # type: ignore[arg-type]
+    assert called == []
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- a recipe that decides by the size whether to share
+
+SHARING = parse_recipe(
+    "scheme: dense\ncodec: int8\ncalibration: {images: 30, heldout: 20}\n"
+    "sharing: {below: 0.5, scheme: basis, params: 0.6, finetune: {steps: 1, batch_size: 8}}\n"
+)
+
+
+@pytest.mark.parametrize(("target", "shares"), [("0.5", False), ("0.49", True), (None, False), ("5kB", None)])
+def test_a_recipe_shares_below_its_size_and_trains_as_its_sharing_says(target: str | None, shares: bool | None) -> None:
+    whole = 20_000
+    decided = SHARING.at_size(target, whole)
+    expected = 0.5 * whole > 5_000 if shares is None else shares
+    assert (decided.scheme, decided.finetune is not None) == (("basis", True) if expected else ("dense", False))
+    assert decided.sharing is None
+
+
+def test_a_run_does_what_its_recipe_decides_and_says_so(images: Path, tmp_path: Path) -> None:
+    for target, stages, families in (("0.49", STAGES, 1), ("0.9", ("convert", "code"), 0)):
+        found = job(images, tmp_path / target, SHARING, target_bytes=target)
+        assert tuple(row["stage"] for row in found.report["run"]["stages"]) == stages
+        assert found.report["run"]["shares"] == bool(families)
+        assert bool(found.plan.families) == bool(families)
+
+
+def test_norms_are_trained_after_the_coding_and_the_file_keeps_its_size(images: Path, tmp_path: Path) -> None:
+    text = "scheme: dense\ncodec: entropy\ncalibration: {images: 30, heldout: 20}\n"
+    recipe = parse_recipe(text + "finetune: {train: norms, steps: 2, batch_size: 8, lr: 0.1}\n")
+    found = job(images, tmp_path / "net", recipe, target_bytes="1/4")
+    assert tuple(row["stage"] for row in found.report["run"]["stages"]) == ("convert", "code", "finetune")
+    coded, tuned = found.report["run"]["stages"][1:]
+    assert found.coded is not None
+    assert tuned["bytes"] <= found.report["code"]["target"]
+    assert (tmp_path / "net" / "model.safetensors").stat().st_size == tuned["bytes"]
+    assert coded["params"] == tuned["params"]
+
+
+def test_convert_takes_no_part_in_it_and_says_so(images: Path) -> None:
+    found = kdna_convert.convert(NET, recipe=SHARING, data=images, target_bytes="0.49")
+    assert not found.plan.families
+    assert any("kdna run" in note for note in found.report["notes"])
+    assert not any(
+        "kdna run" in note
+        for note in kdna_convert.convert(NET, recipe=SHARING, data=images, target_bytes="0.9").report["notes"]
+    )
+
+
+def test_options_and_repair_of_the_sharing_are_checked_where_they_stand(images: Path, tmp_path: Path) -> None:
+    wrong = "scheme: dense\ncodec: int8\nsharing:\n  below: 0.5\n  params: 0.6\n  options: {bread: 3}\n"
+    with pytest.raises(RecipeError, match=r"KD202: recipe line 6: sharing\.options\.bread"):
+        job(images, tmp_path / "net", parse_recipe(wrong))
+
+
+# ---- the command
+
+SET = (
+    "--set",
+    "scheme=basis",
+    "--set",
+    "calibration.images=30",
+    "--set",
+    "calibration.heldout=20",
+    "--set",
+    "repair=[]",
+)
+TUNE = ("--set", "finetune={steps: 1, batch_size: 8}", "--set", "codec=int8")
+
+
+def test_the_command_prints_a_row_a_stage_and_the_second_time_says_that_it_is_done(
+    images: Path, tmp_path: Path
+) -> None:
+    command = ("run", "balanced", NET, "--data", images, "--eval-data", images, *SET, *TUNE, "-o", tmp_path / "net")
+    first = kdna(*command)
+    assert first.exit_code == 0, first.stderr
+    lines = first.stdout.splitlines()
+    assert lines[0].split() == ["stage", "parameters", "bytes", "agreement", "KL,", "nats", "top-1", "seconds"]
+    assert [line.split()[0] for line in lines[1:5]] == ["original", *STAGES]
+    assert max(map(len, lines)) <= 80
+    assert json.loads((tmp_path / "net" / "report.json").read_text())["command"].startswith("kdna run balanced")
+    assert kdna("verify", tmp_path / "net").exit_code == 0
+    again = kdna(*command)
+    assert again.exit_code == 0
+    assert "nothing was computed" in again.stderr
+    assert again.stdout.count("done before") == 3
+    other = kdna(*command, "--target-params", "0.7")
+    assert other.exit_code == 2
+    assert "KD601" in other.stderr
+
+
+def test_a_stopped_command_says_how_to_go_on(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    command = ("run", "balanced", NET, "--data", images, *SET, *TUNE, "-o", tmp_path / "net")
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "code", stop)
+        stopped = kdna(*command)
+    assert stopped.exit_code == 130
+    assert "the same command goes on from there" in stopped.stderr
+    assert (tmp_path / "net.part" / MARK).exists()
+    found = json.loads(kdna(*command, "--json").stdout)
+    assert [row["done_before"] for row in found["run"]["stages"]] == [True, True, False]

@@ -1,0 +1,269 @@
+"""The command line as a user meets it: help everywhere, results on stdout, the rest on stderr, honest exit codes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from safetensors.torch import load_file
+from support.command import NET, convert, kdna
+from support.places import ROOT
+
+import kdna_convert
+from kdna_convert import __version__
+from kdna_convert.cli.app import app
+from kdna_convert.cli.commands import about
+from kdna_convert.core.errors import CODES, GuardError
+from kdna_convert.inputs.models import load_model
+from kdna_convert.inputs.recipe import bundled
+
+
+def commands(group: Any = None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Every command by its words, groups left out."""
+    group = typer.main.get_command(app) if group is None else group
+    found: dict[tuple[str, ...], Any] = {}
+    for name, command in group.commands.items():
+        words = (*path, name)
+        found |= commands(command, words) if hasattr(command, "commands") else {words: command}
+    return found
+
+
+def test_the_commands_are_those_of_the_product() -> None:
+    assert {words[0] for words in commands()} == {
+        *(
+            "run",
+            "analyze",
+            "plan",
+            "convert",
+            "finetune",
+            "shrink",
+            "freeze",
+            "code",
+            "build",
+            "eval",
+            "compare",
+            "bench",
+            "verify",
+            "export",
+        ),
+        *("demo", "recipe", "ls", "explain", "env"),
+    }
+    assert {words[1] for words in commands() if words[0] == "recipe"} == {"ls", "show", "cp", "validate", "schema"}
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_and_every_option_says_what_it_does(words: tuple[str, ...]) -> None:
+    command = commands()[words]
+    assert command.help
+    assert command.help.rstrip().endswith(".")
+    undocumented = [parameter.name for parameter in command.params if not getattr(parameter, "help", None)]
+    assert undocumented == []
+
+
+@pytest.mark.parametrize("words", [(), ("recipe",), *commands()], ids=" ".join)
+def test_help_is_printed_for_every_command(words: tuple[str, ...]) -> None:
+    done = kdna(*words, "--help")
+    assert done.exit_code == 0
+    assert "Usage: " + " ".join(("kdna", *words)) in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_an_option_means_the_same_in_every_command(words: tuple[str, ...]) -> None:
+    """One spelling, one meaning: -o is the output, -d the data, -r the recipe, -q quiet, -v verbose."""
+    short = {"-o": "output", "-d": "data", "-r": "recipe_name", "-q": "quiet", "-v": "verbose", "-h": "help"}
+    for parameter in commands()[words].params:
+        for flag in parameter.opts:
+            assert short.get(flag, parameter.name) == parameter.name
+
+
+def test_the_version_is_the_packages() -> None:
+    assert kdna("--version").stdout == f"kdna {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "wrong", [("convolve",), ("plan",), ("ls", "moles"), ("explain", "KD999"), ("bench", "x", "--rounds", "1")]
+)
+def test_a_wrong_command_line_is_exit_code_two_with_nothing_on_stdout(wrong: tuple[str, ...]) -> None:
+    done = kdna(*wrong)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "Usage: kdna" in done.stderr
+
+
+def test_explain_knows_every_code() -> None:
+    assert kdna("explain").stdout.count("KD") >= len(CODES)
+    for form in ("KD301", "kd301", "301"):
+        assert kdna("explain", form).stdout.startswith("KD301")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        (GuardError("KD801", "agreement 12 % is below 90 %"), 3, "kdna: error KD801: agreement 12 % is below 90 %\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_what_a_stage_raises_is_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int, line: str
+) -> None:
+    def fail() -> None:
+        raise raised
+
+    monkeypatch.setattr(about, "_environment", fail)
+    done = kdna("env")
+    assert (done.exit_code, done.stdout, done.stderr) == (code, "", line)
+
+
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(about, "_environment", lambda: 1 / 0)
+    done = kdna("env")
+    assert done.exit_code == 1
+    assert isinstance(done.exception, ZeroDivisionError)
+
+
+def test_bundled_recipes_are_listed_shown_and_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert json.loads(kdna("recipe", "ls", "--json").stdout) == list(bundled())
+    assert json.loads(kdna("ls", "recipes", "--json").stdout) == list(bundled())
+    for name, path in bundled().items():
+        assert kdna("recipe", "show", name).stdout == path.read_text()
+    assert kdna("recipe", "cp", "shared-cp").exit_code == 0
+    assert Path("shared-cp.yaml").read_text() == bundled()["shared-cp"].read_text()
+    assert kdna("recipe", "validate", "shared-cp.yaml").stdout == "shared-cp.yaml: valid\n"
+
+
+def test_copying_a_recipe_does_not_overwrite_one(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("scheme: basis\n")
+    done = kdna("recipe", "cp", "shared-cp", str(mine))
+    assert (done.exit_code, mine.read_text()) == (2, "scheme: basis\n")
+    assert "KD601" in done.stderr
+    assert kdna("recipe", "cp", "shared-cp", str(mine), "--force").exit_code == 0
+    assert mine.read_text() == bundled()["shared-cp"].read_text()
+
+
+def test_the_schema_of_a_recipe_is_json() -> None:
+    assert "scheme" in json.loads(kdna("recipe", "schema").stdout)["properties"]
+
+
+def test_verbose_shows_where_an_error_came_from() -> None:
+    silent, verbose = kdna("plan", "no-such-net", "--data-free"), kdna("plan", "no-such-net", "--data-free", "-v")
+    assert silent.stderr.count("\n") == 1
+    assert verbose.stderr.startswith("Traceback")
+    assert verbose.stderr.endswith(silent.stderr)
+
+
+# --- the whole job, on the tiny net
+
+
+def printed(*arguments: object) -> Any:
+    """What a command prints as JSON, once it has succeeded."""
+    done = kdna(*arguments, "--json")
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_analyze_prints_every_layer_and_every_measure(images: Path) -> None:
+    found = printed("analyze", NET, "--data", images)
+    assert [layer["name"] for layer in found["layers"]][:2] == ["stem", "blocks.0.conv1"]
+    assert set(found["groups"][0]["similarities"]) == {"explained", "angles", "cka", "cosine"}
+    assert "silhouette" in kdna("analyze", NET, "--data", images, "--metric", "cosine").stdout
+
+
+def test_a_plan_is_exact_and_other_budgets_come_from_its_database(images: Path, tmp_path: Path) -> None:
+    database = tmp_path / "database.json"
+    question = ("plan", NET, "--data", images, "--database", database)
+    half = printed(*question, "--target-params", "0.5")
+    assert 0.4 < half["planned"]["params"] / half["original"]["params"] <= 0.5
+    written = database.stat().st_mtime_ns
+    small = printed(*question, "--target-bytes", "16kB")
+    assert small["planned"]["bytes"] <= 16_000
+    assert database.stat().st_mtime_ns == written
+
+
+def test_convert_keeps_its_promises_and_records_the_command(images: Path, folder: Path) -> None:
+    planned = json.loads((folder / "plan.json").read_text())["planned"]
+    assert (folder / "model.safetensors").stat().st_size == planned["bytes"]
+    command = json.loads((folder / "report.json").read_text())["command"]
+    assert command.startswith(f"kdna convert {NET} --data {images}")
+    assert command in (folder / "README.md").read_text()
+
+
+def test_a_dry_run_writes_nothing_and_plans_what_convert_does(images: Path, folder: Path, tmp_path: Path) -> None:
+    planned = printed(*convert(images), "-o", tmp_path / "out", "--dry-run")
+    assert planned == json.loads((folder / "plan.json").read_text())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_edited_by_hand_is_what_is_converted(images: Path, folder: Path, tmp_path: Path) -> None:
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["families"][0]["options"]["rank"] = 5
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    by_plan = ("convert", NET, "--data", images, "--plan", tmp_path / "plan.json")
+    foretold = printed(*by_plan, "--dry-run")
+    assert foretold["families"][0]["options"]["rank"] == 5
+    assert foretold["planned"]["params"] < plan["planned"]["params"]
+    printed(*by_plan, "-o", tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size == foretold["planned"]["bytes"]
+
+
+def test_conversion_is_reproducible_to_the_bit(images: Path, folder: Path, tmp_path: Path) -> None:
+    assert kdna(*convert(images), "-o", tmp_path / "again").exit_code == 0
+    for name in ("model.safetensors", "plan.json", "recipe.yaml"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_eval_prints_the_promised_keys_in_order(images: Path, folder: Path) -> None:
+    keys = ["top1", "top5", "images", "agreement", "kl", "params", "bytes", "macs"]
+    converted, original = printed("eval", folder, "--data", images), printed("eval", NET, "--data", images)
+    assert list(converted)[:8] == list(original)[:8] == keys
+    assert converted["images"] == original["images"] == 60
+    assert 0 <= converted["agreement"] <= 1
+    assert original["agreement"] is None
+    assert converted["bytes"] == (folder / "model.safetensors").stat().st_size
+
+
+def test_bench_times_every_form_of_a_converted_net(folder: Path) -> None:
+    rows = printed("bench", folder, "--rounds", "3", "--threads", "1")
+    assert [row["name"] for row in rows] == ["original", "converted", "folded", "factored"]
+    assert rows[0]["macs"] == rows[2]["macs"]
+    assert "Sharing alone does not cut MACs" in kdna("bench", folder, "--rounds", "3").stdout
+
+
+def test_verify_and_export_and_a_strict_load(folder: Path, tmp_path: Path) -> None:
+    assert all(check["ok"] for check in printed("verify", folder))
+    written = printed("export", folder, "--to", "merged", "-o", tmp_path / "merged.safetensors")
+    state = load_file(written["file"])
+    original = load_model(NET).model
+    assert set(state) == set(original.state_dict())
+    original.load_state_dict(state, strict=True)
+    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(original(x), kdna_convert.load(folder)(x), atol=1e-5)
+
+
+def test_finetune_writes_another_folder_and_says_how_it_was_made(images: Path, folder: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    out = tmp_path / "tuned"
+    done = kdna("finetune", folder, "--data", images, "--epochs", "1", "-o", out)
+    assert done.exit_code == 0, done.stderr
+    assert "trainable params: " in done.stdout
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert kdna("verify", out).exit_code == 0
+    commands = json.loads((out / "report.json").read_text())["command"].splitlines()
+    assert [command.split()[1] for command in commands] == ["convert", "finetune"]
+
+
+def test_stdout_has_the_result_and_stderr_the_rest(images: Path, tmp_path: Path) -> None:
+    done = kdna(*convert(images), "-o", tmp_path / "out")
+    assert "parameters kept" in done.stdout
+    assert "parameters kept" not in done.stderr
+    assert "kdna eval" in done.stderr
+    assert "\x1b[" not in done.stdout + done.stderr
+    assert kdna(*convert(images), "-o", tmp_path / "quiet", "-q").stderr == ""
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [words for words in commands() if f"kdna {words[0]}" not in readme] == []

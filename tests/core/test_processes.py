@@ -1,0 +1,175 @@
+"""Laws of several processes: what they find together is what one finds, in each of them, and they fail together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.command import NET, convert, kdna
+from support.places import ROOT, TESTS
+from support.shared_passes import BATCHES, passes
+from torch import Tensor
+
+from kdna_convert.core.linalg import Kronecker, Moment
+
+ONES = [*BATCHES, "folder"]
+
+
+def launched(*arguments: Any, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    """Gloo processes of one thread, by torchrun."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", "NO_COLOR": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(TESTS)])
+    return subprocess.run(
+        [*launch, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def damaged(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images, and two that cannot be read: each process meets one."""
+    folder = tmp_path_factory.mktemp("damaged") / "images"
+    shutil.copytree(images, folder)
+    for place in ("class0/00.png", "class2/27.png"):
+        (folder / place).write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(damaged: Path) -> dict[str, Any]:
+    return passes(damaged)
+
+
+@pytest.fixture(scope="module")
+def two(damaged: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes found."""
+    out = tmp_path_factory.mktemp("two")
+    done = launched("-m", "support.shared_passes", damaged, out)
+    assert done.returncode == 0, done.stderr
+    return [torch.load(out / f"{number}.pt", weights_only=False) for number in range(2)]
+
+
+def same(found: Tensor, expected: Tensor) -> bool:
+    return float((found - expected).norm()) <= 1e-5 * float(expected.norm())
+
+
+def dense(moment: Moment) -> Tensor:
+    return torch.kron(moment.channels_cc, moment.taps_tt) if isinstance(moment, Kronecker) else moment
+
+
+@pytest.mark.parametrize("name", ONES)
+def test_moments_and_sensitivities_of_two_processes_are_those_of_one(
+    one: dict[str, Any], two: list[dict[str, Any]], name: str
+) -> None:
+    expected = one[name]["moments"]
+    for process in two:
+        found = process[name]["moments"]
+        assert list(found) == list(expected)
+        for layer, item in expected.items():
+            assert same(dense(found[layer].second), dense(item.second))
+            assert same(found[layer].mean, item.mean)
+            assert same(found[layer].gram_ee, item.gram_ee)
+            assert found[layer].count == item.count
+            assert same(found[layer].felt, item.felt)
+
+
+@pytest.mark.parametrize("name", ONES)
+def test_divergence_and_accuracy_of_two_processes_are_those_of_one(
+    one: dict[str, Any], two: list[dict[str, Any]], name: str
+) -> None:
+    for process in two:
+        assert process[name]["evaluation"] == pytest.approx(one[name]["evaluation"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ONES)
+def test_every_process_has_the_same_result_to_the_bit(two: list[dict[str, Any]], name: str) -> None:
+    first, second = (process[name]["moments"] for process in two)
+    assert all(torch.equal(dense(first[layer].second), dense(second[layer].second)) for layer in first)
+    assert two[0][name]["evaluation"] == two[1][name]["evaluation"]
+
+
+def test_each_image_is_decoded_by_one_process(one: dict[str, Any], two: list[dict[str, Any]]) -> None:
+    shares = [process["folder"]["decoded"] for process in two]
+    assert sum(shares) == one["folder"]["decoded"]
+    assert max(shares) <= 0.6 * sum(shares)
+
+
+def test_every_process_knows_which_images_none_could_read(one: dict[str, Any], two: list[dict[str, Any]]) -> None:
+    assert len(one["folder"]["skipped"]) == 2
+    assert all(sorted(process["folder"]["skipped"]) == sorted(one["folder"]["skipped"]) for process in two)
+
+
+@pytest.mark.parametrize("verb", ["collect", "evaluate"])
+def test_what_one_process_cannot_use_ends_both_by_its_code(
+    one: dict[str, Any], two: list[dict[str, Any]], verb: str
+) -> None:
+    assert [process[verb] for process in (one, *two)] == ["KD702"] * 3
+
+
+def test_two_processes_print_one_evaluation(damaged: Path, folder: Path) -> None:
+    command = ("eval", folder, "--data", damaged, "--device", "cpu", "--json")
+    done, alone = launched("-m", "kdna_convert", *command), kdna(*command)
+    assert done.returncode == alone.exit_code == 0, done.stderr
+    found, expected = json.loads(done.stdout), json.loads(alone.stdout)
+    assert sorted(found.pop("skipped")) == sorted(expected.pop("skipped"))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_is_one_process_refuses_to_be_several(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    alone = [["code", folder, "--target-bytes", "1/8", "-o", tmp_path / "out"], ["convert", NET, "--dry-run"]]
+    for command in alone:
+        done = kdna(*command)
+        assert done.exit_code == 2
+        assert "KD410" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_healing_after_each_family_refuses_to_be_several(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdna_convert.api.heal.count", lambda: 2)
+    done = kdna(*convert(images), "--progressive", "2", "-o", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "KD410" in done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_folder_that_one_writes(images: Path, tmp_path: Path) -> None:
+    command = [*convert(images), "--device", "cpu"]
+    done = launched("-m", "kdna_convert", *command, "-o", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("parameters kept") == 1
+    assert kdna(*command, "-o", tmp_path / "one").exit_code == 0
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[name], tensor, atol=1e-4) for name, tensor in theirs.items())
+    assert not (tmp_path / "two.part").exists()
+    assert kdna("verify", tmp_path / "two").exit_code == 0
+
+
+@pytest.mark.slow
+def test_two_processes_analyze_as_one_and_print_once(images: Path) -> None:
+    command = ("analyze", NET, "--data", images, "--device", "cpu", "--json")
+    done, alone = launched("-m", "kdna_convert", *command), kdna(*command)
+    assert done.returncode == alone.exit_code == 0, done.stderr
+    assert len(json.loads(done.stdout)["layers"]) == len(json.loads(alone.stdout)["layers"])
+
+
+@pytest.mark.slow
+def test_an_activation_that_is_not_finite_ends_both_by_its_code(images: Path, tmp_path: Path) -> None:
+    sick = NET.replace(":net", ":sick_activation")
+    done = launched("-m", "kdna_convert", *convert(images, sick), "--device", "cpu", "-o", tmp_path / "out")
+    assert done.returncode != 0
+    assert "KD702" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,298 @@
+"""A net's tensors as one string of bytes, in a folder and out of it, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from support.small_nets import OPTIONS, convert, images, route, small
+from torch import nn
+
+import kdna_convert
+from kdna_convert.codecs import CODECS, indices
+from kdna_convert.codecs.steps import nearest_step
+from kdna_convert.core.errors import FolderError, NumericsError
+from kdna_convert.core.filesize import file_size, metadata
+from kdna_convert.core.specs import DataConfig, Family, Layer, ModelRef, Plan, Route, Totals
+from kdna_convert.network.folder import Conversion, open_folder, save, uncoded
+from kdna_convert.network.packed import coded_specs, foldable_norms, pack, unpack
+from kdna_convert.network.stored import load_stored, stored_specs, stored_state
+
+LOADER = Path(kdna_convert.__file__).parent / "network" / "folder" / "loader.py"
+EACH_CODEC = pytest.mark.parametrize("codec", CODECS)
+
+
+def steps(net: nn.Module, share: float = 0.02) -> dict[str, int]:
+    """A fine step for every tensor and every normalisation's shifts."""
+    state = stored_state(net)
+    found = {name: nearest_step(share * float(t.abs().max() + 1e-9)) for name, t in state.items()}
+    return found | {name: nearest_step(share) for name in foldable_norms(net)}
+
+
+def coded(codec: str, scheme: str | None = "cp", routing: str | None = None) -> Conversion:
+    net = small()
+    families = () if scheme is None else (convert(net, scheme),)
+    return code(net, families, codec, route(net, routing))
+
+
+def code(net: nn.Module, families: tuple[Family, ...], codec: str, routes: tuple[Route, ...] = ()) -> Conversion:
+    blob = pack(net, codec, steps(net))
+    load_stored(net, unpack(blob))
+    ref = ModelRef("small_nets:small")
+    params = sum(parameter.numel() for parameter in net.parameters())
+    size = file_size(coded_specs(blob), metadata(ref, "scheme: dense\n"))
+    totals = Totals(params, size, 1)
+    plan = Plan(ref, families, layers_of(net), totals, totals, routes=routes)
+    return Conversion(net, plan, DataConfig((3, 12, 12)), "scheme: dense\n", coded=blob)
+
+
+def layers_of(net: nn.Module) -> tuple[Layer, ...]:
+    return tuple(
+        Layer(name, "Conv2d", tuple(module.weight.shape))
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Conv2d)
+    )
+
+
+@EACH_CODEC
+@pytest.mark.parametrize("scheme", [None, *OPTIONS])
+def test_a_coded_folder_loads_as_the_net_that_was_coded(codec: str, scheme: str | None, tmp_path: Path) -> None:
+    conversion = coded(codec, scheme)
+    save(conversion, tmp_path / "out")
+    x = images()
+    again = open_folder(tmp_path / "out", model=small(1))
+    assert torch.equal(again.model(x), conversion.model(x))
+    folded = kdna_convert.load(tmp_path / "out", folded=True, model=small(1))
+    assert torch.allclose(folded(x), conversion.model(x), atol=1e-5)
+    assert (
+        save(again, tmp_path / "twice").joinpath("model.safetensors").read_bytes()
+        == tmp_path.joinpath("out", "model.safetensors").read_bytes()
+    )
+
+
+@EACH_CODEC
+def test_a_coded_net_is_near_the_net_before(codec: str) -> None:
+    before, after, x = small().requires_grad_(False), small().requires_grad_(False), images(20)
+    load_stored(after, unpack(pack(before, codec, steps(before))))
+    error = float((after(x) - before(x)).norm() / before(x).norm())
+    assert error < {"fp16": 1e-2, "bf16": 0.05, "int8": 0.05, "int4": 0.6, "entropy": 0.15}[codec]
+
+
+@EACH_CODEC
+def test_the_file_has_the_size_that_was_counted(codec: str, tmp_path: Path) -> None:
+    conversion = coded(codec)
+    save(conversion, tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size == conversion.plan.planned.bytes
+
+
+@EACH_CODEC
+@pytest.mark.parametrize("scheme", [None, *OPTIONS])
+def test_the_loader_that_travels_reads_what_kdna_reads(codec: str, scheme: str | None, tmp_path: Path) -> None:
+    conversion = coded(codec, scheme, routing="se" if scheme == "cp" else None)
+    save(conversion, tmp_path / "out")
+    state = travelling(tmp_path / "out").state_dict(tmp_path / "out")
+    net = small(1)
+    net.load_state_dict(state)
+    assert torch.allclose(net(images()), conversion.model(images()), atol=1e-5)
+
+
+@pytest.mark.parametrize("codes", [1, 2])
+def test_the_loader_that_travels_reads_a_codebook_with_a_gain_for_each_filter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, codes: int
+) -> None:
+    monkeypatch.setitem(OPTIONS, "codebook", {"rank": 12, "gain": "filter", "codes": codes})
+    conversion = coded("entropy", "codebook")
+    state = travelling(save(conversion, tmp_path / "out")).state_dict(tmp_path / "out")
+    net = small(1)
+    net.load_state_dict(state)
+    assert torch.allclose(net(images()), conversion.model(images()), atol=1e-5)
+
+
+def travelling(folder: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("loader", folder / "loader.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_travelling_loader_decodes_to_the_bit() -> None:
+    net = small()
+    blob = pack(net, "entropy", steps(net, 0.001))
+    found, expected = travelling(LOADER.parent).decode(blob), unpack(blob)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_travelling_loader_names_the_library_that_it_misses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "constriction", None)
+    net = small()
+    with pytest.raises(ImportError, match="pip install constriction"):
+        travelling(LOADER.parent).decode(pack(net, "entropy", steps(net)))
+
+
+@EACH_CODEC
+def test_every_cut_and_every_changed_byte_is_refused(codec: str) -> None:
+    net = small()
+    blob = pack(net, codec, steps(net))
+    for place in range(0, len(blob), 7):
+        with pytest.raises(FolderError, match="KD608"):
+            unpack(blob[:place])
+        with pytest.raises(FolderError, match="KD608"):
+            unpack(blob[:place] + bytes([blob[place] ^ 4]) + blob[place + 1 :])
+        with pytest.raises(ValueError, match="cut short or altered"):
+            travelling_decode(blob[:place])
+
+
+travelling_decode = travelling(LOADER.parent).decode
+
+
+def test_a_newer_format_is_refused_as_such() -> None:
+    import hashlib
+
+    blob = pack(small(), "fp16", {})
+    newer = bytes([99]) + blob[1:-8]
+    with pytest.raises(FolderError, match="KD605"):
+        unpack(newer + hashlib.blake2b(newer, digest_size=8).digest())
+
+
+@EACH_CODEC
+def test_nan_is_refused_by_name(codec: str) -> None:
+    net = small()
+    with torch.no_grad():
+        net.last.weight[0, 0] = torch.nan
+    with pytest.raises(NumericsError, match=r"KD701: last\.weight"):
+        pack(net, codec, steps(small()))
+
+
+def test_weights_that_changed_after_coding_are_not_saved(tmp_path: Path) -> None:
+    conversion = coded("int8")
+    with torch.no_grad():
+        conversion.model.head.weight += 1
+    with pytest.raises(FolderError, match="KD609"):
+        save(conversion, tmp_path / "out")
+    plain = uncoded(conversion)
+    size = save(plain, tmp_path / "out").joinpath("model.safetensors").stat().st_size
+    assert size == plain.plan.planned.bytes
+
+
+def test_a_damaged_coded_folder_is_refused(tmp_path: Path) -> None:
+    folder = save(coded("entropy"), tmp_path / "out")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(FolderError, match="KD603"):
+        open_folder(folder, model=small())
+    shutil.rmtree(folder)
+
+
+def test_verify_passes_a_coded_folder_and_notices_a_wrong_size(tmp_path: Path) -> None:
+    conversion = coded("entropy")
+    checks = kdna_convert.verify(save(conversion, tmp_path / "right"), model=small())
+    assert all(check.ok for check in checks), checks
+    wrong = replace(conversion, plan=replace(conversion.plan, planned=replace(conversion.plan.planned, bytes=1)))
+    checks = kdna_convert.verify(save(wrong, tmp_path / "wrong"), model=small())
+    assert [check.name for check in checks if not check.ok] == ["totals"]
+
+
+def test_merged_weights_of_a_coded_folder_fit_the_untouched_net(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    from kdna_convert.network.folder import export_merged
+
+    conversion = coded("entropy")
+    plain = small(1)
+    plain.load_state_dict(load_file(export_merged(conversion, tmp_path / "merged.safetensors")))
+    assert torch.allclose(plain(images()), conversion.model(images()), atol=1e-5)
+
+
+def test_other_dtypes_keep_theirs() -> None:
+    net = small().half()
+    net.register_buffer("table", torch.arange(5))
+    net.register_buffer("exact", torch.rand(3, dtype=torch.float64))
+    found = unpack(pack(net, "int8", {}))
+    assert {spec.name: spec.dtype for spec in stored_specs(net)} == {
+        name: {torch.float16: "F16", torch.int64: "I64", torch.float64: "F64"}[t.dtype] for name, t in found.items()
+    }
+    assert torch.equal(found["exact"], net.exact)
+    assert torch.equal(found["table"], net.table)
+
+
+WHOLE = {
+    "even": torch.randint(0, 300, (40, 30)).to(torch.int16),
+    "skewed": (torch.randn(4000) * 3).to(torch.int32),
+    "negative": torch.full((500,), -(2**63)) + torch.randint(0, 9, (500,)),
+    "huge": torch.tensor([2**63 - 1, -(2**63), 0] * 50),
+    "bytes": torch.randint(0, 3, (700,), dtype=torch.uint8),
+    "signed": torch.randint(-2, 2, (700,)).to(torch.int8),
+    "mask": torch.rand(900) > 0.9,
+    "alike": torch.full((100,), 7),
+    "one": torch.tensor(-5),
+    "none": torch.empty(0, 3, dtype=torch.int32),
+}
+
+
+def with_integers(names: Iterable[str]) -> nn.Module:
+    net = small()
+    for name in names:
+        net.register_buffer(name, WHOLE[name])
+    return net
+
+
+@pytest.mark.parametrize("names", [*([name] for name in WHOLE), list(WHOLE)], ids=lambda names: "+".join(names))
+def test_integers_of_any_dtype_and_size_come_back_to_the_bit(names: list[str]) -> None:
+    net = with_integers(names)
+    blob = pack(net, "entropy", steps(small()))
+    for found in (unpack(blob), travelling_decode(blob)):
+        for name in names:
+            assert found[name].dtype == WHOLE[name].dtype
+            assert torch.equal(found[name], WHOLE[name])
+
+
+def test_integers_take_what_telling_them_apart_takes() -> None:
+    plain = len(pack(small(), "entropy", steps(small())))
+
+    def room(name: str) -> float:
+        return (len(pack(with_integers([name]), "entropy", steps(small()))) - plain) / WHOLE[name].numel() * 8
+
+    assert room("even") < 10  # log2 of 300 is 8.2, of 16; and its line in the index
+    assert room("skewed") < 4
+    assert room("mask") < 1
+
+
+def test_integers_that_gain_nothing_leave_the_format_as_it_was() -> None:
+    assert pack(with_integers(["huge", "none"]), "entropy", steps(small()))[0] == 1
+    assert pack(with_integers(["even"]), "int8", {})[0] == 1
+    assert pack(with_integers(["even"]), "entropy", steps(small()))[0] == 2
+
+
+def test_a_stream_of_integers_that_is_not_one_is_refused() -> None:
+    whole = indices.encode(WHOLE["even"].flatten().long().numpy())
+    assert whole is not None
+    for cut in (b"", whole[:11], whole[:-1], whole[:-4], whole + bytes(4), whole[:8] + bytes(4) + whole[12:]):
+        with pytest.raises(FolderError, match="KD608"):
+            indices.decode(cut, 1200)
+
+
+def test_small_numbers_out_of_reach_of_fp16_are_kept_all_the_same() -> None:
+    net = small()
+    with torch.no_grad():
+        net.head.bias[0] = 1e9
+    assert float(unpack(pack(net, "int8", {}))["head.bias"][0]) == pytest.approx(1e9, rel=0.01)
+
+
+def test_the_index_costs_less_than_a_twentieth_of_a_header() -> None:
+    from kdna_convert.core.filesize import header
+
+    net = nn.Sequential(*(module for _ in range(50) for module in (nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))))
+    blob = pack(net, "fp16", {})
+    index = int.from_bytes(blob[1:5], "little")
+    assert index < len(header(stored_specs(net), {})) / 20

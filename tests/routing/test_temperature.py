@@ -1,0 +1,113 @@
+"""The temperature of an attention: exact at the start at any, falling with the fine-tune, the same after a resume."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from routing.test_routing import described
+from stages.finetune.test_finetune import finetune, images, state
+from torch import Tensor, nn
+
+from kdna_convert.routing import ROUTINGS, attach
+from kdna_convert.routing.temperature import Annealing, anneal, cooled
+from kdna_convert.stages.finetune import Keeping
+
+
+def routed(**options: Any) -> tuple[nn.Module, nn.Module]:
+    """A net that is away from its original, with a temperature at its first convolution, and the original."""
+    torch.manual_seed(0)
+    original = nn.Sequential(
+        nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)
+    ).eval()
+    model = copy.deepcopy(original)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    attach(model, [described("0", original[0])], ROUTINGS["dyconv"](**options))
+    return model, original
+
+
+def test_it_falls_to_1_in_the_first_third_and_stays_there() -> None:
+    assert [cooled(31, done) for done in (0, 1 / 6, 1 / 3, 0.5, 1)] == pytest.approx([31, 16, 1, 1, 1])
+    net = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    for name, options in (("0", {"of": {"name": "omni"}}), ("1", {})):
+        attach(net, [described(name, net[int(name)])], ROUTINGS["partial" if options else "dyconv"](**options))
+    anneal(net, 1 / 6)
+    assert float(net[0].gate.whole.temperature) == float(net[1].gate.temperature) == 15.5
+    annealing = Annealing(net)
+    annealing.set(1.0)
+    assert {name: float(tensor) for name, tensor in annealing.tensors.items()} == {
+        "0.gate.whole.temperature": 1.0,
+        "1.gate.temperature": 1.0,
+    }
+    Annealing(net).set(0.0)
+    assert float(net[1].gate.temperature) == 1.0  # what has cooled stays cool in a second training
+
+
+def test_at_the_start_no_temperature_changes_the_net() -> None:
+    net = nn.Sequential(nn.Conv2d(8, 4, 3))
+    attach(net, [described("0", net[0])], ROUTINGS["omni"](kernels=4))
+    x, seen = torch.randn(2, 8, 5, 5), []
+    for temperature in (30.0, 7.0, 1.0):
+        net[0].gate.temperature.fill_(temperature)
+        seen.append(net(x))
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
+def temperatures(model: nn.Module, original: nn.Module, **said: Any) -> list[float]:
+    """What every step of a fine-tune saw."""
+    seen: list[float] = []
+    finetune(model, original, images(), progress=lambda *_: seen.append(float(model[0].gate.temperature)), **said)
+    return seen
+
+
+def test_a_fine_tune_by_steps_cools_it_by_the_place_of_each_step() -> None:
+    model, original = routed()
+    seen = temperatures(model, original, steps=12, batch_size=32)
+    assert seen == pytest.approx([cooled(30, (step + 0.5) / 12) for step in range(12)])
+    assert float(model[0].gate.temperature) == 1.0
+
+
+def test_a_fine_tune_by_the_clock_cools_it_by_the_time_that_is_spent() -> None:
+    model, original = routed()
+    seen = temperatures(model, original, seconds=1.0, batch_size=8)
+    assert seen[0] > 25
+    assert seen == sorted(seen, reverse=True)
+    assert seen[-1] == 1.0
+
+
+class KilledError(Exception):
+    """What stands for a kill between two steps."""
+
+
+def trained(work: Path | None, *, until: int | None = None, resume: bool = False) -> dict[str, Tensor]:
+    def kill(what: str, done: int, total: int) -> None:
+        if done == until:
+            raise KilledError
+
+    model, original = routed()
+    held = images(64, seed=1)
+    said: dict[str, Any] = {"steps": 18, "batch_size": 32, "save_every": 2}
+    finetune(model, original, images(), heldout=held, keeping=Keeping(work, resume, "mine"), progress=kill, **said)
+    return state(model)
+
+
+def test_a_run_that_is_gone_on_with_ends_at_the_temperature_and_the_tensors_of_the_straight_one(tmp_path: Path) -> None:
+    straight = trained(None)
+    with pytest.raises(KilledError):
+        trained(tmp_path, until=4)
+    resumed = trained(tmp_path, resume=True)
+    assert "0.gate.temperature" in straight
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
+
+
+def test_what_did_best_keeps_the_temperature_at_which_it_did() -> None:
+    model, original = routed()
+    before, held = state(model), images(64, seed=1)
+    tuned = finetune(model, original, images(), heldout=held, steps=6, batch_size=32, save_every=2, lr=50.0)
+    assert not tuned.kept  # the rate was far too high, so the start was the best
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert float(copy.deepcopy(model)[0].gate.temperature) == 30.0

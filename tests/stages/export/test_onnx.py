@@ -1,0 +1,75 @@
+"""The ONNX graph of a converted net: onnxruntime gives torch's answers, or nothing is written."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.small_nets import convert, route, small
+from torch import nn
+
+from kdna_convert.core.errors import FolderError, ModelError
+from kdna_convert.core.specs import DataConfig, ModelRef, Plan, Totals
+from kdna_convert.network.folder import Conversion
+from kdna_convert.routing import Router, routers
+from kdna_convert.routing.modulation import Modulation
+from kdna_convert.stages.export import onnx as exporting
+from kdna_convert.stages.export.onnx import export_onnx
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+def conversion(routing: str | None = None) -> Conversion:
+    net = small()
+    family, routes = convert(net), route(net, routing)
+    totals = Totals(1, 1, 1)
+    plan = Plan(ModelRef("small"), (family,), (), totals, totals, routes=routes)
+    return Conversion(net.eval(), plan, DataConfig(input_size=(3, 12, 12)), "scheme: cp\n")
+
+
+@pytest.mark.parametrize("routing", [None, "se"])
+def test_onnxruntime_answers_any_batch_as_torch_does(routing: str | None, tmp_path: Path) -> None:
+    made = conversion(routing)
+    for router in routers(made.model).values():
+        nn.init.normal_(router.fc2.weight, generator=torch.Generator().manual_seed(0))
+    exported = export_onnx(made, tmp_path / "deep" / "net.onnx")
+    session = onnxruntime.InferenceSession(exported.file, providers=["CPUExecutionProvider"])
+    for batch in (1, 2, 7):
+        x = torch.randn(batch, 3, 12, 12, generator=torch.Generator().manual_seed(batch))
+        (found,) = session.run(None, {"images": x.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(found), made.model(x), atol=1e-4, rtol=1e-4)
+    assert exported.bytes == (tmp_path / "deep" / "net.onnx").stat().st_size
+    assert len(routers(made.model)) == (3 if routing else 0)  # the conversion is as it was
+
+
+def test_a_graph_is_not_written_over_without_force_nor_without_its_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.onnx").write_text("mine")
+    with pytest.raises(FolderError, match="KD601"):
+        export_onnx(conversion(), tmp_path / "net.onnx")
+    monkeypatch.setattr(exporting, "NEEDED", ("onnx", "no_such_library"))
+    with pytest.raises(ModelError, match=r"KD312: no_such_library not installed: pip install"):
+        export_onnx(conversion(), tmp_path / "net.onnx", force=True)
+    assert (tmp_path / "net.onnx").read_text() == "mine"
+
+
+def test_a_graph_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "_difference", lambda *_: 0.5)
+    with pytest.raises(ModelError, match=r"KD312: onnxruntime.s answers are .* from torch's"):
+        export_onnx(conversion(), tmp_path / "net.onnx")
+    assert not (tmp_path / "net.onnx").exists()
+
+
+class Whole(Router):
+    """Kernels of every image that are no sum of a few."""
+
+    def forward(self, x: torch.Tensor, weight: torch.Tensor) -> Modulation:
+        return Modulation(kernel=weight[None] * x.mean((1, 2, 3)).view(-1, 1, 1, 1, 1))
+
+
+def test_kernels_of_each_images_own_are_matrices_times_its_patches(tmp_path: Path) -> None:
+    made = conversion("se")
+    made.model.last.gate = Whole(2)
+    assert export_onnx(made, tmp_path / "net.onnx").difference < 1e-4

@@ -1,0 +1,90 @@
+"""The moving average of a fine-tune: what it is, that it leaves the training alone, and that it is what is kept."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from stages.finetune.test_finetune import finetune, images, pair, state
+from stages.finetune.test_resume import KilledError, run
+from torch import nn
+
+from kdna_convert.core.errors import RecipeError
+from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.finetune.average import Average
+from kdna_convert.stages.finetune.state import read
+
+
+def test_an_average_follows_at_the_decay_it_was_given_and_faster_at_first() -> None:
+    weight = nn.Parameter(torch.zeros(3))
+    average = Average({"w": weight}, 0.8)
+    expected = torch.zeros(3)
+    for step in range(1, 40):
+        with torch.no_grad():
+            weight.add_(torch.tensor([1.0, -2.0, step]))
+        average.follow(step)
+        decay = min(0.8, 1 - step ** (-2 / 3))
+        expected = decay * expected + (1 - decay) * weight.detach()
+    assert torch.allclose(average.tensors["w"], expected)
+    assert not torch.allclose(expected, weight.detach())
+
+
+def test_the_net_has_the_average_while_it_is_shown_and_its_own_tensors_after() -> None:
+    weight = nn.Parameter(torch.zeros(3))
+    average = Average({"w": weight}, 0.5)
+    for step in (1, 2, 3):
+        with torch.no_grad():
+            weight.add_(1)
+        average.follow(step)
+    with average.shown():
+        assert torch.equal(weight, average.tensors["w"])
+        assert not torch.equal(weight, torch.full((3,), 3.0))
+    assert torch.equal(weight, torch.full((3,), 3.0))
+
+
+def test_without_a_decay_there_is_none() -> None:
+    weight = nn.Parameter(torch.zeros(3))
+    average = Average({"w": weight}, 0.0)
+    assert average.tensors["w"] is weight
+    assert average.kept == {}
+
+
+def test_an_average_leaves_the_steps_as_they_are_and_is_what_is_kept() -> None:
+    found = {}
+    for ema in (0.0, 0.95):
+        model, original = pair()
+        held = images(64, seed=1)
+        tuned = finetune(model, original, images(), heldout=held, epochs=5, batch_size=32, lr=1e-2, ema=ema)
+        assert divergence(logits(model, [held]), logits(original, [held])) == tuned.after
+        found[ema] = (tuned, state(model))
+    assert found[0.0][0].losses == found[0.95][0].losses
+    assert found[0.0][0].after != found[0.95][0].after
+
+
+def test_an_average_of_steps_that_are_too_long_is_closer_than_the_last_of_them() -> None:
+    kls = []
+    for ema in (0.0, 0.99):
+        model, original = pair()
+        said = {"epochs": 60, "batch_size": 8, "lr": 0.1, "clip": 1.0, "save_every": 10**6, "ema": ema}
+        finetune(model, original, images(), **said)
+        held = images(256, seed=1)
+        kls.append(divergence(logits(model, [held]), logits(original, [held])).kl)
+    assert kls[1] < kls[0]
+
+
+@pytest.mark.parametrize("until", [1, 7, 11])
+def test_a_killed_run_goes_on_with_its_average_to_the_bit(until: int, tmp_path: Path) -> None:
+    straight, plain = run(None, ema=0.9), run(None)
+    with pytest.raises(KilledError):
+        run(tmp_path, until=until, ema=0.9)
+    left = read(tmp_path, "mine")
+    assert left is not None
+    assert set(left.average) == set(left.now)
+    resumed = run(tmp_path, resume=True, ema=0.9)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
+    assert not all(torch.equal(plain[name], tensor) for name, tensor in straight.items())
+
+
+@pytest.mark.parametrize("ema", [-0.1, 1.0])
+def test_a_decay_that_is_none_is_refused(ema: float) -> None:
+    with pytest.raises(RecipeError, match="KD208: ema"):
+        finetune(*pair(), images(), ema=ema)

@@ -1,0 +1,136 @@
+"""Integers that train: the net runs on them, their bits have a price, and the file does not grow."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from api.test_recoding import conversion
+from network.test_packed import coded
+from support.small_nets import small
+from torch import Tensor, nn
+
+from kdna_convert.api.code import codes_of
+from kdna_convert.api.finetune import finetune
+from kdna_convert.codecs.steps import step_of
+from kdna_convert.core.errors import RecipeError
+from kdna_convert.inputs.models import Loaded
+from kdna_convert.network.folder import Conversion
+from kdna_convert.network.packed import steps_of, unpack
+from kdna_convert.stages.finetune import Codes, Keeping, Settings
+from kdna_convert.stages.finetune import finetune as finetune_net
+
+STEP = 0.25
+
+
+def codes(weight: Tensor, price: float = 0.0) -> Codes:
+    return Codes({"weight": nn.Parameter(weight)}, {"weight": STEP}, lambda: True, price)
+
+
+def images(count: int = 80) -> Tensor:
+    return torch.randn(count, 3, 12, 12, generator=torch.Generator().manual_seed(2))
+
+
+def trained(made: Conversion, monkeypatch: pytest.MonkeyPatch, steps: int = 30) -> Conversion:
+    original = small(0)
+    monkeypatch.setattr(
+        "kdna_convert.api.finetune.original_of", lambda ref: Loaded(copy.deepcopy(original), ref, made.data)
+    )
+    return finetune(made, data=images(), train="codes", steps=steps, batch_size=16, shared_lr=0.1, device="cpu")
+
+
+def test_the_net_is_on_its_integers_only_while_it_runs() -> None:
+    numbers = torch.tensor([[0.3, -0.1], [0.9, 0.12]])
+    found = codes(numbers.clone())
+    with found.rounded():
+        assert torch.equal(found.tensors["weight"], torch.tensor([[0.25, 0.0], [1.0, 0.0]]))
+    assert torch.equal(found.tensors["weight"], numbers)
+    found.settle()
+    assert torch.equal(found.tensors["weight"] / STEP, (numbers / STEP).round())
+
+
+def test_bits_pull_towards_zero_and_hardest_where_few_are_left() -> None:
+    weight = STEP * torch.tensor([[3.0, -2.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    found = codes(weight, price=1.0)
+    found.tensors["weight"].grad = torch.zeros(2, 4)
+    found.charge(1.0)
+    pull = found.tensors["weight"].grad
+    assert torch.equal(pull.sign(), weight.sign())
+    assert pull[1, 0] > pull[0, 0]  # a row of one is dearer than a row of three
+    assert pull[0, 2] > pull[0, 0]
+
+
+def test_the_price_rises_while_the_bits_do_and_falls_while_they_are_fewer() -> None:
+    found = codes(STEP * torch.tensor([[3.0, -2.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]]))
+    weight = found.tensors["weight"]
+    found.charge(8.0)
+    assert found.price == pytest.approx(8.0 / found.bits, rel=0.01)  # all the bits there are cost what the loss is
+    for factor, rises in ((2.0, True), (0.0, False)):
+        before = found.price
+        with torch.no_grad():
+            weight.copy_(STEP * factor * torch.ones(2, 4))
+        found.charge(8.0)
+        assert (found.price > before) is rises
+
+
+def test_trained_codes_come_nearer_in_no_more_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = conversion()
+    found = trained(made, monkeypatch)
+    before, after = found.report["finetune"]["before"], found.report["finetune"]["after"]
+    assert found.report["finetune"]["kept"]
+    assert after["kl"] < 0.8 * before["kl"]
+    assert found.coded is not None
+    assert found.plan.planned.bytes <= made.report["code"]["target"]
+    assert steps_of(found.coded) == steps_of(made.coded or b"")
+    old, new = unpack(made.coded or b""), unpack(found.coded)
+    assert any(not torch.equal(old[name], new[name]) for name in codes_of(made, made.model).tensors)
+    state = found.model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in new.items() if name in state)
+
+
+def test_a_net_that_would_not_fit_is_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = conversion()
+    made.report["code"]["target"] = made.plan.planned.bytes  # as it is, and no byte more
+    found = trained(made, monkeypatch)
+    assert found.plan.planned.bytes <= made.plan.planned.bytes
+
+
+def test_only_what_the_entropy_coder_made_has_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = coded("int8")
+    made.report["code"] = {"codec": "int8", "bytes": made.plan.planned.bytes, "target": None}
+    for other in (made, replace(made, coded=None)):
+        with pytest.raises(RecipeError, match=r"KD208: train: codes are those of a folder that `kdna code"):
+            trained(other, monkeypatch)
+
+
+class KilledError(Exception):
+    """What stands for a kill between two steps."""
+
+
+def test_a_killed_run_gone_on_with_ends_where_the_straight_one_does(tmp_path: Path) -> None:
+    made = conversion()
+
+    def run(work: Path | None, until: int | None = None, resume: bool = False) -> dict[str, Tensor]:
+        def kill(what: str, done: int, total: int) -> None:
+            if done == until:
+                raise KilledError
+
+        model = copy.deepcopy(made.model)
+        settings = Settings(train="codes", steps=12, batch_size=16, shared_lr=0.1, save_every=4)
+        keeping = Keeping(work, resume, "mine")
+        own = codes_of(made, model)
+        finetune_net(model, small(0), images(), settings, codes=own, keeping=keeping, progress=kill)
+        names = {id(tensor): name for name, tensor in own.tensors.items()}
+        for tensor in own.tensors.values():
+            step = step_of(steps_of(made.coded or b"")[names[id(tensor)]])
+            assert torch.allclose(tensor / step, (tensor / step).round(), atol=1e-4)
+        return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    straight = run(None)
+    with pytest.raises(KilledError):
+        run(tmp_path / "work", until=7)
+    resumed = run(tmp_path / "work", resume=True)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())

@@ -1,0 +1,49 @@
+"""Two processes: the same result as one, and one that writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.command import kdna
+from support.places import ROOT
+
+STEPS = ("--device", "cpu", "--steps", "6", "--batch-size", "8", "--save-every", "3")
+
+
+def launched(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    """Two gloo processes of one thread; without MPI, `accelerate launch --cpu` would start one, and torchrun does."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch += ["-m", "kdna_convert"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*launch, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does_and_one_of_them_writes(images: Path, folder: Path, tmp_path: Path) -> None:
+    command = ("finetune", folder, "--data", images, *STEPS, "--train", "shared")
+    done = launched(*command, "-o", tmp_path / "two", "--jsonl", tmp_path / "log.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trainable params") == 1
+    assert kdna(*command, "-o", tmp_path / "one").exit_code == 0
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(two[name], tensor, atol=1e-5) for name, tensor in one.items())
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [*range(1, 7)]
+    assert not (tmp_path / "two.part").exists()
+    assert kdna("verify", tmp_path / "two").exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_divided_is_refused(images: Path, folder: Path, tmp_path: Path) -> None:
+    done = launched("finetune", folder, "--data", images, "--batch-size", "9", "-o", tmp_path / "out")
+    assert done.returncode != 0
+    assert "KD408" in done.stderr

@@ -1,0 +1,224 @@
+"""A fine-tune that is stopped, killed, resumed, out of room, or asked to hold a guard."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stages.finetune.test_finetune import finetune, images, pair, state
+from support.command import kdna
+from torch import Tensor
+
+from kdna_convert.core.errors import FolderError, GuardError
+from kdna_convert.core.specs import Divergence
+from kdna_convert.stages.finetune import Keeping
+from kdna_convert.stages.finetune import state as state_file
+from kdna_convert.stages.finetune.state import FILE, read
+from kdna_convert.stages.finetune.stopping import stopping
+
+SAID: dict[str, Any] = {"epochs": 4, "batch_size": 32, "save_every": 5, "train": "shared"}
+
+
+class KilledError(Exception):
+    """What stands for a kill between two steps."""
+
+
+def run(work: Path | None, *, until: int | None = None, resume: bool = False, **changed: Any) -> dict[str, Tensor]:
+    """The tensors after a fine-tune that is killed after step `until`."""
+
+    def kill(what: str, done: int, total: int) -> None:
+        if done == until:
+            raise KilledError
+
+    model, original = pair()
+    keeping = Keeping(work, resume, "mine")
+    finetune(
+        model, original, images(), heldout=images(64, seed=1), keeping=keeping, progress=kill, **{**SAID, **changed}
+    )
+    return state(model)
+
+
+@pytest.mark.parametrize("until", [1, 5, 7, 11])
+@pytest.mark.parametrize("said", [{}, {"opt": "lion"}, {"precision": "fp16"}], ids=["adamw", "lion", "fp16"])
+def test_a_killed_run_gone_on_with_ends_where_the_straight_one_does(
+    until: int, said: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**20, growth_interval=3))
+    straight = run(None, **said)
+    with pytest.raises(KilledError):
+        run(tmp_path / "work", until=until, **said)
+    left = read(tmp_path / "work", "mine")
+    assert left is not None
+    assert left.numbers.step == (until - 1) // 5 * 5  # killed before step `until` could be written down
+    resumed = run(tmp_path / "work", resume=True, **said)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
+
+
+def test_a_stopped_run_has_written_its_last_step(tmp_path: Path) -> None:
+    straight = run(None)
+    model, original = pair()
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done == 7:
+            signal.raise_signal(signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    keeping = Keeping(tmp_path, False, "mine")
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 8 of 12"):
+        finetune(model, original, images(), heldout=images(64, seed=1), keeping=keeping, progress=stop, **SAID)
+    assert signal.getsignal(signal.SIGINT) is handler
+    resumed = run(tmp_path, resume=True)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
+
+
+def test_a_second_signal_stops_at_once() -> None:
+    with stopping() as asked:
+        signal.raise_signal(signal.SIGTERM)
+        assert asked.to_stop
+        with pytest.raises(KeyboardInterrupt, match="at once"):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_without_resume_a_run_begins_anew_and_with_it_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+    straight = run(None)
+    with pytest.raises(KilledError):
+        run(tmp_path, until=7)
+    anew = run(tmp_path)
+    fresh = run(tmp_path / "nothing", resume=True)
+    assert all(
+        torch.equal(anew[name], tensor) and torch.equal(fresh[name], tensor) for name, tensor in straight.items()
+    )
+
+
+def test_a_state_of_another_run_and_a_damaged_one_are_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(FolderError, match=r"KD610.*leave out --resume"):
+        read(tmp_path, "another")
+    whole = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FolderError, match=r"KD610.*leave out --resume"):
+        read(tmp_path, "mine")
+
+
+def test_a_full_disk_leaves_the_last_state_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    true = state_file.save_tensors
+
+    def full(*arguments: Any) -> None:
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        true(*arguments)
+        written.append(arguments)
+
+    monkeypatch.setattr(state_file, "save_tensors", full)
+    with pytest.raises(FolderError, match=r"KD604.*No space left"):
+        run(tmp_path)
+    left = read(tmp_path, "mine")
+    assert left is not None
+    assert left.numbers.step == 5
+
+
+def test_the_log_of_a_killed_run_goes_on_where_its_state_does(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    for resume in (False, True):
+        model, original = pair()
+
+        def kill(what: str, done: int, total: int, resume: bool = resume) -> None:
+            if done == 8 and not resume:
+                raise KilledError
+
+        keeping = Keeping(tmp_path / "work", resume, "mine", log)
+        if resume:
+            finetune(model, original, images(), keeping=keeping, progress=kill, **SAID)
+        else:
+            with pytest.raises(KilledError):
+                finetune(model, original, images(), keeping=keeping, progress=kill, **SAID)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 13))
+
+
+# --- by the command line
+
+
+SMALL = ("--batch-size", "8", "--steps", "6", "--save-every", "2")
+
+
+def test_a_guard_that_fails_exits_3_and_keeps_the_best(
+    images: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "tuned"
+    far = Divergence(agreement=0.9, kl=0.1, logit_error=0.1, images=12)
+    monkeypatch.setattr(sys.modules["kdna_convert.stages.finetune.look"], "divergence", lambda z, z0: far)
+    done = kdna("finetune", folder, "--data", images, "-o", out, *SMALL, "--max-drop", "9.9")
+    assert done.exit_code == 3
+    assert "KD801: 10.00 % of the answers" in done.stderr
+    assert kdna("verify", out).exit_code == 0
+    again = tmp_path / "again"
+    assert kdna("finetune", folder, "--data", images, "-o", again, *SMALL, "--max-drop", "10.1").exit_code == 0
+
+
+def test_what_a_run_left_is_not_taken_up_by_another(images: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    command = ("finetune", folder, "--data", images, "-o", out, "--jsonl", tmp_path / "log.jsonl")
+    done = stopped([*command, *SMALL, "--steps", "100000"], tmp_path / "log.jsonl", signal.SIGINT)
+    assert done.returncode == 130, done.stderr
+    assert "--resume" in done.stderr
+    assert not out.exists()
+    other = kdna(*command, *SMALL, "--resume")
+    assert other.exit_code == 2
+    assert "KD610" in other.stderr
+    assert (tmp_path / "tuned.part" / FILE).exists()
+    assert kdna(*command, *SMALL).exit_code == 0
+    assert not (tmp_path / "tuned.part").exists()
+
+
+def test_kill_9_costs_the_steps_since_the_last_state(images: Path, folder: Path, tmp_path: Path) -> None:
+    command = ("finetune", folder, "--data", images, *SMALL, "--steps", "60", "--save-every", "5")
+    log = tmp_path / "log.jsonl"
+    stopped([*command, "-o", tmp_path / "killed", "--jsonl", log], log, signal.SIGKILL)
+    assert kdna(*command, "-o", tmp_path / "killed", "--resume", "--jsonl", log).exit_code == 0
+    assert kdna(*command, "-o", tmp_path / "straight").exit_code == 0
+    tensors = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("killed", "straight")]
+    assert tensors[0] == tensors[1]
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 61))
+
+
+def stopped(arguments: list[Any], log: Path, by: signal.Signals) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, sent a signal once it has made some steps."""
+    code = "from kdna_convert.cli.app import main; main()"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    until = time.monotonic() + 60
+    while time.monotonic() < until and started.poll() is None:
+        if log.exists() and log.read_text().count("\n") >= 8:
+            started.send_signal(by)
+            break
+        time.sleep(0.02)
+    _, errors = started.communicate(timeout=60)
+    return subprocess.CompletedProcess(arguments, started.returncode, "", errors)
+
+
+def test_no_state_is_left_beside_a_folder_that_is_whole(images: Path, folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert kdna("finetune", copy, "--data", images, "-o", tmp_path / "out", *SMALL).exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "out"]
+
+
+def test_a_guard_without_held_back_images_fails(folder: Path) -> None:
+    from kdna_convert import finetune as verb
+    from kdna_convert.api.finetune import hold
+
+    tuned = verb(folder, data=torch.randn(4, 3, 16, 16), steps=1)
+    with pytest.raises(GuardError, match=r"KD801.*no images were held back"):
+        hold(tuned, 5.0)

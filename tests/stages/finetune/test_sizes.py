@@ -1,0 +1,149 @@
+"""Sampled sizes: what is drawn, what a kernel of few directions is, and that training with them lets a net be cut."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stages.finetune.test_finetune import MEMBERS, finetune, pair, state
+from stages.finetune.test_finetune import images as noise
+from stages.finetune.test_resume import KilledError
+from support.command import NET, kdna
+from torch import Tensor, nn
+
+from kdna_convert.core.errors import RecipeError
+from kdna_convert.network.derive import derived_layers
+from kdna_convert.network.folder import open_folder
+from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.finetune import Keeping
+from kdna_convert.stages.finetune.sizes import LEAST, drawn_share, sized
+
+
+def test_half_of_the_steps_are_at_full_size_and_the_rest_uniform() -> None:
+    shares = [drawn_share(3, step) for step in range(4000)]
+    small = [share for share in shares if share < 1]
+    assert len(small) / len(shares) == pytest.approx(0.5, abs=0.03)
+    quarters = Counter(int(4 * (share - LEAST) / (1 - LEAST)) for share in small)
+    assert set(quarters) == {0, 1, 2, 3}
+    assert all(count / len(small) == pytest.approx(0.25, abs=0.04) for count in quarters.values())
+
+
+def test_a_draw_is_of_the_seed_and_the_step() -> None:
+    assert [drawn_share(1, step) for step in range(20)] == [drawn_share(1, step) for step in range(20)]
+    assert [drawn_share(1, step) for step in range(20)] != [drawn_share(2, step) for step in range(20)]
+    assert [drawn_share(0, step) for step in range(1, 21)] != [drawn_share(1, step) for step in range(20)]
+
+
+@pytest.mark.parametrize(("share", "size"), [(0.25, 1), (0.26, 2), (0.75, 3), (1.0, 4)])
+def test_a_kernel_of_a_share_is_its_leading_directions_and_whole_again_after(share: float, size: int) -> None:
+    model, _ = pair()
+    weight = derived_layers(model)["3"]
+    whole = weight().detach().clone()
+    with sized(model, MEMBERS, share):
+        cut = weight.adapter["U"][:, :size] @ weight.shared["V"][:size]
+        assert torch.allclose(model[3].weight, cut.view(whole.shape))
+        model[3].weight.sum().backward()
+    used = weight.adapter["U"].grad.abs().sum(0) > 0
+    assert used.tolist() == [place < size for place in range(4)]
+    assert torch.equal(weight(), whole)
+    assert "forward" not in weight.__dict__
+
+
+def test_a_net_is_whole_again_after_an_error() -> None:
+    model, _ = pair()
+    whole = derived_layers(model)["0"]().detach().clone()
+    with pytest.raises(ValueError, match="stop"), sized(model, MEMBERS, 0.5):
+        raise ValueError("stop")
+    assert torch.equal(derived_layers(model)["0"](), whole)
+
+
+def test_only_the_nested_layers_are_cut() -> None:
+    model, _ = pair()
+    with sized(model, ("0",), 0.5):
+        assert torch.linalg.matrix_rank(model[0].weight.flatten(1)) == 2
+        assert torch.linalg.matrix_rank(model[3].weight.flatten(1)) == 4
+
+
+def cut_kl(model: nn.Module, original: nn.Module, share: float) -> float:
+    held = [noise(128, seed=1)]
+    with sized(model, MEMBERS, share):
+        return divergence(logits(model, held), logits(original, held)).kl
+
+
+def test_a_net_trained_at_sampled_sizes_bears_to_be_cut() -> None:
+    found = []
+    for sampled in (False, True):
+        model, original = pair()
+        said = {"epochs": 40, "batch_size": 32, "lr": 1e-2, "train": "shared", "sampled": sampled}
+        finetune(model, original, noise(), nested=MEMBERS, **said)
+        found.append((cut_kl(model, original, 0.5), cut_kl(model, original, 1.0)))
+    assert found[1][0] < 0.7 * found[0][0]
+    assert found[1][1] < cut_kl(*pair(), 1.0)
+
+
+def test_what_is_kept_is_the_best_of_the_whole_net_and_the_middle_of_the_draws_together() -> None:
+    model, original = pair()
+    held = noise(128, seed=1)
+    seen: list[float] = []
+    said = {"batch_size": 32, "lr": 0.05, "train": "shared", "sampled": True, "nested": MEMBERS, "steps": 12}
+
+    def judged(model: nn.Module) -> float:
+        return (cut_kl(model, original, 1.0) + cut_kl(model, original, 0.625)) / 2
+
+    start = judged(model)
+    for every in (2, 3, 4, 6, 12):
+        again, _ = pair()
+        finetune(again, original, noise(), heldout=held, **said, save_every=every)
+        seen.append(judged(again))
+    finetune(model, original, noise(), heldout=held, **said, save_every=1)
+    assert judged(model) <= min(start, *seen)
+
+
+def test_what_is_told_is_of_the_whole_net() -> None:
+    model, original = pair()
+    held = noise(64, seed=1)
+    tuned = finetune(model, original, noise(), heldout=held, nested=MEMBERS, sampled=True, steps=6, save_every=2)
+    assert tuned.after == divergence(logits(model, [held]), logits(original, [held]))
+
+
+@pytest.mark.parametrize("until", [3, 8])
+def test_a_killed_run_goes_on_with_the_sizes_of_the_straight_one(until: int, tmp_path: Path) -> None:
+    def run(work: Path | None, until: int | None = None, resume: bool = False, **said: Any) -> dict[str, Tensor]:
+        def kill(what: str, done: int, total: int) -> None:
+            if done == until:
+                raise KilledError
+
+        model, original = pair()
+        said = {"epochs": 4, "batch_size": 32, "save_every": 5, "train": "shared", "sampled": True, **said}
+        finetune(model, original, noise(), nested=MEMBERS, keeping=Keeping(work, resume, "mine"), progress=kill, **said)
+        return state(model)
+
+    straight, plain = run(None), run(None, sampled=False)
+    with pytest.raises(KilledError):
+        run(tmp_path, until=until)
+    resumed = run(tmp_path, resume=True)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
+    assert not all(torch.equal(plain[name], tensor) for name, tensor in straight.items())
+
+
+def test_a_net_without_an_order_is_refused(images: Path, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"KD208: sampled.*nested: true"):
+        finetune(*pair(), noise(), sampled=True)
+    done = kdna("finetune", folder, "--data", images, "--steps", "1", "--sampled", "-o", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "KD208: sampled" in done.stderr
+
+
+def test_a_nested_folder_is_trained_and_still_cut(images: Path, tmp_path: Path) -> None:
+    few = ("--set", "calibration.images=30", "--set", "calibration.heldout=20", "--set", "fit.sweeps=3")
+    made = ("convert", NET, "--data", images, "--recipe", "shared-basis", *few, "--set", "nested=true")
+    done = kdna(*made, "--target-params", "0.6", "-o", tmp_path / "in")
+    assert done.exit_code == 0, done.stderr
+    steps = ("--batch-size", "8", "--steps", "6", "--train", "shared", "--sampled")
+    done = kdna("finetune", tmp_path / "in", "--data", images, *steps, "-o", tmp_path / "tuned")
+    assert done.exit_code == 0, done.stderr
+    assert kdna("verify", tmp_path / "tuned").exit_code == 0
+    assert open_folder(tmp_path / "tuned").plan.nested == open_folder(tmp_path / "in").plan.nested
+    done = kdna("shrink", tmp_path / "tuned", "--target-params", "0.45", "-o", tmp_path / "cut")
+    assert done.exit_code == 0, done.stderr

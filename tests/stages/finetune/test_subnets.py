@@ -1,0 +1,214 @@
+"""Sub-networks in a fine-tune: where they end, how they start, what they do, and that nothing of them stays."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from stages.finetune.test_distributed import STEPS, launched
+from stages.finetune.test_finetune import finetune, pair, state
+from stages.finetune.test_finetune import images as plain_images
+from support.command import kdna
+from torch import Tensor, nn
+
+from kdna_convert.core.errors import ModelError, RecipeError
+from kdna_convert.core.specs import Family
+from kdna_convert.inputs.data import Views, as_images
+from kdna_convert.network.blocks import find_blocks
+from kdna_convert.network.derive import derive
+from kdna_convert.stages.finetune import Keeping
+from kdna_convert.stages.finetune.loss import captured
+from kdna_convert.stages.finetune.norms import plain_convolutions
+from kdna_convert.stages.finetune.state import read
+from kdna_convert.stages.finetune.subnets import classifier_of, fit_subnets, linear_fit, pooled, subnet_ends
+
+
+def staged(width: int = 4) -> nn.Module:
+    """Two stages, of 8x8 and of 4x4 places, and a Linear classifier."""
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, 5),
+    ).eval()
+
+
+def two() -> tuple[nn.Module, nn.Module]:
+    """A staged original, and its convolutions of one shape converted to a shared basis."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        original = staged()
+    model = copy.deepcopy(original)
+    members = ("2", "4")
+    rows = torch.cat([model.get_submodule(name).weight.detach().flatten(1) for name in members])
+    basis = torch.linalg.svd(rows, full_matrices=False).Vh[:3]
+    adapters = [{"U": model.get_submodule(name).weight.detach().flatten(1) @ basis.T} for name in members]
+    return derive(model, Family("basis", members, {"rank": 3}), {"V": basis}, adapters), original
+
+
+def noise(count: int = 96, seed: int = 0) -> Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def ends_of(original: nn.Module) -> tuple[str, ...]:
+    return subnet_ends(original, find_blocks(original, plain_convolutions(original), noise(2)), noise(2))
+
+
+def subnets_of(original: nn.Module) -> nn.Module:
+    views = Views(as_images(noise()), None, 0, False)
+    return fit_subnets(original, ends_of(original), noise(2), views, 32, 0)
+
+
+def early_kl(model: nn.Module, original: nn.Module) -> float:
+    """Of the first stage's answers, by maps fitted on the original, from the original's."""
+    subnets = subnets_of(original)
+    with torch.no_grad(), captured(model, ends_of(original)) as outputs:
+        model(noise())
+        answer = subnets(*outputs.values())[0].log_softmax(1)
+        wanted = original(noise()).log_softmax(1)
+    return float((wanted.exp() * (wanted - answer)).sum(1).mean())
+
+
+def test_they_end_at_every_stage_but_the_last() -> None:
+    (end,) = ends_of(two()[1])
+    assert int(end) in (2, 3)
+
+
+def test_a_net_of_one_stage_and_one_without_a_linear_classifier_are_refused() -> None:
+    with pytest.raises(ModelError, match="KD310: subnets"):
+        finetune(*pair(), plain_images(), subnets=0.1)
+    model, original = two()
+    model.append(nn.Softplus())
+    original.append(nn.Softplus())
+    with pytest.raises(ModelError, match=r"KD310.*Linear"):
+        finetune(model, original, noise(), subnets=0.1)
+    with pytest.raises(RecipeError, match="KD208: subnets"):
+        finetune(*two(), noise(), subnets=-1.0)
+
+
+def test_the_classifier_is_the_layer_that_answers() -> None:
+    original = two()[1]
+    assert classifier_of(original, noise(2)) is original[-1]
+
+
+def test_a_map_is_the_least_squares_one_with_its_shift() -> None:
+    generator = torch.Generator().manual_seed(0)
+    given, error = torch.randn(200, 4, generator=generator).double() + 3, torch.randn(200, 2, generator=generator)
+    wanted = given[:, :2] * 2 - 1 + error.double()
+    weight, bias = linear_fit(given, wanted)
+    best = torch.linalg.lstsq(torch.cat([given, torch.ones(200, 1)], 1), wanted).solution
+    assert torch.allclose(weight.double(), best[:4].T, atol=1e-3)
+    assert torch.allclose(bias.double(), best[4], atol=1e-2)
+
+
+def test_the_fit_of_the_original_is_closer_than_no_features() -> None:
+    original = two()[1]
+    wanted = original(noise()).detach().softmax(1)
+    blind = (wanted * (wanted.log() - wanted.mean(0).log())).sum(1).mean()
+    assert early_kl(original, original) < float(blind)
+
+
+def test_their_classifier_is_frozen_and_their_maps_are_what_trains() -> None:
+    subnets = subnets_of(two()[1])
+    assert {name for name, _ in subnets.named_parameters()} == {"weights_dc.0", "biases_d.0"}
+
+
+def test_an_output_is_averaged_over_its_places() -> None:
+    output = torch.randn(2, 3, 4, 5)
+    assert torch.allclose(pooled(output), output.mean((2, 3)))
+
+
+def test_stages_come_closer_where_it_weighs() -> None:
+    found = []
+    for weight in (0.0, 30.0):
+        model, original = two()
+        with torch.no_grad():
+            model[2].bias += 0.5
+        finetune(model, original, noise(), epochs=10, batch_size=32, lr=1e-2, train="shared", subnets=weight)
+        found.append(early_kl(model, original))
+    assert found[1] < found[0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_nothing_of_them_stays(precision: str) -> None:
+    model, original = two()
+    before, names = state(original), set(model.state_dict())
+    tuned = finetune(model, original, noise(), epochs=1, batch_size=32, subnets=1.0, precision=precision)
+    assert set(model.state_dict()) == names
+    assert not any(module._forward_hooks for net in (model, original) for module in net.modules())
+    assert all(torch.equal(before[name], tensor) for name, tensor in original.state_dict().items())
+    assert all(parameter.grad is None for net in (model, original) for parameter in net.parameters())
+    assert tuned.params == sum(parameter.numel() for parameter in model.parameters())
+
+
+class KilledError(Exception):
+    """What stands for a kill between two steps."""
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_killed_run_goes_on_with_their_maps_to_the_bit(ema: float, tmp_path: Path) -> None:
+    def run(work: Path | None, until: int | None = None, resume: bool = False, **said: Any) -> dict[str, Tensor]:
+        def kill(what: str, done: int, total: int) -> None:
+            if done == until:
+                raise KilledError
+
+        model, original = two()
+        said = {"subnets": 1.0, "epochs": 4, "batch_size": 32, "save_every": 5, "train": "shared", "ema": ema, **said}
+        finetune(model, original, noise(), keeping=Keeping(work, resume, "mine"), progress=kill, **said)
+        return state(model)
+
+    straight, plain = run(None), run(None, subnets=0.0)
+    with pytest.raises(KilledError):
+        run(tmp_path, until=7)
+    left = read(tmp_path, "mine")
+    assert left is not None
+    assert {"subnets.weights_dc.0", "subnets.biases_d.0"} < set(left.now)
+    resumed = run(tmp_path, resume=True)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
+    assert not all(torch.equal(plain[name], tensor) for name, tensor in straight.items())
+
+
+@pytest.fixture(scope="module")
+def converted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The staged net, converted by the command line."""
+    out = tmp_path_factory.mktemp("staged") / "out"
+    said = ("--set", "calibration.images=30", "--set", "calibration.heldout=0", "--set", "fit.sweeps=3")
+    size = ("--mean", "0.5", "--std", "0.5", "--input-size", "8")
+    made = ("convert", f"{Path(__file__)}:staged", "--data", images, *size, *said)
+    done = kdna(*made, "--recipe", "shared-basis", "--target-params", "0.9", "-o", out)
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_a_folder_has_the_same_tensors_with_them_and_without(images: Path, converted: Path, tmp_path: Path) -> None:
+    found = []
+    for weight in ("0", "0.5"):
+        out = tmp_path / weight
+        steps = ("--batch-size", "8", "--steps", "2", "--ema", "0.9", "--subnets", weight)
+        done = kdna("finetune", converted, "--data", images, *steps, "-o", out)
+        assert done.exit_code == 0, done.output
+        assert kdna("verify", out).exit_code == 0
+        assert json.loads((out / "report.json").read_text())["finetune"]["settings"]["subnets"] == float(weight)
+        found.append(load_file(out / "model.safetensors"))
+    assert set(found[0]) == set(found[1])
+
+
+@pytest.mark.slow
+def test_two_processes_train_their_maps_and_the_average_as_one_does(
+    images: Path, converted: Path, tmp_path: Path
+) -> None:
+    command = ("finetune", converted, "--data", images, *STEPS, "--train", "shared", "--lr", "0.01")
+    command = (*command, "--subnets", "5", "--ema", "0.9", "--orthogonality", "0.1")
+    done = launched(*command, "-o", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    assert kdna(*command, "-o", tmp_path / "one").exit_code == 0
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(two[name], tensor, atol=1e-5) for name, tensor in one.items())

@@ -1,0 +1,6 @@
+"""Where things lie in the repository."""
+
+from pathlib import Path
+
+TESTS = Path(__file__).parent.parent
+ROOT = TESTS.parent
