@@ -1,0 +1,276 @@
+"""Load this folder without kdna: `state_dict(folder)` gives ordinary weights for the original, untouched architecture.
+
+    import timm, loader
+    model = timm.create_model("resnet50")
+    model.load_state_dict(loader.state_dict("."))
+
+Needs torch alone; a folder coded by `--codec entropy` needs `pip install constriction numpy` besides. It reads
+model.safetensors and plan.json beside it and works out each converted layer's kernel:
+
+    cp         W[o,i,s] = sum_q U[o,q] V[q,i] b[q,s]        basis, lowrank, output   W = U V
+    separable  the same, b = b0 x b1                        tucker   W[o,i,s] = sum_pq U[o,p] G[p,q,s] V[q,i]
+    codebook   W[o,(b,c),s] = U[o,b] E[K[o,b],(c,s)]
+    warehouse  W[o,(b,c),s] = sum_q U[o,b,q] E[q,(c,s)]     atoms    W[o,i,s] = sum_m A[o,i,m] D[m,s]
+    kerneldna  W[o,i,s] = P[o,i,s] (1 + f[o]) (1 + s[s]) (1 + c[i]) + (A B)[o,i,s]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES |= {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8}
+DTYPES |= {"BOOL": torch.bool}
+
+# What the first member of a family stores for all, by scheme; and every tensor that a member may store for itself.
+SHARED = {"cp": "V", "separable": "V", "basis": "V", "tucker": "V", "output": "U", "atoms": "A", "warehouse": "E"}
+SHARED |= {"codebook": "E", "kerneldna": "P"}
+OWN = ("U", "V", "b", "b0", "b1", "b2", "f", "s", "c", "A", "B", "D", "G", "K")
+
+
+def state_dict(folder: str | Path = ".") -> dict[str, Tensor]:
+    """Every tensor of the ordinary model, by its own name. A routing must be `se` and at its start, the identity."""
+    plan = json.loads((Path(folder) / "plan.json").read_text(encoding="utf-8"))
+    tensors = read_safetensors(Path(folder) / "model.safetensors")
+    if set(tensors) == {"kdna"}:
+        tensors = decode(tensors["kdna"].numpy().tobytes())
+    shapes = {layer["name"]: layer["shape"] for layer in plan["layers"]}
+    for family in plan["families"]:
+        owner = family["members"][0]
+        shared = {letter: tensors.pop(f"{owner}.{letter}") for letter in SHARED.get(family["scheme"], "")}
+        for name in family["members"]:
+            own = {letter: tensors.pop(f"{name}.{letter}") for letter in OWN if f"{name}.{letter}" in tensors}
+            tensors[f"{name}.weight"] = _kernel({**shared, **own}, shapes[name])
+    for route in plan["routes"]:
+        for name in (layer["name"] for layer in route["layers"]):
+            gate = {key: tensors.pop(key) for key in list(tensors) if key.startswith(f"{name}.gate.")}
+            heads = [gate[key] for key in gate if key.endswith(("fc2.weight", "fc2.bias"))]
+            if route["routing"] != "se" or any(head.any() for head in heads):
+                raise ValueError(f"{name} has a routing that depends on its input; load this folder with kdna")
+    return tensors
+
+
+def read_safetensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file, as https://github.com/huggingface/safetensors describes it."""
+    raw = Path(path).read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    header.pop("__metadata__", None)
+    found = {}
+    for name, entry in header.items():
+        begin, end = (8 + length + offset for offset in entry["data_offsets"])
+        dtype, data = DTYPES[entry["dtype"]], bytearray(raw[begin:end])
+        flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        found[name] = flat.view(entry["shape"])
+    return found
+
+
+def _kernel(t: dict[str, Tensor], shape: list[int]) -> Tensor:
+    if "P" in t:
+        ones = [1] * (len(shape) - 2)
+        kernel = t["P"] * (1 + t["f"].view(-1, 1, *ones))
+        kernel = kernel * (1 + t["s"]) if "s" in t else kernel
+        kernel = kernel * (1 + t["c"].view(1, -1, *ones)) if "c" in t else kernel
+        return kernel + (t["A"] @ t["B"]).view(shape) if "A" in t else kernel
+    if "K" in t:
+        cells = t["E"][t["K"].long()]
+        if t["K"].ndim == 3:
+            return torch.einsum("om,obmc->obc", t["U"], cells).reshape(shape)
+        return (t["U"].view(len(t["U"]), -1, 1) * cells).reshape(shape)
+    if "E" in t or "D" in t:
+        return (t["U"] @ t["E"] if "E" in t else t["A"] @ t["D"]).reshape(shape)
+    if "G" in t:
+        rows = torch.einsum("pqs,qi->pis", t["G"].flatten(2), t["V"])
+    else:
+        rows = t["V"][:, :, None] * _spatial(t)[:, None, :]
+    return (t["U"] @ rows.flatten(1)).view(shape)
+
+
+def _spatial(t: dict[str, Tensor]) -> Tensor:
+    """(rank, taps): the spatial kernels b, the products of vectors b0, b1, ..., or a one where there are neither."""
+    spatial = t["b"].flatten(1) if "b" in t else t["V"].new_ones(len(t["V"]), 1)
+    for vector in (t[letter] for letter in ("b0", "b1", "b2") if letter in t):
+        spatial = (spatial[:, :, None] * vector[:, None, :]).flatten(1)
+    return spatial
+
+
+def decode(coded: bytes) -> dict[str, Tensor]:
+    """The tensors of a coded file: version (1 byte), length of the index (4), index, streams, digest (8)."""
+    if hashlib.blake2b(coded[:-8], digest_size=8).digest() != coded[-8:]:
+        raise ValueError("the coded tensors are cut short or altered")
+    if coded[0] > 2:
+        raise ValueError(f"coded in format {coded[0]}, which this loader does not know")
+    start = 5 + int.from_bytes(coded[1:5], "little")
+    index = json.loads(zlib.decompress(coded[5:start]))
+    found: dict[str, Tensor] = {}
+    if index["norms"]:
+        codec, length, rows = index["norms"]
+        found |= _norms(codec, coded[start : start + length], rows)
+        start += length
+    for codec, length, rows in index["parts"]:
+        dtypes = [DTYPES[row[3]] if len(row) > 3 else torch.float32 for row in rows]
+        tensors = _stream(
+            codec, coded[start : start + length], [row[1] for row in rows], [row[2] for row in rows], dtypes
+        )
+        found |= {row[0]: tensor.to(dtype) for row, tensor, dtype in zip(rows, tensors, dtypes, strict=True)}
+        start += length
+    return found
+
+
+def _norms(codec: str, data: bytes, rows: list[Any]) -> dict[str, Tensor]:
+    """Batch normalisations that scale and shift: their statistics are 0 and 1."""
+    sizes = [row[1] for row in rows]
+    if codec == "entropy":
+        logarithm, sign, shifts = _integers(data, [[sum(sizes)]] * 3)
+        scale = (torch.from_numpy(logarithm).double() / 16).exp2() * (1 - 2 * torch.from_numpy(sign))
+        parts = torch.from_numpy(shifts).split(sizes)
+        shift = torch.cat([part.double() * 2.0 ** (row[3] / 64) for part, row in zip(parts, rows, strict=True)]).float()
+    else:
+        scale, shift = _stream(codec, data, [[sum(sizes)]] * 2, [0, 0], [])
+    found: dict[str, Tensor] = {}
+    for (name, size, eps, _), weight, bias in zip(rows, scale.float().split(sizes), shift.split(sizes), strict=True):
+        statistics = {"running_mean": torch.zeros(size), "running_var": torch.full((size,), 1 - eps)}
+        own = {"weight": weight, "bias": bias, **statistics, "num_batches_tracked": torch.tensor(0)}
+        found |= {f"{name}.{part}": tensor for part, tensor in own.items()}
+    return found
+
+
+def _stream(codec: str, data: bytes, shapes: list[Any], steps: list[int], dtypes: list[Any]) -> list[Tensor]:
+    if codec == "entropy":
+        pairs = zip(_integers(data, shapes), steps, strict=True)
+        return [(torch.from_numpy(part).double() * 2.0 ** (step / 64)).float() for part, step in pairs]
+    if codec == "indices":
+        sizes = [math.prod(shape) for shape in shapes]
+        flat = torch.from_numpy(_indices(data, sum(sizes)))
+        return [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+    kinds = {"fp16": torch.float16, "bf16": torch.bfloat16}
+    found: list[Tensor] = []
+    start = 0
+    for place, shape in enumerate(shapes):
+        count, rows = math.prod(shape), shape[0] if len(shape) > 1 else 1
+        if codec in kinds or codec == "raw":
+            dtype = kinds.get(codec) or dtypes[place]
+            end = start + count * dtype.itemsize
+            found.append(_view(data[start:end], dtype).view(shape).to(dtype if codec == "raw" else torch.float32))
+        else:
+            middle = start + 2 * rows
+            end = middle + (count if codec == "int8" else (count + 1) // 2)
+            step = _view(data[start:middle], torch.bfloat16).float()
+            whole = _view(data[middle:end], torch.int8 if codec == "int8" else torch.uint8)
+            if codec == "int4":
+                whole = torch.stack([whole % 16, whole // 16], 1).view(-1)[:count].to(torch.int8) - 8
+            found.append((whole.float().view(rows, -1) * step[:, None]).view(shape) if count else torch.empty(shape))
+        start = end
+    return found
+
+
+def _view(data: bytes, dtype: torch.dtype) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
+
+
+def _coder() -> tuple[Any, Any]:
+    try:
+        import numpy as np
+        from constriction import stream
+    except ImportError as error:
+        raise ImportError("this folder is entropy-coded; to read it: pip install constriction numpy") from error
+    return np, stream
+
+
+def _indices(data: bytes, count: int) -> Any:
+    """Whole numbers by one adaptive histogram; kdna's codecs/indices.py."""
+    np, stream = _coder()
+    lowest, size = int.from_bytes(data[:8], "little", signed=True), int.from_bytes(data[8:12], "little")
+    coder, counts = stream.stack.AnsCoder(np.frombuffer(data[12:], "<u4").astype(np.uint32)), np.ones(size)
+    pieces = np.array_split(np.zeros(count, np.int32), 64)
+    for piece in pieces if size > 1 else ():
+        piece[:] = coder.decode(stream.model.Categorical(counts, perfect=False), len(piece))
+        counts += np.bincount(piece, minlength=size)
+    if not coder.is_empty():
+        raise ValueError("the coded tensors are damaged")
+    return np.concatenate(pieces).astype(np.int64) + lowest
+
+
+def _integers(data: bytes, shapes: list[Any]) -> list[Any]:
+    """The integers of an entropy-coded stream. kdna's codecs/entropy.py and expectation.py say why it is so."""
+    np, stream = _coder()
+    coder = stream.stack.AnsCoder(np.frombuffer(data, "<u4").astype(np.uint32))
+    middle = (((np.arange(124) + 476) << 21) + (1 << 20)).astype(np.int32).view(np.float32)
+    shifts = np.maximum(0, (np.arange(124) >> 2) - 9)
+    ratio = middle.astype(np.float64) / (1 << shifts)
+    ratio = ratio / (1 + ratio)
+    counts = np.empty((124, 41))
+    counts[:, 20] = 20.0 * (1 - ratio) / (1 + ratio)
+    for away in range(1, 21):
+        counts[:, 20 + away] = counts[:, 20 - away] = counts[:, 19 + away] * ratio
+
+    def plain(count: int, size: int) -> Any:
+        model = stream.model.Uniform(size) if count and size > 1 else None
+        return np.zeros(count, np.int32) if model is None else coder.decode(model, count)
+
+    def bucket(which: int, count: int) -> Any:
+        coarse = coder.decode(stream.model.Categorical(counts[which], perfect=False), count) - 20
+        counts[which] += np.bincount(coarse + 20, minlength=41)
+        outside = np.flatnonzero(np.abs(coarse) == 20)
+        lengths = plain(len(outside), 23)
+        excess = np.minimum(lengths, 1)
+        for length in np.unique(lengths[lengths > 1]):
+            where = np.flatnonzero(lengths == length)
+            excess[where] = plain(len(where), 1 << (int(length) - 1)) + (1 << (length - 1))
+        coarse[outside] += np.where(coarse[outside] < 0, -excess, excess)
+        return (coarse << shifts[which]) + plain(count, 1 << int(shifts[which]))
+
+    found = [np.zeros(shape, np.int32) for shape in shapes]
+    full = [array for array in found if array.size]
+    matrices = [_Matrix(np, array, middle[mean]) for array, mean in zip(full, plain(len(full), 124), strict=True)]
+    for share in (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1) if matrices else ():
+        which = np.concatenate([matrix.expect(share) for matrix in matrices])
+        order, values = np.argsort(which, kind="stable"), np.empty(len(which), np.int32)
+        parts = [bucket(int(each), int((which == each).sum())) for each in np.unique(which)]
+        values[order] = np.concatenate([np.zeros(0, np.int32), *parts])
+        ends = np.cumsum([matrix.place.size for matrix in matrices])[:-1]
+        for matrix, own in zip(matrices, np.split(values, ends), strict=True):
+            matrix.learn(own)
+    if not coder.is_empty():
+        raise ValueError("the coded tensors are damaged")
+    return found
+
+
+class _Matrix:
+    """What is known of one tensor's integers, and how large the rest may be."""
+
+    def __init__(self, np: Any, array: Any, mean: Any) -> None:
+        self.np, self.values, self.mean, self.known = np, array.reshape(-1), mean, 0
+        self.rows = array.shape[0] if array.ndim > 1 else 1
+        self.columns, self.taps = array.size // self.rows, math.prod(array.shape[2:])
+        self.order = np.argsort(np.arange(self.columns, dtype=np.uint32) * np.uint32(2654435769), kind="stable")
+        self.seen = np.zeros(array.size, bool)
+
+    def expect(self, share: float) -> Any:
+        np, line, kernel = self.np, self.np.float32(20), self.np.float32(16)
+        chosen = self.order[self.known : round(share * self.columns)]
+        begin = np.arange(self.rows) * (int(0.618 * self.columns) | 1) % self.columns
+        column = (chosen + begin[:, None]) % self.columns
+        self.place = (column + np.arange(self.rows)[:, None] * self.columns).reshape(-1)
+        size, seen = np.abs(self.values).reshape(self.rows, -1), self.seen.reshape(self.rows, -1)
+        column_mean = (size.sum(0).astype(np.float32) + line * self.mean) / (seen.sum(0).astype(np.float32) + line)
+        row_share = (size.sum(1).astype(np.float32) / self.mean + line) / (np.float32(self.known) + line)
+        expected = column_mean[column] * row_share[:, None]
+        if self.taps > 1 and self.known > 0.2 * self.columns:
+            kernels = size.reshape(-1, self.taps).sum(1).astype(np.float32)[self.place // self.taps]
+            expected = (expected * kernel + kernels.reshape(column.shape)) / (
+                kernel + np.float32(self.taps * self.known / self.columns)
+            )
+        return np.clip((expected.reshape(-1).view(np.int32) >> 21) - 476, 0, 123).astype(np.uint8)
+
+    def learn(self, found: Any) -> None:
+        self.values[self.place], self.seen[self.place] = found, True
+        self.known = int(self.seen.sum()) // self.rows
