@@ -19,7 +19,7 @@ WEIGHTS = Path(__file__).parent.parent / "assets" / "digits.safetensors"
 WIDTH = 32
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut: all eight of the net have kernels of one shape."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class DigitsNet(nn.Module):
         self.num_classes = 10
         self.stem = nn.Conv2d(1, WIDTH, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(WIDTH)
-        self.blocks = nn.Sequential(Block(), Block(), nn.MaxPool2d(2), Block(), Block())
+        self.blocks = nn.Sequential(ResidualBlock(), ResidualBlock(), nn.MaxPool2d(2), ResidualBlock(), ResidualBlock())
         self.fc = nn.Linear(WIDTH, 10)
 
     def forward(self, x: Tensor) -> Tensor:

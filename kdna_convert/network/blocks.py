@@ -24,7 +24,7 @@ _SUMS = frozenset({torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__
 
 
 @dataclass(frozen=True)
-class Wanted:
+class BlockLayer:
     """A layer inside a block. `norm` is the batch normalisation that takes its output, None where there is none.
 
     `sum` is the place, among the sums of the block, of the one that this branch ends in, None where it ends in none;
@@ -45,7 +45,7 @@ class Block:
     """
 
     name: str
-    layers: tuple[Wanted, ...]
+    layers: tuple[BlockLayer, ...]
     follows: bool
     whole: bool
 
@@ -90,7 +90,9 @@ def find_blocks(model: nn.Module, layers: Sequence[str], example: Tensor) -> tup
     for place, name in enumerate(row):
         call = calls[name]
         before = calls[row[place - 1]] if place else None
-        inside = tuple(_wanted(model, layer, calls, sums[slice(*call.sums)]) for layer in names if _within(layer, name))
+        inside = tuple(
+            _block_layer(model, layer, calls, sums[slice(*call.sums)]) for layer in names if _within(layer, name)
+        )
         follows = before is not None and before.gives is not None and before.gives == call.takes
         blocks.append(Block(name, inside, follows, call.gives is not None))
     return _needed(blocks)
@@ -213,7 +215,7 @@ def _within(name: str, outer: str) -> bool:
     return not outer or name == outer or name.startswith(f"{outer}.")
 
 
-def _wanted(model: nn.Module, layer: str, calls: Mapping[str, _Call], sums: Sequence[_Sum]) -> Wanted:
+def _block_layer(model: nn.Module, layer: str, calls: Mapping[str, _Call], sums: Sequence[_Sum]) -> BlockLayer:
     """What takes the layer's output: perhaps a batch normalisation, then perhaps one of the block's sums."""
     ended = calls[layer].gives
     takers = (name for name, call in calls.items() if call.takes == ended and _single(call))
@@ -221,8 +223,8 @@ def _wanted(model: nn.Module, layer: str, calls: Mapping[str, _Call], sums: Sequ
     reached = ended if norm is None else calls[norm].gives
     for place, (left, right) in enumerate(sums):
         if (left == reached) != (right == reached):
-            return Wanted(layer, norm, place, skip=int(left == reached))
-    return Wanted(layer, norm)
+            return BlockLayer(layer, norm, place, skip=int(left == reached))
+    return BlockLayer(layer, norm)
 
 
 def is_batch_norm(module: nn.Module) -> bool:

@@ -1,10 +1,10 @@
 """The original and its conversion walked block by block on the same images: what a layer sees behind a changed prefix.
 
-for passage in walk(original, converted, blocks, batches):      # in the order of execution
-    for layer in passage.block.layers:
-        met = meet(passage, layer)          # the converted prefix's inputs, the original's outputs
-        ...                                 # change the layer of `converted`, in place
-        settle(passage, layer, met)         # its output's mean back where the original has it
+for pair in walk(original, converted, blocks, batches):      # in the order of execution
+    for layer in pair.block.layers:
+        problem = layer_problem(pair, layer)    # inputs of the converted prefix, outputs of the original
+        ...                                     # change the layer of `converted`, in place
+        match_mean(pair, layer, problem)        # give its output the mean that it has in the original
 
 Blocks run on inputs that are kept in memory, a few partial passes each; no layer costs a pass through the net.
 """
@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .blocks import Block, Wanted, watching_sums
+from .blocks import Block, BlockLayer, watching_sums
 from .patches import choose, patches
 from .totals import device_of, evaluating
 
@@ -29,16 +29,18 @@ _LEAST_SCALE = 1e-2
 
 
 @dataclass(frozen=True)
-class Passage:
-    """One block about to run in both nets. Batches of tensors, as many images in each; `wanted` is what the original's
-    block gives, None where that is not one tensor."""
+class BlockPair:
+    """One block of both nets and its inputs, as batches of the same images.
+
+    `target_outputs` is the output of the original's block, None where that is not one tensor.
+    """
 
     block: Block
     original: nn.Module
     converted: nn.Module
     inputs0: list[Tensor]
     inputs: list[Tensor]
-    wanted: list[Tensor] | None
+    target_outputs: list[Tensor] | None
 
     @property
     def original_block(self) -> nn.Module:
@@ -50,7 +52,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Met:
+class LayerProblem:
     """One layer's least-squares problem behind the converted prefix, float64, biases aside.
 
     `moment_nn` and `cross_on` are those of its input patches u and of its target y (the original's output and, at the
@@ -68,16 +70,16 @@ class Met:
 
 def walk(
     original: nn.Module, converted: nn.Module, blocks: Sequence[Block], batches: Sequence[Tensor]
-) -> Iterator[Passage]:
+) -> Iterator[BlockPair]:
     """Every block in turn. What the consumer changes in `converted` meanwhile, the next block sees the effect of."""
-    last: Passage | None = None
+    last: BlockPair | None = None
     for block in blocks:
-        if block.follows and last is not None and last.wanted is not None:
-            inputs0, inputs = last.wanted, run(last.converted_block, last.inputs)
+        if block.follows and last is not None and last.target_outputs is not None:
+            inputs0, inputs = last.target_outputs, run(last.converted_block, last.inputs)
         else:
             inputs0, inputs = ([_reach(net, block.name, batch) for batch in batches] for net in (original, converted))
-        wanted = run(original.get_submodule(block.name), inputs0) if block.whole else None
-        last = Passage(block, original, converted, inputs0, inputs, wanted)
+        target_outputs = run(original.get_submodule(block.name), inputs0) if block.whole else None
+        last = BlockPair(block, original, converted, inputs0, inputs, target_outputs)
         yield last
 
 
@@ -112,22 +114,24 @@ def _reach(model: nn.Module, name: str, batch: Tensor) -> Tensor:
     return found[0]
 
 
-def meet(passage: Passage, layer: Wanted, *, positions: int = POSITIONS, skip: bool = True, seed: int = 0) -> Met:
+def layer_problem(
+    pair: BlockPair, layer: BlockLayer, *, positions: int = POSITIONS, skip: bool = True, seed: int = 0
+) -> LayerProblem:
     """The layer's problem, from both nets' runs up to it. `skip`: take over what the skip path got wrong.
 
     Only for a layer with one group. Memory beyond the sums is a batch's.
     """
-    module0 = passage.original.get_submodule(layer.name)
-    module = passage.converted.get_submodule(layer.name)
+    module0 = pair.original.get_submodule(layer.name)
+    module = pair.converted.get_submodule(layer.name)
     generator = torch.Generator().manual_seed(seed)
     whole = skip and layer.sum is not None
     bias_o = _bias(module0).float()
-    scale_o = _scale(passage.original, layer) if whole else None
+    scale_o = _scale(pair.original, layer) if whole else None
     sums = _Sums(module)
-    with evaluating(passage.original_block), evaluating(passage.converted_block):
-        for batch0, batch in zip(passage.inputs0, passage.inputs, strict=True):
-            _, y_bop, skip0 = _look(passage.original_block, module0, layer, batch0, whole)
-            x, _, skip1 = _look(passage.converted_block, module, layer, batch, whole)
+    with evaluating(pair.original_block), evaluating(pair.converted_block):
+        for batch0, batch in zip(pair.inputs0, pair.inputs, strict=True):
+            _, y_bop, skip0 = _look(pair.original_block, module0, layer, batch0, whole)
+            x, _, skip1 = _look(pair.converted_block, module, layer, batch, whole)
             y_bop = y_bop - bias_o[:, None]
             if skip0 is not None and skip1 is not None and scale_o is not None:
                 y_bop = y_bop + (skip0 - skip1) / scale_o[:, None]
@@ -137,18 +141,14 @@ def meet(passage: Passage, layer: Wanted, *, positions: int = POSITIONS, skip: b
             for rows_ntc in patches(module, x, chosen):
                 sums.add(rows_ntc.flatten(1), y_ro[place : place + len(rows_ntc)])
                 place += len(rows_ntc)
-    return sums.finish(absorbs(passage.converted, layer))
+    return sums.finish(absorbs(pair.converted, layer))
 
 
-def outputs(passage: Passage, layer: Wanted) -> tuple[list[Tensor], list[Tensor]]:
+def outputs(pair: BlockPair, layer: BlockLayer) -> tuple[list[Tensor], list[Tensor]]:
     """The layer's outputs (batch, channels, positions) in the original and in the converted net, batch by batch."""
     nets = (
-        (passage.original, passage.original_block, passage.inputs0),
-        (
-            passage.converted,
-            passage.converted_block,
-            passage.inputs,
-        ),
+        (pair.original, pair.original_block, pair.inputs0),
+        (pair.converted, pair.converted_block, pair.inputs),
     )
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
     for place, (net, block, batches) in enumerate(nets):
@@ -158,29 +158,29 @@ def outputs(passage: Passage, layer: Wanted) -> tuple[list[Tensor], list[Tensor]
     return found
 
 
-def absorbs(model: nn.Module, layer: Wanted) -> bool:
+def absorbs(model: nn.Module, layer: BlockLayer) -> bool:
     """Whether the mean of the layer's output can be set at no cost: in its normalisation's statistics, or its bias."""
     return layer.norm is not None or getattr(model.get_submodule(layer.name), "bias", None) is not None
 
 
-def settle(passage: Passage, layer: Wanted, met: Met) -> None:
+def match_mean(pair: BlockPair, layer: BlockLayer, problem: LayerProblem) -> None:
     """Set the converted layer's mean output where the original has it, in place: its normalisation's, or its bias."""
-    module0, module = (net.get_submodule(layer.name) for net in (passage.original, passage.converted))
+    module0, module = (net.get_submodule(layer.name) for net in (pair.original, pair.converted))
     with torch.no_grad():
-        mean_o = kernel_of(module) @ met.mean_n.to(_bias(module).device)
-        wanted_o = met.mean_o.to(mean_o) + _bias(module0)
+        mean_o = kernel_of(module) @ problem.mean_n.to(_bias(module).device)
+        target_o = problem.mean_o.to(mean_o) + _bias(module0)
         if layer.norm is not None:
-            move_mean(passage, layer.norm, mean_o + _bias(module), wanted_o)
+            move_mean(pair, layer.norm, mean_o + _bias(module), target_o)
         elif getattr(module, "bias", None) is not None:
-            cast("nn.Linear", module).bias.copy_(wanted_o - mean_o)
+            cast("nn.Linear", module).bias.copy_(target_o - mean_o)
 
 
-def move_mean(passage: Passage, name: str, mean_o: Tensor, mean0_o: Tensor) -> None:
+def move_mean(pair: BlockPair, name: str, mean_o: Tensor, mean0_o: Tensor) -> None:
     """Set the converted normalisation's running mean, in place, so that inputs of mean `mean_o` come out with the mean
     that inputs of mean `mean0_o` have behind the original's. Channels that it scales to nothing are left alone.
     """
-    norm = cast("nn.BatchNorm2d", passage.converted.get_submodule(name))
-    (scale, shift), (scale0, shift0) = affine(norm), affine(passage.original.get_submodule(name))
+    norm = cast("nn.BatchNorm2d", pair.converted.get_submodule(name))
+    (scale, shift), (scale0, shift0) = affine(norm), affine(pair.original.get_submodule(name))
     own = cast("Tensor", norm.running_mean)
     beta = shift + scale * own.double()
     # scale (mean - running) + beta = scale0 mean0 + shift0
@@ -230,21 +230,23 @@ class _Sums:
         self.square_o += y_ro.square().sum(0)
         self.count += len(rows_rn)
 
-    def finish(self, centred: bool) -> Met:
+    def finish(self, centred: bool) -> LayerProblem:
         order = torch.arange(self.channels * self.taps).view(self.taps, self.channels).T.flatten()
         moment = self.moment.double().cpu()[order][:, order] / self.count
         cross = self.cross.double().cpu()[:, order] / self.count
         mean_n, mean_o = self.first_n.cpu()[order] / self.count, self.first_o.cpu() / self.count
         variance_o = self.square_o.cpu() / self.count - mean_o.square()
         if not centred:
-            return Met(moment, cross, torch.zeros_like(mean_n), torch.zeros_like(mean_o), variance_o, self.count)
+            return LayerProblem(
+                moment, cross, torch.zeros_like(mean_n), torch.zeros_like(mean_o), variance_o, self.count
+            )
         moment -= mean_n[:, None] * mean_n
         cross -= mean_o[:, None] * mean_n
-        return Met(moment, cross, mean_n, mean_o, variance_o, self.count)
+        return LayerProblem(moment, cross, mean_n, mean_o, variance_o, self.count)
 
 
 def _look(
-    block: nn.Module, module: nn.Module, layer: Wanted, batch: Tensor, whole: bool
+    block: nn.Module, module: nn.Module, layer: BlockLayer, batch: Tensor, whole: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """A layer's input, its output (batch, out, positions), and the other term of the sum that its branch ends in.
 
@@ -288,7 +290,7 @@ def _picked(y_bop: Tensor, chosen_bp: Tensor | None) -> Tensor:
     return y_bpo.flatten(0, 1)
 
 
-def _scale(model: nn.Module, layer: Wanted) -> Tensor:
+def _scale(model: nn.Module, layer: BlockLayer) -> Tensor:
     """By what the layer's output is multiplied before the sum, away from zero."""
     if layer.norm is None:
         return torch.ones_like(_bias(model.get_submodule(layer.name))).float()

@@ -1,4 +1,4 @@
-"""The walk through two nets at once, and the least-squares problems it meets."""
+"""The walk through two nets at once, and the least-squares problems it yields."""
 
 import copy
 
@@ -8,7 +8,7 @@ from support.tiny import Net
 from torch import nn
 
 from kdna_convert.network.blocks import Block, find_blocks
-from kdna_convert.network.walk import kernel_of, meet, run, settle, walk
+from kdna_convert.network.walk import kernel_of, layer_problem, match_mean, run, walk
 
 
 def trained(seed: int = 0) -> Net:
@@ -37,39 +37,39 @@ def test_blocks_are_handed_what_the_whole_net_gives_them(nets) -> None:
     with torch.no_grad():
         other.stem.weight.mul_(0.5)
         expected = other.blocks[0](other.stem(batches[0]))
-    passage = next(passage for passage in walk(net, other, blocks, batches) if passage.block.name == "blocks.1")
-    torch.testing.assert_close(passage.inputs[0], expected)
-    torch.testing.assert_close(passage.wanted, run(net.blocks[1], passage.inputs0))
+    pair = next(pair for pair in walk(net, other, blocks, batches) if pair.block.name == "blocks.1")
+    torch.testing.assert_close(pair.inputs[0], expected)
+    torch.testing.assert_close(pair.target_outputs, run(net.blocks[1], pair.inputs0))
 
 
 def test_a_change_made_on_the_way_is_seen_by_the_next_block(nets) -> None:
     net, other, blocks, batches = nets
-    for passage in walk(net, other, blocks, batches):
-        if passage.block.name == "blocks.0":
+    for pair in walk(net, other, blocks, batches):
+        if pair.block.name == "blocks.0":
             with torch.no_grad():
                 other.blocks[0].bn2.bias.add_(1.0)
-        if passage.block.name == "blocks.1":
-            assert not torch.allclose(passage.inputs[0], passage.inputs0[0])
+        if pair.block.name == "blocks.1":
+            assert not torch.allclose(pair.inputs[0], pair.inputs0[0])
 
 
-def test_an_unchanged_net_meets_its_own_kernels(nets) -> None:
+def test_the_kernels_of_an_unchanged_net_solve_their_problems(nets) -> None:
     net, other, blocks, batches = nets
-    for passage in walk(net, other, blocks, batches):
-        for layer in passage.block.layers:
-            met = meet(passage, layer, positions=10_000)
+    for pair in walk(net, other, blocks, batches):
+        for layer in pair.block.layers:
+            problem = layer_problem(pair, layer, positions=10_000)
             torch.testing.assert_close(
-                met.cross_on, kernel_of(net.get_submodule(layer.name)) @ met.moment_nn, atol=1e-4, rtol=1e-3
+                problem.cross_on, kernel_of(net.get_submodule(layer.name)) @ problem.moment_nn, atol=1e-4, rtol=1e-3
             )
 
 
 def test_moments_are_those_of_the_unfolded_inputs(nets) -> None:
     net, other, blocks, batches = nets
-    passage = next(iter(walk(net, other, blocks, batches)))
-    met = meet(passage, passage.block.layers[0], positions=10_000)
+    pair = next(iter(walk(net, other, blocks, batches)))
+    problem = layer_problem(pair, pair.block.layers[0], positions=10_000)
     rows = torch.cat(
         [nn.functional.unfold(batch, 3, padding=1, stride=2).movedim(1, 2).flatten(0, 1) for batch in batches]
     )
-    torch.testing.assert_close(met.moment_nn, (rows.T @ rows / len(rows)).double(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(problem.moment_nn, (rows.T @ rows / len(rows)).double(), atol=1e-5, rtol=1e-4)
 
 
 def test_the_end_of_a_branch_takes_over_what_the_skip_path_got_wrong(nets) -> None:
@@ -77,34 +77,34 @@ def test_the_end_of_a_branch_takes_over_what_the_skip_path_got_wrong(nets) -> No
     net, other, blocks, batches = nets
     with torch.no_grad():
         other.stem.weight.zero_()
-    passage = next(passage for passage in walk(net, other, blocks, batches) if passage.block.name == "blocks.0")
-    layer = passage.block.layers[1]
-    plain, corrected = meet(passage, layer, skip=False), meet(passage, layer)
+    pair = next(pair for pair in walk(net, other, blocks, batches) if pair.block.name == "blocks.0")
+    layer = pair.block.layers[1]
+    plain, corrected = layer_problem(pair, layer, skip=False), layer_problem(pair, layer)
     scale = net.blocks[0].bn2.weight / (net.blocks[0].bn2.running_var + net.blocks[0].bn2.eps).sqrt()
-    skip = torch.cat(passage.inputs0).mean((0, 2, 3))
+    skip = torch.cat(pair.inputs0).mean((0, 2, 3))
     torch.testing.assert_close(corrected.mean_o - plain.mean_o, (skip / scale).double(), atol=1e-4, rtol=1e-3)
 
 
-def test_settling_puts_the_mean_of_a_changed_layer_back(nets) -> None:
+def test_matching_the_mean_restores_that_of_a_changed_layer(nets) -> None:
     net, other, blocks, batches = nets
-    for passage in walk(net, other, blocks, batches):
-        if passage.block.name != "blocks.0":
+    for pair in walk(net, other, blocks, batches):
+        if pair.block.name != "blocks.0":
             continue
-        layer = passage.block.layers[0]
-        met = meet(passage, layer, positions=10_000)
+        layer = pair.block.layers[0]
+        problem = layer_problem(pair, layer, positions=10_000)
         with torch.no_grad():
             other.blocks[0].conv1.weight.mul_(0.7)
-        settle(passage, layer, met)
+        match_mean(pair, layer, problem)
         means = [
             torch.cat([block.bn1(block.conv1(x)) for x in inputs]).mean((0, 2, 3))
-            for block, inputs in ((net.blocks[0], passage.inputs0), (other.blocks[0], passage.inputs))
+            for block, inputs in ((net.blocks[0], pair.inputs0), (other.blocks[0], pair.inputs))
         ]
         torch.testing.assert_close(means[1], means[0], atol=1e-4, rtol=1e-4)
 
 
-def test_settling_an_unchanged_net_changes_nothing(nets) -> None:
+def test_matching_the_mean_of_an_unchanged_net_changes_nothing(nets) -> None:
     net, other, blocks, batches = nets
-    for passage in walk(net, other, blocks, batches):
-        for layer in passage.block.layers:
-            settle(passage, layer, meet(passage, layer, positions=10_000))
+    for pair in walk(net, other, blocks, batches):
+        for layer in pair.block.layers:
+            match_mean(pair, layer, layer_problem(pair, layer, positions=10_000))
     torch.testing.assert_close(other(batches[0]), net(batches[0]), atol=1e-4, rtol=1e-4)

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from ...codecs.steps import nearest_step, scale_integers, scale_values
 from ...core.linalg import Moment, damp, dense, mix
 from ...core.specs import product
-from ...network.blocks import Wanted
+from ...network.blocks import BlockLayer
 from ...network.derive import Derived
 from ...network.packed import foldable_norms, norm_affine
-from ...network.walk import Met, Passage, affine, meet, settle
+from ...network.walk import BlockPair, LayerProblem, affine, layer_problem, match_mean
 from ..analyze.moments import Moments
 from ..repair.nets import Nets, Tick
 from .factors import Factor, Member, balance_banks, factor_of, round_banks
@@ -110,10 +110,10 @@ def code_net(nets: Nets, felt: Felt, delta: float, manner: Manner, tick: Tick) -
         if layer.name not in behind:
             _round_alone(coded.get_submodule(layer.name), layer.name, felt, delta, manner, steps)
     if behind:
-        for passage in replace(nets, converted=coded).passages(0, tick):
-            for wanted in passage.block.layers:
-                if wanted.name in behind:
-                    _code_layer(passage, wanted, felt, delta, steps)
+        for pair in replace(nets, converted=coded).pairs(0, tick):
+            for member in pair.block.layers:
+                if member.name in behind:
+                    _code_layer(pair, member, felt, delta, steps)
     for name in foldable_norms(coded):
         if name not in steps:
             _round_shift(coded, name, delta / math.sqrt(felt.mean), steps)
@@ -125,32 +125,30 @@ def _reached(nets: Nets) -> set[str]:
     return {layer.name for block in nets.blocks for layer in block.layers if nets.refusal(layer.name) is None}
 
 
-def _code_layer(passage: Passage, layer: Wanted, felt: Felt, delta: float, steps: dict[str, int]) -> None:
+def _code_layer(pair: BlockPair, layer: BlockLayer, felt: Felt, delta: float, steps: dict[str, int]) -> None:
     """Solve for one layer behind the coded prefix and round it, in place, and its shift or bias."""
-    met, fineness = meet(passage, layer), delta / math.sqrt(felt.of(layer.name))
-    module: Any = passage.converted.get_submodule(layer.name)
+    problem, fineness = layer_problem(pair, layer), delta / math.sqrt(felt.of(layer.name))
+    module: Any = pair.converted.get_submodule(layer.name)
     factor = factor_of(module)
     if factor is not None:
         steps[f"{layer.name}.{factor.letter}"] = _fit(
-            factor, met, _towards(passage, layer, met), fineness, felt.across(layer.name)
+            factor, problem, _towards(pair, layer, problem), fineness, felt.across(layer.name)
         )
-    settle(passage, layer, met)
-    if layer.norm in foldable_norms(passage.converted):
-        _round_shift(passage.converted, str(layer.norm), fineness, steps)
+    match_mean(pair, layer, problem)
+    if layer.norm in foldable_norms(pair.converted):
+        _round_shift(pair.converted, str(layer.norm), fineness, steps)
     elif layer.norm is None and module.bias is not None:
         steps[f"{layer.name}.bias"] = number = nearest_step(fineness * SHIFT)
         put_on_grid(module.bias, number)
 
 
-def _towards(passage: Passage, layer: Wanted, met: Met) -> Tensor:
+def _towards(pair: BlockPair, layer: BlockLayer, problem: LayerProblem) -> Tensor:
     """The layer's cross moment, made up for what the scale of its normalisation has moved by."""
     if layer.norm is None:
-        return met.cross_on
-    (scale0_o, _), (scale_o, _) = (
-        affine(net.get_submodule(layer.norm)) for net in (passage.original, passage.converted)
-    )
+        return problem.cross_on
+    (scale0_o, _), (scale_o, _) = (affine(net.get_submodule(layer.norm)) for net in (pair.original, pair.converted))
     ratio_o = (scale0_o / scale_o).nan_to_num(1.0).clamp(-_LARGEST_RATIO, _LARGEST_RATIO)
-    return met.cross_on * ratio_o.to(met.cross_on)[:, None]
+    return problem.cross_on * ratio_o.to(problem.cross_on)[:, None]
 
 
 def _round_shift(coded: nn.Module, name: str, fineness: float, steps: dict[str, int]) -> None:
@@ -161,12 +159,12 @@ def _round_shift(coded: nn.Module, name: str, fineness: float, steps: dict[str, 
     put_shift(norm, number)
 
 
-def _fit(factor: Factor, met: Met, cross_on: Tensor, fineness: float, rows: Feedback | None) -> int:
+def _fit(factor: Factor, problem: LayerProblem, cross_on: Tensor, fineness: float, rows: Feedback | None) -> int:
     """Solve for a factor and round it with error feedback, in place. Returns its step's number."""
-    seen_kk = factor.seen(met.moment_nn)
-    whole = seen_kk.diagonal().mean() + factor.seen(met.mean_n[:, None] * met.mean_n).diagonal().mean()
+    seen_kk = factor.seen(problem.moment_nn)
+    whole = seen_kk.diagonal().mean() + factor.seen(problem.mean_n[:, None] * problem.mean_n).diagonal().mean()
     # Nothing is known of what a layer sees that sees nothing: then its kernel stays as it is.
-    ridge = (RIDGE + TRUST * len(seen_kk) / met.count) * float(whole) or 1.0
+    ridge = (RIDGE + TRUST * len(seen_kk) / problem.count) * float(whole) or 1.0
     seen_kk = seen_kk + ridge * torch.eye(len(seen_kk), dtype=torch.float64)
     cross_ok = cross_on if factor.rows_kn is None else cross_on @ factor.rows_kn.T
     solved_ok = mix(seen_kk, cross_ok + ridge * factor.values_ok)

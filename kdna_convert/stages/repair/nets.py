@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...core.specs import Layer
 from ...network.blocks import Block, find_blocks
-from ...network.walk import Passage, walk
+from ...network.walk import BlockPair, walk
 from ..analyze.survey import target_kernel
 
 # Called after every block: (how many are done, of how many).
@@ -44,7 +44,7 @@ class Nets:
         names = [layer.name for layer in self.layers if layer.reason not in _UNRUN]
         blocks = find_blocks(self.original, names, first[:1])
         walked = walk(self.original, self.original, blocks, [first[:1]])
-        widest = max((passage.inputs[0].numel() for passage in walked), default=1)
+        widest = max((pair.inputs[0].numel() for pair in walked), default=1)
         room = max(1, self.memory // (4 * 4 * widest))
         kept: list[Tensor] = []
         for batch in chain([first], stream):
@@ -65,15 +65,15 @@ class Nets:
     @cached_property
     def unreachable(self) -> dict[str, str]:
         """Layers that no block holds."""
-        held = {wanted.name for block in self.blocks for wanted in block.layers}
+        held = {layer.name for block in self.blocks for layer in block.layers}
         return {layer.name: "KD122" for layer in self.layers if layer.name not in held and layer.reason not in _UNRUN}
 
-    def passages(self, begin: int, tick: Tick) -> Iterator[Passage]:
+    def pairs(self, begin: int, tick: Tick) -> Iterator[BlockPair]:
         """The walk from block `begin` on."""
-        passages = walk(self.original, self.converted, self.blocks, self.batches)
-        for done, passage in enumerate(passages):
+        pairs = walk(self.original, self.converted, self.blocks, self.batches)
+        for done, pair in enumerate(pairs):
             if done >= begin:
-                yield passage
+                yield pair
                 tick(done + 1, len(self.blocks))
 
     def refusal(self, name: str) -> str | None:

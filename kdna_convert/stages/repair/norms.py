@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
-from ...network.blocks import Wanted
+from ...network.blocks import BlockLayer
 from ...network.totals import device_of
-from ...network.walk import Passage, affine, move_mean, outputs
+from ...network.walk import BlockPair, affine, move_mean, outputs
 from .nets import Nets, Tick
 
 # Fewer images give channels at the end of a net, where one image is a few positions, no variance to speak of.
@@ -34,22 +34,22 @@ class Correct:
     variance: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def run(self, nets: Nets, begin: int, tick: Tick) -> dict[str, str]:
-        for passage in nets.passages(begin, tick):
-            for layer in passage.block.layers:
+        for pair in nets.pairs(begin, tick):
+            for layer in pair.block.layers:
                 if layer.norm is not None:
-                    self._correct(passage, layer, layer.norm)
+                    self._correct(pair, layer, layer.norm)
         return {} if any(layer.norm for block in nets.blocks for layer in block.layers) else {"": "KD124"}
 
-    def _correct(self, passage: Passage, layer: Wanted, name: str) -> None:
-        norm = cast("nn.BatchNorm2d", passage.converted.get_submodule(name))
-        (mean0, variance0), (mean, variance) = (_spread(values) for values in outputs(passage, layer))
+    def _correct(self, pair: BlockPair, layer: BlockLayer, name: str) -> None:
+        norm = cast("nn.BatchNorm2d", pair.converted.get_submodule(name))
+        (mean0, variance0), (mean, variance) = (_spread(values) for values in outputs(pair, layer))
         deviation = affine(norm)[0].abs() * variance.sqrt()
-        deviation0 = affine(passage.original.get_submodule(name))[0].abs() * variance0.sqrt()
+        deviation0 = affine(pair.original.get_submodule(name))[0].abs() * variance0.sqrt()
         ratio = (deviation0 / deviation.clamp_min(1e-12)).clamp(1 / _MOST, _MOST) ** self.variance
         if norm.weight is not None:
             with torch.no_grad():
                 norm.weight.mul_(ratio.to(norm.weight))
-        move_mean(passage, name, mean, mean0)
+        move_mean(pair, name, mean, mean0)
 
 
 @dataclass(frozen=True)

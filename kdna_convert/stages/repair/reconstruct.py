@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...network.derive import derived_layers
 from ...network.totals import evaluating
-from ...network.walk import Passage
+from ...network.walk import BlockPair
 from .nets import Nets, Tick
 
 # The share of the images that a block is judged by and not fitted to.
@@ -36,19 +36,19 @@ class Reconstruct:
     def run(self, nets: Nets, begin: int, tick: Tick) -> dict[str, str]:
         derived = derived_layers(nets.converted)
         left_out = {name: code for name, code in nets.unreachable.items() if name in derived}
-        for passage in nets.passages(begin, tick):
-            held = [layer.name for layer in passage.block.layers if layer.name in derived]
+        for pair in nets.pairs(begin, tick):
+            held = [layer.name for layer in pair.block.layers if layer.name in derived]
             if not held:
                 continue
-            if passage.wanted is None:
+            if pair.target_outputs is None:
                 left_out |= dict.fromkeys(held, "KD122")
                 continue
-            self._fit(passage)
+            self._fit(pair)
         return left_out
 
-    def _fit(self, passage: Passage) -> None:
-        block = passage.converted_block
-        inputs, wanted = torch.cat(passage.inputs), torch.cat(passage.wanted or [])
+    def _fit(self, pair: BlockPair) -> None:
+        block = pair.converted_block
+        inputs, wanted = torch.cat(pair.inputs), torch.cat(pair.target_outputs or [])
         judged = max(1, round(JUDGES * len(inputs)))
         free = _own(block)
         before = [tensor.detach().clone() for tensor in free]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ...core.linalg import Target
 from ...network.derive import Derived, derived_layers
-from ...network.walk import Met, kernel_of, meet, settle
+from ...network.walk import LayerProblem, kernel_of, layer_problem, match_mean
 from .nets import Nets, Tick
 
 # How strongly a kernel is held where it was, relative to the mean second moment of its inputs.
@@ -40,29 +40,29 @@ class Refit:
     def run(self, nets: Nets, begin: int, tick: Tick) -> dict[str, str]:
         derived = derived_layers(nets.converted)
         left_out = {name: code for name, code in nets.unreachable.items() if name in derived}
-        for passage in nets.passages(begin, tick):
-            for layer in passage.block.layers:
+        for pair in nets.pairs(begin, tick):
+            for layer in pair.block.layers:
                 if layer.name not in derived and not self.dense:
                     continue
                 code = nets.refusal(layer.name)
                 if code is not None:
                     left_out |= {layer.name: code} if layer.name in derived else {}
                     continue
-                met = meet(passage, layer)
+                problem = layer_problem(pair, layer)
                 module = nets.converted.get_submodule(layer.name)
-                self._fit(module, derived.get(layer.name), met)
-                settle(passage, layer, met)
+                self._fit(module, derived.get(layer.name), problem)
+                match_mean(pair, layer, problem)
         return left_out
 
-    def _fit(self, module: nn.Module, derived: Derived | None, met: Met) -> None:
+    def _fit(self, module: nn.Module, derived: Derived | None, problem: LayerProblem) -> None:
         kernel_on = kernel_of(module).cpu()
-        own = len(met.moment_nn) / (len(met.moment_nn) + met.count)
-        ridge = (RIDGE + own) * met.moment_nn.diagonal().mean()
-        moment_nn = met.moment_nn + ridge * torch.eye(len(met.moment_nn), dtype=torch.float64)
-        cross_on = met.cross_on + ridge * kernel_on
+        own = len(problem.moment_nn) / (len(problem.moment_nn) + problem.count)
+        ridge = (RIDGE + own) * problem.moment_nn.diagonal().mean()
+        moment_nn = problem.moment_nn + ridge * torch.eye(len(problem.moment_nn), dtype=torch.float64)
+        cross_on = problem.cross_on + ridge * kernel_on
         fitted_on = self._solve(module, derived, kernel_on, moment_nn, cross_on, choose=True)
-        got_o = ((fitted_on @ met.moment_nn) * fitted_on).sum(1).clamp_min(1e-30)
-        ratio_o = (met.variance_o / got_o).sqrt().clamp(1 / _MOST, _MOST) ** self.variance
+        got_o = ((fitted_on @ problem.moment_nn) * fitted_on).sum(1).clamp_min(1e-30)
+        ratio_o = (problem.variance_o / got_o).sqrt().clamp(1 / _MOST, _MOST) ** self.variance
         if self.variance:
             self._solve(module, derived, kernel_on, moment_nn, cross_on * ratio_o[:, None])
 
