@@ -9,17 +9,25 @@ import typer
 from .. import __version__
 from ..core.heap import keep_freed
 from .commands import (
-    about,
-    building,
-    coding,
-    comparing,
-    freezing,
-    making,
-    measuring,
-    recipes,
-    running,
-    shrinking,
-    tuning,
+    analyze,
+    bench,
+    build,
+    code,
+    compare,
+    convert,
+    demo,
+    env,
+    evaluate,
+    explain,
+    export,
+    finetune,
+    freeze,
+    ls,
+    plan,
+    recipe,
+    run,
+    shrink,
+    verify,
 )
 from .commands.console import Commands
 
@@ -35,23 +43,23 @@ app = typer.Typer(
 )
 COMMANDS = {
     "Convert": (
-        running.run,
-        making.analyze,
-        making.plan,
-        making.convert,
-        tuning.finetune,
-        shrinking.shrink,
-        freezing.freeze,
-        coding.code,
-        building.build,
+        run.run,
+        analyze.analyze,
+        plan.plan,
+        convert.convert,
+        finetune.finetune,
+        shrink.shrink,
+        freeze.freeze,
+        code.code,
+        build.build,
     ),
-    "Measure and ship": (measuring.eval_, comparing.compare, measuring.bench, measuring.verify, measuring.export),
-    "Learn": (about.demo, about.ls, about.explain, about.env),
+    "Measure and ship": (evaluate.eval_, compare.compare, bench.bench, verify.verify, export.export),
+    "Learn": (demo.demo, ls.ls, explain.explain, env.env),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(command.__name__.rstrip("_"), rich_help_panel=panel)(command)
-app.add_typer(recipes.app, name="recipe", rich_help_panel="Learn")
+app.add_typer(recipe.app, name="recipe", rich_help_panel="Learn")
 
 
 def _version(wanted: bool) -> None:

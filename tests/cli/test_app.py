@@ -14,7 +14,7 @@ from support.places import ROOT
 import kdna_convert
 from kdna_convert import __version__
 from kdna_convert.cli.app import app
-from kdna_convert.cli.commands import about
+from kdna_convert.cli.commands import env
 from kdna_convert.core.errors import CODES, GuardError
 from kdna_convert.inputs.models import load_model
 from kdna_convert.inputs.recipe import bundled
@@ -51,6 +51,14 @@ def test_the_commands_are_those_of_the_product() -> None:
         *("demo", "recipe", "ls", "explain", "env"),
     }
     assert {words[1] for words in commands() if words[0] == "recipe"} == {"ls", "show", "cp", "validate", "schema"}
+
+
+def test_a_command_is_a_file_and_its_report_has_the_same_name() -> None:
+    cli = Path(kdna_convert.__file__).parent / "cli"
+    files, reports = ({path.stem for path in (cli / kind).glob("[!_]*.py")} for kind in ("commands", "report"))
+    named = {{"eval": "evaluate"}.get(words[0], words[0]) for words in commands()}
+    assert files == named | {"console", "options"}
+    assert reports - named == {"curve", "divergence", "figures", "heatmap", "layers"}  # what several reports show
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
@@ -110,13 +118,13 @@ def test_what_a_stage_raises_is_an_exit_code(
     def fail() -> None:
         raise raised
 
-    monkeypatch.setattr(about, "_environment", fail)
+    monkeypatch.setattr(env, "_environment", fail)
     done = kdna("env")
     assert (done.exit_code, done.stdout, done.stderr) == (code, "", line)
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(about, "_environment", lambda: 1 / 0)
+    monkeypatch.setattr(env, "_environment", lambda: 1 / 0)
     done = kdna("env")
     assert done.exit_code == 1
     assert isinstance(done.exception, ZeroDivisionError)

@@ -11,17 +11,19 @@ from torch import nn
 
 from kdna_convert.api.demo import Demo, DemoRow
 from kdna_convert.api.run import Row
-from kdna_convert.cli.report.analysis import analysis_report
+from kdna_convert.cli.report.analyze import analysis_report
 from kdna_convert.cli.report.bench import bench_table
-from kdna_convert.cli.report.conversion import conversion_report
+from kdna_convert.cli.report.convert import conversion_report
 from kdna_convert.cli.report.demo import demo_report
+from kdna_convert.cli.report.divergence import divergence_table
+from kdna_convert.cli.report.evaluate import evaluation_table
 from kdna_convert.cli.report.figures import percent, short, size, totals
+from kdna_convert.cli.report.finetune import finetune_report
 from kdna_convert.cli.report.heatmap import heatmap
 from kdna_convert.cli.report.layers import layer_table
-from kdna_convert.cli.report.outcome import check_table, divergence_table, evaluation_table
 from kdna_convert.cli.report.plan import plan_report
 from kdna_convert.cli.report.run import run_report
-from kdna_convert.cli.report.tuning import finetune_report
+from kdna_convert.cli.report.verify import check_table
 from kdna_convert.core.specs import (
     Analysis,
     DataConfig,

@@ -20,6 +20,7 @@ from ...core.processes import launched
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
     from ...core.specs import Progress
+    from ...network.folder import Conversion
 
 SHARED = ("analyze", "convert", "eval", "finetune")  # what the processes of a launch do together
 LISTED = 5  # skipped images that are named
@@ -89,6 +90,15 @@ def tell_remarks(notes: Sequence[str], skipped: Sequence[str] = ()) -> None:
         more = [f"  and {len(skipped) - LISTED} more"] if len(skipped) > LISTED else []
         were = "image was" if len(skipped) == 1 else "images were"
         tell("\n  ".join([f"kdna: {len(skipped)} {were} skipped", *skipped[:LISTED], *more]))
+
+
+def save_folder(conversion: Conversion, target: Path, ctx: typer.Context, force: bool) -> None:
+    """Writes the folder; its report holds the commands that made it, this one last."""
+    from ...network.folder import save
+
+    commands = [conversion.report.get("command"), ctx.meta[COMMAND]]
+    conversion.report["command"] = "\n".join(command for command in commands if command)
+    save(conversion, target, force=force)
 
 
 def picture_path(path: Path, force: bool) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial, wraps
 from inspect import Parameter, Signature, get_annotations, signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -16,6 +17,10 @@ from .console import VERBOSE
 if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
     from ...inputs.recipe import Recipe
 
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+OutputFolder = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")]
+Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that `kdna convert` wrote.")]
 Text = str | None
 Share = float | None
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -169,6 +174,12 @@ class Calibration:
     @property
     def arguments(self) -> dict[str, Any]:
         return {"recipe": self.recipe, "data_free": self.data_free, "moments": self.moments}
+
+    def notes(self, images: Images) -> list[str]:
+        """The price of fitting without images, where there are none."""
+        from ...api.job import DATA_FREE_NOTE
+
+        return [DATA_FREE_NOTE] if images.data is None or self.data_free else []
 
 
 @dataclass(frozen=True)

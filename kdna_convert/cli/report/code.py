@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 
-from .conversion import moved
+from .divergence import stage_table
 from .figures import count, kept, note
 
 if TYPE_CHECKING:  # the file imports torch, and a report needs none
@@ -24,4 +24,4 @@ def code_report(conversion: Conversion) -> RenderableType:
     ]
     if done.get("towards"):
         lines.append(f"each layer makes up for the errors of those before it, towards {done['towards']}")
-    return Group(*lines, "", moved(conversion.report.get("stages", {})), note(f"{done['seconds']:.0f} s"))
+    return Group(*lines, "", stage_table(conversion.report.get("stages", {})), note(f"{done['seconds']:.0f} s"))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 
 from ...core.specs import Plan
+from .divergence import divergence_table
 from .figures import count, note, totals
-from .outcome import divergence_table
 
 if TYPE_CHECKING:  # the file imports torch, and a report needs none
     from ...api.freeze import Frozen

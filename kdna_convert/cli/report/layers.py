@@ -9,7 +9,6 @@ from rich.console import Group, RenderableType
 
 from ...core.errors import CODES
 from ...core.specs import Layer
-from ...inputs.recipe import Assignment
 from .figures import count, dimensions, grid, note, percent, short
 
 
@@ -25,17 +24,6 @@ def layer_table(layers: Sequence[Layer], total_params: int) -> RenderableType:
     share = percent(params / total_params) if total_params else "-"
     closing = f"{len(free)} of {len(layers)} layers can be converted: {count(params)} parameters, {share} of the net's"
     return Group(table, "", *reasons(layers), closing)
-
-
-def assignment_table(assignments: Sequence[Assignment]) -> RenderableType:
-    """What a recipe wants of each layer."""
-    table = grid("layer", "scheme", "options", "routing", "family", "left out")
-    for row in assignments:
-        options = ", ".join(f"{key}={value}" for key, value in row.options.items())
-        cells = (row.layer, row.scheme or "", options, row.routing or "", row.family or "", row.reason or "")
-        table.add_row(*cells, style="dim" if row.reason else None)
-    wanted = sum(row.reason is None for row in assignments)
-    return Group(table, "", f"{wanted} of {len(assignments)} layers will be converted")
 
 
 def reasons(layers: Sequence[Layer]) -> list[RenderableType]:

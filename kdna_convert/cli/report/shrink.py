@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 
-from .conversion import moved
+from .divergence import stage_table
 from .figures import count, note
 from .plan import plan_report
 
@@ -19,5 +19,5 @@ def shrink_report(conversion: Conversion) -> RenderableType:
     """The plan that is left, the parameters it came from, and the divergence after every stage."""
     done: Mapping[str, Any] = conversion.report["shrink"]
     came = f"cut from {count(done['from'])} to {count(done['params'])} parameters"
-    stages = moved(conversion.report.get("stages", {}))
+    stages = stage_table(conversion.report.get("stages", {}))
     return Group(plan_report(conversion.plan), "", came, "", stages, note(f"{done['seconds']:.0f} s"))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import output_path, show, show_json, tell
-from .options import Output, grouped
+from .options import Force, Output, grouped
 
 NAME_HELP = "kerneldna-resnet18, kerneldna-resnet50, kerneldna-mobilenetv2 or kerneldna-mobilenetv2-050."
 NEXT = """written to {file}
@@ -24,7 +24,7 @@ def build(
         Path | None, typer.Option("--output", "-o", help="Write fresh weights here, safetensors.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of those weights.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: Force = False,
 ) -> None:
     """Build one of KernelDNA's own nets, to train from scratch, and show what it costs beside the plain net."""
     target = output and output_path(output, force)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .console import COMMAND, output_path, progress_bar, show, show_json, tell
-from .options import Images, Run, grouped
+from .console import output_path, progress_bar, save_folder, show, show_json, tell
+from .options import Force, Images, OutputFolder, Run, grouped
 
 
 @grouped
@@ -17,20 +16,18 @@ def freeze(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder whose net has a routing.")],
     images: Images,
     run: Run,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    output: OutputFolder = None,
+    force: Force = False,
 ) -> None:
     """Replace a routing by its mean over images: ordinary kernels, at the speed of the original."""
     target, arguments = output_path(output, force), images.required | run.arguments
     from ...api.freeze import freeze as stage
-    from ...network.folder import require_free, save
+    from ...network.folder import require_free
     from ..report.freeze import freeze_report
 
     require_free(target, force)
     with progress_bar(run.quiet) as progress:
         conversion, frozen = stage(folder, **arguments, progress=progress)
-    commands = [conversion.report.get("command"), ctx.meta[COMMAND]]
-    conversion.report["command"] = "\n".join(command for command in commands if command)
-    save(conversion, target, force=force)
+    save_folder(conversion, target, ctx, force)
     show_json(frozen) if run.json else show(freeze_report(conversion.plan, frozen))
     tell(f"written to {target}", run.quiet)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 
-from ...core.specs import Divergence
+from .divergence import stage_table
 from .figures import note
-from .outcome import divergence_table
 from .plan import plan_report
 
 if TYPE_CHECKING:  # the file imports torch, and a report needs none
@@ -19,7 +17,7 @@ if TYPE_CHECKING:  # the file imports torch, and a report needs none
 def conversion_report(conversion: Conversion) -> RenderableType:
     """The plan as it was carried out, the divergence after every stage, and the time it took."""
     seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in conversion.report.get("seconds", {}).items())
-    stages = moved(conversion.report.get("stages", {}))
+    stages = stage_table(conversion.report.get("stages", {}))
     return Group(plan_report(conversion.plan), "", stages, *_healed(conversion), *_repaired(conversion), note(seconds))
 
 
@@ -43,10 +41,3 @@ def _repaired(conversion: Conversion) -> list[RenderableType]:
         found = "" if kl is None else f" {kl:.4f}"
         said.append(f"{one['step']}{found}{'' if one['kept'] else ' (undone)'}")
     return [note(f"repair, judged by KL on mixtures of held-back images: {', '.join(said)}")]
-
-
-def moved(stages: Mapping[str, Mapping[str, Any]]) -> RenderableType:
-    """The divergence from the original after each stage, as far as it was measured."""
-    if not stages:
-        return "divergence from the original: not measured, as no images were held back"
-    return divergence_table({stage: Divergence(**seen) for stage, seen in stages.items()})

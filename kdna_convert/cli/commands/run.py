@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .coding import NO_IMAGES, TARGET_HELP
+from .code import NO_IMAGES, TARGET_HELP
 from .console import COMMAND, progress_bar, show, show_json, tell, tell_remarks
-from .options import Images, Run, Source, grouped
+from .options import Force, Images, OutputFolder, Run, Source, grouped
 
 RECIPE_HELP = "Recipe file, or a name of `kdna recipe ls`."
 DONE = "{folder} is what this command makes, and nothing was computed; --force makes it anew"
@@ -34,8 +33,8 @@ def run(
         float | None, typer.Option(min=0.0, max=1.0, help="Share of the parameters to keep where it shares.")
     ] = None,
     target_bytes: Annotated[str | None, typer.Option(help=TARGET_HELP)] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    output: OutputFolder = None,
+    force: Force = False,
 ) -> None:
     """Do a recipe's whole job: convert, repair, fine-tune, code, measure. Stopped, the same command goes on."""
     if output is None:

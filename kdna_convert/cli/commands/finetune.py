@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ...core.errors import RecipeError
-from .console import COMMAND, output_path, progress_bar, show, show_json, tell, tell_remarks
-from .options import Images, Run, grouped
+from .console import output_path, progress_bar, save_folder, show, show_json, tell, tell_remarks
+from .options import Folder, Force, Images, OutputFolder, Run, grouped
 
 Part = Literal["norms", "codes", "adapters", "shared", "all"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -113,14 +113,14 @@ class Safety:
 @grouped
 def finetune(
     ctx: typer.Context,
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that `kdna convert` wrote.")],
+    folder: Folder,
     images: Images,
     training: Training,
     teacher: Teacher,
     safety: Safety,
     run: Run,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    output: OutputFolder = None,
+    force: Force = False,
 ) -> None:
     """Train the adapters of a converted folder towards the original's answers; labels are not needed."""
     target, arguments = output_path(output, force), images.required | run.arguments
@@ -129,8 +129,8 @@ def finetune(
     from ...api.finetune import hold
     from ...api.job import device_of_name
     from ...core.processes import together
-    from ...network.folder import require_free, save
-    from ..report.tuning import finetune_report
+    from ...network.folder import require_free
+    from ..report.finetune import finetune_report
 
     require_free(target, force)
     with (
@@ -140,9 +140,7 @@ def finetune(
     ):
         conversion = stage(folder, **arguments, work=work, progress=progress)
         if first:
-            commands = [conversion.report.get("command"), ctx.meta[COMMAND]]
-            conversion.report["command"] = "\n".join(command for command in commands if command)
-            save(conversion, target, force=force)
+            save_folder(conversion, target, ctx, force)
             tell_remarks([], conversion.report["finetune"]["skipped"])
             show_json(conversion.report) if run.json else show(finetune_report(conversion))
             tell(f"written to {target}", run.quiet)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from .console import COMMAND, output_path, progress_bar, show, show_json, tell, tell_remarks
-from .options import Images, Run, grouped
+from .console import output_path, progress_bar, save_folder, show, show_json, tell, tell_remarks
+from .options import Folder, Force, Images, OutputFolder, Run, grouped
 
 CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
 TARGET_HELP = "Size of the file, header included: 86kB, or a share of the original's: 1/20, 5%, 0.05."
@@ -18,28 +17,26 @@ NO_IMAGES = "no images: rounded on synthetic noise, layer by layer, which costs 
 @grouped
 def code(
     ctx: typer.Context,
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that `kdna convert` wrote.")],
+    folder: Folder,
     images: Images,
     run: Run,
     codec: Annotated[CodecName, typer.Option(help="How numbers become bytes; `kdna ls codecs` says more.")] = "entropy",
     target_bytes: Annotated[str | None, typer.Option(help=TARGET_HELP)] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")] = None,
+    output: OutputFolder = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the images' order.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: Force = False,
 ) -> None:
     """Store a converted net in fewer bytes: after sharing, after fine-tuning, or without either."""
     target = output_path(output, force)
     from ...api.code import code as stage
-    from ...network.folder import require_free, save
+    from ...network.folder import require_free
     from ..report.code import code_report
 
     require_free(target, force)
     arguments = images.arguments | run.arguments
     with progress_bar(run.quiet) as progress:
         conversion = stage(folder, **arguments, codec=codec, target_bytes=target_bytes, seed=seed, progress=progress)
-    commands = [conversion.report.get("command"), ctx.meta[COMMAND]]
-    conversion.report["command"] = "\n".join(command for command in commands if command)
-    save(conversion, target, force=force)
+    save_folder(conversion, target, ctx, force)
     tell_remarks([NO_IMAGES] if codec == "entropy" and images.data is None else [])
     show_json(conversion.report) if run.json else show(code_report(conversion))
     tell(f"written to {target}", run.quiet)

@@ -1,16 +1,27 @@
-"""The routings as a table: what each adds and where it can stand."""
+"""Names and what they are: the plainest table, and that of the routings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from .figures import count, grid, note
 
 if TYPE_CHECKING:  # the file imports torch, and a report needs none
     from ...routing.catalogue import Entry
+
+
+def name_table(entries: Mapping[str, str]) -> Table:
+    table = Table.grid(padding=(0, 3, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, meaning in entries.items():
+        table.add_row(Text(name), Text(meaning))  # plain: W[o,i] is not markup
+    return table
 
 
 def routing_table(entries: Sequence[Entry]) -> RenderableType:

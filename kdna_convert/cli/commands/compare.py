@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .console import picture_path, progress_bar, show, show_json, tell, tell_remarks
-from .options import Images, Output, Source, Text, grouped, numbers
+from .options import Force, Images, Output, Source, Text, grouped, numbers
 
 EVAL_HELP = "Images that every net is measured on; none of --data's. With class folders, top-1 too."
 BYTES_HELP = "Sizes of the file, as 570kB,1/14."
@@ -34,7 +34,7 @@ def compare(
     ] = None,
     time_limit: Annotated[float, typer.Option(min=1, help="Seconds that a tool may take for one net.")] = 1800,
     plot: Annotated[Path | None, typer.Option(help="Draw it here: .svg, .png or .pdf.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: Force = False,
 ) -> None:
     """Set kdna beside other tools: the same net, the same images, the same parameters or bytes."""
     target = plot and picture_path(plot, force)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 
-from .conversion import moved
+from .divergence import stage_table
 from .figures import count
 
 if TYPE_CHECKING:  # the file imports torch, and a report needs none
@@ -25,7 +25,7 @@ def finetune_report(conversion: Conversion) -> RenderableType:
         free,
         f"{count(tuned['steps'])} steps in {tuned['seconds']:.0f} s, {speed}, peak rate {tuned['lr']:.1e}",
         "",
-        moved(measured),
+        stage_table(measured),
         *_said(tuned),
     )
 

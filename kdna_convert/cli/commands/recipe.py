@@ -20,9 +20,9 @@ NameOrFile = Annotated[str, typer.Argument(help="Recipe file, or a bundled recip
 def ls(json: Annotated[bool, typer.Option("--json", help="Print the names as JSON.")] = False) -> None:
     """List the bundled recipes."""
     from ...inputs.recipe import bundled
-    from ..report.listing import listing
+    from ..report.ls import name_table
 
-    show_json(list(bundled())) if json else show(listing(headlines()))
+    show_json(list(bundled())) if json else show(name_table(headlines()))
 
 
 @app.command("show")
@@ -65,7 +65,7 @@ def validate(
         return
     from ...inputs.models import example_input, load_model
     from ...stages.analyze.survey import survey
-    from ..report.layers import assignment_table
+    from ..report.recipe import assignment_table
 
     loaded = load_model(model)
     layers = survey(loaded.model, example_input(loaded.data))

@@ -1,0 +1,33 @@
+"""`kdna analyze`: every layer, and which of them could share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from .console import progress_bar, show, show_json, tell_remarks
+from .options import Calibration, Images, Run, Source, grouped
+
+Metric = Literal["explained", "angles", "cka", "cosine"]
+
+
+@grouped
+def analyze(
+    source: Source,
+    images: Images,
+    calibration: Calibration,
+    run: Run,
+    metric: Annotated[Metric | None, typer.Option(help="How alike is measured. Default: the recipe's.")] = None,
+) -> None:
+    """Show every layer, which of them could share, and how alike they are."""
+    from ...api.job import device_of_name
+    from ...api.pipeline import analyze as stage
+    from ...core.processes import together
+    from ..report.analyze import analysis_report
+
+    arguments = source.arguments | images.arguments | calibration.arguments | run.arguments
+    with together(device_of_name(run.device)) as leads, progress_bar(run.quiet or not leads) as progress:
+        analysis = stage(**arguments, metric=metric, progress=progress)
+    tell_remarks(calibration.notes(images))
+    show_json(analysis) if run.json else show(analysis_report(analysis))

@@ -1,0 +1,26 @@
+"""`kdna demo`: the whole job on the bundled net and images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import output_path, progress_bar, show, show_json
+from .options import Output, grouped
+
+
+@grouped
+def demo(
+    out: Output,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Keep the converted folder here.")] = None,
+) -> None:
+    """Do the whole job on the bundled net and images: analyze to verify, in under a minute."""
+    target = output and output_path(output, force=False)
+    from ...api.demo import run as stage
+    from ..report.demo import demo_report
+
+    with progress_bar(out.quiet) as progress:
+        outcome = stage(target, progress=progress)
+    show_json(outcome) if out.json else show(demo_report(outcome))

@@ -1,0 +1,33 @@
+"""`kdna eval`: accuracy, and agreement with the original net."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .console import progress_bar, show, show_json, tell_remarks
+from .options import Images, Run, Source, grouped
+
+
+@grouped
+def eval_(
+    source: Source,
+    images: Images,
+    run: Run,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only this many images, drawn by --seed.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
+) -> None:
+    """Measure accuracy and, for a converted folder, agreement with the original net."""
+    arguments = source.arguments | images.required | run.arguments
+    from ...api.job import device_of_name
+    from ...api.pipeline import evaluate as stage
+    from ...core.processes import together
+    from ..report.evaluate import evaluation_table
+
+    with together(device_of_name(run.device)) as leads, progress_bar(run.quiet or not leads) as progress:
+        evaluation = stage(**arguments, limit=limit, seed=seed, progress=progress)
+    if not leads:
+        return
+    tell_remarks([], evaluation.skipped)
+    show_json(evaluation) if run.json else show(evaluation_table(evaluation))

@@ -1,0 +1,27 @@
+"""`kdna explain`: what an error or reason code means."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Annotated
+
+import typer
+
+from ...core.errors import CODES
+from .console import show
+
+
+def explain(
+    code: Annotated[str | None, typer.Argument(help="A code, as KD301; without one, all of them.")] = None,
+) -> None:
+    """Say what an error or reason code means."""
+    from ..report.ls import name_table
+
+    if code is None:
+        show(name_table(CODES))
+        return
+    known = code.upper() if code.upper() in CODES else f"KD{code}"
+    if known not in CODES:
+        close = get_close_matches(code.upper(), CODES, n=3, cutoff=0.7)
+        raise typer.BadParameter(f"no code {code}" + (f"; close to it: {', '.join(close)}" if close else ""))
+    show(name_table({known: CODES[known]}))

@@ -1,0 +1,75 @@
+"""`kdna ls`: the models, schemes, routings, codecs and recipes that there are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from enum import Enum
+from fnmatch import fnmatch
+from typing import Annotated
+
+import typer
+
+from .console import show, show_json
+from .options import JsonFlag
+
+
+class Kind(str, Enum):
+    """What `kdna ls` lists."""
+
+    models = "models"
+    schemes = "schemes"
+    routing = "routing"
+    codecs = "codecs"
+    recipes = "recipes"
+
+
+def ls(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    pattern: Annotated[str, typer.Argument(help="Only names that match, as 'resnet*'.")] = "*",
+    json: JsonFlag = False,
+) -> None:
+    """List models, schemes, routing, codecs or recipes."""
+    from ..report.ls import name_table
+
+    if kind is Kind.routing:
+        _show_routing(pattern, json)
+        return
+    entries = {name: what for name, what in _entries(kind).items() if fnmatch(name, pattern)}
+    show_json(list(entries)) if json else show(name_table(entries))
+
+
+def _show_routing(pattern: str, json: bool) -> None:
+    """With --json a list of objects: a routing adds parameters and MACs, and the numbers are part of the answer."""
+    from ...routing import ROUTINGS
+    from ...routing.catalogue import catalogue
+    from ..report.ls import routing_table
+
+    entries = catalogue({name: kind for name, kind in ROUTINGS.items() if fnmatch(name, pattern)})
+    show_json(entries) if json else show(routing_table(entries))
+
+
+def _entries(kind: Kind) -> dict[str, str]:
+    if kind is Kind.recipes:
+        from .recipe import headlines
+
+        return headlines()
+    if kind is Kind.models:
+        from ...inputs.models.listing import known_models
+
+        return dict.fromkeys(known_models(), "")
+    return {name: _card(plugin) for name, plugin in _table(kind).items()}
+
+
+def _table(kind: Kind) -> Mapping[str, type]:
+    from ...codecs import CODECS
+    from ...schemes import SCHEMES
+
+    codecs = {name: type(codec) for name, codec in CODECS.items()}
+    return {Kind.schemes: SCHEMES, Kind.codecs: codecs}[kind]
+
+
+def _card(plugin: type) -> str:
+    """The first line of its file, which says what it is, and its own description, which says what its options are."""
+    module = sys.modules[plugin.__module__].__doc__ or ""
+    return " ".join([module.strip().split("\n")[0], *(plugin.__doc__ or "").split()])

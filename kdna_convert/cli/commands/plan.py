@@ -1,0 +1,85 @@
+"""`kdna plan`: the scheme and rank of every family under a budget, and the curve over all budgets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import output_path, picture_path, progress_bar, show, show_json, tell, tell_remarks
+from .options import Calibration, Force, Goal, Images, Run, Source, grouped
+
+if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
+    from ...core.specs import Plan
+
+
+@grouped
+def plan(
+    source: Source,
+    images: Images,
+    calibration: Calibration,
+    goal: Goal,
+    run: Run,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the plan here, as JSON.")] = None,
+    force: Force = False,
+    curve: Annotated[bool, typer.Option("--curve", help="A plan at every budget, as a table.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="With --curve: convert to each, and measure.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="With --curve: draw it here, .svg, .png or .pdf.")] = None,
+) -> None:
+    """Choose the scheme and rank of every family under a budget: exact sizes, before any fitting."""
+    if curve:
+        goal.refuse("--curve", besides="database")
+        _show_curve(source, images, calibration, goal, run, measure, plot and picture_path(plot, force))
+        return
+    if measure or plot:
+        raise typer.BadParameter("needs --curve", param_hint="--measure" if measure else "--plot")
+    from ...core.specs import to_json
+    from ...stages.plan.files import write_text
+
+    target = output and output_path(output, force)
+    planned = make_plan(source, images, calibration, goal, run)
+    if target:
+        write_text(target, to_json(planned))
+    show_plan(planned, run)
+
+
+def make_plan(
+    source: Source, images: Images, calibration: Calibration, goal: Goal, run: Run, plan: Path | None = None
+) -> Plan:
+    """The plan; where a database already answers the question, at once and without loading torch."""
+    from ...stages.plan.files import replan, request_mark
+
+    question = source.arguments | images.arguments | calibration.arguments
+    mark = request_mark(question["recipe"], source.model, images.data, question)
+    by_size = {name: value for name, value in goal.budget.items() if name != "max_drop"}
+    known = None if goal.max_drop is not None else replan(goal.database, mark, question["recipe"], **by_size)
+    if known is not None:
+        return known
+    from ...api.pipeline import plan as stage
+
+    with progress_bar(run.quiet) as progress:
+        planned = stage(**question, **goal.arguments, **run.arguments, plan=plan, progress=progress)
+    tell_remarks(calibration.notes(images))
+    return planned
+
+
+def _show_curve(
+    source: Source, images: Images, calibration: Calibration, goal: Goal, run: Run, measure: bool, plot: Path | None
+) -> None:
+    from ...api.pipeline import curve as stage
+    from ..report.curve import curve_report, plot_curve
+
+    arguments = source.arguments | images.arguments | calibration.arguments | run.arguments
+    with progress_bar(run.quiet) as progress:
+        found = stage(**arguments, measure=measure, database=goal.database, progress=progress)
+    show_json(found) if run.json else show(curve_report(found))
+    if plot:
+        plot_curve(found, plot)
+        tell(f"drawn in {plot}", run.quiet)
+
+
+def show_plan(plan: Plan, run: Run) -> None:
+    from ..report.plan import plan_report
+
+    show_json(plan) if run.json else show(plan_report(plan))

@@ -1,0 +1,36 @@
+"""What `kdna eval` measured, a line each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+
+from .figures import count, grid, percent, short
+
+if TYPE_CHECKING:  # the file imports torch, and a report needs none
+    from ...stages.evaluate.accuracy import Evaluation
+
+
+def evaluation_table(evaluation: Evaluation) -> RenderableType:
+    """What `kdna eval` found, a line each; what could not be measured is a dash."""
+    table = grid("measure", ">value")
+    for name, value in evaluation_rows(evaluation).items():
+        table.add_row(name, value)
+    return table
+
+
+def evaluation_rows(evaluation: Evaluation) -> dict[str, str]:
+    def share(value: float | None) -> str:
+        return "-" if value is None else percent(value, 2)
+
+    return {
+        "top-1": share(evaluation.top1),
+        "top-5": share(evaluation.top5),
+        "images": count(evaluation.images),
+        "agreement with the original": share(evaluation.agreement),
+        "KL from the original, nats": "-" if evaluation.kl is None else f"{evaluation.kl:.4f}",
+        "parameters": count(evaluation.params),
+        "bytes": "-" if evaluation.bytes is None else count(evaluation.bytes),
+        "MACs": "-" if evaluation.macs is None else short(evaluation.macs),
+    }
