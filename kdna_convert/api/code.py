@@ -193,7 +193,7 @@ def _by_entropy(task: _Task, room: int) -> tuple[bytes, nn.Module, dict[str, Any
             room,
             manner="walked" if walking else "alone",
             start=next((found.delta for found in coded.values()), None),
-            tick=_tick(f"coding towards {name}", task.progress),
+            tick=_tick(f"code: towards {name}", task.progress),
         )
     best = next(iter(coded))
     if task.measure is not None and len(coded) > 1:

@@ -64,7 +64,7 @@ def freeze(
     fitted, held = calibration_split(seen, recipe.calibration.images, recipe.calibration.heldout, recipe.seed)
     inputs = (images.to(place) for images, _ in batches(fitted, recipe.calibration.batch))
     if progress is not None:
-        progress("taking the mean of the routing", 0, 0)
+        progress("freeze: mean of the routing", 0, 0)
     net = frozen(copy.deepcopy(before.model).to(place), before.plan, inputs).cpu()
     heldout = [images for images, _ in batches(held, recipe.calibration.batch)] if len(held) else []
     from_routed, from_original, routed = _measured(before, net, heldout)

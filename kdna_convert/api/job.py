@@ -58,7 +58,7 @@ def open_job(model: Model, recipe: Recipe | str, data: Any, given: Mapping[str, 
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_options(recipe, SCHEMES, ROUTINGS, STEPS)
     if progress is not None:
-        progress("loading the model", 0, 0)
+        progress("load the model", 0, 0)
     conversion = conversion_of(model)
     if conversion is not None:
         folded = fold(conversion.model)

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 _STRICT = ConfigDict(extra="forbid")
 T = TypeVar("T")
 
-# What a long stage calls as it goes: (what is being done, how many are done, of how many).
+# What a long stage calls as it goes: (stage, or "stage: detail"; how many are done; of how many, 0 where unknown).
 Progress = Callable[[str, int, int], None]
 Options = dict[str, Any]
 Shape = tuple[int, ...]

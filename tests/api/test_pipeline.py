@@ -154,8 +154,8 @@ def test_the_report_says_what_was_done() -> None:
     (family,) = report["families"]
     assert set(family["errors"]) == set(conversion.plan.families[0].members)
     doing = [step[0] for step in steps]
-    assert {"loading the model", "calibrating", "fitted"} < set(doing)
-    assert any(line.startswith("fitting blocks.0.conv1") for line in doing)
+    assert {"load the model", "calibrate", "fit"} < set(doing)
+    assert any(line.startswith("fit: blocks.0.conv1") for line in doing)
 
 
 def test_a_routing_leaves_every_answer_as_it_is() -> None:
@@ -228,7 +228,7 @@ def test_moments_are_collected_once_and_then_read(tmp_path: Path) -> None:
         )
         for _ in range(2)
     )
-    assert said.count("calibrating") == 1
+    assert said.count("calibrate") == 1
     assert state_digest(first.model) == state_digest(again.model)
 
 

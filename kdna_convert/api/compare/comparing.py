@@ -81,7 +81,8 @@ def compare(
         ]
         for done, task in enumerate(tasks):
             if progress is not None:
-                progress(f"{PEERS[task.peer].title}, {task.rung.label if task.rung else 'one size'}", done, len(tasks))
+                size = task.rung.label if task.rung else "one size"
+                progress(f"convert: {PEERS[task.peer].title}, {size}", done, len(tasks))
             entries += _made(task, folder, time_limit)
     entries = judged(entries, images, progress)
     rows, device = timed(entries, example_input(job.loaded.data), progress)

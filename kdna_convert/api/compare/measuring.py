@@ -64,7 +64,7 @@ def _answers(
             stack.enter_context(evaluating(net))
         for done, (inputs, label) in enumerate(stream):
             if progress is not None:
-                progress("measuring", done, total)
+                progress("measure", done, total)
             labels.append(label)
             for place in nets.keys() - problems.keys():
                 try:

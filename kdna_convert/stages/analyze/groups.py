@@ -64,7 +64,7 @@ def analyze(
             )
         )
         if progress is not None:
-            progress(f"comparing {len(members)} layers", done + 1, len(found))
+            progress(f"compare: {len(members)} layers", done + 1, len(found))
     together = {name for one in groups for name in one.members}
     alone = (layer.name for layer in layers if layer.reason is None and layer.name not in together)
     return Analysis(

@@ -129,7 +129,7 @@ def collect(
                     begin += len(part)
                 sizes[number] = len(batch)
                 if progress is not None:
-                    progress("calibrating", number + 1, max(expected, number + 1))
+                    progress("calibrate", number + 1, max(expected, number + 1))
             _require_finite(tallies)
         if count() > 1:
             sizes = {number: size for own in gathered(sizes) for number, size in own.items()}

@@ -63,7 +63,7 @@ def convert(
     fits = {}
     for done, family in enumerate(_in_turn(plan) if heal else plan.families):
         if progress is not None:
-            progress(f"fitting {family.members[0]} ({len(family.members)} layers)", done, len(plan.families))
+            progress(f"fit: {family.members[0]} ({len(family.members)} layers)", done, len(plan.families))
         began = time.perf_counter()
         aims = targets(model, family, moments)
         chosen, fitted = _fit(converted, family, aims, plan.seed, sweeps, measure)
@@ -73,7 +73,7 @@ def convert(
         spent, healed = time.perf_counter() - began, None if seen is None else seen.kl
         fits[family.members[0]] = FamilyFit(family.members[0], errors, chosen.options.get("start"), spent, healed)
     if progress is not None:
-        progress("fitted", len(plan.families), len(plan.families))
+        progress("fit", len(plan.families), len(plan.families))
     attach_routes(converted, plan.routes, plan.seed)
     return converted, tuple(fits[family.members[0]] for family in plan.families)
 

@@ -99,13 +99,13 @@ def build_database(
     choices: list[Choice] = []
     for done, family in enumerate(families):
         if progress is not None:
-            progress(f"predicting {family.members[0]} ({len(family.members)} layers)", done, len(families))
+            progress(f"predict: {family.members[0]} ({len(family.members)} layers)", done, len(families))
         whole = measured(family)
         apart = [replace(family, members=(name,)) for name in family.members if done in divisible]
         alone = [] if any(_hopeless(one, layers) for one in apart) else [measured(one) for one in apart]
         choices += alone if alone and sum(map(_at_half, alone)) < _at_half(whole) else [whole]
     if progress is not None:
-        progress("predicted", len(families), len(families))
+        progress("predict", len(families), len(families))
     order = {layer.name: place for place, layer in enumerate(layers)}
     gates, gate_params = gate_specs(model, routes)
     return Database(

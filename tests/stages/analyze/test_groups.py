@@ -103,7 +103,7 @@ def test_groups_come_by_parameters_at_stake_and_report_progress() -> None:
     progress = lambda *step: seen.append(step)  # noqa: E731
     analysis = analyze(model, layers, {}, group=lambda layer: layer.patch, progress=progress)
     assert [group.key for group in analysis.groups] == ["36", "4"]
-    assert seen == [("comparing 2 layers", 1, 2), ("comparing 2 layers", 2, 2)]
+    assert seen == [("compare: 2 layers", 1, 2), ("compare: 2 layers", 2, 2)]
 
 
 def test_layers_with_a_reason_or_without_a_key_take_no_part() -> None:

@@ -305,7 +305,7 @@ def test_one_pass_over_the_batches_is_enough_and_reported() -> None:
     layers = survey(model, noise(1, 3, 6, 6))
     moments = collect(model, layers, once(), progress=lambda *step: seen.append(step))
     assert set(moments) == {"stem", "conv", "head"}
-    assert seen == [("calibrating", 1, 1), ("calibrating", 2, 2)]
+    assert seen == [("calibrate", 1, 1), ("calibrate", 2, 2)]
 
 
 def test_the_model_comes_back_as_it_was_even_after_a_failure() -> None:

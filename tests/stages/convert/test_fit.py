@@ -128,7 +128,7 @@ def test_several_families_are_fitted_each_by_itself() -> None:
     said: list[tuple[str, int, int]] = []
     converted, fits = convert(net, plan, seen(net), progress=lambda *step: said.append(step))
     assert [fit.owner for fit in fits] == [MEMBERS[0], MEMBERS[1]]
-    assert said == [("fitting body.0 (1 layers)", 0, 2), ("fitting body.2 (2 layers)", 1, 2), ("fitted", 2, 2)]
+    assert said == [("fit: body.0 (1 layers)", 0, 2), ("fit: body.2 (2 layers)", 1, 2), ("fit", 2, 2)]
     assert converted(images()).isfinite().all()
 
 
