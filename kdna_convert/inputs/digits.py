@@ -1,6 +1,6 @@
-"""The bundled net and its data: a small residual net on scikit-learn's handwritten digits, with nothing to download.
+"""The bundled net and its data: a small residual net on scikit-learn's handwritten digits. Nothing is downloaded.
 
-    kdna analyze kdna_convert.inputs.digits:digits_net --checkpoint kdna_convert/assets/digits.safetensors
+    kdna analyze kdna:digits --data kdna:digits/train
 
 The data are the 1,797 real 8x8 images of the UCI test set of handwritten digits (Alpaydin and Kaynak 1998, CC BY 4.0).
 examples/train_digits.py trains the weights.
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 WEIGHTS = Path(__file__).parent.parent / "assets" / "digits.safetensors"
 WIDTH = 32
+MEAN, STD = 0.305, 0.376  # of the training part's pixels, which are in [0, 1]
+Part = Literal["train", "test"]
 
 
 class ResidualBlock(nn.Module):
@@ -38,7 +40,7 @@ class DigitsNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pretrained_cfg = {"input_size": (1, 8, 8), "mean": (0.305,), "std": (0.376,), "crop_pct": 1.0}
+        self.pretrained_cfg = {"input_size": (1, 8, 8), "mean": (MEAN,), "std": (STD,), "crop_pct": 1.0}
         self.num_classes = 10
         self.stem = nn.Conv2d(1, WIDTH, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(WIDTH)
@@ -56,16 +58,18 @@ def digits_net() -> DigitsNet:
     return DigitsNet()
 
 
-def digits(part: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
-    """Images (N, 1, 8, 8), normalised as the net takes them, and labels (N,): 1,257 to train or 540 to test.
+def digits(part: Part) -> tuple[Tensor, Tensor]:
+    """Images (N, 1, 8, 8), normalised as the net takes them, and labels (N,): 1,257 to train or 540 to test."""
+    images, labels = digit_pixels(part)
+    return (images - MEAN) / STD, labels
 
-    The parts are always these, and every digit has the same share of both.
-    """
+
+def digit_pixels(part: Part) -> tuple[Tensor, Tensor]:
+    """Images (N, 1, 8, 8) in [0, 1] and labels (N,). The parts never change; both hold the same share of each digit."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     pixels, labels = load_digits(return_X_y=True)
     split = train_test_split(pixels, labels, test_size=0.3, random_state=0, stratify=labels)
     x, y = (split[0], split[2]) if part == "train" else (split[1], split[3])
-    images = torch.from_numpy(x).float().view(-1, 1, 8, 8) / 16
-    return (images - 0.305) / 0.376, torch.from_numpy(y).long()
+    return torch.from_numpy(x).float().view(-1, 1, 8, 8) / 16, torch.from_numpy(y).long()

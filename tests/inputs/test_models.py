@@ -93,7 +93,7 @@ def test_a_name_says_its_source_its_path_and_its_arguments(
         ("timm/resnet18", "KD301", "hf-hub:"),
         ("some-thing:resnet18", "KD301", "torchvision:NAME"),
         ("net.py", "KD302", "net.py:factory"),
-        ("", "KD301", "no model's name"),
+        ("", "KD301", "not a model's name"),
     ],
 )
 def test_a_name_outside_the_grammar_is_refused_with_the_way_to_write_it(text: str, code: str, says: str) -> None:

@@ -44,7 +44,7 @@ def coded(codec: str, scheme: str | None = "cp", routing: str | None = None) -> 
 def code(net: nn.Module, families: tuple[Family, ...], codec: str, routes: tuple[Route, ...] = ()) -> Conversion:
     blob = pack(net, codec, steps(net))
     load_stored(net, unpack(blob))
-    ref = ModelRef("small_nets:small")
+    ref = ModelRef("support.small_nets:small")
     params = sum(parameter.numel() for parameter in net.parameters())
     size = file_size(coded_specs(blob), metadata(ref, "scheme: dense\n"))
     totals = Totals(params, size, 1)

@@ -1,7 +1,7 @@
 """DATA: images as inputs of a net. A folder, a .tar, a timm dataset or tensors; drawn, split and read in batches.
 
 sources.py reads, images.py selects and batches, classes.py numbers the classes, memory.py takes what is not on disk,
-views.py draws what is trained on.
+bundled.py has the digits that come with kdna, views.py draws what is trained on.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from ...core.errors import DataError
 from ...core.specs import DataConfig
+from .bundled import PREFIX, open_bundled
 from .classes import check_classes, read_class_map
 from .images import Batch, Images, Inputs, Reading, joined, split
 from .memory import Batches, Held, Wrapped, hold, iterate
@@ -58,13 +59,17 @@ def open_images(
 ) -> Images:
     """The images at `path`, each as `config` says the net takes it; `limit` draws a random subset by `seed`.
 
-    `path` is a folder (of class folders, or without labels), a .tar, or a timm dataset (`hfds/owner/name:train`,
-    `wds/folder:train`, `torch/cifar10`) with timm's `split` (validation), said here or behind a colon, and `root`.
+    `path` is a folder (of class folders, or without labels), a .tar, the bundled `kdna:digits/train` or
+    `kdna:digits/test`, or a timm dataset (`hfds/owner/name:train`, `wds/folder:train`, `torch/cifar10`) with timm's
+    `split` (validation), given here or after a colon, and `root`.
     `:train|5000` says how many images the split has where it does not say so. In a folder, `split` is a subfolder.
     Raises DataError KD401 (no images), KD402 (a class map of other classes), KD404 (no class map), KD406 (no image can
     have this size).
     """
     classes = None if class_map is None else read_class_map(class_map)
+    if str(path).startswith(PREFIX) and not Path(path).exists():
+        held = open_bundled(f"{path}/{split}" if split else str(path), config, classes)
+        return Images(held, range(len(held)), {}).draw(limit, seed)
     decode = Decoder(config)
     scheme, slash, _ = str(path).partition("/")
     if slash and scheme.lower() in SCHEMES and not Path(path).exists():

@@ -21,8 +21,8 @@ class Held:
 
     mapped = False
 
-    def __init__(self, inputs: Tensor, labels: Tensor | None) -> None:
-        self.classes: Classes = {}
+    def __init__(self, inputs: Tensor, labels: Tensor | None, classes: Classes | None = None) -> None:
+        self.classes: Classes = classes or {}
         self.inputs, self.labels = _as_input(inputs), labels
         self.labelled = labels is not None
 

@@ -22,8 +22,12 @@ import torchvision
 from torch import nn
 
 from ...core.errors import KdnaError, ModelError
+from ..digits import WEIGHTS, digits_net
 from .names import ModelName
-from .weights import cause
+from .weights import cause, fit_weights, read_state_dict
+
+# The nets that come with kdna: name -> (factory, trained weights).
+BUNDLED: dict[str, tuple[Callable[..., nn.Module], Path]] = {"digits": (digits_net, WEIGHTS)}
 
 
 def build(name: ModelName, pretrained: bool) -> nn.Module:
@@ -98,6 +102,16 @@ def _torchvision(name: ModelName, pretrained: bool) -> nn.Module:
     return model
 
 
+def _kdna(name: ModelName, pretrained: bool) -> nn.Module:
+    if name.path not in BUNDLED:
+        names = ", ".join(f"kdna:{known}" for known in BUNDLED)
+        raise ModelError("KD301", f"kdna has no bundled net {name.path!r}; there is {names}")
+    kwargs, pretrained = _arguments(name, pretrained)
+    factory, weights = BUNDLED[name.path]
+    model = factory(**kwargs)
+    return fit_weights(model, read_state_dict(str(weights)), str(weights)) if pretrained else model
+
+
 def _file(name: ModelName, pretrained: bool) -> Any:
     path = Path(name.path).resolve()
     if not path.is_file():
@@ -132,7 +146,7 @@ def _module(name: ModelName, pretrained: bool) -> Any:
         try:
             module = importlib.import_module(name.path)
         except ModuleNotFoundError as error:
-            sources = "timm:, torchvision:, hf-hub:, local-dir: or a module that Python can import"
+            sources = "timm:, torchvision:, kdna:, hf-hub:, local-dir: or a module that Python can import"
             raise ModelError("KD302", f"{name.text}: {error.msg}; before the colon stands {sources}") from error
         return _call(module, name, pretrained)
 
@@ -153,6 +167,7 @@ def _call(module: ModuleType, name: ModelName, pretrained: bool) -> Any:
 _BUILDERS: dict[str, Callable[[ModelName, bool], Any]] = {
     "timm": _timm,
     "torchvision": _torchvision,
+    "kdna": _kdna,
     "file": _file,
     "module": _module,
 }

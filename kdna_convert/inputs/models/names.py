@@ -1,6 +1,6 @@
 """MODEL, the one grammar every command reads: where an architecture comes from, and with which arguments.
 
-resnet18 · timm:resnet18 · torchvision:resnet18 · hf-hub:timm/resnet18.a1_in1k · local-dir:folder
+resnet18 · timm:resnet18 · torchvision:resnet18 · hf-hub:timm/resnet18.a1_in1k · local-dir:folder · kdna:digits
 path/to/file.py:factory · package.module:factory        each may end in (args, key=value), Python literals only
 """
 
@@ -13,6 +13,8 @@ from typing import Any
 
 from ...core.errors import ModelError
 
+# The sources that have a list of names.
+_LISTS = ("timm", "torchvision", "kdna")
 # The two sources that timm itself knows by a prefix (hf_hub is timm's older spelling).
 _TIMM_SOURCES = ("hf-hub", "hf_hub", "local-dir")
 # Modules of this package that have moved: folders written before name the old place.
@@ -21,10 +23,10 @@ _MOVED = {"kdna_convert.digits": "kdna_convert.inputs.digits", "kdna_convert.lay
 
 @dataclass(frozen=True)
 class ModelName:
-    """A MODEL taken apart. `path` is a name in timm's or torchvision's list, a .py file or a dotted module."""
+    """A MODEL taken apart. `path` is a name in timm's, torchvision's or kdna's list, a .py file or a dotted module."""
 
     text: str
-    source: str  # timm, torchvision, file, module
+    source: str  # timm, torchvision, kdna, file, module
     path: str
     factory: str = ""  # for file and module
     args: tuple[Any, ...] = ()
@@ -35,14 +37,14 @@ def parse_name(text: str) -> ModelName:
     """Takes a MODEL apart, building nothing. Raises ModelError KD301 (no such kind of name), KD302 (arguments)."""
     base, args, kwargs = _split_call(text)
     source, path, factory = _source(base)
-    if args and source in ("timm", "torchvision"):
+    if args and source in _LISTS:
         raise ModelError("KD302", f"{text}: {source} takes its arguments by name only, as in {base}(num_classes=10)")
     return ModelName(text, source, path, factory, args, kwargs)
 
 
 def _source(base: str) -> tuple[str, str, str]:
     head, _, rest = base.partition(":")
-    if head in (*_TIMM_SOURCES, "timm", "torchvision"):
+    if head in (*_TIMM_SOURCES, *_LISTS):
         if not rest:
             raise ModelError("KD301", f"{base}: name a model after the colon, as in {head}:NAME")
         return ("timm", base, "") if head in _TIMM_SOURCES else (head, rest, "")
@@ -57,10 +59,9 @@ def _source(base: str) -> tuple[str, str, str]:
     if base.endswith((".py", ".py:")):
         raise ModelError("KD302", f"{base}: name the function that builds the model, as in {base.rstrip(':')}:factory")
     if "/" in base or "\\" in base or colon or not base:
-        kinds = (
-            "NAME, timm:NAME, torchvision:NAME, hf-hub:OWNER/NAME, local-dir:FOLDER, FILE.py:FACTORY, MODULE:FACTORY"
-        )
-        raise ModelError("KD301", f"{base!r} is no model's name; write one of {kinds}")
+        lists = "NAME, timm:NAME, torchvision:NAME, kdna:NAME, hf-hub:OWNER/NAME"
+        kinds = f"{lists}, local-dir:FOLDER, FILE.py:FACTORY, MODULE:FACTORY"
+        raise ModelError("KD301", f"{base!r} is not a model's name; write one of {kinds}")
     return "timm", base, ""
 
 

@@ -1,8 +1,8 @@
 """Building the architecture that a converted folder names, without running what a stranger's folder may have named.
 
 A folder is data: `subprocess.py:call('...')` in its config must not become a call when somebody loads it. So only
-models of timm and torchvision are built, and functions defined in the user's own files: neither in the folder itself
-nor in installed packages. Everything else the user builds and passes as `model=`.
+models of timm, torchvision and kdna are built, and functions that the user's own files define. Files inside the folder
+and installed packages are never called. Any other model the user builds and passes as `model=`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _Undrawn(TorchFunctionMode):
 
 def _complaint(name: ModelName, folder: Path) -> str | None:
     """Why this name is not to be built on a folder's word, or None."""
-    if name.source in ("timm", "torchvision"):
+    if name.source in ("timm", "torchvision", "kdna"):
         return "it asks to read a checkpoint while it is built" if "checkpoint_path" in name.kwargs else None
     if name.source == "module" and f"{name.path}.".startswith(_LIBRARIES):
         file = _find_module(name.path)

@@ -34,7 +34,7 @@ from kdna_convert.network.stored import DTYPES, stored_specs
 from kdna_convert.schemes import SCHEMES
 
 RECIPE = "# mine\nscheme: cp\n"
-NAME = "small_nets:small"
+NAME = "support.small_nets:small"
 
 
 def conversion(scheme: str = "cp", routing: str | None = None, name: str = NAME, recipe: str = RECIPE) -> Conversion:
