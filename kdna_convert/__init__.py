@@ -8,9 +8,11 @@ This is the Python API; the CLI calls the same functions.
     kdna.save(conversion, "resnet50-half")
     model = kdna.load("resnet50-half")  # still timm's ResNet, with other weights
 
-Nothing heavy is imported before it is used.
+Nothing heavy is imported before it is used. Nothing is printed: pass `progress=True` for a bar, or enable the logger
+"kdna_convert" at level INFO.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from .network.folder import verify as verify
 
 __version__ = "0.1.0"
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOME = {
     "Comparison": "api.compare",

@@ -16,6 +16,7 @@ from ..codecs import CODECS
 from ..codecs.steps import step_of
 from ..core.errors import FolderError, PlanError, RecipeError
 from ..core.filesize import file_size, metadata
+from ..core.progress import as_progress
 from ..core.specs import Layer, Progress
 from ..inputs.data import Data, Mixed, batches
 from ..inputs.models import example_input, state_digest
@@ -59,7 +60,7 @@ def code(
     class_map: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Conversion:
     """A conversion whose file holds its tensors coded, as another conversion; `save` writes it.
 
@@ -68,6 +69,7 @@ def code(
     Raises PlanError KD501 (cannot be that small), KD504 (`entropy` without a size), KD506 (no such codec or size),
     NumericsError KD701, KD704, DataError KD401.
     """
+    progress = as_progress(progress)
     began = time.perf_counter()
     before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
     room = require_size(codec, target_bytes, before.plan.original.bytes)

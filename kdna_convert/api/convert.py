@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import DataError, ModelError, PlanError
+from ..core.progress import as_progress
 from ..core.specs import Database, Plan, Progress
 from ..inputs.data import Data, batches, check_classes
 from ..inputs.recipe import Recipe
@@ -52,7 +53,7 @@ def convert(
     max_drop: float | None = None,
     database: str | Path | None = None,
     work: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **given: Any,
 ) -> Conversion:
     """A converted copy of a model, and the record of how it came about; `save` writes it as a folder.
@@ -68,6 +69,7 @@ def convert(
     `class_map`, `data_free` (use images only to measure), `moments` (file: read where it exists, else written),
     `device` ("auto", "cpu", "cuda" ...). Raises what the stages raise; see errors.CODES.
     """
+    progress = as_progress(progress)
     began = time.perf_counter()
     require_net(model)
     goals = (target_params, target_bytes, target_macs, max_drop)

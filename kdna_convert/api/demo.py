@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..core.errors import FolderError
+from ..core.progress import as_progress
 from ..core.specs import Analysis, Divergence, Plan, Progress, Totals
 from ..inputs.digits import WEIGHTS, digits
 from ..inputs.models import load_model
@@ -64,11 +65,12 @@ class Demo:
     folder: str | None
 
 
-def run(output: str | Path | None = None, *, progress: Progress | None = None) -> Demo:
+def run(output: str | Path | None = None, *, progress: Progress | bool | None = None) -> Demo:
     """Do the whole job and return what came of it; with `output`, keep the converted folder there.
 
     Raises FolderError KD601 when `output` exists already.
     """
+    progress = as_progress(progress)
     began = time.perf_counter()
     if output is not None and Path(output).exists():
         raise FolderError("KD601", f"{output} exists already; choose another place")

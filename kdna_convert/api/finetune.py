@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from ..core.errors import GuardError, ModelError, RecipeError
+from ..core.progress import as_progress
 from ..core.specs import DataConfig, Plan, Progress, to_json
 from ..inputs.data import Data, Images, batches, check_classes, split
 from ..inputs.models import state_digest
@@ -41,7 +42,7 @@ def finetune(
     log: Path | None = None,
     track: Path | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **said: Any,
 ) -> Conversion:
     """Train a conversion's adapters towards the original's answers, or those of another `teacher`. Returns another
@@ -55,6 +56,7 @@ def finetune(
     FolderError KD607 when the original cannot be rebuilt, KD610 when `work` is of another run, DataError KD401, KD402
     and KD403, GuardError KD802 when the loss does not stay finite, RecipeError KD208.
     """
+    progress = as_progress(progress)
     settings = Settings(**said)
     before = folder if isinstance(folder, Conversion) else open_folder(folder)
     before = before if settings.train in CODED else uncoded(before)

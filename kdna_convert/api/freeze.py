@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..core.errors import DataError, FolderError, PlanError
 from ..core.filesize import metadata
+from ..core.progress import as_progress
 from ..core.specs import Divergence, Plan, Progress
 from ..inputs.data import Data, batches
 from ..inputs.models import example_input
@@ -46,13 +47,14 @@ def freeze(
     data: Data | str | Path | None = None,
     class_map: str | Path | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> tuple[Conversion, Frozen]:
     """The folder's net without its routing: every kernel an ordinary one, routed layers at their mean over images.
 
     The images are those that the recipe calibrates on, and those that it holds back measure what it cost. Raises
     PlanError KD503 for a net without routing, DataError KD401 without images, NumericsError KD702.
     """
+    progress = as_progress(progress)
     began = time.perf_counter()
     before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
     if not before.plan.routes:

@@ -18,6 +18,7 @@ from torch import nn
 
 from ..core.errors import DataError, FolderError, KdnaError
 from ..core.filesize import metadata
+from ..core.progress import as_progress
 from ..core.specs import Analysis, Curve, Divergence, Layer, Plan, Progress
 from ..inputs.data import Data, batches, check_classes
 from ..inputs.models import example_input, override
@@ -48,13 +49,14 @@ def analyze(
     recipe: Recipe | str = "balanced",
     metric: str | None = None,
     data: Data | str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **given: Any,
 ) -> Analysis:
     """Every layer, the groups that could share under the recipe's scheme, and how alike their members are.
 
     `given`: checkpoint, inputs, class_map, data_free, moments, device, as in `convert`.
     """
+    progress = as_progress(progress)
     job = open_job(model, recipe, data, given, progress)
     moments = moments_of(job, given, progress)
     families = job.recipe.families
@@ -89,7 +91,7 @@ def plan(
     target_macs: float | None = None,
     max_drop: float | None = None,
     database: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **given: Any,
 ) -> Plan:
     """The scheme and rank of every family under a budget: exact parameters and bytes, before any fitting.
@@ -103,6 +105,7 @@ def plan(
     be met),
     KD502, KD503 (no plan, or not of this model), KD504 (no budget at all), KD505 (a database of something else).
     """
+    progress = as_progress(progress)
     if max_drop is not None:
         goals = {"target_params": target_params, "target_bytes": target_bytes, "target_macs": target_macs}
         asked: dict[str, Any] = {**goals, **given, "plan": plan, "database": database, "progress": progress}
@@ -123,7 +126,7 @@ def curve(
     shares: Sequence[float] = SHARES,
     measure: bool = False,
     database: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **given: Any,
 ) -> Curve:
     """The plan at every share of the parameters: sizes and predicted error, for a table or a plot.
@@ -131,6 +134,7 @@ def curve(
     With `measure`, each is converted to by a quick fit, without repair, and its divergence measured on the held-back
     images. `given`: as in `convert`. Raises as `plan` does, and DataError KD401 for `measure` without images.
     """
+    progress = as_progress(progress)
     job = open_job(model, recipe, data, given, progress)
     if not measure:
         return trade_off(database_of(job, model, data, database, given, progress), shares=shares)
@@ -157,12 +161,13 @@ def evaluate(
     seed: int = 0,
     batch: int = 100,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Evaluation:
     """Accuracy on labelled images; of a conversion or its folder also agreement with the original, and divergence.
 
     Without the original's weights those are None. Raises DataError KD401, KD402.
     """
+    progress = as_progress(progress)
     conversion = conversion_of(model)
     teacher: nn.Module | None = None
     if conversion is None:
@@ -194,9 +199,10 @@ def benchmark(
     rounds: int = 30,
     threads: int | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Sequence[Timing]:
     """The net's four numbers; of a converted folder those of the original, the converted, folded and factored net."""
+    progress = as_progress(progress)
     conversion = conversion_of(model)
     said: dict[str, Mapping[str, str]] = {}
     if conversion is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import DataError, KdnaError, ModelError
+from ..core.progress import as_progress
 from ..core.specs import Progress
 from ..inputs.data import Data, batches, check_classes
 from ..inputs.recipe import Recipe, check_options, load_recipe
@@ -83,7 +84,7 @@ def run(
     eval_data: Data | str | Path | None = None,
     force: bool = False,
     command: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **given: Any,
 ) -> Conversion:
     """Do all that a recipe says, in order, write the folder `output` and return what is in it.
@@ -97,6 +98,7 @@ def run(
     `given`: checkpoint, inputs, class_map, device, as in `convert`; `command` goes on the model card. Raises what the
     stages raise, what can be known at once before any work; FolderError KD601 when `output` is something else.
     """
+    progress = as_progress(progress)
     asked = _asked(model, recipe, data, target_params, target_bytes, given, progress)
     target = Path(output)
     if not force and (done := _done(target, asked)) is not None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..core.errors import FolderError, PlanError
+from ..core.progress import as_progress
 from ..core.specs import Database, Plan, Progress
 from ..inputs.data import Data, Images, batches
 from ..inputs.recipe import Recipe, parse_recipe
@@ -45,7 +46,7 @@ def shrink(
     data: Data | str | Path | None = None,
     class_map: str | Path | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Conversion:
     """A conversion cut to a smaller size, as another conversion; budgets are shares of the original net, as ever.
 
@@ -57,6 +58,7 @@ def shrink(
     Raises PlanError KD501 (cannot be that small), KD504 (no budget), KD506, KD507 (no family can be cut), KD509 (no
     larger than that as it is), FolderError KD606 for a gate that has left the identity, DataError KD401.
     """
+    progress = as_progress(progress)
     began = time.perf_counter()
     before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
     recipe = parse_recipe(before.recipe)

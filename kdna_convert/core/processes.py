@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # a command asks whether it was launched as several before it
 T = TypeVar("T")
 # Where launchers say how many processes they started: torchrun and Accelerate, then three kinds of MPI.
 _LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _SHARED: ContextVar[bool] = ContextVar("kdna.shared", default=False)
 
 
@@ -33,6 +34,12 @@ def launched() -> int:
     """How many processes the launcher says it started; 1 where there was none."""
     said = [os.environ.get(name, "") for name in _LAUNCHERS]
     return max([1, *(int(size) for size in said if size.isdecimal())])
+
+
+def is_first() -> bool:
+    """Whether the launcher says that this is the process of rank 0; True where there was none."""
+    ranks = [os.environ.get(name, "") for name in _RANKS]
+    return launched() == 1 or next((int(rank) for rank in ranks if rank.isdecimal()), 0) == 0
 
 
 @contextmanager

@@ -156,7 +156,8 @@ def test_the_schema_of_a_recipe_is_json() -> None:
 
 
 def test_verbose_shows_where_an_error_came_from() -> None:
-    silent, verbose = kdna("plan", "no-such-net", "--data-free"), kdna("plan", "no-such-net", "--data-free", "-v")
+    command = ("plan", "no-such-net", "--data-free", "-q")
+    silent, verbose = kdna(*command), kdna(*command, "-v")
     assert silent.stderr.count("\n") == 1
     assert verbose.stderr.startswith("Traceback")
     assert verbose.stderr.endswith(silent.stderr)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import DataError, ModelError, PlanError
+from ...core.progress import as_progress
 from ...core.specs import Progress
 from ...inputs.data import Data, batches, check_classes
 from ...inputs.models import example_input
@@ -47,7 +48,7 @@ def compare(
     class_map: str | Path | None = None,
     limit: int | None = None,
     time_limit: float = 1800,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Comparison:
     """The net beside what each tool of PEERS makes of it, on the CPU.
 
@@ -58,6 +59,7 @@ def compare(
     PlanError KD506 (no such budget), KD508 (no such peer), ModelError KD302 (a converted folder, or a module that
     cannot be passed to another process), and what opening the net and the images raises.
     """
+    progress = as_progress(progress)
     if isinstance(model, str | Path) and Path(model).is_dir():
         raise ModelError("KD302", f"{model} is a folder; name the net that it was made from")
     names = chosen(peers)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .console import progress_bar, show, show_json, tell_remarks
+from .console import reporting, show, show_json, tell_remarks
 from .options import Calibration, Images, Run, Source, grouped
 
 Metric = Literal["explained", "angles", "cka", "cosine"]
@@ -27,7 +27,7 @@ def analyze(
     from ..report.analyze import analysis_report
 
     arguments = source.arguments | images.arguments | calibration.arguments | run.arguments
-    with together(device_of_name(run.device)) as leads, progress_bar(run.quiet or not leads) as progress:
+    with together(device_of_name(run.device)) as leads, reporting(run.quiet or not leads) as progress:
         analysis = stage(**arguments, metric=metric, progress=progress)
     tell_remarks(calibration.notes(images))
     show_json(analysis) if run.json else show(analysis_report(analysis))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import progress_bar, show, show_json
+from .console import reporting, show, show_json
 from .options import Net, Run, grouped
 
 
@@ -22,7 +22,7 @@ def bench(
     from ...api.pipeline import benchmark as stage
     from ..report.bench import bench_table
 
-    with progress_bar(run.quiet) as progress:
+    with reporting(run.quiet) as progress:
         arguments = net.arguments | run.arguments
         rows = stage(**arguments, batch=batch, rounds=rounds, threads=threads, progress=progress)
     show_json(rows) if run.json else show(bench_table(rows))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .console import output_path, progress_bar, save_folder, show, show_json, tell, tell_remarks
+from .console import output_path, reporting, save_folder, show, show_json, tell, tell_remarks
 from .options import Folder, Force, Images, OutputFolder, Run, grouped
 
 CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
@@ -34,7 +34,7 @@ def code(
 
     require_free(target, force)
     arguments = images.arguments | run.arguments
-    with progress_bar(run.quiet) as progress:
+    with reporting(run.quiet) as progress:
         conversion = stage(folder, **arguments, codec=codec, target_bytes=target_bytes, seed=seed, progress=progress)
     save_folder(conversion, target, ctx, force)
     tell_remarks([NO_IMAGES] if codec == "entropy" and images.data is None else [])

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import picture_path, progress_bar, show, show_json, tell, tell_remarks
+from .console import picture_path, reporting, show, show_json, tell, tell_remarks
 from .options import Force, Images, Output, Source, Text, grouped, numbers
 
 EVAL_HELP = "Images that every net is measured on; none of --data's. With class folders, top-1 too."
@@ -48,7 +48,7 @@ def compare(
     recipes = {"recipe": recipe_name, "bytes_recipe": bytes_recipe}
     asked: dict[str, Any] = {name: value for name, value in recipes.items() if value is not None}
     asked |= {"at": None if at is None else numbers(at), "bytes": _list(bytes_), "peers": _list(peers)}
-    with progress_bar(out.quiet) as progress:
+    with reporting(out.quiet) as progress:
         found = stage(**arguments, **asked, eval=eval_, limit=limit, time_limit=time_limit, progress=progress)
     tell_remarks([SAME] if eval_ == images.data else [], found.skipped)
     show_json(found) if out.json else show(comparison_report(found))

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from ...core.errors import DataError, FolderError, KdnaError
 from ...core.processes import launched
+from ...core.progress import on_stderr
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
     from ...core.specs import Progress
@@ -120,24 +121,13 @@ def output_path(path: Path | None, force: bool) -> Path:
 
 
 @contextmanager
-def progress_bar(quiet: bool) -> Iterator[Progress | None]:
-    """A bar on stderr that names what is being done; None, hence silence, when stderr is not a terminal."""
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+def reporting(quiet: bool) -> Iterator[Progress | None]:
+    """Progress on stderr: a bar in a terminal, plain lines in a file or a pipe; None with -q."""
+    if quiet:
         yield None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-    from rich.table import Column
-
-    name = TextColumn(
-        "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
-    )
-    columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), name)
-    with Bar(*columns, console=console, expand=True, transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def advance(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total or None)
-
-        yield advance
+    reporter = on_stderr()
+    try:
+        yield reporter
+    finally:
+        reporter.close()

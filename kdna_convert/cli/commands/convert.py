@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .console import output_path, progress_bar, require_one_process, save_folder, show, show_json, tell, tell_remarks
+from .console import output_path, reporting, require_one_process, save_folder, show, show_json, tell, tell_remarks
 from .options import Calibration, Force, Goal, Images, OutputFolder, Run, Source, grouped
 from .plan import make_plan, show_plan
 
@@ -59,7 +59,7 @@ def convert(
     arguments = source.arguments | images.arguments | calibration.arguments | goal.arguments | run.arguments
     with together(device_of_name(run.device)) as leads, ExitStack() as own:
         work = own.enter_context(work_folder(target, WORK_FILES, resume)) if leads else None
-        with progress_bar(run.quiet or not leads) as progress:
+        with reporting(run.quiet or not leads) as progress:
             conversion = stage(**arguments, plan=plan, work=work, progress=progress)
         save_folder(conversion, target, ctx, force)
     tell_remarks(conversion.report["notes"], conversion.report["calibration"]["skipped"])

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import output_path, progress_bar, show, show_json
+from .console import output_path, reporting, show, show_json
 from .options import Output, grouped
 
 
@@ -21,6 +21,6 @@ def demo(
     from ...api.demo import run as stage
     from ..report.demo import demo_report
 
-    with progress_bar(out.quiet) as progress:
+    with reporting(out.quiet) as progress:
         outcome = stage(target, progress=progress)
     show_json(outcome) if out.json else show(demo_report(outcome))

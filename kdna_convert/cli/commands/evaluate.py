@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import progress_bar, show, show_json, tell_remarks
+from .console import reporting, show, show_json, tell_remarks
 from .options import Images, Run, Source, grouped
 
 
@@ -25,7 +25,7 @@ def eval_(
     from ...core.processes import together
     from ..report.evaluate import evaluation_table
 
-    with together(device_of_name(run.device)) as leads, progress_bar(run.quiet or not leads) as progress:
+    with together(device_of_name(run.device)) as leads, reporting(run.quiet or not leads) as progress:
         evaluation = stage(**arguments, limit=limit, seed=seed, progress=progress)
     if not leads:
         return

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ...core.errors import RecipeError
-from .console import output_path, progress_bar, save_folder, show, show_json, tell, tell_remarks
+from .console import output_path, reporting, save_folder, show, show_json, tell, tell_remarks
 from .options import Folder, Force, Images, OutputFolder, Run, grouped
 
 Part = Literal["norms", "codes", "adapters", "shared", "all"]
@@ -136,7 +136,7 @@ def finetune(
     with (
         together(device_of_name(run.device)) as first,
         _work(target, safety.resume, first) as work,
-        progress_bar(run.quiet or not first) as progress,
+        reporting(run.quiet or not first) as progress,
     ):
         conversion = stage(folder, **arguments, work=work, progress=progress)
         if first:

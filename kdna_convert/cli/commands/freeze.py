@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import output_path, progress_bar, save_folder, show, show_json, tell
+from .console import output_path, reporting, save_folder, show, show_json, tell
 from .options import Force, Images, OutputFolder, Run, grouped
 
 
@@ -26,7 +26,7 @@ def freeze(
     from ..report.freeze import freeze_report
 
     require_free(target, force)
-    with progress_bar(run.quiet) as progress:
+    with reporting(run.quiet) as progress:
         conversion, frozen = stage(folder, **arguments, progress=progress)
     save_folder(conversion, target, ctx, force)
     show_json(frozen) if run.json else show(freeze_report(conversion.plan, frozen))

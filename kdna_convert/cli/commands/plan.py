@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import output_path, picture_path, progress_bar, show, show_json, tell, tell_remarks
+from .console import output_path, picture_path, reporting, show, show_json, tell, tell_remarks
 from .options import Calibration, Force, Goal, Images, Run, Source, grouped
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
@@ -58,7 +58,7 @@ def make_plan(
         return known
     from ...api.pipeline import plan as stage
 
-    with progress_bar(run.quiet) as progress:
+    with reporting(run.quiet) as progress:
         planned = stage(**question, **goal.arguments, **run.arguments, plan=plan, progress=progress)
     tell_remarks(calibration.notes(images))
     return planned
@@ -71,7 +71,7 @@ def _show_curve(
     from ..report.curve import curve_report, plot_curve
 
     arguments = source.arguments | images.arguments | calibration.arguments | run.arguments
-    with progress_bar(run.quiet) as progress:
+    with reporting(run.quiet) as progress:
         found = stage(**arguments, measure=measure, database=goal.database, progress=progress)
     show_json(found) if run.json else show(curve_report(found))
     if plot:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .code import NO_IMAGES, TARGET_HELP
-from .console import COMMAND, progress_bar, show, show_json, tell, tell_remarks
+from .console import COMMAND, reporting, show, show_json, tell, tell_remarks
 from .options import Force, Images, OutputFolder, Run, Source, grouped
 
 RECIPE_HELP = "Recipe file, or a name of `kdna recipe ls`."
@@ -48,7 +48,7 @@ def run(
     arguments |= {"recipe": load_recipe(recipe_name, overrides or []), "eval_data": eval_data, "output": output}
     arguments |= {"target_params": target_params, "target_bytes": target_bytes, "command": ctx.meta[COMMAND]}
     try:
-        with progress_bar(run.quiet) as progress:
+        with reporting(run.quiet) as progress:
             conversion = stage(**arguments, force=force, progress=progress)
     except KeyboardInterrupt:
         work = work_place(output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from .console import output_path, progress_bar, save_folder, show, show_json, tell, tell_remarks
+from .console import output_path, reporting, save_folder, show, show_json, tell, tell_remarks
 from .options import Folder, Force, Images, OutputFolder, Run, Size, grouped
 
 
@@ -25,7 +25,7 @@ def shrink(
     from ..report.shrink import shrink_report
 
     require_free(target, force)
-    with progress_bar(run.quiet) as progress:
+    with reporting(run.quiet) as progress:
         conversion = stage(folder, **arguments, progress=progress)
     save_folder(conversion, target, ctx, force)
     tell_remarks(conversion.report["shrink"]["notes"], conversion.report["shrink"]["skipped"])
