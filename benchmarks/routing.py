@@ -95,7 +95,7 @@ def studied(given: argparse.Namespace, routing: str, conversion: Conversion, tim
             train=given.train_what,
             precision=given.precision,
         )
-        after, spent = kdna.evaluate(tuned, data=given.evaluate).top1, tuned.report["finetune"]["seconds"]
+        after, spent = kdna.evaluate(tuned, data=given.evaluate).top1, tuned.report.finetune.seconds
     return {
         "routing": routing,
         "params": sum(parameter.numel() for parameter in conversion.model.parameters()),

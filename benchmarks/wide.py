@@ -58,7 +58,7 @@ def main() -> None:
     progress("end", 0, 0)
     for family in conversion.plan.families:
         print(family.members[0], len(family.members), "layers", family.options)
-    print(f"{conversion.plan.planned} of {conversion.plan.original}; {conversion.report['divergence']}")
+    print(f"{conversion.plan.planned} of {conversion.plan.original}; {conversion.report.divergence}")
     print(f"in all {time.perf_counter() - began:.0f} s, peak {peak():.2f} GiB")
 
 

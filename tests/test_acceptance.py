@@ -100,7 +100,7 @@ def test_resnet56_keeps_its_accuracy_without_training(
         moments=cache / f"{recipe}.moments.safetensors",
         database=cache / f"{recipe}.database.json",
     )
-    assert conversion.report["calibration"]["images"] <= 2000
+    assert conversion.report.calibration.images <= 2000
     assert conversion.plan.planned.params <= share * conversion.plan.original.params
     found = kdna_convert.evaluate(conversion, data=shared_data / "cifar10" / "test")
     assert found.images == 5000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..inputs.models import example_input, state_digest
 from ..inputs.recipe import parse_target
 from ..network.derive import fold
 from ..network.folder import Conversion, open_folder, original_of, uncoded
+from ..network.folder.report import CodeReport
 from ..network.packed import coded_specs, foldable_norms, pack, steps_of, unpack
 from ..network.stored import load_stored, stored_parameters
 from ..stages.analyze.data_free import data_free
@@ -74,20 +75,18 @@ def code(
     before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
     room = require_size(codec, target_bytes, before.plan.original.bytes)
     task = _task(before, data, class_map, seed, device, progress)
+    towards, step = None, None
     if codec == "entropy" and room is not None:
-        blob, model, how = _by_entropy(task, room)
+        blob, model, towards, step = _by_entropy(task, room)
     else:
-        blob, how = pack(before.model, codec, {}), {}
+        blob = pack(before.model, codec, {})
         model = load_stored(copy.deepcopy(before.model), unpack(blob))
     size = _file_size(before, blob)
     if room is not None and size > room:
         raise PlanError("KD501", f"{codec} takes {size:,} bytes, and {room:,} are allowed; use --codec entropy")
-    stages = dict(before.report.get("stages", {}))
-    if task.measure is not None:
-        stages["code"] = asdict(task.measure(model))
-    done = {"codec": codec, "bytes": size, "target": room, **how, "seconds": round(time.perf_counter() - began, 2)}
-    report = {**before.report, "stages": stages, "code": done}
-    report["divergence"] = stages.get("code", report.get("divergence"))
+    report = before.report.with_stage("code", None if task.measure is None else task.measure(model))
+    done = CodeReport(codec, size, room, towards, step, round(time.perf_counter() - began, 2))
+    report = replace(report, code=done)
     plan = replace(before.plan, planned=replace(before.plan.planned, bytes=size))
     return replace(before, model=model.eval(), plan=plan, report=report, coded=blob)
 
@@ -98,14 +97,14 @@ def recoded(conversion: Conversion) -> Conversion:
     Every tensor keeps its step, so that what was not trained is what it was, to the bit; the normalisations' shifts
     are rounded more coarsely where they would not fit. Its divergence is no longer known.
     """
-    blob, done = conversion.coded, conversion.report["code"]
-    if blob is None:
+    blob, done = conversion.coded, conversion.report.code
+    if blob is None or done is None:
         return conversion
     steps, norms = steps_of(blob), foldable_norms(conversion.model)
-    room = done["target"] or _file_size(conversion, blob)
+    room = done.target or _file_size(conversion, blob)
     for coarser in range(0, 64 * 8, 8):  # an eighth of an octave at a time
         finer = {name: step + coarser if name in norms else step for name, step in steps.items()}
-        blob = pack(conversion.model, done["codec"], finer)
+        blob = pack(conversion.model, done.codec, finer)
         size = _file_size(conversion, blob)
         if size <= room:
             break
@@ -113,7 +112,7 @@ def recoded(conversion: Conversion) -> Conversion:
         raise PlanError("KD501", f"the trained normalisations take {size:,} bytes, and {room:,} are allowed")
     model = load_stored(copy.deepcopy(conversion.model), unpack(blob)).eval()
     plan = replace(conversion.plan, planned=replace(conversion.plan.planned, bytes=size))
-    report = {**conversion.report, "code": {**done, "bytes": size}}
+    report = replace(conversion.report, code=replace(done, bytes=size))
     return replace(conversion, model=model, plan=plan, report=report, coded=blob)
 
 
@@ -122,12 +121,12 @@ def codes_of(conversion: Conversion, model: nn.Module) -> Codes:
 
     Raises RecipeError KD208 for one that is not coded by `entropy`, or whose integers are none of steps.
     """
-    blob = conversion.coded
-    if blob is None or conversion.report["code"]["codec"] != "entropy":
+    blob, coding = conversion.coded, conversion.report.code
+    if blob is None or coding is None or coding.codec != "entropy":
         raise RecipeError("KD208", "train: codes are those of a folder that `kdna code --codec entropy` wrote")
     steps, parameters = steps_of(blob), stored_parameters(model)
     coded = {name: parameters[name] for name in steps if name in parameters and parameters[name].ndim > 1}
-    room = conversion.report["code"]["target"] or _file_size(conversion, blob)
+    room = coding.target or _file_size(conversion, blob)
 
     def fits() -> bool:
         return _file_size(conversion, pack(model, "entropy", steps)) <= room
@@ -174,8 +173,8 @@ def _task(before: Conversion, data: Any, class_map: Any, seed: int, device: str,
     return _Task(before, original, inputs, measure, place, seed, progress)
 
 
-def _by_entropy(task: _Task, room: int) -> tuple[bytes, nn.Module, dict[str, Any]]:
-    """The bytes, the net that they decode to, and how they were made."""
+def _by_entropy(task: _Task, room: int) -> tuple[bytes, nn.Module, str, float]:
+    """The bytes, the net that they decode to, which net they approximate and the step that was found."""
     itself = copy.deepcopy(task.before.model).to(task.device).eval()
     plain = fold(copy.deepcopy(itself)) if task.original is None else task.original.to(task.device)
     layers = [
@@ -201,7 +200,7 @@ def _by_entropy(task: _Task, room: int) -> tuple[bytes, nn.Module, dict[str, Any
     if task.measure is not None and len(coded) > 1:
         kl = {name: task.measure(found.model).kl for name, found in coded.items()}
         best = min(kl, key=lambda name: kl[name])
-    return coded[best].blob, coded[best].model.cpu(), {"towards": best, "step": coded[best].delta}
+    return coded[best].blob, coded[best].model.cpu(), best, coded[best].delta
 
 
 def _goals(task: _Task, itself: nn.Module) -> dict[str, nn.Module]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from ..inputs.data import Data, batches, check_classes
 from ..inputs.recipe import Recipe
 from ..network.derive import derive_empty
 from ..network.folder import Conversion
+from ..network.folder.report import CalibrationReport, FamilyFit, MaxDropReport, Report
 from ..network.totals import original_bytes
 from ..routing import settle
 from ..stages.analyze.moments import Moments
-from ..stages.convert.fit import SWEEPS, FamilyFit, Measure
+from ..stages.convert.fit import SWEEPS, Measure
 from ..stages.convert.fit import convert as convert_by_plan
 from ..stages.convert.nest import nest
 from ..stages.evaluate.accuracy import accuracy, divergence, divergence_from, logits
@@ -151,8 +152,8 @@ def _smallest(
         return made, lost(made.model)
 
     found = smallest(attempt, max_drop)
-    said = {"allowed": max_drop, "by": by, "trials": [asdict(trial) for trial in found.trials]}
-    return replace(found.result, report={**found.result.report, "max_drop": said})
+    result = found.result
+    return replace(result, report=replace(result.report, max_drop=MaxDropReport(max_drop, by, found.trials)))
 
 
 def _made(
@@ -167,28 +168,28 @@ def _made(
     ledger = ledger_of(job, plan, work)
     converted, fits, position = _fitted(job, plan, moments, measure, ledger, progress)
     fitted = time.perf_counter()
-    stages = {} if measure is None or position is not None else {"convert": asdict(measure(converted))}
+    stages = {} if measure is None or position is not None else {"convert": measure(converted)}
     mended = repair(job, converted, fits, measure, ledger, position, progress)
     for one in mended:
-        stages.setdefault("convert", asdict(one.before))
+        stages.setdefault("convert", one.before)
         if one.kept and one.after is not None:
-            stages[one.step] = asdict(one.after)
+            stages[one.step] = one.after
     if job.recipe.nested:
         plan, left = nest(converted, plan, job.loaded.model, moments)
         job.notes.extend(left)
     seconds = {"calibrate and plan": planned - began, "fit": fitted - planned}
     if mended:
         seconds["repair"] = sum(one.seconds for one in mended)
-    skipped = [] if job.calibration is None else job.calibration.skipped
-    report = {
-        "stages": stages,
-        "divergence": list(stages.values())[-1] if stages else None,
-        "families": [asdict(fit) for fit in fits],
-        "repair": [asdict(one) for one in mended],
-        "calibration": {"images": len(job.calibration or ()), "skipped": skipped},
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "notes": job.notes,
-    }
+    skipped = () if job.calibration is None else tuple(job.calibration.skipped)
+    report = Report(
+        stages=stages,
+        divergence=list(stages.values())[-1] if stages else None,
+        families=fits,
+        repair=mended,
+        calibration=CalibrationReport(len(job.calibration or ()), skipped),
+        seconds={name: round(value, 2) for name, value in seconds.items()},
+        notes=tuple(job.notes),
+    )
     return Conversion(converted, plan, job.loaded.data, job.recipe.text, report)
 
 

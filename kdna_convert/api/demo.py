@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..core.errors import FolderError
 from ..core.progress import as_progress
-from ..core.specs import Analysis, Divergence, Plan, Progress, Totals
+from ..core.specs import Analysis, Divergence, Plan, Progress, Totals, required
 from ..inputs.digits import WEIGHTS, digits
 from ..inputs.models import load_model
 from ..inputs.recipe import load_recipe
@@ -83,11 +83,11 @@ def run(output: str | Path | None = None, *, progress: Progress | bool | None = 
         before = convert(MODEL, data=images, plan=planned, progress=progress, **given)
         after = finetune(before, data=images, epochs=EPOCHS, progress=progress)
         checks = verify(save(after, Path(scratch) / "digits" if output is None else output))
-    tuning = after.report["finetune"]
+    tuned = required(after.report.finetune)
     return Demo(
         analysis=analysis,
         plan=planned,
-        divergence={"converted": Divergence(**tuning["before"]), "fine-tuned": Divergence(**tuning["after"])},
+        divergence={"converted": required(tuned.before), "fine-tuned": required(tuned.after)},
         rows=_rows(_nets(before, after), digits("test"), progress),
         checks=checks,
         seconds=time.perf_counter() - began,

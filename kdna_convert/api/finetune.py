@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +88,10 @@ def finetune(
         progress=progress,
     )
     images.gather_skipped()
-    stages = dict(before.report.get("stages", {}))
-    if tuned.after is not None and taught is None:
-        stages["finetune"] = asdict(tuned.after)
-    report = {**before.report, "stages": stages, "finetune": {**asdict(tuned), "settings": settings.said()}}
-    report["finetune"] |= {"skipped": images.skipped, "teacher": None if teacher is None else str(teacher)}
+    tuned = replace(tuned, skipped=tuple(images.skipped), teacher=None if teacher is None else str(teacher))
+    report = replace(before.report, finetune=tuned)
     # of a net that was taught by another, the distance from the original is not known
-    report["divergence"] = stages.get("finetune", report.get("divergence")) if taught is None else None
+    report = report.with_stage("finetune", tuned.after) if taught is None else replace(report, divergence=None)
     done = replace(before, model=student.cpu().eval(), report=report)
     return done if before.coded is None else _recoded(done, taught or original, held)
 
@@ -104,12 +100,13 @@ def hold(conversion: Conversion, max_drop: float) -> None:
     """Raises GuardError KD801 when a fine-tuned conversion changes more than so many of a hundred held-back images'
     answers, or none were held back.
     """
-    after: Mapping[str, Any] | None = conversion.report["finetune"]["after"]
+    tuned = conversion.report.finetune
+    after = None if tuned is None else tuned.after
     if after is None:
         raise GuardError("KD801", "no images were held back to see what --max-drop asks; give more of them")
-    drop = 100 * (1 - after["agreement"])
+    drop = 100 * (1 - after.agreement)
     if drop > max_drop:
-        seen = f"{drop:.2f} % of the answers to {after['images']:,} held-back images are not the teacher's"
+        seen = f"{drop:.2f} % of the answers to {after.images:,} held-back images are not the teacher's"
         raise GuardError("KD801", f"{seen}, and --max-drop allows {max_drop:g}; the best that was found is kept")
 
 
@@ -123,13 +120,12 @@ def _is_original(conversion: Conversion) -> bool:
 
 def _recoded(conversion: Conversion, teacher: nn.Module, held: Images) -> Conversion:
     """The trained conversion within the bytes that it had, and how far that is from its teacher."""
-    found = recoded(conversion)
+    found, tuned = recoded(conversion), conversion.report.finetune
     if len(held):
         teacher.cpu().eval()
-        seen = asdict(divergence_from(teacher, [inputs for inputs, _ in batches(held, 100)])(found.model))
-        found.report["finetune"]["after"] = seen
-        if "finetune" in found.report["stages"]:
-            found.report["stages"]["finetune"] = found.report["divergence"] = seen
+        seen = divergence_from(teacher, [inputs for inputs, _ in batches(held, 100)])(found.model)
+        report = replace(found.report, finetune=tuned and replace(tuned, after=seen))
+        found.report = report.with_stage("finetune", seen) if "finetune" in report.stages else report
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,11 @@ from ..inputs.models import example_input
 from ..inputs.recipe import parse_recipe
 from ..network.derive import fold
 from ..network.folder import Conversion, open_folder, original_of, uncoded
+from ..network.folder.report import FreezeReport
 from ..network.totals import evaluating, totals
 from ..routing import detach, mean_kernels
 from ..stages.evaluate.accuracy import divergence_from
 from .job import calibration_split, device_of_name, images_of
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """How far the frozen net is from the routed one, and either from the original, on images held back.
-
-    None where no image was held back, or the original's weights are not here.
-    """
-
-    from_routed: Divergence | None
-    from_original: Divergence | None
-    routed_from_original: Divergence | None
-    images: int
-    seconds: float
 
 
 def freeze(
@@ -48,7 +35,7 @@ def freeze(
     class_map: str | Path | None = None,
     device: str = "auto",
     progress: Progress | bool | None = None,
-) -> tuple[Conversion, Frozen]:
+) -> tuple[Conversion, FreezeReport]:
     """The folder's net without its routing: every kernel an ordinary one, routed layers at their mean over images.
 
     The images are those that the recipe calibrates on, and those that it holds back measure what it cost. Raises
@@ -71,13 +58,11 @@ def freeze(
     heldout = [images for images, _ in batches(held, recipe.calibration.batch)] if len(held) else []
     from_routed, from_original, routed = _measured(before, net, heldout)
     spent = round(time.perf_counter() - began, 2)
-    outcome = Frozen(from_routed, from_original, routed, len(fitted), spent)
+    outcome = FreezeReport(from_routed, from_original, routed, len(fitted), spent)
     plan = _plan(before.plan, net, before)
-    report = {**before.report, "freeze": asdict(outcome)}
-    report["stages"] = {**report.get("stages", {})}
+    report = replace(before.report, freeze=outcome)
     if outcome.from_original is not None:
-        report["stages"]["freeze"] = asdict(outcome.from_original)
-        report["divergence"] = asdict(outcome.from_original)
+        report = report.with_stage("freeze", outcome.from_original)
     return replace(before, model=net.eval(), plan=plan, report=report), outcome
 
 

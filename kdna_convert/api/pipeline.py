@@ -19,7 +19,7 @@ from torch import nn
 from ..core.errors import DataError, FolderError, KdnaError
 from ..core.filesize import metadata
 from ..core.progress import as_progress
-from ..core.specs import Analysis, Curve, Divergence, Layer, Plan, Progress
+from ..core.specs import Analysis, Curve, Divergence, Evaluation, Layer, Plan, Progress
 from ..inputs.data import Data, batches, check_classes
 from ..inputs.models import example_input, override
 from ..inputs.recipe import Recipe
@@ -28,7 +28,6 @@ from ..network.folder import Conversion, original_of
 from ..schemes import make
 from ..stages.analyze.groups import analyze as compare_layers
 from ..stages.convert.fit import convert as convert_by_plan
-from ..stages.evaluate.accuracy import Evaluation
 from ..stages.evaluate.accuracy import evaluate as evaluate_net
 from ..stages.evaluate.timing import Timing
 from ..stages.evaluate.timing import benchmark as time_nets

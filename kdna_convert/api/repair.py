@@ -12,10 +12,11 @@ from torch import nn
 
 from ..core.specs import Plan, Progress, to_json
 from ..inputs.data import Images, Mixed, batches
-from ..stages.convert.fit import FamilyFit, Measure
+from ..network.folder.report import FamilyFit, StepResult
+from ..stages.convert.fit import Measure
 from ..stages.evaluate.accuracy import divergence_from
 from ..stages.repair.ledger import Ledger, Position, state_of
-from ..stages.repair.mend import Mended, mend
+from ..stages.repair.mend import mend
 from ..stages.repair.nets import Nets
 from .job import Job, digest_of
 
@@ -47,7 +48,7 @@ def repair(
     ledger: Ledger | None,
     position: Position | None,
     progress: Progress | None,
-) -> tuple[Mended, ...]:
+) -> tuple[StepResult, ...]:
     """The recipe's steps on `converted`, in place; what is worth saying of them is added to the job's notes."""
     if not job.recipe.repair:
         return ()
@@ -82,7 +83,7 @@ def fits_of(position: Position) -> tuple[FamilyFit, ...]:
     return tuple(FamilyFit(**fit) for fit in position.notes["fits"])
 
 
-def _left_out(done: Sequence[Mended]) -> list[str]:
+def _left_out(done: Sequence[StepResult]) -> list[str]:
     found = []
     for mended in done:
         for code in sorted(set(mended.left_out.values())):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..core.specs import Progress
 from ..inputs.data import Data, batches, check_classes
 from ..inputs.recipe import Recipe, check_options, load_recipe
 from ..network.folder import Conversion, is_ours, open_folder, original_of, require_free, save
+from ..network.folder.report import RunReport, StageSummary
 from ..network.folder.work import clear, work_folder, work_place
 from ..network.totals import original_bytes
 from ..routing import ROUTINGS
@@ -39,23 +40,6 @@ FILES = (MARK, *WORK_FILES, FILE)
 # The folders that stages leave in the work folder.
 FOLDERS = {"convert": "converted", "finetune": "tuned", "code": "coded"}
 BATCH = 100
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one stage came to. `agreement` and `kl` (nats) are on `images` that the stage itself held back, `top1` on
-    those of `eval_data`; None where that was not measured. `done_before`: an earlier call did it.
-    """
-
-    stage: str
-    params: int
-    bytes: int
-    agreement: float | None = None
-    kl: float | None = None
-    images: int | None = None
-    top1: float | None = None
-    seconds: float = 0.0
-    done_before: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +77,7 @@ def run(
     a codec, sharing meets it); measure on `eval_data`. With `sharing`, the recipe decides by that size whether to share
     and train at all. Finished stages are kept in `output`.part and not done again by the same call; for another recipe,
     model, data or size it begins anew. An `output` that the same call wrote is only read, which the report's
-    `["run"]["was_there"]` says; its `["run"]["stages"]` has a Row a stage.
+    `run.was_there` says; its `run.stages` has a StageSummary a stage.
 
     `given`: checkpoint, inputs, class_map, device, as in `convert`; `command` goes on the model card. Raises what the
     stages raise, what can be known at once before any work; FolderError KD601 when `output` is something else.
@@ -109,9 +93,9 @@ def run(
         try:
             found, places = _all_stages(asked, work)
             if measure is not None:
-                found.report["run"] |= measure(found, places)
+                found = _with_run(found, measure(found, places))
             if command is not None:
-                found.report["command"] = command
+                found = replace(found, report=replace(found.report, command=command))
             save(found, target, force=force)
         finally:
             if [path.name for path in work.glob("*")] == [MARK]:  # nothing to go on from
@@ -165,18 +149,19 @@ def _done(target: Path, asked: _Asked) -> Conversion | None:
         found = open_folder(target)
     except KdnaError:
         return None
-    if found.report.get("run", {}).get("mark") != asked.mark:
+    if found.report.run is None or found.report.run.mark != asked.mark:
         return None
     if _mark_in(work_place(target)) == asked.mark:  # killed after the last stage, before this was removed
         clear(work_place(target), FILES, list(FOLDERS.values()))
-    found = _as_done(found)
-    found.report["run"]["was_there"] = True
-    return found
+    return _with_run(found, replace(_as_done(found.report.run), was_there=True))
 
 
-def _as_done(found: Conversion) -> Conversion:
-    rows = [{**row, "done_before": True} for row in found.report["run"]["stages"]]
-    return replace(found, report={**found.report, "run": {**found.report["run"], "stages": rows}})
+def _with_run(found: Conversion, run: RunReport) -> Conversion:
+    return replace(found, report=replace(found.report, run=run))
+
+
+def _as_done(run: RunReport) -> RunReport:
+    return replace(run, stages=tuple(replace(row, done_before=True) for row in run.stages))
 
 
 def _mark_in(work: Path) -> str | None:
@@ -195,16 +180,17 @@ def _all_stages(asked: _Asked, work: Path) -> tuple[Conversion, dict[str, Path]]
     stages = _stages(asked, work)
     places = {name: work / FOLDERS[name] for name in stages}
     found: Any = None
+    done = RunReport(asked.mark, asked.decided)
     for name in _left(places):
         if places[name].exists():
-            found = _as_done(open_folder(places[name]))
-            continue
-        rows = [] if found is None else found.report["run"]["stages"]
-        began = time.perf_counter()
-        found = stages[name](found)
-        row = _row(name, found, time.perf_counter() - began)
-        found.report["run"] = {"mark": asked.mark, "shares": asked.decided, "stages": [*rows, asdict(row)]}
-        save(found, places[name])
+            found = open_folder(places[name])
+            done = _as_done(found.report.run or done)
+        else:
+            began = time.perf_counter()
+            found = stages[name](found)
+            done = replace(done, stages=(*done.stages, _row(name, found, time.perf_counter() - began)))
+            save(_with_run(found, done), places[name])
+        found = _with_run(found, done)
     return found, places
 
 
@@ -242,14 +228,15 @@ def _stages(asked: _Asked, work: Path) -> dict[str, Callable[[Any], Conversion]]
     return stages | tuning | coding
 
 
-def _row(name: str, found: Conversion, seconds: float) -> Row:
+def _row(name: str, found: Conversion, seconds: float) -> StageSummary:
     size = found.plan.planned
-    seen = found.report.get("divergence") or {}
-    measured = (seen.get("agreement"), seen.get("kl"), seen.get("images"))
-    return Row(name, size.params, size.bytes, *measured, seconds=round(seconds, 2))
+    seen, spent = found.report.divergence, round(seconds, 2)
+    if seen is None:
+        return StageSummary(name, size.params, size.bytes, seconds=spent)
+    return StageSummary(name, size.params, size.bytes, seen.agreement, seen.kl, seen.images, seconds=spent)
 
 
-def _measure(asked: _Asked, eval_data: Any) -> Callable[[Conversion, Mapping[str, Path]], dict[str, Any]]:
+def _measure(asked: _Asked, eval_data: Any) -> Callable[[Conversion, Mapping[str, Path]], RunReport]:
     """Top-1 of the original and of every stage on `eval_data`, opened now: that it cannot be is better known early."""
     given = asked.given
     loaded = load_any(asked.model, given.get("checkpoint"), given.get("inputs"))
@@ -258,7 +245,7 @@ def _measure(asked: _Asked, eval_data: Any) -> Callable[[Conversion, Mapping[str
         check_classes(images, outputs_of(loaded.model, loaded.data))
     device = device_of_name(given.get("device") or "auto")
 
-    def measure(found: Conversion, places: Mapping[str, Path]) -> dict[str, Any]:
+    def measure(found: Conversion, places: Mapping[str, Path]) -> RunReport:
         original = original_of(found.plan.model).model
         first = evaluate(original, batches(images, BATCH), device=device, progress=asked.progress)
         seen = {
@@ -271,12 +258,10 @@ def _measure(asked: _Asked, eval_data: Any) -> Callable[[Conversion, Mapping[str
             )
             for name, place in places.items()
         }
-        rows = [
-            {**row, "top1": seen[row["stage"]].top1 if row["stage"] in seen else None}
-            for row in found.report["run"]["stages"]
-        ]
+        run = found.report.run or RunReport(asked.mark)
+        rows = tuple(replace(row, top1=seen[row.stage].top1 if row.stage in seen else None) for row in run.stages)
         last = replace(seen[list(seen)[-1]], bytes=found.plan.planned.bytes)
         named = str(eval_data) if isinstance(eval_data, str | Path) else None
-        return {"stages": rows, "eval_data": named, "original": asdict(first), "evaluation": asdict(last)}
+        return replace(run, stages=rows, eval_data=named, original=first, evaluation=last)
 
     return measure

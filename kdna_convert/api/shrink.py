@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ..inputs.data import Data, Images, batches
 from ..inputs.recipe import Recipe, parse_recipe
 from ..network.derive import fold
 from ..network.folder import Conversion, open_folder, original_of, uncoded
+from ..network.folder.report import ShrinkReport, StepResult
 from ..stages.analyze.data_free import data_free
 from ..stages.analyze.moments import Moments, collect
 from ..stages.convert.cut import choices, cut, cuttable, nested, order_families, with_errors
@@ -26,7 +26,7 @@ from ..stages.convert.fit import SWEEPS, Measure
 from ..stages.evaluate.accuracy import divergence_from
 from ..stages.plan.files import budget_of
 from ..stages.plan.knapsack import Budget, solve
-from ..stages.repair.mend import Mended, mend
+from ..stages.repair.mend import mend
 from ..stages.repair.nets import Nets
 from .job import calibration_split, device_of_name, images_of
 from .repair import judging, mixtures
@@ -76,8 +76,11 @@ def shrink(
     became = cut(before.model, net, plan, ordered, moments, sweeps=sweeps, kept=kept)
     plan = nested(plan, became if seen is not None else kept)
     repaired = _repair(net, plan, recipe, seen, progress)
-    report = _report(before, net, seen, repaired)
-    report["shrink"] |= {"params": plan.planned.params, "seconds": round(time.perf_counter() - began, 2)}
+    divergence = None if seen is None or seen.measure is None else seen.measure(net)
+    done = _report(before.plan, plan, seen, repaired)
+    report = replace(before.report, families=None, repair=None, max_drop=None, divergence=None, shrink=done)
+    report = report if divergence is None else report.with_stage("shrink", divergence)
+    report = replace(report, shrink=replace(done, seconds=round(time.perf_counter() - began, 2)))
     return replace(before, model=net.cpu().eval(), plan=plan, report=report)
 
 
@@ -142,7 +145,7 @@ def _moments(
 
 def _repair(
     net: nn.Module, plan: Plan, recipe: Recipe, seen: _Seen | None, progress: Progress | None
-) -> tuple[Mended, ...]:
+) -> tuple[StepResult, ...]:
     """The recipe's repair towards the original, in place, where there is one and images to judge it by."""
     if seen is None or seen.original is None or seen.measure is None or not recipe.repair:
         return ()
@@ -153,19 +156,7 @@ def _repair(
     return mend(nets, steps, seen.measure, judge=judge, progress=progress)
 
 
-def _report(before: Conversion, net: nn.Module, seen: _Seen | None, repaired: Sequence[Mended]) -> dict[str, Any]:
-    """The report so far, but for what it says of the fits and the repair of the larger net."""
-    kept = {key: value for key, value in before.report.items() if key not in ("families", "repair", "max_drop")}
-    stages = {**before.report.get("stages", {})}
-    measured = None if seen is None or seen.measure is None else asdict(seen.measure(net))
-    if measured:
-        stages["shrink"] = measured
-    notes = [] if seen is not None else [NO_IMAGES, *([] if before.plan.nested else [NOT_NESTED])]
-    said = {
-        "from": before.plan.planned.params,
-        "images": 0 if seen is None else len(seen.images),
-        "skipped": [] if seen is None else seen.images.skipped,
-        "repair": [asdict(one) for one in repaired],
-        "notes": notes,
-    }
-    return {**kept, "stages": stages, "divergence": measured, "shrink": said}
+def _report(before: Plan, after: Plan, seen: _Seen | None, repaired: tuple[StepResult, ...]) -> ShrinkReport:
+    notes = () if seen is not None else (NO_IMAGES,) if before.nested else (NO_IMAGES, NOT_NESTED)
+    images, skipped = (0, ()) if seen is None else (len(seen.images), tuple(seen.images.skipped))
+    return ShrinkReport(before.planned.params, images, skipped, repaired, notes, after.planned.params)

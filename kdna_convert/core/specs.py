@@ -246,6 +246,26 @@ class Divergence:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Evaluation:
+    """What `kdna eval` prints. Shares lie in 0..1; None where it could not be measured: no labels, no original.
+
+    `kl` is KL(original || model) in nats per image, `logit_error` |z - z0|^2 / |z0|^2; `bytes` is the size of the file,
+    header included; `macs` are per image, as the net runs (folded); `skipped` are the images that could not be read.
+    """
+
+    top1: float | None
+    top5: float | None
+    images: int
+    agreement: float | None
+    kl: float | None
+    params: int
+    bytes: int
+    macs: int
+    logit_error: float | None = None
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Point:
     """One budget of a trade-off: the share of the parameters asked for, what the plan comes to, its predicted error.
 
@@ -306,6 +326,13 @@ def to_json(value: Any) -> str:
 def from_json(kind: type[T], text: str | bytes) -> T:
     """The inverse of to_json. Raises pydantic.ValidationError; callers name the file in their own error."""
     return TypeAdapter(kind).validate_json(text)
+
+
+def required(part: T | None) -> T:
+    """A part that must be there, such as the part of a report that the verb just added. Raises ValueError if not."""
+    if part is None:
+        raise ValueError("a part that must be there is missing")
+    return part
 
 
 def product(numbers: Shape) -> int:

@@ -85,11 +85,11 @@ def test_a_healed_net_is_closer_to_its_original_and_its_fits_are_those_of_the_ot
         recipe = Recipe(scheme="lowrank", calibration={"images": 30, "heldout": 20}, **said)
         found.append(kdna_convert.convert(copy.deepcopy(original), recipe=recipe, data=noise(), target_params=0.5))
     plain, healed = (one.report for one in found)
-    assert healed["divergence"]["kl"] < plain["divergence"]["kl"]
-    assert all(one["healed"] is None for one in plain["families"])
-    assert all(one["healed"] is not None for one in healed["families"])
-    assert min(one["healed"] for one in healed["families"]) < plain["divergence"]["kl"]
-    assert [one["errors"] for one in healed["families"]] == [one["errors"] for one in plain["families"]]
+    assert healed.divergence.kl < plain.divergence.kl
+    assert all(one.healed is None for one in plain.families)
+    assert all(one.healed is not None for one in healed.families)
+    assert min(one.healed for one in healed.families) < plain.divergence.kl
+    assert [one.errors for one in healed.families] == [one.errors for one in plain.families]
 
 
 def test_the_same_call_gives_the_same_bits_and_leaves_the_callers_net_alone() -> None:

@@ -20,6 +20,7 @@ from kdna_convert.core.errors import DataError, KdnaError, ModelError, NumericsE
 from kdna_convert.inputs.models import load_model, state_digest
 from kdna_convert.inputs.recipe import Recipe
 from kdna_convert.network.folder import export_merged, verify
+from kdna_convert.network.folder.report import CalibrationReport
 from kdna_convert.routing import routers
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 
@@ -138,9 +139,9 @@ def test_divergence_falls_with_the_budget() -> None:
     moved = []
     for share in (0.35, 0.6, 0.9):
         rules = recipe(fit={"sweeps": 20})
-        moved.append(pipeline.convert(NET, recipe=rules, data=IMAGES, target_params=share).report["divergence"])
-    assert moved[0]["logit_error"] > moved[1]["logit_error"] > moved[2]["logit_error"]
-    assert {one["images"] for one in moved} == {8}, "a third of few images is held back"
+        moved.append(pipeline.convert(NET, recipe=rules, data=IMAGES, target_params=share).report.divergence)
+    assert moved[0].logit_error > moved[1].logit_error > moved[2].logit_error
+    assert {one.images for one in moved} == {8}, "a third of few images is held back"
 
 
 def test_the_report_says_what_was_done() -> None:
@@ -149,10 +150,10 @@ def test_the_report_says_what_was_done() -> None:
         NET, recipe=recipe(), data=IMAGES, target_params=0.7, progress=lambda *step: steps.append(step)
     )
     report = conversion.report
-    assert report["stages"]["convert"] == report["divergence"]
-    assert report["calibration"] == {"images": 16, "skipped": []}
-    (family,) = report["families"]
-    assert set(family["errors"]) == set(conversion.plan.families[0].members)
+    assert report.stages["convert"] == report.divergence
+    assert report.calibration == CalibrationReport(16, ())
+    (family,) = report.families
+    assert set(family.errors) == set(conversion.plan.families[0].members)
     doing = [step[0] for step in steps]
     assert {"load the model", "calibrate", "fit"} < set(doing)
     assert any(line.startswith("fit: blocks.0.conv1") for line in doing)
@@ -176,7 +177,7 @@ def test_a_plan_says_which_layers_its_routing_leaves_out(tmp_path: Path) -> None
     assert pipeline.plan(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json") == planned
     assert pipeline.plan(NET, recipe=asked, data=IMAGES, plan=planned).unrouted == planned.unrouted
     made = pipeline.convert(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json")
-    assert [note for note in made.report["notes"] if "KD131 1" in note and note.endswith("as fc")]
+    assert [note for note in made.report.notes if "KD131 1" in note and note.endswith("as fc")]
 
 
 def test_kerneldna_chooses_its_start_by_the_held_back_images() -> None:
@@ -184,22 +185,22 @@ def test_kerneldna_chooses_its_start_by_the_held_back_images() -> None:
     for start in ("tie", "lstsq", "norm", "best"):
         rules = recipe("kerneldna", options={"start": start})
         conversion = pipeline.convert(NET, recipe=rules, data=IMAGES)
-        tried[start] = conversion.report["divergence"]["kl"], conversion.report["families"][0]["start"]
+        tried[start] = conversion.report.divergence.kl, conversion.report.families[0].start
     assert tried["best"] == min(tried[start] for start in ("tie", "lstsq", "norm"))
 
 
 def test_without_images_a_note_says_what_that_costs() -> None:
     conversion = pipeline.convert(NET, recipe=recipe(), target_params=0.7)
-    assert conversion.report["notes"] == [DATA_FREE_NOTE]
-    assert conversion.report["divergence"] is None
-    assert conversion.report["calibration"]["images"] == 0
+    assert conversion.report.notes == (DATA_FREE_NOTE,)
+    assert conversion.report.divergence is None
+    assert conversion.report.calibration.images == 0
 
 
 def test_data_free_uses_images_only_to_measure() -> None:
     conversion = pipeline.convert(NET, recipe=recipe(), data=IMAGES, data_free=True, target_params=0.7)
     blind = pipeline.convert(NET, recipe=recipe(), target_params=0.7)
-    assert conversion.report["notes"] == [DATA_FREE_NOTE]
-    assert conversion.report["divergence"]["images"] == 8
+    assert conversion.report.notes == (DATA_FREE_NOTE,)
+    assert conversion.report.divergence.images == 8
     assert state_digest(conversion.model) == state_digest(blind.model)
 
 
@@ -210,7 +211,7 @@ def test_images_help() -> None:
     )
     rules = recipe("lowrank", options={"rank": 4})
     errors = [
-        pipeline.convert(NET, recipe=rules, data=skewed, data_free=free).report["divergence"]["logit_error"]
+        pipeline.convert(NET, recipe=rules, data=skewed, data_free=free).report.divergence.logit_error
         for free in (False, True)
     ]
     assert errors[0] < errors[1]
@@ -312,8 +313,8 @@ def test_a_converted_folder_or_no_data_is_refused_where_it_makes_no_sense(tmp_pa
 
 def test_one_image_is_enough_to_convert_and_said_to_be_few() -> None:
     conversion = pipeline.convert(NET, recipe=recipe(options={"rank": 8}), data=IMAGES[:1])
-    assert conversion.report["divergence"] is None
-    assert any("1 calibration images are few" in note for note in conversion.report["notes"])
+    assert conversion.report.divergence is None
+    assert any("1 calibration images are few" in note for note in conversion.report.notes)
     assert conversion.model(IMAGES).isfinite().all()
 
 

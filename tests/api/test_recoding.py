@@ -13,13 +13,14 @@ from kdna_convert.api.finetune import finetune
 from kdna_convert.core.errors import PlanError
 from kdna_convert.network.derive import trainable
 from kdna_convert.network.folder import Conversion, open_folder, save
+from kdna_convert.network.folder.report import CodeReport, Report
 from kdna_convert.network.packed import foldable_norms, steps_of, unpack
 
 
 def conversion() -> Conversion:
     made = coded("entropy")
     size = made.plan.planned.bytes
-    made.report["code"] = {"codec": "entropy", "bytes": size, "target": size + 40}
+    made.report = Report(code=CodeReport("entropy", size, size + 40))
     return made
 
 
@@ -50,20 +51,20 @@ def test_codes_stay_as_they_are_and_the_file_within_its_size() -> None:
     assert changed
     assert {name.rsplit(".", 1)[0] for name in changed} <= {name.rsplit(".", 1)[0] for name in free}
     assert all(torch.equal(before[name], found[name]) for name in before if before[name].ndim > 1)
-    assert after.plan.planned.bytes <= made.report["code"]["target"]
-    assert after.report["code"]["bytes"] == after.plan.planned.bytes
+    assert after.plan.planned.bytes <= made.report.code.target
+    assert after.report.code.bytes == after.plan.planned.bytes
     state = after.model.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in found.items() if name in state)
 
 
 def test_shifts_are_rounded_more_coarsely_where_they_would_not_fit() -> None:
     made = nudged(conversion(), 2.0)
-    made.report["code"]["target"] = made.plan.planned.bytes + 8
+    made.report = Report(code=CodeReport("entropy", 0, made.plan.planned.bytes + 8))
     after = recoded(made)
-    assert after.plan.planned.bytes <= made.report["code"]["target"]
+    assert after.plan.planned.bytes <= made.report.code.target
     norms = foldable_norms(made.model)
     assert all(steps_of(after.coded or b"")[name] > steps_of(made.coded or b"")[name] for name in norms)
-    made.report["code"]["target"] = 100
+    made.report = Report(code=CodeReport("entropy", 0, 100))
     with pytest.raises(PlanError, match=r"KD501: the trained normalisations take .* bytes, and 100 are allowed"):
         recoded(made)
 
@@ -91,7 +92,7 @@ def test_a_coded_folder_stays_coded_when_its_norms_are_trained(tmp_path: Path, m
     found = finetune(opened, data=images, train="norms", steps=6, batch_size=8, lr=0.05, device="cpu")
     assert found.coded is not None
     assert found.coded != made.coded
-    assert found.plan.planned.bytes <= made.report["code"]["target"]
-    assert found.report["finetune"]["after"]["kl"] == pytest.approx(found.report["divergence"]["kl"])
+    assert found.plan.planned.bytes <= made.report.code.target
+    assert found.report.finetune.after.kl == pytest.approx(found.report.divergence.kl)
     other = finetune(opened, data=images, train="adapters", steps=2, batch_size=8, device="cpu")
     assert other.coded is None

@@ -112,8 +112,8 @@ def test_a_killed_run_does_again_only_what_was_not_done(
     called.clear()
     found = job(images, tmp_path / "net")
     assert called == [name for name in STAGES if name not in before]
-    rows = found.report["run"]["stages"]
-    assert [(row["stage"], row["done_before"]) for row in rows] == [(name, name in before) for name in STAGES]
+    rows = found.report.run.stages
+    assert [(row.stage, row.done_before) for row in rows] == [(name, name in before) for name in STAGES]
     assert equal(tensors(tmp_path / "net"), tensors(done))
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
 
@@ -149,8 +149,8 @@ def test_a_run_killed_while_it_evaluates_only_evaluates_again(
     called.clear()
     found = job(images, tmp_path / "net", eval_data=images)
     assert called == []
-    assert all(row["top1"] is not None for row in found.report["run"]["stages"])
-    assert found.report["run"]["evaluation"]["images"] == 60
+    assert all(row.top1 is not None for row in found.report.run.stages)
+    assert found.report.run.evaluation.images == 60
 
 
 def test_a_changed_recipe_begins_anew(
@@ -161,7 +161,7 @@ def test_a_changed_recipe_begins_anew(
     other = parse_recipe(TEXT.replace("steps: 3", "steps: 2"))
     found = job(images, tmp_path / "net", other)
     assert called == list(STAGES)
-    assert found.report["finetune"]["steps"] == 2
+    assert found.report.finetune.steps == 2
 
 
 @pytest.mark.parametrize("changed", [{"target_params": 0.7}, {"target_bytes": "1/2"}, {"inputs": {"crop_pct": 0.9}}])
@@ -176,7 +176,7 @@ def test_a_finished_run_is_read_and_not_done_again(images: Path, done: Path, cal
     before = {path.name: path.stat().st_mtime_ns for path in done.iterdir()}
     found = job(images, done)
     assert called == []
-    assert found.report["run"]["was_there"]
+    assert found.report.run.was_there
     assert {path.name: path.stat().st_mtime_ns for path in done.iterdir()} == before
 
 
@@ -228,8 +228,8 @@ def test_a_recipe_shares_below_its_size_and_trains_as_its_sharing_says(target: s
 def test_a_run_does_what_its_recipe_decides_and_says_so(images: Path, tmp_path: Path) -> None:
     for target, stages, families in (("0.49", STAGES, 1), ("0.9", ("convert", "code"), 0)):
         found = job(images, tmp_path / target, SHARING, target_bytes=target)
-        assert tuple(row["stage"] for row in found.report["run"]["stages"]) == stages
-        assert found.report["run"]["shares"] == bool(families)
+        assert tuple(row.stage for row in found.report.run.stages) == stages
+        assert found.report.run.shares == bool(families)
         assert bool(found.plan.families) == bool(families)
 
 
@@ -237,21 +237,21 @@ def test_norms_are_trained_after_the_coding_and_the_file_keeps_its_size(images: 
     text = "scheme: dense\ncodec: entropy\ncalibration: {images: 30, heldout: 20}\n"
     recipe = parse_recipe(text + "finetune: {train: norms, steps: 2, batch_size: 8, lr: 0.1}\n")
     found = job(images, tmp_path / "net", recipe, target_bytes="1/4")
-    assert tuple(row["stage"] for row in found.report["run"]["stages"]) == ("convert", "code", "finetune")
-    coded, tuned = found.report["run"]["stages"][1:]
+    assert tuple(row.stage for row in found.report.run.stages) == ("convert", "code", "finetune")
+    coded, tuned = found.report.run.stages[1:]
     assert found.coded is not None
-    assert tuned["bytes"] <= found.report["code"]["target"]
-    assert (tmp_path / "net" / "model.safetensors").stat().st_size == tuned["bytes"]
-    assert coded["params"] == tuned["params"]
+    assert tuned.bytes <= found.report.code.target
+    assert (tmp_path / "net" / "model.safetensors").stat().st_size == tuned.bytes
+    assert coded.params == tuned.params
 
 
 def test_convert_takes_no_part_in_it_and_says_so(images: Path) -> None:
     found = kdna_convert.convert(NET, recipe=SHARING, data=images, target_bytes="0.49")
     assert not found.plan.families
-    assert any("kdna run" in note for note in found.report["notes"])
+    assert any("kdna run" in note for note in found.report.notes)
     assert not any(
         "kdna run" in note
-        for note in kdna_convert.convert(NET, recipe=SHARING, data=images, target_bytes="0.9").report["notes"]
+        for note in kdna_convert.convert(NET, recipe=SHARING, data=images, target_bytes="0.9").report.notes
     )
 
 

@@ -11,6 +11,7 @@ from support.tiny import SIZE
 import kdna_convert
 from kdna_convert.core.errors import PlanError
 from kdna_convert.network.folder import open_folder
+from kdna_convert.network.folder.report import to_plain
 
 FEW = ["--set", "calibration.images=30", "--set", "calibration.heldout=20", "--set", "fit.sweeps=10"]
 
@@ -108,9 +109,9 @@ def test_a_shrunk_folder_can_be_shrunk_again(images: Path, nested: Path) -> None
 def test_the_recipes_repair_follows_and_is_told(images: Path, tmp_path: Path) -> None:
     folder = made(images, tmp_path / "out", "--target-params", "0.6", "--set", "repair=[refit]")
     report = kdna_convert.shrink(folder, target_params=0.4, data=images).report
-    assert [one["step"] for one in report["shrink"]["repair"]] == ["refit"]
-    assert report["divergence"] == report["stages"]["shrink"]
-    assert "families" not in report
+    assert [one.step for one in report.shrink.repair] == ["refit"]
+    assert report.divergence == report.stages["shrink"]
+    assert "families" not in to_plain(report)
 
 
 def test_a_coded_folder_is_shrunk_to_plain_tensors(nested: Path, tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_a_family_without_directions_keeps_its_size(images: Path, tmp_path: Path
     (tmp_path / "recipe.yaml").write_text(text)
     folder = made(images, tmp_path / "out", "--recipe", str(tmp_path / "recipe.yaml"), "--target-params", "0.7")
     before = {family.scheme: family for family in open_folder(folder).plan.families}
-    assert "KD116" in str(open_folder(folder).report["notes"])
+    assert "KD116" in str(open_folder(folder).report.notes)
     plan = kdna_convert.shrink(folder, target_params=0.6).plan
     after = {family.scheme: family for family in plan.families}
     assert after["atoms"] == before["atoms"]

@@ -3,14 +3,14 @@
 import io
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
 from torch import nn
 
 from kdna_convert.api.demo import Demo, DemoRow
-from kdna_convert.api.run import Row
 from kdna_convert.cli.report.analyze import analysis_report
 from kdna_convert.cli.report.bench import bench_table
 from kdna_convert.cli.report.convert import conversion_report
@@ -28,6 +28,7 @@ from kdna_convert.core.specs import (
     Analysis,
     DataConfig,
     Divergence,
+    Evaluation,
     Family,
     Group,
     Layer,
@@ -37,9 +38,8 @@ from kdna_convert.core.specs import (
     Totals,
 )
 from kdna_convert.network.folder import Check, Conversion
-from kdna_convert.stages.evaluate.accuracy import Evaluation
+from kdna_convert.network.folder.report import FinetuneReport, Report, RunReport, StageSummary, StepResult
 from kdna_convert.stages.evaluate.timing import Timing
-from kdna_convert.stages.finetune import Tuning
 
 Golden = Callable[[str, str], None]
 
@@ -212,46 +212,46 @@ def test_no_report_is_cut_off(width: int) -> None:
     assert "…" not in text
 
 
-def converted(report: dict[str, object]) -> Conversion:
-    return Conversion(nn.Identity(), PLAN, DataConfig(), "scheme: cp\n", report)
+SEEN = Divergence(0.972, 0.0301, 0.0198, 500)
+
+
+def converted(**parts: Any) -> Conversion:
+    return Conversion(nn.Identity(), PLAN, DataConfig(), "scheme: cp\n", Report(**parts))
 
 
 def test_conversion_report(golden: Golden) -> None:
-    seen = {"agreement": 0.972, "kl": 0.0301, "logit_error": 0.0198, "images": 500}
-    steps = [
-        {"step": "refit", "kept": True, "judged": [0.0712, 0.0488]},
-        {"step": "refit", "kept": False, "judged": [0.0488, 0.0491]},
-        {"step": "reconstruct", "kept": False, "judged": [0.0488, None]},
-    ]
-    report = {"stages": {"convert": seen}, "seconds": {"plan": 41.2, "fit": 8.9}, "repair": steps}
-    measured = printed(conversion_report(converted(report)))
-    unmeasured = printed(conversion_report(converted({"stages": {}, "seconds": {"plan": 41.2, "fit": 8.9}})))
+    steps = (
+        StepResult("refit", True, SEEN, SEEN, 1.0, judged=(0.0712, 0.0488)),
+        StepResult("refit", False, SEEN, SEEN, 1.0, judged=(0.0488, 0.0491)),
+        StepResult("reconstruct", False, SEEN, None, 1.0, judged=(0.0488, None)),
+    )
+    seconds = {"plan": 41.2, "fit": 8.9}
+    measured = printed(conversion_report(converted(stages={"convert": SEEN}, seconds=seconds, repair=steps)))
+    unmeasured = printed(conversion_report(converted(seconds=seconds)))
     golden("conversion", measured + "\n" + unmeasured[unmeasured.index("divergence") :])
 
 
 def test_run_report(golden: Golden) -> None:
-    rows = [
-        Row("convert", 427_314, 1_734_120, 0.95, 0.07, 500, 0.909, 271.3, done_before=True),
-        Row("finetune", 427_314, 1_734_120, 0.976, 0.031, 1000, 0.9226, 600.2),
-        Row("code", 427_314, 86_394, 0.968, 0.04, 500, 0.9182, 190.0),
-    ]
-    stages = [asdict(row) for row in rows]
-    done = {"shares": True, "stages": stages, "original": {"top1": 0.933, "images": 5000}}
-    unmeasured = [{**row, "top1": None, "agreement": None, "kl": None} for row in stages[:1]]
-    texts = [
-        printed(run_report(converted({"run": each})))
-        for each in (done, {"shares": False, "stages": unmeasured}, {"shares": None, "stages": stages})
-    ]
-    golden("run", "\n".join(texts))
+    stages = (
+        StageSummary("convert", 427_314, 1_734_120, 0.95, 0.07, 500, 0.909, 271.3, done_before=True),
+        StageSummary("finetune", 427_314, 1_734_120, 0.976, 0.031, 1000, 0.9226, 600.2),
+        StageSummary("code", 427_314, 86_394, 0.968, 0.04, 500, 0.9182, 190.0),
+    )
+    original = Evaluation(0.933, None, 5000, None, None, 855_770, 3_456_000, 125_485_706)
+    unmeasured = (replace(stages[0], top1=None, agreement=None, kl=None),)
+    runs = (
+        RunReport("", True, stages, original=original, evaluation=original),
+        RunReport("", False, unmeasured),
+        RunReport("", None, stages),
+    )
+    golden("run", "\n".join(printed(run_report(converted(run=each))) for each in runs))
 
 
 def test_finetune_report(golden: Golden) -> None:
-    before = {"agreement": 0.972, "kl": 0.0301, "logit_error": 0.0198, "images": 500}
-    tuned = {"steps": 400, "trained": 51_200, "params": 427_314, "losses": (0.1,), "before": before, "kept": True}
-    tuned |= {"after": {**before, "kl": 0.0123}, "seconds": 612.3, "images_per_second": 119.4, "lr": 1.06e-4}
-    better = {**tuned, "falls": 0, "ended": "length"}
-    worse = {**tuned, "after": before, "kept": False, "falls": 2, "ended": "plateau"}
-    texts = [printed(finetune_report(converted({"finetune": each}))) for each in (better, worse)]
+    after, speed = replace(SEEN, kl=0.0123), {"seconds": 612.3, "images_per_second": 119.4, "lr": 1.06e-4}
+    better = FinetuneReport(400, 51_200, 427_314, (0.1,), SEEN, after, True, **speed)
+    worse = replace(better, after=SEEN, kept=False, falls=2, ended="plateau")
+    texts = [printed(finetune_report(converted(finetune=each))) for each in (better, worse)]
     golden("finetune", "\n".join(texts))
 
 
@@ -263,6 +263,5 @@ def test_demo_report(golden: Golden) -> None:
         DemoRow("fine-tuned, factored", 37_461, 158_000, 1_140_000, 13.15, 0.9926),
     )
     checks = (Check("loads", True, ""), Check("folded", True, ""))
-    tuning = Tuning(100, 10, 20, (0.1,), None, None, True)
     analysis = Analysis(layers=LAYERS, groups=(), alone=(), metric="explained", params=855_770)
-    golden("demo", printed(demo_report(Demo(analysis, PLAN, tuning, rows, checks, 14.4, "digits-half"))))
+    golden("demo", printed(demo_report(Demo(analysis, PLAN, {"converted": SEEN}, rows, checks, 14.4, "digits-half"))))

@@ -33,7 +33,7 @@ def test_a_folder_gives_back_the_routed_net_to_the_bit(name: str, scheme: str, t
         data=data,
         inputs={"input_size": tuple(data.shape[1:])},
     )
-    assert made.report["divergence"]["agreement"] == 1 or scheme != "dense"
+    assert made.report.divergence.agreement == 1 or scheme != "dense"
     learned(made.model)
     opened = open_folder(save(made, tmp_path / "net"))
     x = data[:3]

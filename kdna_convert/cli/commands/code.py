@@ -30,6 +30,7 @@ def code(
     target = output_path(output, force)
     from ...api.code import code as stage
     from ...network.folder import require_free
+    from ...network.folder.report import to_plain
     from ..report.code import code_report
 
     require_free(target, force)
@@ -38,5 +39,5 @@ def code(
         conversion = stage(folder, **arguments, codec=codec, target_bytes=target_bytes, seed=seed, progress=progress)
     save_folder(conversion, target, ctx, force)
     tell_remarks([NO_IMAGES] if codec == "entropy" and images.data is None else [])
-    show_json(conversion.report) if run.json else show(code_report(conversion))
+    show_json(to_plain(conversion.report)) if run.json else show(code_report(conversion))
     tell(f"written to {target}", run.quiet)

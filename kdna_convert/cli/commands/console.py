@@ -97,8 +97,7 @@ def save_folder(conversion: Conversion, target: Path, ctx: typer.Context, force:
     """Writes the folder; its report holds the commands that made it, this one last."""
     from ...network.folder import save
 
-    commands = [conversion.report.get("command"), ctx.meta[COMMAND]]
-    conversion.report["command"] = "\n".join(command for command in commands if command)
+    conversion.report = conversion.report.with_command(ctx.meta[COMMAND])
     save(conversion, target, force=force)
 
 

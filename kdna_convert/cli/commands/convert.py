@@ -52,6 +52,7 @@ def convert(
     from ...api.repair import WORK_FILES
     from ...core.processes import together
     from ...network.folder import require_free
+    from ...network.folder.report import to_plain
     from ...network.folder.work import work_folder
     from ..report.convert import conversion_report
 
@@ -62,6 +63,6 @@ def convert(
         with reporting(run.quiet or not leads) as progress:
             conversion = stage(**arguments, plan=plan, work=work, progress=progress)
         save_folder(conversion, target, ctx, force)
-    tell_remarks(conversion.report["notes"], conversion.report["calibration"]["skipped"])
-    show_json(conversion.report) if run.json else show(conversion_report(conversion))
+    tell_remarks(conversion.report.notes, conversion.report.calibration.skipped)
+    show_json(to_plain(conversion.report)) if run.json else show(conversion_report(conversion))
     tell(NEXT.format(folder=target, data=images.data or "DATA"), run.quiet)

@@ -129,7 +129,9 @@ def finetune(
     from ...api.finetune import hold
     from ...api.job import device_of_name
     from ...core.processes import together
+    from ...core.specs import required
     from ...network.folder import require_free
+    from ...network.folder.report import to_plain
     from ..report.finetune import finetune_report
 
     require_free(target, force)
@@ -141,8 +143,8 @@ def finetune(
         conversion = stage(folder, **arguments, work=work, progress=progress)
         if first:
             save_folder(conversion, target, ctx, force)
-            tell_remarks([], conversion.report["finetune"]["skipped"])
-            show_json(conversion.report) if run.json else show(finetune_report(conversion))
+            tell_remarks([], required(conversion.report.finetune).skipped)
+            show_json(to_plain(conversion.report)) if run.json else show(finetune_report(conversion))
             tell(f"written to {target}", run.quiet)
     if safety.max_drop is not None:
         hold(conversion, safety.max_drop)

@@ -40,7 +40,9 @@ def run(
     if output is None:
         raise typer.BadParameter("say where to write", param_hint="-o")
     from ...api.run import run as stage
+    from ...core.specs import required
     from ...inputs.recipe import load_recipe
+    from ...network.folder.report import to_plain
     from ...network.folder.work import work_place
     from ..report.run import run_report
 
@@ -55,10 +57,10 @@ def run(
         tell(STOPPED.format(work=work) if work.exists() else "kdna: stopped before anything was done")
         raise
     report = conversion.report
-    tell_remarks(report["notes"], report.get("finetune", report["calibration"])["skipped"])
-    tell_remarks([NO_IMAGES] if report.get("code", {}).get("codec") == "entropy" and images.data is None else [])
-    show_json(report) if run.json else show(run_report(conversion))
-    was_there = report["run"].get("was_there", False)
-    tell((DONE if was_there else "written to {folder}").format(folder=output), run.quiet)
-    if was_there and eval_data not in (None, report["run"].get("eval_data")):
+    coded, done = report.code is not None and report.code.codec == "entropy", required(report.run)
+    tell_remarks(report.notes, (report.finetune or report.calibration).skipped)
+    tell_remarks([NO_IMAGES] if coded and images.data is None else [])
+    show_json(to_plain(report)) if run.json else show(run_report(conversion))
+    tell((DONE if done.was_there else "written to {folder}").format(folder=output), run.quiet)
+    if done.was_there and eval_data not in (None, done.eval_data):
         tell_remarks([OTHER_IMAGES.format(folder=output, data=eval_data)])

@@ -21,13 +21,16 @@ def shrink(
     """Cut a converted net to a smaller size, without converting the original again."""
     target, arguments = output_path(output, force), images.arguments | size.budget | run.arguments
     from ...api.shrink import shrink as stage
+    from ...core.specs import required
     from ...network.folder import require_free
+    from ...network.folder.report import to_plain
     from ..report.shrink import shrink_report
 
     require_free(target, force)
     with reporting(run.quiet) as progress:
         conversion = stage(folder, **arguments, progress=progress)
     save_folder(conversion, target, ctx, force)
-    tell_remarks(conversion.report["shrink"]["notes"], conversion.report["shrink"]["skipped"])
-    show_json(conversion.report) if run.json else show(shrink_report(conversion))
+    done = required(conversion.report.shrink)
+    tell_remarks(done.notes, done.skipped)
+    show_json(to_plain(conversion.report)) if run.json else show(shrink_report(conversion))
     tell(f"written to {target}", run.quiet)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 
+from ...core.specs import required
 from .divergence import stage_table
 from .figures import count, kept, note
 
@@ -16,12 +16,10 @@ if TYPE_CHECKING:  # the file imports torch, and a report needs none
 
 def code_report(conversion: Conversion) -> RenderableType:
     """The codec, the size of the file against the original's, and the divergence after every stage."""
-    done: Mapping[str, Any] = conversion.report["code"]
+    done = required(conversion.report.code)
     before, after = conversion.plan.original.bytes, conversion.plan.planned.bytes
     times = f"1/{before / after:.1f}" if after else ""
-    lines = [
-        f"{done['codec']}: {count(after)} of {count(before)} bytes, {kept(after, before)}, {times} of the original"
-    ]
-    if done.get("towards"):
-        lines.append(f"each layer makes up for the errors of those before it, towards {done['towards']}")
-    return Group(*lines, "", stage_table(conversion.report.get("stages", {})), note(f"{done['seconds']:.0f} s"))
+    lines = [f"{done.codec}: {count(after)} of {count(before)} bytes, {kept(after, before)}, {times} of the original"]
+    if done.towards:
+        lines.append(f"each layer makes up for the errors of those before it, towards {done.towards}")
+    return Group(*lines, "", stage_table(conversion.report.stages), note(f"{done.seconds:.0f} s"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Group, RenderableType
 
@@ -20,8 +19,8 @@ def divergence_table(stages: Mapping[str, Divergence]) -> RenderableType:
     return Group(table, note("agreement: the same top-1; KL(original, this); logit error: |z - z0|² / |z0|²"))
 
 
-def stage_table(stages: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+def stage_table(stages: Mapping[str, Divergence]) -> RenderableType:
     """The divergence from the original after each stage, as far as it was measured."""
     if not stages:
         return "divergence from the original: not measured, as no images were held back"
-    return divergence_table({stage: Divergence(**seen) for stage, seen in stages.items()})
+    return divergence_table(stages)

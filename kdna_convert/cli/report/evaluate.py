@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich.console import RenderableType
 
+from ...core.specs import Evaluation
 from .figures import count, grid, percent, short
-
-if TYPE_CHECKING:  # the file imports torch, and a report needs none
-    from ...stages.evaluate.accuracy import Evaluation
 
 
 def evaluation_table(evaluation: Evaluation) -> RenderableType:

@@ -11,10 +11,10 @@ from .divergence import divergence_table
 from .figures import count, note, totals
 
 if TYPE_CHECKING:  # the file imports torch, and a report needs none
-    from ...api.freeze import Frozen
+    from ...network.folder.report import FreezeReport
 
 
-def freeze_report(plan: Plan, frozen: Frozen) -> RenderableType:
+def freeze_report(plan: Plan, frozen: FreezeReport) -> RenderableType:
     """The totals, and the divergences that were measured: what the mean costs, and what is left of the original."""
     measured = {
         "routed, from the original": frozen.routed_from_original,

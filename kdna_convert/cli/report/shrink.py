@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 
+from ...core.specs import required
 from .divergence import stage_table
 from .figures import count, note
 from .plan import plan_report
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the file imports torch, and a report needs none
 
 def shrink_report(conversion: Conversion) -> RenderableType:
     """The plan that is left, the parameters it came from, and the divergence after every stage."""
-    done: Mapping[str, Any] = conversion.report["shrink"]
-    came = f"cut from {count(done['from'])} to {count(done['params'])} parameters"
-    stages = stage_table(conversion.report.get("stages", {}))
-    return Group(plan_report(conversion.plan), "", came, "", stages, note(f"{done['seconds']:.0f} s"))
+    done = required(conversion.report.shrink)
+    came = f"cut from {count(done.before)} to {count(done.params)} parameters"
+    stages = stage_table(conversion.report.stages)
+    return Group(plan_report(conversion.plan), "", came, "", stages, note(f"{done.seconds:.0f} s"))

@@ -9,11 +9,13 @@ from __future__ import annotations
 from .folder import Conversion, export_merged, load, open_folder, require_free, save, uncoded
 from .original import original_of
 from .record import is_ours
+from .report import Report
 from .verify import Check, verify
 
 __all__ = [
     "Check",
     "Conversion",
+    "Report",
     "export_merged",
     "is_ours",
     "load",

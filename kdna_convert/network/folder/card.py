@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import yaml
 
-from ...core.specs import ModelRef, Plan, Totals
+from ...core.specs import Divergence, ModelRef, Plan, Totals
+from .report import Report
 
 _TAGS = ["kdna", "image-classification", "model-compression", "kernel-sharing"]
 
 
-def model_card(plan: Plan, recipe: str, report: Mapping[str, Any], folder: str) -> str:
+def model_card(plan: Plan, recipe: str, report: Report, folder: str) -> str:
     """Markdown with YAML front matter: what it was made from, what it costs, how far it moved, how to make and load it.
 
-    Of `report` it shows `divergence` (numbers by name) and `command`, where they are there.
+    Of `report` it shows `divergence` and `command`, where they are not None.
     """
     front = {"base_model": plan.model.name, "base_model_relation": "quantized", "library_name": "kdna", "tags": _TAGS}
     sections = [
@@ -24,18 +25,18 @@ def model_card(plan: Plan, recipe: str, report: Mapping[str, Any], folder: str) 
         f"# {folder}",
         f"{_code(plan.model.name)} {_what(plan, report)}.",
         _costs(plan.original, plan.planned),
-        _divergence(report.get("divergence")),
+        _divergence(report.divergence),
         "## Load\n\n" + _load(folder),
-        "## Make it again\n\n" + _make(plan.model, recipe, report.get("command")),
+        "## Make it again\n\n" + _make(plan.model, recipe, report.command),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _what(plan: Plan, report: Mapping[str, Any]) -> str:
+def _what(plan: Plan, report: Report) -> str:
     """What was done to it: shared, coded, or both."""
     layers = sum(len(family.members) for family in plan.families)
     shared = f"with its kernels shared across layers by kdna, {len(plan.families)} families, {layers} layers converted"
-    coded = f"its weights coded by kdna ({report['code']['codec']})" if "code" in report else ""
+    coded = f"its weights coded by kdna ({report.code.codec})" if report.code else ""
     return ", ".join(part for part in (shared if layers else "", coded) if part) or "as it was, in a folder of kdna's"
 
 
@@ -53,10 +54,10 @@ def _costs(before: Totals, after: Totals) -> str:
     return f"{table}\n\nFolded back to ordinary weights it costs the multiply-adds of the original."
 
 
-def _divergence(measured: Mapping[str, Any] | None) -> str:
-    if not measured:
+def _divergence(measured: Divergence | None) -> str:
+    if measured is None:
         return ""
-    rows = [f"| {name} | {_number(value)} |" for name, value in measured.items()]
+    rows = [f"| {name} | {_number(value)} |" for name, value in asdict(measured).items()]
     return "\n".join(["Measured against the original on the same images:\n", "| | |", "| --- | ---: |", *rows])
 
 

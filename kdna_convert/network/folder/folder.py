@@ -12,11 +12,12 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -47,6 +48,9 @@ from .record import (
     read_record,
     with_record,
 )
+from .report import Report, from_plain, to_plain
+
+T = TypeVar("T")
 
 _LOADER = Path(__file__).parent / "loader.py"
 # timm's pretrained_cfg says where the original's weights lie; those are not these.
@@ -57,7 +61,7 @@ _SOURCES = frozenset({"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename
 class Conversion:
     """A converted model and all that is known about it. The model is still the timm or torchvision one.
 
-    `recipe` is the YAML as given. `report` is JSON: `divergence` (numbers by name) and `command` go on the model card.
+    `recipe` is the YAML as given; `divergence` and `command` of `report` go on the model card.
     `coded` are the bytes that the model's tensors were decoded from (container.py); None where the file has them plain.
     """
 
@@ -65,7 +69,7 @@ class Conversion:
     plan: Plan
     data: DataConfig
     recipe: str
-    report: dict[str, Any] = field(default_factory=dict)
+    report: Report = field(default_factory=Report)
     coded: bytes | None = None
 
 
@@ -82,7 +86,7 @@ def save(conversion: Conversion, directory: str | Path, force: bool = False) -> 
         _write_tensors(conversion, folder / TENSORS)
         _write(folder / RECIPE, conversion.recipe)
         _write(folder / PLAN, to_json(conversion.plan))
-        _write(folder / REPORT, _json(conversion.report))
+        _write(folder / REPORT, _json(to_plain(conversion.report)))
         shutil.copyfile(_LOADER, folder / LOADER)
         _write(folder / CARD, model_card(conversion.plan, conversion.recipe, conversion.report, name))
         config = with_record(_timm_config(conversion), folder, conversion.plan.model, conversion.data)
@@ -96,7 +100,7 @@ def uncoded(conversion: Conversion) -> Conversion:
         return conversion
     about = metadata(conversion.plan.model, conversion.recipe)
     planned = replace(conversion.plan.planned, bytes=file_size(stored_specs(conversion.model), about))
-    report = {key: value for key, value in conversion.report.items() if key != "code"}
+    report = replace(conversion.report, code=None)
     return replace(conversion, plan=replace(conversion.plan, planned=planned), report=report, coded=None)
 
 
@@ -117,7 +121,7 @@ def open_folder(directory: str | Path, *, model: nn.Module | None = None) -> Con
     """
     folder = Path(directory)
     record, plan, tensors, coded = _read(folder)
-    report = _parse(folder / REPORT, dict[str, Any])
+    report = _parse(folder / REPORT, lambda text: from_plain(from_json(dict[str, Any], text)))
     model = rebuild(record.model, folder) if model is None else model
     load_stored(derive_empty(model, plan), tensors)
     return Conversion(model.eval(), plan, record.data, (folder / RECIPE).read_bytes().decode(), report, coded)
@@ -149,7 +153,7 @@ def _read(folder: Path) -> tuple[Record, Plan, dict[str, Tensor], bytes | None]:
     except CheckpointError as error:
         raise FolderError("KD603", error.message) from error
     coded = tensors[CODED].numpy().tobytes() if set(tensors) == {CODED} else None
-    return record, _parse(folder / PLAN, Plan), tensors if coded is None else unpack(coded), coded
+    return record, _parse(folder / PLAN, partial(from_json, Plan)), tensors if coded is None else unpack(coded), coded
 
 
 def export_merged(conversion: Conversion, path: str | Path, force: bool = False) -> Path:
@@ -223,9 +227,9 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _parse(path: Path, kind: Any) -> Any:
+def _parse(path: Path, parse: Callable[[bytes], T]) -> T:
     try:
-        return from_json(kind, path.read_bytes())
+        return parse(path.read_bytes())
     except ValidationError as error:
         what = str(error).splitlines()[0]
         raise FolderError("KD603", f"{path} is damaged: {what}; restore it or convert again") from None

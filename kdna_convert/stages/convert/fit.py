@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from ...core.errors import NumericsError
 from ...core.linalg import Target, fit_error
 from ...core.specs import Divergence, Family, Plan, Progress
 from ...network.derive import derive
+from ...network.folder.report import FamilyFit
 from ...routing import attach_routes
 from ...schemes import scheme_of
 from ..analyze.moments import Moments
@@ -25,20 +26,6 @@ SWEEPS = 150
 Measure = Callable[[nn.Module], Divergence]
 Heal = Callable[[nn.Module], Divergence | None]
 Fitted = tuple[dict[str, Tensor], list[dict[str, Tensor]]]
-
-
-@dataclass(frozen=True)
-class FamilyFit:
-    """How well one family was fitted: its relative output error by layer, the start that was chosen, seconds.
-
-    `healed`: where the net was healed after it, its divergence from the original then, KL in nats.
-    """
-
-    owner: str
-    errors: dict[str, float]
-    start: str | None
-    seconds: float
-    healed: float | None = None
 
 
 def convert(

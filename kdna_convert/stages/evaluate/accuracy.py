@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from operator import length_hint
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from ...core.errors import DataError, ModelError, NumericsError
 from ...core.processes import agreed, gathered, share
-from ...core.specs import Divergence, Progress
+from ...core.specs import Divergence, Evaluation, Progress
 from ...network.totals import device_of, evaluating, totals
 
 # Images (B, channels, ...) with, perhaps, their labels (B,).
@@ -25,26 +24,6 @@ Batch = Tensor | tuple[Tensor, Tensor | None]
 
 # Of a dense output, a segmentation say, so many positions of an image are compared, evenly spread.
 POSITIONS = 64
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `kdna eval` prints. Shares lie in 0..1; None where it could not be measured: no labels, no original.
-
-    `kl` is KL(original || model) in nats per image, `logit_error` |z - z0|^2 / |z0|^2; `bytes` is the size of the file,
-    header included; `macs` are per image, as the net runs (folded); `skipped` are the images that could not be read.
-    """
-
-    top1: float | None
-    top5: float | None
-    images: int
-    agreement: float | None
-    kl: float | None
-    params: int
-    bytes: int
-    macs: int
-    logit_error: float | None = None
-    skipped: tuple[str, ...] = ()
 
 
 def evaluate(

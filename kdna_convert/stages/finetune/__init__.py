@@ -12,7 +12,6 @@ them, and so is the teacher, which sees the same view of the same image.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,10 +19,11 @@ from torch import Tensor, nn
 
 from ...core.errors import DataError, RecipeError
 from ...core.processes import sharing
-from ...core.specs import DataConfig, Divergence, Progress
+from ...core.specs import DataConfig, Progress
 from ...inputs.data import Data, Views, as_images, batches
 from ...network.blocks import Block, find_blocks
 from ...network.derive import trainable
+from ...network.folder.report import FinetuneReport
 from .codes import Codes
 from .engine import Engine
 from .look import Look
@@ -35,31 +35,7 @@ from .state import assign
 from .subnets import fit_subnets, subnet_ends
 from .training import Keeping, Training
 
-__all__ = ["Codes", "Keeping", "Settings", "Tuning", "distillation", "finetune"]
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """What a fine-tune did. `losses` are means between two looks at the held-back images; `trained` of `params`
-    parameters were free to change.
-
-    `before` and `after` are measured on the held-back images, None without them; what is kept is what did best there.
-    If `kept` is False, that was the start. `lr` is the peak rate. `falls` counts losses that were not finite;
-    `ended` is "length" or "plateau".
-    """
-
-    steps: int
-    trained: int
-    params: int
-    losses: tuple[float, ...]
-    before: Divergence | None
-    after: Divergence | None
-    kept: bool
-    seconds: float = 0.0
-    images_per_second: float = 0.0
-    falls: int = 0
-    ended: str = "length"
-    lr: float = 0.0
+__all__ = ["Codes", "Keeping", "Settings", "distillation", "finetune"]
 
 
 def finetune(
@@ -77,7 +53,7 @@ def finetune(
     track: Path | None = None,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
-) -> Tuning:
+) -> FinetuneReport:
     """Train `model` towards the answers of `teacher`, which is `original` where no other net is given, in place.
 
     Images of a folder or dataset are seen in random views of the size that `config` says; tensors as they are.
@@ -129,7 +105,7 @@ def finetune(
         finally:
             engine.close()
         numbers = ran.state.numbers
-        return Tuning(
+        return FinetuneReport(
             steps=numbers.step,
             trained=trained,
             params=params,
@@ -142,6 +118,7 @@ def finetune(
             falls=numbers.falls,
             ended=ran.ended,
             lr=training.rate,
+            settings=settings.said(),
         )
 
 

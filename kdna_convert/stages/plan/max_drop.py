@@ -7,18 +7,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ...core.errors import GuardError, PlanError
+from ...network.folder.report import Trial
 
 T = TypeVar("T")
 # Shares of the parameters: where the search begins, and how fine it ends.
 MOST, LEAST, FINE = 0.9, 0.02, 0.01
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A share of the parameters, and the points it lost."""
-
-    share: float
-    drop: float
 
 
 @dataclass(frozen=True)

@@ -5,33 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
+from pydantic import TypeAdapter
 from torch import nn
 
 from ...core.errors import NumericsError
 from ...core.specs import Divergence, Options, Progress
+from ...network.folder.report import StepResult
 from . import Step, step_of
 from .ledger import Ledger, Position, state_of
 from .nets import Nets
 
 Measure = Callable[[nn.Module], Divergence]
-
-
-@dataclass(frozen=True)
-class Mended:
-    """What became of one step: the divergence before and after it, and whether it was kept. `left_out`: codes by layer,
-    or, of the whole step, under "". `after` is None for a step that did nothing, or left a net without finite answers.
-    `judged` is the KL that decided, before and after.
-    """
-
-    step: str
-    kept: bool
-    before: Divergence
-    after: Divergence | None
-    seconds: float
-    left_out: dict[str, str] = field(default_factory=dict)
-    judged: tuple[float, float | None] = (math.nan, None)
 
 
 @dataclass(frozen=True)
@@ -51,7 +37,7 @@ def mend(
     ledger: Ledger | None = None,
     position: Position | None = None,
     progress: Progress | None = None,
-) -> tuple[Mended, ...]:
+) -> tuple[StepResult, ...]:
     """Run the steps on `nets.converted`, in place. A step that does not lower the KL divergence, by `judge` where there
     is one and else by `measure`, is undone.
 
@@ -63,7 +49,7 @@ def mend(
         return _Seen(seen, (seen if judge is None else judge(net)).kl)
 
     here = position or Position()
-    done = [_record(record) for record in here.records]
+    done = TypeAdapter(list[StepResult]).validate_python(here.records)
     seen = look(nets.converted) if not here.before else None
     for place in range(here.step, len(steps)):
         name, options = steps[place]
@@ -89,7 +75,7 @@ def _run(
     look: Callable[[nn.Module], _Seen],
     ledger: Ledger | None,
     progress: Progress | None,
-) -> tuple[Mended, _Seen]:
+) -> tuple[StepResult, _Seen]:
     """What became of the step, and how the net is seen after it."""
     began = time.perf_counter()
 
@@ -111,7 +97,7 @@ def _run(
         nets.converted.load_state_dict(here.before)
     seconds = round(time.perf_counter() - began, 2)
     found, kl = (None, None) if after is None else (after.divergence, after.kl)
-    mended = Mended(name, kept, before.divergence, found, seconds, left_out, (before.kl, kl))
+    mended = StepResult(name, kept, before.divergence, found, seconds, left_out, (before.kl, kl))
     return mended, after if kept and after is not None else before
 
 
@@ -122,8 +108,3 @@ def _measured_before(nets: Nets, here: Position, look: Callable[[nn.Module], _Se
     seen = look(nets.converted)
     nets.converted.load_state_dict(now)
     return seen
-
-
-def _record(record: dict[str, object]) -> Mended:
-    seen = {key: None if record[key] is None else Divergence(**record[key]) for key in ("before", "after")}  # type: ignore[arg-type]
-    return Mended(**{**record, **seen, "judged": tuple(record["judged"])})  # type: ignore[arg-type]

@@ -24,12 +24,13 @@ from torch import nn
 from kdna_convert.core import tensorfile
 from kdna_convert.core.errors import FolderError, KdnaError
 from kdna_convert.core.filesize import file_size, header, metadata
-from kdna_convert.core.specs import DataConfig, Layer, ModelRef, Plan, TensorSpec, Totals
+from kdna_convert.core.specs import DataConfig, Divergence, Layer, ModelRef, Plan, TensorSpec, Totals
 from kdna_convert.inputs.models import load_model, state_digest
 from kdna_convert.network.derive import fold
 from kdna_convert.network.folder import Conversion, export_merged, load, open_folder, save, verify
 from kdna_convert.network.folder.rebuild import rebuild
 from kdna_convert.network.folder.record import FILES, with_record
+from kdna_convert.network.folder.report import Report
 from kdna_convert.network.stored import DTYPES, stored_specs
 from kdna_convert.schemes import SCHEMES
 
@@ -45,7 +46,7 @@ def conversion(scheme: str = "cp", routing: str | None = None, name: str = NAME,
     params = sum(p.numel() for p in net.parameters())
     planned = Totals(params, file_size(stored_specs(net), metadata(ref, recipe)), 1000)
     plan = Plan(ref, (family,), layers, Totals(1300, 9000, 2000), planned, routes=routes)
-    report = {"divergence": {"agreement": 0.98, "kl": 0.0123, "images": 500}, "command": "kdna convert small"}
+    report = Report(divergence=Divergence(0.98, 0.0123, 0.0456, 500), command="kdna convert small")
     return Conversion(net, plan, DataConfig(input_size=(3, 12, 12)), recipe, report)
 
 

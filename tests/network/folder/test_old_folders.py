@@ -45,7 +45,7 @@ def test_an_old_folder_loads_derived_and_folded(old: Path) -> None:
 
 def test_an_old_folder_fine_tunes(old: Path) -> None:
     tuned = kdna.finetune(old, data=inputs(old, 24), steps=2, batch_size=8, device="cpu")
-    report = tuned.report["finetune"]
-    assert report["steps"] == 2
-    assert report["trained"] > 0
-    assert all(loss > 0 for loss in report["losses"])
+    report = tuned.report.finetune
+    assert report.steps == 2
+    assert report.trained > 0
+    assert all(loss > 0 for loss in report.losses)

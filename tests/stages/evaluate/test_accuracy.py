@@ -10,10 +10,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from kdna_convert.core.errors import DataError, ModelError, NumericsError
-from kdna_convert.core.specs import Divergence, Family, to_json
+from kdna_convert.core.specs import Divergence, Evaluation, Family, to_json
 from kdna_convert.network.derive import derive
 from kdna_convert.network.totals import evaluating, macs, totals
-from kdna_convert.stages.evaluate.accuracy import Evaluation, accuracy, divergence, evaluate, logits
+from kdna_convert.stages.evaluate.accuracy import accuracy, divergence, evaluate, logits
 
 
 def net(seed: int = 0) -> nn.Sequential:

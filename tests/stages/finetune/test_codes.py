@@ -19,6 +19,7 @@ from kdna_convert.codecs.steps import step_of
 from kdna_convert.core.errors import RecipeError
 from kdna_convert.inputs.models import Loaded
 from kdna_convert.network.folder import Conversion
+from kdna_convert.network.folder.report import CodeReport, Report
 from kdna_convert.network.packed import steps_of, unpack
 from kdna_convert.stages.finetune import Codes, Keeping, Settings
 from kdna_convert.stages.finetune import finetune as finetune_net
@@ -79,11 +80,11 @@ def test_the_price_rises_while_the_bits_do_and_falls_while_they_are_fewer() -> N
 def test_trained_codes_come_nearer_in_no_more_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     made = conversion()
     found = trained(made, monkeypatch)
-    before, after = found.report["finetune"]["before"], found.report["finetune"]["after"]
-    assert found.report["finetune"]["kept"]
-    assert after["kl"] < 0.8 * before["kl"]
+    before, after = found.report.finetune.before, found.report.finetune.after
+    assert found.report.finetune.kept
+    assert after.kl < 0.8 * before.kl
     assert found.coded is not None
-    assert found.plan.planned.bytes <= made.report["code"]["target"]
+    assert found.plan.planned.bytes <= made.report.code.target
     assert steps_of(found.coded) == steps_of(made.coded or b"")
     old, new = unpack(made.coded or b""), unpack(found.coded)
     assert any(not torch.equal(old[name], new[name]) for name in codes_of(made, made.model).tensors)
@@ -93,14 +94,14 @@ def test_trained_codes_come_nearer_in_no_more_bytes(monkeypatch: pytest.MonkeyPa
 
 def test_a_net_that_would_not_fit_is_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     made = conversion()
-    made.report["code"]["target"] = made.plan.planned.bytes  # as it is, and no byte more
+    made.report = Report(code=CodeReport("entropy", 0, made.plan.planned.bytes))  # as it is, and no byte more
     found = trained(made, monkeypatch)
     assert found.plan.planned.bytes <= made.plan.planned.bytes
 
 
 def test_only_what_the_entropy_coder_made_has_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     made = coded("int8")
-    made.report["code"] = {"codec": "int8", "bytes": made.plan.planned.bytes, "target": None}
+    made.report = Report(code=CodeReport("int8", made.plan.planned.bytes, None))
     for other in (made, replace(made, coded=None)):
         with pytest.raises(RecipeError, match=r"KD208: train: codes are those of a folder that `kdna code"):
             trained(other, monkeypatch)

@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 from kdna_convert.core.errors import DataError, GuardError, ModelError, RecipeError
 from kdna_convert.core.specs import Family
 from kdna_convert.network.derive import derive
+from kdna_convert.network.folder.report import FinetuneReport
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
-from kdna_convert.stages.finetune import Keeping, Settings, Tuning, distillation, rate
+from kdna_convert.stages.finetune import Keeping, Settings, distillation, rate
 from kdna_convert.stages.finetune import finetune as finetune_by_settings
 from kdna_convert.stages.finetune.engine import Engine
 from kdna_convert.stages.finetune.loss import label_error
@@ -67,7 +68,7 @@ def changed(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
 GIVEN = {"heldout", "nested", "keeping", "device", "progress", "config", "track"}
 
 
-def finetune(model: nn.Module, original: nn.Module, data: Any, **said: Any) -> Tuning:
+def finetune(model: nn.Module, original: nn.Module, data: Any, **said: Any) -> FinetuneReport:
     """With the settings' fields as keywords."""
     given = {name: value for name, value in said.items() if name in GIVEN}
     settings = Settings(**{name: value for name, value in said.items() if name not in GIVEN})
