@@ -39,8 +39,9 @@ from kdna_convert.network.derive import factor
 from kdna_convert.network.folder import Conversion, save
 from kdna_convert.network.totals import totals
 from kdna_convert.schemes import SCHEMES
+from kdna_convert.stages.plan.costs import Kind, predicted_error, stored_tensors
 from kdna_convert.stages.plan.files import budget_of, read_database, read_plan, request_mark
-from kdna_convert.stages.plan.knapsack import Budget, Kind, plan_of, predicted_error, solve, stored_tensors
+from kdna_convert.stages.plan.knapsack import Budget, plan_of, solve
 
 IMAGES = torch.randn((24, 3, 16, 16), generator=torch.Generator().manual_seed(0))
 NET = f"{Path(tiny.__file__)}:net"
