@@ -42,7 +42,6 @@ DOORS = {
         "api/build.py",
         "stages/finetune/rate.py",
         "stages/finetune/average.py",
-        "routing/modulation.py",
     ],
     "accelerate": ["stages/finetune/engine.py", "core/processes.py"],
     "torchvision": ["inputs/models/*.py", "inputs/data/*.py"],

@@ -24,7 +24,8 @@ from ..inputs.recipe import parse_target
 from ..network.derive import fold
 from ..network.folder import Conversion, open_folder, original_of, uncoded
 from ..network.folder.report import CodeReport
-from ..network.packed import coded_specs, foldable_norms, pack, steps_of, unpack
+from ..network.norms import foldable_norms
+from ..network.packed import coded_specs, pack, steps_of, unpack
 from ..network.stored import load_stored, stored_parameters
 from ..stages.analyze.data_free import data_free
 from ..stages.analyze.moments import Moments, collect

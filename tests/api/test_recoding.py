@@ -14,7 +14,8 @@ from kdna_convert.core.errors import PlanError
 from kdna_convert.network.derive import trainable
 from kdna_convert.network.folder import Conversion, open_folder, save
 from kdna_convert.network.folder.report import CodeReport, Report
-from kdna_convert.network.packed import foldable_norms, steps_of, unpack
+from kdna_convert.network.norms import foldable_norms
+from kdna_convert.network.packed import steps_of, unpack
 
 
 def conversion() -> Conversion:

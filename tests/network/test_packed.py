@@ -21,7 +21,8 @@ from kdna_convert.core.errors import FolderError, NumericsError
 from kdna_convert.core.filesize import file_size, metadata
 from kdna_convert.core.specs import DataConfig, Family, Layer, ModelRef, Plan, Route, Totals
 from kdna_convert.network.folder import Conversion, open_folder, save, uncoded
-from kdna_convert.network.packed import coded_specs, foldable_norms, pack, unpack
+from kdna_convert.network.norms import foldable_norms
+from kdna_convert.network.packed import coded_specs, pack, unpack
 from kdna_convert.network.stored import load_stored, stored_specs, stored_state
 
 LOADER = Path(kdna_convert.__file__).parent / "network" / "folder" / "loader.py"
