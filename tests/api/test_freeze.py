@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from routing.test_routing import learned, placed, routed
+from support.routings import learned, placed, routed
 from support.small_nets import convert, route, small
 from torch import Tensor, nn
 
