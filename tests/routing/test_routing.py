@@ -194,7 +194,8 @@ def test_a_router_depends_on_seed_and_name_only_and_draws_no_global_numbers(rout
 
     one, same, other = drawn(0), drawn(0), drawn(1)
     assert all(torch.equal(one[name], same[name]) for name in one)
-    assert any(not torch.equal(one[name], other[name]) for name in one)
+    nothing_drawn = routing.name == "cond" and routing.experts == "shared"  # directions of the kernels, and zeros
+    assert any(not torch.equal(one[name], other[name]) for name in one) != nothing_drawn
 
     net = static(routed(kind, routing)[0])
     routes = [Route(routing.name, group, asdict(routing)) for group in groups(routing, net)]
