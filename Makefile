@@ -16,7 +16,7 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 docs: $(INSTALLED)
-	$(BIN)/python -m mkdocs build --quiet
+	$(BIN)/python -m mkdocs build
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""What each scheme leaves of a family's output error at equal parameters: the table of docs/schemes.md.
+"""What each scheme leaves of a family's output error at equal parameters: the table of docs/explanation/schemes.md.
 
     python benchmarks/schemes.py examples/cifar_resnet.py:resnet56 --checkpoint W.safetensors --data IMAGES
 
