@@ -38,7 +38,7 @@ from ..stages.repair.nets import Nets, Tick
 from .job import calibration_split, device_of_name, images_of
 
 # Images that second moments are taken from, and how many of them walk along with the coding: with 400 in half the time,
-# a ResNet-56 at a fortieth of its bytes is a seventh further from the original on new images (docs/explanation/results.md).
+# a ResNet-56 at a fortieth of its bytes is a seventh further from the original on new images (docs/decisions/0015).
 CALIBRATION, WALKING = 1000, 1000
 HELDOUT = 500
 # Alpha of the mixtures of images on which it is measured what the loss feels: of images that it was trained on, a net
@@ -221,7 +221,7 @@ def _goals(task: _Task, itself: nn.Module) -> dict[str, nn.Module]:
 
 def _moments(task: _Task, plain: nn.Module, layers: Sequence[Layer]) -> Moments:
     if task.inputs:
-        mixed = Mixed(task.inputs, MIXED, task.seed, each=False)  # as all of docs/explanation/results.md was measured
+        mixed = Mixed(task.inputs, MIXED, task.seed, each=False)  # as all of explanation/results.md was measured
         return collect(plain, layers, mixed, correlate=True, seed=task.seed, device=task.device, progress=task.progress)
     size = task.before.data.input_size
     return data_free(plain, layers, size, seed=task.seed, device=task.device, progress=task.progress)
