@@ -1,8 +1,8 @@
 """The two pictures of accuracy against parameters kept.
 
-    pip install -e '.[compare]'
-    python benchmarks/plot.py benchmarks/results/compare_cifar10.json docs/accuracy.svg    # kdna and other tools
-    python benchmarks/plot.py benchmarks/results/cifar10_resnet56.json docs/recipes.svg    # kdna's recipes
+pip install -e '.[compare]'
+python benchmarks/plot.py benchmarks/results/compare_cifar10.json docs/accuracy.svg    # kdna and other tools
+python benchmarks/plot.py benchmarks/results/cifar10_resnet56.json docs/recipes.svg    # kdna's recipes
 """
 
 from __future__ import annotations

@@ -41,8 +41,7 @@ KINDS = {
 def pages() -> dict[str, str]:
     """Every generated page as Markdown, by its path below docs/."""
     copied = {
-        page: (ROOT / source).read_text(encoding="utf-8").replace("](docs/", "](")
-        for source, page in SOURCE.items()
+        page: (ROOT / source).read_text(encoding="utf-8").replace("](docs/", "](") for source, page in SOURCE.items()
     }
     return copied | {
         "reference/cli.md": cli_page(),
@@ -222,12 +221,17 @@ def _literal(value: object) -> str:
 
 def cards_page() -> str:
     """The card of each scheme, routing, codec and repair step: the docstring of its module."""
-    lines = ["# Cards", "", "What each plug-in does, its source, its cost and when it loses: the docstring of its module.", ""]
+    lines = [
+        "# Cards",
+        "",
+        "What each plug-in does, its source, its cost and when it loses: the docstring of its module.",
+        "",
+    ]
     tables: dict[str, dict[str, Any]] = {
-        "Schemes": {name: kind for name, kind in SCHEMES.items()},
-        "Routings": {name: kind for name, kind in ROUTINGS.items()},
+        "Schemes": dict(SCHEMES),
+        "Routings": dict(ROUTINGS),
         "Codecs": {name: type(codec) for name, codec in CODECS.items()},
-        "Repair steps": {name: kind for name, kind in STEPS.items()},
+        "Repair steps": dict(STEPS),
     }
     for title, table in tables.items():
         lines += [f"## {title}", ""]
