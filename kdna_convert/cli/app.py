@@ -1,4 +1,4 @@
-"""`kdna`: the commands, put together. Importing this file imports nothing heavy; each command imports what it runs."""
+"""`kdna`: the list of commands. Importing this file is fast; each command imports what it needs."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ from .commands import (
     verify,
 )
 from .commands.console import Commands
+from .commands.help import Command
 
 app = typer.Typer(
     name="kdna",
     cls=Commands,
     help="Make a pretrained CNN smaller by sharing kernels across its layers.",
-    epilog="Exit codes: 0 done, 1 a bug of kdna, 2 the input cannot be used, 3 a guard failed.",
+    epilog="Exit codes: 0 success, 1 a bug in kdna, 2 unusable input, 3 a failed guard.",
+    rich_markup_mode=None,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -58,12 +60,12 @@ COMMANDS = {
 }
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(command.__name__.rstrip("_"), rich_help_panel=panel)(command)
+        app.command(command.__name__.rstrip("_"), cls=Command, rich_help_panel=panel)(command)
 app.add_typer(recipe.app, name="recipe", rich_help_panel="Learn")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(value: bool) -> None:
+    if value:
         typer.echo(f"kdna {__version__}")
         raise typer.Exit
 

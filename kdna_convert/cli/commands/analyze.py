@@ -1,4 +1,4 @@
-"""`kdna analyze`: every layer, and which of them could share."""
+"""`kdna analyze`: which layers could share kernels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from .console import reporting, show, show_json, tell_remarks
 from .options import Calibration, Images, Run, Source, grouped
 
+METRIC_HELP = "Similarity to group by: explained, angles, cka or cosine. Default: the recipe's."
 Metric = Literal["explained", "angles", "cka", "cosine"]
 
 
@@ -18,9 +19,13 @@ def analyze(
     images: Images,
     calibration: Calibration,
     run: Run,
-    metric: Annotated[Metric | None, typer.Option(help="How alike is measured. Default: the recipe's.")] = None,
+    metric: Annotated[Metric | None, typer.Option(metavar="NAME", help=METRIC_HELP)] = None,
 ) -> None:
-    """Show every layer, which of them could share, and how alike they are."""
+    """Show which layers could share kernels, and how similar they are.
+
+    Example:
+        kdna analyze kdna:digits --data kdna:digits/train
+    """
     from ...api.job import device_of_name
     from ...api.pipeline import analyze as stage
     from ...core.processes import together

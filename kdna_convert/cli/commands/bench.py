@@ -1,4 +1,4 @@
-"""`kdna bench`: the time that a net takes, in each of its forms."""
+"""`kdna bench`: the speed of a net in each of its forms."""
 
 from __future__ import annotations
 
@@ -14,11 +14,22 @@ from .options import Net, Run, grouped
 def bench(
     net: Net,
     run: Run,
-    batch: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 1,
-    rounds: Annotated[int, typer.Option(min=3, help="Timed rounds; each runs every net once, in turn.")] = 30,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: torch's.")] = None,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Batch size.")] = 1,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", min=3, help="Timed rounds. Each runs every net once, in turn.")
+    ] = 30,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads. Default: those of torch.")
+    ] = None,
 ) -> None:
-    """Time a net; of a converted folder the original, converted, folded and factored net, in one interleaved run."""
+    """Measure the speed of a net.
+
+    For a converted folder: the original, converted, folded and factored net, run
+    in turn.
+
+    Example:
+        kdna bench half --batch 32
+    """
     from ...api.pipeline import benchmark as stage
     from ..report.bench import bench_table
 

@@ -1,4 +1,4 @@
-"""`kdna build`: the paper's own nets, for those who train from scratch."""
+"""`kdna build`: the nets of the KernelDNA paper, untrained."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .options import Force, Output, grouped
 
 NAME_HELP = "kerneldna-resnet18, kerneldna-resnet50, kerneldna-mobilenetv2 or kerneldna-mobilenetv2-050."
 NEXT = """written to {file}
-next  kdna eval {model} --checkpoint {file} --data DATA
-      python: from kdna_convert.api.layouts import {factory}"""
+next  train it; python: from kdna_convert.api.layouts import {factory}
+      kdna eval {model} --checkpoint TRAINED --data VALIDATION"""
 
 
 @grouped
@@ -21,12 +21,17 @@ def build(
     name: Annotated[str, typer.Argument(metavar="NAME", help=NAME_HELP)],
     out: Output,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write fresh weights here, safetensors.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write random initial weights as .safetensors."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of those weights.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the weights.")] = 0,
     force: Force = False,
 ) -> None:
-    """Build one of KernelDNA's own nets, to train from scratch, and show what it costs beside the plain net."""
+    """Build a net of the KernelDNA paper to train from scratch, and show its size.
+
+    Example:
+        kdna build kerneldna-resnet18 -o fresh.safetensors
+    """
     target = output and output_path(output, force)
     from ...api.build import build as stage
     from ...api.build import write_fresh

@@ -1,4 +1,4 @@
-"""`kdna code`: a converted folder's tensors by a codec, in a file of a given size."""
+"""`kdna code`: the tensors of a converted folder, coded to a file of a given size."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from .console import output_path, reporting, save_folder, show, show_json, tell, tell_remarks
-from .options import Folder, Force, Images, OutputFolder, Run, grouped
+from .console import output_path, reporting, save_folder, show, show_json, tell_remarks, tell_written
+from .options import BYTES_HELP, Folder, Force, Images, OutputFolder, Run, grouped
 
 CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
-TARGET_HELP = "Size of the file, header included: 86kB, or a share of the original's: 1/20, 5%, 0.05."
-NO_IMAGES = "no images: rounded on synthetic noise, layer by layer, which costs accuracy; pass --data"
+CODEC_HELP = "fp16, bf16, int8, int4 or entropy; see `kdna ls codecs`."
+NO_IMAGES = "no images: rounding used synthetic noise, layer by layer, which costs accuracy; pass --data"
 
 
 @grouped
@@ -20,13 +20,17 @@ def code(
     folder: Folder,
     images: Images,
     run: Run,
-    codec: Annotated[CodecName, typer.Option(help="How numbers become bytes; `kdna ls codecs` says more.")] = "entropy",
-    target_bytes: Annotated[str | None, typer.Option(help=TARGET_HELP)] = None,
+    codec: Annotated[CodecName, typer.Option(metavar="NAME", help=CODEC_HELP)] = "entropy",
+    target_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help=BYTES_HELP)] = None,
     output: OutputFolder = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the images' order.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the order of images.")] = 0,
     force: Force = False,
 ) -> None:
-    """Store a converted net in fewer bytes: after sharing, after fine-tuning, or without either."""
+    """Store a converted net in fewer bytes.
+
+    Example:
+        kdna code half --data kdna:digits/train --target-bytes 1/10 -o half-coded
+    """
     target = output_path(output, force)
     from ...api.code import code as stage
     from ...network.folder import require_free
@@ -40,4 +44,4 @@ def code(
     save_folder(conversion, target, ctx, force)
     tell_remarks([NO_IMAGES] if codec == "entropy" and images.data is None else [])
     show_json(to_plain(conversion.report)) if run.json else show(code_report(conversion))
-    tell(f"written to {target}", run.quiet)
+    tell_written(conversion, target, run.quiet)

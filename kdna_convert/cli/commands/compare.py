@@ -1,4 +1,4 @@
-"""`kdna compare`: kdna beside the tools one would use instead, on one's own net and images."""
+"""`kdna compare`: kdna and other compression tools on one net and one set of images."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from .completion import recipe_names
 from .console import picture_path, reporting, show, show_json, tell, tell_remarks
 from .options import Force, Images, Output, Source, Text, grouped, numbers
 
-EVAL_HELP = "Images that every net is measured on; none of --data's. With class folders, top-1 too."
-BYTES_HELP = "Sizes of the file, as 570kB,1/14."
-PEERS_HELP = "Only these, as kdna,cp,nncodec. Default: all."
-SAME = "--eval is --data: every tool may have seen what it is measured on; give other images"
+EVAL_HELP = "Images to measure every net on; not those of --data. Class folders give top-1 too."
+SIZES_HELP = "Sizes of the file: 570kB,1/14."
+PEERS_HELP = "Compare only these: kdna,cp,nncodec. Default: all that are installed."
+SAME = "--eval and --data are the same images: the result is too good for every tool; give other images to --eval"
 
 
 @grouped
@@ -22,24 +23,37 @@ def compare(
     images: Images,
     out: Output,
     eval_: Annotated[str | None, typer.Option("--eval", metavar="DATA", help=EVAL_HELP)] = None,
-    at: Annotated[Text, typer.Option(help="Shares of the parameters, as 0.5,0.25.")] = None,
-    bytes_: Annotated[Text, typer.Option("--bytes", help=BYTES_HELP)] = None,
-    peers: Annotated[Text, typer.Option(help=PEERS_HELP)] = None,
+    at: Annotated[Text, typer.Option(metavar="LIST", help="Shares of the parameters: 0.5,0.25.")] = None,
+    bytes_: Annotated[Text, typer.Option("--bytes", metavar="LIST", help=SIZES_HELP)] = None,
+    peers: Annotated[Text, typer.Option(metavar="LIST", help=PEERS_HELP)] = None,
     recipe_name: Annotated[
-        Text, typer.Option("--recipe", "-r", help="kdna's recipe for shares of the parameters.")
+        Text,
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="RECIPE",
+            autocompletion=recipe_names,
+            help="Recipe of kdna for shares of the parameters.",
+        ),
     ] = None,
-    bytes_recipe: Annotated[Text, typer.Option(help="kdna's recipe for sizes of the file.")] = None,
+    bytes_recipe: Annotated[
+        Text, typer.Option(metavar="RECIPE", autocompletion=recipe_names, help="Recipe of kdna for sizes of the file.")
+    ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only this many of --eval's images, drawn at random.")
+        int | None, typer.Option(metavar="N", min=1, help="Use N images of --eval only, drawn at random.")
     ] = None,
-    time_limit: Annotated[float, typer.Option(min=1, help="Seconds that a tool may take for one net.")] = 1800,
-    plot: Annotated[Path | None, typer.Option(help="Draw it here: .svg, .png or .pdf.")] = None,
+    time_limit: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="Time limit per tool and net.")] = 1800,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the result as .svg, .png or .pdf.")] = None,
     force: Force = False,
 ) -> None:
-    """Set kdna beside other tools: the same net, the same images, the same parameters or bytes."""
+    """Compare kdna with other tools at equal parameters or bytes.
+
+    Example:
+        kdna compare kdna:digits --data kdna:digits/train --eval kdna:digits/test
+    """
     target = plot and picture_path(plot, force)
     if eval_ is None:
-        raise typer.BadParameter("needed here: images that no tool calibrates on", param_hint="--eval")
+        raise typer.BadParameter("required: images that no tool calibrates on", param_hint="--eval")
     arguments = source.arguments | images.required
     from ...api.compare import compare as stage
     from ..report.compare import comparison_report
@@ -54,7 +68,7 @@ def compare(
     show_json(found) if out.json else show(comparison_report(found))
     if target:
         draw(found, target)
-        tell(f"drawn in {target}", out.quiet)
+        tell(f"drawn to {target}", out.quiet)
 
 
 def _list(text: str | None) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""What a command prints, and where: results on stdout, progress and errors on stderr."""
+"""What a command prints: results on stdout; progress, hints and errors on stderr."""
 
 from __future__ import annotations
 
@@ -18,29 +18,39 @@ from typer.core import TyperGroup
 from ...core.errors import DataError, FolderError, KdnaError
 from ...core.processes import launched
 from ...core.progress import on_stderr
+from .help import command_panels, parameter_panels, write_panels, write_text, write_usage
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
     from ...core.specs import Progress
     from ...network.folder import Conversion
 
-SHARED = ("analyze", "convert", "eval", "finetune")  # what the processes of a launch do together
-LISTED = 5  # skipped images that are named
+SHARED = ("analyze", "convert", "eval", "finetune")  # the commands that several processes can share
+LISTED = 5  # skipped images to name
 PICTURES = (".svg", ".png", ".pdf")
-VERBOSE, COMMAND = "kdna.verbose", "kdna.command"  # what the contexts of one call have in common
+VERBOSE, COMMAND = "kdna.verbose", "kdna.command"  # keys of the context's metadata
 
 
 class Commands(TyperGroup):
-    """A group whose commands turn the user's errors into one line on stderr and an exit code."""
+    """A group that prints a KdnaError as one line on stderr and exits with its code."""
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        write_usage(self, ctx, formatter)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        write_usage(self, ctx, formatter)
+        write_text(self.help or "", formatter)
+        write_panels(command_panels(self) | parameter_panels(self, ctx), formatter)
+        write_text(self.epilog or "", formatter)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Keeps the call as it was typed: a converted folder says how to make it again."""
+        """Keep the command line: a converted folder records how it was made."""
         typed = shlex.join(["kdna", *args])
         context = super().make_context(info_name, args, parent, **extra)
         context.meta.setdefault(COMMAND, typed)
         return context
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Refuses to have every process of a launch do all of what one should do."""
+        """Refuse a launcher for a command that one process runs."""
         name, command, rest = super().resolve_command(ctx, args)
         if name not in SHARED:
             require_one_process(f"kdna {name}")
@@ -59,32 +69,32 @@ class Commands(TyperGroup):
 
 
 def require_one_process(what: str) -> None:
-    """Raises DataError KD410 in each of several."""
+    """Raise DataError KD410 if a launcher started several processes."""
     if launched() > 1:
-        why = f"{what} is one process, and was launched as {launched()}"
-        raise DataError("KD410", f"{why}; leave out the launcher, which is for {', '.join(SHARED)}")
+        why = f"{what} runs in one process, and {launched()} were launched"
+        raise DataError("KD410", f"{why}; run it without the launcher, which {', '.join(SHARED)} support")
 
 
 def show(result: RenderableType) -> None:
-    """A report on stdout, 80 columns wide where stdout is not a terminal."""
+    """Print a report on stdout, 80 columns wide if stdout is no terminal."""
     Console(highlight=False).print(result)
 
 
 def show_json(result: Any) -> None:
-    """A stage's dataclasses, or plain values, as JSON on stdout."""
+    """Print dataclasses or plain values as JSON on stdout."""
     from pydantic_core import to_json
 
     sys.stdout.write(to_json(result, indent=2).decode() + "\n")
 
 
 def tell(text: str, quiet: bool = False) -> None:
-    """A remark on stderr: what was skipped, what to do next."""
+    """Print a note or a hint on stderr."""
     if not quiet:
         Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 def tell_remarks(notes: Sequence[str], skipped: Sequence[str] = ()) -> None:
-    """What the user should know about the result, -q or not: notes, and which images could not be read."""
+    """Print notes on the result and the images that could not be read, also with -q."""
     for note in notes:
         tell(f"kdna: {note}")
     if skipped:
@@ -94,28 +104,39 @@ def tell_remarks(notes: Sequence[str], skipped: Sequence[str] = ()) -> None:
 
 
 def save_folder(conversion: Conversion, target: Path, ctx: typer.Context, force: bool) -> None:
-    """Writes the folder; its report holds the commands that made it, this one last."""
+    """Write the folder. Its report records the commands that made it, this one last."""
     from ...network.folder import save
 
     conversion.report = conversion.report.with_command(ctx.meta[COMMAND])
     save(conversion, target, force=force)
 
 
+def tell_written(conversion: Conversion, folder: Path, quiet: bool, commands: Sequence[str] = ()) -> None:
+    """Where the result is, and what to do next. A routing that depends on the input cannot be folded."""
+    name, folded = shlex.quote(str(folder)), "" if conversion.plan.routes else ", folded=True"
+    measure = f"kdna eval {name} --data VALIDATION  (images that this command has not used)"
+    load = f'python: model = kdna_convert.load("{folder}"{folded})'
+    following = "\n      ".join([measure, *commands, f"kdna export {name} --to merged", load])
+    tell(f"written to {folder}\nnext  {following}", quiet)
+
+
 def picture_path(path: Path, force: bool) -> Path:
-    """A place that can be drawn to, known before the hours of work and not after them."""
+    """The --plot of a command, checked before the work begins."""
     if path.suffix.lower() not in PICTURES:
-        raise typer.BadParameter(f"{path}: draw to one of {', '.join(PICTURES)}", param_hint="--plot")
+        raise typer.BadParameter(
+            f"{path}: the name must end with {', '.join(PICTURES[:-1])} or {PICTURES[-1]}", param_hint="--plot"
+        )
     if find_spec("matplotlib") is None:
-        raise typer.BadParameter("needs matplotlib: pip install 'kdna-convert[compare]'", param_hint="--plot")
+        raise typer.BadParameter("requires matplotlib: pip install 'kdna-convert[compare]'", param_hint="--plot")
     return output_path(path, force)
 
 
 def output_path(path: Path | None, force: bool) -> Path:
-    """The -o of a command that needs one; an existing place is refused before the work, not after it."""
+    """The -o of a command that requires one. An existing path is refused before the work begins."""
     if path is None:
-        raise typer.BadParameter("say where to write", param_hint="-o")
+        raise typer.BadParameter("required: where to write", param_hint="-o")
     if path.exists() and not force:
-        raise FolderError("KD601", f"{path} exists already; give another name or --force")
+        raise FolderError("KD601", f"{path} exists; give another name or --force")
     return path
 
 

@@ -1,23 +1,27 @@
-"""`kdna convert`: a net made a folder of shared kernels."""
+"""`kdna convert`: a net to a folder with shared kernels."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
-from .console import output_path, reporting, require_one_process, save_folder, show, show_json, tell, tell_remarks
+from .console import (
+    output_path,
+    reporting,
+    require_one_process,
+    save_folder,
+    show,
+    show_json,
+    tell_remarks,
+    tell_written,
+)
 from .options import Calibration, Force, Goal, Images, OutputFolder, Run, Source, grouped
 from .plan import make_plan, show_plan
-
-NEXT = """written to {folder}
-next  kdna eval {folder} --data {data}
-      kdna finetune {folder} --data {data} -o {folder}-tuned
-      kdna export {folder} --to merged
-      python: kdna_convert.load("{folder}")"""
 
 
 @grouped
@@ -29,15 +33,19 @@ def convert(
     goal: Goal,
     run: Run,
     output: OutputFolder = None,
-    plan: Annotated[Path | None, typer.Option(help="Convert by this plan; none is made.")] = None,
+    plan: Annotated[Path | None, typer.Option(metavar="FILE", help="Use this plan from `kdna plan -o`.")] = None,
     progressive: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="N steps of fine-tuning after each family.")
+        int | None, typer.Option(metavar="N", min=1, help="Fine-tune for N steps after each family.")
     ] = None,
     force: Force = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from what a stopped run left behind.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and print; fit nothing, write nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a stopped run with the same arguments.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only. Fit and write nothing.")] = False,
 ) -> None:
-    """Convert a net and write it as a folder that `kdna_convert.load` reads."""
+    """Convert a net and write a folder that `kdna_convert.load` reads.
+
+    Example:
+        kdna convert kdna:digits -d kdna:digits/train --target-params 0.5 -o half
+    """
     if progressive is not None:
         calibration = replace(calibration, overrides=[*(calibration.overrides or []), f"fit.progressive={progressive}"])
     if plan is not None:
@@ -65,4 +73,5 @@ def convert(
         save_folder(conversion, target, ctx, force)
     tell_remarks(conversion.report.notes, conversion.report.calibration.skipped)
     show_json(to_plain(conversion.report)) if run.json else show(conversion_report(conversion))
-    tell(NEXT.format(folder=target, data=images.data or "DATA"), run.quiet)
+    finetune = f"kdna finetune {quote(str(target))} --data {quote(images.data or 'DATA')} -o {quote(f'{target}-tuned')}"
+    tell_written(conversion, target, run.quiet, [finetune])

@@ -14,9 +14,17 @@ from .options import Output, grouped
 @grouped
 def demo(
     out: Output,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Keep the converted folder here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Keep the converted folder here.")
+    ] = None,
 ) -> None:
-    """Do the whole job on the bundled net and images: analyze to verify, in under a minute."""
+    """Convert, fine-tune and measure the bundled net on the bundled images.
+
+    Takes about a minute. Nothing is downloaded.
+
+    Example:
+        kdna demo -o half
+    """
     target = output and output_path(output, force=False)
     from ...api.demo import run as stage
     from ..report.demo import demo_report

@@ -1,4 +1,4 @@
-"""`kdna env`: versions and devices, for a bug report."""
+"""`kdna env`: versions and devices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ SHOWN_VERSIONS = ("torch", "torchvision", "timm", "safetensors", "numpy", "scipy
 
 
 def env(json: JsonFlag = False) -> None:
-    """Show versions and devices, for a bug report."""
+    """Show versions and devices for a bug report.
+
+    Example:
+        kdna env
+    """
     from ..report.ls import name_table
 
     facts = _environment()

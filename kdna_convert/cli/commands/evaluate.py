@@ -15,10 +15,14 @@ def eval_(
     source: Source,
     images: Images,
     run: Run,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only this many images, drawn by --seed.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Use N images only, drawn by --seed.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the draw.")] = 0,
 ) -> None:
-    """Measure accuracy and, for a converted folder, agreement with the original net."""
+    """Measure accuracy and, for a converted folder, agreement with the original net.
+
+    Example:
+        kdna eval half --data kdna:digits/test
+    """
     arguments = source.arguments | images.required | run.arguments
     from ...api.job import device_of_name
     from ...api.pipeline import evaluate as stage

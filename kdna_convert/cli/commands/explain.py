@@ -8,13 +8,23 @@ from typing import Annotated
 import typer
 
 from ...core.errors import CODES
+from .completion import code_names
 from .console import show
 
 
 def explain(
-    code: Annotated[str | None, typer.Argument(help="A code, as KD301; without one, all of them.")] = None,
+    code: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CODE", autocompletion=code_names, help="A code such as KD301. Without one, all codes are listed."
+        ),
+    ] = None,
 ) -> None:
-    """Say what an error or reason code means."""
+    """Explain an error code or a reason code.
+
+    Example:
+        kdna explain KD301
+    """
     from ..report.ls import name_table
 
     if code is None:

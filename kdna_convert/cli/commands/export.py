@@ -1,4 +1,4 @@
-"""`kdna export`: a converted net in a form that needs no kdna."""
+"""`kdna export`: a converted net as a file that loads without kdna."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .console import show, show_json, tell
 from .options import Folder, Force, Output, grouped
 
 EXPORT_HELP = "File to write. Default: FOLDER-merged.safetensors, or FOLDER.onnx."
-TO_HELP = "merged: the original's state dict, in one safetensors file. onnx: a graph that any runtime takes."
+TO_HELP = "merged: the state dict of the original net as .safetensors. onnx: a graph for any ONNX runtime."
 
 
 class Form(str, Enum):
@@ -26,11 +26,15 @@ class Form(str, Enum):
 def export(
     folder: Folder,
     out: Output,
-    to: Annotated[Form, typer.Option(help=TO_HELP)] = Form.merged,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help=EXPORT_HELP)] = None,
+    to: Annotated[Form, typer.Option(metavar="FORM", help=TO_HELP)] = Form.merged,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help=EXPORT_HELP)] = None,
     force: Force = False,
 ) -> None:
-    """Write a converted net in a form that needs no kdna."""
+    """Write a converted net as a file that loads without kdna.
+
+    Example:
+        kdna export half --to onnx
+    """
     write = _export_onnx if to is Form.onnx else _export_merged
     write(folder, output, out, force)
 

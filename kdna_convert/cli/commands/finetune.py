@@ -1,4 +1,4 @@
-"""`kdna finetune`: a converted folder trained towards its original, in one process or under `accelerate launch`."""
+"""`kdna finetune`: distillation of the original into a converted folder, also under `accelerate launch`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ...core.errors import RecipeError
-from .console import output_path, reporting, save_folder, show, show_json, tell, tell_remarks
+from .console import output_path, reporting, save_folder, show, show_json, tell, tell_remarks, tell_written
 from .options import Folder, Force, Images, OutputFolder, Run, grouped
 
 Part = Literal["norms", "codes", "adapters", "shared", "all"]
 Precision = Literal["fp32", "bf16", "fp16"]
-RESUME = "{why}; what was done is in {work}: the same command with --resume goes on from there"
+RESUME = "{why}. The state is in {work}. Run the same command with --resume to continue."
+TRAIN_HELP = "What to train: norms, codes, adapters, shared or all. Norms and biases always train."
 
 
 def _option(panel: str, help: str, *flags: str, **limits: Any) -> Any:  # noqa: A002 - typer's name for it
@@ -37,52 +38,70 @@ def _length(text: str | None) -> float | None:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingOptions:
     """How to train; the fields of finetune.Settings."""
 
-    train: Annotated[Part, _option("Train", "What may change; norms and biases always may.")] = "adapters"
-    time: Annotated[str | None, _option("Train", "How long, as 90s, 10m or 1.5h.")] = None
-    epochs: Annotated[float | None, _option("Train", "Passes over the images. Default: 5.", min=0.0)] = None
-    steps: Annotated[int | None, _option("Train", "Steps of --batch-size images.", min=1)] = None
-    batch_size: Annotated[int, _option("Train", "Images a step, all processes together.", min=1)] = 128
-    accumulate: Annotated[int, _option("Train", "Take a step's images in so many parts.", min=1)] = 1
-    lr: Annotated[float | None, _option("Train", "Peak rate, relative to each tensor's size. Default: found.")] = None
-    shared_lr: Annotated[
-        float | None, _option("Train", "That of shared tensors; of codes, in integers. Default: --lr, 0.01.")
+    train: Annotated[Part, _option("Train", TRAIN_HELP, metavar="PART")] = "adapters"
+    time: Annotated[str | None, _option("Train", "Length as a time: 90s, 10m or 1.5h.", metavar="TIME")] = None
+    epochs: Annotated[
+        float | None, _option("Train", "Length in passes over the images. Default: 5.", metavar="N", min=0.0)
     ] = None
-    opt: Annotated[str, _option("Train", "Optimiser, by timm's name.")] = "adamw"
-    clip: Annotated[float | None, _option("Train", "Clip the gradient's norm to this.")] = None
-    temperature: Annotated[float, _option("Train", "Of the distillation.")] = 2.0
-    label_weight: Annotated[float, _option("Train", "Weight of the labels' cross-entropy.", min=0.0)] = 0.0
-    feature_weight: Annotated[float, _option("Train", "Weight of matching the stages' outputs.", min=0.0)] = 0.0
-    orthogonality: Annotated[
-        float, _option("Train", "Weight of keeping the rows of what is shared orthogonal.", min=0.0)
+    steps: Annotated[int | None, _option("Train", "Length in steps of --batch-size images.", metavar="N", min=1)] = None
+    batch_size: Annotated[int, _option("Train", "Images per step, over all processes.", metavar="N", min=1)] = 128
+    accumulate: Annotated[
+        int, _option("Train", "Split each step into N mini-batches to save memory.", metavar="N", min=1)
+    ] = 1
+    lr: Annotated[
+        float | None,
+        _option("Train", "Peak learning rate, relative to each tensor's RMS. Default: estimated.", metavar="X"),
+    ] = None
+    shared_lr: Annotated[
+        float | None,
+        _option(
+            "Train", "Learning rate of shared tensors; of codes, in integer steps. Default: --lr; 0.01.", metavar="X"
+        ),
+    ] = None
+    opt: Annotated[str, _option("Train", "Optimizer, by its name in timm.", metavar="NAME")] = "adamw"
+    clip: Annotated[float | None, _option("Train", "Maximum gradient norm.", metavar="X")] = None
+    temperature: Annotated[float, _option("Train", "Temperature of the distillation loss.", metavar="X")] = 2.0
+    label_weight: Annotated[
+        float, _option("Train", "Weight of the cross-entropy with the labels.", metavar="X", min=0.0)
     ] = 0.0
-    subnets: Annotated[float, _option("Train", "Weight of what stages answer on their own.", min=0.0)] = 0.0
-    sampled: Annotated[bool, _option("Train", "Half of the steps at smaller sizes; nested folders.", "--sampled")] = (
-        False
-    )
-    ema: Annotated[float, _option("Train", "Decay of a moving average, kept in place of the last step.", min=0.0)] = 0.0
-    augment: Annotated[bool, _option("Train", "Random crops and mirror images, of folders.")] = True
-    mixup: Annotated[float, _option("Train", "Mix images in pairs, by Beta(alpha, alpha).", min=0.0)] = 0.0
-    precision: Annotated[Precision, _option("Train", "bf16 or fp16 are faster where the hardware has them.")] = "fp32"
-    seed: Annotated[int, _option("Train", "Seed of the images' order and views.", min=0)] = 0
+    feature_weight: Annotated[
+        float, _option("Train", "Weight of the error of the stages' outputs.", metavar="X", min=0.0)
+    ] = 0.0
+    orthogonality: Annotated[
+        float, _option("Train", "Weight of the loss that keeps shared rows orthogonal.", metavar="X", min=0.0)
+    ] = 0.0
+    subnets: Annotated[
+        float, _option("Train", "Weight of the loss of each stage's own answers.", metavar="X", min=0.0)
+    ] = 0.0
+    sampled: Annotated[
+        bool, _option("Train", "Train half of the steps at smaller sizes. For nested folders.", "--sampled")
+    ] = False
+    ema: Annotated[
+        float, _option("Train", "Decay of an exponential moving average, which is then kept.", metavar="X", min=0.0)
+    ] = 0.0
+    augment: Annotated[bool, _option("Train", "Random crops and horizontal flips. For folders and datasets.")] = True
+    mixup: Annotated[float, _option("Train", "Alpha of mixup; 0 is off.", metavar="X", min=0.0)] = 0.0
+    precision: Annotated[Precision, _option("Train", "fp32, bf16 or fp16.", metavar="TYPE")] = "fp32"
+    seed: Annotated[int, _option("Train", "Seed of the order and the augmentation.", metavar="N", min=0)] = 0
 
     @property
     def arguments(self) -> dict[str, Any]:
-        said = {name: value for name, value in vars(self).items() if name not in ("time", "clip")}
+        options = {name: value for name, value in vars(self).items() if name not in ("time", "clip")}
         clip = {} if self.clip is None else {"clip": self.clip}
-        return {**said, **clip, "seconds": _length(self.time)}
+        return {**options, **clip, "seconds": _length(self.time)}
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Whose answers are learned, where they are not the original's."""
+    """A teacher other than the original net."""
 
     teacher: Annotated[
-        str | None, _option("Train", "Learn from this net instead of the original.", metavar="MODEL")
+        str | None, _option("Train", "Distil from this net instead of the original.", metavar="MODEL")
     ] = None
-    teacher_checkpoint: Annotated[str | None, _option("Train", "The teacher's weights.")] = None
+    teacher_checkpoint: Annotated[str | None, _option("Train", "Weights of the teacher.", metavar="FILE")] = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -91,21 +110,26 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Safety:
-    """What is written on the way, and when to stop."""
+    """What is saved during training, and when it ends early."""
 
-    save_every: Annotated[int, _option("Safety", "Write the state and look at held-back images.", min=1)] = 100
-    resume: Annotated[bool, _option("Safety", "Go on from what a stopped run left.", "--resume")] = False
+    save_every: Annotated[int, _option("Safety", "Save the state and validate every N steps.", metavar="N", min=1)] = (
+        100
+    )
+    resume: Annotated[bool, _option("Safety", "Resume a stopped run with the same arguments.", "--resume")] = False
     max_drop: Annotated[
-        float | None, _option("Safety", "Exit 3 if more of 100 answers than this changed.", min=0.0)
+        float | None,
+        _option("Safety", "Exit with 3 if more than X % of the answers change.", metavar="X", min=0.0),
     ] = None
-    patience: Annotated[int | None, _option("Safety", "End after so many looks without a gain.", min=1)] = None
-    jsonl: Annotated[Path | None, _option("Safety", "A line of JSON a step, here.")] = None
-    track: Annotated[Path | None, _option("Safety", "Folder for TensorBoard.")] = None
+    patience: Annotated[
+        int | None, _option("Safety", "Stop after N validations without improvement.", metavar="N", min=1)
+    ] = None
+    jsonl: Annotated[Path | None, _option("Safety", "Log one line of JSON per step.", metavar="FILE")] = None
+    track: Annotated[Path | None, _option("Safety", "Log to this TensorBoard folder.", metavar="FOLDER")] = None
 
     @property
     def arguments(self) -> dict[str, Any]:
         if self.track is not None and find_spec("tensorboard") is None:
-            raise typer.BadParameter("needs tensorboard: pip install tensorboard", param_hint="--track")
+            raise typer.BadParameter("requires tensorboard: pip install tensorboard", param_hint="--track")
         given = {"save_every": self.save_every, "resume": self.resume, "patience": self.patience}
         return {**given, "log": self.jsonl, "track": self.track}
 
@@ -115,14 +139,18 @@ def finetune(
     ctx: typer.Context,
     folder: Folder,
     images: Images,
-    training: Training,
+    training: TrainingOptions,
     teacher: Teacher,
     safety: Safety,
     run: Run,
     output: OutputFolder = None,
     force: Force = False,
 ) -> None:
-    """Train the adapters of a converted folder towards the original's answers; labels are not needed."""
+    """Fine-tune a converted folder by distillation from the original. Needs no labels.
+
+    Example:
+        kdna finetune half --data kdna:digits/train --time 1m -o half-tuned
+    """
     target, arguments = output_path(output, force), images.required | run.arguments
     arguments |= training.arguments | teacher.arguments | safety.arguments
     from ...api.finetune import finetune as stage
@@ -145,14 +173,14 @@ def finetune(
             save_folder(conversion, target, ctx, force)
             tell_remarks([], required(conversion.report.finetune).skipped)
             show_json(to_plain(conversion.report)) if run.json else show(finetune_report(conversion))
-            tell(f"written to {target}", run.quiet)
+            tell_written(conversion, target, run.quiet)
     if safety.max_drop is not None:
         hold(conversion, safety.max_drop)
 
 
 @contextmanager
 def _work(target: Path, resume: bool, leads: bool) -> Iterator[Path]:
-    """Where a stopped run leaves what it can be gone on from; only the first process clears it."""
+    """The folder of a stopped run's state. Only the first process creates and clears it."""
     from ...network.folder.work import work_folder, work_place
     from ...stages.finetune.state import FILE
 

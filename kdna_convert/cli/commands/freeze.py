@@ -1,4 +1,4 @@
-"""`kdna freeze`: a routed folder made an ordinary net again."""
+"""`kdna freeze`: a routed folder to an ordinary net."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ from typing import Annotated
 
 import typer
 
-from .console import output_path, reporting, save_folder, show, show_json, tell
+from .console import output_path, reporting, save_folder, show, show_json, tell_written
 from .options import Force, Images, OutputFolder, Run, grouped
 
 
 @grouped
 def freeze(
     ctx: typer.Context,
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder whose net has a routing.")],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Converted folder with a routing.")],
     images: Images,
     run: Run,
     output: OutputFolder = None,
     force: Force = False,
 ) -> None:
-    """Replace a routing by its mean over images: ordinary kernels, at the speed of the original."""
+    """Replace a routing by its mean over images, which gives ordinary kernels.
+
+    Example:
+        kdna freeze routed --data kdna:digits/train -o frozen
+    """
     target, arguments = output_path(output, force), images.required | run.arguments
     from ...api.freeze import freeze as stage
     from ...network.folder import require_free
@@ -30,4 +34,4 @@ def freeze(
         conversion, frozen = stage(folder, **arguments, progress=progress)
     save_folder(conversion, target, ctx, force)
     show_json(frozen) if run.json else show(freeze_report(conversion.plan, frozen))
-    tell(f"written to {target}", run.quiet)
+    tell_written(conversion, target, run.quiet)

@@ -1,4 +1,4 @@
-"""`kdna ls`: the models, schemes, routings, codecs and recipes that there are."""
+"""`kdna ls`: the available models, schemes, routings, codecs and recipes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,15 @@ class Kind(str, Enum):
 
 
 def ls(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    pattern: Annotated[str, typer.Argument(help="Only names that match, as 'resnet*'.")] = "*",
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="models, schemes, routing, codecs or recipes.")],
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Only matching names: 'resnet*'.")] = "*",
     json: JsonFlag = False,
 ) -> None:
-    """List models, schemes, routing, codecs or recipes."""
+    """List models, schemes, routings, codecs or recipes.
+
+    Example:
+        kdna ls schemes
+    """
     from ..report.ls import name_table
 
     if kind is Kind.routing:

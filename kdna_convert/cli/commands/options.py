@@ -12,25 +12,30 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .completion import codec_names, recipe_names, scheme_names
 from .console import VERBOSE
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
     from ...inputs.recipe import Recipe
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-OutputFolder = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write.")]
-Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that `kdna convert` wrote.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")]
+OutputFolder = Annotated[Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write.")]
+Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that `kdna convert` or `kdna run` wrote.")]
 Text = str | None
 Share = float | None
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MODEL_HELP = (
     "resnet18 or timm:NAME, torchvision:NAME, hf-hub:REPO, local-dir:PATH, path/to/file.py:factory, "
-    "package.module:factory(kw=1), or a converted folder."
+    "package.module:factory(kw=1), kdna:digits (bundled) or a converted folder."
 )
 DATA_HELP = (
-    "Folder of images (one folder per class, or flat and unlabelled), tar, or timm dataset, as hfds/owner/name:train."
+    "Folder of images (one folder per class, or flat without labels), .tar file, timm dataset "
+    "(hfds/OWNER/NAME:train) or kdna:digits/train (bundled)."
 )
+RECIPE_HELP = "Recipe file or bundled name; see `kdna recipe ls`."
+SET_HELP = "Override a recipe key. Repeatable."
+BYTES_HELP = "Size of the file with its header: 1.2MB, or a share of the original's as 5% or 1/20."
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
@@ -86,15 +91,17 @@ _model, _data, _recipe, _budget, _run = (
 
 @dataclass(frozen=True)
 class Net:
-    """The net, and the size of its input. What is left out is the net's own."""
+    """The net and the size of its input. Options that are not given keep the net's own values."""
 
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
-    checkpoint: Annotated[Text, _model(help="Weights: safetensors, or .pth/.pt/.th; runs no code.")] = None
-    input_size: Annotated[Text, _model(help="Input as 224 or 3,224,224.")] = None
+    checkpoint: Annotated[
+        Text, _model(metavar="FILE", help="Weights: .safetensors, .pth, .pt or .th. Pickled code is never run.")
+    ] = None
+    input_size: Annotated[Text, _model(metavar="SIZE", help="Input size: 224 or 3,224,224.")] = None
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """The fields of DataConfig that go over the net's own, None where they do not."""
+        """The fields of DataConfig that replace the net's own; None keeps those."""
         return {"input_size": self.input_size and dimensions(self.input_size)}
 
     @property
@@ -105,12 +112,16 @@ class Net:
 
 @dataclass(frozen=True)
 class Source(Net):
-    """The net, and how images become its inputs."""
+    """The net, and how an image becomes its input."""
 
-    mean: Annotated[Text, _model(help="Mean of each channel, as 0.5,0.5,0.5.")] = None
-    std: Annotated[Text, _model(help="Standard deviation of each channel, as 0.5,0.5,0.5.")] = None
-    crop_pct: Annotated[Share, _model(min=0.01, max=1.0, help="Share of the image that the crop keeps.")] = None
-    interpolation: Annotated[Interpolation | None, _model(help="How images are resized.")] = None
+    mean: Annotated[Text, _model(metavar="LIST", help="Mean per channel: 0.5,0.5,0.5.")] = None
+    std: Annotated[Text, _model(metavar="LIST", help="Standard deviation per channel: 0.5,0.5,0.5.")] = None
+    crop_pct: Annotated[
+        Share, _model(metavar="X", min=0.01, max=1.0, help="Share of the image that the crop keeps, 0.01 to 1.")
+    ] = None
+    interpolation: Annotated[
+        Interpolation | None, _model(metavar="METHOD", help="Resize by nearest, bilinear, bicubic or lanczos.")
+    ] = None
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -120,10 +131,12 @@ class Source(Net):
 
 @dataclass(frozen=True)
 class Images:
-    """The images, and what their classes are called."""
+    """The images and their class names."""
 
-    data: Annotated[Text, _data("--data", "-d", help=DATA_HELP)] = None
-    class_map: Annotated[Text, _data(help="File of class names, one a line, in the net's order.")] = None
+    data: Annotated[Text, _data("--data", "-d", metavar="DATA", help=DATA_HELP)] = None
+    class_map: Annotated[
+        Text, _data(metavar="FILE", help="Class names, one per line, in the order of the outputs.")
+    ] = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -133,42 +146,58 @@ class Images:
     def required(self) -> dict[str, Any]:
         if self.data is None:
             raise typer.BadParameter(
-                "needed here: a folder of images, a tar file or a timm dataset", param_hint="--data"
+                "required here: a folder of images, a .tar file or a timm dataset", param_hint="--data"
             )
         return self.arguments
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What becomes of which layer, and what is measured for it."""
+    """The recipe, and how it is calibrated."""
 
-    recipe_name: Annotated[str, _recipe("--recipe", "-r", help="Recipe file, or a name of `kdna recipe ls`.")] = (
-        "balanced"
-    )
-    overrides: Annotated[list[str] | None, _recipe("--set", metavar="KEY=VALUE", help="Override a recipe key.")] = None
-    scheme: Annotated[Text, _recipe(help="The recipe's scheme; dense shares nothing.")] = None
-    codec: Annotated[
-        Text, _recipe(help="Store the tensors by this codec; --target-bytes is then the coded file's.")
+    recipe_name: Annotated[
+        str, _recipe("--recipe", "-r", metavar="RECIPE", help=RECIPE_HELP, autocompletion=recipe_names)
+    ] = "balanced"
+    overrides: Annotated[list[str] | None, _recipe("--set", metavar="KEY=VALUE", help=SET_HELP)] = None
+    scheme: Annotated[
+        Text,
+        _recipe(
+            metavar="NAME",
+            autocompletion=scheme_names,
+            help="Replace the recipe's scheme; see `kdna ls schemes`. dense: no sharing.",
+        ),
     ] = None
-    seed: Annotated[int | None, _recipe(min=0, help="Seed of every draw. Default: the recipe's.")] = None
-    data_free: Annotated[bool, _data("--data-free", help="Fit without images, at a cost in accuracy.")] = False
-    moments: Annotated[Text, _data(help="File of moments: read where it exists, else written.")] = None
-    moments_memory: Annotated[Text, _data(help="Memory for moments, as 4GiB. Default: the recipe's.")] = None
+    codec: Annotated[
+        Text,
+        _recipe(
+            metavar="NAME",
+            autocompletion=codec_names,
+            help="Store the tensors with this codec; see `kdna ls codecs`. --target-bytes is then the coded size.",
+        ),
+    ] = None
+    seed: Annotated[int | None, _recipe(metavar="N", min=0, help="Random seed. Default: the recipe's.")] = None
+    data_free: Annotated[bool, _data("--data-free", help="Fit without images. Costs accuracy.")] = False
+    moments: Annotated[
+        Text, _data(metavar="FILE", help="Second moments of the inputs: read if the file exists, else written.")
+    ] = None
+    moments_memory: Annotated[
+        Text, _data(metavar="SIZE", help="Memory limit for the moments: 4GiB. Default: the recipe's.")
+    ] = None
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe with everything that was said over it."""
+        """The recipe with the overrides of the command line."""
         from ...inputs.recipe import load_recipe
 
-        said = {
+        values = {
             "seed": self.seed,
             "calibration.memory": self.moments_memory,
             "scheme": self.scheme,
             "codec": self.codec,
         }
-        if self.scheme == "dense":  # a recipe's budget and repair are those of sharing
-            said |= {"budget": "null", "repair": "[]"}
-        over = [f"{key}={value}" for key, value in said.items() if value is not None]
+        if self.scheme == "dense":  # budget and repair apply to sharing only
+            values |= {"budget": "null", "repair": "[]"}
+        over = [f"{key}={value}" for key, value in values.items() if value is not None]
         return load_recipe(self.recipe_name, [*(self.overrides or []), *over])
 
     @property
@@ -176,7 +205,7 @@ class Calibration:
         return {"recipe": self.recipe, "data_free": self.data_free, "moments": self.moments}
 
     def notes(self, images: Images) -> list[str]:
-        """The price of fitting without images, where there are none."""
+        """A warning where the net is fitted without images."""
         from ...api.job import DATA_FREE_NOTE
 
         return [DATA_FREE_NOTE] if images.data is None or self.data_free else []
@@ -184,38 +213,49 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Size:
-    """How large the result may be, against the original: at most one of the three."""
+    """The size of the result, relative to the original: at most one of the three."""
 
-    target_params: Annotated[Share, _budget(min=0.0, max=1.0, help="Share of the parameters to keep.")] = None
-    target_bytes: Annotated[Text, _budget(help="Size of the file, header included, as 1.2MB.")] = None
-    target_macs: Annotated[Share, _budget(min=0.0, max=1.0, help="Share of the MACs to keep, run factored.")] = None
+    target_params: Annotated[
+        Share, _budget(metavar="SHARE", min=0.0, max=1.0, help="Share of the parameters to keep: 0.5.")
+    ] = None
+    target_bytes: Annotated[Text, _budget(metavar="SIZE", help="Size of the file with its header: 1.2MB.")] = None
+    target_macs: Annotated[
+        Share, _budget(metavar="SHARE", min=0.0, max=1.0, help="Share of the MACs to keep in the factored net: 0.5.")
+    ] = None
 
     @property
     def budget(self) -> dict[str, Any]:
-        """What was said, None where nothing was."""
+        """The three targets, None where not given."""
         names = [field.name for field in fields(self) if field.name != "database"]
         given = {name: getattr(self, name) for name in names}
         flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
         if len(flags) > 1:
-            raise typer.BadParameter("give one of them", param_hint=" and ".join(flags))
+            raise typer.BadParameter("give only one of these", param_hint=" and ".join(flags))
         return given
 
 
 @dataclass(frozen=True)
 class Goal(Size):
-    """The same, or a drop instead; without any, the recipe's budget."""
+    """A size or a drop in accuracy. Without either, the recipe's budget."""
 
     max_drop: Annotated[
-        float | None, _budget(min=0.0, help="Instead: the fewest parameters that lose at most so many points.")
+        float | None,
+        _budget(
+            metavar="POINTS",
+            min=0.0,
+            help="Instead of a size: the fewest parameters that lose at most this much top-1.",
+        ),
     ] = None
-    database: Annotated[Text, _budget(help="File of predicted errors: read where it exists, else written.")] = None
+    database: Annotated[
+        Text, _budget(metavar="FILE", help="Predicted errors: read if the file exists, else written.")
+    ] = None
 
     def refuse(self, flag: str, besides: str = "") -> None:
-        """Raises a usage error when anything is said here, `besides` one, that the other flag settles already."""
-        said = [field.name for field in fields(self) if getattr(self, field.name) is not None]
-        given = [f"--{name.replace('_', '-')}" for name in said if name != besides]
+        """Raise a usage error if any of these options but `besides` is given together with `flag`."""
+        names = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        given = [f"--{name.replace('_', '-')}" for name in names if name != besides]
         if given:
-            raise typer.BadParameter(f"{flag} settles that already", param_hint=", ".join(given))
+            raise typer.BadParameter(f"{flag} already decides the size", param_hint=", ".join(given))
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -224,18 +264,20 @@ class Goal(Size):
 
 @dataclass(frozen=True)
 class Output:
-    """How it says what it found."""
+    """How the result is printed."""
 
     json: Annotated[bool, _run("--json", help="Print the result as JSON.")] = False
-    quiet: Annotated[bool, _run("--quiet", "-q", help="No progress and no advice on stderr.")] = False
-    verbose: Annotated[bool, _run("--verbose", "-v", callback=_remember, help="Show where an error came from.")] = False
+    quiet: Annotated[bool, _run("--quiet", "-q", help="Print no progress and no hints on stderr.")] = False
+    verbose: Annotated[bool, _run("--verbose", "-v", callback=_remember, help="Print the traceback of an error.")] = (
+        False
+    )
 
 
 @dataclass(frozen=True)
 class Run(Output):
-    """The same, and where it computes."""
+    """The same, and the device."""
 
-    device: Annotated[str, _run(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
+    device: Annotated[str, _run(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`kdna plan`: the scheme and rank of every family under a budget, and the curve over all budgets."""
+"""`kdna plan`: the scheme and rank of every family for one budget, or the trade-off curve over all budgets."""
 
 from __future__ import annotations
 
@@ -21,19 +21,29 @@ def plan(
     calibration: Calibration,
     goal: Goal,
     run: Run,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the plan here, as JSON.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the plan as JSON.")
+    ] = None,
     force: Force = False,
-    curve: Annotated[bool, typer.Option("--curve", help="A plan at every budget, as a table.")] = False,
-    measure: Annotated[bool, typer.Option("--measure", help="With --curve: convert to each, and measure.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="With --curve: draw it here, .svg, .png or .pdf.")] = None,
+    curve: Annotated[bool, typer.Option("--curve", help="Show a table of plans over all budgets.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --curve: also convert to each budget and measure it.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --curve: draw it as .svg, .png or .pdf.")
+    ] = None,
 ) -> None:
-    """Choose the scheme and rank of every family under a budget: exact sizes, before any fitting."""
+    """Choose scheme and rank of each family for a budget. Sizes are exact; nothing is fitted.
+
+    Example:
+        kdna plan kdna:digits --data kdna:digits/train --target-params 0.5
+    """
     if curve:
         goal.refuse("--curve", besides="database")
         _show_curve(source, images, calibration, goal, run, measure, plot and picture_path(plot, force))
         return
     if measure or plot:
-        raise typer.BadParameter("needs --curve", param_hint="--measure" if measure else "--plot")
+        raise typer.BadParameter("requires --curve", param_hint="--measure" if measure else "--plot")
     from ...core.specs import to_json
     from ...stages.plan.files import write_text
 
@@ -47,7 +57,7 @@ def plan(
 def make_plan(
     source: Source, images: Images, calibration: Calibration, goal: Goal, run: Run, plan: Path | None = None
 ) -> Plan:
-    """The plan; where a database already answers the question, at once and without loading torch."""
+    """The plan. If the database file already holds the errors, no model is loaded."""
     from ...stages.plan.files import replan, request_mark
 
     question = source.arguments | images.arguments | calibration.arguments
@@ -76,7 +86,7 @@ def _show_curve(
     show_json(found) if run.json else show(curve_report(found))
     if plot:
         plot_curve(found, plot)
-        tell(f"drawn in {plot}", run.quiet)
+        tell(f"drawn to {plot}", run.quiet)
 
 
 def show_plan(plan: Plan, run: Run) -> None:

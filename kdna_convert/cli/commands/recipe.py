@@ -1,45 +1,64 @@
-"""`kdna recipe`: look at the bundled recipes, copy one, check one's own."""
+"""`kdna recipe`: list, show, copy and validate recipes."""
 
 from __future__ import annotations
 
+import shlex
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .completion import recipe_names
 from .console import Commands, output_path, show, show_json, tell
-from .options import MODEL_HELP
+from .help import Command
+from .options import MODEL_HELP, RECIPE_HELP, SET_HELP
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, help="The bundled recipes, and checks for your own.")
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, rich_markup_mode=None, help="List, show, copy and validate recipes."
+)
 
-NameOrFile = Annotated[str, typer.Argument(help="Recipe file, or a bundled recipe's name.")]
+NameOrFile = Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP, autocompletion=recipe_names)]
 
 
-@app.command("ls")
+@app.command("ls", cls=Command)
 def ls(json: Annotated[bool, typer.Option("--json", help="Print the names as JSON.")] = False) -> None:
-    """List the bundled recipes."""
+    """List the bundled recipes.
+
+    Example:
+        kdna recipe ls
+    """
     from ...inputs.recipe import bundled
     from ..report.ls import name_table
 
     show_json(list(bundled())) if json else show(name_table(headlines()))
 
 
-@app.command("show")
+@app.command("show", cls=Command)
 def show_(recipe: NameOrFile) -> None:
-    """Print a recipe as it is written."""
+    """Print a recipe.
+
+    Example:
+        kdna recipe show balanced
+    """
     from ...inputs.recipe import load_recipe
 
     typer.echo(load_recipe(recipe).text, nl=False)
 
 
-@app.command("cp")
+@app.command("cp", cls=Command)
 def cp(
     recipe: NameOrFile,
-    destination: Annotated[Path | None, typer.Argument(help="Where to; without it NAME.yaml here.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
+    destination: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Where to write. Default: RECIPE.yaml in this folder.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Copy a recipe, to change it."""
+    """Copy a recipe to edit it.
+
+    Example:
+        kdna recipe cp balanced mine.yaml
+    """
     from ...inputs.recipe import load_recipe
     from ...stages.plan.files import write_text
 
@@ -47,16 +66,22 @@ def cp(
     if target.is_dir():
         target /= f"{Path(recipe).stem}.yaml"
     write_text(output_path(target, force), load_recipe(recipe).text)
-    tell(f"{target}; check it with: kdna recipe validate {target}", quiet=False)
+    tell(f"written to {target}\nnext  kdna recipe validate {shlex.quote(str(target))}", quiet=False)
 
 
-@app.command("validate")
+@app.command("validate", cls=Command)
 def validate(
     recipe: NameOrFile,
-    model: Annotated[str | None, typer.Option(help=f"Check its layer patterns on this net too: {MODEL_HELP}")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help=f"Also match the layer patterns against this net: {MODEL_HELP}")
+    ] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
 ) -> None:
-    """Check a recipe's keys and values and, with --model, that its patterns match layers."""
+    """Check the keys and values of a recipe and, with --model, its layer patterns.
+
+    Example:
+        kdna recipe validate balanced --model kdna:digits
+    """
     from ...inputs.recipe import load_recipe, resolve
 
     checked = load_recipe(recipe, overrides or [])
@@ -72,16 +97,20 @@ def validate(
     show(assignment_table(resolve(checked, layers)))
 
 
-@app.command("schema")
+@app.command("schema", cls=Command)
 def schema() -> None:
-    """Print the JSON schema of a recipe, for an editor to complete and check."""
+    """Print the JSON schema of a recipe, for completion in an editor.
+
+    Example:
+        kdna recipe schema
+    """
     from ...inputs.recipe import json_schema
 
     show_json(json_schema())
 
 
 def headlines() -> dict[str, str]:
-    """The bundled recipes, each with the first sentence of the comment that it begins with."""
+    """The bundled recipes, each with the first sentence of its leading comment."""
     from ...inputs.recipe import bundled
 
     return {name: _headline(path) for name, path in bundled().items()}

@@ -1,4 +1,4 @@
-"""`kdna run`: everything that a recipe says, in one command that can be stopped and called again."""
+"""`kdna run`: all stages of a recipe in one command that can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -6,39 +6,47 @@ from typing import Annotated
 
 import typer
 
-from .code import NO_IMAGES, TARGET_HELP
-from .console import COMMAND, reporting, show, show_json, tell, tell_remarks
-from .options import Force, Images, OutputFolder, Run, Source, grouped
+from .code import NO_IMAGES
+from .completion import recipe_names
+from .console import COMMAND, reporting, show, show_json, tell, tell_remarks, tell_written
+from .options import BYTES_HELP, RECIPE_HELP, SET_HELP, Force, Images, OutputFolder, Run, Source, grouped
 
-RECIPE_HELP = "Recipe file, or a name of `kdna recipe ls`."
-DONE = "{folder} is what this command makes, and nothing was computed; --force makes it anew"
-OTHER_IMAGES = "it was not measured on --eval-data: kdna eval {folder} --data {data}"
-STOPPED = "kdna: stopped; what was done is in {work}: the same command goes on from there"
+DONE = "{folder} is up to date. Use --force to rebuild it."
+OTHER_IMAGES = "{folder} was not measured on --eval-data. Measure it: kdna eval {folder} --data {data}"
+STOPPED = "kdna: stopped. Finished stages are in {work}. Run the same command again to resume."
+STOPPED_EARLY = "kdna: stopped before the first stage ended"
 
 
 @grouped
 def run(
     ctx: typer.Context,
-    recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP)],
+    recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP, autocompletion=recipe_names)],
     source: Source,
     images: Images,
     run: Run,
     eval_data: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Images to measure on; none of --data's.", rich_help_panel="Data")
+        str | None,
+        typer.Option(
+            metavar="DATA", help="Images to measure on. Use other images than --data.", rich_help_panel="Data"
+        ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key.")
-    ] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     target_params: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Share of the parameters to keep where it shares.")
+        float | None, typer.Option(metavar="SHARE", min=0.0, max=1.0, help="Share of the parameters to keep: 0.5.")
     ] = None,
-    target_bytes: Annotated[str | None, typer.Option(help=TARGET_HELP)] = None,
+    target_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help=BYTES_HELP)] = None,
     output: OutputFolder = None,
     force: Force = False,
 ) -> None:
-    """Do a recipe's whole job: convert, repair, fine-tune, code, measure. Stopped, the same command goes on."""
+    """Run all stages of a recipe: convert, repair, fine-tune, code, measure.
+
+    After an interruption, run the same command again to resume.
+
+    Example:
+        kdna run balanced kdna:digits --data kdna:digits/train -o digits-run
+    """
     if output is None:
-        raise typer.BadParameter("say where to write", param_hint="-o")
+        raise typer.BadParameter("required: where to write", param_hint="-o")
     from ...api.run import run as stage
     from ...core.specs import required
     from ...inputs.recipe import load_recipe
@@ -54,13 +62,16 @@ def run(
             conversion = stage(**arguments, force=force, progress=progress)
     except KeyboardInterrupt:
         work = work_place(output)
-        tell(STOPPED.format(work=work) if work.exists() else "kdna: stopped before anything was done")
+        tell(STOPPED.format(work=work) if work.exists() else STOPPED_EARLY)
         raise
     report = conversion.report
     coded, done = report.code is not None and report.code.codec == "entropy", required(report.run)
     tell_remarks(report.notes, (report.finetune or report.calibration).skipped)
     tell_remarks([NO_IMAGES] if coded and images.data is None else [])
     show_json(to_plain(report)) if run.json else show(run_report(conversion))
-    tell((DONE if done.was_there else "written to {folder}").format(folder=output), run.quiet)
+    if done.was_there:
+        tell(DONE.format(folder=output), run.quiet)
+    else:
+        tell_written(conversion, output, run.quiet)
     if done.was_there and eval_data not in (None, done.eval_data):
         tell_remarks([OTHER_IMAGES.format(folder=output, data=eval_data)])

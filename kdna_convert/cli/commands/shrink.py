@@ -1,10 +1,10 @@
-"""`kdna shrink`: a converted folder cut to a smaller size."""
+"""`kdna shrink`: a converted folder, cut to a smaller size."""
 
 from __future__ import annotations
 
 import typer
 
-from .console import output_path, reporting, save_folder, show, show_json, tell, tell_remarks
+from .console import output_path, reporting, save_folder, show, show_json, tell_remarks, tell_written
 from .options import Folder, Force, Images, OutputFolder, Run, Size, grouped
 
 
@@ -18,7 +18,11 @@ def shrink(
     output: OutputFolder = None,
     force: Force = False,
 ) -> None:
-    """Cut a converted net to a smaller size, without converting the original again."""
+    """Reduce a converted net to a smaller size. The original is not converted again.
+
+    Example:
+        kdna shrink half --data kdna:digits/train --target-params 0.3 -o third
+    """
     target, arguments = output_path(output, force), images.arguments | size.budget | run.arguments
     from ...api.shrink import shrink as stage
     from ...core.specs import required
@@ -33,4 +37,4 @@ def shrink(
     done = required(conversion.report.shrink)
     tell_remarks(done.notes, done.skipped)
     show_json(to_plain(conversion.report)) if run.json else show(shrink_report(conversion))
-    tell(f"written to {target}", run.quiet)
+    tell_written(conversion, target, run.quiet)

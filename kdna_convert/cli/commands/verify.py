@@ -1,4 +1,4 @@
-"""`kdna verify`: every claim of a folder, checked."""
+"""`kdna verify`: checks of a converted folder."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from .options import Folder, Output, grouped
 
 @grouped
 def verify(folder: Folder, out: Output) -> None:
-    """Check every claim a folder makes about itself; a failed check is exit code 2."""
+    """Check the files and sizes that a folder records. A failed check exits with 2.
+
+    Example:
+        kdna verify half
+    """
     from ...network.folder import verify as stage
     from ..report.verify import check_table
 
     checks = stage(folder)
     show_json(checks) if out.json else show(check_table(checks))
     if not all(check.ok for check in checks):
-        tell("restore the folder, or convert again", out.quiet)
+        tell("restore the folder from a copy, or convert again", out.quiet)
         raise typer.Exit(2)

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from ...core.errors import DataError, ModelError, NumericsError
 from ...core.processes import agreed, gathered, share
 from ...core.specs import Divergence, Evaluation, Progress
-from ...network.inference import device_of, evaluating
-from ...network.totals import totals
+from ...network.totals import device_of, evaluating, totals
 
 # Images (B, channels, ...) with, perhaps, their labels (B,).
 Batch = Tensor | tuple[Tensor, Tensor | None]

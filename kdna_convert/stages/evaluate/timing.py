@@ -13,10 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...core.modes import eval_mode
 from ...core.specs import Progress
-from ...network.inference import device_of
-from ...network.totals import totals
+from ...network.totals import device_of, totals
 
 # One timed run repeats a net until it has taken so long, in seconds: a clock's jitter must not be what is measured.
 SHORTEST = 0.005
@@ -114,17 +112,21 @@ def _clock(device: torch.device) -> Callable[[nn.Module, Tensor, int], float]:
 @contextmanager
 def _quiet(nets: Mapping[str, nn.Module], threads: int | None) -> Iterator[None]:
     """Eval mode, the asked-for threads and no garbage collection, all put back afterwards."""
+    modes = [(module, module.training) for net in nets.values() for module in net.modules()]
     before, collecting = torch.get_num_threads(), gc.isenabled()
+    for net in nets.values():
+        net.eval()
     torch.set_num_threads(threads or before)
     gc.collect()
     gc.disable()
     try:
-        with eval_mode(*nets.values()):
-            yield
+        yield
     finally:
         torch.set_num_threads(before)
         if collecting:
             gc.enable()
+        for module, training in modes:
+            module.training = training
 
 
 def _label(device: torch.device) -> str:

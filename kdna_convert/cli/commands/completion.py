@@ -1,0 +1,31 @@
+"""What the shell completes: recipes, schemes, codecs and codes. typer filters them; none imports torch."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from ...core.errors import CODES
+
+Candidate = tuple[str, str]  # a name, and its description where the shell shows one
+
+
+def recipe_names() -> list[Candidate]:
+    from .recipe import headlines
+
+    return list(headlines().items())
+
+
+def scheme_names() -> list[Candidate]:
+    from ...inputs.recipe.schema import SchemeName
+
+    return [(name, "") for name in get_args(SchemeName)]
+
+
+def codec_names() -> list[Candidate]:
+    from ...inputs.recipe.schema import CodecName
+
+    return [(name, "") for name in get_args(CodecName)]
+
+
+def code_names() -> list[Candidate]:
+    return list(CODES.items())

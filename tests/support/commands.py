@@ -1,0 +1,28 @@
+"""The commands of `kdna` as objects, and a parser that runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from kdna_convert.cli.app import app
+
+
+def commands(group: Any = None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Every command by its words, groups left out."""
+    group = typer.main.get_command(app) if group is None else group
+    found: dict[tuple[str, ...], Any] = {}
+    for name, command in group.commands.items():
+        words = (*path, name)
+        found |= commands(command, words) if hasattr(command, "commands") else {words: command}
+    return found
+
+
+def parse(arguments: Sequence[str]) -> None:
+    """Parse the arguments of a `kdna` command line. Raises the usage error that the command line would end with."""
+    context = typer.main.get_command(app).make_context("kdna", list(arguments))
+    while hasattr(context.command, "commands"):
+        name, command, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, rest, parent=context)
