@@ -1,10 +1,10 @@
-# Everything a fresh checkout needs: `make demo` to see it work, `make test` to check it.
+# All that a fresh checkout needs: `make demo` shows it at work, `make test` checks it, `make docs` builds site/.
 PYTHON ?= python3
 VENV ?= .venv
 INSTALLED := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: demo test format clean
+.PHONY: demo test docs format clean
 
 demo: $(INSTALLED)
 	$(BIN)/kdna demo
@@ -15,6 +15,9 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
+docs: $(INSTALLED)
+	$(BIN)/python -m mkdocs build
+
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -23,8 +26,8 @@ format: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || { \
 		$(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -5,7 +5,7 @@
 Takes the 3x3 family that stores most. A cell mixed by k of K stores k coefficients and k indices of log2 K bits,
 counted as that part of a 32-bit parameter. One of K with a coefficient is k-means with a gain (and a sign). The bank is
 learned by orthogonal matching pursuit and least squares in turn, under the mean moment of the cells; the coefficients
-are then solved for under the moment itself, a filter at a time. The figures are in docs/schemes.md.
+are then solved for under the moment itself, a filter at a time. The figures are in docs/explanation/schemes.md.
 """
 
 from __future__ import annotations

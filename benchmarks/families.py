@@ -8,7 +8,7 @@ from kdna_convert.api.database import moments_of
 from kdna_convert.api.job import open_job
 from kdna_convert.core.linalg import Target
 from kdna_convert.stages.analyze.targets import targets
-from kdna_convert.stages.plan.database import form_families
+from kdna_convert.stages.plan.families import form_families
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -1,7 +1,8 @@
-"""The README's picture from the rows that benchmarks/accuracy.py wrote.
+"""The two pictures of accuracy against parameters kept.
 
 pip install -e '.[compare]'
-python benchmarks/plot.py benchmarks/results/cifar10_resnet56.json docs/accuracy.svg
+python benchmarks/plot.py benchmarks/results/compare_cifar10.json docs/accuracy.svg    # kdna and other tools
+python benchmarks/plot.py benchmarks/results/cifar10_resnet56.json docs/recipes.svg    # kdna's recipes
 """
 
 from __future__ import annotations
@@ -9,17 +10,41 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 
-LABELS = {
-    "accurate": "shared CP and codebooks, repair (accurate)",
-    "codebook": "codebook and repair",
-    "balanced": "shared CP and repair (default)",
-    "shared-cp": "shared CP",
-    "shared-basis": "shared basis",
+RECIPES = {
+    "accurate": "accurate: shared CP or codebook, repair",
+    "balanced": "balanced: shared CP, repair (default)",
+    "shared-cp": "shared CP, no repair",
+    "shared-basis": "shared basis, no repair",
 }
-FLOOR = 80  # top-1, %: low rank lies below it all along
+NET = "ResNet-56"
+
+Lines = dict[str, list[tuple[float, float]]]
+
+
+def recipes(results: dict[str, Any]) -> tuple[float, Lines]:
+    """The original's top-1, and (parameters kept, top-1) of each recipe, in %."""
+    original = next(row for row in results["rows"] if row["recipe"] == "original")
+    lines: Lines = {}
+    for row in results["rows"]:
+        if row["recipe"] in RECIPES:
+            kept = 100 * row["params"] / original["params"]
+            lines.setdefault(RECIPES[row["recipe"]], []).append((kept, 100 * row["top1"]))
+    return 100 * original["top1"], lines
+
+
+def tools(results: dict[str, Any]) -> tuple[float, Lines]:
+    """The original's top-1, and (parameters kept, the better top-1) of each tool, in %."""
+    lines: Lines = {}
+    for row in results["rows"]:
+        if row["net"] == NET:
+            top1 = max(row[key][0] for key in ("plain", "batch_norms") if key in row)
+            lines.setdefault(row["tool"], []).append((100 * row["keep"], top1))
+    original = lines.pop("original")[0]
+    return original[1], {tool: [original, *line] for tool, line in lines.items()}
 
 
 def main() -> None:
@@ -27,21 +52,17 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("picture", type=Path)
     args = parser.parse_args()
-    rows = json.loads(args.results.read_text())["rows"]
+    results = json.loads(args.results.read_text())
+    original, lines = (tools if "tool" in results["rows"][0] else recipes)(results)
     plt.rcParams["svg.hashsalt"] = "kdna"
-    figure, axes = plt.subplots(figsize=(6.4, 3.6))
-    original = next(row for row in rows if row["recipe"] == "original")
-    axes.axhline(100 * original["top1"], color="0.6", linestyle=":", label="original")
-    for recipe, label in LABELS.items():
-        mine = sorted((row["params"], row["top1"]) for row in rows if row["recipe"] == recipe)
-        if mine:
-            kept = [100 * params / original["params"] for params, _ in mine]
-            axes.plot(kept, [100 * top1 for _, top1 in mine], marker="o", label=label)
-    axes.set(xlabel="parameters kept, %", ylabel="top-1, %", title="ResNet-56 on CIFAR-10, no training")
-    axes.set_ylim(bottom=FLOOR)
+    figure, axes = plt.subplots(figsize=(7.6, 3.6), layout="constrained")
+    axes.axhline(original, color="0.6", linestyle=":", label="original")
+    for label, line in lines.items():
+        kept, top1 = zip(*sorted(line), strict=True)
+        axes.plot(kept, top1, marker="o", label=label, linewidth=2.5 if label.startswith("kdna") else 1.2)
+    axes.set(xlabel="parameters kept, %", ylabel="top-1, %", title=f"{NET} on CIFAR-10, no training")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
-    figure.tight_layout()
+    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
     figure.savefig(args.picture, metadata={"Date": None})
 
 

@@ -1,4 +1,4 @@
-"""What each scheme leaves of a family's output error at equal parameters: the table of docs/schemes.md.
+"""What each scheme leaves of a family's output error at equal parameters: the table of docs/explanation/schemes.md.
 
     python benchmarks/schemes.py examples/cifar_resnet.py:resnet56 --checkpoint W.safetensors --data IMAGES
 
@@ -23,7 +23,7 @@ from kdna_convert.core.linalg import Target, fit_error, weighted_energy
 from kdna_convert.core.specs import Family, Shape, product
 from kdna_convert.schemes import SCHEMES, make
 from kdna_convert.stages.analyze.targets import targets
-from kdna_convert.stages.plan.knapsack import stored_tensors
+from kdna_convert.stages.plan.costs import stored_tensors
 
 
 def stored(scheme: Any, shapes: Sequence[Shape]) -> int:

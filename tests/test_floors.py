@@ -42,7 +42,6 @@ DOORS = {
         "api/build.py",
         "stages/finetune/rate.py",
         "stages/finetune/average.py",
-        "routing/modulation.py",
     ],
     "accelerate": ["stages/finetune/engine.py", "core/processes.py"],
     "torchvision": ["inputs/models/*.py", "inputs/data/*.py"],
@@ -62,7 +61,7 @@ DOORS = {
 
 def imports(path: Path) -> Iterator[str]:
     """Every module that a file imports, at any depth; our own as kdna_convert.<module>."""
-    package = ["kdna_convert", *path.parent.relative_to(PACKAGE).parts]
+    package = path.parent.relative_to(PACKAGE.parent).parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -91,6 +90,14 @@ def test_a_file_imports_only_from_rooms_below_its_own(path: Path) -> None:
         return
     above = {reached[0] for reached in places(path) if reached[0] in ROOMS} - {room, *ROOMS[room]}
     assert not above, f"{room} reaches up to {sorted(above)}"
+
+
+def test_no_file_under_tests_imports_a_test_module() -> None:
+    """What tests share is in tests/support."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    assert Path(__file__) in files
+    among = {path.name: sorted(name for name in imports(path) if ".test_" in f".{name}") for path in files}
+    assert {name: modules for name, modules in among.items() if modules} == {}
 
 
 @pytest.mark.parametrize("stage", STAGES)

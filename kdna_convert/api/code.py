@@ -24,7 +24,8 @@ from ..inputs.recipe import parse_target
 from ..network.derive import fold
 from ..network.folder import Conversion, open_folder, original_of, uncoded
 from ..network.folder.report import CodeReport
-from ..network.packed import coded_specs, foldable_norms, pack, steps_of, unpack
+from ..network.norms import foldable_norms
+from ..network.packed import coded_specs, pack, steps_of, unpack
 from ..network.stored import load_stored, stored_parameters
 from ..stages.analyze.data_free import data_free
 from ..stages.analyze.moments import Moments, collect
@@ -37,7 +38,7 @@ from ..stages.repair.nets import Nets, Tick
 from .job import calibration_split, device_of_name, images_of
 
 # Images that second moments are taken from, and how many of them walk along with the coding: with 400 in half the time,
-# a ResNet-56 at a fortieth of its bytes is a seventh further from the original on new images (docs/codecs.md).
+# a ResNet-56 at a fortieth of its bytes is a seventh further from the original on new images (docs/decisions/0015).
 CALIBRATION, WALKING = 1000, 1000
 HELDOUT = 500
 # Alpha of the mixtures of images on which it is measured what the loss feels: of images that it was trained on, a net
@@ -220,7 +221,7 @@ def _goals(task: _Task, itself: nn.Module) -> dict[str, nn.Module]:
 
 def _moments(task: _Task, plain: nn.Module, layers: Sequence[Layer]) -> Moments:
     if task.inputs:
-        mixed = Mixed(task.inputs, MIXED, task.seed, each=False)  # as all of docs/codecs.md was measured
+        mixed = Mixed(task.inputs, MIXED, task.seed, each=False)  # as all of explanation/results.md was measured
         return collect(plain, layers, mixed, correlate=True, seed=task.seed, device=task.device, progress=task.progress)
     size = task.before.data.input_size
     return data_free(plain, layers, size, seed=task.seed, device=task.device, progress=task.progress)

@@ -15,8 +15,9 @@ from ..network.totals import totals
 from ..schemes import SCHEMES
 from ..stages.analyze.groups import analyze as compare_layers
 from ..stages.analyze.moments import Moments
-from ..stages.plan.database import Clusters, build_database, form_families
+from ..stages.plan.database import SurveyedNet, build_database
 from ..stages.plan.edited import restate
+from ..stages.plan.families import Clusters, form_families
 from ..stages.plan.files import read_database, read_plan, request_mark, write_database
 from ..stages.plan.knapsack import no_goal
 from ..stages.plan.routes import form_routes
@@ -49,16 +50,13 @@ def database_of(
     routes, left = form_routes(job.loaded.model, job.layers, job.assignments)
     cost = totals(job.loaded.model, example_input(job.loaded.data))
     built = build_database(
-        job.loaded.model,
-        job.loaded.ref,
-        layers,
+        SurveyedNet(job.loaded.model, job.loaded.ref, layers, cost.macs),
         families,
-        moments,
         job.recipe,
-        fingerprint=mark,
-        macs=cost.macs,
+        moments,
         divisible=_divisible(job, families[:own]),
         routes=routes,
+        fingerprint=mark,
         progress=progress,
     )
     known = replace(built, unrouted=left)
@@ -131,7 +129,7 @@ def restated(plan: Plan | str | Path, job: Job) -> Plan:
     """A plan from elsewhere, checked against the model, its totals worked out anew."""
     known = plan if isinstance(plan, Plan) else read_plan(plan)
     cost = totals(job.loaded.model, example_input(job.loaded.data))
-    return restate(known, job.loaded.model, job.loaded.ref, job.layers, job.recipe, cost.macs)
+    return restate(known, SurveyedNet(job.loaded.model, job.loaded.ref, job.layers, cost.macs), job.recipe)
 
 
 def require_goal(job: Job, *targets: float | str | None) -> None:

@@ -22,7 +22,8 @@ from ..inputs.recipe import parse_recipe
 from ..network.derive import fold
 from ..network.folder import Conversion, open_folder, original_of, uncoded
 from ..network.folder.report import FreezeReport
-from ..network.totals import evaluating, totals
+from ..network.inference import evaluating
+from ..network.totals import totals
 from ..routing import detach, mean_kernels
 from ..stages.evaluate.accuracy import divergence_from
 from .job import calibration_split, device_of_name, images_of

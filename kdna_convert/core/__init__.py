@@ -1,1 +1,1 @@
-"""The ground: errors, shared data types, linear algebra, processes and file basics. Nothing here knows a network."""
+"""The ground: errors, shared data types, linear algebra, padding and modes of layers, processes and file basics."""

@@ -18,7 +18,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from ..routing import routers
-from .totals import device_of, evaluating
+from .inference import device_of, evaluating
+from .norms import is_batch_norm
 
 _SUMS = frozenset({torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__})
 
@@ -225,11 +226,6 @@ def _block_layer(model: nn.Module, layer: str, calls: Mapping[str, _Call], sums:
         if (left == reached) != (right == reached):
             return BlockLayer(layer, norm, place, skip=int(left == reached))
     return BlockLayer(layer, norm)
-
-
-def is_batch_norm(module: nn.Module) -> bool:
-    """Whether, in eval mode, a module scales and shifts channels by statistics that it remembers."""
-    return isinstance(getattr(module, "running_mean", None), Tensor) and isinstance(module.running_var, Tensor)
 
 
 def _needed(blocks: Sequence[Block]) -> tuple[Block, ...]:

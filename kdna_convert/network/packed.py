@@ -27,6 +27,7 @@ from ..codecs.steps import Entropy, scale_integers, scale_values, values
 from ..core.errors import FolderError, NumericsError
 from ..core.filesize import ITEM_BYTES
 from ..core.specs import Shape, TensorSpec, product
+from .norms import NORM_COUNT, NORM_FLOATS, foldable_norms, norm_affine, plain_norm
 from .stored import DTYPES, stored_state
 
 # The one tensor of a coded file.
@@ -35,25 +36,6 @@ VERSION = 2
 # The codec of integers, beside those of floats and `raw`.
 INDICES = "indices"
 _DIGEST = 8
-_NORM = ("weight", "bias", "running_mean", "running_var")
-_COUNT = "num_batches_tracked"
-
-
-def foldable_norms(model: nn.Module) -> dict[str, nn.Module]:
-    """The batch normalisations that a scale and a shift a channel can stand for: those with all their tensors."""
-    found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.eps < 1:
-            held = [getattr(module, part) for part in (*_NORM, _COUNT)]
-            if all(isinstance(tensor, Tensor) for tensor in held) and held[0].dtype == torch.float32:
-                found[name] = module
-    return found
-
-
-def norm_affine(module: Any) -> tuple[Tensor, Tensor]:
-    """(scale, shift) a channel, float64: what a batch normalisation does in eval mode."""
-    scale = module.weight.detach().double() / (module.running_var.double() + module.eps).sqrt()
-    return scale, module.bias.detach().double() - module.running_mean.double() * scale
 
 
 def pack(model: nn.Module, codec: str, steps: Mapping[str, int]) -> bytes:
@@ -70,7 +52,7 @@ def pack(model: nn.Module, codec: str, steps: Mapping[str, int]) -> bytes:
     norms = foldable_norms(model)
     half = "bf16" if codec == "bf16" else _half(state)
     for name in norms:
-        for part in (*_NORM, _COUNT):
+        for part in (*NORM_FLOATS, NORM_COUNT):
             state.pop(f"{name}.{part}", None)
     groups: dict[tuple[str, torch.dtype | None], list[tuple[str, Tensor]]] = {}
     for name, tensor in state.items():
@@ -207,13 +189,6 @@ def _norms(codec: str, data: bytes, rows: Sequence[Sequence[Any]]) -> dict[str, 
     for row, own_scale, own_shift in zip(rows, scale.split(sizes), shift.split(sizes), strict=True):
         found |= {f"{row[0]}.{part}": tensor for part, tensor in plain_norm(own_scale, own_shift, row[2]).items()}
     return found
-
-
-def plain_norm(scale: Tensor, shift: Tensor, eps: float) -> dict[str, Tensor]:
-    """The tensors of a batch normalisation that scales and shifts, its statistics being 0 and 1, float32."""
-    mean, var = torch.zeros_like(scale), torch.full_like(scale, 1 - eps)
-    count = torch.zeros((), dtype=torch.int64)
-    return {"weight": scale.clone(), "bias": shift.clone(), "running_mean": mean, "running_var": var, _COUNT: count}
 
 
 def _sealed(version: int, index: bytes, streams: Sequence[bytes]) -> bytes:

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..core.modes import eval_mode
+from ..core.padding import pad
 
 # Patch numbers gathered at a time: 64 MB, so that calibration on large images stays small.
 _CHUNK = 1 << 24
-# timm's convolutions that pad by the size of each input, as TensorFlow does. By name: timm stays outside this floor.
-_SAME = frozenset({"Conv2dSame", "Conv2dSameExport", "StdConv2dSame", "ScaledStdConv2dSame"})
 
 See = Callable[[str, nn.Module, Any, Any], Tensor | None]
 
@@ -25,18 +25,13 @@ def watch(model: nn.Module, modules: Mapping[str, nn.Module], see: See) -> Itera
 
     The model is in eval mode inside, and in the modes it had before outside.
     """
-    training = {module: module.training for module in model.modules()}
-    handles = []
+    handles = [module.register_forward_hook(_hook(name, see), with_kwargs=True) for name, module in modules.items()]
     try:
-        model.eval()
-        for name, module in modules.items():
-            handles.append(module.register_forward_hook(_hook(name, see), with_kwargs=True))
-        yield
+        with eval_mode(model):
+            yield
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in training.items():
-            module.training = mode
 
 
 def _hook(name: str, see: See) -> Callable[..., Tensor | None]:
@@ -105,23 +100,6 @@ def _counts(module: nn.Module, padded: Sequence[int]) -> list[int]:
     """The output's size along each axis of a padded input."""
     axes = zip(padded, *(_tuple(module, key) for key in ("kernel_size", "stride", "dilation")), strict=True)
     return [(size - dilation * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, dilation in axes]
-
-
-def pad(module: nn.Module, x: Tensor) -> Tensor:
-    """A convolution's input (batch, channels, *size) with the layer's own padding around it."""
-    names = {kind.__name__ for kind in type(module).__mro__}
-    if names & _SAME and getattr(module, "same_pad", True):
-        widths: list[int] = []
-        sizes = zip(x.shape[2:], *(_tuple(module, key) for key in ("kernel_size", "stride", "dilation")), strict=True)
-        for size, kernel, stride, dilation in sizes:
-            total = max(0, (math.ceil(size / stride) - 1) * stride + dilation * (kernel - 1) + 1 - size)
-            widths = [total // 2, total - total // 2, *widths]
-        return F.pad(x, widths)
-    both = list(_tuple(module, "_reversed_padding_repeated_twice"))
-    mode = str(getattr(module, "padding_mode", "zeros"))
-    if not any(both):
-        return x
-    return F.pad(x, both, mode="constant" if mode == "zeros" else mode)
 
 
 def _tuple(module: nn.Module, key: str) -> tuple[int, ...]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.filesize import file_size
 from ..core.specs import Totals
-from .derive import cached
+from .inference import device_of, evaluating
 from .stored import stored_specs
 
 # What torch's own users write: a dense checkpoint says nothing about itself but this.
@@ -40,21 +38,3 @@ def macs(model: nn.Module, example: Tensor) -> int:
     with evaluating(model), counter:
         model(example[:1].to(device_of(model)))
     return int(counter.get_total_flops()) // 2
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Eval mode, no gradients, every derived weight computed once; on leaving, each module's mode is what it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with cached(model), torch.no_grad():
-            yield model
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter lives."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

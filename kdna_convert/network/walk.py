@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Block, BlockLayer, watching_sums
+from .inference import device_of, evaluating
+from .norms import norm_affine
 from .patches import choose, patches
-from .totals import device_of, evaluating
 
 # Output positions drawn per image, as in calibration.
 POSITIONS = 64
@@ -180,7 +181,7 @@ def move_mean(pair: BlockPair, name: str, mean_o: Tensor, mean0_o: Tensor) -> No
     that inputs of mean `mean0_o` have behind the original's. Channels that it scales to nothing are left alone.
     """
     norm = cast("nn.BatchNorm2d", pair.converted.get_submodule(name))
-    (scale, shift), (scale0, shift0) = affine(norm), affine(pair.original.get_submodule(name))
+    (scale, shift), (scale0, shift0) = norm_affine(norm), norm_affine(pair.original.get_submodule(name))
     own = cast("Tensor", norm.running_mean)
     beta = shift + scale * own.double()
     # scale (mean - running) + beta = scale0 mean0 + shift0
@@ -197,15 +198,6 @@ def _bias(module: nn.Module) -> Tensor:
     """The layer's bias (out), float64, zeros where it has none."""
     layer = cast("nn.Linear", module)
     return layer.weight.new_zeros(len(layer.weight)).double() if layer.bias is None else layer.bias.detach().double()
-
-
-def affine(module: nn.Module) -> tuple[Tensor, Tensor]:
-    """What a batch normalisation does in eval mode: (scale, shift) a channel, float64."""
-    norm: Any = module
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    scale = scale if norm.weight is None else scale * norm.weight.detach().double()
-    shift = -norm.running_mean.double() * scale
-    return scale, shift if norm.bias is None else shift + norm.bias.detach().double()
 
 
 class _Sums:
@@ -294,7 +286,7 @@ def _scale(model: nn.Module, layer: BlockLayer) -> Tensor:
     """By what the layer's output is multiplied before the sum, away from zero."""
     if layer.norm is None:
         return torch.ones_like(_bias(model.get_submodule(layer.name))).float()
-    return _away_from_zero(affine(model.get_submodule(layer.norm))[0]).float()
+    return _away_from_zero(norm_affine(model.get_submodule(layer.norm))[0]).float()
 
 
 def _away_from_zero(scale_o: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ convolutions, each weighted by its share, and any other kernel as a matrix, time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..core.padding import pad, pads_same
 from ..core.specs import Shape
 
 Form = Literal["each", "static"]
@@ -160,24 +161,9 @@ def is_exact(kind: str) -> bool:
 def convolve(layer: Any, x: Tensor, kernel: Tensor, groups: int) -> Tensor:
     """What the layer, of a class that is_exact, would make of x with this kernel and so many groups; without bias."""
     padding: Any = layer.padding
-    if layer.padding_mode != "zeros" or _is_same(layer):
-        x, padding = _padded(layer, x, kernel.shape[2:]), 0
+    if layer.padding_mode != "zeros" or pads_same(layer):
+        x, padding = pad(layer, x, kernel.shape[2:]), 0
     return _CONV[kernel.ndim - 2](x, kernel.to(x.dtype), None, layer.stride, padding, layer.dilation, groups)
-
-
-def _padded(layer: Any, x: Tensor, size: Sequence[int]) -> Tensor:
-    """x with what the layer, whose kernel is of this size, puts around it."""
-    if _is_same(layer):
-        from timm.layers.padding import pad_same
-
-        same: Tensor = pad_same(x, list(size), layer.stride, layer.dilation)
-        return same
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    return F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
-
-
-def _is_same(layer: Any) -> bool:
-    return type(layer).__name__.endswith("Conv2dSame")
 
 
 def per_sample(layer: Any, x: Tensor, kernel: Tensor) -> Tensor:
@@ -215,7 +201,7 @@ def _summed(layer: Any, x: Tensor, weights: Tensor, kernels: Tensor) -> Tensor:
 def by_patches(layer: Any, x: Tensor, kernel: Tensor) -> Tensor:
     """What per_sample gives, by operations that do not depend on the batch: kernels as matrices, times patches."""
     size, whole = kernel.shape[3:], [slice(None)]
-    x = _padded(layer, x, size)
+    x = pad(layer, x, size)
     along_axes = zip(x.shape[2:], size, layer.stride, layer.dilation, strict=True)
     windows = [_windows(*axis) for axis in along_axes]
     patches = torch.stack([x[seen] for seen in product(whole, whole, *windows)], 2)  # (batch, in, taps, *places)

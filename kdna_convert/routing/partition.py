@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.errors import DataError, ModelError
+from ..core.modes import eval_mode
 from .modulation import Modulation
 from .partial import PartialRouter
 from .router import Router, routers
@@ -96,20 +97,16 @@ class _Probe(Router):
 @contextmanager
 def _probing(model: nn.Module, probes: Mapping[str, _Probe]) -> Iterator[None]:
     """The model in eval mode with probes in the place of routers; both undone after."""
-    modes = [(module, module.training) for module in model.modules()]
     layers: dict[str, Any] = {name: model.get_submodule(name) for name in probes}
     gates = {name: cast("Router", layer.gate) for name, layer in layers.items()}
     try:
-        model.eval()
         for name, probe in probes.items():
             layers[name].gate = probe
-        with torch.enable_grad():
+        with eval_mode(model), torch.enable_grad():
             yield
     finally:
         for name, gate in gates.items():
             layers[name].gate = gate
-        for module, mode in modes:
-            module.training = mode
 
 
 def _sampled_loss(output: object, images: int, generator: torch.Generator) -> Tensor:

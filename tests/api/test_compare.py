@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 from support.command import NET, kdna
+from support.terminal import printed
 from support.tiny import SIZE
 from support.tiny import net as random_net
 from torch import Tensor, nn
@@ -274,8 +275,6 @@ FOUND = Comparison("resnet56", 2000, 1500, "cpu, 1 thread", (HALF,), ROWS)
 
 
 def test_the_table_fits_a_terminal(golden: object) -> None:
-    from cli.test_report import printed
-
     text = printed(comparison_report(FOUND))
     assert max(map(len, text.splitlines())) <= 80
     golden("compare", text)  # type: ignore[operator]

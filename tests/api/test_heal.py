@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from stages.convert.test_fit import family, plan_for, seen
 from support.command import NET, convert, kdna
+from support.plans import family, moments_of, plan_for
 from support.small_nets import MEMBERS, images, small
 from support.tiny import SIZE, net
 from torch import nn
@@ -52,7 +52,7 @@ def test_families_are_converted_in_the_order_of_their_predicted_error_and_told_i
         met.append(set(derived_layers(model)))
         return Divergence(1.0, len(met) / 10, 0.0, 1)
 
-    _, fits = convert_by_plan(original, plan, seen(original), heal=heal)
+    _, fits = convert_by_plan(original, plan, moments_of(original), heal=heal)
     first, second, third = MEMBERS[2], MEMBERS[0], MEMBERS[1]
     assert met == [{first}, {first, second}, {first, second, third}]
     assert [(fit.owner, fit.healed) for fit in fits] == list(zip(MEMBERS, (0.2, 0.3, 0.1), strict=True))
@@ -66,8 +66,8 @@ def test_what_is_healed_is_what_the_next_family_is_added_to() -> None:
         with torch.no_grad():
             model.norm.bias += shift
 
-    converted, fits = convert_by_plan(original, plan, seen(original), heal=heal)
-    plain, same = convert_by_plan(original, plan, seen(original))
+    converted, fits = convert_by_plan(original, plan, moments_of(original), heal=heal)
+    plain, same = convert_by_plan(original, plan, moments_of(original))
     assert torch.allclose(converted.norm.bias, original.norm.bias + 3 * shift)
     assert [fit.errors for fit in fits] == [fit.errors for fit in same]
     assert all(fit.healed is None for fit in fits)

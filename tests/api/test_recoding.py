@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from network.test_packed import coded
+from support.coded import coded, entropy_coded
 from support.small_nets import small
 
 from kdna_convert.api.code import recoded
@@ -14,14 +14,8 @@ from kdna_convert.core.errors import PlanError
 from kdna_convert.network.derive import trainable
 from kdna_convert.network.folder import Conversion, open_folder, save
 from kdna_convert.network.folder.report import CodeReport, Report
-from kdna_convert.network.packed import foldable_norms, steps_of, unpack
-
-
-def conversion() -> Conversion:
-    made = coded("entropy")
-    size = made.plan.planned.bytes
-    made.report = Report(code=CodeReport("entropy", size, size + 40))
-    return made
+from kdna_convert.network.norms import foldable_norms
+from kdna_convert.network.packed import steps_of, unpack
 
 
 def nudged(made: Conversion, by: float) -> Conversion:
@@ -36,13 +30,13 @@ def nudged(made: Conversion, by: float) -> Conversion:
 
 
 def test_what_was_not_trained_is_coded_to_the_same_bytes() -> None:
-    made = conversion()
+    made = entropy_coded()
     assert recoded(made).coded == made.coded
     assert steps_of(made.coded or b"") == steps_of(recoded(made).coded or b"")
 
 
 def test_codes_stay_as_they_are_and_the_file_within_its_size() -> None:
-    made = conversion()
+    made = entropy_coded()
     before = unpack(made.coded or b"")
     after = recoded(nudged(copy.deepcopy(made), 0.1))
     found = unpack(after.coded or b"")
@@ -58,7 +52,7 @@ def test_codes_stay_as_they_are_and_the_file_within_its_size() -> None:
 
 
 def test_shifts_are_rounded_more_coarsely_where_they_would_not_fit() -> None:
-    made = nudged(conversion(), 2.0)
+    made = nudged(entropy_coded(), 2.0)
     made.report = Report(code=CodeReport("entropy", 0, made.plan.planned.bytes + 8))
     after = recoded(made)
     assert after.plan.planned.bytes <= made.report.code.target
@@ -81,7 +75,7 @@ def test_only_what_has_one_number_a_channel_is_a_norm() -> None:
 def test_a_coded_folder_stays_coded_when_its_norms_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kdna_convert.inputs.models import Loaded
 
-    made = conversion()
+    made = entropy_coded()
     original = small(0)
     folder = save(made, tmp_path / "coded")
     opened = open_folder(folder, model=small(1))

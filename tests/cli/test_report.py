@@ -1,13 +1,12 @@
 """What the reports look like at 80 columns, to the character, without colour; and that they hold with colour."""
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from rich.console import Console, RenderableType
+from support.terminal import printed
 from torch import nn
 
 from kdna_convert.api.demo import Demo, DemoRow
@@ -45,15 +44,6 @@ Golden = Callable[[str, str], None]
 
 BEFORE = Totals(params=855_770, bytes=3_456_000, macs=125_485_706)
 AFTER = Totals(params=427_314, bytes=1_734_120, macs=70_123_456)
-
-
-def printed(report: RenderableType, width: int = 80, color: str | None = None) -> str:
-    stream = io.StringIO()
-    console = Console(
-        file=stream, width=width, color_system=color, force_terminal=bool(color), highlight=False, legacy_windows=False
-    )
-    console.print(report)
-    return "".join(line.rstrip() + "\n" for line in stream.getvalue().splitlines())
 
 
 def layer(name: str, shape: tuple[int, ...] = (64, 64, 3, 3), **changes: object) -> Layer:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.command import NET, convert, kdna
-from support.places import ROOT, TESTS
+from support.processes import torchrun
 from support.shared_passes import BATCHES, passes
 from torch import Tensor
 
 from kdna_convert.core.linalg import Kronecker, Moment
 
 ONES = [*BATCHES, "folder"]
-
-
-def launched(*arguments: Any, processes: int = 2) -> subprocess.CompletedProcess[str]:
-    """Gloo processes of one thread, by torchrun."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", "NO_COLOR": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(TESTS)])
-    return subprocess.run(
-        [*launch, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300, check=False
-    )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +39,7 @@ def one(damaged: Path) -> dict[str, Any]:
 def two(damaged: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes found."""
     out = tmp_path_factory.mktemp("two")
-    done = launched("-m", "support.shared_passes", damaged, out)
+    done = torchrun("support.shared_passes", damaged, out)
     assert done.returncode == 0, done.stderr
     return [torch.load(out / f"{number}.pt", weights_only=False) for number in range(2)]
 
@@ -116,7 +103,7 @@ def test_what_one_process_cannot_use_ends_both_by_its_code(
 
 def test_two_processes_print_one_evaluation(damaged: Path, folder: Path) -> None:
     command = ("eval", folder, "--data", damaged, "--device", "cpu", "--json")
-    done, alone = launched("-m", "kdna_convert", *command), kdna(*command)
+    done, alone = torchrun("kdna_convert", *command), kdna(*command)
     assert done.returncode == alone.exit_code == 0, done.stderr
     found, expected = json.loads(done.stdout), json.loads(alone.stdout)
     assert sorted(found.pop("skipped")) == sorted(expected.pop("skipped"))
@@ -147,7 +134,7 @@ def test_healing_after_each_family_refuses_to_be_several(
 @pytest.mark.slow
 def test_two_processes_write_the_folder_that_one_writes(images: Path, tmp_path: Path) -> None:
     command = [*convert(images), "--device", "cpu"]
-    done = launched("-m", "kdna_convert", *command, "-o", tmp_path / "two")
+    done = torchrun("kdna_convert", *command, "-o", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("parameters kept") == 1
     assert kdna(*command, "-o", tmp_path / "one").exit_code == 0
@@ -161,7 +148,7 @@ def test_two_processes_write_the_folder_that_one_writes(images: Path, tmp_path: 
 @pytest.mark.slow
 def test_two_processes_analyze_as_one_and_print_once(images: Path) -> None:
     command = ("analyze", NET, "--data", images, "--device", "cpu", "--json")
-    done, alone = launched("-m", "kdna_convert", *command), kdna(*command)
+    done, alone = torchrun("kdna_convert", *command), kdna(*command)
     assert done.returncode == alone.exit_code == 0, done.stderr
     assert len(json.loads(done.stdout)["layers"]) == len(json.loads(alone.stdout)["layers"])
 
@@ -169,7 +156,7 @@ def test_two_processes_analyze_as_one_and_print_once(images: Path) -> None:
 @pytest.mark.slow
 def test_an_activation_that_is_not_finite_ends_both_by_its_code(images: Path, tmp_path: Path) -> None:
     sick = NET.replace(":net", ":sick_activation")
-    done = launched("-m", "kdna_convert", *convert(images, sick), "--device", "cpu", "-o", tmp_path / "out")
+    done = torchrun("kdna_convert", *convert(images, sick), "--device", "cpu", "-o", tmp_path / "out")
     assert done.returncode != 0
     assert "KD702" in done.stderr
     assert not (tmp_path / "out").exists()

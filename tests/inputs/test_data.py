@@ -10,21 +10,14 @@ import pytest
 import timm.data
 import torch
 from PIL import Image
+from support.pictures import CONFIG, code_of, labels, paint, values
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from kdna_convert.core.errors import DataError
 from kdna_convert.core.specs import DataConfig
-from kdna_convert.inputs.data import Images, as_images, batches, check_classes, open_images, sources, split
+from kdna_convert.inputs.data import as_images, batches, check_classes, open_images, sources, split
 from kdna_convert.inputs.models import override
-
-CONFIG = DataConfig((3, 8, 8), mean=(0.0,) * 3, std=(1.0,) * 3, crop_pct=1.0)
-
-
-def paint(path: Path, value: int) -> None:
-    """A lossless image whose every pixel tells which image it is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 8), (value, value, value)).save(path)
 
 
 @pytest.fixture
@@ -33,20 +26,6 @@ def folder(tmp_path: Path) -> Path:
     for value in range(12):
         paint(tmp_path / "images" / "abc"[value // 4] / f"{value:02}.png", value)
     return tmp_path / "images"
-
-
-def values(images: Images, **options: Any) -> list[int]:
-    """Which images were read, in order."""
-    return [round(float(x.mean() * 255)) for inputs, _ in batches(images, **options) for x in inputs]
-
-
-def labels(images: Images) -> list[int]:
-    return [int(label) for _, known in batches(images) if known is not None for label in known]
-
-
-def code_of(error: pytest.ExceptionInfo[DataError]) -> str:
-    assert "\n" not in str(error.value), "an error is one line"
-    return error.value.code
 
 
 # --- reading

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from core.test_processes import launched
-from inputs.test_data import CONFIG, code_of, labels, values
 from PIL import Image
 from support.command import NET, kdna
+from support.pictures import CONFIG, code_of, labels, picture, values
+from support.processes import torchrun
 
 from kdna_convert.core.errors import DataError
 from kdna_convert.inputs.data import open_images
@@ -30,13 +30,6 @@ def collected() -> Iterator[None]:
     """What is left open is closed here, and not in another test."""
     yield
     gc.collect()
-
-
-def painted(value: int, side: int = 8) -> bytes:
-    """A lossless image whose every pixel tells which it is."""
-    file = io.BytesIO()
-    Image.new("RGB", (side, side), (value, value, value)).save(file, "PNG")
-    return file.getvalue()
 
 
 def noise(seed: int) -> bytes:
@@ -83,7 +76,7 @@ def huggingface(folder: Path, images: list[bytes], kind: str) -> str:
 @pytest.fixture(params=["wds", "hfds", "hfids"])
 def data(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Twelve images, painted 0 to 11 in their order, of three classes in turn."""
-    images = [painted(value) for value in range(COUNT)]
+    images = [picture(value) for value in range(COUNT)]
     if request.param == "wds":
         return webdataset(tmp_path / "shards", images)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -114,11 +107,11 @@ def test_a_split_that_is_not_there_is_named(data: str) -> None:
 
 def test_a_stream_that_does_not_say_how_long_it_is_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    webdataset(tmp_path / "shards", [painted(value) for value in range(COUNT)])
+    webdataset(tmp_path / "shards", [picture(value) for value in range(COUNT)])
     (tmp_path / "shards" / "_info.json").unlink()
     some = f"wds/{tmp_path / 'shards'}:some-{{001..002}}.tar"
     assert values(open_images(f"{some}|8", CONFIG)) == [4, 5, 6, 7, 8, 9, 10, 11]
-    uncounted = huggingface(tmp_path / "repository", [painted(0), painted(1)], "hfids")
+    uncounted = huggingface(tmp_path / "repository", [picture(0), picture(1)], "hfids")
     for name in (some, uncounted):
         with pytest.raises(DataError, match=r"say so behind the split, as in wds/FOLDER:train\|5000") as error:
             open_images(name, CONFIG)
@@ -128,7 +121,7 @@ def test_a_stream_that_does_not_say_how_long_it_is_is_told(tmp_path: Path, monke
 def test_two_processes_see_a_stream_as_one_does(tmp_path: Path) -> None:
     data = webdataset(tmp_path / "shards", [noise(seed) for seed in range(60)])
     one = kdna("eval", NET, "--data", data, "--json", "-q")
-    two = launched("-m", "kdna_convert", "eval", NET, "--data", data, "--json", "-q")
+    two = torchrun("kdna_convert", "eval", NET, "--data", data, "--json", "-q")
     assert two.returncode == 0, two.stderr
     expected, found = json.loads(one.stdout), json.loads(two.stdout)
     assert expected["images"] == found["images"] == 60

@@ -11,53 +11,19 @@ from types import ModuleType
 
 import pytest
 import torch
-from support.small_nets import OPTIONS, convert, images, route, small
+from support.coded import coded, steps
+from support.small_nets import OPTIONS, images, small
 from torch import nn
 
 import kdna_convert
 from kdna_convert.codecs import CODECS, indices
-from kdna_convert.codecs.steps import nearest_step
 from kdna_convert.core.errors import FolderError, NumericsError
-from kdna_convert.core.filesize import file_size, metadata
-from kdna_convert.core.specs import DataConfig, Family, Layer, ModelRef, Plan, Route, Totals
-from kdna_convert.network.folder import Conversion, open_folder, save, uncoded
-from kdna_convert.network.packed import coded_specs, foldable_norms, pack, unpack
-from kdna_convert.network.stored import load_stored, stored_specs, stored_state
+from kdna_convert.network.folder import open_folder, save, uncoded
+from kdna_convert.network.packed import pack, unpack
+from kdna_convert.network.stored import load_stored, stored_specs
 
 LOADER = Path(kdna_convert.__file__).parent / "network" / "folder" / "loader.py"
 EACH_CODEC = pytest.mark.parametrize("codec", CODECS)
-
-
-def steps(net: nn.Module, share: float = 0.02) -> dict[str, int]:
-    """A fine step for every tensor and every normalisation's shifts."""
-    state = stored_state(net)
-    found = {name: nearest_step(share * float(t.abs().max() + 1e-9)) for name, t in state.items()}
-    return found | {name: nearest_step(share) for name in foldable_norms(net)}
-
-
-def coded(codec: str, scheme: str | None = "cp", routing: str | None = None) -> Conversion:
-    net = small()
-    families = () if scheme is None else (convert(net, scheme),)
-    return code(net, families, codec, route(net, routing))
-
-
-def code(net: nn.Module, families: tuple[Family, ...], codec: str, routes: tuple[Route, ...] = ()) -> Conversion:
-    blob = pack(net, codec, steps(net))
-    load_stored(net, unpack(blob))
-    ref = ModelRef("support.small_nets:small")
-    params = sum(parameter.numel() for parameter in net.parameters())
-    size = file_size(coded_specs(blob), metadata(ref, "scheme: dense\n"))
-    totals = Totals(params, size, 1)
-    plan = Plan(ref, families, layers_of(net), totals, totals, routes=routes)
-    return Conversion(net, plan, DataConfig((3, 12, 12)), "scheme: dense\n", coded=blob)
-
-
-def layers_of(net: nn.Module) -> tuple[Layer, ...]:
-    return tuple(
-        Layer(name, "Conv2d", tuple(module.weight.shape))
-        for name, module in net.named_modules()
-        if isinstance(module, nn.Conv2d)
-    )
 
 
 @EACH_CODEC

@@ -4,29 +4,16 @@ import copy
 
 import pytest
 import torch
-from support.tiny import Net
+from support.tiny import Net, net_with_statistics
 from torch import nn
 
 from kdna_convert.network.blocks import Block, find_blocks
 from kdna_convert.network.walk import kernel_of, layer_problem, match_mean, run, walk
 
 
-def trained(seed: int = 0) -> Net:
-    """A net whose normalisations have statistics of their own."""
-    torch.manual_seed(seed)
-    net = Net()
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.3)
-            module.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-    return net.eval()
-
-
 @pytest.fixture
 def nets() -> tuple[Net, Net, tuple[Block, ...], list[torch.Tensor]]:
-    net = trained()
+    net = net_with_statistics()
     names = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     batches = list(torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(1)).split(8))
     return net, copy.deepcopy(net), find_blocks(net, names, batches[0][:1]), batches

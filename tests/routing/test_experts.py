@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from routing.test_routing import described, learned, static
+from support.routings import described, learned, static
 from torch import Tensor, nn
 
 from kdna_convert.core.errors import RecipeError
@@ -200,30 +200,3 @@ def test_experts_of_a_kernel_of_zeros_can_still_move() -> None:
     net = nn.Sequential(layer)
     attach(net, [described("0", layer)], ROUTINGS["dyconv"]())
     assert net[0].gate.experts.deltas.abs().sum() > 0
-
-
-@mixing
-def test_a_family_without_numbers_can_be_routed_and_filled(name: str, options: dict[str, Any]) -> None:
-    net, x = family(name, **options)
-    other = static(net)
-    with torch.no_grad():
-        for parameter in other.parameters():
-            parameter.fill_(float("nan"))
-    routing = ROUTINGS[name](experts="shared", **options)
-    for group in routing.groups([described(str(place), layer) for place, layer in enumerate(other)], other):
-        attach(other, group, routing)
-    other.load_state_dict(learned(net).state_dict(), strict=True)
-    assert torch.equal(other(x), net(x))
-
-
-@mixing
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_family_stays_finite_in_mixed_precision(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
-    net, x = family(name, **options)
-    learned(net)
-    with torch.autocast("cpu", dtype=dtype):
-        y = net(100 * x)
-    assert y.isfinite().all()
-    y.float().abs().mean().backward()
-    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
-    assert net.to(dtype)(x.to(dtype)).dtype == dtype

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from routing import test_routing as contract
-from routing.test_routing import described, learned, routed
+from support.routings import described, learned, routed
 from torch import Tensor, nn
 
 from kdna_convert.core.errors import RecipeError
@@ -102,22 +101,6 @@ def test_octaves_are_those_of_the_transform_and_the_input_is_kept_to_the_bit_at_
     torch.testing.assert_close(bands(x), expected + above, atol=1e-10, rtol=0)
     projection = lowpass(size[0], 2, x)
     torch.testing.assert_close(projection @ projection, projection, atol=1e-12, rtol=0)
-
-
-@pytest.mark.parametrize("options", [{"local": True}, {"input_bands": True}], ids=str)
-@pytest.mark.parametrize("kind", ["conv1d", "conv2d", "strided", "reflecting", "pointwise", "conv3d"])
-def test_with_every_switch_the_contract_holds(options: dict[str, Any], kind: str) -> None:
-    routing = Frequency(**options)
-    contract.test_at_step_0_the_output_is_the_static_layers(routing, kind)
-    contract.test_every_image_is_routed_by_itself(routing, kind)
-    if kind == "conv2d":
-        contract.test_gradients_reach_every_parameter_within_a_few_steps_of_one_image_each(routing, kind)
-        contract.test_what_is_stored_is_known_before_it_is_built(routing, kind)
-        contract.test_mixed_precision_stays_finite(routing, kind, torch.float16)
-        contract.test_every_form_gives_the_same(routing, kind)
-        contract.test_a_copy_is_routed_by_its_own_routers(routing, kind)
-        contract.test_a_router_depends_on_seed_and_name_only_and_draws_no_global_numbers(routing, kind)
-        contract.test_the_memory_format_is_kept(routing)
 
 
 @pytest.mark.parametrize(

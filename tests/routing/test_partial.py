@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from routing.test_routing import described, learned, static
+from support.routings import described, learned, static
 from torch import Tensor, nn
 
 from kdna_convert.core.errors import DataError, ModelError, RecipeError
@@ -161,22 +161,3 @@ def test_filters_in_use_no_image_and_no_logits_are_refused() -> None:
     with pytest.raises(ValueError, match="0: its router has been trained"):
         partition(net, [x])
     assert len(routers(net)) == 2
-
-
-@inner
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_mixed_precision_stays_finite(of: dict[str, Any], dtype: torch.dtype) -> None:
-    net, x = routed(of)
-    learned(net)
-    with torch.autocast("cpu", dtype=dtype):
-        y = net(100 * x)
-    assert y.isfinite().all()
-    assert net.to(dtype)(x.to(dtype)).dtype == dtype
-
-
-@inner
-def test_every_form_gives_the_same(of: dict[str, Any]) -> None:
-    net, x = routed(of)
-    expected = learned(net)(x)
-    net[0].gate.form = "static"
-    torch.testing.assert_close(net(x), expected, atol=1e-5, rtol=1e-4)

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from routing.test_routing import described
-from stages.finetune.test_finetune import finetune, images, state
-from torch import Tensor, nn
+from support.fine_tuning import finetune, images, killed_and_resumed, state
+from support.routings import described
+from torch import nn
 
 from kdna_convert.routing import ROUTINGS, attach
 from kdna_convert.routing.temperature import Annealing, anneal, cooled
-from kdna_convert.stages.finetune import Keeping
 
 
 def routed(**options: Any) -> tuple[nn.Module, nn.Module]:
@@ -79,29 +78,9 @@ def test_a_fine_tune_by_the_clock_cools_it_by_the_time_that_is_spent() -> None:
     assert seen[-1] == 1.0
 
 
-class KilledError(Exception):
-    """What stands for a kill between two steps."""
-
-
-def trained(work: Path | None, *, until: int | None = None, resume: bool = False) -> dict[str, Tensor]:
-    def kill(what: str, done: int, total: int) -> None:
-        if done == until:
-            raise KilledError
-
-    model, original = routed()
-    held = images(64, seed=1)
-    said: dict[str, Any] = {"steps": 18, "batch_size": 32, "save_every": 2}
-    finetune(model, original, images(), heldout=held, keeping=Keeping(work, resume, "mine"), progress=kill, **said)
-    return state(model)
-
-
-def test_a_run_that_is_gone_on_with_ends_at_the_temperature_and_the_tensors_of_the_straight_one(tmp_path: Path) -> None:
-    straight = trained(None)
-    with pytest.raises(KilledError):
-        trained(tmp_path, until=4)
-    resumed = trained(tmp_path, resume=True)
-    assert "0.gate.temperature" in straight
-    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
+def test_a_killed_run_resumes_at_the_temperature_of_the_straight_one(tmp_path: Path) -> None:
+    killed_and_resumed(tmp_path, 8, nets=routed, train="adapters", epochs=12)  # killed while it falls
+    assert "0.gate.temperature" in routed()[0].state_dict()
 
 
 def test_what_did_best_keeps_the_temperature_at_which_it_did() -> None:

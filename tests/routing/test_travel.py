@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from routing.test_routing import groups, learned, routed
+from support.routings import groups, learned, routed
 from torch import Tensor, nn
 
 from kdna_convert.api import pipeline

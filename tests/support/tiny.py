@@ -47,6 +47,19 @@ def net(width: int = 12, blocks: int = 2) -> nn.Module:
     return Net(width, blocks)
 
 
+def net_with_statistics(seed: int = 0) -> Net:
+    """A net whose normalisations have statistics of their own."""
+    torch.manual_seed(seed)
+    net = Net()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.3)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+    return net.eval()
+
+
 def nothing_to_convert() -> nn.Module:
     model = Net(blocks=0)
     model.stem = nn.Conv2d(3, 12, 3, padding=1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...core.specs import Progress
 from ...inputs.data import Batch, Images, batches
-from ...network.totals import evaluating
+from ...network.inference import evaluating
 from ...stages.evaluate.accuracy import accuracy, answers, divergence
 from ...stages.evaluate.timing import benchmark
 from .rows import Row

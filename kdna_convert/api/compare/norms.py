@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ...core.modes import eval_mode
+
 BATCH = 125
 
 
@@ -20,19 +22,16 @@ def reestimate(net: nn.Module, images: Tensor, batch: int = BATCH) -> nn.Module:
     images (N, C, H, W). Only the norms run in train mode, so that dropout stays off; all modes are put back.
     """
     norms = _norms(net)
-    modes, momenta = [(module, module.training) for module in net.modules()], [norm.momentum for norm in norms]
-    net.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch: a cumulative average
-        norm.train()
-    with torch.no_grad():
+    momenta = [norm.momentum for norm in norms]
+    with eval_mode(net), torch.no_grad():
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch: a cumulative average
+            norm.train()
         for part in images.split(batch):
             net(part)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    for module, training in modes:
-        module.training = training
     return net
 
 

@@ -35,13 +35,52 @@ SHARED = {"cp": "V", "separable": "V", "basis": "V", "tucker": "V", "output": "U
 SHARED |= {"codebook": "E", "kerneldna": "P"}
 OWN = ("U", "V", "b", "b0", "b1", "b2", "f", "s", "c", "A", "B", "D", "G", "K")
 
+# A safetensors file: bytes of the header's length, before the header and the data.
+HEADER_LENGTH = 8
+
+# A coded file: the name of its one tensor, its newest format, and the bytes of its parts in front and at the end.
+CODED = "kdna"
+FORMAT = 2
+FORMAT_BYTES, INDEX_LENGTH, DIGEST = 1, 4, 8
+
+# Codecs of two bytes a number; int8 and int4 have a bfloat16 step a row, and int4 two numbers a byte, from -8 on.
+HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+NIBBLE, NIBBLE_ZERO = 16, 8
+
+# entropy: steps to the octave, and to the octave of a normalisation's scales.
+STEPS, SCALE_STEPS = 64, 16
+# Each pass of the coder has decoded this share of every tensor.
+SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+# Buckets are quarter octaves of the expected magnitude, from 2^-8 on: the top bits of a float32 above LOW_BITS.
+BUCKETS = 124
+PER_OCTAVE_BITS = 2
+LOW_BITS = 23 - PER_OCTAVE_BITS  # float32 has 23 bits of mantissa
+LOWEST = (127 - 8) << PER_OCTAVE_BITS  # float32's exponents are stored with 127 added
+# Integers above 2^WHOLE_OCTAVES are coded in larger units, their lower bits plainly.
+WHOLE_OCTAVES = 9
+# Histograms have a bin for each of -CAP..CAP, the outermost for larger ones too, and begin as if BELIEF were counted.
+CAP, BELIEF = 20, 20.0
+BINS = 2 * CAP + 1
+# Magnitudes beyond the bins have 0 to 22 bits.
+EXCESS_LENGTHS = 23
+# As if so many known integers of a row or column held the tensor's mean, and of a kernel what its row and column say.
+LINE_BELIEF, KERNEL_BELIEF = 20, 16
+# From this share of a tensor on, its kernels have a say.
+KERNELS_FROM = 0.2
+# The order of the columns: multiples of 2^32 over the golden ratio, modulo 2^32. Each row begins elsewhere.
+GOLDEN, ROW_OFFSET = 2654435769, 0.618
+
+# indices: bytes of the lowest value and of the size of the range, and pieces after each of which counts are updated.
+INDICES_LOWEST, INDICES_SIZE = 8, 4
+INDICES_PIECES = 64
+
 
 def state_dict(folder: str | Path = ".") -> dict[str, Tensor]:
     """Every tensor of the ordinary model, by its own name. A routing must be `se` and at its start, the identity."""
     plan = json.loads((Path(folder) / "plan.json").read_text(encoding="utf-8"))
     tensors = read_safetensors(Path(folder) / "model.safetensors")
-    if set(tensors) == {"kdna"}:
-        tensors = decode(tensors["kdna"].numpy().tobytes())
+    if set(tensors) == {CODED}:
+        tensors = decode(tensors[CODED].numpy().tobytes())
     shapes = {layer["name"]: layer["shape"] for layer in plan["layers"]}
     for family in plan["families"]:
         owner = family["members"][0]
@@ -61,12 +100,12 @@ def state_dict(folder: str | Path = ".") -> dict[str, Tensor]:
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a file, as https://github.com/huggingface/safetensors describes it."""
     raw = Path(path).read_bytes()
-    length = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8 : 8 + length])
+    start = HEADER_LENGTH + int.from_bytes(raw[:HEADER_LENGTH], "little")
+    header = json.loads(raw[HEADER_LENGTH:start])
     header.pop("__metadata__", None)
     found = {}
     for name, entry in header.items():
-        begin, end = (8 + length + offset for offset in entry["data_offsets"])
+        begin, end = (start + offset for offset in entry["data_offsets"])
         dtype, data = DTYPES[entry["dtype"]], bytearray(raw[begin:end])
         flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
         found[name] = flat.view(entry["shape"])
@@ -103,13 +142,14 @@ def _spatial(t: dict[str, Tensor]) -> Tensor:
 
 
 def decode(coded: bytes) -> dict[str, Tensor]:
-    """The tensors of a coded file: version (1 byte), length of the index (4), index, streams, digest (8)."""
-    if hashlib.blake2b(coded[:-8], digest_size=8).digest() != coded[-8:]:
+    """The tensors of a coded file: format (1 byte), length of the index (4), index, streams, digest (8)."""
+    if hashlib.blake2b(coded[:-DIGEST], digest_size=DIGEST).digest() != coded[-DIGEST:]:
         raise ValueError("the coded tensors are cut short or altered")
-    if coded[0] > 2:
+    if coded[0] > FORMAT:
         raise ValueError(f"coded in format {coded[0]}, which this loader does not know")
-    start = 5 + int.from_bytes(coded[1:5], "little")
-    index = json.loads(zlib.decompress(coded[5:start]))
+    begin = FORMAT_BYTES + INDEX_LENGTH
+    start = begin + int.from_bytes(coded[FORMAT_BYTES:begin], "little")
+    index = json.loads(zlib.decompress(coded[begin:start]))
     found: dict[str, Tensor] = {}
     if index["norms"]:
         codec, length, rows = index["norms"]
@@ -130,9 +170,11 @@ def _norms(codec: str, data: bytes, rows: list[Any]) -> dict[str, Tensor]:
     sizes = [row[1] for row in rows]
     if codec == "entropy":
         logarithm, sign, shifts = _integers(data, [[sum(sizes)]] * 3)
-        scale = (torch.from_numpy(logarithm).double() / 16).exp2() * (1 - 2 * torch.from_numpy(sign))
+        scale = (torch.from_numpy(logarithm).double() / SCALE_STEPS).exp2() * (1 - 2 * torch.from_numpy(sign))
         parts = torch.from_numpy(shifts).split(sizes)
-        shift = torch.cat([part.double() * 2.0 ** (row[3] / 64) for part, row in zip(parts, rows, strict=True)]).float()
+        shift = torch.cat(
+            [part.double() * 2.0 ** (row[3] / STEPS) for part, row in zip(parts, rows, strict=True)]
+        ).float()
     else:
         scale, shift = _stream(codec, data, [[sum(sizes)]] * 2, [0, 0], [])
     found: dict[str, Tensor] = {}
@@ -146,27 +188,27 @@ def _norms(codec: str, data: bytes, rows: list[Any]) -> dict[str, Tensor]:
 def _stream(codec: str, data: bytes, shapes: list[Any], steps: list[int], dtypes: list[Any]) -> list[Tensor]:
     if codec == "entropy":
         pairs = zip(_integers(data, shapes), steps, strict=True)
-        return [(torch.from_numpy(part).double() * 2.0 ** (step / 64)).float() for part, step in pairs]
+        return [(torch.from_numpy(part).double() * 2.0 ** (step / STEPS)).float() for part, step in pairs]
     if codec == "indices":
         sizes = [math.prod(shape) for shape in shapes]
         flat = torch.from_numpy(_indices(data, sum(sizes)))
         return [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
-    kinds = {"fp16": torch.float16, "bf16": torch.bfloat16}
     found: list[Tensor] = []
     start = 0
     for place, shape in enumerate(shapes):
         count, rows = math.prod(shape), shape[0] if len(shape) > 1 else 1
-        if codec in kinds or codec == "raw":
-            dtype = kinds.get(codec) or dtypes[place]
+        if codec in HALVES or codec == "raw":
+            dtype = HALVES.get(codec) or dtypes[place]
             end = start + count * dtype.itemsize
             found.append(_view(data[start:end], dtype).view(shape).to(dtype if codec == "raw" else torch.float32))
         else:
-            middle = start + 2 * rows
+            middle = start + rows * torch.bfloat16.itemsize
             end = middle + (count if codec == "int8" else (count + 1) // 2)
             step = _view(data[start:middle], torch.bfloat16).float()
             whole = _view(data[middle:end], torch.int8 if codec == "int8" else torch.uint8)
             if codec == "int4":
-                whole = torch.stack([whole % 16, whole // 16], 1).view(-1)[:count].to(torch.int8) - 8
+                halves = torch.stack([whole % NIBBLE, whole // NIBBLE], 1)
+                whole = halves.view(-1)[:count].to(torch.int8) - NIBBLE_ZERO
             found.append((whole.float().view(rows, -1) * step[:, None]).view(shape) if count else torch.empty(shape))
         start = end
     return found
@@ -188,9 +230,11 @@ def _coder() -> tuple[Any, Any]:
 def _indices(data: bytes, count: int) -> Any:
     """Whole numbers by one adaptive histogram; kdna's codecs/indices.py."""
     np, stream = _coder()
-    lowest, size = int.from_bytes(data[:8], "little", signed=True), int.from_bytes(data[8:12], "little")
-    coder, counts = stream.stack.AnsCoder(np.frombuffer(data[12:], "<u4").astype(np.uint32)), np.ones(size)
-    pieces = np.array_split(np.zeros(count, np.int32), 64)
+    begin = INDICES_LOWEST + INDICES_SIZE
+    lowest = int.from_bytes(data[:INDICES_LOWEST], "little", signed=True)
+    size = int.from_bytes(data[INDICES_LOWEST:begin], "little")
+    coder, counts = stream.stack.AnsCoder(np.frombuffer(data[begin:], "<u4").astype(np.uint32)), np.ones(size)
+    pieces = np.array_split(np.zeros(count, np.int32), INDICES_PIECES)
     for piece in pieces if size > 1 else ():
         piece[:] = coder.decode(stream.model.Categorical(counts, perfect=False), len(piece))
         counts += np.bincount(piece, minlength=size)
@@ -203,24 +247,25 @@ def _integers(data: bytes, shapes: list[Any]) -> list[Any]:
     """The integers of an entropy-coded stream. kdna's codecs/entropy.py and expectation.py say why it is so."""
     np, stream = _coder()
     coder = stream.stack.AnsCoder(np.frombuffer(data, "<u4").astype(np.uint32))
-    middle = (((np.arange(124) + 476) << 21) + (1 << 20)).astype(np.int32).view(np.float32)
-    shifts = np.maximum(0, (np.arange(124) >> 2) - 9)
+    buckets = np.arange(BUCKETS)
+    middle = (((buckets + LOWEST) << LOW_BITS) + (1 << (LOW_BITS - 1))).astype(np.int32).view(np.float32)
+    shifts = np.maximum(0, (buckets >> PER_OCTAVE_BITS) - WHOLE_OCTAVES)
     ratio = middle.astype(np.float64) / (1 << shifts)
     ratio = ratio / (1 + ratio)
-    counts = np.empty((124, 41))
-    counts[:, 20] = 20.0 * (1 - ratio) / (1 + ratio)
-    for away in range(1, 21):
-        counts[:, 20 + away] = counts[:, 20 - away] = counts[:, 19 + away] * ratio
+    counts = np.empty((BUCKETS, BINS))
+    counts[:, CAP] = BELIEF * (1 - ratio) / (1 + ratio)
+    for away in range(1, CAP + 1):
+        counts[:, CAP + away] = counts[:, CAP - away] = counts[:, CAP + away - 1] * ratio
 
     def plain(count: int, size: int) -> Any:
         model = stream.model.Uniform(size) if count and size > 1 else None
         return np.zeros(count, np.int32) if model is None else coder.decode(model, count)
 
     def bucket(which: int, count: int) -> Any:
-        coarse = coder.decode(stream.model.Categorical(counts[which], perfect=False), count) - 20
-        counts[which] += np.bincount(coarse + 20, minlength=41)
-        outside = np.flatnonzero(np.abs(coarse) == 20)
-        lengths = plain(len(outside), 23)
+        coarse = coder.decode(stream.model.Categorical(counts[which], perfect=False), count) - CAP
+        counts[which] += np.bincount(coarse + CAP, minlength=BINS)
+        outside = np.flatnonzero(np.abs(coarse) == CAP)
+        lengths = plain(len(outside), EXCESS_LENGTHS)
         excess = np.minimum(lengths, 1)
         for length in np.unique(lengths[lengths > 1]):
             where = np.flatnonzero(lengths == length)
@@ -230,8 +275,8 @@ def _integers(data: bytes, shapes: list[Any]) -> list[Any]:
 
     found = [np.zeros(shape, np.int32) for shape in shapes]
     full = [array for array in found if array.size]
-    matrices = [_Matrix(np, array, middle[mean]) for array, mean in zip(full, plain(len(full), 124), strict=True)]
-    for share in (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1) if matrices else ():
+    matrices = [_Matrix(np, array, middle[mean]) for array, mean in zip(full, plain(len(full), BUCKETS), strict=True)]
+    for share in SHARES if matrices else ():
         which = np.concatenate([matrix.expect(share) for matrix in matrices])
         order, values = np.argsort(which, kind="stable"), np.empty(len(which), np.int32)
         parts = [bucket(int(each), int((which == each).sum())) for each in np.unique(which)]
@@ -251,25 +296,25 @@ class _Matrix:
         self.np, self.values, self.mean, self.known = np, array.reshape(-1), mean, 0
         self.rows = array.shape[0] if array.ndim > 1 else 1
         self.columns, self.taps = array.size // self.rows, math.prod(array.shape[2:])
-        self.order = np.argsort(np.arange(self.columns, dtype=np.uint32) * np.uint32(2654435769), kind="stable")
+        self.order = np.argsort(np.arange(self.columns, dtype=np.uint32) * np.uint32(GOLDEN), kind="stable")
         self.seen = np.zeros(array.size, bool)
 
     def expect(self, share: float) -> Any:
-        np, line, kernel = self.np, self.np.float32(20), self.np.float32(16)
+        np, line, kernel = self.np, self.np.float32(LINE_BELIEF), self.np.float32(KERNEL_BELIEF)
         chosen = self.order[self.known : round(share * self.columns)]
-        begin = np.arange(self.rows) * (int(0.618 * self.columns) | 1) % self.columns
+        begin = np.arange(self.rows) * (int(ROW_OFFSET * self.columns) | 1) % self.columns
         column = (chosen + begin[:, None]) % self.columns
         self.place = (column + np.arange(self.rows)[:, None] * self.columns).reshape(-1)
         size, seen = np.abs(self.values).reshape(self.rows, -1), self.seen.reshape(self.rows, -1)
         column_mean = (size.sum(0).astype(np.float32) + line * self.mean) / (seen.sum(0).astype(np.float32) + line)
         row_share = (size.sum(1).astype(np.float32) / self.mean + line) / (np.float32(self.known) + line)
         expected = column_mean[column] * row_share[:, None]
-        if self.taps > 1 and self.known > 0.2 * self.columns:
+        if self.taps > 1 and self.known > KERNELS_FROM * self.columns:
             kernels = size.reshape(-1, self.taps).sum(1).astype(np.float32)[self.place // self.taps]
             expected = (expected * kernel + kernels.reshape(column.shape)) / (
                 kernel + np.float32(self.taps * self.known / self.columns)
             )
-        return np.clip((expected.reshape(-1).view(np.int32) >> 21) - 476, 0, 123).astype(np.uint8)
+        return np.clip((expected.reshape(-1).view(np.int32) >> LOW_BITS) - LOWEST, 0, BUCKETS - 1).astype(np.uint8)
 
     def learn(self, found: Any) -> None:
         self.values[self.place], self.seen[self.place] = found, True

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...codecs.steps import step_of
-from ...network.packed import norm_affine, plain_norm
+from ...network.norms import norm_affine, plain_norm
 
 
 def put_on_grid(tensor: Tensor, number: int) -> None:

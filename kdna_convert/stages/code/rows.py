@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ...network.blocks import Block
-from ...network.packed import foldable_norms, norm_affine
-from ...network.totals import device_of, evaluating
+from ...network.inference import device_of, evaluating
+from ...network.norms import foldable_norms, norm_affine
 from .factors import factor_of
 from .grid import put_norm
 from .rounding import Feedback, feedback

@@ -24,8 +24,8 @@ from ...core.linalg import Moment, damp, dense, mix
 from ...core.specs import product
 from ...network.blocks import BlockLayer
 from ...network.derive import Derived
-from ...network.packed import foldable_norms, norm_affine
-from ...network.walk import BlockPair, LayerProblem, affine, layer_problem, match_mean
+from ...network.norms import foldable_norms, norm_affine
+from ...network.walk import BlockPair, LayerProblem, layer_problem, match_mean
 from ..analyze.moments import Moments
 from ..repair.nets import Nets, Tick
 from .factors import Factor, Member, balance_banks, factor_of, round_banks
@@ -146,7 +146,9 @@ def _towards(pair: BlockPair, layer: BlockLayer, problem: LayerProblem) -> Tenso
     """The layer's cross moment, made up for what the scale of its normalisation has moved by."""
     if layer.norm is None:
         return problem.cross_on
-    (scale0_o, _), (scale_o, _) = (affine(net.get_submodule(layer.norm)) for net in (pair.original, pair.converted))
+    (scale0_o, _), (scale_o, _) = (
+        norm_affine(net.get_submodule(layer.norm)) for net in (pair.original, pair.converted)
+    )
     ratio_o = (scale0_o / scale_o).nan_to_num(1.0).clamp(-_LARGEST_RATIO, _LARGEST_RATIO)
     return problem.cross_on * ratio_o.to(problem.cross_on)[:, None]
 

@@ -15,7 +15,7 @@ from ...routing import attach_routes
 from ...schemes import scheme_of
 from ..analyze.moments import Moments
 from ..analyze.targets import shapes_of, targets
-from ..plan.database import build_database
+from ..plan.database import SurveyedNet, build_database
 from .directions import Ordered, can_be_cut, errors, is_product, leading, order
 from .nest import rounded, tensors_of
 
@@ -34,17 +34,8 @@ def choices(plan: Plan, net: nn.Module, recipe: Recipe) -> Database:
             return replace(found, dense=False, fixed=None, limit=size)
         return replace(found, dense=False)
 
-    whole = build_database(
-        net,
-        plan.model,
-        plan.layers,
-        plan.families,
-        {},
-        recipe,
-        macs=plan.original.macs,
-        routes=plan.routes,
-        measure=False,
-    )
+    surveyed = SurveyedNet(net, plan.model, plan.layers, plan.original.macs)
+    whole = build_database(surveyed, plan.families, recipe, None, routes=plan.routes)
     found = tuple(map(choice, whole.choices))
     if not any(map(cuttable, found)):
         names = ", ".join(sorted({family.scheme for family in plan.families}))

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ...core.errors import DataError, ModelError, NumericsError
 from ...core.processes import agreed, gathered, share
 from ...core.specs import Divergence, Evaluation, Progress
-from ...network.totals import device_of, evaluating, totals
+from ...network.inference import device_of, evaluating
+from ...network.totals import totals
 
 # Images (B, channels, ...) with, perhaps, their labels (B,).
 Batch = Tensor | tuple[Tensor, Tensor | None]

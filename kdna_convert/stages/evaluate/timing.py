@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...core.modes import eval_mode
 from ...core.specs import Progress
-from ...network.totals import device_of, totals
+from ...network.inference import device_of
+from ...network.totals import totals
 
 # One timed run repeats a net until it has taken so long, in seconds: a clock's jitter must not be what is measured.
 SHORTEST = 0.005
@@ -112,21 +114,17 @@ def _clock(device: torch.device) -> Callable[[nn.Module, Tensor, int], float]:
 @contextmanager
 def _quiet(nets: Mapping[str, nn.Module], threads: int | None) -> Iterator[None]:
     """Eval mode, the asked-for threads and no garbage collection, all put back afterwards."""
-    modes = [(module, module.training) for net in nets.values() for module in net.modules()]
     before, collecting = torch.get_num_threads(), gc.isenabled()
-    for net in nets.values():
-        net.eval()
     torch.set_num_threads(threads or before)
     gc.collect()
     gc.disable()
     try:
-        yield
+        with eval_mode(*nets.values()):
+            yield
     finally:
         torch.set_num_threads(before)
         if collecting:
             gc.enable()
-        for module, training in modes:
-            module.training = training
 
 
 def _label(device: torch.device) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...core.errors import ModelError
 from ...network.blocks import Block
 from ...network.derive import derived_layers
-from ...network.totals import evaluating
+from ...network.inference import evaluating
 from ..evaluate.accuracy import answers
 from .settings import Settings
 

@@ -8,20 +8,18 @@ from typing import Any
 
 from torch import nn
 
+from ...core.modes import eval_mode
+
 
 @contextmanager
 def untouched(*nets: nn.Module) -> Iterator[None]:
     """Eval mode; on leaving, modes, requires_grad and gradients are what they were."""
-    modes = [(module, module.training) for net in nets for module in net.modules()]
     flags = [(parameter, parameter.requires_grad, parameter.grad) for net in nets for parameter in net.parameters()]
     forwards = [(net, net.__dict__.get("forward")) for net in nets]
-    for net in nets:
-        net.eval()
     try:
-        yield
+        with eval_mode(*nets):
+            yield
     finally:
-        for module, training in modes:
-            module.training = training
         for parameter, needed, gradient in flags:
             parameter.requires_grad_(needed).grad = gradient
         for net, forward in forwards:  # accelerate's, for mixed precision

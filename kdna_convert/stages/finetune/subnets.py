@@ -21,7 +21,7 @@ from ...core.errors import ModelError
 from ...core.linalg import damp, dense, mix
 from ...inputs.data import Views, train_loader
 from ...network.blocks import Block
-from ...network.totals import evaluating
+from ...network.inference import evaluating
 from ..evaluate.accuracy import answers
 from .loss import captured, stage_ends
 

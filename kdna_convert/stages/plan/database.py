@@ -1,121 +1,94 @@
-"""What a plan is chosen from: families, their exact layouts, and a predicted error at a few ranks of each.
+"""The database of a plan: families, their exact layouts, and a predicted error at a few sizes of each.
 
-A family's error at a rank is the weighted output error that a quick fit leaves; ranks in between are interpolated
-(plan.py). It is built once for a net, a recipe and its moments; every budget is then solved from it alone.
+The error of a family at a size is the weighted output error that a quick fit leaves. It is computed once for a net, a
+recipe and its moments; a plan for any budget is then solved from the database alone (knapsack.py).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ...core.errors import ModelError, RecipeError
+from ...core.errors import RecipeError
 from ...core.filesize import metadata
 from ...core.linalg import fit_error
 from ...core.specs import Choice, Database, Family, Layer, MemberMacs, ModelRef, Progress, Route, Shape, product
-from ...inputs.recipe import Assignment, Recipe
+from ...inputs.recipe import Recipe
 from ...network.chain import is_plain
 from ...network.stored import stored_specs
 from ...routing import routing_of
-from ...schemes import SCHEMES, make, scheme_of
-from ..analyze.groups import group_layers
+from ...schemes import scheme_of
 from ..analyze.moments import Moments
 from ..analyze.targets import shapes_of, targets
-from .knapsack import predicted_error, stored_tensors
+from .costs import predicted_error
+from .families import no_saving
 from .routes import gate_specs
 
-# How far from a family's smallest to its largest size its error is measured, and the iterations that a quick fit gets.
-# Each costs a fit, the largest most; beyond the last the error is extrapolated, so the smallest is always among them. A
-# scheme may name its own, as `tried`.
+# Sizes at which the error of a family is measured, as shares of the way from the smallest to the largest. Each costs a
+# fit, the largest most. Larger sizes are extrapolated, so the smallest is always measured. A scheme may name its own
+# shares as `tried`.
 POINTS = (0.0, 0.07, 0.15, 0.28, 0.48, 0.75)
+# Iterations of a quick fit.
 QUICK = 20
 
-Clusters = Callable[[Sequence[Layer]], Sequence[int]]
 
+@dataclass(frozen=True)
+class SurveyedNet:
+    """A net, where it came from, its surveyed layers, and its MACs per image."""
 
-def form_families(
-    layers: Sequence[Layer], assignments: Sequence[Assignment], clusters: Clusters | None = None
-) -> tuple[tuple[Layer, ...], tuple[Family, ...]]:
-    """Families without their size: layers of one scheme, with equal options and kernels that can share.
-
-    `clusters` divides such a group further, by similarity. A rule's own family stays together; raises RecipeError KD203
-    when its kernels cannot share, and ModelError KD306 when no layer is left to convert. Returns with the families the
-    layers, a reason on those in none: KD109, KD110 where no size of a family would be smaller than its dense kernels.
-    """
-    by_name = {assignment.layer: assignment for assignment in assignments}
-    active = [layer for layer in layers if by_name[layer.name].reason is None]
-    groups = group_layers(active, lambda layer: _key(layer, by_name[layer.name]), at_least=1)
-    families: list[Family] = []
-    for members in groups.values():
-        divided: Mapping[int, Sequence[Layer]] = {0: members}
-        together = by_name[members[0].name].family
-        if together is not None:
-            _require_sharing(members, by_name, together)
-        elif clusters is not None and len(members) > 1 and SCHEMES[_scheme(by_name[members[0].name])].shares:
-            labels = clusters(members)
-            divided = {label: [m for m, own in zip(members, labels, strict=True) if own == label] for label in labels}
-        families += [_family(part, by_name[part[0].name]) for part in divided.values()]
-    hopeless = {name: reason for family in families if (reason := _hopeless(family, layers)) for name in family.members}
-    families = [family for family in families if family.members[0] not in hopeless]
-    if not families and all(assignment.reason != "KD115" for assignment in assignments):
-        raise ModelError("KD306", "no layer of this model can be converted by this recipe; `kdna analyze` says why")
-    order = {layer.name: place for place, layer in enumerate(layers)}
-    said = tuple(replace(layer, reason=hopeless.get(layer.name, layer.reason)) for layer in layers)
-    return said, tuple(sorted(families, key=lambda family: order[family.members[0]]))
+    model: nn.Module
+    ref: ModelRef
+    layers: tuple[Layer, ...]
+    macs: int
 
 
 def build_database(
-    model: nn.Module,
-    ref: ModelRef,
-    layers: Sequence[Layer],
+    net: SurveyedNet,
     families: Sequence[Family],
-    moments: Moments,
     recipe: Recipe,
+    moments: Moments | None,
     *,
-    fingerprint: str = "",
-    macs: int,
     divisible: Collection[int] = (),
     routes: Sequence[Route] = (),
-    measure: bool = True,
+    fingerprint: str = "",
     progress: Progress | None = None,
 ) -> Database:
-    """Every family's choices. With `measure`, errors are predicted by quick fits of those that leave a choice.
+    """Build the database of a net: one choice per family.
 
-    Those of `families` whose place is in `divisible` are taken apart where their layers predict less error alone. The
-    `routes` are the same at every budget.
+    Args:
+        net: The original net; its layers with the reasons of the recipe.
+        families: The families, without a size where the plan chooses it.
+        recipe: The recipe that formed them.
+        moments: Predict errors by quick fits on these, for the families that leave a choice; None: predict nothing.
+        divisible: Indices of `families` that are split into single layers if that lowers the predicted error.
+        routes: The routes, the same at every budget.
+        fingerprint: What the database is made from, for `read_database`.
+        progress: Called before each family.
+
+    Raises:
+        RecipeError: KD207 for a size of the recipe that its scheme does not have.
     """
-
     routed = {name for route in routes for name in route.members}
-
-    def measured(family: Family) -> Choice:
-        choice = _choice(model, family, layers, recipe, routed)
-        if not measure or choice.fixed is not None:
-            return choice
-        return replace(choice, points=_points(model, choice, layers, moments, recipe.seed))
-
     choices: list[Choice] = []
     for done, family in enumerate(families):
         if progress is not None:
             progress(f"predict: {family.members[0]} ({len(family.members)} layers)", done, len(families))
-        whole = measured(family)
-        apart = [replace(family, members=(name,)) for name in family.members if done in divisible]
-        alone = [] if any(_hopeless(one, layers) for one in apart) else [measured(one) for one in apart]
-        choices += alone if alone and sum(map(_at_half, alone)) < _at_half(whole) else [whole]
+        choices += _choices(net, family, recipe, moments, routed, divisible=done in divisible)
     if progress is not None:
         progress("predict", len(families), len(families))
-    order = {layer.name: place for place, layer in enumerate(layers)}
-    gates, gate_params = gate_specs(model, routes)
+    order = {layer.name: place for place, layer in enumerate(net.layers)}
+    gates, gate_params = gate_specs(net.model, routes)
     return Database(
         fingerprint=fingerprint,
-        model=ref,
-        layers=tuple(layers),
-        tensors=stored_specs(model),
-        params=sum(parameter.numel() for parameter in model.parameters()),
-        macs=macs,
-        metadata=metadata(ref, recipe.text),
+        model=net.ref,
+        layers=net.layers,
+        tensors=stored_specs(net.model),
+        params=sum(parameter.numel() for parameter in net.model.parameters()),
+        macs=net.macs,
+        metadata=metadata(net.ref, recipe.text),
         choices=tuple(sorted(choices, key=lambda choice: order[choice.family.members[0]])),
         routes=tuple(routes),
         gates=gates,
@@ -125,63 +98,39 @@ def build_database(
     )
 
 
-def _at_half(choice: Choice) -> float:
+def _choices(
+    net: SurveyedNet,
+    family: Family,
+    recipe: Recipe,
+    moments: Moments | None,
+    routed: Collection[str],
+    *,
+    divisible: bool,
+) -> list[Choice]:
+    """A family as one choice, or as one per layer if it is divisible and they have less predicted error."""
+
+    def measured(family: Family) -> Choice:
+        choice = _choice(net, family, recipe, routed)
+        if moments is None or choice.fixed is not None:
+            return choice
+        return replace(choice, points=_points(net.model, choice, moments, recipe.seed))
+
+    whole = measured(family)
+    singles = [replace(family, members=(name,)) for name in family.members] if divisible else []
+    if not singles or any(no_saving(single, net.layers) for single in singles):
+        return [whole]
+    split = [measured(single) for single in singles]
+    return split if sum(map(_error_at_half, split)) < _error_at_half(whole) else [whole]
+
+
+def _error_at_half(choice: Choice) -> float:
     """The error predicted at about half of the family's dense parameters."""
     return predicted_error(choice, choice.limit // 2)
 
 
-def _scheme(assignment: Assignment) -> str:
-    return assignment.scheme or ""  # never empty where there is no reason
-
-
-def _key(layer: Layer, assignment: Assignment) -> Hashable:
-    if assignment.family is not None:
-        return assignment.family
-    scheme = make(_scheme(assignment), assignment.options)
-    shape = scheme.group(layer.shape) if scheme.shares else layer.name
-    said = repr(sorted(assignment.options.items()))
-    return scheme.name, shape, layer.groups if layer.groups > 1 else 1, said
-
-
-def _require_sharing(members: Sequence[Layer], by_name: Mapping[str, Assignment], rule: str) -> None:
-    first = by_name[members[0].name]
-    scheme = make(_scheme(first), first.options)
-    odd = [layer for layer in members if scheme.group(layer.shape) != scheme.group(members[0].shape)]
-    if odd and scheme.shares:
-        pair = f"{members[0].name} {list(members[0].shape)} and {odd[0].name} {list(odd[0].shape)}"
-        raise RecipeError("KD203", f"{rule}.family: {scheme.name} cannot share between {pair}; leave `family` out")
-
-
-def _hopeless(family: Family, layers: Sequence[Layer]) -> str | None:
-    """Why no size of a family can be smaller than its dense kernels, or None where one can."""
-    scheme, shapes = scheme_of(family), shapes_of(family, layers)
-    least = replace(family, options={**family.options, scheme.size: scheme.smallest})
-    stored = sum(product(spec.shape) for spec in stored_tensors(least, scheme.layout(shapes), "F32"))
-    if stored < sum(map(product, shapes)):
-        return None
-    return "KD109" if scheme.shares and len(shapes) == 1 else "KD110"
-
-
-def _family(members: Sequence[Layer], assignment: Assignment) -> Family:
-    return Family(
-        scheme=_scheme(assignment),
-        members=tuple(layer.name for layer in members),
-        options=dict(assignment.options),
-    )
-
-
-def _place(recipe: Recipe, size: str, value: int) -> str:
-    """Where this size was asked for: the recipe's line and key, or else a plan that was edited by hand."""
-    rules = [("rules", index, "options") for index, rule in enumerate(recipe.rules) if rule.options.get(size) == value]
-    own = [("options",)] if recipe.options.get(size) == value else []
-    return next((recipe.where(*path, size) for path in (*rules, *own)), f"the plan: options.{size}")
-
-
-def _choice(
-    model: nn.Module, family: Family, layers: Sequence[Layer], recipe: Recipe, routed: Collection[str]
-) -> Choice:
-    scheme, shapes = scheme_of(family), shapes_of(family, layers)
-    members = [layer for name in family.members for layer in layers if layer.name == name]
+def _choice(net: SurveyedNet, family: Family, recipe: Recipe, routed: Collection[str]) -> Choice:
+    scheme, shapes = scheme_of(family), shapes_of(family, net.layers)
+    members = [layer for name in family.members for layer in net.layers if layer.name == name]
     fixed = family.options.get(scheme.size)
     limit = scheme.limit(shapes)
     if fixed is not None and not scheme.smallest <= fixed <= max(limit, scheme.smallest):
@@ -191,7 +140,7 @@ def _choice(
             f"{family.members[0]}, got {fixed}; above, it would store more than its dense kernels",
         )
     options = {key: value for key, value in family.options.items() if key != scheme.size}
-    dtype = next(spec.dtype for spec in stored_specs(model) if spec.name == f"{family.members[0]}.weight")
+    dtype = next(spec.dtype for spec in stored_specs(net.model) if spec.name == f"{family.members[0]}.weight")
     return Choice(
         family=replace(family, options=options),
         size=scheme.size,
@@ -199,7 +148,7 @@ def _choice(
         limit=max(limit, scheme.smallest),
         layout=scheme.layout(shapes),
         macs=tuple(
-            MemberMacs(layer.macs) if layer.name in routed else _macs(model, family, scheme.size, layer)
+            MemberMacs(layer.macs) if layer.name in routed else _macs(net.model, family, scheme.size, layer)
             for layer in members
         ),
         dtype=dtype,
@@ -207,8 +156,15 @@ def _choice(
     )
 
 
+def _place(recipe: Recipe, size: str, value: int) -> str:
+    """Where this size is set: the line and key of the recipe, or else a plan edited by hand."""
+    rules = [("rules", index, "options") for index, rule in enumerate(recipe.rules) if rule.options.get(size) == value]
+    own = [("options",)] if recipe.options.get(size) == value else []
+    return next((recipe.where(*path, size) for path in (*rules, *own)), f"the plan: options.{size}")
+
+
 def _macs(model: nn.Module, family: Family, size: str, layer: Layer) -> MemberMacs:
-    """Multiply-adds as derive.factor runs the layer: factored where that costs less, else as before."""
+    """MACs as derive.factor runs the layer: factored if that costs less, else dense."""
     each, squared = _polynomial(family, size, layer.shape, layer.in_positions, layer.out_positions)
     if not each or not is_plain(type(model.get_submodule(layer.name)), layer.groups):
         return MemberMacs(layer.macs)
@@ -219,14 +175,14 @@ def _macs(model: nn.Module, family: Family, size: str, layer: Layer) -> MemberMa
 
 
 def _polynomial(family: Family, size: str, shape: Shape, ins: int, outs: int) -> tuple[int, int]:
-    """What a scheme's multiply-adds grow by with its size, and with its square; zeros where it has no factored form."""
+    """The coefficients of size and size^2 in a scheme's factored MACs; zeros if it has no factored form."""
     one, two = (scheme_of(family, **{size: number}).macs(shape, ins, outs) for number in (1, 2))
     squared = (two - 2 * one) // 2
     return (0, 0) if one == two else (one - squared, squared)
 
 
-def _points(model: nn.Module, choice: Choice, layers: Sequence[Layer], moments: Moments, seed: int) -> dict[int, float]:
-    """The weighted output error of quick fits at a few sizes; a larger one can do what a smaller can, so never more."""
+def _points(model: nn.Module, choice: Choice, moments: Moments, seed: int) -> dict[int, float]:
+    """The weighted output error of quick fits at a few sizes. It never rises with the size."""
     aims = targets(model, choice.family, moments)
     span = choice.limit - choice.smallest
     points: dict[int, float] = {}

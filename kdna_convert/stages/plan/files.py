@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from ...core.errors import FolderError, PlanError
 from ...core.specs import Database, Plan, from_json, to_json
 from ...inputs.recipe import Recipe, parse_target
-from .knapsack import Budget, Kind, original_totals, solve
+from .costs import Kind, original_totals
+from .knapsack import Budget, solve
 
 # Keys of a recipe that a database does not depend on.
 _LATER = {"budget", "fit", "repair", "nested", "codec", "finetune", "sharing"}

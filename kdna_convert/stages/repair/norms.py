@@ -18,8 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from ...network.blocks import BlockLayer
-from ...network.totals import device_of
-from ...network.walk import BlockPair, affine, move_mean, outputs
+from ...network.inference import device_of
+from ...network.norms import norm_affine
+from ...network.walk import BlockPair, move_mean, outputs
 from .nets import Nets, Tick
 
 # Fewer images give channels at the end of a net, where one image is a few positions, no variance to speak of.
@@ -43,8 +44,8 @@ class Correct:
     def _correct(self, pair: BlockPair, layer: BlockLayer, name: str) -> None:
         norm = cast("nn.BatchNorm2d", pair.converted.get_submodule(name))
         (mean0, variance0), (mean, variance) = (_spread(values) for values in outputs(pair, layer))
-        deviation = affine(norm)[0].abs() * variance.sqrt()
-        deviation0 = affine(pair.original.get_submodule(name))[0].abs() * variance0.sqrt()
+        deviation = norm_affine(norm)[0].abs() * variance.sqrt()
+        deviation0 = norm_affine(pair.original.get_submodule(name))[0].abs() * variance0.sqrt()
         ratio = (deviation0 / deviation.clamp_min(1e-12)).clamp(1 / _MOST, _MOST) ** self.variance
         if norm.weight is not None:
             with torch.no_grad():

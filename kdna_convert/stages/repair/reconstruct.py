@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ...network.derive import derived_layers
-from ...network.totals import evaluating
+from ...network.inference import evaluating
 from ...network.walk import BlockPair
 from .nets import Nets, Tick
 

@@ -9,53 +9,27 @@ from typing import Any
 
 import pytest
 import torch
+from support.plans import family, moments_of, plan_for
 from support.small_nets import MEMBERS, images, small
 from torch import nn
 
 from kdna_convert.core.errors import NumericsError
 from kdna_convert.core.linalg import Kronecker
-from kdna_convert.core.specs import Divergence, Family, ModelRef, Plan, Totals
+from kdna_convert.core.specs import Divergence
 from kdna_convert.inputs.models import state_digest
 from kdna_convert.network.derive import fold
 from kdna_convert.schemes import SCHEMES
-from kdna_convert.stages.analyze.moments import LayerMoments, Moments, collect
-from kdna_convert.stages.analyze.survey import survey
+from kdna_convert.stages.analyze.moments import LayerMoments, Moments
 from kdna_convert.stages.analyze.targets import UNFELT, targets
 from kdna_convert.stages.convert.fit import convert
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
-
-SIZES = {
-    "cp": {"rank": 9},
-    "separable": {"rank": 9},
-    "basis": {"rank": 8},
-    "tucker": {"rank": 4},
-    "output": {"rank": 4},
-    "atoms": {"rank": 12},
-    "warehouse": {"rank": 8, "cell": 2},
-    "codebook": {"rank": 12},
-    "lowrank": {"rank": 4},
-    "kerneldna": {"residual_rank": 2},
-}
-
-
-def plan_for(net: nn.Module, *families: Family) -> Plan:
-    nothing = Totals(0, 0, 0)
-    return Plan(ModelRef("small"), families, survey(net, images()), nothing, nothing)
-
-
-def family(scheme: str, members: Sequence[str] = MEMBERS, **options: Any) -> Family:
-    return Family(scheme, tuple(members), SIZES[scheme] | options)
-
-
-def seen(net: nn.Module) -> Moments:
-    return collect(net, survey(net, images()), [images(16)])
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_original_stays_as_it_is_and_only_the_members_change(scheme: str) -> None:
     net = small().train()
     before, modes = copy.deepcopy(net.state_dict()), [module.training for module in net.modules()]
-    converted, _ = convert(net, plan_for(net, family(scheme)), seen(net))
+    converted, _ = convert(net, plan_for(net, family(scheme)), moments_of(net))
     assert all(torch.equal(net.state_dict()[key], tensor) for key, tensor in before.items())
     assert modes == [module.training for module in net.modules()]
     left = {key for key in before if not key.startswith(tuple(f"{name}.weight" for name in MEMBERS))}
@@ -67,7 +41,7 @@ def test_the_original_stays_as_it_is_and_only_the_members_change(scheme: str) ->
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_folded_and_derived_are_one_net(scheme: str) -> None:
     net = small()
-    converted, _ = convert(net, plan_for(net, family(scheme)), seen(net))
+    converted, _ = convert(net, plan_for(net, family(scheme)), moments_of(net))
     folded = fold(copy.deepcopy(converted))
     assert folded.state_dict().keys() == net.state_dict().keys()
     torch.testing.assert_close(folded(images()), converted(images()), rtol=0, atol=0)
@@ -80,7 +54,7 @@ def test_the_same_plan_gives_the_same_bits(scheme: str) -> None:
     for noise in range(2):
         torch.manual_seed(noise)  # the global random state must not matter, nor be changed
         state = torch.get_rng_state()
-        digests.add(state_digest(convert(net, plan_for(net, family(scheme)), seen(net))[0]))
+        digests.add(state_digest(convert(net, plan_for(net, family(scheme)), moments_of(net))[0]))
         assert torch.equal(torch.get_rng_state(), state)
     assert len(digests) == 1
 
@@ -88,7 +62,7 @@ def test_the_same_plan_gives_the_same_bits(scheme: str) -> None:
 def test_another_seed_gives_another_cp() -> None:
     net = small()
     plan = plan_for(net, family("cp", rank=3))
-    digests = {state_digest(convert(net, replace(plan, seed=seed), seen(net), sweeps=2)[0]) for seed in (0, 1)}
+    digests = {state_digest(convert(net, replace(plan, seed=seed), moments_of(net), sweeps=2)[0]) for seed in (0, 1)}
     assert len(digests) == 2
 
 
@@ -96,10 +70,10 @@ def test_another_seed_gives_another_cp() -> None:
 def test_the_errors_reported_are_those_of_the_outputs(scheme: str) -> None:
     """Relative output error of a layer on the very patches of its moment, damping aside."""
     net = small()
-    converted, (fit,) = convert(net, plan_for(net, family(scheme)), seen(net))
+    converted, (fit,) = convert(net, plan_for(net, family(scheme)), moments_of(net))
     assert fit.owner == MEMBERS[0]
     assert set(fit.errors) == set(MEMBERS)
-    for name, target in zip(MEMBERS, targets(net, family(scheme), seen(net)), strict=True):
+    for name, target in zip(MEMBERS, targets(net, family(scheme), moments_of(net)), strict=True):
         gap = converted.get_submodule(name).weight.detach().double().flatten(1) - target.kernel_on
         error = float((gap @ dense_of(target.moment) * gap).sum()) / target.energy
         assert fit.errors[name] == pytest.approx(error, rel=1e-3, abs=1e-9)
@@ -116,7 +90,7 @@ def test_the_net_moves_less_the_more_it_keeps(scheme: str) -> None:
     moved = []
     for rank in (1, 3, 5):
         converted, _ = convert(
-            net, plan_for(net, family(scheme, rank=rank * (1 if scheme == "lowrank" else 3))), seen(net)
+            net, plan_for(net, family(scheme, rank=rank * (1 if scheme == "lowrank" else 3))), moments_of(net)
         )
         moved.append(divergence(logits(converted, [images(16)]), z0).logit_error)
     assert moved[0] > moved[1] > moved[2]
@@ -126,7 +100,7 @@ def test_several_families_are_fitted_each_by_itself() -> None:
     net = small()
     plan = plan_for(net, family("lowrank", MEMBERS[:1]), family("basis", MEMBERS[1:]))
     said: list[tuple[str, int, int]] = []
-    converted, fits = convert(net, plan, seen(net), progress=lambda *step: said.append(step))
+    converted, fits = convert(net, plan, moments_of(net), progress=lambda *step: said.append(step))
     assert [fit.owner for fit in fits] == [MEMBERS[0], MEMBERS[1]]
     assert said == [("fit: body.0 (1 layers)", 0, 2), ("fit: body.2 (2 layers)", 1, 2), ("fit", 2, 2)]
     assert converted(images()).isfinite().all()
@@ -139,7 +113,7 @@ def test_kerneldnas_best_start_is_the_one_that_moves_the_net_least() -> None:
     def measure(model: nn.Module) -> Divergence:
         return divergence(logits(model, [images(16)]), z0)
 
-    moments = seen(net)
+    moments = moments_of(net)
     by_start = {}
     for start in ("tie", "lstsq", "norm"):
         plan = plan_for(net, family("kerneldna", start=start, residual_rank=0))
@@ -162,13 +136,13 @@ def test_a_start_that_blows_the_net_up_is_not_chosen() -> None:
             raise NumericsError("KD702", "the net's logits are not finite")
         return Divergence(1.0, float(len(asked)), 0.0, 1)
 
-    _, (fit,) = convert(net, plan_for(net, family("kerneldna")), seen(net), measure=measure)
+    _, (fit,) = convert(net, plan_for(net, family("kerneldna")), moments_of(net), measure=measure)
     assert (len(asked), fit.start) == (3, "lstsq")
 
 
 def test_a_sick_weight_is_named() -> None:
     net = small()
-    moments = seen(net)
+    moments = moments_of(net)
     with torch.no_grad():
         net.body[2].weight[0, 0, 0, 0] = torch.nan
     with pytest.raises(NumericsError, match=r"KD701: body\.2: "):
@@ -184,12 +158,12 @@ def test_a_fit_that_is_not_finite_names_the_family(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(SCHEMES["basis"], "share", share)
     net = small()
     with pytest.raises(NumericsError, match=r"KD703: family of body\.0: the fit of last is not finite"):
-        convert(net, plan_for(net, family("basis")), seen(net))
+        convert(net, plan_for(net, family("basis")), moments_of(net))
 
 
 def test_more_sweeps_fit_cp_better() -> None:
     net = small()
-    plan, moments = plan_for(net, family("cp", rank=4)), seen(net)
+    plan, moments = plan_for(net, family("cp", rank=4)), moments_of(net)
     errors = [sum(convert(net, plan, moments, sweeps=sweeps)[1][0].errors.values()) for sweeps in (1, 10, 80)]
     assert errors[0] > errors[1] > errors[2]
 
@@ -198,7 +172,7 @@ def weighed(sensitivities: Sequence[float]) -> list[float]:
     net = small()
     moments = {
         name: replace(moment, felt=felt * torch.eye(len(moment.felt)))
-        for (name, moment), felt in zip(((n, seen(net)[n]) for n in MEMBERS), sensitivities, strict=True)
+        for (name, moment), felt in zip(((n, moments_of(net)[n]) for n in MEMBERS), sensitivities, strict=True)
     }
     return [target.weight for target in targets(net, family("cp"), moments)]
 
@@ -213,13 +187,13 @@ def test_a_layer_that_the_loss_does_not_feel_weighs_next_to_nothing() -> None:
 
 def test_where_nothing_is_felt_all_weigh_by_their_energy() -> None:
     net = small()
-    moments: Moments = {name: replace(moment, felt=0 * moment.felt) for name, moment in seen(net).items()}
+    moments: Moments = {name: replace(moment, felt=0 * moment.felt) for name, moment in moments_of(net).items()}
     assert [t.weight * t.energy for t in targets(net, family("cp"), moments)] == pytest.approx([1, 1, 1])
 
 
 def test_a_layer_whose_inputs_were_all_zero_is_still_fitted() -> None:
     net = small()
-    moments = {name: LayerMoments(0 * m.second, 0 * m.mean, m.count, 0 * m.felt) for name, m in seen(net).items()}  # type: ignore[operator]
+    moments = {name: LayerMoments(0 * m.second, 0 * m.mean, m.count, 0 * m.felt) for name, m in moments_of(net).items()}  # type: ignore[operator]
     for scheme in SCHEMES:
         converted, _ = convert(net, plan_for(net, family(scheme)), moments)
         assert converted(images()).isfinite().all()
@@ -228,6 +202,6 @@ def test_a_layer_whose_inputs_were_all_zero_is_still_fitted() -> None:
 def test_layers_are_met_by_the_plan_and_not_by_their_order() -> None:
     net = small()
     turned = family("basis", tuple(reversed(MEMBERS)))
-    converted, (fit,) = convert(net, plan_for(net, turned), seen(net))
+    converted, (fit,) = convert(net, plan_for(net, turned), moments_of(net))
     assert fit.owner == "last"
     assert converted.last.parametrizations.weight[0].is_owner  # type: ignore[union-attr]

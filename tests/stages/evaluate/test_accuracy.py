@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from kdna_convert.core.errors import DataError, ModelError, NumericsError
 from kdna_convert.core.specs import Divergence, Evaluation, Family, to_json
 from kdna_convert.network.derive import derive
-from kdna_convert.network.totals import evaluating, macs, totals
+from kdna_convert.network.inference import evaluating
+from kdna_convert.network.totals import macs, totals
 from kdna_convert.stages.evaluate.accuracy import accuracy, divergence, evaluate, logits
 
 

@@ -4,14 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from stages.finetune.test_finetune import finetune, images, pair, state
-from stages.finetune.test_resume import KilledError, run
+from support.fine_tuning import finetune, images, killed_and_resumed, pair, run, same, state
 from torch import nn
 
 from kdna_convert.core.errors import RecipeError
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.finetune.average import Average
-from kdna_convert.stages.finetune.state import read
 
 
 def test_an_average_follows_at_the_decay_it_was_given_and_faster_at_first() -> None:
@@ -72,16 +70,10 @@ def test_an_average_of_steps_that_are_too_long_is_closer_than_the_last_of_them()
 
 
 @pytest.mark.parametrize("until", [1, 7, 11])
-def test_a_killed_run_goes_on_with_its_average_to_the_bit(until: int, tmp_path: Path) -> None:
-    straight, plain = run(None, ema=0.9), run(None)
-    with pytest.raises(KilledError):
-        run(tmp_path, until=until, ema=0.9)
-    left = read(tmp_path, "mine")
-    assert left is not None
+def test_a_killed_run_resumes_with_its_average_to_the_bit(until: int, tmp_path: Path) -> None:
+    left = killed_and_resumed(tmp_path, until, ema=0.9)
     assert set(left.average) == set(left.now)
-    resumed = run(tmp_path, resume=True, ema=0.9)
-    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
-    assert not all(torch.equal(plain[name], tensor) for name, tensor in straight.items())
+    assert not same(run(None), run(None, ema=0.9))
 
 
 @pytest.mark.parametrize("ema", [-0.1, 1.0])

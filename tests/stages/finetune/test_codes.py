@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from api.test_recoding import conversion
-from network.test_packed import coded
+from support.coded import coded, entropy_coded
+from support.fine_tuning import KilledError, kill_at
 from support.small_nets import small
 from torch import Tensor, nn
 
@@ -78,7 +78,7 @@ def test_the_price_rises_while_the_bits_do_and_falls_while_they_are_fewer() -> N
 
 
 def test_trained_codes_come_nearer_in_no_more_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = conversion()
+    made = entropy_coded()
     found = trained(made, monkeypatch)
     before, after = found.report.finetune.before, found.report.finetune.after
     assert found.report.finetune.kept
@@ -93,7 +93,7 @@ def test_trained_codes_come_nearer_in_no_more_bytes(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_net_that_would_not_fit_is_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = conversion()
+    made = entropy_coded()
     made.report = Report(code=CodeReport("entropy", 0, made.plan.planned.bytes))  # as it is, and no byte more
     found = trained(made, monkeypatch)
     assert found.plan.planned.bytes <= made.plan.planned.bytes
@@ -107,23 +107,15 @@ def test_only_what_the_entropy_coder_made_has_codes(monkeypatch: pytest.MonkeyPa
             trained(other, monkeypatch)
 
 
-class KilledError(Exception):
-    """What stands for a kill between two steps."""
-
-
 def test_a_killed_run_gone_on_with_ends_where_the_straight_one_does(tmp_path: Path) -> None:
-    made = conversion()
+    made = entropy_coded()
 
     def run(work: Path | None, until: int | None = None, resume: bool = False) -> dict[str, Tensor]:
-        def kill(what: str, done: int, total: int) -> None:
-            if done == until:
-                raise KilledError
-
         model = copy.deepcopy(made.model)
         settings = Settings(train="codes", steps=12, batch_size=16, shared_lr=0.1, save_every=4)
         keeping = Keeping(work, resume, "mine")
         own = codes_of(made, model)
-        finetune_net(model, small(0), images(), settings, codes=own, keeping=keeping, progress=kill)
+        finetune_net(model, small(0), images(), settings, codes=own, keeping=keeping, progress=kill_at(until))
         names = {id(tensor): name for name, tensor in own.tensors.items()}
         for tensor in own.tensors.values():
             step = step_of(steps_of(made.coded or b"")[names[id(tensor)]])

@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from support.command import kdna
-from support.places import ROOT
-
-STEPS = ("--device", "cpu", "--steps", "6", "--batch-size", "8", "--save-every", "3")
-
-
-def launched(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    """Two gloo processes of one thread; without MPI, `accelerate launch --cpu` would start one, and torchrun does."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    launch += ["-m", "kdna_convert"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [*launch, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300, check=False
-    )
+from support.fine_tuning import SIX_STEPS
+from support.processes import torchrun
 
 
 @pytest.mark.slow
 def test_two_processes_do_what_one_does_and_one_of_them_writes(images: Path, folder: Path, tmp_path: Path) -> None:
-    command = ("finetune", folder, "--data", images, *STEPS, "--train", "shared")
-    done = launched(*command, "-o", tmp_path / "two", "--jsonl", tmp_path / "log.jsonl")
+    command = ("finetune", folder, "--data", images, *SIX_STEPS, "--train", "shared")
+    done = torchrun("kdna_convert", *command, "-o", tmp_path / "two", "--jsonl", tmp_path / "log.jsonl")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trainable params") == 1
     assert kdna(*command, "-o", tmp_path / "one").exit_code == 0
@@ -44,6 +29,6 @@ def test_two_processes_do_what_one_does_and_one_of_them_writes(images: Path, fol
 
 @pytest.mark.slow
 def test_a_batch_that_cannot_be_divided_is_refused(images: Path, folder: Path, tmp_path: Path) -> None:
-    done = launched("finetune", folder, "--data", images, "--batch-size", "9", "-o", tmp_path / "out")
+    done = torchrun("kdna_convert", "finetune", folder, "--data", images, "--batch-size", "9", "-o", tmp_path / "out")
     assert done.returncode != 0
     assert "KD408" in done.stderr

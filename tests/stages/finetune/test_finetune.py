@@ -1,6 +1,5 @@
 """Fine-tuning: towards the original, only what may change, and back when it goes wrong."""
 
-import copy
 import json
 import math
 from functools import partial
@@ -10,69 +9,16 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from support.small_nets import route
+from support.fine_tuning import changed, finetune, images, pair, state
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from kdna_convert.core.errors import DataError, GuardError, ModelError, RecipeError
-from kdna_convert.core.specs import Family
-from kdna_convert.network.derive import derive
-from kdna_convert.network.folder.report import FinetuneReport
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
-from kdna_convert.stages.finetune import Keeping, Settings, distillation, rate
-from kdna_convert.stages.finetune import finetune as finetune_by_settings
+from kdna_convert.stages.finetune import Keeping, distillation, rate
 from kdna_convert.stages.finetune.engine import Engine
 from kdna_convert.stages.finetune.loss import label_error
 from kdna_convert.stages.finetune.rate import CARE, fitting_rate
-
-MEMBERS = ("0", "3")
-
-
-def pair(routing: str | None = None) -> tuple[nn.Module, nn.Module]:
-    """An original, and its two convolutions converted to a shared basis of a third of their rank."""
-    original = nn.Sequential(
-        nn.Conv2d(6, 6, 3, padding=1),
-        nn.BatchNorm2d(6),
-        nn.ReLU(),
-        nn.Conv2d(6, 6, 3, padding=1),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(6, 5),
-    ).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in original.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(max(1, parameter[0].numel())))
-    model = copy.deepcopy(original)
-    rows = torch.cat([model.get_submodule(name).weight.detach().flatten(1) for name in MEMBERS])
-    basis = torch.linalg.svd(rows, full_matrices=False).Vh[:4]
-    adapters = [{"U": model.get_submodule(name).weight.detach().flatten(1) @ basis.T} for name in MEMBERS]
-    derive(model, Family("basis", MEMBERS, {"rank": 4}), {"V": basis}, adapters)
-    route(model, routing, MEMBERS)
-    return model, original
-
-
-def images(count: int = 96, seed: int = 0) -> Tensor:
-    return torch.randn(count, 6, 6, 6, generator=torch.Generator().manual_seed(seed))
-
-
-def state(model: nn.Module) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in model.state_dict().items()}
-
-
-def changed(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
-    return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
-
-
-GIVEN = {"heldout", "nested", "keeping", "device", "progress", "config", "track"}
-
-
-def finetune(model: nn.Module, original: nn.Module, data: Any, **said: Any) -> FinetuneReport:
-    """With the settings' fields as keywords."""
-    given = {name: value for name, value in said.items() if name in GIVEN}
-    settings = Settings(**{name: value for name, value in said.items() if name not in GIVEN})
-    return finetune_by_settings(model, original, data, settings, **given)
 
 
 def test_the_net_comes_closer_to_the_original_on_images_it_was_not_trained_on() -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from stages.finetune.test_finetune import MEMBERS, finetune, images, pair
+from support.fine_tuning import MEMBERS, finetune, images, pair
 from torch import nn
 
 from kdna_convert.core.errors import RecipeError

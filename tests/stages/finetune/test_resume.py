@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 import torch
-from stages.finetune.test_finetune import finetune, images, pair, state
 from support.command import kdna
-from torch import Tensor
+from support.fine_tuning import KilledError, killed_and_resumed, run, same
 
 from kdna_convert.core.errors import FolderError, GuardError
 from kdna_convert.core.specs import Divergence
@@ -26,59 +25,26 @@ from kdna_convert.stages.finetune import state as state_file
 from kdna_convert.stages.finetune.state import FILE, read
 from kdna_convert.stages.finetune.stopping import stopping
 
-SAID: dict[str, Any] = {"epochs": 4, "batch_size": 32, "save_every": 5, "train": "shared"}
-
-
-class KilledError(Exception):
-    """What stands for a kill between two steps."""
-
-
-def run(work: Path | None, *, until: int | None = None, resume: bool = False, **changed: Any) -> dict[str, Tensor]:
-    """The tensors after a fine-tune that is killed after step `until`."""
-
-    def kill(what: str, done: int, total: int) -> None:
-        if done == until:
-            raise KilledError
-
-    model, original = pair()
-    keeping = Keeping(work, resume, "mine")
-    finetune(
-        model, original, images(), heldout=images(64, seed=1), keeping=keeping, progress=kill, **{**SAID, **changed}
-    )
-    return state(model)
-
 
 @pytest.mark.parametrize("until", [1, 5, 7, 11])
-@pytest.mark.parametrize("said", [{}, {"opt": "lion"}, {"precision": "fp16"}], ids=["adamw", "lion", "fp16"])
-def test_a_killed_run_gone_on_with_ends_where_the_straight_one_does(
-    until: int, said: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("options", [{}, {"opt": "lion"}, {"precision": "fp16"}], ids=["adamw", "lion", "fp16"])
+def test_a_killed_run_resumes_to_the_bit(
+    until: int, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**20, growth_interval=3))
-    straight = run(None, **said)
-    with pytest.raises(KilledError):
-        run(tmp_path / "work", until=until, **said)
-    left = read(tmp_path / "work", "mine")
-    assert left is not None
-    assert left.numbers.step == (until - 1) // 5 * 5  # killed before step `until` could be written down
-    resumed = run(tmp_path / "work", resume=True, **said)
-    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
+    killed_and_resumed(tmp_path / "work", until, **options)
 
 
 def test_a_stopped_run_has_written_its_last_step(tmp_path: Path) -> None:
-    straight = run(None)
-    model, original = pair()
-
     def stop(what: str, done: int, total: int) -> None:
         if done == 7:
             signal.raise_signal(signal.SIGINT)
 
     handler = signal.getsignal(signal.SIGINT)
-    keeping = Keeping(tmp_path, False, "mine")
     with pytest.raises(KeyboardInterrupt, match="stopped after step 8 of 12"):
-        finetune(model, original, images(), heldout=images(64, seed=1), keeping=keeping, progress=stop, **SAID)
+        run(tmp_path, progress=stop)
     assert signal.getsignal(signal.SIGINT) is handler
-    resumed = run(tmp_path, resume=True)
-    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
+    assert same(run(tmp_path, resume=True), run(None))
 
 
 def test_a_second_signal_stops_at_once() -> None:
@@ -93,11 +59,8 @@ def test_without_resume_a_run_begins_anew_and_with_it_what_is_not_there_is_no_er
     straight = run(None)
     with pytest.raises(KilledError):
         run(tmp_path, until=7)
-    anew = run(tmp_path)
-    fresh = run(tmp_path / "nothing", resume=True)
-    assert all(
-        torch.equal(anew[name], tensor) and torch.equal(fresh[name], tensor) for name, tensor in straight.items()
-    )
+    assert same(run(tmp_path), straight)
+    assert same(run(tmp_path / "nothing", resume=True), straight)
 
 
 def test_a_state_of_another_run_and_a_damaged_one_are_refused(tmp_path: Path) -> None:
@@ -130,19 +93,10 @@ def test_a_full_disk_leaves_the_last_state_whole(tmp_path: Path, monkeypatch: py
 
 def test_the_log_of_a_killed_run_goes_on_where_its_state_does(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    for resume in (False, True):
-        model, original = pair()
-
-        def kill(what: str, done: int, total: int, resume: bool = resume) -> None:
-            if done == 8 and not resume:
-                raise KilledError
-
-        keeping = Keeping(tmp_path / "work", resume, "mine", log)
-        if resume:
-            finetune(model, original, images(), keeping=keeping, progress=kill, **SAID)
-        else:
-            with pytest.raises(KilledError):
-                finetune(model, original, images(), keeping=keeping, progress=kill, **SAID)
+    work = tmp_path / "work"
+    with pytest.raises(KilledError):
+        run(work, until=8, keeping=Keeping(work, False, "mine", log))
+    run(work, keeping=Keeping(work, True, "mine", log))
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 13))
 
 

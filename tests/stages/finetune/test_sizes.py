@@ -2,21 +2,18 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from stages.finetune.test_finetune import MEMBERS, finetune, pair, state
-from stages.finetune.test_finetune import images as noise
-from stages.finetune.test_resume import KilledError
 from support.command import NET, kdna
-from torch import Tensor, nn
+from support.fine_tuning import MEMBERS, finetune, killed_and_resumed, pair, run, same
+from support.fine_tuning import images as noise
+from torch import nn
 
 from kdna_convert.core.errors import RecipeError
 from kdna_convert.network.derive import derived_layers
 from kdna_convert.network.folder import open_folder
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
-from kdna_convert.stages.finetune import Keeping
 from kdna_convert.stages.finetune.sizes import LEAST, drawn_share, sized
 
 
@@ -108,23 +105,9 @@ def test_what_is_told_is_of_the_whole_net() -> None:
 
 
 @pytest.mark.parametrize("until", [3, 8])
-def test_a_killed_run_goes_on_with_the_sizes_of_the_straight_one(until: int, tmp_path: Path) -> None:
-    def run(work: Path | None, until: int | None = None, resume: bool = False, **said: Any) -> dict[str, Tensor]:
-        def kill(what: str, done: int, total: int) -> None:
-            if done == until:
-                raise KilledError
-
-        model, original = pair()
-        said = {"epochs": 4, "batch_size": 32, "save_every": 5, "train": "shared", "sampled": True, **said}
-        finetune(model, original, noise(), nested=MEMBERS, keeping=Keeping(work, resume, "mine"), progress=kill, **said)
-        return state(model)
-
-    straight, plain = run(None), run(None, sampled=False)
-    with pytest.raises(KilledError):
-        run(tmp_path, until=until)
-    resumed = run(tmp_path, resume=True)
-    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
-    assert not all(torch.equal(plain[name], tensor) for name, tensor in straight.items())
+def test_a_killed_run_resumes_with_the_sizes_of_the_straight_one(until: int, tmp_path: Path) -> None:
+    killed_and_resumed(tmp_path, until, nested=MEMBERS, sampled=True)
+    assert not same(run(None, nested=MEMBERS), run(None, nested=MEMBERS, sampled=True))
 
 
 def test_a_net_without_an_order_is_refused(images: Path, folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Sub-networks in a fine-tune: where they end, how they start, what they do, and that nothing of them stays."""
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -8,21 +7,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from stages.finetune.test_distributed import STEPS, launched
-from stages.finetune.test_finetune import finetune, pair, state
-from stages.finetune.test_finetune import images as plain_images
 from support.command import kdna
+from support.fine_tuning import SIX_STEPS, finetune, killed_and_resumed, pair, run, same, state, with_basis
+from support.fine_tuning import images as plain_images
+from support.processes import torchrun
 from torch import Tensor, nn
 
 from kdna_convert.core.errors import ModelError, RecipeError
-from kdna_convert.core.specs import Family
 from kdna_convert.inputs.data import Views, as_images
 from kdna_convert.network.blocks import find_blocks
-from kdna_convert.network.derive import derive
-from kdna_convert.stages.finetune import Keeping
 from kdna_convert.stages.finetune.loss import captured
 from kdna_convert.stages.finetune.norms import plain_convolutions
-from kdna_convert.stages.finetune.state import read
 from kdna_convert.stages.finetune.subnets import classifier_of, fit_subnets, linear_fit, pooled, subnet_ends
 
 
@@ -46,12 +41,7 @@ def two() -> tuple[nn.Module, nn.Module]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         original = staged()
-    model = copy.deepcopy(original)
-    members = ("2", "4")
-    rows = torch.cat([model.get_submodule(name).weight.detach().flatten(1) for name in members])
-    basis = torch.linalg.svd(rows, full_matrices=False).Vh[:3]
-    adapters = [{"U": model.get_submodule(name).weight.detach().flatten(1) @ basis.T} for name in members]
-    return derive(model, Family("basis", members, {"rank": 3}), {"V": basis}, adapters), original
+    return with_basis(original, ("2", "4"), rank=3), original
 
 
 def noise(count: int = 96, seed: int = 0) -> Tensor:
@@ -149,31 +139,12 @@ def test_nothing_of_them_stays(precision: str) -> None:
     assert tuned.params == sum(parameter.numel() for parameter in model.parameters())
 
 
-class KilledError(Exception):
-    """What stands for a kill between two steps."""
-
-
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_killed_run_goes_on_with_their_maps_to_the_bit(ema: float, tmp_path: Path) -> None:
-    def run(work: Path | None, until: int | None = None, resume: bool = False, **said: Any) -> dict[str, Tensor]:
-        def kill(what: str, done: int, total: int) -> None:
-            if done == until:
-                raise KilledError
-
-        model, original = two()
-        said = {"subnets": 1.0, "epochs": 4, "batch_size": 32, "save_every": 5, "train": "shared", "ema": ema, **said}
-        finetune(model, original, noise(), keeping=Keeping(work, resume, "mine"), progress=kill, **said)
-        return state(model)
-
-    straight, plain = run(None), run(None, subnets=0.0)
-    with pytest.raises(KilledError):
-        run(tmp_path, until=7)
-    left = read(tmp_path, "mine")
-    assert left is not None
+def test_a_killed_run_resumes_with_their_maps_to_the_bit(ema: float, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"nets": two, "noise": noise, "ema": ema}
+    left = killed_and_resumed(tmp_path, 7, subnets=1.0, **options)
     assert {"subnets.weights_dc.0", "subnets.biases_d.0"} < set(left.now)
-    resumed = run(tmp_path, resume=True)
-    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
-    assert not all(torch.equal(plain[name], tensor) for name, tensor in straight.items())
+    assert not same(run(None, **options), run(None, subnets=1.0, **options))
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +176,9 @@ def test_a_folder_has_the_same_tensors_with_them_and_without(images: Path, conve
 def test_two_processes_train_their_maps_and_the_average_as_one_does(
     images: Path, converted: Path, tmp_path: Path
 ) -> None:
-    command = ("finetune", converted, "--data", images, *STEPS, "--train", "shared", "--lr", "0.01")
+    command = ("finetune", converted, "--data", images, *SIX_STEPS, "--train", "shared", "--lr", "0.01")
     command = (*command, "--subnets", "5", "--ema", "0.9", "--orthogonality", "0.1")
-    done = launched(*command, "-o", tmp_path / "two")
+    done = torchrun("kdna_convert", *command, "-o", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert kdna(*command, "-o", tmp_path / "one").exit_code == 0
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from stages.finetune.test_finetune import images, pair, state
+from support.fine_tuning import images, pair, state
 from torch import nn
 from torch.utils.data import TensorDataset
 

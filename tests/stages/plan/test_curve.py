@@ -1,7 +1,7 @@
 """The trade-off over budgets, and the search for the smallest net that holds."""
 
 import pytest
-from stages.plan.test_knapsack import TOY
+from support.plans import TOY
 
 from kdna_convert.core.errors import GuardError, PlanError
 from kdna_convert.core.specs import Divergence, Plan, Point, Totals

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from support import tiny
+from support.plans import TOY, toy
 from torch import Tensor, nn
 
 from kdna_convert.api import pipeline
@@ -26,7 +27,6 @@ from kdna_convert.core.specs import (
     Layer,
     Layout,
     MemberMacs,
-    ModelRef,
     Plan,
     Route,
     TensorSpec,
@@ -39,8 +39,9 @@ from kdna_convert.network.derive import factor
 from kdna_convert.network.folder import Conversion, save
 from kdna_convert.network.totals import totals
 from kdna_convert.schemes import SCHEMES
+from kdna_convert.stages.plan.costs import Kind, predicted_error, stored_tensors
 from kdna_convert.stages.plan.files import budget_of, read_database, read_plan, request_mark
-from kdna_convert.stages.plan.knapsack import Budget, Kind, plan_of, predicted_error, solve, stored_tensors
+from kdna_convert.stages.plan.knapsack import Budget, plan_of, solve
 
 IMAGES = torch.randn((24, 3, 16, 16), generator=torch.Generator().manual_seed(0))
 NET = f"{Path(tiny.__file__)}:net"
@@ -210,37 +211,6 @@ def test_more_budget_never_predicts_more_error(scheme: str, kind: Kind, database
     assert losses
     assert all(more <= less + 1e-3 * losses[0] for less, more in itertools.pairwise(losses)), losses
     assert losses[-1] == 0, "the whole net's size buys the whole net"
-
-
-def layer(name: str, channels: int) -> Layer:
-    return Layer(name, "Conv2d", (channels, channels, 3, 3), in_positions=4, out_positions=4)
-
-
-def toy(errors: list[dict[int, float]]) -> Database:
-    """Families of two 3x3 layers with these predicted errors by rank, and nothing else in the net."""
-    layers, choices = [], []
-    for place, points in enumerate(errors):
-        channels = 4 + place
-        members = [layer(f"a{place}", channels), layer(f"b{place}", channels)]
-        layers += members
-        shapes = [member.shape for member in members]
-        choices.append(
-            Choice(
-                family=Family("lowrank", tuple(member.name for member in members)),
-                size="rank",
-                smallest=1,
-                limit=max(points),
-                layout=SCHEMES["lowrank"]().layout(shapes),
-                macs=tuple(MemberMacs(member.macs, 40 * channels, 3) for member in members),
-                points=points,
-            )
-        )
-    tensors = tuple(TensorSpec(f"{one.name}.weight", one.shape) for one in layers)
-    params, macs = sum(one.params for one in layers), sum(one.macs for one in layers)
-    return Database("", ModelRef("toy"), tuple(layers), tensors, params, macs, {"format": "pt"}, tuple(choices))
-
-
-TOY = toy([{1: 9.0, 2: 4.0, 3: 1.0}, {1: 5.0, 2: 4.5, 3: 0.1}, {1: 30.0, 2: 3.0, 3: 2.9}])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from network.test_walk import trained
 from support.small_nets import fitted
+from support.tiny import net_with_statistics
 from torch import Tensor, nn
 
 from kdna_convert.core.specs import Divergence, Family
@@ -30,7 +30,7 @@ BANK = Family("codebook", FAMILY.members, {"rank": 24, "gain": "filter"})
 
 def pair(family: Family = FAMILY, **more: object) -> tuple[Nets, Measure]:
     """A net, its conversion fitted without data, which is poor, and how far the one is from the other."""
-    net = trained()
+    net = net_with_statistics()
     converted = copy.deepcopy(net)
     derive(converted, family, *fitted(converted, family))
     layers = survey(net, IMAGES[:1])

@@ -1,0 +1,130 @@
+"""What a choice of sizes costs, exactly, and its predicted error. No torch, no model.
+
+Parameters and bytes come from the layouts of the families, the bytes of the file from its header.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Literal
+
+import numpy as np
+
+from ...core.filesize import data_size, file_size
+from ...core.specs import (
+    Choice,
+    Database,
+    Family,
+    Layer,
+    Layout,
+    Shape,
+    SymbolicShape,
+    TensorSpec,
+    Totals,
+    product,
+)
+
+Kind = Literal["params", "bytes", "macs"]
+# The size option of each family, in the order of the database; None for a family that is not chosen.
+Sizes = tuple[int | None, ...]
+
+_DENSE_METADATA = {"format": "pt"}
+
+
+def original_totals(database: Database) -> Totals:
+    """Parameters, file bytes and MACs of the original net."""
+    return Totals(database.params, file_size(database.tensors, _DENSE_METADATA), database.macs)
+
+
+def planned_totals(database: Database, sizes: Sizes) -> Totals:
+    """Parameters, file bytes and MACs of the net with its families at these sizes."""
+    pairs = list(zip(database.choices, sizes, strict=True))
+    replaced = {f"{name}.weight" for choice, size in pairs if size is not None for name in choice.family.members}
+    kept = [spec for spec in database.tensors if spec.name not in replaced]
+    stored = [spec for choice, size in pairs if size is not None for spec in family_tensors(database, choice, size)]
+    removed = sum(product(spec.shape) for spec in database.tensors if spec.name in replaced)
+    params = database.params - removed + sum(product(spec.shape) for spec in stored) + database.gate_params
+    macs = database.macs + sum(_macs(choice, size) - _macs(choice, None) for choice, size in pairs)
+    return Totals(params, file_size([*kept, *stored, *database.gates], database.metadata), macs + database.gate_macs)
+
+
+def total_cost(database: Database, sizes: Sizes, kind: Kind) -> int:
+    """The exact cost of the whole net, in the unit of `kind`."""
+    return int(getattr(planned_totals(database, sizes), kind))
+
+
+def family_cost(database: Database, choice: Choice, size: int | None, kind: Kind) -> int:
+    """What one family costs alone, None: dense. Exact for parameters and MACs, to a few bytes for the file."""
+    if kind == "macs":
+        return _macs(choice, size)
+    specs = family_tensors(database, choice, size)
+    if kind == "params":
+        return sum(product(spec.shape) for spec in specs)
+    return sum(data_size(spec) + _header_bytes(spec) for spec in specs)
+
+
+def predicted_error(choice: Choice, size: int | None) -> float:
+    """The weighted output error at a size, interpolated from the measured points; 0 for a dense family.
+
+    It is a power of the size between two points and beyond the last one.
+    """
+    if size is None or not choice.points:
+        return 0.0
+    measured = sorted(choice.points)
+    logs = [math.log(max(choice.points[point], 1e-300)) for point in measured]
+    places = [math.log1p(point) for point in measured]
+    if len(measured) > 1 and size > measured[-1]:
+        slope = (logs[-1] - logs[-2]) / (places[-1] - places[-2])
+        return math.exp(logs[-1] + slope * (math.log1p(size) - places[-1]))
+    return math.exp(float(np.interp(math.log1p(size), places, logs)))
+
+
+def family_tensors(database: Database, choice: Choice, size: int | None) -> list[TensorSpec]:
+    """The tensors of one family in the file; None: its dense kernels."""
+    if size is None:
+        layers = _by_name(database.layers)
+        return [TensorSpec(f"{name}.weight", layers[name].shape, choice.dtype) for name in choice.family.members]
+    family = replace(choice.family, options={**choice.family.options, choice.size: size})
+    return stored_tensors(family, choice.layout, choice.dtype)
+
+
+def stored_tensors(family: Family, layout: Layout, dtype: str) -> list[TensorSpec]:
+    """The tensors of a family with its size among its options. A tensor without elements is not stored."""
+    owner = family.members[0]
+    parts = [(owner, layout.shared), *zip(family.members, layout.adapters, strict=True)]
+    named = [
+        TensorSpec(f"{name}.{letter}", _resolve(shape, family), "I16" if letter in layout.indices else dtype)
+        for name, part in parts
+        for letter, shape in part.items()
+    ]
+    return [spec for spec in named if product(spec.shape)]
+
+
+def _resolve(shape: SymbolicShape, family: Family) -> Shape:
+    return tuple(int(family.options[axis]) if isinstance(axis, str) else axis for axis in shape)
+
+
+def _macs(choice: Choice, size: int | None) -> int:
+    if size is None:
+        return sum(member.dense for member in choice.macs)
+    factored = (
+        (member.each + member.squared * size) * size if size <= member.factored_up_to else member.dense
+        for member in choice.macs
+    )
+    return sum(factored)
+
+
+@cache
+def _by_name(layers: tuple[Layer, ...]) -> Mapping[str, Layer]:
+    return {layer.name: layer for layer in layers}
+
+
+def _header_bytes(spec: TensorSpec) -> int:
+    """Bytes of a tensor's entry in the header, with offsets of seven digits."""
+    offsets = [1_000_000, 1_000_000]
+    entry = {spec.name: {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": offsets}}
+    return len(json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode()) - 1
