@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..core.atomic import write_text
 from ..core.errors import DataError, KdnaError, ModelError
 from ..core.progress import as_progress
 from ..core.specs import Progress
@@ -27,7 +28,7 @@ from ..routing import ROUTINGS
 from ..schemes import SCHEMES
 from ..stages.evaluate.accuracy import evaluate
 from ..stages.finetune.state import FILE
-from ..stages.plan.files import request_mark, write_text
+from ..stages.plan.files import request_mark
 from ..stages.repair import STEPS
 from .code import CODED, code, require_size
 from .convert import convert, require_net, size_of, without_bytes

@@ -1,7 +1,7 @@
-"""Folders that appear whole or not at all, whatever kills the process in between.
+"""Folders and text files that are written whole or not at all, even if the process is killed.
 
-What is being written lies beside its place under a hidden name, `.NAME.kdna-XXXXXXXX`; it is flushed to the disk and
-then moved. What a killed process left there is removed by the next write to the same place.
+A folder is written beside its place under a hidden name, `.NAME.kdna-XXXXXXXX`, flushed to the disk and then moved. The
+next write to the same place removes what a killed process left there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import FolderError
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
@@ -40,6 +42,28 @@ def new_folder(target: Path) -> Iterator[Path]:
         _flush(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, UTF-8, whole or not at all. Raises FolderError KD604."""
+    target = Path(path)
+    draft = target.with_name(f".{target.name}.draft")
+    with disk_errors(target):
+        try:
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turn an OSError of a write that leaves no trace into FolderError KD604."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise FolderError("KD604", f"{target} could not be written: {reason}; nothing was left behind") from error
 
 
 def _beside(target: Path) -> Path:

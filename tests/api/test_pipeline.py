@@ -19,10 +19,11 @@ from kdna_convert.api.job import DATA_FREE_NOTE
 from kdna_convert.core.errors import DataError, KdnaError, ModelError, NumericsError, PlanError
 from kdna_convert.inputs.models import load_model, state_digest
 from kdna_convert.inputs.recipe import Recipe
-from kdna_convert.network.folder import export_merged, verify
+from kdna_convert.network.folder import verify
 from kdna_convert.network.folder.report import CalibrationReport
 from kdna_convert.routing import routers
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.export.merged import export_merged
 
 NET = f"{Path(tiny.__file__)}:net"
 IMAGES = torch.randn((24, 3, 16, 16), generator=torch.Generator().manual_seed(0))

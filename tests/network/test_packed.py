@@ -172,7 +172,7 @@ def test_verify_passes_a_coded_folder_and_notices_a_wrong_size(tmp_path: Path) -
 def test_merged_weights_of_a_coded_folder_fit_the_untouched_net(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    from kdna_convert.network.folder import export_merged
+    from kdna_convert.stages.export.merged import export_merged
 
     conversion = coded("entropy")
     plain = small(1)

@@ -49,7 +49,8 @@ def _export_onnx(folder: str, output: Path | None, out: Output, force: bool) -> 
 
 
 def _export_merged(folder: str, output: Path | None, out: Output, force: bool) -> None:
-    from ...network.folder import export_merged, open_folder
+    from ...network.folder import open_folder
+    from ...stages.export.merged import export_merged
     from ..report.export import merged_line
 
     target = output or Path(f"{Path(folder)}-merged.safetensors")

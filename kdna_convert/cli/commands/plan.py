@@ -44,8 +44,8 @@ def plan(
         return
     if measure or plot:
         raise typer.BadParameter("requires --curve", param_hint="--measure" if measure else "--plot")
+    from ...core.atomic import write_text
     from ...core.specs import to_json
-    from ...stages.plan.files import write_text
 
     target = output and output_path(output, force)
     planned = make_plan(source, images, calibration, goal, run)

@@ -59,8 +59,8 @@ def cp(
     Example:
         kdna recipe cp balanced mine.yaml
     """
+    from ...core.atomic import write_text
     from ...inputs.recipe import load_recipe
-    from ...stages.plan.files import write_text
 
     target = destination or Path(f"{Path(recipe).stem}.yaml")
     if target.is_dir():

@@ -1,22 +1,24 @@
 """The converted folder, and the only way to it.
 
-folder.py writes and reads it, record.py is what it says about itself, verify.py checks that, rebuild.py builds the
-architecture it names, original.py the net it came from, card.py is its model card, atomic.py makes it appear whole.
+conversion.py is what it stores; save.py writes and load.py reads it; record.py is its record of itself, which verify.py
+checks; config.py has timm's fields, report.py what was measured, card.py the model card; rebuild.py builds the
+architecture that it names, original.py the net it was made from; work.py is the folder of an unfinished run.
 """
 
 from __future__ import annotations
 
-from .folder import Conversion, export_merged, load, open_folder, require_free, save, uncoded
+from .conversion import Conversion, uncoded
+from .load import load, open_folder
 from .original import original_of
 from .record import is_ours
 from .report import Report
+from .save import require_free, save
 from .verify import Check, verify
 
 __all__ = [
     "Check",
     "Conversion",
     "Report",
-    "export_merged",
     "is_ours",
     "load",
     "open_folder",

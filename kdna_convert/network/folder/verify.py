@@ -19,7 +19,8 @@ from ...core.tensorfile import load_tensors
 from ...inputs.models import example_input, fit_weights, read_state_dict, state_digest
 from ..derive import fold
 from ..stored import stored_state
-from .folder import Conversion, open_folder
+from .conversion import Conversion
+from .load import open_folder
 from .rebuild import rebuild
 from .record import FILES, TENSORS, check_file, read_record
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ...core.errors import FolderError, PlanError
+from ...core.atomic import write_text
+from ...core.errors import PlanError
 from ...core.specs import Database, Plan, from_json, to_json
 from ...inputs.recipe import Recipe, parse_target
 from .costs import Kind, original_totals
@@ -72,18 +73,6 @@ def read_database(path: str | Path, expected: str) -> Database | None:
 def write_database(path: str | Path, database: Database) -> None:
     """For read_database. Raises FolderError KD604."""
     write_text(path, to_json(database))
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """A file that is written whole or not at all. Raises FolderError KD604."""
-    target = Path(path)
-    draft = target.with_name(f".{target.name}.draft")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(target)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise FolderError("KD604", f"{path} could not be written: {error.strerror}") from None
 
 
 def read_plan(path: str | Path) -> Plan:

@@ -27,7 +27,7 @@ from kdna_convert.core.filesize import file_size, header, metadata
 from kdna_convert.core.specs import DataConfig, Divergence, Layer, ModelRef, Plan, TensorSpec, Totals
 from kdna_convert.inputs.models import load_model, state_digest
 from kdna_convert.network.derive import fold
-from kdna_convert.network.folder import Conversion, export_merged, load, open_folder, save, verify
+from kdna_convert.network.folder import Conversion, load, open_folder, save, verify
 from kdna_convert.network.folder.rebuild import rebuild
 from kdna_convert.network.folder.record import FILES, with_record
 from kdna_convert.network.folder.report import Report
@@ -211,7 +211,7 @@ def test_force_replaces_nothing_that_kdna_did_not_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("...")
     (tmp_path / "empty").mkdir()
     for place in ("thesis", "file"):
-        with pytest.raises(FolderError, match=r"KD601: .*did not write"):
+        with pytest.raises(FolderError, match=r"KD601: .*not written by kdna"):
             save(conversion(), tmp_path / place, force=True)
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "..."
     save(conversion(), tmp_path / "empty", force=True)
@@ -238,8 +238,6 @@ def test_a_full_disk_leaves_the_old_folder_and_nothing_else(
     for target, force in ((folder, True), (folder.parent / "new", False)):
         with pytest.raises(FolderError, match=r"KD604: .*nothing was left behind"):
             save(conversion("basis"), target, force)
-    with pytest.raises(FolderError, match="KD604"):
-        export_merged(conversion(), folder.parent / "merged.safetensors")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == ["out"]
 
@@ -310,6 +308,18 @@ def test_saving_through_a_link_keeps_the_link(folder: Path) -> None:
     save(conversion("basis"), link, force=True)
     assert link.is_symlink()
     assert open_folder(folder).plan.families[0].scheme == "basis"
+
+
+def test_tied_weights_are_tied_after_loading(tmp_path: Path) -> None:
+    def tied() -> nn.Sequential:
+        net = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Linear(4, 4), nn.Linear(4, 4))
+        net[2].weight = net[1].weight
+        return net
+
+    net, other = tied(), tied()
+    plan = Plan(ModelRef("x"), (convert(net, "cp", ("0",)),), (), Totals(1, 1, 1), Totals(1, 1, 1))
+    save(Conversion(net, plan, DataConfig(), RECIPE), tmp_path / "out")
+    assert load(tmp_path / "out", model=other)[2].weight is other[1].weight
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
@@ -454,38 +464,7 @@ def test_a_factory_of_the_users_own_is_built(tmp_path: Path, monkeypatch: pytest
     assert rebuild(ModelRef(big), tmp_path / "out").num_classes == 2
 
 
-# --- export ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_merged_file_loads_into_the_untouched_net(tmp_path: Path) -> None:
-    made = conversion(routing="se")
-    path = export_merged(made, tmp_path / "deep" / "merged.safetensors")
-    plain = small(3)
-    plain.load_state_dict(safetensors.torch.load_file(path), strict=True)
-    torch.testing.assert_close(outputs(plain), outputs(made.model))
-    assert len(list(made.model.body[0].parametrizations)) == 1  # the conversion is as it was
-    with pytest.raises(FolderError, match="KD601"):
-        export_merged(made, path)
-    export_merged(made, path, force=True)
-    with torch.no_grad():
-        made.model.last.gate.fc2.bias.fill_(1)
-    with pytest.raises(FolderError, match="KD606"):
-        export_merged(made, tmp_path / "gated.safetensors")
-
-
-def test_a_merged_net_with_tied_weights_has_every_key(tmp_path: Path) -> None:
-    net = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Linear(4, 4), nn.Linear(4, 4))
-    net[2].weight = net[1].weight
-    keys = list(net.state_dict())
-    family = convert(net, "cp", ("0",))
-    plan = Plan(ModelRef("x"), (family,), (), Totals(1, 1, 1), Totals(1, 1, 1))
-    made = Conversion(net, plan, DataConfig(), RECIPE)
-    merged = safetensors.torch.load_file(export_merged(made, tmp_path / "merged.safetensors"))
-    assert sorted(merged) == sorted(keys)
-    save(made, tmp_path / "out")
-    other = copy.deepcopy(nn.Sequential(nn.Conv2d(4, 4, 3), nn.Linear(4, 4), nn.Linear(4, 4)))
-    other[2].weight = other[1].weight
-    assert load(tmp_path / "out", model=other)[2].weight is other[1].weight
+# --- the loader in the folder ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("routing", [None, "se"])

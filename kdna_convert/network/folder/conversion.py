@@ -1,0 +1,43 @@
+"""A converted model and what is known about it: what `convert` returns and a folder stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from torch import nn
+
+from ...core.filesize import file_size, metadata
+from ...core.specs import DataConfig, Plan
+from ..stored import stored_specs
+from .report import Report
+
+
+@dataclass
+class Conversion:
+    """A converted model and what is known about it. The model still has its timm or torchvision class.
+
+    Attributes:
+        model: The net, with derived layers.
+        plan: Its families and routings, and its size.
+        data: The input it takes.
+        recipe: The recipe's YAML as given.
+        report: How the conversion came about. `divergence` and `command` appear on the model card.
+        coded: The coded file (../packed.py) that the tensors were decoded from, None for plain tensors.
+    """
+
+    model: nn.Module
+    plan: Plan
+    data: DataConfig
+    recipe: str
+    report: Report = field(default_factory=Report)
+    coded: bytes | None = None
+
+
+def uncoded(conversion: Conversion) -> Conversion:
+    """The conversion with plain tensors, which may be changed, and the plan with the size of their file."""
+    if conversion.coded is None:
+        return conversion
+    about = metadata(conversion.plan.model, conversion.recipe)
+    planned = replace(conversion.plan.planned, bytes=file_size(stored_specs(conversion.model), about))
+    report = replace(conversion.report, code=None)
+    return replace(conversion, plan=replace(conversion.plan, planned=planned), report=report, coded=None)

@@ -1,0 +1,61 @@
+"""The merged file: ordinary weights under the original's keys, written whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.small_nets import convert, images, route, small
+from torch import nn
+
+from kdna_convert.core import tensorfile
+from kdna_convert.core.errors import FolderError
+from kdna_convert.core.specs import DataConfig, ModelRef, Plan, Totals
+from kdna_convert.network.folder import Conversion
+from kdna_convert.stages.export.merged import export_merged
+
+
+def conversion(net: nn.Module, members: tuple[str, ...], routing: str | None = None) -> Conversion:
+    family, routes = convert(net, "cp", members), route(net, routing)
+    plan = Plan(ModelRef("x"), (family,), (), Totals(1, 1, 1), Totals(1, 1, 1), routes=routes)
+    return Conversion(net, plan, DataConfig(), "scheme: cp\n")
+
+
+def outputs(net: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return net.eval()(images())
+
+
+def test_the_merged_file_loads_into_the_untouched_net(tmp_path: Path) -> None:
+    made = conversion(small(), ("body.0", "body.2", "last"), routing="se")
+    path = export_merged(made, tmp_path / "deep" / "merged.safetensors")
+    plain = small(3)
+    plain.load_state_dict(load_file(path), strict=True)
+    torch.testing.assert_close(outputs(plain), outputs(made.model))
+    assert len(list(made.model.body[0].parametrizations)) == 1  # type: ignore[index,arg-type]
+    with pytest.raises(FolderError, match="KD601"):
+        export_merged(made, path)
+    export_merged(made, path, force=True)
+    with torch.no_grad():
+        made.model.last.gate.fc2.bias.fill_(1)  # type: ignore[union-attr,operator]
+    with pytest.raises(FolderError, match="KD606"):
+        export_merged(made, tmp_path / "gated.safetensors")
+
+
+def test_tied_weights_have_every_key(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Linear(4, 4), nn.Linear(4, 4))
+    net[2].weight = net[1].weight
+    keys = list(net.state_dict())
+    path = export_merged(conversion(net, ("0",)), tmp_path / "merged.safetensors")
+    assert sorted(load_file(path)) == sorted(keys)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        Path(str(args[1])).write_bytes(b"half")
+        raise OSError("full")
+
+    monkeypatch.setattr(tensorfile, "save_file", full)
+    with pytest.raises(FolderError, match=r"KD604: .*nothing was left behind"):
+        export_merged(conversion(small(), ("body.0", "body.2")), tmp_path / "merged.safetensors")
+    assert not list(tmp_path.iterdir())
