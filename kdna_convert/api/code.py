@@ -27,8 +27,9 @@ from ..network.folder.report import CodeReport
 from ..network.norms import foldable_norms
 from ..network.packed import coded_specs, pack, steps_of, unpack
 from ..network.stored import load_stored, stored_parameters
+from ..stages.analyze.collect import Sampling, collect
 from ..stages.analyze.data_free import data_free
-from ..stages.analyze.moments import Moments, collect
+from ..stages.analyze.moments import Moments
 from ..stages.analyze.survey import survey
 from ..stages.code import Coded, code_to_size, felt_by
 from ..stages.convert.fit import Measure
@@ -222,7 +223,10 @@ def _goals(task: _Task, itself: nn.Module) -> dict[str, nn.Module]:
 def _moments(task: _Task, plain: nn.Module, layers: Sequence[Layer]) -> Moments:
     if task.inputs:
         mixed = Mixed(task.inputs, MIXED, task.seed, each=False)  # as all of explanation/results.md was measured
-        return collect(plain, layers, mixed, correlate=True, seed=task.seed, device=task.device, progress=task.progress)
+        sampling = Sampling(seed=task.seed)
+        return collect(
+            plain, layers, mixed, gradients="pairs", sampling=sampling, device=task.device, progress=task.progress
+        )
     size = task.before.data.input_size
     return data_free(plain, layers, size, seed=task.seed, device=task.device, progress=task.progress)
 

@@ -13,6 +13,7 @@ from ..inputs.models import example_input
 from ..inputs.recipe import alternatives
 from ..network.totals import totals
 from ..schemes import SCHEMES
+from ..stages.analyze.groups import Clustering
 from ..stages.analyze.groups import analyze as compare_layers
 from ..stages.analyze.moments import Moments
 from ..stages.plan.database import SurveyedNet, build_database
@@ -161,11 +162,8 @@ def _clusters(job: Job, moments: Moments) -> Clusters | None:
             members,
             moments,
             group=lambda layer: 0,
-            metric=settings.metric,
+            clustering=Clustering(settings.metric, settings.linkage, settings.threshold, settings.count),
             metrics=(settings.metric,),
-            linkage=settings.linkage,
-            threshold=settings.threshold,
-            families=settings.count,
         )
         return found.groups[0].families
 

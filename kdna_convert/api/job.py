@@ -22,8 +22,9 @@ from ..network.derive import fold
 from ..network.folder import Conversion, open_folder
 from ..routing import ROUTINGS
 from ..schemes import SCHEMES
+from ..stages.analyze.collect import Sampling, collect
 from ..stages.analyze.data_free import data_free as moments_without_data
-from ..stages.analyze.moments import Moments, collect
+from ..stages.analyze.moments import Moments
 from ..stages.analyze.moments_file import load_moments, save_moments
 from ..stages.analyze.survey import survey
 from ..stages.evaluate.accuracy import answers
@@ -137,7 +138,7 @@ def moments_of(job: Job, given: Mapping[str, Any], progress: Progress | None) ->
             active,
             inputs,
             memory=settings.memory,
-            seed=job.recipe.seed,
+            sampling=Sampling(seed=job.recipe.seed),
             device=job.device,
             progress=progress,
         )

@@ -26,6 +26,7 @@ from ..inputs.recipe import Recipe
 from ..network.derive import factor, fold
 from ..network.folder import Conversion, original_of
 from ..schemes import make
+from ..stages.analyze.groups import Clustering
 from ..stages.analyze.groups import analyze as compare_layers
 from ..stages.convert.fit import convert as convert_by_plan
 from ..stages.evaluate.accuracy import evaluate as evaluate_net
@@ -71,10 +72,7 @@ def analyze(
         job.layers,
         moments,
         group=key,
-        metric=metric or families.metric,
-        linkage=families.linkage,
-        threshold=families.threshold,
-        families=families.count,
+        clustering=Clustering(metric or families.metric, families.linkage, families.threshold, families.count),
         progress=progress,
     )
 

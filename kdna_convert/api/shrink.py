@@ -19,8 +19,9 @@ from ..inputs.recipe import Recipe, parse_recipe
 from ..network.derive import fold
 from ..network.folder import Conversion, open_folder, original_of, uncoded
 from ..network.folder.report import ShrinkReport, StepResult
+from ..stages.analyze.collect import Sampling, collect
 from ..stages.analyze.data_free import data_free
-from ..stages.analyze.moments import Moments, collect
+from ..stages.analyze.moments import Moments
 from ..stages.convert.cut import choices, cut, cuttable, nested, order_families, with_errors
 from ..stages.convert.fit import SWEEPS, Measure
 from ..stages.evaluate.accuracy import divergence_from
@@ -140,7 +141,7 @@ def _moments(
     if seen is None:
         size = before.data.input_size
         return data_free(net, layers, size, seed=recipe.seed, device=device, progress=progress)
-    return collect(net, layers, seen.inputs(), seed=recipe.seed, device=device, progress=progress)
+    return collect(net, layers, seen.inputs(), sampling=Sampling(seed=recipe.seed), device=device, progress=progress)
 
 
 def _repair(

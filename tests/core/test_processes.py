@@ -65,7 +65,7 @@ def test_moments_and_sensitivities_of_two_processes_are_those_of_one(
             assert same(found[layer].mean, item.mean)
             assert same(found[layer].gram_ee, item.gram_ee)
             assert found[layer].count == item.count
-            assert same(found[layer].felt, item.felt)
+            assert same(found[layer].gradient, item.gradient)
 
 
 @pytest.mark.parametrize("name", ONES)

@@ -20,7 +20,8 @@ from kdna_convert.core.specs import (
     Totals,
 )
 from kdna_convert.schemes import SCHEMES
-from kdna_convert.stages.analyze.moments import Moments, collect
+from kdna_convert.stages.analyze.collect import collect
+from kdna_convert.stages.analyze.moments import Moments
 from kdna_convert.stages.analyze.survey import survey
 
 SIZES = {

@@ -17,7 +17,7 @@ from kdna_convert.core.errors import KdnaError
 from kdna_convert.core.processes import number, together
 from kdna_convert.core.specs import DataConfig
 from kdna_convert.inputs.data import Inputs, Reading, open_images
-from kdna_convert.stages.analyze.moments import collect
+from kdna_convert.stages.analyze.collect import collect
 from kdna_convert.stages.analyze.survey import survey
 from kdna_convert.stages.evaluate.accuracy import Batch, evaluate
 
@@ -48,7 +48,7 @@ def passes(folder: Path) -> dict[str, Any]:
     for name, sizes in BATCHES.items():
         batches = list(_labelled(sizes))
         found[name] = {
-            "moments": collect(model, layers, [images for images, _ in batches], correlate=True),
+            "moments": collect(model, layers, [images for images, _ in batches], gradients="pairs"),
             "evaluation": figures(model, batches, other),
         }
     images = open_images(folder, DataConfig(input_size=(3, SIZE, SIZE)))
@@ -56,7 +56,7 @@ def passes(folder: Path) -> dict[str, Any]:
     source.decode = Counted(source.decode)
     reading = Reading(images, 4)
     found["folder"] = {
-        "moments": collect(model, layers, Inputs(reading), correlate=True),
+        "moments": collect(model, layers, Inputs(reading), gradients="pairs"),
         "evaluation": figures(model, reading, other),
     }
     images.gather_skipped()

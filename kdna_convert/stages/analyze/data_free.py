@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ...core.linalg import Kronecker, Moment
 from ...core.specs import Layer, Progress, Shape
-from .moments import Moments, collect
+from .collect import Sampling, collect
+from .moments import Moments
 
 _AGREEMENT = 0.9  # the share of a pixel's variance that its channels have in common
 _NEIGHBOURS = 0.5  # how a tap correlates with the next; with one further by the square
@@ -41,11 +42,13 @@ def data_free(
     Raises what `collect` raises.
     """
     noise = list(_noise(input_size, images, seed))
-    found = collect(model, layers, noise, memory=memory, seed=seed, device=device, progress=progress)
+    collected = collect(
+        model, layers, noise, memory=memory, sampling=Sampling(seed=seed), device=device, progress=progress
+    )
     shapes = {layer.name: layer.shape for layer in layers}
     return {
         name: replace(item, second=towards_independence(item.second, shapes[name][2:]), count=0)
-        for name, item in found.items()
+        for name, item in collected.items()
     }
 
 

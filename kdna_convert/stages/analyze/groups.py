@@ -1,9 +1,10 @@
-"""Which layers could share, how alike they are, and which families that suggests."""
+"""Which layers could share, how similar they are, and the families that this suggests."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -16,62 +17,63 @@ from .similarity import METRICS, Kernel
 from .survey import target_kernel
 
 
+@dataclass(frozen=True)
+class Clustering:
+    """How families are found: by the similarity `metric`, merged with `linkage`.
+
+    Merging stops at `threshold`, the least similarity at which two families merge, or at a number of `families`; with
+    neither, at the best silhouette.
+    """
+
+    metric: str = "explained"
+    linkage: Linkage = "average"
+    threshold: float | None = None
+    families: int | None = None
+
+
+_CLUSTERING = Clustering()
+
+
 def analyze(
     model: nn.Module,
     layers: Sequence[Layer],
     moments: Moments,
     *,
     group: Callable[[Layer], Hashable | None],
-    metric: str = "explained",
+    clustering: Clustering = _CLUSTERING,
     metrics: Sequence[str] = tuple(METRICS),
-    linkage: Linkage = "average",
-    threshold: float | None = None,
-    families: int | None = None,
     progress: Progress | None = None,
 ) -> Analysis:
-    """Similarities inside every group of layers with equal `group` key, and the families that `metric` finds there.
+    """Compare the layers of every group, and cluster each group into families.
 
-    Layers with a reason, or whose key is None, take no part. `metrics` are the measures worked out and shown, `metric`
-    is always among them. Families end at `threshold` (the least similarity at which two join), at a number of
-    `families`, or, with neither, at the best silhouette. A layer without moments is compared by its weights alone.
-    Raises RecipeError KD203 for an unknown measure or contradicting ends, NumericsError KD701 naming a sick layer.
+    Args:
+        model: The original net.
+        layers: Its surveyed layers. Layers with a reason are left out.
+        moments: Their moments; a layer without moments is compared by its weights alone.
+        group: The key of a layer's group, None for a layer to leave out.
+        clustering: How families are found.
+        metrics: The similarities to compute; the metric of `clustering` is added.
+        progress: Called after each group.
+
+    Raises:
+        RecipeError: KD203 for an unknown metric, or for a threshold together with a number of families.
+        NumericsError: KD701 for a weight that is not finite; it names the layer.
     """
-    unknown = [name for name in (metric, *metrics) if name not in METRICS]
-    if unknown:
-        raise RecipeError("KD203", f"metric: must be one of {', '.join(METRICS)}, got {unknown[0]!r}")
-    if threshold is not None and families is not None:
-        raise RecipeError("KD203", "give a threshold or a number of families, not both")
-    groups: list[Group] = []
+    shown = tuple(dict.fromkeys((*metrics, clustering.metric)))
+    _check(clustering, shown)
     found = group_layers(layers, group)
-    shown = dict.fromkeys((*metrics, metric))
+    groups: list[Group] = []
     for done, (key, members) in enumerate(found.items()):
         kernels = [_kernel(model, layer, moments) for layer in members]
-        matrices = {name: METRICS[name](kernels) for name in shown}
-        labels, silhouette = cluster(
-            matrices[metric].numpy(),
-            linkage=linkage,
-            threshold=threshold,
-            families=None if families is None else min(families, len(members)),
-        )
-        groups.append(
-            Group(
-                key=str(key),
-                members=tuple(layer.name for layer in members),
-                similarities={name: _matrix(matrix) for name, matrix in matrices.items()},
-                families=labels,
-                silhouette=silhouette,
-                params=sum(layer.params for layer in members),
-            )
-        )
+        groups.append(_group(str(key), members, kernels, clustering, shown))
         if progress is not None:
             progress(f"compare: {len(members)} layers", done + 1, len(found))
-    together = {name for one in groups for name in one.members}
-    alone = (layer.name for layer in layers if layer.reason is None and layer.name not in together)
+    grouped = {name for one in groups for name in one.members}
     return Analysis(
         layers=tuple(layers),
         groups=tuple(sorted(groups, key=lambda one: -one.params)),
-        alone=tuple(alone),
-        metric=metric,
+        alone=tuple(layer.name for layer in layers if layer.reason is None and layer.name not in grouped),
+        metric=clustering.metric,
         params=sum(parameter.numel() for parameter in model.parameters()),
     )
 
@@ -79,23 +81,55 @@ def analyze(
 def group_layers(
     layers: Sequence[Layer], group: Callable[[Layer], Hashable | None], at_least: int = 2
 ) -> dict[Hashable, tuple[Layer, ...]]:
-    """The layers that could share, by key, groups of `at_least`. Layers with a reason or a key of None are left out."""
-    found: dict[Hashable, list[Layer]] = {}
+    """The layers by the key of their group; groups with fewer than `at_least` members are left out.
+
+    Layers with a reason and layers whose key is None are in no group.
+    """
+    groups: dict[Hashable, list[Layer]] = {}
     for layer in layers:
         key = group(layer) if layer.reason is None else None
         if key is not None:
-            found.setdefault(key, []).append(layer)
-    return {key: tuple(members) for key, members in found.items() if len(members) >= at_least}
+            groups.setdefault(key, []).append(layer)
+    return {key: tuple(members) for key, members in groups.items() if len(members) >= at_least}
+
+
+def _check(clustering: Clustering, metrics: Sequence[str]) -> None:
+    unknown = [name for name in (clustering.metric, *metrics) if name not in METRICS]
+    if unknown:
+        raise RecipeError("KD203", f"metric: must be one of {', '.join(METRICS)}, got {unknown[0]!r}")
+    if clustering.threshold is not None and clustering.families is not None:
+        raise RecipeError("KD203", "give a threshold or a number of families, not both")
+
+
+def _group(
+    key: str, members: Sequence[Layer], kernels: Sequence[Kernel], clustering: Clustering, metrics: Sequence[str]
+) -> Group:
+    """One group with its similarities and families."""
+    matrices = {name: METRICS[name](kernels) for name in metrics}
+    labels, silhouette = cluster(
+        matrices[clustering.metric].numpy(),
+        linkage=clustering.linkage,
+        threshold=clustering.threshold,
+        families=None if clustering.families is None else min(clustering.families, len(members)),
+    )
+    return Group(
+        key=key,
+        members=tuple(layer.name for layer in members),
+        similarities={name: _matrix(matrix) for name, matrix in matrices.items()},
+        families=labels,
+        silhouette=silhouette,
+        params=sum(layer.params for layer in members),
+    )
 
 
 def _kernel(model: nn.Module, layer: Layer, moments: Moments) -> Kernel:
     kernel = target_kernel(model.get_submodule(layer.name)).cpu()
     if not kernel.isfinite().all():
         raise NumericsError("KD701", f"{layer.name}: the weight holds NaN or infinity")
-    seen = moments.get(layer.name)
-    if seen is None:
+    own = moments.get(layer.name)
+    if own is None:
         return Kernel(layer.shape, kernel.flatten(1))
-    return Kernel(layer.shape, kernel.flatten(1), damp(seen.second, JITTER), seen.gram_ee)
+    return Kernel(layer.shape, kernel.flatten(1), damp(own.second, JITTER), own.gram_ee)
 
 
 def _matrix(values: Tensor) -> Matrix:

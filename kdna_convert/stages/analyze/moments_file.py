@@ -24,7 +24,7 @@ def save_moments(path: str | Path, moments: Moments, fingerprint: str) -> None:
     rows: dict[str, dict[str, int]] = {}
     for name, item in moments.items():
         rows[name] = {"count": item.count}
-        tensors |= {f"{name}/mean": item.mean, f"{name}/felt": item.felt}
+        tensors |= {f"{name}/mean": item.mean, f"{name}/felt": item.gradient}
         if isinstance(item.second, Kronecker):
             tensors |= {f"{name}/channels": item.second.channels_cc, f"{name}/taps": item.second.taps_tt}
         else:
@@ -52,6 +52,6 @@ def load_moments(path: str | Path, fingerprint: str) -> Moments:
         else:
             second = Kronecker(tensors[f"{name}/channels"], tensors[f"{name}/taps"])
         gram = tensors.get(f"{name}/gram")
-        mean, felt = tensors[f"{name}/mean"], tensors[f"{name}/felt"]
-        moments[name] = LayerMoments(second, mean, row["count"], felt, gram)
+        mean, gradient = tensors[f"{name}/mean"], tensors[f"{name}/felt"]
+        moments[name] = LayerMoments(second, mean, row["count"], gradient, gram)
     return moments

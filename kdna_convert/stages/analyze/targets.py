@@ -1,4 +1,4 @@
-"""From a net and its moments to the least-squares targets that schemes fit."""
+"""The least-squares targets that schemes fit, from a net and its moments."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ from ...core.specs import Family, Layer
 from .moments import Moments
 from .survey import target_kernel
 
-# The weight of a layer that the loss does not feel, as a share of the mean sensitivity.
-UNFELT = 1e-6
+# The least weight of a layer, as a share of the mean sensitivity.
+LEAST_WEIGHT = 1e-6
 
 
 def targets(model: nn.Module, family: Family, moments: Moments) -> list[Target]:
-    """One target a member, weighted by how much the loss feels its output.
+    """One target per member, weighted by the sensitivity of the loss to the layer's output.
 
-    Where no layer's sensitivity is known, all weigh by the inverse of their output energy, so that relative errors add
-    up; where some are, a layer that the loss does not feel weighs next to nothing. Raises NumericsError KD701 for a
-    kernel that is not finite.
+    If no sensitivity is known, the weight is the inverse of the output energy, so that relative errors add up.
+
+    Raises:
+        NumericsError: KD701 for a kernel that is not finite.
     """
-    felt = [seen.sensitivity for seen in moments.values() if seen.sensitivity > 0]
-    least = UNFELT * sum(felt) / max(len(felt), 1)
-    found = []
+    sensitivities = [layer.sensitivity for layer in moments.values() if layer.sensitivity > 0]
+    least = LEAST_WEIGHT * sum(sensitivities) / max(len(sensitivities), 1)
+    result = []
     for name in family.members:
         kernel = target_kernel(model.get_submodule(name)).cpu()
         if not kernel.isfinite().all():
             raise NumericsError("KD701", f"{name}: the weight holds NaN or infinity")
-        seen = moments[name]
-        target = plain_target(kernel, seen.second, max(seen.sensitivity, least), seen.count)
-        found.append(target if felt else replace(target, weight=1 / target.energy if target.energy > 0 else 0.0))
-    return found
+        own = moments[name]
+        target = plain_target(kernel, own.second, max(own.sensitivity, least), own.count)
+        if not sensitivities:
+            target = replace(target, weight=1 / target.energy if target.energy > 0 else 0.0)
+        result.append(target)
+    return result
 
 
 def shapes_of(family: Family, layers: Sequence[Layer]) -> list[tuple[int, ...]]:

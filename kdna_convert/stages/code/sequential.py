@@ -80,7 +80,7 @@ class Felt:
 
 
 def felt_by(moments: Moments) -> Felt:
-    known = {name: rows for name, seen in moments.items() if (rows := rows_of(seen.felt)) is not None}
+    known = {name: rows for name, seen in moments.items() if (rows := rows_of(seen.gradient)) is not None}
     costs = [math.log(float(rows.cost_o.mean())) for rows in known.values()]
     return Felt(moments, known, math.exp(sum(costs) / len(costs)) if costs else 1.0)
 

@@ -1,6 +1,8 @@
 """Laws of the analysis: groups hold what could share, families what is alike, and all of it survives JSON."""
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +10,9 @@ from torch import Tensor, nn
 
 from kdna_convert.core.errors import NumericsError, RecipeError
 from kdna_convert.core.specs import Analysis, Layer, from_json, to_json
-from kdna_convert.stages.analyze.groups import analyze, group_layers
-from kdna_convert.stages.analyze.moments import collect
+from kdna_convert.stages.analyze.collect import collect
+from kdna_convert.stages.analyze.groups import Clustering, analyze, group_layers
+from kdna_convert.stages.analyze.similarity import METRICS
 from kdna_convert.stages.analyze.survey import survey
 
 
@@ -42,10 +45,11 @@ def by_patch(layer: Layer) -> int | None:
     return None if layer.kind == "Linear" else layer.patch
 
 
-def analysis_of(model: nn.Module, **options: object) -> Analysis:
+def analysis_of(model: nn.Module, metrics: Sequence[str] = tuple(METRICS), **options: Any) -> Analysis:
     batches = list(torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(1)).split(16))
     layers = survey(model, batches[0])
-    return analyze(model, layers, collect(model, layers, batches), group=by_patch, **options)  # type: ignore[arg-type]
+    moments = collect(model, layers, batches)
+    return analyze(model, layers, moments, group=by_patch, clustering=Clustering(**options), metrics=metrics)
 
 
 @pytest.mark.parametrize("metric", ["explained", "angles", "cosine"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from kdna_convert.core.errors import CheckpointError, DataError, FolderError, NumericsError, PlanError
 from kdna_convert.core.linalg import Kronecker
 from kdna_convert.core.specs import Layer
-from kdna_convert.stages.analyze import moments as statistics
-from kdna_convert.stages.analyze.moments import Moments, collect, plan_memory
+from kdna_convert.network.patches import choose
+from kdna_convert.stages.analyze import collect as collecting
+from kdna_convert.stages.analyze.collect import Gradients, Sampling, collect
+from kdna_convert.stages.analyze.moments import Moments, plan_memory
 from kdna_convert.stages.analyze.moments_file import load_moments, save_moments
 from kdna_convert.stages.analyze.survey import survey
 
@@ -22,8 +25,9 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) + 0.5
 
 
-def moments_of(model: nn.Module, batches: list[Tensor], **options: object) -> Moments:
-    return collect(model, survey(model, batches[0]), batches, **{"positions": None, **options})  # type: ignore[arg-type]
+def moments_of(model: nn.Module, batches: list[Tensor], **options: Any) -> Moments:
+    sampling = Sampling(options.pop("positions", None), options.pop("seed", 0))
+    return collect(model, survey(model, batches[0]), batches, sampling=sampling, **options)
 
 
 def unfolded(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -74,7 +78,7 @@ def test_moments_are_those_of_unfolded_patches(name: str, size: tuple[int, int])
 
 def test_float32_sums_stay_exact_over_many_batches() -> None:
     x = noise(2000, 4, 6, 6) * 1000
-    found = moments_of(nn.Sequential(CONVS["plain"]), list(x.split(4)), sensitivity=False)["0"]
+    found = moments_of(nn.Sequential(CONVS["plain"]), list(x.split(4)), gradients="none")["0"]
     rows = unfolded(CONVS["plain"], x)
     expected = rows.T @ rows / len(rows)
     assert (found.second - expected).norm() <= 1e-5 * expected.norm()
@@ -138,11 +142,11 @@ def test_drawn_positions_are_few_seeded_and_close_to_all() -> None:
 
 def test_every_position_is_drawn_equally_often() -> None:
     generator = torch.Generator().manual_seed(0)
-    drawn = statistics.choose(60_000, 10, 4, generator)
+    drawn = choose(60_000, 10, 4, generator)
     assert drawn is not None
     share = torch.bincount(drawn.flatten(), minlength=10) / drawn.numel()
     torch.testing.assert_close(share, torch.full((10,), 0.1), rtol=0.03, atol=0)
-    assert statistics.choose(5, 10, 10, generator) is None
+    assert choose(5, 10, 10, generator) is None
 
 
 # Kronecker factors and memory
@@ -193,7 +197,7 @@ def test_layers_without_room_or_never_reached_are_missing() -> None:
     assert set(collect(model, layers, [x])) == {"used"}
     assert collect(model, layers, [x], memory=10) == {}
     assert set(collect(model, layers, [x], memory=4 * 2 * 4**2)) == {"used"}
-    assert collect(model, layers, [x], memory=4 * 2 * 4**2, correlate=True) == {}  # the gradients' take the room
+    assert collect(model, layers, [x], memory=4 * 2 * 4**2, gradients="pairs") == {}  # the gradients' take the room
 
 
 # Sensitivity
@@ -212,12 +216,12 @@ class Small(nn.Module):
         return self.head(F.relu_(self.norm(self.conv(x)) + x).mean((2, 3)))
 
 
-def test_what_is_felt_is_the_second_moment_of_autograds_own_gradients() -> None:
+def test_gradients_are_the_second_moment_of_autograds_own() -> None:
     torch.manual_seed(0)
     model, batches, seed = Small().eval(), list(noise(11, 3, 6, 6).split(4)), 3
-    found = moments_of(model, batches, seed=seed, correlate=True)
+    found = moments_of(model, batches, seed=seed, gradients="pairs")
     alone = moments_of(model, batches, seed=seed)
-    felt = dict.fromkeys(("stem", "conv", "head"), torch.zeros(()))
+    expected_of = dict.fromkeys(("stem", "conv", "head"), torch.zeros(()))
     for number, batch in enumerate(batches):
         generator = torch.Generator().manual_seed(seed + 7919 * number)
         stem = model.stem(batch)
@@ -225,23 +229,23 @@ def test_what_is_felt_is_the_second_moment_of_autograds_own_gradients() -> None:
         logits = model.head(F.relu(model.norm(conv) + F.relu(stem)).mean((2, 3)))
         labels = torch.multinomial((logits / 2).softmax(1), 1, generator=generator).squeeze(1)
         loss = F.cross_entropy(logits / 2, labels, reduction="sum")
-        for name, gradient in zip(felt, torch.autograd.grad(loss, (stem, conv, logits)), strict=True):
+        for name, gradient in zip(expected_of, torch.autograd.grad(loss, (stem, conv, logits)), strict=True):
             flat = gradient.transpose(0, 1).flatten(1)
-            felt[name] = felt[name] + flat @ flat.T / 11
-    for name, expected in felt.items():
-        torch.testing.assert_close(found[name].felt, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
-        torch.testing.assert_close(alone[name].felt, expected.diagonal(), rtol=1e-4, atol=0.0)
+            expected_of[name] = expected_of[name] + flat @ flat.T / 11
+    for name, expected in expected_of.items():
+        torch.testing.assert_close(found[name].gradient, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+        torch.testing.assert_close(alone[name].gradient, expected.diagonal(), rtol=1e-4, atol=0.0)
         assert found[name].sensitivity == pytest.approx(float(expected.diagonal().mean()), rel=1e-4)
         assert alone[name].sensitivity == pytest.approx(found[name].sensitivity, rel=1e-5)
 
 
-def test_outputs_of_groups_are_felt_each_for_itself() -> None:
+def test_gradients_of_a_grouped_layer_are_kept_by_channel() -> None:
     conv = nn.Conv2d(4, 6, 1, groups=2)
-    found = moments_of(nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten()), [noise(8, 4, 3, 3)], correlate=True)[
-        "0"
-    ]
-    assert found.felt.shape == (6,)
-    assert float(found.felt.min()) > 0
+    found = moments_of(
+        nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten()), [noise(8, 4, 3, 3)], gradients="pairs"
+    )["0"]
+    assert found.gradient.shape == (6,)
+    assert float(found.gradient.min()) > 0
 
 
 def test_a_uniform_net_has_the_sensitivity_of_its_softmax() -> None:
@@ -254,7 +258,7 @@ def test_a_uniform_net_has_the_sensitivity_of_its_softmax() -> None:
 
 def test_sensitivity_is_zero_where_it_is_not_asked_or_not_defined() -> None:
     x = noise(4, 3, 6, 6)
-    assert all(item.sensitivity == 0 for item in moments_of(Small(), [x], sensitivity=False).values())
+    assert all(item.sensitivity == 0 for item in moments_of(Small(), [x], gradients="none").values())
     assert moments_of(nn.Sequential(nn.Conv2d(3, 4, 3)), [x])["0"].sensitivity == 0
 
 
@@ -272,7 +276,7 @@ def test_a_net_that_forbids_gradients_inside_is_calibrated_all_the_same() -> Non
 def test_sensitivity_does_not_change_the_moments() -> None:
     model, x = Small(), noise(8, 3, 9, 9)
     with_it = moments_of(model, [x], positions=10)["conv"]
-    without = moments_of(model, [x], positions=10, sensitivity=False)["conv"]
+    without = moments_of(model, [x], positions=10, gradients="none")["conv"]
     assert torch.equal(with_it.second, without.second)  # type: ignore[arg-type]
 
 
@@ -283,10 +287,10 @@ def test_a_batch_too_large_for_the_backward_pass_goes_through_in_parts(monkeypat
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5)).eval(), torch.randn(10, 3, 8, 8)
     layers, sizes = survey(net, x[:1]), []
-    whole = collect(net, layers, [x], positions=None)
-    monkeypatch.setattr(statistics, "GRAPH", 4 * 4 * (4 * 36 + 5) * 3)
+    whole = collect(net, layers, [x], sampling=Sampling(None))
+    monkeypatch.setattr(collecting, "GRAPH", 4 * 4 * (4 * 36 + 5) * 3)
     with net.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0]))):
-        parts = collect(net, layers, [x], positions=None)
+        parts = collect(net, layers, [x], sampling=Sampling(None))
     assert sizes == [3, 3, 3, 1]
     for name, found in parts.items():
         assert torch.allclose(found.second, whole[name].second, atol=1e-5)
@@ -337,14 +341,14 @@ def test_nan_in_a_weight_is_named() -> None:
         collect(model, layers, [noise(4, 3, 6, 6)])
 
 
-@pytest.mark.parametrize("sensitivity", [True, False])
-def test_nan_in_activations_names_the_first_layer_that_sees_it(sensitivity: bool) -> None:
+@pytest.mark.parametrize("gradients", ["squares", "none"])
+def test_nan_in_activations_names_the_first_layer_that_sees_it(gradients: Gradients) -> None:
     model = Small()
     layers = survey(model, noise(1, 3, 6, 6))
     model.stem.bias.data[0] = 1e38
     model.conv.weight.data[:, 0] = 1e38
     with pytest.raises(NumericsError, match="KD702: conv"):
-        collect(model, layers, [noise(4, 3, 6, 6)], sensitivity=sensitivity)
+        collect(model, layers, [noise(4, 3, 6, 6)], gradients=gradients)
 
 
 def test_a_net_whose_output_alone_is_not_finite_says_so() -> None:
@@ -361,7 +365,7 @@ def test_a_net_whose_output_alone_is_not_finite_says_so() -> None:
 
 def test_grams_have_norm_one_and_cover_the_same_images() -> None:
     model, batches = Small(), list(noise(300, 3, 6, 6).split(100))
-    for item in moments_of(model, batches, sensitivity=False).values():
+    for item in moments_of(model, batches, gradients="none").values():
         assert item.gram_ee is not None
         assert item.gram_ee.shape == (256, 256)
         torch.testing.assert_close(item.gram_ee.norm(), torch.tensor(1.0))
@@ -392,7 +396,7 @@ def test_moments_survive_a_file(tmp_path: Path) -> None:
     assert list(after) == list(before)
     for name, item in before.items():
         assert (after[name].count, after[name].sensitivity) == (item.count, item.sensitivity)
-        for key in ("second", "mean", "felt", "gram_ee"):
+        for key in ("second", "mean", "gradient", "gram_ee"):
             torch.testing.assert_close(getattr(after[name], key), getattr(item, key), rtol=0, atol=0)
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 

@@ -21,7 +21,7 @@ from kdna_convert.network.derive import derive, derived_layers
 from kdna_convert.network.packed import pack, unpack
 from kdna_convert.network.stored import stored_state
 from kdna_convert.schemes import make
-from kdna_convert.stages.analyze.moments import collect
+from kdna_convert.stages.analyze.collect import collect
 from kdna_convert.stages.analyze.survey import survey
 from kdna_convert.stages.code import code_to_size, felt_by
 from kdna_convert.stages.code.factors import last_factor
@@ -159,12 +159,12 @@ def test_rows_are_scaled_until_an_error_costs_the_same_in_all_and_the_net_comput
 ) -> None:
     net = tiny()
     layers = survey(net, inputs[0][:1])
-    before = collect(net, layers, inputs, correlate=True)
+    before = collect(net, layers, inputs, gradients="pairs")
     felt = felt_by(before)
     converted = balanced(nets_of(net, net, inputs), felt).converted
     torch.testing.assert_close(converted(inputs[0]), net(inputs[0]), rtol=1e-4, atol=1e-4)
     behind = [layer.name for block in nets_of(net, net, inputs).blocks for layer in block.layers if layer.norm]
-    after = collect(converted, layers, inputs, correlate=True)
+    after = collect(converted, layers, inputs, gradients="pairs")
     assert len(behind) >= 4
     for name in behind:
         plain, scaled = felt.plain[name], felt.rows[name]
@@ -172,8 +172,8 @@ def test_rows_are_scaled_until_an_error_costs_the_same_in_all_and_the_net_comput
         torch.testing.assert_close(scaled.cost_o, torch.full_like(scaled.cost_o, felt.of(name)))
         assert scaled.how is not None
         assert scaled.how.diagonal_n.pow(-2).tolist() == pytest.approx([felt.of(name)] * len(scaled.cost_o))
-        damping = DAMPING * float(before[name].felt_o.mean()) / plain.scale_o.square()
-        expected = (after[name].felt.double() + damping.diag())[scaled.how.order_n][:, scaled.how.order_n]
+        damping = DAMPING * float(before[name].sensitivity_o.mean()) / plain.scale_o.square()
+        expected = (after[name].gradient.double() + damping.diag())[scaled.how.order_n][:, scaled.how.order_n]
         factor = scaled.how.upper_nn * scaled.how.diagonal_n[:, None]
         torch.testing.assert_close(factor.T @ factor @ expected, torch.eye(len(factor)).double(), rtol=0, atol=0.02)
 
@@ -193,7 +193,7 @@ class Skipping(Net):
 def test_a_layer_that_more_than_its_normalisation_reads_keeps_its_rows(inputs: list[Tensor]) -> None:
     torch.manual_seed(0)
     net = Skipping().eval()
-    felt = felt_by(collect(net, survey(net, inputs[0][:1]), inputs, correlate=True))
+    felt = felt_by(collect(net, survey(net, inputs[0][:1]), inputs, gradients="pairs"))
     converted = balanced(nets_of(net, net, inputs), felt).converted
     torch.testing.assert_close(converted.get_submodule("stem").weight, net.stem.weight, rtol=1e-5, atol=0.0)
     torch.testing.assert_close(converted(inputs[0]), net(inputs[0]), rtol=1e-5, atol=1e-6)
@@ -211,7 +211,7 @@ def test_every_tensor_of_a_coded_net_is_exactly_what_decoding_gives(
     converted = original if scheme is None else shared(original, inputs, scheme)
     nets = nets_of(original, converted, inputs)
     before = stored_state(copy.deepcopy(converted))
-    felt = felt_by(collect(original, nets.layers, inputs, correlate=True))
+    felt = felt_by(collect(original, nets.layers, inputs, gradients="pairs"))
     coded, steps = code_net(balanced(nets, felt), felt, 0.01, manner, lambda done, of: None)  # type: ignore[arg-type]
     state = stored_state(coded)
     found = unpack(pack(coded, "entropy", steps))
@@ -240,7 +240,7 @@ def test_walking_comes_nearer_to_the_original_than_rounding_each_layer_for_itsel
     original = tiny()
     converted = original if scheme is None else shared(original, inputs, scheme)
     nets = nets_of(original, converted, inputs)
-    felt, z0 = felt_by(collect(original, nets.layers, inputs, correlate=True)), logits(original, inputs)
+    felt, z0 = felt_by(collect(original, nets.layers, inputs, gradients="pairs")), logits(original, inputs)
     room = 2200
     errors = {}
     for manner in ("alone", "walked"):
@@ -253,7 +253,7 @@ def test_walking_comes_nearer_to_the_original_than_rounding_each_layer_for_itsel
 def test_more_bytes_bring_it_nearer(inputs: list[Tensor]) -> None:
     original = tiny()
     nets = nets_of(original, original, inputs)
-    felt, z0 = felt_by(collect(original, nets.layers, inputs, correlate=True)), logits(original, inputs)
+    felt, z0 = felt_by(collect(original, nets.layers, inputs, gradients="pairs")), logits(original, inputs)
     errors = []
     for room in (1500, 3500):
         coded = code_to_size(nets, felt, room, manner="alone", tick=lambda done, of: None)

@@ -20,7 +20,7 @@ from kdna_convert.inputs.models import state_digest
 from kdna_convert.network.derive import fold
 from kdna_convert.schemes import SCHEMES
 from kdna_convert.stages.analyze.moments import LayerMoments, Moments
-from kdna_convert.stages.analyze.targets import UNFELT, targets
+from kdna_convert.stages.analyze.targets import LEAST_WEIGHT, targets
 from kdna_convert.stages.convert.fit import convert
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 
@@ -171,8 +171,8 @@ def test_more_sweeps_fit_cp_better() -> None:
 def weighed(sensitivities: Sequence[float]) -> list[float]:
     net = small()
     moments = {
-        name: replace(moment, felt=felt * torch.eye(len(moment.felt)))
-        for (name, moment), felt in zip(((n, moments_of(net)[n]) for n in MEMBERS), sensitivities, strict=True)
+        name: replace(moment, gradient=size * torch.eye(len(moment.gradient)))
+        for (name, moment), size in zip(((n, moments_of(net)[n]) for n in MEMBERS), sensitivities, strict=True)
     }
     return [target.weight for target in targets(net, family("cp"), moments)]
 
@@ -182,18 +182,21 @@ def test_a_target_weighs_what_the_loss_feels_of_its_layer() -> None:
 
 
 def test_a_layer_that_the_loss_does_not_feel_weighs_next_to_nothing() -> None:
-    assert weighed([0.5, 0.0, 1.5]) == pytest.approx([0.5, UNFELT, 1.5])
+    assert weighed([0.5, 0.0, 1.5]) == pytest.approx([0.5, LEAST_WEIGHT, 1.5])
 
 
 def test_where_nothing_is_felt_all_weigh_by_their_energy() -> None:
     net = small()
-    moments: Moments = {name: replace(moment, felt=0 * moment.felt) for name, moment in moments_of(net).items()}
+    moments: Moments = {name: replace(moment, gradient=0 * moment.gradient) for name, moment in moments_of(net).items()}
     assert [t.weight * t.energy for t in targets(net, family("cp"), moments)] == pytest.approx([1, 1, 1])
 
 
 def test_a_layer_whose_inputs_were_all_zero_is_still_fitted() -> None:
     net = small()
-    moments = {name: LayerMoments(0 * m.second, 0 * m.mean, m.count, 0 * m.felt) for name, m in moments_of(net).items()}  # type: ignore[operator]
+    moments = {
+        name: LayerMoments(0 * m.second, 0 * m.mean, m.count, 0 * m.gradient)  # type: ignore[operator]
+        for name, m in moments_of(net).items()
+    }
     for scheme in SCHEMES:
         converted, _ = convert(net, plan_for(net, family(scheme)), moments)
         assert converted(images()).isfinite().all()
