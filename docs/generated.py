@@ -78,7 +78,7 @@ def cli_page() -> str:
     root = get_command(app)
     lines = ["# Command line", "", _paragraph(root.help), "", _paragraph(root.epilog), ""]
     for name, command in commands():
-        lines += [f"## {name}", "", inspect.cleandoc(command.help or ""), "", *_usage(name, command), ""]
+        lines += [f"## {name}", "", _help(command), "", *_usage(name, command), ""]
         panels: dict[str, list[Any]] = {}
         for param in command.params:
             if not getattr(param, "hidden", False):
@@ -91,10 +91,15 @@ def cli_page() -> str:
     return "\n".join(lines)
 
 
+def _help(command: Any) -> str:
+    """The help, its example set off as Markdown wants it."""
+    return inspect.cleandoc(command.help or "").replace("Example:\n", "Example:\n\n")
+
+
 def _usage(name: str, command: Any) -> list[str]:
     arguments = [param for param in command.params if param.param_type_name == "argument"]
     shown = [_argument(param) if param.required else f"[{_argument(param)}]" for param in arguments]
-    return ["```text", " ".join([name, "[OPTIONS]", *shown]), "```"]
+    return ["```text", " ".join([name, *shown, "[OPTIONS]"]), "```"]
 
 
 def _argument(param: Any) -> str:

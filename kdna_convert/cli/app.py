@@ -22,6 +22,7 @@ from .commands import (
     export,
     finetune,
     freeze,
+    init,
     ls,
     plan,
     recipe,
@@ -56,7 +57,7 @@ COMMANDS = {
         build.build,
     ),
     "Measure and ship": (evaluate.eval_, compare.compare, bench.bench, verify.verify, export.export),
-    "Learn": (demo.demo, ls.ls, explain.explain, env.env),
+    "Learn": (demo.demo, init.init, ls.ls, explain.explain, env.env),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from support.command import NET, convert, kdna
 from support.commands import commands
 from support.places import ROOT
+from support.tiny import net
 
 import kdna_convert
 from kdna_convert import __version__
@@ -37,7 +38,7 @@ def test_the_commands_are_those_of_the_product() -> None:
             "verify",
             "export",
         ),
-        *("demo", "recipe", "ls", "explain", "env"),
+        *("demo", "init", "recipe", "ls", "explain", "env"),
     }
     assert {words[1] for words in commands() if words[0] == "recipe"} == {"ls", "show", "cp", "validate", "schema"}
 
@@ -131,6 +132,18 @@ def test_copying_a_recipe_does_not_overwrite_one(tmp_path: Path) -> None:
     assert "KD601" in done.stderr
     assert kdna("recipe", "cp", "shared-cp", str(mine), "--force").exit_code == 0
     assert mine.read_text() == bundled()["shared-cp"].read_text()
+
+
+def test_validating_a_recipe_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def build(name: object, pretrained: bool) -> torch.nn.Module:
+        asked.append(pretrained)
+        return net()
+
+    monkeypatch.setattr("kdna_convert.inputs.models.build", build)
+    assert kdna("recipe", "validate", "balanced", "--model", "resnet18").exit_code == 0
+    assert asked == [False]
 
 
 def test_the_schema_of_a_recipe_is_json() -> None:

@@ -12,10 +12,12 @@ TINY = str(Path(__file__).parent / "tiny.py")
 NET = f"{TINY}:net"
 
 
-def kdna(*arguments: object) -> Result:
-    """The outcome of a command line, 80 columns wide, without colour."""
+def kdna(*arguments: object, input: str | None = None) -> Result:  # noqa: A002 - click's name for it
+    """The outcome of a command line, 80 columns wide, without colour; `input` is what is typed."""
     environment = {"COLUMNS": "80", "NO_COLOR": "1"}
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="kdna", env=environment)
+    return CliRunner().invoke(
+        app, [str(argument) for argument in arguments], prog_name="kdna", env=environment, input=input
+    )
 
 
 def convert(images: Path, model: str = NET) -> list[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,9 +21,10 @@ def commands(group: Any = None, path: tuple[str, ...] = ()) -> dict[tuple[str, .
     return found
 
 
-def parse(arguments: Sequence[str]) -> None:
-    """Parse the arguments of a `kdna` command line. Raises the usage error that the command line would end with."""
-    context = typer.main.get_command(app).make_context("kdna", list(arguments))
+def parse(arguments: Sequence[str] | str) -> None:
+    """Parse what follows `kdna` on a command line. Raises the usage error that the command line would end with."""
+    arguments = shlex.split(arguments) if isinstance(arguments, str) else list(arguments)
+    context = typer.main.get_command(app).make_context("kdna", arguments)
     while hasattr(context.command, "commands"):
         name, command, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
         context = command.make_context(name, rest, parent=context)

@@ -27,5 +27,11 @@ def codec_names() -> list[Candidate]:
     return [(name, "") for name in get_args(CodecName)]
 
 
+def routing_names() -> list[Candidate]:
+    from ...inputs.recipe.schema import RoutingName
+
+    return [(name, "") for name in get_args(RoutingName)]
+
+
 def code_names() -> list[Candidate]:
     return list(CODES.items())

@@ -93,6 +93,11 @@ def tell(text: str, quiet: bool = False) -> None:
         Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
+def in_terminal() -> bool:
+    """Whether a question can be asked and answered."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def tell_remarks(notes: Sequence[str], skipped: Sequence[str] = ()) -> None:
     """Print notes on the result and the images that could not be read, also with -q."""
     for note in notes:

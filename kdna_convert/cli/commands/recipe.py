@@ -92,7 +92,7 @@ def validate(
     from ...stages.analyze.survey import survey
     from ..report.recipe import assignment_table
 
-    loaded = load_model(model)
+    loaded = load_model(model, pretrained=False)  # names and shapes need no download
     layers = survey(loaded.model, example_input(loaded.data))
     show(assignment_table(resolve(checked, layers)))
 

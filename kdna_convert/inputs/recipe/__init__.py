@@ -45,9 +45,13 @@ and Linear layers, for which `type:Linear` will do as well. A rule brings back o
 from .reading import bundled, check_options, json_schema, load_recipe, parse_recipe
 from .resolving import Assignment, alternatives, resolve
 from .schema import Recipe
-from .sizes import parse_size, parse_target, parse_time
+from .sizes import parse_share, parse_size, parse_target, parse_time
+from .writing import GOALS, SIZES, Answers, next_commands, recipe_text
 
 __all__ = [
+    "GOALS",
+    "SIZES",
+    "Answers",
     "Assignment",
     "Recipe",
     "alternatives",
@@ -55,9 +59,12 @@ __all__ = [
     "check_options",
     "json_schema",
     "load_recipe",
+    "next_commands",
     "parse_recipe",
+    "parse_share",
     "parse_size",
     "parse_target",
     "parse_time",
+    "recipe_text",
     "resolve",
 ]

@@ -7,6 +7,7 @@ import re
 from ...core.errors import PlanError, RecipeError
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
+_SHARE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:/\s*(\d+(?:\.\d*)?)|(%))?")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
@@ -22,13 +23,25 @@ def parse_size(size: int | str) -> int:
 def parse_target(target: float | str, whole: int) -> int:
     """Bytes of a size as above, or of a share of the `whole`: 0.05, '5%' or '1/20'. Raises PlanError KD506."""
     text = str(target).strip()
-    fraction = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:/\s*(\d+(?:\.\d*)?)|(%))?", text)
-    if fraction and (fraction[2] or fraction[3] or float(fraction[1]) < 1):
-        divisor = float(fraction[2] or 1) * (100 if fraction[3] else 1)
-        if divisor and 0 < float(fraction[1]) / divisor <= 1:
-            return int(whole * float(fraction[1]) / divisor)
-        raise PlanError("KD506", f"{text!r} is not a share of the file; write it like 1/20, 5% or 0.05")
+    found = _SHARE.fullmatch(text)
+    if found and (found[2] or found[3] or float(found[1]) < 1):
+        number, divisor = _fraction(text)
+        return int(whole * number / divisor)
     return parse_size(text)
+
+
+def parse_share(share: float | str) -> float:
+    """The number of 0.05, '5%' or '1/20', above 0 and at most 1. Raises PlanError KD506."""
+    number, divisor = _fraction(str(share).strip())
+    return number / divisor
+
+
+def _fraction(text: str) -> tuple[float, float]:
+    found = _SHARE.fullmatch(text)
+    number, divisor = (float(found[1]), float(found[2] or 1) * (100 if found[3] else 1)) if found else (0.0, 1.0)
+    if not divisor or not 0 < number / divisor <= 1:
+        raise PlanError("KD506", f"{text!r} is not a share; write it like 1/20, 5% or 0.05")
+    return number, divisor
 
 
 def parse_time(text: str) -> float:
