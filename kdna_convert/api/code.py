@@ -31,7 +31,7 @@ from ..stages.analyze.collect import Sampling, collect
 from ..stages.analyze.data_free import data_free
 from ..stages.analyze.moments import Moments
 from ..stages.analyze.survey import survey
-from ..stages.code import Coded, code_to_size, felt_by
+from ..stages.code import CodedNet, code_to_size, sensitivity_of
 from ..stages.convert.fit import Measure
 from ..stages.evaluate.accuracy import divergence_from
 from ..stages.finetune import Codes
@@ -184,17 +184,17 @@ def _by_entropy(task: _Task, room: int) -> tuple[bytes, nn.Module, str, float]:
     ]
     moments = _moments(task, plain, layers)
     layers = [layer for layer in layers if layer.name in moments]
-    felt = felt_by(moments)
+    sensitivity = sensitivity_of(moments)
     room -= _file_size(task.before, bytes(room)) - room
-    coded: dict[str, Coded] = {}
+    coded: dict[str, CodedNet] = {}
     for name, goal in _goals(task, itself).items():
         walking = task.inputs[: max(1, WALKING // BATCH)]
         nets = Nets(goal, itself, layers, walking or [example_input(task.before.data)], memory=MEMORY)
         coded[name] = code_to_size(
             nets,
-            felt,
+            sensitivity,
             room,
-            manner="walked" if walking else "alone",
+            rounding="sequential" if walking else "separate",
             start=next((found.delta for found in coded.values()), None),
             tick=_tick(f"code: towards {name}", task.progress),
         )

@@ -1,12 +1,12 @@
-"""Coding a net in a given number of bytes: what becomes of its tensors before a codec (../codecs) sees them.
+"""Code a net in a given number of bytes: quantize its tensors before the `entropy` codec (../codecs) packs them.
 
-rounding.py is the arithmetic of one matrix, factors.py that of a family's shared tensors, sequential.py goes through a
-net layer by layer, search.py finds the step that meets the size. Only `entropy` needs any of it.
+rounding.py rounds one matrix, factors.py handles the tensors of a family, rows.py the scale of rows, sensitivity.py
+what errors cost. sequential.py goes through a net layer by layer, search.py finds the quantization step for the size.
 """
 
 from __future__ import annotations
 
-from .search import Coded, code_to_size
-from .sequential import Felt, felt_by
+from .search import CodedNet, code_to_size
+from .sensitivity import Sensitivity, sensitivity_of
 
-__all__ = ["Coded", "Felt", "code_to_size", "felt_by"]
+__all__ = ["CodedNet", "Sensitivity", "code_to_size", "sensitivity_of"]

@@ -1,9 +1,10 @@
-"""The tensors of a derived layer, as far as they are not the last factor of its kernel: put on their grids beforehand.
+"""Quantize the tensors of a derived layer that are not the last factor of its kernel.
 
-A member's kernel is mostly W = T R with T (out x k) its own and R made of all else, the shared tensors among it. T can
-be solved for once R is rounded, so it comes last (sequential.py). What R is made of is shared or small; how fine it
-must be is the mean curvature of the family's weighted output error. Where a rank's row may be scaled up in one tensor
-and down in T, rows are first scaled to equal curvature, so that one step does for all.
+The kernel of a member is mostly W = T R, with T (out x k) its own, the last factor, and R made of all other tensors,
+the shared ones among them. T is solved for once R is rounded, so it comes last (sequential.py). The other tensors,
+called banks, are shared or small; their step follows from the mean curvature of the family's weighted output error.
+Where a row of a bank can be scaled up and a column of T down, rows are first scaled to equal curvature, so that one
+step serves all of them.
 """
 
 from __future__ import annotations
@@ -20,30 +21,33 @@ from ...core.linalg import Moment, times
 from ...network.derive import Derived, derived_layers
 from .grid import put_on_grid
 
-# Random directions along which a curvature is measured (Hutchinson's estimate of a diagonal); seeded.
+# Random directions, drawn with a fixed seed, along which a curvature is measured (Hutchinson's diagonal estimate).
 _PROBES = 8
 
 
 @dataclass(frozen=True)
 class Member:
-    """A derived layer with what it sees and how much the loss feels it."""
+    """A derived layer, the second moment of its inputs, and the cost of errors in its outputs."""
 
     name: str
     derived: Derived
     moment: Moment
-    felt: float
+    cost: float
 
 
 @dataclass(frozen=True)
 class Factor:
-    """What of a layer's kernel is solved for and rounded last: a tensor, `rows_kn` times; None: the kernel itself."""
+    """The part of a layer's kernel that is solved for and rounded last.
+
+    The kernel is `tensor` times `rows_kn`; without rows it is the tensor itself. `letter` names the tensor.
+    """
 
     letter: str
     tensor: Tensor
     rows_kn: Tensor | None
 
-    def seen(self, moment_nn: Tensor) -> Tensor:
-        """The second moment of what it multiplies."""
+    def input_moment(self, moment_nn: Tensor) -> Tensor:
+        """The second moment of the factor's inputs, from that of the layer's."""
         return moment_nn if self.rows_kn is None else self.rows_kn @ moment_nn @ self.rows_kn.T
 
     @property
@@ -56,16 +60,16 @@ class Factor:
 
 
 def factor_of(module: Any) -> Factor | None:
-    """A layer's last factor; None where its kernel has none, being of another form."""
+    """A layer's last factor; None if its kernel has another form."""
     derived = derived_layers(module).get("")
     if derived is None:
         return Factor("weight", module.weight, None)
-    found = last_factor(derived)
-    return None if found is None else Factor(found[0], derived.adapter[found[0]], found[1])
+    last = last_factor(derived)
+    return None if last is None else Factor(last[0], derived.adapter[last[0]], last[1])
 
 
 def last_factor(derived: Derived) -> tuple[str, Tensor] | None:
-    """The letter of T and the rows R (k x patch, float64) of a kernel that is T R; None for one of another form."""
+    """The letter of T and the rows R (k x patch, float64) of a kernel T R; None if it has another form."""
     shared, adapter = map(_exact, derived.tensors())
     for letter, tensor in adapter.items():
         if tensor.ndim != 2 or len(tensor) != derived.shape[0] or not tensor.is_floating_point():
@@ -83,28 +87,31 @@ def last_factor(derived: Derived) -> tuple[str, Tensor] | None:
 
 
 def _exact(part: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Numbers in float64; indices as they are."""
+    """Floating-point tensors in float64, indices as they are."""
     return {key: t.detach().cpu().to(torch.float64 if t.is_floating_point() else t.dtype) for key, t in part.items()}
 
 
 def balance_banks(model: nn.Module, member: Callable[[str, Derived], Member]) -> dict[str, float]:
-    """Scale the banks of every family so that one step a tensor does, in place, and say which: for each unit of delta,
-    by the tensor's stored name. A bank is a derived layer's tensor that is not its last factor."""
+    """Scale the banks of every family in place so that one step per tensor serves all of its rows.
+
+    Returns:
+        The step of each bank per unit of delta, by stored name.
+    """
     families: dict[int, list[Member]] = {}
     for name, derived in derived_layers(model).items():
         families.setdefault(id(derived.shared), []).append(member(name, derived))
     spreads: dict[str, float] = {}
     for members in families.values():
         for where, part, letter in _banks(members):
-            concerned = members if part is members[0].derived.shared else [m for m in members if m.name == where]
-            _balance(concerned, part, letter)
-            curvature = _curvature(concerned, part, letter).mean().clamp_min(1e-30)
+            users = members if part is members[0].derived.shared else [m for m in members if m.name == where]
+            _balance(users, part, letter)
+            curvature = _curvature(users, part, letter).mean().clamp_min(1e-30)
             spreads[f"{where}.{letter}"] = float(curvature.rsqrt())
     return spreads
 
 
 def round_banks(model: nn.Module, spreads: Mapping[str, float], delta: float) -> dict[str, int]:
-    """Round the banks of a balanced net, in place. Returns their steps' numbers by stored name."""
+    """Round the banks of a balanced net in place. Returns the numbers of their steps by stored name."""
     steps: dict[str, int] = {}
     for layer, derived in derived_layers(model).items():
         for part in (derived.shared, derived.adapter) if derived.is_owner else (derived.adapter,):
@@ -117,7 +124,7 @@ def round_banks(model: nn.Module, spreads: Mapping[str, float], delta: float) ->
 
 
 def _banks(members: list[Member]) -> Iterator[tuple[str, Any, str]]:
-    """(layer, its ParameterDict, letter) of every tensor that is not a last factor."""
+    """(layer, its ParameterDict, letter) of every bank."""
     owner = members[0]
     for letter in owner.derived.shared:
         yield owner.name, owner.derived.shared, letter
@@ -129,7 +136,7 @@ def _banks(members: list[Member]) -> Iterator[tuple[str, Any, str]]:
 
 
 def _balance(members: list[Member], part: Any, letter: str) -> None:
-    """Scale a bank's rows to equal curvature, and the last factors' columns back, where that changes nothing."""
+    """Scale a bank's rows to equal curvature and the last factors' columns back, if the kernels stay the same."""
     tensor = part[letter]
     lasts = [(member, last_factor(member.derived)) for member in members]
     if any(last is None or len(last[1]) != len(tensor) for _, last in lasts) or tensor.ndim < 2:
@@ -155,7 +162,7 @@ def _scale(tensor: Tensor, columns: list[Tensor], scale_q: Tensor) -> None:
 
 
 def _curvature(members: list[Member], part: Any, letter: str) -> Tensor:
-    """How fast the weighted output error grows with the square of each number of a tensor, estimated; float64."""
+    """The estimated growth of the weighted output error with the square of each number of a tensor, float64."""
     generator = torch.Generator().manual_seed(0)
     tensor = part[letter].detach().double().cpu()
     total = torch.zeros_like(tensor)
@@ -165,7 +172,7 @@ def _curvature(members: list[Member], part: Any, letter: str) -> Tensor:
         error = torch.zeros((), dtype=torch.float64)
         for member in members:
             change_on = _kernel(member, part, letter, tensor + direction) - _kernel(member, part, letter, tensor)
-            error = error + member.felt * (times(change_on, member.moment) * change_on).sum()
+            error = error + member.cost * (times(change_on, member.moment) * change_on).sum()
         (slope,) = torch.autograd.grad(error, direction)
         total += (direction * slope / 2).detach() / _PROBES
     return total.clamp_min(0)

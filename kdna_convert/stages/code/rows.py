@@ -1,9 +1,9 @@
-"""What an error in each row of a layer costs the loss, and rows scaled so that it costs the same in all.
+"""Scale the rows of a layer so that an error costs the loss the same in all of them.
 
-One step does for a whole kernel. G = E[g g^T], g the gradient at the layer's output (statistics.py), says what the
-loss feels of its errors; of a row's, what those after it cannot make up for (rounding.py) is 1 / diag^2 of the Cholesky
-factor of G^-1. Rows times the root of that all cost alike. A batch normalisation behind the layer stores a scale a
-channel in any case, so that this takes no bytes (docs/decisions/0015).
+Then one quantization step serves the whole kernel. G = E[g g^T], with g the loss's gradient at the layer's output
+(analyze/moments.py), is the cost of its errors. The part of a row's cost that later rows cannot compensate
+(rounding.py) is 1 / diagonal^2 of the Cholesky factor of G^-1; rows are scaled by its square root. The batch
+normalization behind the layer stores a scale per channel anyway, so this takes no bytes (docs/decisions/0015).
 """
 
 from __future__ import annotations
@@ -20,57 +20,67 @@ from ...network.inference import device_of, evaluating
 from ...network.norms import foldable_norms, norm_affine
 from .factors import factor_of
 from .grid import put_norm
-from .rounding import Feedback, feedback
+from .rounding import Feedback, feedback_of
 
-# Of the mean diagonal of G: gradients are noisy, errors of coarse steps not small, and no row is one that the loss does
-# not feel at all.
+# Damping of G, relative to its mean diagonal: gradients are noisy, coarse steps make errors that are not small, and no
+# row may count as free of cost.
 DAMPING = 0.1
 
 
 @dataclass(frozen=True)
-class Rows:
-    """`cost_o`, what the loss makes of a squared error of one in each row, and how rows make up for one another.
+class RowCosts:
+    """What errors in the rows of a layer cost.
 
-    `how` is None where they do not, in layers with groups.
+    Attributes:
+        cost_o: The loss per squared error of 1 in each row.
+        feedback: How rows compensate one another's errors; None in layers with groups, where they do not.
     """
 
     cost_o: Tensor
-    how: Feedback | None
+    feedback: Feedback | None
 
     @property
     def scale_o(self) -> Tensor:
-        """Times these, an error costs the same in all rows, the mean of what it did."""
+        """Factors for the rows after which an error costs the same in all, the mean of the costs before."""
         return (self.cost_o / self.cost_o.mean()).sqrt()
 
     @property
-    def scaled(self) -> Rows:
-        """The same for rows times `scale_o`."""
+    def scaled(self) -> RowCosts:
+        """The costs for rows multiplied by `scale_o`."""
         cost_o = torch.full_like(self.cost_o, float(self.cost_o.mean()))
-        if self.how is None:
-            return Rows(cost_o, None)
-        scale_o = self.scale_o[self.how.order_n]
-        upper_oo = self.how.upper_nn * scale_o / scale_o[:, None]
-        return Rows(cost_o, replace(self.how, upper_nn=upper_oo, diagonal_n=self.how.diagonal_n * scale_o))
+        if self.feedback is None:
+            return RowCosts(cost_o, None)
+        scale_o = self.scale_o[self.feedback.order_n]
+        upper_oo = self.feedback.upper_nn * scale_o / scale_o[:, None]
+        diagonal_o = self.feedback.diagonal_n * scale_o
+        return RowCosts(cost_o, replace(self.feedback, upper_nn=upper_oo, diagonal_n=diagonal_o))
 
 
-def rows_of(felt: Tensor) -> Rows | None:
-    """From a layer's `felt` (statistics.py); None where the loss feels nothing of it."""
-    if float(felt.abs().max()) <= 0:
+def row_costs(gradient: Tensor) -> RowCosts | None:
+    """The costs from a layer's `gradient` (analyze/moments.py); None if it is zero everywhere."""
+    if float(gradient.abs().max()) <= 0:
         return None
-    if felt.ndim == 1:
-        return Rows(felt.double() + DAMPING * felt.double().mean(), None)
-    how = feedback(felt, DAMPING)
-    return Rows(how.diagonal_n[how.order_n.argsort()] ** -2, how)
+    if gradient.ndim == 1:
+        return RowCosts(gradient.double() + DAMPING * gradient.double().mean(), None)
+    feedback = feedback_of(gradient, DAMPING)
+    return RowCosts(feedback.diagonal_n[feedback.order_n.argsort()] ** -2, feedback)
 
 
-def even_rows(model: nn.Module, blocks: Iterable[Block], rows: Mapping[str, Rows], example: Tensor) -> set[str]:
-    """Scale the rows of layers that a batch normalisation follows, in place; what the net computes stays.
+def balance_rows(model: nn.Module, blocks: Iterable[Block], costs: Mapping[str, RowCosts], example: Tensor) -> set[str]:
+    """Scale the rows of layers that a batch normalization follows, in place; the net computes the same.
 
-    Returns the names of those that could be: not where the `example` input shows that something else reads the output.
+    Args:
+        model: The net.
+        blocks: Its blocks.
+        costs: Row costs by layer.
+        example: One input. A layer is left as it is if the output on it changes: something else reads the layer.
+
+    Returns:
+        The names of the scaled layers.
     """
     norms = foldable_norms(model)
     behind = {layer.name: str(layer.norm) for block in blocks for layer in block.layers if layer.norm in norms}
-    scales = {name: rows[name].scale_o for name in behind if name in rows}
+    scales = {name: costs[name].scale_o for name in behind if name in costs}
     before = _output(model, example)
     done = {name for name, scale_o in scales.items() if _scale(model, name, behind[name], scale_o)}
     if _same(before, _output(model, example)):
@@ -86,7 +96,7 @@ def even_rows(model: nn.Module, blocks: Iterable[Block], rows: Mapping[str, Rows
 
 
 def _scale(model: nn.Module, name: str, norm: str, scale_o: Tensor) -> bool:
-    """Rows times these factors, the normalisation's scales divided by them. Whether that could be done."""
+    """Multiply the rows and divide the normalization's scales; False if the layer cannot be scaled."""
     module: Any = model.get_submodule(name)
     factor, behind = factor_of(module), model.get_submodule(norm)
     gain_o, shift_o = norm_affine(behind)
@@ -106,7 +116,7 @@ def _output(model: nn.Module, example: Tensor) -> Any:
 
 
 def _same(before: Any, after: Any) -> bool:
-    """Whether two outputs are equal but for rounding; no, where they are not tensors."""
+    """Whether two outputs are equal up to rounding; False if they are not tensors."""
     if not isinstance(before, Tensor):
         return False
     return torch.allclose(after, before, rtol=1e-3, atol=1e-3 * float(before.abs().max()))

@@ -1,7 +1,7 @@
-"""The step of a whole net that makes its file as large as is wished: at most that, and within one percent.
+"""Find the quantization step at which a net's file has the wanted size: at most that, and within one percent.
 
-Coding behind a prefix takes a minute and its size is known only afterwards. What each tensor would take if it were just
-rounded takes a second and falls with the step alike: it gives the first guess and, at each correction, the slope.
+Sequential coding takes a minute, and its size is known only afterwards. The size after plain rounding takes a second
+and depends on the step in the same way: it gives the first guess, and the slope for each correction.
 """
 
 from __future__ import annotations
@@ -18,67 +18,89 @@ from ...network.packed import pack, unpack
 from ...network.stored import load_stored
 from ...network.walk import kernel_of
 from ..repair.nets import Nets, Tick
-from .sequential import Felt, Manner, balanced, code_net
+from .sensitivity import Sensitivity
+from .sequential import Rounding, balance, code_net
 
 # The size that is aimed at, as a share of the one allowed, and the least that is good enough.
 _AIM, _ENOUGH = 0.996, 0.99
+# How many steps are tried.
 _TRIES = 8
+# The range of the first guess, in units of `_unit`.
 _COARSEST, _FINEST = 1e9, 1e-6
+# Halvings of the first guess, and the distance of the two steps from which the slope is measured.
 _HALVINGS, _NEARBY = 5, 1.03
-_BEYOND = 1 << 40  # bytes, where a size cannot be had
+# Bytes that stand for a size the codec cannot produce.
+_BEYOND = 1 << 40
 
 
 @dataclass(frozen=True)
-class Coded:
-    """A net on its grids, its bytes (container.py), and the step that made them."""
+class CodedNet:
+    """A quantized net, its bytes (network/packed.py), and the step `delta` that made them."""
 
     model: nn.Module
     blob: bytes
     delta: float
 
 
-def code_to_size(nets: Nets, felt: Felt, room: int, *, manner: Manner, start: float | None = None, tick: Tick) -> Coded:
-    """Code `nets.converted` in at most `room` bytes, as finely as they allow; `start` is a step to begin from.
+def code_to_size(
+    nets: Nets,
+    sensitivity: Sensitivity,
+    room: int,
+    *,
+    rounding: Rounding,
+    start: float | None = None,
+    tick: Tick,
+) -> CodedNet:
+    """Code `nets.converted` as finely as `room` bytes allow.
 
-    Raises PlanError KD501 where even zeros would take more, NumericsError KD704 where the codec cannot hold the net.
+    Args:
+        nets: The net to code, and the one whose outputs it should keep.
+        sensitivity: What errors cost.
+        room: The most bytes.
+        rounding: How layers are rounded.
+        start: The first step to try.
+        tick: Called after every block.
+
+    Raises:
+        PlanError: KD501 if even zeros take more bytes.
+        NumericsError: KD704 if the codec cannot hold the net.
     """
+    nets = balance(nets, sensitivity)
 
-    nets = balanced(nets, felt)
-
-    def rough(delta: float) -> int:
-        blob = _packed(*code_net(nets, felt, delta, "nearest", _silent))
+    def plain_size(delta: float) -> int:
+        blob = _packed(*code_net(nets, sensitivity, delta, "nearest", _silent))
         return _BEYOND if blob is None else len(blob)
 
-    delta = start or _guess(rough, room, _unit(nets, felt))
-    fine, coarse = 0.0, math.inf  # the nearest steps that were too fine, and that were not
-    best: Coded | None = None
-    for tried in range(_TRIES):
-        found = _coded(nets, felt, delta, manner, tick)
-        size = _BEYOND if found is None else len(found.blob)
-        if found is None or size > room:
+    delta = start or _guess(plain_size, room, _unit(nets, sensitivity))
+    fine, coarse = 0.0, math.inf  # the coarsest step that was too fine, and the finest that was not
+    best: CodedNet | None = None
+    for attempt in range(_TRIES):
+        coded = _coded(nets, sensitivity, delta, rounding, tick)
+        size = _BEYOND if coded is None else len(coded.blob)
+        if coded is None or size > room:
             fine = max(fine, delta)
         else:
             coarse = min(coarse, delta)
-            best = found if best is None or size > len(best.blob) else best
+            best = coded if best is None or size > len(best.blob) else best
         if _ENOUGH * room <= size <= room:
             break
-        slope = math.log(rough(delta / _NEARBY) / rough(delta * _NEARBY)) / (2 * math.log(_NEARBY))
-        delta *= (size / (_AIM * room)) ** (1 / max(slope, 0.1)) * (1.01**tried if best is None else 1)
+        slope = math.log(plain_size(delta / _NEARBY) / plain_size(delta * _NEARBY)) / (2 * math.log(_NEARBY))
+        delta *= (size / (_AIM * room)) ** (1 / max(slope, 0.1)) * (1.01**attempt if best is None else 1)
         if not fine < delta < coarse:
             delta = math.sqrt(fine * coarse) if fine and coarse < math.inf else delta
     if best is None:
-        raise PlanError("KD501", f"no step was found that takes {room:,} bytes; the last that was tried took {size:,}")
+        raise PlanError("KD501", f"no step was found that takes {room:,} bytes; the last one tried takes {size:,}")
     return best
 
 
-def _coded(nets: Nets, felt: Felt, delta: float, manner: Manner, tick: Tick) -> Coded | None:
-    model, steps = code_net(nets, felt, delta, manner, tick)
+def _coded(nets: Nets, sensitivity: Sensitivity, delta: float, rounding: Rounding, tick: Tick) -> CodedNet | None:
+    model, steps = code_net(nets, sensitivity, delta, rounding, tick)
     blob = _packed(model, steps)
-    return None if blob is None else Coded(load_stored(model, unpack(blob)), blob, delta)
+    return None if blob is None else CodedNet(load_stored(model, unpack(blob)), blob, delta)
 
 
 def _packed(model: nn.Module, steps: dict[str, int]) -> bytes | None:
-    """None where a step is too fine for the codec: so it is for the room."""
+    """The coded bytes; None if a step is too fine for the codec, and so for the size."""
     try:
         return pack(model, "entropy", steps)
     except NumericsError as error:
@@ -87,12 +109,12 @@ def _packed(model: nn.Module, steps: dict[str, int]) -> bytes | None:
         return None
 
 
-def _guess(rough: Callable[[float], int], room: int, unit: float) -> float:
-    """The step at which nets that are just rounded have the size, by bisection of its logarithm.
+def _guess(plain_size: Callable[[float], int], room: int, unit: float) -> float:
+    """The step at which plain rounding gives the size, by bisection of its logarithm.
 
-    Raises PlanError KD501 where even the coarsest takes more, NumericsError KD704 where the codec cannot hold it.
+    Raises PlanError KD501 if even the coarsest takes more, NumericsError KD704 if the codec cannot hold it.
     """
-    least = rough(unit * _COARSEST)
+    least = plain_size(unit * _COARSEST)
     if least == _BEYOND:
         raise NumericsError("KD704", "this net's largest numbers are too far from its others; use --codec bf16")
     if least > _AIM * room:
@@ -100,27 +122,26 @@ def _guess(rough: Callable[[float], int], room: int, unit: float) -> float:
             "KD501", f"the names and zeros of this net alone take {least:,} bytes, and {room:,} are allowed"
         )
     low = high = unit
-    while rough(high) > room:
+    while plain_size(high) > room:
         high *= 4
-    while low > unit * _FINEST and rough(low) <= room:
+    while low > unit * _FINEST and plain_size(low) <= room:
         low, high = low / 4, low
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if rough(middle) > room else (low, middle)
+        low, high = (middle, high) if plain_size(middle) > room else (low, middle)
     return high
 
 
-def _unit(nets: Nets, felt: Felt) -> float:
-    """A step in the middle of things: as large as a typical weight of a typical layer, in the loss's terms."""
+def _unit(nets: Nets, sensitivity: Sensitivity) -> float:
+    """A medium step: the size of a typical weight of the median layer, in units of the loss."""
     sizes: list[float] = []
     for layer in nets.layers:
         weight = kernel_of(nets.converted.get_submodule(layer.name))
-        energy = (
-            float(weight.square().mean()) * mean_diagonal(felt.moment(layer.name, layer.patch)) * felt.of(layer.name)
-        )
+        inputs = mean_diagonal(sensitivity.moment(layer.name, layer.patch))
+        energy = float(weight.square().mean()) * inputs * sensitivity.cost(layer.name)
         sizes.append(max(energy, 1e-60) ** 0.5)
     return sorted(sizes)[len(sizes) // 2]
 
 
 def _silent(done: int, of: int) -> None:
-    """A tick that nobody hears."""
+    """No progress."""

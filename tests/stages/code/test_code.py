@@ -23,11 +23,11 @@ from kdna_convert.network.stored import stored_state
 from kdna_convert.schemes import make
 from kdna_convert.stages.analyze.collect import collect
 from kdna_convert.stages.analyze.survey import survey
-from kdna_convert.stages.code import code_to_size, felt_by
+from kdna_convert.stages.code import code_to_size, sensitivity_of
 from kdna_convert.stages.code.factors import last_factor
-from kdna_convert.stages.code.rounding import feedback, round_fed
+from kdna_convert.stages.code.rounding import feedback_of, round_with_feedback
 from kdna_convert.stages.code.rows import DAMPING
-from kdna_convert.stages.code.sequential import balanced, code_net
+from kdna_convert.stages.code.sequential import balance, code_net
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.repair.nets import Nets
 
@@ -49,33 +49,35 @@ def test_fed_errors_do_less_harm_than_those_of_plain_rounding() -> None:
     metric = moment(60)
     weight = torch.randn(20, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     step = step_of(nearest_step(0.5))
-    fed = harm(weight, round_fed(weight, nearest_step(0.5), feedback(metric)), step, metric)
+    fed = harm(weight, round_with_feedback(weight, nearest_step(0.5), feedback_of(metric)), step, metric)
     assert fed < 0.5 * harm(weight, (weight / step).round(), step, metric)
 
 
 def test_the_harm_is_the_one_that_steps_are_measured_by() -> None:
-    metric, how = moment(60), feedback(moment(60))
+    metric, columns = moment(60), feedback_of(moment(60))
     weight = torch.randn(200, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     step = step_of(nearest_step(0.02))
-    ordered = metric[how.order_n][:, how.order_n]
+    ordered = metric[columns.order_n][:, columns.order_n]
     diagonal = torch.linalg.cholesky(torch.linalg.inv(ordered), upper=True).diagonal()
     expected = len(weight) * step**2 / 12 * float((1 / diagonal.square()).sum())
-    assert harm(weight, round_fed(weight, nearest_step(0.02), how), step, metric) == pytest.approx(expected, rel=0.2)
-    assert how.spread == pytest.approx(float(diagonal.log().mean().exp()), rel=0.2)
+    assert harm(weight, round_with_feedback(weight, nearest_step(0.02), columns), step, metric) == pytest.approx(
+        expected, rel=0.2
+    )
+    assert columns.spread == pytest.approx(float(diagonal.log().mean().exp()), rel=0.2)
 
 
 def test_inputs_that_have_nothing_in_common_are_rounded_plainly() -> None:
     metric = torch.diag(torch.rand(30, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.1)
     weight = torch.randn(5, 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     number = nearest_step(0.3)
-    assert torch.equal(round_fed(weight, number, feedback(metric)), (weight / step_of(number)).round())
+    assert torch.equal(round_with_feedback(weight, number, feedback_of(metric)), (weight / step_of(number)).round())
 
 
 def test_blocks_of_columns_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     metric, weight = moment(60), torch.randn(7, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    whole = round_fed(weight, 0, feedback(metric))
+    whole = round_with_feedback(weight, 0, feedback_of(metric))
     monkeypatch.setattr("kdna_convert.stages.code.rounding._BLOCK", 7)
-    assert torch.equal(round_fed(weight, 0, feedback(metric)), whole)
+    assert torch.equal(round_with_feedback(weight, 0, feedback_of(metric)), whole)
 
 
 def both_ways(weight: Tensor, integers: Tensor, inputs_nn: Tensor, outputs_oo: Tensor) -> float:
@@ -86,39 +88,39 @@ def both_ways(weight: Tensor, integers: Tensor, inputs_nn: Tensor, outputs_oo: T
 def test_rows_that_make_up_for_one_another_do_less_harm_than_columns_alone() -> None:
     inputs_nn, outputs_oo = moment(60), moment(20, seed=2)
     weight = torch.randn(20, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    how, rows = feedback(inputs_nn), feedback(outputs_oo)
-    alone, together = round_fed(weight, 0, how), round_fed(weight, 0, how, rows)
+    columns, rows = feedback_of(inputs_nn), feedback_of(outputs_oo)
+    alone, together = round_with_feedback(weight, 0, columns), round_with_feedback(weight, 0, columns, rows)
     assert both_ways(weight, together, inputs_nn, outputs_oo) < 0.6 * both_ways(weight, alone, inputs_nn, outputs_oo)
 
 
 def test_rows_and_columns_are_fed_in_any_blocks_as_one_number_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     outs, ins = 6, 11
     weight = torch.randn(outs, ins, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    how, rows = feedback(moment(ins)), feedback(moment(outs, seed=2))
+    columns, rows = feedback_of(moment(ins)), feedback_of(moment(outs, seed=2))
     left, found, missed = torch.zeros(3, outs, ins, dtype=torch.float64)
-    ordered = weight[rows.order_n][:, how.order_n]
+    ordered = weight[rows.order_n][:, columns.order_n]
     for o in range(outs):
         for i in range(ins):
             target = ordered[o, i] - rows.upper_nn[:o, o] @ missed[:o, i]
-            wished = target - left[o, :i] @ how.upper_nn[:i, i]
-            found[o, i] = wished.round()
-            left[o, i], missed[o, i] = wished - found[o, i], target - found[o, i]
+            corrected = target - left[o, :i] @ columns.upper_nn[:i, i]
+            found[o, i] = corrected.round()
+            left[o, i], missed[o, i] = corrected - found[o, i], target - found[o, i]
     expected = torch.empty_like(found)
-    expected[rows.order_n[:, None], how.order_n] = found
+    expected[rows.order_n[:, None], columns.order_n] = found
     for block in (1, 4, 48):
         monkeypatch.setattr("kdna_convert.stages.code.rounding._BLOCK", block)
-        assert torch.equal(round_fed(weight, 0, how, rows), expected)
+        assert torch.equal(round_with_feedback(weight, 0, columns, rows), expected)
 
 
 def test_outputs_that_have_nothing_in_common_are_rounded_each_for_itself() -> None:
-    how, rows = feedback(moment(30)), feedback(torch.eye(5))
+    columns, rows = feedback_of(moment(30)), feedback_of(torch.eye(5))
     weight = torch.randn(5, 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    assert torch.equal(round_fed(weight, 0, how, rows), round_fed(weight, 0, how))
+    assert torch.equal(round_with_feedback(weight, 0, columns, rows), round_with_feedback(weight, 0, columns))
 
 
 def test_a_moment_of_nothing_is_no_reason_to_fail() -> None:
     weight = torch.randn(2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    assert torch.equal(round_fed(weight, 0, feedback(torch.zeros(3, 3))), weight.round())
+    assert torch.equal(round_with_feedback(weight, 0, feedback_of(torch.zeros(3, 3))), weight.round())
 
 
 @pytest.fixture(scope="module")
@@ -160,21 +162,23 @@ def test_rows_are_scaled_until_an_error_costs_the_same_in_all_and_the_net_comput
     net = tiny()
     layers = survey(net, inputs[0][:1])
     before = collect(net, layers, inputs, gradients="pairs")
-    felt = felt_by(before)
-    converted = balanced(nets_of(net, net, inputs), felt).converted
+    sensitivity = sensitivity_of(before)
+    converted = balance(nets_of(net, net, inputs), sensitivity).converted
     torch.testing.assert_close(converted(inputs[0]), net(inputs[0]), rtol=1e-4, atol=1e-4)
     behind = [layer.name for block in nets_of(net, net, inputs).blocks for layer in block.layers if layer.norm]
     after = collect(converted, layers, inputs, gradients="pairs")
     assert len(behind) >= 4
     for name in behind:
-        plain, scaled = felt.plain[name], felt.rows[name]
+        plain, scaled = sensitivity.costs[name], sensitivity.balanced[name]
         assert float(plain.scale_o.max() / plain.scale_o.min()) > 1.2
-        torch.testing.assert_close(scaled.cost_o, torch.full_like(scaled.cost_o, felt.of(name)))
-        assert scaled.how is not None
-        assert scaled.how.diagonal_n.pow(-2).tolist() == pytest.approx([felt.of(name)] * len(scaled.cost_o))
+        torch.testing.assert_close(scaled.cost_o, torch.full_like(scaled.cost_o, sensitivity.cost(name)))
+        assert scaled.feedback is not None
+        assert scaled.feedback.diagonal_n.pow(-2).tolist() == pytest.approx(
+            [sensitivity.cost(name)] * len(scaled.cost_o)
+        )
         damping = DAMPING * float(before[name].sensitivity_o.mean()) / plain.scale_o.square()
-        expected = (after[name].gradient.double() + damping.diag())[scaled.how.order_n][:, scaled.how.order_n]
-        factor = scaled.how.upper_nn * scaled.how.diagonal_n[:, None]
+        expected = (after[name].gradient.double() + damping.diag())[scaled.feedback.order_n][:, scaled.feedback.order_n]
+        factor = scaled.feedback.upper_nn * scaled.feedback.diagonal_n[:, None]
         torch.testing.assert_close(factor.T @ factor @ expected, torch.eye(len(factor)).double(), rtol=0, atol=0.02)
 
 
@@ -193,26 +197,28 @@ class Skipping(Net):
 def test_a_layer_that_more_than_its_normalisation_reads_keeps_its_rows(inputs: list[Tensor]) -> None:
     torch.manual_seed(0)
     net = Skipping().eval()
-    felt = felt_by(collect(net, survey(net, inputs[0][:1]), inputs, gradients="pairs"))
-    converted = balanced(nets_of(net, net, inputs), felt).converted
+    sensitivity = sensitivity_of(collect(net, survey(net, inputs[0][:1]), inputs, gradients="pairs"))
+    converted = balance(nets_of(net, net, inputs), sensitivity).converted
     torch.testing.assert_close(converted.get_submodule("stem").weight, net.stem.weight, rtol=1e-5, atol=0.0)
     torch.testing.assert_close(converted(inputs[0]), net(inputs[0]), rtol=1e-5, atol=1e-6)
-    assert felt.rows["stem"] is felt.plain["stem"]
+    assert sensitivity.balanced["stem"] is sensitivity.costs["stem"]
 
 
-MANNERS = [("walked", scheme) for scheme in (None, *OPTIONS)]
+ROUNDINGS = [("sequential", scheme) for scheme in (None, *OPTIONS)]
 
 
-@pytest.mark.parametrize(("manner", "scheme"), [*MANNERS, ("alone", None), ("alone", "cp"), ("nearest", "cp")])
+@pytest.mark.parametrize(
+    ("rounding", "scheme"), [*ROUNDINGS, ("separate", None), ("separate", "cp"), ("nearest", "cp")]
+)
 def test_every_tensor_of_a_coded_net_is_exactly_what_decoding_gives(
-    scheme: str | None, manner: str, inputs: list[Tensor]
+    scheme: str | None, rounding: str, inputs: list[Tensor]
 ) -> None:
     original = tiny()
     converted = original if scheme is None else shared(original, inputs, scheme)
     nets = nets_of(original, converted, inputs)
     before = stored_state(copy.deepcopy(converted))
-    felt = felt_by(collect(original, nets.layers, inputs, gradients="pairs"))
-    coded, steps = code_net(balanced(nets, felt), felt, 0.01, manner, lambda done, of: None)  # type: ignore[arg-type]
+    sensitivity = sensitivity_of(collect(original, nets.layers, inputs, gradients="pairs"))
+    coded, steps = code_net(balance(nets, sensitivity), sensitivity, 0.01, rounding, lambda done, of: None)  # type: ignore[arg-type]
     state = stored_state(coded)
     found = unpack(pack(coded, "entropy", steps))
     assert found.keys() == state.keys()
@@ -240,23 +246,29 @@ def test_walking_comes_nearer_to_the_original_than_rounding_each_layer_for_itsel
     original = tiny()
     converted = original if scheme is None else shared(original, inputs, scheme)
     nets = nets_of(original, converted, inputs)
-    felt, z0 = felt_by(collect(original, nets.layers, inputs, gradients="pairs")), logits(original, inputs)
+    sensitivity, z0 = (
+        sensitivity_of(collect(original, nets.layers, inputs, gradients="pairs")),
+        logits(original, inputs),
+    )
     room = 2200
     errors = {}
-    for manner in ("alone", "walked"):
-        coded = code_to_size(nets, felt, room, manner=manner, tick=lambda done, of: None)  # type: ignore[arg-type]
+    for rounding in ("separate", "sequential"):
+        coded = code_to_size(nets, sensitivity, room, rounding=rounding, tick=lambda done, of: None)  # type: ignore[arg-type]
         assert 0.99 * room <= len(coded.blob) <= room
-        errors[manner] = divergence(logits(coded.model, inputs), z0).logit_error
-    assert errors["walked"] < 0.8 * errors["alone"]
+        errors[rounding] = divergence(logits(coded.model, inputs), z0).logit_error
+    assert errors["sequential"] < 0.8 * errors["separate"]
 
 
 def test_more_bytes_bring_it_nearer(inputs: list[Tensor]) -> None:
     original = tiny()
     nets = nets_of(original, original, inputs)
-    felt, z0 = felt_by(collect(original, nets.layers, inputs, gradients="pairs")), logits(original, inputs)
+    sensitivity, z0 = (
+        sensitivity_of(collect(original, nets.layers, inputs, gradients="pairs")),
+        logits(original, inputs),
+    )
     errors = []
     for room in (1500, 3500):
-        coded = code_to_size(nets, felt, room, manner="alone", tick=lambda done, of: None)
+        coded = code_to_size(nets, sensitivity, room, rounding="separate", tick=lambda done, of: None)
         errors.append(divergence(logits(coded.model, inputs), z0).logit_error)
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.02
@@ -265,7 +277,7 @@ def test_more_bytes_bring_it_nearer(inputs: list[Tensor]) -> None:
 def test_more_room_than_the_finest_steps_can_fill_is_no_failure(inputs: list[Tensor]) -> None:
     original = tiny()
     nets = nets_of(original, original, inputs)
-    coded = code_to_size(nets, felt_by({}), 1_000_000, manner="alone", tick=lambda done, of: None)
+    coded = code_to_size(nets, sensitivity_of({}), 1_000_000, rounding="separate", tick=lambda done, of: None)
     z0 = logits(original, inputs)
     assert len(coded.blob) <= 1_000_000
     assert divergence(logits(coded.model, inputs), z0).logit_error < 1e-3  # scales are met within 2.2 %
@@ -275,7 +287,7 @@ def test_a_size_that_zeros_alone_exceed_is_refused(inputs: list[Tensor]) -> None
     original = tiny()
     nets = nets_of(original, original, inputs)
     with pytest.raises(PlanError, match="KD501"):
-        code_to_size(nets, felt_by({}), 200, manner="alone", tick=lambda done, of: None)
+        code_to_size(nets, sensitivity_of({}), 200, rounding="separate", tick=lambda done, of: None)
 
 
 @pytest.mark.parametrize(
