@@ -12,13 +12,14 @@ from torch import nn
 
 from ...core.specs import DataConfig, ModelRef
 from .building import build
-from .inputs import data_config, example_input, override
+from .inputs import carried_cfg, data_config, example_input, override
 from .names import ModelName, parse_name
 from .weights import check_finite, fit_weights, read_state_dict, state_digest
 
 __all__ = [
     "Loaded",
     "ModelName",
+    "carried_cfg",
     "check_finite",
     "example_input",
     "fit_weights",

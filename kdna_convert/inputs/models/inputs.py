@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ def data_config(name: ModelName, model: nn.Module) -> DataConfig:
     timm nets are taken at their training size, as their model cards do. Raises ModelError KD302 when a model carries a
     `pretrained_cfg` that cannot be used.
     """
-    known = _torchvision_preset(name, model) if name.source == "torchvision" else _pretrained_cfg(name, model)
+    known = _torchvision_preset(name, model) if name.source == "torchvision" else _pretrained_cfg(model)
     try:
         config = DataConfig(**known)
     except (ValidationError, TypeError) as error:
@@ -73,14 +73,25 @@ def example_input(config: DataConfig, batch: int = 1, seed: int = 0) -> Tensor:
     return torch.randn((batch, *config.input_size), generator=torch.Generator().manual_seed(seed))
 
 
-def _pretrained_cfg(name: ModelName, model: nn.Module) -> dict[str, Any]:
-    carried = getattr(model, "pretrained_cfg", None)
+def carried_cfg(model: nn.Module) -> dict[str, Any]:
+    """A copy of the `pretrained_cfg` that a model carries, a dict or timm's PretrainedCfg; empty where it has none.
+
+    Raises ModelError KD302 where it is something else.
+    """
+    carried: Any = getattr(model, "pretrained_cfg", None)
     if carried is None:
         return {}
+    if is_dataclass(carried) and not isinstance(carried, type):
+        return asdict(carried)
     if not isinstance(carried, Mapping):
         raise ModelError(
-            "KD302", f"{name.text}: its pretrained_cfg is a {type(carried).__name__}, not a dict as timm's"
+            "KD302", f"{type(model).__name__}: its pretrained_cfg is a {type(carried).__name__}; it must be a dict"
         )
+    return dict(carried)
+
+
+def _pretrained_cfg(model: nn.Module) -> dict[str, Any]:
+    carried = carried_cfg(model)
     return {key: carried[key] for key in asdict(DataConfig()) if carried.get(key)}
 
 

@@ -9,12 +9,15 @@ from torch import nn
 from ...core.filesize import file_size, metadata
 from ...core.specs import DataConfig, Plan
 from ..stored import stored_specs
+from .config import describe
 from .report import Report
 
 
 @dataclass
 class Conversion:
     """A converted model and what is known about it. The model still has its timm or torchvision class.
+
+    The model's `pretrained_cfg` and `num_classes`, timm's attributes, are set to agree with `data` and its classifier.
 
     Attributes:
         model: The net, with derived layers.
@@ -31,6 +34,9 @@ class Conversion:
     recipe: str
     report: Report = field(default_factory=Report)
     coded: bytes | None = None
+
+    def __post_init__(self) -> None:
+        describe(self.model, self.data)
 
 
 def uncoded(conversion: Conversion) -> Conversion:

@@ -16,6 +16,7 @@ from ...core.tensorfile import load_tensors
 from ..derive import derive_empty, fold
 from ..packed import CODED, unpack
 from ..stored import folded_tensors, load_stored
+from .config import describe
 from .conversion import Conversion
 from .rebuild import rebuild
 from .record import CARD, FILES, PLAN, RECIPE, REPORT, TENSORS, Record, check_file, read_record
@@ -46,7 +47,7 @@ def open_folder(directory: str | Path, *, model: nn.Module | None = None) -> Con
 
 
 def load(directory: str | Path, *, folded: bool = False, model: nn.Module | None = None) -> nn.Module:
-    """Load the converted model of a folder, in eval mode.
+    """Load the converted model of a folder, in eval mode. Its `pretrained_cfg` says which input the conversion used.
 
     Args:
         directory: A folder that `save` wrote.
@@ -63,6 +64,7 @@ def load(directory: str | Path, *, folded: bool = False, model: nn.Module | None
     folder = Path(directory)
     record, plan, tensors, _ = _read(folder)
     model = rebuild(record.model, folder) if model is None else model
+    describe(model, record.data)
     if plan.routes:
         return fold(load_stored(derive_empty(model, plan), tensors)).eval()
     return load_stored(model, folded_tensors(plan, tensors)).eval()

@@ -50,7 +50,8 @@ def save(conversion: Conversion, directory: str | Path, force: bool = False) -> 
         _write(folder / REPORT, _json(to_plain(conversion.report)))
         shutil.copyfile(_LOADER, folder / LOADER)
         _write(folder / CARD, model_card(conversion.plan, conversion.recipe, conversion.report, name))
-        config = with_record(timm_config(conversion), folder, conversion.plan.model, conversion.data)
+        ref, data = conversion.plan.model, conversion.data
+        config = with_record(timm_config(conversion.model, ref.name, data), folder, ref, data)
         _write(folder / CONFIG, _json(config))
     return target
 
