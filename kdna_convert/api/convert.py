@@ -21,7 +21,7 @@ from ..network.derive import derive_empty
 from ..network.folder import Conversion
 from ..network.folder.report import CalibrationReport, FamilyFit, MaxDropReport, Report
 from ..network.totals import original_bytes
-from ..routing import settle
+from ..routing import calibrate_routers
 from ..stages.analyze.moments import Moments
 from ..stages.convert.fit import SWEEPS, Measure
 from ..stages.convert.fit import convert as convert_by_plan
@@ -208,7 +208,7 @@ def _fitted(
         job.loaded.model, plan, moments, sweeps=sweeps, measure=measure, heal=heal, progress=progress
     )
     if job.calibration is not None:
-        settle(converted, (inputs for inputs, _ in batches(job.calibration, SETTLING)), plan.seed)
+        calibrate_routers(converted, (inputs for inputs, _ in batches(job.calibration, SETTLING)), plan.seed)
     return converted, fits, None
 
 

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from ..core.errors import FolderError, NumericsError
 from ..core.specs import Shape, product
+from .codec import Codec
 
 LARGEST = 65504.0
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Float16:
+class Float16(Codec):
     """Two bytes a number, IEEE half precision. Refuses what is larger than 65504: KD704."""
 
     name: ClassVar[str] = "fp16"

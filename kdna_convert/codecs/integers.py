@@ -16,13 +16,14 @@ from torch import Tensor
 
 from ..core.errors import FolderError
 from ..core.specs import Shape, product
+from .codec import Codec
 
 # The smallest normal bfloat16: the step of a channel that is all zeros.
 _LEAST = torch.finfo(torch.bfloat16).tiny
 
 
 @dataclass(frozen=True)
-class Int8:
+class Int8(Codec):
     """One byte a number, and two a channel."""
 
     name: ClassVar[str] = "int8"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..core.errors import NumericsError
 from ..core.specs import Shape
+from .codec import Codec
 from .entropy import LARGEST, decode, encode
 from .expectation import Integers
 
@@ -37,7 +38,7 @@ def nearest_step(wished: float) -> int:
 
 
 @dataclass(frozen=True)
-class Entropy:
+class Entropy(Codec):
     """Integers of round(x / step) through the adaptive coder; `steps` has the grid's number for each tensor."""
 
     name: ClassVar[str] = "entropy"

@@ -27,7 +27,7 @@ from ..core.errors import FolderError, PlanError
 from ..core.linalg import Kronecker, Target
 from ..core.specs import Family, Plan, Shape, SymbolicShape
 from ..routing import attach_routes, detach, routers
-from ..schemes import Scheme, Tensors, scheme_of
+from ..schemes import Scheme, Tensors, concrete, scheme_of
 from .chain import build_chain, is_plain
 
 
@@ -87,7 +87,7 @@ class Derived(nn.Module):
         if not len(self.adapter):
             return
         shared, adapter = ({k: t.detach().double().cpu() for k, t in part.items()} for part in self.tensors())
-        fit = getattr(self.scheme, "choose", self.scheme.fit) if choose else self.scheme.fit
+        fit = self.scheme.reassign if choose else self.scheme.fit
         fitted = fit(shared, adapter, target)
         with torch.no_grad():
             for letter, tensor in fitted.items():
@@ -286,7 +286,7 @@ def _copy(tensor: Tensor) -> Tensor:
 
 def _empty(part: dict[str, SymbolicShape], scheme: Scheme, indices: Sequence[str]) -> Tensors:
     """Tensors to be filled, those that plan.stored_tensors names; indices point somewhere even before that."""
-    sizes = {letter: [getattr(scheme, n) if isinstance(n, str) else n for n in part[letter]] for letter in part}
+    sizes = {letter: concrete(shape, scheme) for letter, shape in part.items()}
     return {
         letter: torch.zeros(size, dtype=torch.int16) if letter in indices else torch.empty(size)
         for letter, size in sizes.items()

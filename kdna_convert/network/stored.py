@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import CheckpointError
-from ..core.specs import Plan, SymbolicShape, TensorSpec
-from ..schemes import Scheme, scheme_of
+from ..core.specs import Plan, TensorSpec
+from ..schemes import concrete, scheme_of
 from .derive import derived_layers
 
 DTYPES = {
@@ -88,7 +88,7 @@ def folded_tensors(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tenso
             named = (layout.shared, *layout.adapters)
             owners = (family.members[0], *family.members)
             shared, *adapters = (
-                {letter: state.pop(f"{name}.{letter}") for letter in part if 0 not in _sizes(part[letter], scheme)}
+                {letter: state.pop(f"{name}.{letter}") for letter in part if 0 not in concrete(part[letter], scheme)}
                 for name, part in zip(owners, named, strict=True)
             )
             for name, adapter in zip(family.members, adapters, strict=True):
@@ -98,10 +98,6 @@ def folded_tensors(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tenso
     except KeyError as error:
         raise CheckpointError("KD303", f"the stored tensors do not fit the plan: missing {error.args[0]}") from error
     return state
-
-
-def _sizes(shape: SymbolicShape, scheme: Scheme) -> list[int]:
-    return [getattr(scheme, axis) if isinstance(axis, str) else axis for axis in shape]
 
 
 def _stored(model: nn.Module) -> tuple[dict[str, tuple[str, Tensor]], bool]:

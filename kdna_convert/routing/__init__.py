@@ -1,9 +1,8 @@
-"""How a layer depends on its input: the table of routings, each of which signs the interface of router.py."""
+"""The routings: how a layer depends on its input. `ROUTINGS` is the table, routing.py the interface."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,7 +17,8 @@ from .means import mean_kernels
 from .omni import Omni
 from .partial import Partial, PartialRouter
 from .partition import partition
-from .router import Router, Routing, attach, detach, routers
+from .router import Router, attach, detach, routers
+from .routing import Routing
 from .se import Se
 from .warehouse import Warehouse
 
@@ -28,30 +28,22 @@ __all__ = [
     "Routing",
     "attach",
     "attach_routes",
+    "calibrate_routers",
     "detach",
     "mean_kernels",
     "routers",
     "routing_of",
-    "settle",
 ]
 
-ROUTINGS: dict[str, type[Any]] = {
-    Se.name: Se,
-    Context.name: Context,
-    Dymn.name: Dymn,
-    Omni.name: Omni,
-    Cond.name: Cond,
-    DyConv.name: DyConv,
-    Partial.name: Partial,
-    Warehouse.name: Warehouse,
-    Frequency.name: Frequency,
+ROUTINGS: dict[str, type[Routing]] = {
+    routing.name: routing for routing in (Se, Context, Dymn, Omni, Cond, DyConv, Partial, Warehouse, Frequency)
 }
 
 
-def settle(model: nn.Module, batches: Iterable[Tensor], seed: int = 0) -> nn.Module:
-    """Let routers that take something from images take it, in place; the model's outputs stay what they are.
+def calibrate_routers(model: nn.Module, batches: Iterable[Tensor], seed: int = 0) -> nn.Module:
+    """Set what routers take from calibration images, in place. The model's outputs do not change.
 
-    Partial ones choose the filters that are dynamic (partition.py); no other asks for images.
+    Partial routers choose their dynamic filters (partition.py). No other router needs images.
     """
     if any(isinstance(router, PartialRouter) for router in routers(model).values()):
         partition(model, batches, seed)
@@ -64,10 +56,9 @@ def routing_of(route: Route) -> Routing:
         known = ", ".join(ROUTINGS)
         raise PlanError("KD503", f"this version of kdna has no routing {route.routing!r}; it has {known}")
     try:
-        routing: Routing = ROUTINGS[route.routing](**route.options)
+        return ROUTINGS[route.routing](**route.options)
     except TypeError as error:
         raise PlanError("KD503", f"route of {route.members[0]}: routing {route.routing}: {error}") from None
-    return routing
 
 
 def attach_routes(model: nn.Module, routes: Sequence[Route], seed: int = 0) -> nn.Module:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..core.specs import Layer, Route
+from .routing import Routing
 
 _POSITIONS = 16 * 16
 # What a routing may stand at, each of the width that most nets have somewhere.
@@ -39,12 +40,12 @@ class Entry:
     macs_added: int
 
 
-def catalogue(routings: Mapping[str, type[Any]]) -> list[Entry]:
+def catalogue(routings: Mapping[str, type[Routing]]) -> list[Entry]:
     """Every routing with its defaults."""
     return [_entry(name, kind) for name, kind in routings.items()]
 
 
-def _entry(name: str, kind: type[Any]) -> Entry:
+def _entry(name: str, kind: type[Routing]) -> Entry:
     routing = kind()
     takes = tuple(what for what, layer in _LAYERS.items() if routing.can_route(layer) is None)
     net: nn.Module = nn.ModuleDict({"layer": nn.Conv2d(64, 64, 3, padding=1)})

@@ -30,13 +30,14 @@ from .heads import factors, linear, require_counts, silent, through
 from .modulation import Modulation, pooled
 from .passing import Passing
 from .router import Router
+from .routing import Routing
 from .standing import can_gate, can_mix
 
 _REACH = 5  # frames that the temporal context sees
 
 
 @dataclass(frozen=True)
-class Context:
+class Context(Routing):
     """`width` hidden channels; left out, the input channels over `reduction`, at least four. `frames` in a clip, 1 for
     still images. `taps` gates the kernel's positions too."""
 

@@ -25,12 +25,13 @@ from .experts import TOO_FEW, Experts, Owner, create_experts, expert_groups, hol
 from .heads import linear, require_counts, silent
 from .modulation import Modulation, pooled
 from .router import Router
+from .routing import Routing
 from .standing import can_mix
 from .temperature import START, Tempered, require_temperature
 
 
 @dataclass(frozen=True)
-class DyConv:
+class DyConv(Routing):
     """`kernels` is K; `experts` says whose they are: each layer's own, or shared by the layers of one shape."""
 
     name: ClassVar[str] = "dyconv"

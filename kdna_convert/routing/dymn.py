@@ -38,13 +38,14 @@ from .inverted import Block, blocks
 from .modulation import Modulation
 from .passing import Passing
 from .router import Router, Static
+from .routing import Routing
 from .standing import can_gate, can_mix
 
 _NUDGE = 0.01  # the norm of a delta at first, of its kernel's
 
 
 @dataclass(frozen=True)
-class Dymn:
+class Dymn(Routing):
     """`kernels` that each convolution mixes (1: none); whether the `activation` is dynamic and followed by `attention`;
     `width` of the context, left out the paper's H."""
 

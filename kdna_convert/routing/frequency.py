@@ -34,11 +34,12 @@ from .heads import hidden_channels, linear, require_counts, silent
 from .modulation import Modulation, pooled
 from .octaves import OCTAVES, InputBands, zero
 from .router import Router
+from .routing import Routing
 from .standing import can_mix
 
 
 @dataclass(frozen=True)
-class Frequency:
+class Frequency(Routing):
     """`bands` of the kernel's spectrum; `reduction`, input channels over hidden ones; the switches are said above."""
 
     name: ClassVar[str] = "frequency"

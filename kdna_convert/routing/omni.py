@@ -30,12 +30,13 @@ from .experts import TOO_FEW, Experts, Owner, create_experts, expert_groups, hol
 from .heads import factors, hidden_channels, linear, require_counts, silent, through
 from .modulation import Modulation, pooled
 from .router import Router
+from .routing import Routing
 from .standing import can_gate, can_mix
 from .temperature import START, Tempered, require_temperature
 
 
 @dataclass(frozen=True)
-class Omni:
+class Omni(Routing):
     """`kernels` is K. `spatial`, whether taps have an attention, is by default whether K > 1. `experts` says whose the
     K kernels are: each layer's own, or shared by the layers of one shape."""
 

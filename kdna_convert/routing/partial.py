@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import ceil
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -29,15 +29,16 @@ from .dyconv import DyConv
 from .experts import TOO_FEW
 from .modulation import Modulation
 from .omni import Omni
-from .router import Router, Routing
+from .router import Router
+from .routing import Routing
 from .standing import can_mix
 
 # What can be partial: routings that neither replace the layer's input nor ask for modules beside it.
-WHOLE: dict[str, type[Any]] = {Omni.name: Omni, Cond.name: Cond, DyConv.name: DyConv}
+WHOLE: dict[str, type[Routing]] = {Omni.name: Omni, Cond.name: Cond, DyConv.name: DyConv}
 
 
 @dataclass(frozen=True)
-class Partial:
+class Partial(Routing):
     """`of` is the other routing, as a recipe has it: its name and its options. `ratio` is the dynamic share, (0, 1]."""
 
     name: ClassVar[str] = "partial"
@@ -59,7 +60,8 @@ class Partial:
         for key in options.keys() - known:
             raise RecipeError("KD202", f"routing partial: {name} has no option {key!r}; it has {', '.join(known)}")
         try:
-            return cast("Routing", TypeAdapter(WHOLE[name]).validate_python(options, strict=False))
+            adapter: TypeAdapter[Routing] = TypeAdapter(WHOLE[name])
+            return adapter.validate_python(options, strict=False)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             said = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}, got {first['input']!r}"

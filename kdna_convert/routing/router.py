@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from ..core.errors import ModelError, PlanError
 from ..core.specs import Layer
 from .modulation import Form, Modulation, run
+
+if TYPE_CHECKING:
+    from .routing import Routing
 
 Static = Callable[[Tensor], Tensor]
 
@@ -54,36 +57,6 @@ class Router(nn.Module):
             return self.route(layer, static, x[None])[0]
         weight = cast("Tensor", layer.weight)
         return run(layer, static, x, weight, self(x, weight), self.form)
-
-
-class Routing(Protocol):
-    """A frozen dataclass whose fields are the recipe's options. See tests/test_routing.py for the laws each obeys."""
-
-    name: ClassVar[str]
-
-    def can_route(self, layer: Layer) -> str | None:
-        """None, or the KD1xx code that says why this layer cannot have such a router."""
-        ...
-
-    def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
-        """The layers, all of which can be routed, by which of them share a router's tensors, the owner first.
-
-        May leave layers out: its class attribute `ungrouped` is then the KD1xx code that says why, or KD113. May name
-        modules besides `layers` (an activation) as Layers of their own.
-        """
-        ...
-
-    def build(self, layers: Sequence[Layer], weights: Sequence[Tensor | None], seeds: Sequence[int]) -> list[Router]:
-        """The routers of one group, at the identity; those that share tensors hold the same ones.
-
-        Draws from no global random state. `weights` are the layers' kernels, to start from: plain numbers, which may be
-        anything where stored tensors are loaded over what was built (NaN too: nothing may fail on them).
-        """
-        ...
-
-    def macs(self, layers: Sequence[Layer]) -> int:
-        """Multiply-adds that the routers of one group add to their layers, per image."""
-        ...
 
 
 def attach(model: nn.Module, layers: Sequence[Layer], routing: Routing, seed: int = 0) -> nn.Module:

@@ -23,11 +23,12 @@ from ..core.specs import Layer
 from .heads import factors, linear, require_counts, silent, through
 from .modulation import Modulation, pooled
 from .router import Router
+from .routing import Routing
 from .standing import can_gate
 
 
 @dataclass(frozen=True)
-class Se:
+class Se(Routing):
     """`width` is the number of hidden channels; left out, it is the input channels over `reduction`.
 
     `norm` normalises them image by image: for gates that are trained from nothing. There are then two at least, since

@@ -35,13 +35,14 @@ from ..core.specs import Layer, product
 from .heads import hidden_channels, linear, require_counts
 from .modulation import Modulation, pooled
 from .router import Router
+from .routing import Routing
 from .standing import can_mix
 
 BUDGETS = (1, 2, 4)
 
 
 @dataclass(frozen=True)
-class Warehouse:
+class Warehouse(Routing):
     """`budget`: cells in the warehouse over cells in its layers, 1, 2 or 4. `reduction`: input channels over hidden."""
 
     name: ClassVar[str] = "warehouse"

@@ -36,21 +36,18 @@ from ..core.linalg import (
     weighted_energy,
 )
 from ..core.specs import Layout, Shape, product
+from .scheme import Scheme, Tensors
 from .sizes import dense_limit
-
-Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Atoms:
+class Atoms(Scheme):
     """Options: `rank`, the number of atoms."""
 
     rank: int = 0
 
     name: ClassVar[str] = "atoms"
     size: ClassVar[str] = "rank"
-    smallest: ClassVar[int] = 1
-    shares: ClassVar[bool] = True
 
     def group(self, shape: Shape) -> Hashable:
         return shape[:2]

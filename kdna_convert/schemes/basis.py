@@ -23,21 +23,18 @@ from torch import Tensor
 from ..core.errors import RecipeError
 from ..core.linalg import Target, dense, mean_diagonal, minimise, mix, searchable, times, weighted_energy
 from ..core.specs import Layout, Shape, product
+from .scheme import CuttableScheme, Tensors
 from .sizes import dense_limit
-
-Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Basis:
+class Basis(CuttableScheme):
     """Options: `rank`, the number of shared filters."""
 
     rank: int = 0
 
     name: ClassVar[str] = "basis"
     size: ClassVar[str] = "rank"
-    smallest: ClassVar[int] = 1
-    shares: ClassVar[bool] = True
 
     def group(self, shape: Shape) -> Hashable:
         return shape[1], product(shape[2:])
@@ -83,11 +80,7 @@ class Basis:
         return {"U": mix(times(basis_rn, target.moment) @ basis_rn.T, target.cross_on @ basis_rn.T)}
 
     def rows(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
-        """(r x n): what a member's U mixes, a direction a row."""
         return shared["V"]
-
-    def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
-        return (adapter["U"] @ shared["V"]).view(shape)
 
     def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:
         return two_factors(adapter["U"], shared["V"], shape)

@@ -45,9 +45,9 @@ from ..core.linalg import (
 )
 from ..core.specs import Layout, Shape, SymbolicShape, product
 from .quantising import codes_of, feed, lines, points
+from .scheme import Scheme, Tensors
 from .sizes import dense_limit
 
-Tensors = dict[str, Tensor]
 # Codes of a bank, far below what an int16 can tell apart: k-means takes cells x codes multiply-adds a round.
 MOST = 2**14
 # Rounds of k-means, and how often each of a cell's codes is chosen anew for what the others leave: of a fit, and of a
@@ -61,7 +61,7 @@ CHUNK = 2**23
 
 
 @dataclass(frozen=True)
-class Codebook:
+class Codebook(Scheme):
     """Options: `rank`, the number of cells in the bank; `cell`, the input channels that a cell spans; `gain`, what has
     one of its own: every cell, or every filter; `codes`, how many cells of the bank add up to one, each with a gain of
     its own a filter."""
@@ -73,9 +73,7 @@ class Codebook:
 
     name: ClassVar[str] = "codebook"
     size: ClassVar[str] = "rank"
-    smallest: ClassVar[int] = 1
-    shares: ClassVar[bool] = True
-    tried: ClassVar[tuple[float, ...]] = (0.0, 0.002, 0.01, 0.05, 0.25)  # an error falls with a power of the rank
+    probes: ClassVar[tuple[float, ...]] = (0.0, 0.002, 0.01, 0.05, 0.25)  # an error falls with a power of the rank
 
     def __post_init__(self) -> None:
         if self.codes > 1 and self.gain == "cell":
@@ -124,7 +122,7 @@ class Codebook:
         gain_obm = self._solve(shared["E"], self._codes(adapter), target)
         return {"U": self._kept(gain_obm if self.gain == "cell" else gain_obm[:, 0]), "K": adapter["K"]}
 
-    def choose(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
+    def reassign(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
         """The indices anew too, the bank held: for the gains that there are, then for those that came of it."""
         wished = replace(target, kernel_on=untimes(target.cross_on, target.moment))
         how = feed(searchable(wished).moment, self._blocks(target.shape))

@@ -26,21 +26,18 @@ from torch import Tensor
 from ..core.linalg import TINY, Kronecker, Target, minimise, mix, searchable, times, weighted_energy
 from ..core.specs import Layout, Shape, product
 from .basis import Basis
+from .scheme import CuttableScheme, Tensors
 from .sizes import dense_limit
-
-Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Cp:
+class Cp(CuttableScheme):
     """Options: `rank`, the number of rows of the shared bank."""
 
     rank: int = 0
 
     name: ClassVar[str] = "cp"
     size: ClassVar[str] = "rank"
-    smallest: ClassVar[int] = 1
-    shares: ClassVar[bool] = True
 
     def group(self, shape: Shape) -> Hashable:
         return shape[1], product(shape[2:])
@@ -103,11 +100,7 @@ class Cp:
         return {**adapter, "U": mix(gram_rr, target.cross_on @ rows_rn.T)}
 
     def rows(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
-        """(r x n): what a member's U mixes, a direction a row."""
         return _rows(shared["V"], _flat_spatial(shared["V"], adapter))
-
-    def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
-        return (adapter["U"] @ self.rows(shared, adapter, shape)).view(shape)
 
     def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:
         ones = (1,) * len(shape[2:])

@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 
 from ..core.linalg import TINY, Kronecker, Moment, Target, mix, searchable, times
-from ..core.specs import Layout, Shape, product
+from ..core.specs import Layout, Options, Shape, product
 from .basis import leading_rows
+from .scheme import Scheme, Tensors
 
-Tensors = dict[str, Tensor]
 ALTERNATIONS = 60
 
 
 @dataclass(frozen=True)
-class KernelDna:
+class KernelDna(Scheme):
     """Options: `parent` (the family's medoid, or fitted), `start`, `channel` (adds c), `residual_rank` (adds A B)."""
 
     parent: Literal["medoid", "fitted"] = "medoid"
@@ -40,13 +40,11 @@ class KernelDna:
     name: ClassVar[str] = "kerneldna"
     size: ClassVar[str] = "residual_rank"
     smallest: ClassVar[int] = 0
-    shares: ClassVar[bool] = True
 
-    def variants(self) -> tuple[KernelDna, ...]:
-        """The starts to choose from by the divergence on held-back images."""
+    def variants(self) -> tuple[Options, ...]:
         if self.start != "best":
-            return (self,)
-        return replace(self, start="tie"), replace(self, start="lstsq"), replace(self, start="norm")
+            return ({},)
+        return {"start": "tie"}, {"start": "lstsq"}, {"start": "norm"}
 
     def group(self, shape: Shape) -> Hashable:
         return shape

@@ -18,19 +18,17 @@ from torch import Tensor
 from ..core.linalg import Target, mix, times
 from ..core.specs import Layout, Shape, product
 from .basis import leading_rows, two_factors
-
-Tensors = dict[str, Tensor]
+from .scheme import CuttableScheme, Tensors
 
 
 @dataclass(frozen=True)
-class LowRank:
+class LowRank(CuttableScheme):
     """Options: `rank`, of every layer of the family."""
 
     rank: int = 0
 
     name: ClassVar[str] = "lowrank"
     size: ClassVar[str] = "rank"
-    smallest: ClassVar[int] = 1
     shares: ClassVar[bool] = False
 
     def group(self, shape: Shape) -> Hashable:
@@ -55,7 +53,6 @@ class LowRank:
         return {**adapter, "U": mix(times(basis_rn, target.moment) @ basis_rn.T, target.cross_on @ basis_rn.T)}
 
     def rows(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
-        """(r x n): what a member's U mixes, a direction a row."""
         return adapter["V"]
 
     def refine(
@@ -63,9 +60,6 @@ class LowRank:
     ) -> tuple[Tensors, list[Tensors]]:
         """Nothing is shared: each member has its rows already, and mixes them anew."""
         return shared, [self.fit(shared, a, target) for a, target in zip(adapters, targets, strict=True)]
-
-    def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
-        return (adapter["U"] @ adapter["V"]).view(shape)
 
     def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:
         return two_factors(adapter["U"], adapter["V"], shape)

@@ -26,21 +26,18 @@ from ..core.errors import RecipeError
 from ..core.linalg import Target, untimes
 from ..core.specs import Layout, Shape, product
 from .basis import two_factors
+from .scheme import Scheme, Tensors
 from .sizes import dense_limit
-
-Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(Scheme):
     """Options: `rank`, the number of shared output directions."""
 
     rank: int = 0
 
     name: ClassVar[str] = "output"
     size: ClassVar[str] = "rank"
-    smallest: ClassVar[int] = 1
-    shares: ClassVar[bool] = True
 
     def group(self, shape: Shape) -> Hashable:
         return shape[0]

@@ -25,21 +25,18 @@ from ..core.linalg import Target
 from ..core.specs import Layout, Shape, SymbolicShape, product
 from .cp import bank_start
 from .projection import mixing, search
+from .scheme import CuttableScheme, Tensors
 from .sizes import dense_limit
-
-Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Separable:
+class Separable(CuttableScheme):
     """Options: `rank`, the number of rows of the shared bank."""
 
     rank: int = 0
 
     name: ClassVar[str] = "separable"
     size: ClassVar[str] = "rank"
-    smallest: ClassVar[int] = 1
-    shares: ClassVar[bool] = True
 
     def group(self, shape: Shape) -> Hashable:
         return shape[1], product(shape[2:])
@@ -95,11 +92,7 @@ class Separable:
         return {**adapter, "U": mixing(self.rows(shared, adapter, target.shape), target)}
 
     def rows(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
-        """(r x n): what a member's U mixes, a direction a row."""
         return _rows(shared["V"], adapter, shape)
-
-    def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
-        return (adapter["U"] @ self.rows(shared, adapter, shape)).view(shape)
 
     def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:
         """The vectors as one depthwise kernel: a chain of one an axis would need paddings of their own."""

@@ -29,20 +29,17 @@ from ..core.linalg import Target, kronecker, mean_diagonal, mix, searchable, tim
 from ..core.specs import Layout, Shape, SymbolicShape, product
 from .basis import Basis, leading_rows
 from .projection import mixing, search
-
-Tensors = dict[str, Tensor]
+from .scheme import Scheme, Tensors
 
 
 @dataclass(frozen=True)
-class Tucker:
+class Tucker(Scheme):
     """Options: `rank`, of the inputs and of the outputs alike."""
 
     rank: int = 0
 
     name: ClassVar[str] = "tucker"
     size: ClassVar[str] = "rank"
-    smallest: ClassVar[int] = 1
-    shares: ClassVar[bool] = True
 
     def group(self, shape: Shape) -> Hashable:
         return shape[1], product(shape[2:])

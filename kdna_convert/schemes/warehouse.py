@@ -29,13 +29,12 @@ from ..core.linalg import Kronecker, Moment, Target
 from ..core.specs import Layout, Shape, SymbolicShape, product
 from .basis import leading_rows
 from .projection import mixing, search
+from .scheme import Scheme, Tensors
 from .sizes import dense_limit
-
-Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Warehouse:
+class Warehouse(Scheme):
     """Options: `rank`, the number of cells in the bank; `cell`, the input channels that a cell spans."""
 
     rank: int = 0
@@ -43,8 +42,6 @@ class Warehouse:
 
     name: ClassVar[str] = "warehouse"
     size: ClassVar[str] = "rank"
-    smallest: ClassVar[int] = 1
-    shares: ClassVar[bool] = True
 
     def group(self, shape: Shape) -> Hashable:
         return self._cell(shape), product(shape[2:])

@@ -23,7 +23,7 @@ from kdna_convert.network.folder import verify
 from kdna_convert.network.folder.report import CalibrationReport
 from kdna_convert.routing import routers
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
-from kdna_convert.stages.export.merged import export_merged
+from kdna_convert.stages.export import EXPORTS
 
 NET = f"{Path(tiny.__file__)}:net"
 IMAGES = torch.randn((24, 3, 16, 16), generator=torch.Generator().manual_seed(0))
@@ -34,7 +34,7 @@ def hasty() -> Iterator[None]:
     """No law here depends on how good the fits are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdna_convert.stages.plan.database.QUICK", 2)
-        patch.setattr("kdna_convert.stages.plan.database.POINTS", (0.0, 0.75))
+        patch.setattr("kdna_convert.schemes.Scheme.probes", (0.0, 0.75))
         yield
 
 
@@ -102,7 +102,7 @@ def test_a_net_goes_to_a_folder_and_back_and_into_the_untouched_model(
     assert (folder / "model.safetensors").stat().st_size == conversion.plan.planned.bytes
     loaded, z = kdna.load(folder), logits(conversion.model, [x])
     assert torch.equal(logits(loaded, [x]), z)
-    merged = export_merged(conversion, tmp_path / "merged.safetensors")
+    merged = EXPORTS["merged"].write(conversion, tmp_path / "merged.safetensors").file
     original.load_state_dict(load_file(merged), strict=True)
     torch.testing.assert_close(logits(original, [x]), z, rtol=1e-4, atol=1e-4)
 

@@ -35,26 +35,12 @@ def export(
     Example:
         kdna export half --to onnx
     """
-    write = _export_onnx if to is Form.onnx else _export_merged
-    write(folder, output, out, force)
-
-
-def _export_onnx(folder: str, output: Path | None, out: Output, force: bool) -> None:
     from ...network.folder import open_folder
-    from ...stages.export.onnx import export_onnx
-    from ..report.export import onnx_line
+    from ...stages.export import EXPORTS
+    from ..report.export import export_line
 
-    exported = export_onnx(open_folder(folder), output or Path(f"{Path(folder)}.onnx"), force=force)
-    show_json(exported) if out.json else show(onnx_line(exported))
-
-
-def _export_merged(folder: str, output: Path | None, out: Output, force: bool) -> None:
-    from ...network.folder import open_folder
-    from ...stages.export.merged import export_merged
-    from ..report.export import merged_line
-
-    target = output or Path(f"{Path(folder)}-merged.safetensors")
-    export_merged(open_folder(folder), target, force=force)
-    written = target.stat().st_size
-    show_json({"file": target, "bytes": written}) if out.json else show(merged_line(target, written))
-    tell(f'python: model.load_state_dict(safetensors.torch.load_file("{target}"))', out.quiet)
+    form = EXPORTS[to.value]
+    exported = form.write(open_folder(folder), output or Path(f"{Path(folder)}{form.suffix}"), force=force)
+    show_json(exported) if out.json else show(export_line(exported))
+    if exported.usage:
+        tell(f"python: {exported.usage}", out.quiet)

@@ -69,8 +69,11 @@ def _table(kind: Kind) -> Mapping[str, type]:
     from ...codecs import CODECS
     from ...schemes import SCHEMES
 
-    codecs = {name: type(codec) for name, codec in CODECS.items()}
-    return {Kind.schemes: SCHEMES, Kind.codecs: codecs}[kind]
+    tables: dict[Kind, Mapping[str, type]] = {
+        Kind.schemes: SCHEMES,
+        Kind.codecs: {name: type(codec) for name, codec in CODECS.items()},
+    }
+    return tables[kind]
 
 
 def _card(plugin: type) -> str:

@@ -7,8 +7,9 @@ The others are blind to the data (`angles`, `cosine`) or to the weights (`cka`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -38,7 +39,12 @@ class Kernel:
         return math.ceil(min(self.kernel_on.shape) / 2)
 
 
-Metric = Callable[[Sequence[Kernel]], Tensor]
+class Metric(Protocol):
+    """What every similarity metric is: a pure function. Its laws are in tests/stages/analyze/test_metric_laws.py."""
+
+    def __call__(self, kernels: Sequence[Kernel], /) -> Tensor:
+        """The similarities (kernels, kernels) between 0 and 1, float64; NaN where the metric is undefined."""
+        ...
 
 
 def explained(kernels: Sequence[Kernel]) -> Tensor:

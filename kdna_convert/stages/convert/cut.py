@@ -12,11 +12,11 @@ from ...core.specs import Choice, Database, Plan
 from ...inputs.recipe import Recipe
 from ...network.derive import derive
 from ...routing import attach_routes
-from ...schemes import scheme_of
+from ...schemes import CuttableScheme, scheme_of, size_of
 from ..analyze.moments import Moments
 from ..analyze.targets import shapes_of, targets
 from ..plan.database import SurveyedNet, build_database
-from .directions import Ordered, can_be_cut, errors, is_product, leading, order
+from .directions import Ordered, errors, is_product, leading, order
 from .nest import rounded, tensors_of
 
 
@@ -30,7 +30,7 @@ def choices(plan: Plan, net: nn.Module, recipe: Recipe) -> Database:
     def choice(found: Choice) -> Choice:
         size = found.fixed or 0
         whole = replace(found.family, options={**found.family.options, found.size: size})
-        if can_be_cut(scheme_of(whole)):
+        if isinstance(scheme_of(whole), CuttableScheme):
             return replace(found, dense=False, fixed=None, limit=size)
         return replace(found, dense=False)
 
@@ -62,6 +62,8 @@ def order_families(
         owner = family.members[0]
         whole = next(one for one in plan.families if one.members[0] == owner)
         scheme, tensors, aims = scheme_of(whole), tensors_of(model, whole), targets(net, whole, moments)
+        if not isinstance(scheme, CuttableScheme):
+            continue
         if owner in kept:
             found[owner] = Ordered(*tensors, errors(scheme, *tensors, aims))
         else:
@@ -99,10 +101,9 @@ def cut(
     curves = {}
     for family in plan.families:
         owner, scheme = family.members[0], scheme_of(family)
-        if owner in ordered:
+        if isinstance(scheme, CuttableScheme) and owner in ordered:
             shapes, aims = shapes_of(family, plan.layers), targets(net, family, moments)
-            size = getattr(scheme, scheme.size)
-            shared, adapters = leading(scheme, shapes, ordered[owner].shared, ordered[owner].adapters, size)
+            shared, adapters = leading(scheme, shapes, ordered[owner].shared, ordered[owner].adapters, size_of(scheme))
             if sweeps:
                 shared, adapters = scheme.refine(shared, adapters, aims, sweeps)
                 found = order(scheme, shared, adapters, aims)
@@ -118,5 +119,5 @@ def cut(
 
 def nested(plan: Plan, curves: Mapping[str, tuple[float, ...]]) -> Plan:
     """The plan with the errors by which it can be cut once more, each curve as far as its family goes now."""
-    sizes = {family.members[0]: getattr(scheme_of(family), scheme_of(family).size) for family in plan.families}
+    sizes = {family.members[0]: size_of(scheme_of(family)) for family in plan.families}
     return replace(plan, nested={owner: rounded(curve[: sizes[owner]]) for owner, curve in curves.items()})

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +24,7 @@ from torch import Tensor
 from ...core.errors import NumericsError
 from ...core.linalg import JITTER, TINY, Target, mean_diagonal, times
 from ...core.specs import SymbolicShape
-
-Tensors = dict[str, Tensor]
+from ...schemes import CuttableScheme, Scheme, Tensors
 
 
 @dataclass(frozen=True)
@@ -39,17 +37,12 @@ class Ordered:
     errors: tuple[float, ...]
 
 
-def can_be_cut(scheme: Any) -> bool:
-    """Whether the scheme's kernels are mixings of a list of rows, of which a leading part can stand alone."""
-    return hasattr(scheme, "rows")
-
-
 def is_product(shared: Tensors, adapter: Tensors) -> bool:
     """Whether the kernels are U V of two stored matrices: once in order, these can be cut without a fit."""
     return {*shared, *adapter} == {"U", "V"}
 
 
-def order(scheme: Any, shared: Tensors, adapters: Sequence[Tensors], targets: Sequence[Target]) -> Ordered:
+def order(scheme: CuttableScheme, shared: Tensors, adapters: Sequence[Tensors], targets: Sequence[Target]) -> Ordered:
     """The same kernels, the directions that matter most to the targets first; float64.
 
     Raises NumericsError KD703 for rows that are not finite.
@@ -64,7 +57,9 @@ def order(scheme: Any, shared: Tensors, adapters: Sequence[Tensors], targets: Se
     return Ordered(shared, list(adapters), errors(scheme, shared, adapters, targets))
 
 
-def errors(scheme: Any, shared: Tensors, adapters: Sequence[Tensors], targets: Sequence[Target]) -> tuple[float, ...]:
+def errors(
+    scheme: CuttableScheme, shared: Tensors, adapters: Sequence[Tensors], targets: Sequence[Target]
+) -> tuple[float, ...]:
     """The weighted output error of the first 1, 2, ... directions as they stand, their mixings fitted."""
     grams_lrr, pulls_lrr = _normal(scheme, shared, adapters, targets)
     left = torch.linalg.solve_triangular(_cholesky(grams_lrr), pulls_lrr, upper=False)
@@ -75,14 +70,18 @@ def errors(scheme: Any, shared: Tensors, adapters: Sequence[Tensors], targets: S
 
 
 def leading(
-    scheme: Any, shapes: Sequence[tuple[int, ...]], shared: Tensors, adapters: Sequence[Tensors], size: int
+    scheme: Scheme, shapes: Sequence[tuple[int, ...]], shared: Tensors, adapters: Sequence[Tensors], size: int
 ) -> tuple[Tensors, list[Tensors]]:
     """The tensors of the first `size` directions."""
     return _taken(scheme, shapes, shared, adapters, torch.arange(size))
 
 
 def _taken(
-    scheme: Any, shapes: Sequence[tuple[int, ...]], shared: Tensors, adapters: Sequence[Tensors], places: Tensor
+    scheme: Scheme,
+    shapes: Sequence[tuple[int, ...]],
+    shared: Tensors,
+    adapters: Sequence[Tensors],
+    places: Tensor,
 ) -> tuple[Tensors, list[Tensors]]:
     """These directions: along every axis that the scheme's layout names by its size option."""
     layout = scheme.layout(shapes)
@@ -99,7 +98,7 @@ def _taken(
 
 
 def _normal(
-    scheme: Any, shared: Tensors, adapters: Sequence[Tensors], targets: Sequence[Target]
+    scheme: CuttableScheme, shared: Tensors, adapters: Sequence[Tensors], targets: Sequence[Target]
 ) -> tuple[Tensor, Tensor]:
     """R C R^T and X^T X of each member, (members x r x r): all that an order depends on."""
     grams, pulls = [], []

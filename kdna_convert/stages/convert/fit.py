@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -73,18 +72,16 @@ def _in_turn(plan: Plan) -> list[Family]:
 def _fit(
     converted: nn.Module, family: Family, aims: Sequence[Target], seed: int, sweeps: int, measure: Measure | None
 ) -> tuple[Family, Fitted]:
-    """The family as fitted; of several starts the one that moves the net least."""
-    scheme = scheme_of(family)
-    variants = scheme.variants() if hasattr(scheme, "variants") else (scheme,)
-    tried = []
-    for variant in variants:
-        fitted = variant.share(aims, seed=seed, sweeps=sweeps)
-        _require_finite(family, fitted)
-        named = replace(family, options={**family.options, "start": variant.start}) if len(variants) > 1 else family
-        tried.append((named, fitted))
-    if len(tried) == 1:
-        return tried[0]
-    return min(tried, key=lambda one: _loss(converted, one[0], one[1], aims, measure))
+    """The family as fitted; of several variants the one that moves the net least."""
+    candidates = []
+    for changed in scheme_of(family).variants():
+        candidate = replace(family, options={**family.options, **changed})
+        fitted = scheme_of(candidate).share(aims, seed=seed, sweeps=sweeps)
+        _require_finite(candidate, fitted)
+        candidates.append((candidate, fitted))
+    if len(candidates) == 1:
+        return candidates[0]
+    return min(candidates, key=lambda one: _loss(converted, one[0], one[1], aims, measure))
 
 
 def _loss(
@@ -100,7 +97,7 @@ def _loss(
 
 def _errors(family: Family, fitted: Fitted, aims: Sequence[Target]) -> list[float]:
     """Each member's output error relative to its output energy."""
-    scheme: Any = scheme_of(family)
+    scheme = scheme_of(family)
     shared, adapters = fitted
     return [
         fit_error(scheme.expand(shared, adapter, aim.shape).flatten(1), aim) / max(aim.energy, 1e-30)

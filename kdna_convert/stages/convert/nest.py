@@ -9,10 +9,10 @@ from torch import nn
 
 from ...core.specs import Family, Plan
 from ...network.derive import derived_layers
-from ...schemes import scheme_of
+from ...schemes import CuttableScheme, Tensors, scheme_of
 from ..analyze.moments import Moments
 from ..analyze.targets import targets
-from .directions import Tensors, can_be_cut, order
+from .directions import order
 
 
 def nest(model: nn.Module, plan: Plan, original: nn.Module, moments: Moments) -> tuple[Plan, list[str]]:
@@ -24,7 +24,7 @@ def nest(model: nn.Module, plan: Plan, original: nn.Module, moments: Moments) ->
     nested, left = {}, []
     for family in plan.families:
         scheme = scheme_of(family)
-        if not can_be_cut(scheme):
+        if not isinstance(scheme, CuttableScheme):
             left.append(f"{family.members[0]}: a family of {scheme.name} has no order, and cannot be cut later (KD116)")
             continue
         found = order(scheme, *tensors_of(model, family), targets(original, family, moments))

@@ -1,4 +1,4 @@
-"""A converted net as an ONNX graph of any batch size, checked by onnxruntime before it is kept."""
+"""`onnx`: a converted net as an ONNX graph for batches of any size, checked by onnxruntime before it is kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from ...inputs.models import example_input
 from ...network.derive import fold_weights
 from ...network.folder import Conversion
 from ...routing import routers
+from .export import Export, free_path
 
 INPUT = "images"
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -28,48 +29,63 @@ TOLERANCE = 1e-3  # of the largest answer
 
 
 @dataclass(frozen=True)
-class Exported:
-    """Where the graph is, its size in bytes, and how far onnxruntime's answers are from torch's, of the largest one."""
+class OnnxFile:
+    """The ONNX file: its path, its size in bytes, and the largest difference between onnxruntime's and torch's logits,
+    relative to the largest logit."""
 
     file: str
     bytes: int
     difference: float
 
+    @property
+    def note(self) -> str:
+        return f"takes any batch; onnxruntime's answers are within {self.difference:.0e} of torch's"
 
-def export_onnx(conversion: Conversion, path: str | Path, *, force: bool = False) -> Exported:
-    """Write the net, its weights folded, as one .onnx file whose batch may have any size.
+    @property
+    def usage(self) -> str | None:
+        return None
 
-    Gates on activations stay gates, kernels that are mixed for each image become a sum of static convolutions, and
-    other kernels of each image a matrix, times its patches. Nothing is written unless onnxruntime gives the answers
-    that torch does, for one image and for three. Raises ModelError KD312 without the libraries, or for a net that ONNX
-    cannot hold, FolderError KD601, KD604.
+
+@dataclass(frozen=True)
+class Onnx(Export):
+    """One ONNX file with folded weights, for batches of any size.
+
+    Gates on activations stay gates. A kernel that is a mixture for each image becomes a weighted sum of static
+    convolutions. Any other kernel of each image becomes a matrix that multiplies the image's patches.
     """
-    target = Path(path)
-    if target.is_dir() or (target.exists() and not force):
-        raise FolderError("KD601", f"{target} exists already; choose another file or pass --force")
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise ModelError("KD312", f"{', '.join(missing)} not installed: pip install 'kdna-convert[onnx]'")
-    net = fold_weights(copy.deepcopy(conversion.model)).cpu().eval()
-    with torch.no_grad():
-        for name, router in routers(net).items():
-            router.form = "static"
-            weight = getattr(net.get_submodule(name), "weight", None)
-            if weight is not None:
-                router.fix(weight)
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / "net.onnx"
-        _write(net, example_input(conversion.data, 2), draft)
-        graph = draft.read_bytes()
-    difference = max(_difference(net, graph, example_input(conversion.data, batch)) for batch in (1, 3))
-    if not difference <= TOLERANCE:
-        raise ModelError("KD312", f"onnxruntime's answers are {difference:.1e} from torch's; nothing was written")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(graph)
-    except OSError as error:
-        raise FolderError("KD604", f"{target} could not be written: {error.strerror or error}") from None
-    return Exported(str(target), len(graph), difference)
+
+    name: ClassVar[str] = "onnx"
+    suffix: ClassVar[str] = ".onnx"
+
+    def write(self, conversion: Conversion, path: str | Path, *, force: bool = False) -> OnnxFile:
+        """As Export.write. The file is kept only if onnxruntime's logits equal torch's for one image and for three.
+
+        Raises ModelError KD312 too, if a library is missing or ONNX cannot represent the net.
+        """
+        target = free_path(path, force)
+        missing = [name for name in NEEDED if find_spec(name) is None]
+        if missing:
+            raise ModelError("KD312", f"{', '.join(missing)} not installed: pip install 'kdna-convert[onnx]'")
+        net = fold_weights(copy.deepcopy(conversion.model)).cpu().eval()
+        with torch.no_grad():
+            for name, router in routers(net).items():
+                router.form = "static"
+                weight = getattr(net.get_submodule(name), "weight", None)
+                if weight is not None:
+                    router.fix(weight)
+        with tempfile.TemporaryDirectory() as folder:
+            draft = Path(folder) / "net.onnx"
+            _write(net, example_input(conversion.data, 2), draft)
+            graph = draft.read_bytes()
+        difference = max(_difference(net, graph, example_input(conversion.data, batch)) for batch in (1, 3))
+        if not difference <= TOLERANCE:
+            raise ModelError("KD312", f"onnxruntime's answers are {difference:.1e} from torch's; nothing was written")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(graph)
+        except OSError as error:
+            raise FolderError("KD604", f"{target} could not be written: {error.strerror or error}") from None
+        return OnnxFile(str(target), len(graph), difference)
 
 
 def _write(net: nn.Module, example: torch.Tensor, path: Path) -> None:

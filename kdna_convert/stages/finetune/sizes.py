@@ -17,6 +17,7 @@ from random import Random
 from torch import Tensor, nn
 
 from ...network.derive import Derived, derived_layers
+from ...schemes import size_of
 from ..convert.directions import leading
 
 FULL, LEAST = 0.5, 0.25  # of the steps, those at full size; of the directions, the smallest share that is drawn
@@ -36,7 +37,7 @@ def sized(model: nn.Module, layers: Collection[str], share: float) -> Iterator[N
     chosen = [derived[name] for name in layers] if share < 1 else []
     try:
         for weight in chosen:
-            size = math.ceil(share * getattr(weight.scheme, weight.scheme.size))
+            size = math.ceil(share * size_of(weight.scheme))
             weight.__dict__["forward"] = partial(_expanded, weight, size)
         yield
     finally:

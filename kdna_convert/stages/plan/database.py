@@ -27,10 +27,6 @@ from .costs import predicted_error
 from .families import no_saving
 from .routes import gate_specs
 
-# Sizes at which the error of a family is measured, as shares of the way from the smallest to the largest. Each costs a
-# fit, the largest most. Larger sizes are extrapolated, so the smallest is always measured. A scheme may name its own
-# shares as `tried`.
-POINTS = (0.0, 0.07, 0.15, 0.28, 0.48, 0.75)
 # Iterations of a quick fit.
 QUICK = 20
 
@@ -186,10 +182,10 @@ def _points(model: nn.Module, choice: Choice, moments: Moments, seed: int) -> di
     aims = targets(model, choice.family, moments)
     span = choice.limit - choice.smallest
     points: dict[int, float] = {}
-    shares = getattr(scheme_of(choice.family), "tried", POINTS)
-    for size in sorted({choice.smallest + round(share * span) for share in shares}):
-        scheme = scheme_of(choice.family, **{choice.size: size})
-        scheme = scheme.variants()[-1] if hasattr(scheme, "variants") else scheme
+    scheme = scheme_of(choice.family)
+    variant = scheme.variants()[-1]
+    for size in sorted({choice.smallest + round(probe * span) for probe in scheme.probes}):
+        scheme = scheme_of(choice.family, **variant, **{choice.size: size})
         shared, adapters = scheme.share(aims, seed=seed, sweeps=QUICK)
         error = sum(
             aim.weight * fit_error(scheme.expand(shared, adapter, aim.shape).flatten(1), aim)

@@ -36,8 +36,7 @@ def form_routes(
         able = [by_name[layer] for layer, reason in reasons.items() if reason is None]
         groups = routing.groups(able, model) if able else []
         placed = {layer.name for group in groups for layer in group}
-        alone = getattr(routing, "ungrouped", "KD113")
-        left |= {layer: reason or alone for layer, reason in reasons.items() if layer not in placed}
+        left |= {layer: reason or routing.ungrouped for layer, reason in reasons.items() if layer not in placed}
         routes += [Route(name, group, options) for group in groups]
         _require(alike, placed, left)
     order = {layer.name: place for place, layer in enumerate(layers)}

@@ -9,7 +9,7 @@ it costs accuracy, for a thousand images know less than training did.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -22,6 +22,7 @@ from ...network.inference import device_of
 from ...network.norms import norm_affine
 from ...network.walk import BlockPair, move_mean, outputs
 from .nets import Nets, Tick
+from .step import Step
 
 # Fewer images give channels at the end of a net, where one image is a few positions, no variance to speak of.
 FEWEST = 256
@@ -29,9 +30,10 @@ _MOST = 2.0
 
 
 @dataclass(frozen=True)
-class Correct:
+class Correct(Step):
     """Options: `variance`, the power of the ratio of standard deviations by which each channel is scaled."""
 
+    name: ClassVar[str] = "correct"
     variance: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def run(self, nets: Nets, begin: int, tick: Tick) -> dict[str, str]:
@@ -54,8 +56,10 @@ class Correct:
 
 
 @dataclass(frozen=True)
-class Reestimate:
+class Reestimate(Step):
     """No options."""
+
+    name: ClassVar[str] = "reestimate"
 
     def run(self, nets: Nets, begin: int, tick: Tick) -> dict[str, str]:
         if not any(isinstance(module, _BatchNorm) for module in nets.converted.modules()):

@@ -9,7 +9,7 @@ on images kept apart from the steps is put back.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -19,15 +19,17 @@ from ...network.derive import derived_layers
 from ...network.inference import evaluating
 from ...network.walk import BlockPair
 from .nets import Nets, Tick
+from .step import Step
 
 # The share of the images that a block is judged by and not fitted to.
 JUDGES = 0.2
 
 
 @dataclass(frozen=True)
-class Reconstruct:
+class Reconstruct(Step):
     """Options: `steps` of Adam a block, each on `batch` images, at `rate` times the mean size of a tensor's numbers."""
 
+    name: ClassVar[str] = "reconstruct"
     steps: Annotated[int, Field(ge=1)] = 100
     batch: Annotated[int, Field(ge=1)] = 64
     rate: Annotated[float, Field(gt=0)] = 3e-3

@@ -10,7 +10,7 @@ mean of every output is set right in the normalisation behind it, or in the laye
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -20,6 +20,7 @@ from ...core.linalg import Target
 from ...network.derive import Derived, derived_layers
 from ...network.walk import LayerProblem, kernel_of, layer_problem, match_mean
 from .nets import Nets, Tick
+from .step import Step
 
 # How strongly a kernel is held where it was, relative to the mean second moment of its inputs.
 RIDGE = 1e-3
@@ -28,12 +29,13 @@ _MOST = 1.5
 
 
 @dataclass(frozen=True)
-class Refit:
+class Refit(Step):
     """Options: `variance`, the power of the ratio of standard deviations by which each channel is scaled afterwards
     (least squares shrinks what it cannot explain: 0 leaves it so, 1 restores the original's variance); `dense`,
     whether layers that were not converted are fitted too.
     """
 
+    name: ClassVar[str] = "refit"
     variance: Annotated[float, Field(ge=0, le=1)] = 0.25
     dense: bool = True
 

@@ -12,7 +12,7 @@ from kdna_convert.core import tensorfile
 from kdna_convert.core.errors import FolderError
 from kdna_convert.core.specs import DataConfig, ModelRef, Plan, Totals
 from kdna_convert.network.folder import Conversion
-from kdna_convert.stages.export.merged import export_merged
+from kdna_convert.stages.export.merged import Merged
 
 
 def conversion(net: nn.Module, members: tuple[str, ...], routing: str | None = None) -> Conversion:
@@ -28,25 +28,25 @@ def outputs(net: nn.Module) -> torch.Tensor:
 
 def test_the_merged_file_loads_into_the_untouched_net(tmp_path: Path) -> None:
     made = conversion(small(), ("body.0", "body.2", "last"), routing="se")
-    path = export_merged(made, tmp_path / "deep" / "merged.safetensors")
+    path = Merged().write(made, tmp_path / "deep" / "merged.safetensors").file
     plain = small(3)
     plain.load_state_dict(load_file(path), strict=True)
     torch.testing.assert_close(outputs(plain), outputs(made.model))
     assert len(list(made.model.body[0].parametrizations)) == 1  # type: ignore[index,arg-type]
     with pytest.raises(FolderError, match="KD601"):
-        export_merged(made, path)
-    export_merged(made, path, force=True)
+        Merged().write(made, path)
+    Merged().write(made, path, force=True)
     with torch.no_grad():
         made.model.last.gate.fc2.bias.fill_(1)  # type: ignore[union-attr,operator]
     with pytest.raises(FolderError, match="KD606"):
-        export_merged(made, tmp_path / "gated.safetensors")
+        Merged().write(made, tmp_path / "gated.safetensors")
 
 
 def test_tied_weights_have_every_key(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Linear(4, 4), nn.Linear(4, 4))
     net[2].weight = net[1].weight
     keys = list(net.state_dict())
-    path = export_merged(conversion(net, ("0",)), tmp_path / "merged.safetensors")
+    path = Merged().write(conversion(net, ("0",)), tmp_path / "merged.safetensors").file
     assert sorted(load_file(path)) == sorted(keys)
 
 
@@ -57,5 +57,5 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(tensorfile, "save_file", full)
     with pytest.raises(FolderError, match=r"KD604: .*nothing was left behind"):
-        export_merged(conversion(small(), ("body.0", "body.2")), tmp_path / "merged.safetensors")
+        Merged().write(conversion(small(), ("body.0", "body.2")), tmp_path / "merged.safetensors")
     assert not list(tmp_path.iterdir())

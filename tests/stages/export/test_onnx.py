@@ -13,7 +13,7 @@ from kdna_convert.network.folder import Conversion
 from kdna_convert.routing import Router, routers
 from kdna_convert.routing.modulation import Modulation
 from kdna_convert.stages.export import onnx as exporting
-from kdna_convert.stages.export.onnx import export_onnx
+from kdna_convert.stages.export.onnx import Onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -32,7 +32,7 @@ def test_onnxruntime_answers_any_batch_as_torch_does(routing: str | None, tmp_pa
     made = conversion(routing)
     for router in routers(made.model).values():
         nn.init.normal_(router.fc2.weight, generator=torch.Generator().manual_seed(0))
-    exported = export_onnx(made, tmp_path / "deep" / "net.onnx")
+    exported = Onnx().write(made, tmp_path / "deep" / "net.onnx")
     session = onnxruntime.InferenceSession(exported.file, providers=["CPUExecutionProvider"])
     for batch in (1, 2, 7):
         x = torch.randn(batch, 3, 12, 12, generator=torch.Generator().manual_seed(batch))
@@ -48,17 +48,17 @@ def test_a_graph_is_not_written_over_without_force_nor_without_its_libraries(
 ) -> None:
     (tmp_path / "net.onnx").write_text("mine")
     with pytest.raises(FolderError, match="KD601"):
-        export_onnx(conversion(), tmp_path / "net.onnx")
+        Onnx().write(conversion(), tmp_path / "net.onnx")
     monkeypatch.setattr(exporting, "NEEDED", ("onnx", "no_such_library"))
     with pytest.raises(ModelError, match=r"KD312: no_such_library not installed: pip install"):
-        export_onnx(conversion(), tmp_path / "net.onnx", force=True)
+        Onnx().write(conversion(), tmp_path / "net.onnx", force=True)
     assert (tmp_path / "net.onnx").read_text() == "mine"
 
 
 def test_a_graph_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "_difference", lambda *_: 0.5)
     with pytest.raises(ModelError, match=r"KD312: onnxruntime.s answers are .* from torch's"):
-        export_onnx(conversion(), tmp_path / "net.onnx")
+        Onnx().write(conversion(), tmp_path / "net.onnx")
     assert not (tmp_path / "net.onnx").exists()
 
 
@@ -72,4 +72,4 @@ class Whole(Router):
 def test_kernels_of_each_images_own_are_matrices_times_its_patches(tmp_path: Path) -> None:
     made = conversion("se")
     made.model.last.gate = Whole(2)
-    assert export_onnx(made, tmp_path / "net.onnx").difference < 1e-4
+    assert Onnx().write(made, tmp_path / "net.onnx").difference < 1e-4

@@ -74,7 +74,7 @@ def hasty() -> Iterator[None]:
     """No law here depends on how good the quick fits behind the predictions are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdna_convert.stages.plan.database.QUICK", 2)
-        patch.setattr("kdna_convert.stages.plan.database.POINTS", (0.0, 0.75))
+        patch.setattr("kdna_convert.schemes.Scheme.probes", (0.0, 0.75))
         yield
 
 

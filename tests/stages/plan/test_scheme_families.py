@@ -62,7 +62,7 @@ every_sharing = pytest.mark.parametrize("scheme", SHARE)
 def hasty() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdna_convert.stages.plan.database.QUICK", 2)
-        patch.setattr("kdna_convert.stages.plan.database.POINTS", (0.0, 0.4, 0.75))
+        patch.setattr("kdna_convert.schemes.Scheme.probes", (0.0, 0.4, 0.75))
         yield
 
 

@@ -1,0 +1,46 @@
+"""The interface of a codec: how stored tensors become bytes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from ..core.specs import Shape
+
+
+class Codec(Protocol):
+    """What every codec has to do. Derive from it.
+
+    A codec encodes all tensors in one call, since an adaptive one codes better the more tensors it sees. Tensors are
+    float32 and finite; NaN is refused earlier (network/packed.py). `steps` holds one number for each tensor, which only
+    `entropy` uses: the tensor's quantization step (steps.py). The laws that each codec obeys are in
+    tests/codecs/test_codec_laws.py.
+
+    Attributes:
+        name: The codec's name in recipes and files.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def encode(self, tensors: Sequence[Tensor], steps: Sequence[int]) -> bytes:
+        """Encode the tensors.
+
+        Raises:
+            NumericsError: KD704 for numbers that are too large for the codec.
+        """
+
+    @abstractmethod
+    def decode(self, data: bytes, shapes: Sequence[Shape], steps: Sequence[int]) -> list[Tensor]:
+        """Decode tensors of these shapes, float32.
+
+        Raises:
+            FolderError: KD608 if the data does not fit the shapes, or is damaged.
+        """
+
+    @abstractmethod
+    def bound(self, tensor: Tensor, step: int) -> Tensor:
+        """The largest error of each decoded number, in the shape of `tensor`."""

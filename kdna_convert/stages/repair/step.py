@@ -1,0 +1,34 @@
+"""The interface of a repair step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, Protocol
+
+from .nets import Nets, Tick
+
+
+class Step(Protocol):
+    """What every repair step has to do: a frozen dataclass whose fields are the recipe's options. Derive from it.
+
+    The laws that each step obeys are in tests/stages/repair/test_step_laws.py.
+
+    Attributes:
+        name: The step's name in recipes and reports.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def run(self, nets: Nets, begin: int, tick: Tick) -> dict[str, str]:
+        """Change `nets.converted` in place.
+
+        Args:
+            nets: The original and the converted net, and the calibration images.
+            begin: The block to start at. A resumed run skips the blocks before it.
+            tick: To be called after every block, as `tick(blocks done, blocks in all)`.
+
+        Returns:
+            The layers that the step skipped, each with the KD1xx code of the reason. The key "" stands for the whole
+            step, which then changed nothing.
+        """
