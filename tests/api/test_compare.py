@@ -173,7 +173,7 @@ def test_budgets_are_shares_of_the_net_or_sizes_of_its_file() -> None:
 
 
 def test_a_tool_that_is_not_installed_is_a_row_that_says_how_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PEERS, "gone", Peer("a tool", "none", needs=("no_such_library",)))
+    monkeypatch.setitem(PEERS, "gone", Peer("a tool", PEERS["fp16"].tool, needs=("no_such_library",)))
     found = compare(NET, data=noise(), eval=noise(8, seed=1), peers=["gone"], recipe=quick())
     original, gone = found.rows
     assert original.agreement is None

@@ -1,29 +1,57 @@
-"""The tools that are compared. A row is all it takes to add one: its file in tools/ does the rest."""
+"""The tools that `kdna compare` measures. `PEERS` is the table, `Tool` the interface of the modules in tools/."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Protocol
+
+from torch import Tensor, nn
 
 from ...core.errors import PlanError
 from .rows import Axis
+from .task import Candidate, Task
 
 EXTRA = "pip install 'kdna-convert[compare]'"
 NNCODEC_EXTRA = "pip install 'kdna-convert[compare,nncodec]'"
 
 
+class Tool(Protocol):
+    """What every module of tools/ is. The laws are in tests/api/test_peer_laws.py.
+
+    A module is imported only in the process that runs it, since its library may be missing.
+    """
+
+    def compress(self, net: nn.Module, images: Tensor, task: Task) -> Candidate:
+        """Make the net smaller.
+
+        Args:
+            net: The original net, in eval mode. It may be changed in place.
+            images: Unlabelled calibration images (N, C, H, W).
+            task: Which layers may change, and how large the whole net may be.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Peer:
-    """One tool. `tool` is its module in tools/, `option` what that is told, `needs` what it imports.
+    """One tool at one setting.
 
-    `axes` are the budgets that it can be held to, none for a tool that has but one size. With `renorm` a second net is
-    measured, whose batch norms were estimated anew on the calibration images: for tools that look at no data.
+    Attributes:
+        title: Its name in tables.
+        tool: Imports and returns its module of tools/.
+        option: The setting that the module reads from here.
+        axes: The budgets that it can be held to. Empty for a tool that has one size only.
+        needs: The libraries that it imports.
+        install: The command that installs them.
+        renorm: Whether a second net is measured, with batch-norm statistics estimated anew on the calibration images:
+            for tools that use no data.
     """
 
     title: str
-    tool: str
+    tool: Callable[[], Tool]
     option: str = ""
     axes: tuple[Axis, ...] = ()
     needs: tuple[str, ...] = ()
@@ -32,28 +60,70 @@ class Peer:
 
     @property
     def missing(self) -> str | None:
-        """How to install what it needs, where that is not there."""
+        """What is not installed and how to install it, or None."""
         absent = [name for name in self.needs if find_spec(name) is None]
         return f"{', '.join(absent)} not installed: {self.install}" if absent else None
 
 
+def aimet() -> Tool:
+    from .tools import aimet
+
+    return aimet
+
+
+def nncodec() -> Tool:
+    from .tools import nncodec
+
+    return nncodec
+
+
+def onnxruntime() -> Tool:
+    from .tools import onnxruntime
+
+    return onnxruntime
+
+
+def own() -> Tool:
+    from .tools import own
+
+    return own
+
+
+def pruning() -> Tool:
+    from .tools import pruning
+
+    return pruning
+
+
+def rounding() -> Tool:
+    from .tools import rounding
+
+    return rounding
+
+
+def tensorly() -> Tool:
+    from .tools import tensorly
+
+    return tensorly
+
+
 PEERS: dict[str, Peer] = {
-    "fp16": Peer("fp16", "rounding", "16"),
-    "int8": Peer("int8, rounded", "rounding", "8"),
-    "int4": Peer("int4, rounded", "rounding", "4"),
-    "onnxruntime": Peer("onnxruntime int8", "onnxruntime", needs=("onnxruntime", "onnx", "onnxscript")),
-    "svd": Peer("SVD, data-aware", "own", "lowrank", axes=("params",), renorm=True),
-    "cp": Peer("tensorly CP", "tensorly", "cp", axes=("params",), needs=("tltorch",), renorm=True),
-    "tucker": Peer("tensorly Tucker-2", "tensorly", "tucker", axes=("params",), needs=("tltorch",), renorm=True),
-    "aimet": Peer("AIMET spatial SVD", "aimet", axes=("params",), needs=("aimet_torch",), renorm=True),
-    "pruning": Peer("torch-pruning", "pruning", axes=("params",), needs=("torch_pruning",), renorm=True),
-    "nncodec": Peer("NNCodec", "nncodec", axes=("bytes",), needs=("nncodec",), install=NNCODEC_EXTRA),
-    "kdna": Peer("kdna", "own", axes=("params", "bytes")),
+    "fp16": Peer("fp16", rounding, "16"),
+    "int8": Peer("int8, rounded", rounding, "8"),
+    "int4": Peer("int4, rounded", rounding, "4"),
+    "onnxruntime": Peer("onnxruntime int8", onnxruntime, needs=("onnxruntime", "onnx", "onnxscript")),
+    "svd": Peer("SVD, data-aware", own, "lowrank", axes=("params",), renorm=True),
+    "cp": Peer("tensorly CP", tensorly, "cp", axes=("params",), needs=("tltorch",), renorm=True),
+    "tucker": Peer("tensorly Tucker-2", tensorly, "tucker", axes=("params",), needs=("tltorch",), renorm=True),
+    "aimet": Peer("AIMET spatial SVD", aimet, axes=("params",), needs=("aimet_torch",), renorm=True),
+    "pruning": Peer("torch-pruning", pruning, axes=("params",), needs=("torch_pruning",), renorm=True),
+    "nncodec": Peer("NNCodec", nncodec, axes=("bytes",), needs=("nncodec",), install=NNCODEC_EXTRA),
+    "kdna": Peer("kdna", own, axes=("params", "bytes")),
 }
 
 
 def chosen(names: Sequence[str] | None) -> list[str]:
-    """The peers of these names in the table's order, all of them for None. Raises PlanError KD508 for no such peer."""
+    """The peers of these names in the table's order; all of them for None. Raises PlanError KD508."""
     for name in names or ():
         if name not in PEERS:
             close = difflib.get_close_matches(name, PEERS, n=1, cutoff=0.5)

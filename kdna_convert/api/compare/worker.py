@@ -10,9 +10,7 @@ import copy
 import pickle
 import time
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +28,8 @@ TASK, IMAGES, NET, MADE, PROBLEM = "task.pkl", "images.pt", "net.pt", "made.pt",
 def make(net: nn.Module, images: Tensor, task: Task) -> Made:
     """The tool's net, counted, and its second one where the peer asks for that."""
     peer = PEERS[task.peer]
-    tool = import_module(f".tools.{peer.tool}", __package__)
     began = time.perf_counter()
-    plain = counted(cast("Candidate", tool.compress(net, images, task)), images)
+    plain = counted(peer.tool().compress(net, images, task), images)
     seconds = time.perf_counter() - began
     if not (peer.renorm and has_statistics(plain.net)):
         return Made(plain, None, seconds)

@@ -1,5 +1,1 @@
-"""A file for each tool: `compress(net, images, task) -> Candidate`, called by worker.py in a process of its own.
-
-`net` may be changed, `images` (N, C, H, W) are unlabelled, `task` says which layers may change and how large the whole
-net may be.
-"""
+"""One module for each tool, with the interface `Tool` of peers.py. worker.py runs it in a process of its own."""
