@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from kdna_convert.api.database import moments_of
 from kdna_convert.api.job import open_job
+from kdna_convert.api.moments import moments_of
+from kdna_convert.api.options import JobOptions
 from kdna_convert.core.linalg import Target
 from kdna_convert.stages.analyze.targets import targets
 from kdna_convert.stages.plan.families import form_families
@@ -22,9 +23,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 def largest(args: argparse.Namespace) -> tuple[str, list[Target]]:
     """The first layer of the largest family that shared CP makes, and its members' targets."""
-    given = {"checkpoint": args.checkpoint}
-    job = open_job(args.model, "shared-cp", args.data, given, None)
-    moments = moments_of(job, given, None)
+    options: JobOptions = {"checkpoint": args.checkpoint}
+    job = open_job(args.model, "shared-cp", args.data, options, None)
+    moments = moments_of(job, None, None)
     _, families = form_families(job.layers, job.assignments)
     sizes = {layer.name: layer.params for layer in job.layers}
     family = max(families, key=lambda one: sum(sizes[name] for name in one.members))

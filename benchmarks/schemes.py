@@ -18,7 +18,9 @@ from typing import Any
 
 import yaml
 
-from kdna_convert.api.job import moments_of, open_job
+from kdna_convert.api.job import open_job
+from kdna_convert.api.moments import moments_of
+from kdna_convert.api.options import JobOptions
 from kdna_convert.core.linalg import Target, fit_error, weighted_energy
 from kdna_convert.core.specs import Family, Shape, product
 from kdna_convert.schemes import SCHEMES, make
@@ -65,9 +67,9 @@ def main() -> None:
     parser.add_argument("--schemes", nargs="+", default=[*(name for name in SCHEMES if name != "kerneldna")])
     parser.add_argument("--sweeps", type=int, default=150)
     args = parser.parse_args()
-    given = {"checkpoint": args.checkpoint}
-    job = open_job(args.model, "shared-cp", args.data, given, None)
-    moments = moments_of(job, given, None)
+    options: JobOptions = {"checkpoint": args.checkpoint}
+    job = open_job(args.model, "shared-cp", args.data, options, None)
+    moments = moments_of(job, None, None)
     alike: dict[Shape, list[str]] = defaultdict(list)
     for layer in job.layers:
         if layer.name in moments and layer.taps > 1:

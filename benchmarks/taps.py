@@ -14,7 +14,9 @@ from collections.abc import Sequence
 
 from schemes import fit, within
 
-from kdna_convert.api.job import moments_of, open_job
+from kdna_convert.api.job import open_job
+from kdna_convert.api.moments import moments_of
+from kdna_convert.api.options import JobOptions
 from kdna_convert.core.linalg import Target, weighted_energy
 from kdna_convert.core.specs import Family, product
 from kdna_convert.inputs.recipe import parse_recipe
@@ -53,11 +55,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--keep", type=float, nargs="+", default=[0.7, 0.5, 0.35])
     args = parser.parse_args()
-    given = {"checkpoint": args.checkpoint}
+    options: JobOptions = {"checkpoint": args.checkpoint}
     text = f"scheme: cp\ncalibration: {{images: {args.images}, heldout: 0, batch: 50}}\n"
     recipe = parse_recipe(text, name="benchmarks/taps.py")
-    job = open_job(args.model, recipe, args.data, given, None)
-    moments = moments_of(job, given, None)
+    job = open_job(args.model, recipe, args.data, options, None)
+    moments = moments_of(job, None, None)
     by_width: dict[int, list[str]] = defaultdict(list)
     for layer in job.layers:
         if layer.name in moments and layer.groups == 1:

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 from .core.errors import KdnaError as KdnaError
 
 if TYPE_CHECKING:
+    from .api.analyze import analyze as analyze
     from .api.build import build as build
     from .api.code import code as code
     from .api.compare import Comparison as Comparison
     from .api.compare import compare as compare
     from .api.convert import convert as convert
+    from .api.curve import curve as curve
+    from .api.evaluate import evaluate as evaluate
     from .api.finetune import finetune as finetune
     from .api.freeze import freeze as freeze
-    from .api.pipeline import analyze as analyze
-    from .api.pipeline import curve as curve
-    from .api.pipeline import evaluate as evaluate
-    from .api.pipeline import plan as plan
+    from .api.plan import plan as plan
     from .api.run import run as run
     from .api.shrink import shrink as shrink
     from .core.specs import DataConfig as DataConfig
@@ -51,19 +51,19 @@ _HOME = {
     "DataConfig": "core.specs",
     "Plan": "core.specs",
     "Recipe": "inputs.recipe",
-    "analyze": "api.pipeline",
+    "analyze": "api.analyze",
     "build": "api.build",
     "code": "api.code",
     "compare": "api.compare",
     "convert": "api.convert",
-    "curve": "api.pipeline",
-    "evaluate": "api.pipeline",
+    "curve": "api.curve",
+    "evaluate": "api.evaluate",
     "factor": "network.derive",
     "finetune": "api.finetune",
     "fold": "network.derive",
     "freeze": "api.freeze",
     "load": "network.folder",
-    "plan": "api.pipeline",
+    "plan": "api.plan",
     "run": "api.run",
     "save": "network.folder",
     "shrink": "api.shrink",

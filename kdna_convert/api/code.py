@@ -18,11 +18,12 @@ from ..core.errors import FolderError, PlanError, RecipeError
 from ..core.filesize import file_size, metadata
 from ..core.progress import as_progress
 from ..core.specs import Layer, Progress
-from ..inputs.data import Data, Mixed, batches
+from ..inputs.data import Data, Mixed
 from ..inputs.models import example_input, state_digest
 from ..inputs.recipe import parse_target
+from ..inputs.recipe.schema import Calibration
 from ..network.derive import fold
-from ..network.folder import Conversion, open_folder, original_of, uncoded
+from ..network.folder import Conversion, open_folder, uncoded
 from ..network.folder.report import CodeReport
 from ..network.norms import foldable_norms
 from ..network.packed import coded_specs, pack, steps_of, unpack
@@ -33,21 +34,19 @@ from ..stages.analyze.moments import Moments
 from ..stages.analyze.survey import survey
 from ..stages.code import CodedNet, code_to_size, sensitivity_of
 from ..stages.convert.fit import Measure
-from ..stages.evaluate.accuracy import divergence_from
 from ..stages.finetune import Codes
 from ..stages.repair.nets import Nets, Tick
-from .job import calibration_split, device_of_name, images_of
+from .images import split_images
+from .nets import device_of_name, known_original
 
-# Images that second moments are taken from, and how many of them walk along with the coding: with 400 in half the time,
-# a ResNet-56 at a fortieth of its bytes is a seventh further from the original on new images (docs/decisions/0015).
-CALIBRATION, WALKING = 1000, 1000
-HELDOUT = 500
+# Images that second moments are measured on and that the layers' inputs come from, and images to measure on. With 400
+# in place of 1,000, a ResNet-56 at 1/40 of its bytes has 1/7 more KL divergence on new images (docs/decisions/0015).
+IMAGES = Calibration(images=1000, heldout=500, batch=100)
 # Alpha of the mixtures of images on which it is measured what the loss feels: of images that it was trained on, a net
 # is so sure that it hardly feels anything.
 MIXED = 1.0
 # For the activations that walk along, in bytes: where they do not fit, fewer images do.
 MEMORY = 2 * 2**30
-BATCH = 100
 # What `kdna finetune --train` trains of a net as it is coded; anything else trains it uncoded.
 CODED = ("norms", "codes")
 # Reasons of layers that are rounded with the feedback of their moments: none, and depthwise. Others are kept fine.
@@ -160,18 +159,11 @@ class _Task:
 
 def _task(before: Conversion, data: Any, class_map: Any, seed: int, device: str, progress: Progress | None) -> _Task:
     place = device_of_name(device)
-    try:
-        original: nn.Module | None = original_of(before.plan.model).model
-    except FolderError:  # it is not needed: the net itself can be what coding keeps to
-        original = None
-    inputs: list[Tensor] = []
-    measure: Measure | None = None
-    if data is not None:
-        images = images_of(data, before.data, class_map, None, seed)
-        seen, held = calibration_split(images, CALIBRATION, HELDOUT, seed)
-        inputs = [batch for batch, _ in batches(seen, BATCH)]
-        if len(held):
-            measure = divergence_from(original or before.model, [batch for batch, _ in batches(held, BATCH)])
+    original = known_original(before)
+    if data is None:
+        return _Task(before, original, [], None, place, seed, progress)
+    images = split_images(data, before.data, class_map, IMAGES, seed)
+    inputs, measure = images.calibration_inputs(), images.divergence_from(original or before.model)
     return _Task(before, original, inputs, measure, place, seed, progress)
 
 
@@ -188,13 +180,12 @@ def _by_entropy(task: _Task, room: int) -> tuple[bytes, nn.Module, str, float]:
     room -= _file_size(task.before, bytes(room)) - room
     coded: dict[str, CodedNet] = {}
     for name, goal in _goals(task, itself).items():
-        walking = task.inputs[: max(1, WALKING // BATCH)]
-        nets = Nets(goal, itself, layers, walking or [example_input(task.before.data)], memory=MEMORY)
+        nets = Nets(goal, itself, layers, task.inputs or [example_input(task.before.data)], memory=MEMORY)
         coded[name] = code_to_size(
             nets,
             sensitivity,
             room,
-            rounding="sequential" if walking else "separate",
+            rounding="sequential" if task.inputs else "separate",
             start=next((found.delta for found in coded.values()), None),
             tick=_tick(f"code: towards {name}", task.progress),
         )

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..core.errors import DataError, ModelError, PlanError
+from ..core.errors import ModelError, PlanError
 from ..core.progress import as_progress
-from ..core.specs import Database, Plan, Progress
-from ..inputs.data import Data, batches, check_classes
+from ..core.specs import Database, Divergence, Plan, Progress
+from ..inputs.data import Data, batches
 from ..inputs.recipe import Recipe
 from ..network.derive import derive_empty
 from ..network.folder import Conversion
-from ..network.folder.report import CalibrationReport, FamilyFit, MaxDropReport, Report
+from ..network.folder.report import CalibrationReport, FamilyFit, MaxDropReport, Report, StepResult
 from ..network.totals import original_bytes
 from ..routing import calibrate_routers
 from ..stages.analyze.moments import Moments
 from ..stages.convert.fit import SWEEPS, Measure
 from ..stages.convert.fit import convert as convert_by_plan
 from ..stages.convert.nest import nest
-from ..stages.evaluate.accuracy import accuracy, divergence, divergence_from, logits
 from ..stages.plan.files import budget_of
 from ..stages.plan.knapsack import Budget, solve
 from ..stages.plan.max_drop import smallest
@@ -35,8 +33,15 @@ from ..stages.repair.ledger import Ledger, Position
 from .code import code
 from .database import database_of, require_goal, require_moments, restated
 from .heal import healer, require_images
-from .job import Job, Model, moments_of, open_job
+from .job import Job, open_job
+from .measure import measure_of, points_lost
+from .moments import moments_of
+from .nets import Model
+from .options import ConvertOptions, Targets, check_keywords
 from .repair import DATABASE, MOMENTS, fits_of, ledger_of, repair
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 SETTLING = 16  # images at a time whose kernels a routing looks at, one by one
 TUNES = "the recipe fine-tunes as well, which `kdna run` does and `kdna convert` leaves out"
@@ -46,73 +51,85 @@ def convert(
     model: Model,
     *,
     recipe: Recipe | str = "balanced",
-    plan: Plan | str | Path | None = None,
     data: Data | str | Path | None = None,
     target_params: float | None = None,
     target_bytes: int | str | None = None,
     target_macs: float | None = None,
-    max_drop: float | None = None,
-    database: str | Path | None = None,
-    work: str | Path | None = None,
     progress: Progress | bool | None = None,
-    **given: Any,
+    **options: Unpack[ConvertOptions],
 ) -> Conversion:
-    """A converted copy of a model, and the record of how it came about; `save` writes it as a folder.
+    """Convert a copy of a model: calibrate, plan, fit and repair. `save` writes the result as a folder.
 
-    Plans first, unless `plan` is given. `max_drop` instead of a budget: the fewest parameters that lose no more than so
-    many points of top-1 on the held-back images, or of agreement where these have no labels; every budget tried is
-    converted to, repair and all. A stopped run is gone on from what it left in the folder `work`.
+    With a recipe's `codec`, `target_bytes` is the size of the coded file; a recipe that also shares takes the size of
+    that from `target_params`.
 
-    A recipe's `codec` has the last word: `target_bytes` is then the coded file's, and sharing, where the recipe shares,
-    takes its size from `target_params`.
+    Args:
+        model: a model name, or a module, which is copied.
+        recipe: a recipe, its name, or its file. Its budget holds where no target is given.
+        data: unlabelled images: a path, a tensor of inputs, or batches. Without images the fit is on synthetic noise.
+        target_params: share of the original's parameters.
+        target_bytes: size of the whole file ("1.2MB"), or a share of the original's ("1/20").
+        target_macs: share of the original's multiply-adds, with converted layers run factored.
+        progress: True for a bar on stderr, or a function of (what, done, total).
+        plan: a plan, or its file; no plan is made then, and no target can be given.
+        max_drop: in place of a target: find the fewest parameters that lose at most so many points of top-1 on the
+            held-back images, or of agreement where these have no labels. Every budget tried is converted and repaired.
+        database: a file of predicted errors, read where it exists, else written.
+        moments: a file of moments, read where it exists, else written.
+        data_free: use the images only to measure.
+        checkpoint: the model's weights file.
+        inputs: fields of DataConfig that override the model's own.
+        class_map: a file of class names, one a line, in the order of the net's outputs.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        work: a folder for the state of an unfinished conversion; the same call with it resumes.
 
-    Further keywords: `checkpoint` (weights file), `inputs` (fields of DataConfig that go over the model's own),
-    `class_map`, `data_free` (use images only to measure), `moments` (file: read where it exists, else written),
-    `device` ("auto", "cpu", "cuda" ...). Raises what the stages raise; see errors.CODES.
+    Returns:
+        The converted net, its plan, and the report of how it came about.
+
+    Raises:
+        PlanError: KD501 a budget that cannot be met, KD504 no budget, KD505 a file that was made for something else,
+            KD506 a budget that is none, or two.
+        KdnaError: what the stages raise; see `kdna explain`.
     """
-    progress = as_progress(progress)
-    began = time.perf_counter()
+    check_keywords("convert", options, ConvertOptions)
+    progress, began = as_progress(progress), time.perf_counter()
     require_net(model)
-    goals = (target_params, target_bytes, target_macs, max_drop)
-    if plan is not None and goals != (None, None, None, None):
-        raise PlanError("KD506", "a plan says how large everything is; give a plan or a budget, not both")
-    if max_drop is not None and goals[:3] != (None, None, None):
-        raise PlanError("KD506", "max_drop finds the size by itself; give it or a budget, not both")
-    job = open_job(model, recipe, data, given, progress)
+    plan, max_drop = options.get("plan"), options.get("max_drop")
+    targets = Targets(target_params, target_bytes, target_macs)
+    _require_one_goal(targets, plan, max_drop)
+    job = open_job(model, recipe, data, options, progress)
     require_images(job)
-    coded = job.recipe.codec
-    if job.recipe.at_size(size_of(job.recipe, target_bytes), original_bytes(job.loaded.model)).finetune is not None:
+    codec, size = job.recipe.codec, size_of(job.recipe, target_bytes)
+    if job.recipe.at_size(size, original_bytes(job.loaded.model)).finetune is not None:
         job.notes.append(TUNES)
+    if codec is not None:
+        targets = targets._replace(bytes=None)
     if plan is None:
-        require_goal(job, target_params, None if coded else target_bytes, target_macs, max_drop)
-    place = None if work is None else Path(work)
-    if place is not None and job.recipe.repair:
-        place.mkdir(parents=True, exist_ok=True)
-        given["moments"] = given.get("moments") or place / MOMENTS
-        database = database or place / DATABASE
-    moments = moments_of(job, given, progress)
+        require_goal(job, *targets, max_drop)
+    work, options = _work_files(job, options)
+    moments = moments_of(job, options.get("moments"), progress)
+    task = _Task(job, moments, work, began, progress)
     if plan is not None:
-        found = _made(job, restated(plan, job), moments, place, began, progress)
+        found = _converted(task, restated(plan, job))
     else:
-        known = database_of(job, model, data, database, given, progress, moments)
-        if max_drop is not None:
-            found = _smallest(job, known, moments, max_drop, place, began, progress)
-        else:
-            asked = (None if coded else target_bytes, target_macs)
-            planned = solve(known, budget_of(known, without_bytes(job.recipe), target_params, *asked))
-            found = _made(job, planned, moments, place, began, progress)
-    if not coded:
+        database = database_of(job, model, data, options, progress, moments)
+        found = _solved(task, database, targets) if max_drop is None else _smallest(task, database, max_drop)
+    if codec is None:
         return found
-    return code(
-        found,
-        codec=coded,
-        target_bytes=size_of(job.recipe, target_bytes),
-        data=data,
-        class_map=given.get("class_map"),
-        seed=job.recipe.seed,
-        device=given.get("device") or "auto",
-        progress=progress,
-    )
+    files, place = options.get("class_map"), options.get("device") or "auto"
+    how: dict[str, Any] = {"data": data, "class_map": files, "seed": job.recipe.seed, "device": place}
+    return code(found, codec=codec, target_bytes=size, progress=progress, **how)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What every conversion of a call is made from; `work` is the folder for an unfinished one, `began` a clock."""
+
+    job: Job
+    moments: Moments
+    work: Path | None
+    began: float
+    progress: Progress | None
 
 
 def require_net(model: Model) -> None:
@@ -134,21 +151,38 @@ def without_bytes(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"budget": None})
 
 
-def _smallest(
-    job: Job,
-    known: Database,
-    moments: Moments,
-    max_drop: float,
-    work: Path | None,
-    began: float,
-    progress: Progress | None,
-) -> Conversion:
+def _require_one_goal(targets: Targets, plan: object, max_drop: float | None) -> None:
+    given = [target for target in targets if target is not None]
+    if plan is not None and (given or max_drop is not None):
+        raise PlanError("KD506", "a plan says how large everything is; give a plan or a budget, not both")
+    if max_drop is not None and given:
+        raise PlanError("KD506", "max_drop finds the size by itself; give it or a budget, not both")
+
+
+def _work_files(job: Job, options: ConvertOptions) -> tuple[Path | None, ConvertOptions]:
+    """The work folder, and the options with its files for what a repair takes long to compute again."""
+    given = options.get("work")
+    work = None if given is None else Path(given)
+    if work is None or not job.recipe.repair:
+        return work, options
+    work.mkdir(parents=True, exist_ok=True)
+    moments, database = options.get("moments") or work / MOMENTS, options.get("database") or work / DATABASE
+    return work, {**options, "moments": moments, "database": database}
+
+
+def _solved(task: _Task, database: Database, targets: Targets) -> Conversion:
+    """The conversion by the plan of that budget, or of the recipe's."""
+    return _converted(task, solve(database, budget_of(database, without_bytes(task.job.recipe), *targets)))
+
+
+def _smallest(task: _Task, database: Database, max_drop: float) -> Conversion:
     """The conversion to the fewest parameters that loses no more than `max_drop` points."""
-    lost, by = _points_lost(job)
+    lost, by = points_lost(task.job)
 
     def attempt(share: float) -> tuple[Conversion, float]:
-        planned = solve(known, Budget("params", int(share * known.params)))
-        made = _made(replace(job, notes=[*job.notes]), planned, moments, work, began, progress)
+        planned = solve(database, Budget("params", int(share * database.params)))
+        own = replace(task.job, notes=[*task.job.notes])
+        made = _converted(replace(task, job=own), planned)
         return made, lost(made.model)
 
     found = smallest(attempt, max_drop)
@@ -156,36 +190,32 @@ def _smallest(
     return replace(result, report=replace(result.report, max_drop=MaxDropReport(max_drop, by, found.trials)))
 
 
-def _made(
-    job: Job, plan: Plan, moments: Moments, work: Path | None, began: float, progress: Progress | None
-) -> Conversion:
+def _converted(task: _Task, plan: Plan) -> Conversion:
     """The conversion by a plan: fitted, repaired, measured after every stage."""
-    require_moments(plan, moments)
+    job = task.job
+    require_moments(plan, task.moments)
     planned = time.perf_counter()
     if plan.unrouted:
         job.notes.append(routes_note(plan.unrouted))
     measure = measure_of(job)
-    ledger = ledger_of(job, plan, work)
-    converted, fits, position = _fitted(job, plan, moments, measure, ledger, progress)
+    ledger = ledger_of(job, plan, task.work)
+    converted, fits, position = _fitted(task, plan, measure, ledger)
     fitted = time.perf_counter()
-    stages = {} if measure is None or position is not None else {"convert": measure(converted)}
-    mended = repair(job, converted, fits, measure, ledger, position, progress)
-    for one in mended:
-        stages.setdefault("convert", one.before)
-        if one.kept and one.after is not None:
-            stages[one.step] = one.after
+    first = None if measure is None or position is not None else measure(converted)
+    results = repair(job, converted, fits, measure, ledger, position, task.progress)
+    stages = _stages(first, results)
     if job.recipe.nested:
-        plan, left = nest(converted, plan, job.loaded.model, moments)
-        job.notes.extend(left)
-    seconds = {"calibrate and plan": planned - began, "fit": fitted - planned}
-    if mended:
-        seconds["repair"] = sum(one.seconds for one in mended)
+        plan, unordered = nest(converted, plan, job.loaded.model, task.moments)
+        job.notes.extend(unordered)
+    seconds = {"calibrate and plan": planned - task.began, "fit": fitted - planned}
+    if results:
+        seconds["repair"] = sum(one.seconds for one in results)
     skipped = () if job.calibration is None else tuple(job.calibration.skipped)
     report = Report(
         stages=stages,
         divergence=list(stages.values())[-1] if stages else None,
         families=fits,
-        repair=mended,
+        repair=results,
         calibration=CalibrationReport(len(job.calibration or ()), skipped),
         seconds={name: round(value, 2) for name, value in seconds.items()},
         notes=tuple(job.notes),
@@ -193,61 +223,31 @@ def _made(
     return Conversion(converted, plan, job.loaded.data, job.recipe.text, report)
 
 
+def _stages(first: Divergence | None, results: Sequence[StepResult]) -> dict[str, Divergence]:
+    """The divergence after the fit and after each repair step that was kept."""
+    stages = {} if first is None else {"convert": first}
+    for one in results:
+        stages.setdefault("convert", one.before)
+        if one.kept and one.after is not None:
+            stages[one.step] = one.after
+    return stages
+
+
 def _fitted(
-    job: Job, plan: Plan, moments: Moments, measure: Measure | None, ledger: Ledger | None, progress: Progress | None
+    task: _Task, plan: Plan, measure: Measure | None, ledger: Ledger | None
 ) -> tuple[nn.Module, tuple[FamilyFit, ...], Position | None]:
-    """The converted net: fitted, or as a stopped run left it, and then where that was."""
+    """The converted net: fitted; or as a stopped run left it, and then its position in the repair."""
+    job = task.job
     if ledger is not None and ledger.path.exists():
         converted = derive_empty(copy.deepcopy(job.loaded.model), plan)
         position = ledger.read(converted)
         if position is not None:
             return converted.eval(), fits_of(position), position
     sweeps = job.recipe.fit.sweeps or SWEEPS
-    heal = healer(job, progress)
+    heal = healer(job, task.progress)
     converted, fits = convert_by_plan(
-        job.loaded.model, plan, moments, sweeps=sweeps, measure=measure, heal=heal, progress=progress
+        job.loaded.model, plan, task.moments, sweeps=sweeps, measure=measure, heal=heal, progress=task.progress
     )
     if job.calibration is not None:
         calibrate_routers(converted, (inputs for inputs, _ in batches(job.calibration, SETTLING)), plan.seed)
     return converted, fits, None
-
-
-def measure_of(job: Job) -> Measure | None:
-    """The divergence of a net from the original on the held-back images; the original's answers are worked out once."""
-    if job.heldout is None:
-        return None
-    return divergence_from(
-        job.loaded.model, [inputs for inputs, _ in batches(job.heldout, job.recipe.calibration.batch)]
-    )
-
-
-def _points_lost(job: Job) -> tuple[Callable[[nn.Module], float], str]:
-    """How many points a net has lost on the held-back images, and by what: top-1, or agreement without labels."""
-    if job.heldout is None:
-        raise DataError(
-            "KD401", "a drop is measured on held-back images; pass --data, with calibration.heldout above 0"
-        )
-    seen = list(batches(job.heldout, job.recipe.calibration.batch))
-    inputs = [images for images, _ in seen]
-    z0 = logits(job.loaded.model, inputs)
-    known = [labels for _, labels in seen if labels is not None]
-    labels = torch.cat(known) if len(known) == len(seen) and _fit_outputs(job, z0) else None
-
-    def lost(net: nn.Module) -> float:
-        z = logits(net, inputs)
-        if labels is None:
-            return 100 * (1 - divergence(z, z0).agreement)
-        return 100 * (accuracy(z0, labels)[0] - accuracy(z, labels)[0])
-
-    return lost, "agreement" if labels is None else "top-1"
-
-
-def _fit_outputs(job: Job, logits_bc: Tensor) -> bool:
-    """Whether the folders' classes are the net's outputs."""
-    if job.heldout is None or logits_bc.ndim != 2:
-        return False
-    try:
-        check_classes(job.heldout, logits_bc.shape[1])
-    except DataError:
-        return False
-    return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,27 +22,46 @@ from ..stages.plan.families import Clusters, form_families
 from ..stages.plan.files import read_database, read_plan, request_mark, write_database
 from ..stages.plan.knapsack import no_goal
 from ..stages.plan.routes import form_routes
-from .job import Job, Model, digest_of, moments_of
+from .images import digest_of
+from .job import Job
+from .moments import moments_of
+from .nets import Model
+from .options import CurveOptions
 
 
 def database_of(
     job: Job,
     model: Model,
     data: Any,
-    path: str | Path | None,
-    given: Mapping[str, Any],
+    options: CurveOptions,
     progress: Progress | None,
     moments: Moments | None = None,
 ) -> Database:
-    """Read from the file at `path` where it was made for the same question, else built, and written there."""
-    named = model if isinstance(model, str | Path) else job.loaded.ref.sha256
-    on_disk = data is None or isinstance(data, str | Path)
-    seen = data if on_disk else digest_of(job.calibration, job.recipe.calibration.batch)
-    mark = request_mark(job.recipe, named, seen, given)
+    """The database in the file that the options name, where it exists; else it is built, and written there.
+
+    Raises:
+        PlanError: KD505 for a file that was made from something else.
+    """
+    path, mark = options.get("database"), _mark(job, model, data, options)
     known = None if path is None else read_database(path, mark)
     if known is not None:
         return known
-    moments = moments_of(job, given, progress) if moments is None else moments
+    moments = moments_of(job, options.get("moments"), progress) if moments is None else moments
+    known = _built(job, moments, mark, progress)
+    if path is not None:
+        write_database(path, known)
+    return known
+
+
+def _mark(job: Job, model: Model, data: Any, options: CurveOptions) -> str:
+    """What the database depends on. A model or data that is not on disk has its digest in place of a name."""
+    named = model if isinstance(model, str | Path) else job.loaded.ref.sha256
+    on_disk = data is None or isinstance(data, str | Path)
+    seen = data if on_disk else digest_of(job.calibration, job.recipe.calibration.batch)
+    return request_mark(job.recipe, named, seen, options)
+
+
+def _built(job: Job, moments: Moments, mark: str, progress: Progress | None) -> Database:
     layers = tuple(
         replace(layer, reason="KD108") if layer.reason is None and layer.name not in moments else layer
         for layer in job.layers
@@ -60,10 +79,7 @@ def database_of(
         fingerprint=mark,
         progress=progress,
     )
-    known = replace(built, unrouted=left)
-    if path is not None:
-        write_database(path, known)
-    return known
+    return replace(built, unrouted=left)
 
 
 def _families(

@@ -26,8 +26,10 @@ from ..network.derive import factor, fold
 from ..network.folder import Check, Conversion, save, verify
 from ..stages.evaluate.accuracy import evaluate
 from ..stages.evaluate.timing import benchmark
+from .analyze import analyze
+from .convert import convert
 from .finetune import finetune
-from .pipeline import analyze, convert, plan
+from .plan import plan
 
 MODEL = "kdna_convert.inputs.digits:digits_net"
 RECIPE = ("shared-cp", ["calibration.images=800", "calibration.heldout=400"])  # of 1,257

@@ -23,7 +23,8 @@ from ..stages.evaluate.accuracy import divergence_from
 from ..stages.finetune import Keeping, Settings
 from ..stages.finetune import finetune as finetune_net
 from .code import CODED, codes_of, recoded
-from .job import Model, conversion_of, device_of_name, digest_of, images_of, load_any, outputs_of
+from .images import digest_of, images_of
+from .nets import Model, conversion_of, device_of_name, load_any, outputs_of
 
 # Images held back to look at: at most so many, and at most this share of them.
 HELD, HELD_SHARE = 1000, 0.2

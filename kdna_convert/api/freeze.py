@@ -12,21 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import DataError, FolderError, PlanError
+from ..core.errors import DataError, PlanError
 from ..core.filesize import metadata
 from ..core.progress import as_progress
-from ..core.specs import Divergence, Plan, Progress
+from ..core.specs import Plan, Progress
 from ..inputs.data import Data, batches
 from ..inputs.models import example_input
 from ..inputs.recipe import parse_recipe
 from ..network.derive import fold
-from ..network.folder import Conversion, open_folder, original_of, uncoded
+from ..network.folder import Conversion, open_folder, uncoded
 from ..network.folder.report import FreezeReport
 from ..network.inference import evaluating
 from ..network.totals import totals
 from ..routing import detach, mean_kernels
-from ..stages.evaluate.accuracy import divergence_from
-from .job import calibration_split, device_of_name, images_of
+from .images import ImageSplit, split_images
+from .nets import device_of_name, known_original
 
 
 def freeze(
@@ -50,16 +50,13 @@ def freeze(
     if data is None:
         raise DataError("KD401", "a mean is taken over images; pass --data")
     recipe = parse_recipe(before.recipe)
-    seen, place = images_of(data, before.data, class_map, None, recipe.seed), device_of_name(device)
-    fitted, held = calibration_split(seen, recipe.calibration.images, recipe.calibration.heldout, recipe.seed)
-    inputs = (images.to(place) for images, _ in batches(fitted, recipe.calibration.batch))
+    images, place = split_images(data, before.data, class_map, recipe.calibration, recipe.seed), device_of_name(device)
+    inputs = (inputs.to(place) for inputs, _ in batches(images.calibration, images.batch))
     if progress is not None:
         progress("freeze: mean of the routing", 0, 0)
     net = frozen(copy.deepcopy(before.model).to(place), before.plan, inputs).cpu()
-    heldout = [images for images, _ in batches(held, recipe.calibration.batch)] if len(held) else []
-    from_routed, from_original, routed = _measured(before, net, heldout)
-    spent = round(time.perf_counter() - began, 2)
-    outcome = FreezeReport(from_routed, from_original, routed, len(fitted), spent)
+    outcome = _measured(before, net, images)
+    outcome = replace(outcome, seconds=round(time.perf_counter() - began, 2))
     plan = _plan(before.plan, net, before)
     report = replace(before.report, freeze=outcome)
     if outcome.from_original is not None:
@@ -84,17 +81,17 @@ def frozen(model: nn.Module, plan: Plan, inputs: Iterable[Tensor]) -> nn.Module:
     return model
 
 
-def _measured(
-    before: Conversion, net: nn.Module, heldout: list[Tensor]
-) -> tuple[Divergence | None, Divergence | None, Divergence | None]:
-    if not heldout:
-        return None, None, None
-    from_routed = divergence_from(before.model, heldout)(net)
-    try:
-        measure = divergence_from(original_of(before.plan.model).model, heldout)
-    except FolderError:
-        return from_routed, None, None
-    return from_routed, measure(net), measure(before.model)
+def _measured(before: Conversion, net: nn.Module, images: ImageSplit) -> FreezeReport:
+    """The divergences that can be measured; the original is loaded only where images were held back."""
+    count = len(images.calibration)
+    from_routed = images.divergence_from(before.model)
+    if from_routed is None:
+        return FreezeReport(None, None, None, count, 0.0)
+    seen = from_routed(net)
+    from_original = images.divergence_from(known_original(before))
+    if from_original is None:
+        return FreezeReport(seen, None, None, count, 0.0)
+    return FreezeReport(seen, from_original(net), from_original(before.model), count, 0.0)
 
 
 def _plan(plan: Plan, net: nn.Module, before: Conversion) -> Plan:

@@ -18,7 +18,8 @@ from ..stages.evaluate.accuracy import divergence_from
 from ..stages.repair.ledger import Ledger, Position, state_of
 from ..stages.repair.mend import mend
 from ..stages.repair.nets import Nets
-from .job import Job, digest_of
+from .images import digest_of
+from .job import Job
 
 # What a run that can be gone on with keeps in its work folder.
 MOMENTS, DATABASE, LEDGER = WORK_FILES = "moments.safetensors", "database.json", "repair.safetensors"

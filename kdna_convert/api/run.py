@@ -19,21 +19,20 @@ from ..core.errors import DataError, KdnaError, ModelError
 from ..core.progress import as_progress
 from ..core.specs import Progress
 from ..inputs.data import Data, batches, check_classes
-from ..inputs.recipe import Recipe, check_options, load_recipe
+from ..inputs.recipe import Recipe
 from ..network.folder import Conversion, is_ours, open_folder, original_of, require_free, save
 from ..network.folder.report import RunReport, StageSummary
 from ..network.folder.work import clear, work_folder, work_place
 from ..network.totals import original_bytes
-from ..routing import ROUTINGS
-from ..schemes import SCHEMES
 from ..stages.evaluate.accuracy import evaluate
 from ..stages.finetune.state import FILE
 from ..stages.plan.files import request_mark
-from ..stages.repair import STEPS
 from .code import CODED, code, require_size
 from .convert import convert, require_net, size_of, without_bytes
 from .finetune import finetune
-from .job import device_of_name, digest_of, images_of, load_any, outputs_of
+from .images import digest_of, images_of
+from .job import checked_recipe
+from .nets import device_of_name, load_any, outputs_of
 from .repair import WORK_FILES
 
 MARK = "run.json"
@@ -121,8 +120,7 @@ def _asked(
             "KD302", "a run keeps its stages as folders, which name their net; name it, as file.py:factory"
         )
     require_net(model)
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    check_options(recipe, SCHEMES, ROUTINGS, STEPS)
+    recipe = checked_recipe(recipe)
     loaded = load_any(model, given.get("checkpoint"), given.get("inputs"))
     size = size_of(recipe, target_bytes)
     whole = original_bytes(loaded.model)

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..core.errors import FolderError, PlanError
+from ..core.errors import PlanError
 from ..core.progress import as_progress
 from ..core.specs import Database, Plan, Progress
-from ..inputs.data import Data, Images, batches
+from ..inputs.data import Data
 from ..inputs.recipe import Recipe, parse_recipe
 from ..network.derive import fold
-from ..network.folder import Conversion, open_folder, original_of, uncoded
+from ..network.folder import Conversion, open_folder, uncoded
 from ..network.folder.report import ShrinkReport, StepResult
 from ..stages.analyze.collect import Sampling, collect
 from ..stages.analyze.data_free import data_free
 from ..stages.analyze.moments import Moments
 from ..stages.convert.cut import choices, cut, cuttable, nested, order_families, with_errors
 from ..stages.convert.fit import SWEEPS, Measure
-from ..stages.evaluate.accuracy import divergence_from
 from ..stages.plan.files import budget_of
 from ..stages.plan.knapsack import Budget, solve
 from ..stages.repair.mend import mend
 from ..stages.repair.nets import Nets
-from .job import calibration_split, device_of_name, images_of
+from .images import ImageSplit, split_images
+from .nets import device_of_name, known_original
 from .repair import judging, mixtures
 
 NO_IMAGES = (
@@ -67,7 +67,10 @@ def shrink(
     database = choices(before.plan, net, recipe)
     budget = _budget(before.plan, database, recipe, target_params, target_bytes, target_macs)
     solve(database, budget)  # whether it can be met is said before the images are looked at, not after
-    seen = _seen(before, recipe, data, class_map)
+    settings = recipe.calibration
+    seen = None if data is None else split_images(data, before.data, class_map, settings, recipe.seed)
+    original = None if seen is None else known_original(before)
+    measure = None if seen is None else seen.divergence_from(original)
     moments = _moments(before, net, database, recipe, seen, device_of_name(device), progress)
     kept = before.plan.nested if seen is None else {}
     ordered = order_families(before.model, net, before.plan, database, moments, kept=kept)
@@ -76,27 +79,13 @@ def shrink(
     sweeps = 0 if seen is None else recipe.fit.sweeps or SWEEPS
     became = cut(before.model, net, plan, ordered, moments, sweeps=sweeps, kept=kept)
     plan = nested(plan, became if seen is not None else kept)
-    repaired = _repair(net, plan, recipe, seen, progress)
-    divergence = None if seen is None or seen.measure is None else seen.measure(net)
+    repaired = _repair(net, plan, recipe, seen, original, measure, progress)
+    divergence = None if measure is None else measure(net)
     done = _report(before.plan, plan, seen, repaired)
     report = replace(before.report, families=None, repair=None, max_drop=None, divergence=None, shrink=done)
     report = report if divergence is None else report.with_stage("shrink", divergence)
     report = replace(report, shrink=replace(done, seconds=round(time.perf_counter() - began, 2)))
     return replace(before, model=net.cpu().eval(), plan=plan, report=report)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """Images to fit on, and those held back; the original where it can be built; the divergence from it on these."""
-
-    images: Images
-    heldout: Images
-    batch: int
-    original: nn.Module | None
-    measure: Measure | None
-
-    def inputs(self) -> list[torch.Tensor]:
-        return [inputs for inputs, _ in batches(self.images, self.batch)]
 
 
 def _budget(plan: Plan, database: Database, recipe: Recipe, params: Any, size: Any, macs: Any) -> Budget:
@@ -109,29 +98,12 @@ def _budget(plan: Plan, database: Database, recipe: Recipe, params: Any, size: A
     return budget
 
 
-def _seen(before: Conversion, recipe: Recipe, data: Any, class_map: Any) -> _Seen | None:
-    """The images that a conversion by this recipe would calibrate on, and those that it would hold back."""
-    if data is None:
-        return None
-    settings = recipe.calibration
-    images = images_of(data, before.data, class_map, None, recipe.seed)
-    fitted, held = calibration_split(images, settings.images, settings.heldout, recipe.seed)
-    try:
-        original = original_of(before.plan.model).model
-    except FolderError:  # what is fitted to is the net itself
-        return _Seen(fitted, held, settings.batch, None, None)
-    if not len(held):
-        return _Seen(fitted, held, settings.batch, original, None)
-    inputs = [batch for batch, _ in batches(held, settings.batch)]
-    return _Seen(fitted, held, settings.batch, original, divergence_from(original, inputs))
-
-
 def _moments(
     before: Conversion,
     net: nn.Module,
     database: Database,
     recipe: Recipe,
-    seen: _Seen | None,
+    seen: ImageSplit | None,
     device: torch.device,
     progress: Progress | None,
 ) -> Moments:
@@ -141,23 +113,31 @@ def _moments(
     if seen is None:
         size = before.data.input_size
         return data_free(net, layers, size, seed=recipe.seed, device=device, progress=progress)
-    return collect(net, layers, seen.inputs(), sampling=Sampling(seed=recipe.seed), device=device, progress=progress)
+    return collect(
+        net, layers, seen.calibration_inputs(), sampling=Sampling(seed=recipe.seed), device=device, progress=progress
+    )
 
 
 def _repair(
-    net: nn.Module, plan: Plan, recipe: Recipe, seen: _Seen | None, progress: Progress | None
+    net: nn.Module,
+    plan: Plan,
+    recipe: Recipe,
+    seen: ImageSplit | None,
+    original: nn.Module | None,
+    measure: Measure | None,
+    progress: Progress | None,
 ) -> tuple[StepResult, ...]:
     """The recipe's repair towards the original, in place, where there is one and images to judge it by."""
-    if seen is None or seen.original is None or seen.measure is None or not recipe.repair:
+    if seen is None or original is None or measure is None or not recipe.repair:
         return ()
-    mixed = mixtures(seen.images, seen.batch, recipe.seed)
-    nets = Nets(seen.original, net, plan.layers, mixed, recipe.calibration.memory)
-    judge = judging(seen.original, seen.heldout, seen.batch, recipe.seed)
+    mixed = mixtures(seen.calibration, seen.batch, recipe.seed)
+    nets = Nets(original, net, plan.layers, mixed, recipe.calibration.memory)
+    judge = judging(original, seen.heldout, seen.batch, recipe.seed)
     steps = [(step.name, step.options) for step in recipe.repair]
-    return mend(nets, steps, seen.measure, judge=judge, progress=progress)
+    return mend(nets, steps, measure, judge=judge, progress=progress)
 
 
-def _report(before: Plan, after: Plan, seen: _Seen | None, repaired: tuple[StepResult, ...]) -> ShrinkReport:
+def _report(before: Plan, after: Plan, seen: ImageSplit | None, repaired: tuple[StepResult, ...]) -> ShrinkReport:
     notes = () if seen is not None else (NO_IMAGES,) if before.nested else (NO_IMAGES, NOT_NESTED)
-    images, skipped = (0, ()) if seen is None else (len(seen.images), tuple(seen.images.skipped))
+    images, skipped = (0, ()) if seen is None else (len(seen.calibration), tuple(seen.calibration.skipped))
     return ShrinkReport(before.planned.params, images, skipped, repaired, notes, after.planned.params)

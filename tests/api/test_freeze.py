@@ -9,8 +9,8 @@ from support.routings import learned, placed, routed
 from support.small_nets import convert, route, small
 from torch import Tensor, nn
 
+from kdna_convert.api.convert import convert as convert_net
 from kdna_convert.api.freeze import freeze, frozen
-from kdna_convert.api.pipeline import convert as convert_net
 from kdna_convert.core.errors import DataError, NumericsError, PlanError
 from kdna_convert.core.specs import Layer, ModelRef, Plan, Route, Totals
 from kdna_convert.inputs.recipe import parse_recipe

@@ -14,7 +14,6 @@ from support import tiny
 from torch import Tensor, nn
 
 import kdna_convert as kdna
-from kdna_convert.api import pipeline
 from kdna_convert.api.job import DATA_FREE_NOTE
 from kdna_convert.core.errors import DataError, KdnaError, ModelError, NumericsError, PlanError
 from kdna_convert.inputs.models import load_model, state_digest
@@ -87,7 +86,7 @@ def test_a_net_goes_to_a_folder_and_back_and_into_the_untouched_model(
         torch.manual_seed(0)
         original = load_model(name, pretrained=False).model
     save_file(original.state_dict(), tmp_path / "random.safetensors")
-    conversion = pipeline.convert(
+    conversion = kdna.convert(
         name,
         checkpoint=str(tmp_path / "random.safetensors"),
         inputs={"input_size": size} if side else None,
@@ -111,7 +110,7 @@ def test_a_net_goes_to_a_folder_and_back_and_into_the_untouched_model(
 def test_the_original_is_left_untouched(given: str) -> None:
     net = tiny.net().train()
     digest, hooks = state_digest(net), [len(module._forward_hooks) for module in net.modules()]
-    conversion = pipeline.convert(NET if given == "name" else net, recipe=recipe(), data=IMAGES, target_params=0.7)
+    conversion = kdna.convert(NET if given == "name" else net, recipe=recipe(), data=IMAGES, target_params=0.7)
     assert state_digest(net) == digest
     assert all(module.training for module in net.modules())
     assert not any(module.training for module in conversion.model.modules())
@@ -121,7 +120,7 @@ def test_the_original_is_left_untouched(given: str) -> None:
 
 def test_a_half_precision_module_is_converted_in_single_precision() -> None:
     net = tiny.net().half()
-    conversion = pipeline.convert(net, recipe=recipe(), data=IMAGES, target_params=0.7)
+    conversion = kdna.convert(net, recipe=recipe(), data=IMAGES, target_params=0.7)
     assert {p.dtype for p in net.parameters()} == {torch.float16}
     assert {p.dtype for p in conversion.model.parameters()} == {torch.float32}
 
@@ -131,7 +130,7 @@ def test_the_same_call_gives_the_same_bits(tmp_path: Path) -> None:
     files = []
     for run in range(2):
         torch.manual_seed(run)
-        conversion = pipeline.convert(NET, recipe=recipe(), data=IMAGES, target_params=0.7)
+        conversion = kdna.convert(NET, recipe=recipe(), data=IMAGES, target_params=0.7)
         files.append((kdna.save(conversion, tmp_path / str(run)) / "model.safetensors").read_bytes())
     assert files[0] == files[1]
 
@@ -140,14 +139,14 @@ def test_divergence_falls_with_the_budget() -> None:
     moved = []
     for share in (0.35, 0.6, 0.9):
         rules = recipe(fit={"sweeps": 20})
-        moved.append(pipeline.convert(NET, recipe=rules, data=IMAGES, target_params=share).report.divergence)
+        moved.append(kdna.convert(NET, recipe=rules, data=IMAGES, target_params=share).report.divergence)
     assert moved[0].logit_error > moved[1].logit_error > moved[2].logit_error
     assert {one.images for one in moved} == {8}, "a third of few images is held back"
 
 
 def test_the_report_says_what_was_done() -> None:
     steps: list[tuple[str, int, int]] = []
-    conversion = pipeline.convert(
+    conversion = kdna.convert(
         NET, recipe=recipe(), data=IMAGES, target_params=0.7, progress=lambda *step: steps.append(step)
     )
     report = conversion.report
@@ -163,7 +162,7 @@ def test_the_report_says_what_was_done() -> None:
 def test_a_routing_leaves_every_answer_as_it_is() -> None:
     rules: dict[str, Any] = {"options": {"rank": 8}}
     plain, routed = (
-        pipeline.convert(NET, recipe=recipe(**rules, routing=routing), data=IMAGES).model
+        kdna.convert(NET, recipe=recipe(**rules, routing=routing), data=IMAGES).model
         for routing in ("none", {"name": "se", "width": 3})
     )
     assert len(routers(routed)) == 4
@@ -173,11 +172,11 @@ def test_a_routing_leaves_every_answer_as_it_is() -> None:
 
 def test_a_plan_says_which_layers_its_routing_leaves_out(tmp_path: Path) -> None:
     asked = recipe("dense", routing="cond", include=["fc"])
-    planned = pipeline.plan(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json")
+    planned = kdna.plan(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json")
     assert planned.unrouted == {"fc": "KD131"}
-    assert pipeline.plan(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json") == planned
-    assert pipeline.plan(NET, recipe=asked, data=IMAGES, plan=planned).unrouted == planned.unrouted
-    made = pipeline.convert(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json")
+    assert kdna.plan(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json") == planned
+    assert kdna.plan(NET, recipe=asked, data=IMAGES, plan=planned).unrouted == planned.unrouted
+    made = kdna.convert(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json")
     assert [note for note in made.report.notes if "KD131 1" in note and note.endswith("as fc")]
 
 
@@ -185,21 +184,21 @@ def test_kerneldna_chooses_its_start_by_the_held_back_images() -> None:
     tried = {}
     for start in ("tie", "lstsq", "norm", "best"):
         rules = recipe("kerneldna", options={"start": start})
-        conversion = pipeline.convert(NET, recipe=rules, data=IMAGES)
+        conversion = kdna.convert(NET, recipe=rules, data=IMAGES)
         tried[start] = conversion.report.divergence.kl, conversion.report.families[0].start
     assert tried["best"] == min(tried[start] for start in ("tie", "lstsq", "norm"))
 
 
 def test_without_images_a_note_says_what_that_costs() -> None:
-    conversion = pipeline.convert(NET, recipe=recipe(), target_params=0.7)
+    conversion = kdna.convert(NET, recipe=recipe(), target_params=0.7)
     assert conversion.report.notes == (DATA_FREE_NOTE,)
     assert conversion.report.divergence is None
     assert conversion.report.calibration.images == 0
 
 
 def test_data_free_uses_images_only_to_measure() -> None:
-    conversion = pipeline.convert(NET, recipe=recipe(), data=IMAGES, data_free=True, target_params=0.7)
-    blind = pipeline.convert(NET, recipe=recipe(), target_params=0.7)
+    conversion = kdna.convert(NET, recipe=recipe(), data=IMAGES, data_free=True, target_params=0.7)
+    blind = kdna.convert(NET, recipe=recipe(), target_params=0.7)
     assert conversion.report.notes == (DATA_FREE_NOTE,)
     assert conversion.report.divergence.images == 8
     assert state_digest(conversion.model) == state_digest(blind.model)
@@ -212,7 +211,7 @@ def test_images_help() -> None:
     )
     rules = recipe("lowrank", options={"rank": 4})
     errors = [
-        pipeline.convert(NET, recipe=rules, data=skewed, data_free=free).report.divergence.logit_error
+        kdna.convert(NET, recipe=rules, data=skewed, data_free=free).report.divergence.logit_error
         for free in (False, True)
     ]
     assert errors[0] < errors[1]
@@ -221,7 +220,7 @@ def test_images_help() -> None:
 def test_moments_are_collected_once_and_then_read(tmp_path: Path) -> None:
     said: list[str] = []
     first, again = (
-        pipeline.convert(
+        kdna.convert(
             NET,
             recipe=recipe(options={"rank": 8}),
             data=IMAGES,
@@ -248,15 +247,15 @@ def test_moments_are_collected_once_and_then_read(tmp_path: Path) -> None:
 def test_moments_of_something_else_are_refused(changed: dict[str, Any], tmp_path: Path) -> None:
     given: dict[str, Any] = {"model": NET, "recipe": recipe(), "data": IMAGES, "target_params": 0.7}
     given["moments"] = tmp_path / "moments.safetensors"
-    pipeline.convert(**given)
+    kdna.convert(**given)
     with pytest.raises(PlanError, match="KD505"):
-        pipeline.convert(**{**given, **changed})
+        kdna.convert(**{**given, **changed})
 
 
 def test_clusters_divide_what_could_share() -> None:
     families = {"by": "cluster", "metric": "cosine", "count": 2}
-    together = pipeline.plan(NET, recipe=recipe("basis"), data=IMAGES, target_params=0.8)
-    apart = pipeline.plan(NET, recipe=recipe("basis", families=families), data=IMAGES, target_params=0.8)
+    together = kdna.plan(NET, recipe=recipe("basis"), data=IMAGES, target_params=0.8)
+    apart = kdna.plan(NET, recipe=recipe("basis", families=families), data=IMAGES, target_params=0.8)
     everyone = sorted(name for family in together.families for name in family.members)
     assert len(together.families) == 1
     assert len(apart.families) <= 2
@@ -265,7 +264,7 @@ def test_clusters_divide_what_could_share() -> None:
 
 def test_a_rules_own_family_stays_together_and_the_rest_apart() -> None:
     rules = ({"layers": "blocks.*.conv1", "family": "together"},)
-    plan = pipeline.plan(NET, recipe=recipe("basis", options={"rank": 4}, rules=rules), data=IMAGES)
+    plan = kdna.plan(NET, recipe=recipe("basis", options={"rank": 4}, rules=rules), data=IMAGES)
     assert [family.members for family in plan.families] == [
         ("blocks.0.conv1", "blocks.1.conv1"),
         ("blocks.0.conv2", "blocks.1.conv2"),
@@ -275,11 +274,11 @@ def test_a_rules_own_family_stays_together_and_the_rest_apart() -> None:
 def test_a_family_that_cannot_share_is_refused() -> None:
     rules = ({"layers": ["stem", "blocks.0.conv1"], "family": "together"},)
     with pytest.raises(KdnaError, match=r"KD203: rules\.0\.family: .*cannot share between stem"):
-        pipeline.plan(NET, recipe=recipe("basis", options={"rank": 2}, rules=rules), data=IMAGES)
+        kdna.plan(NET, recipe=recipe("basis", options={"rank": 2}, rules=rules), data=IMAGES)
 
 
 def test_analyze_names_groups_that_share_and_layers_that_are_alone() -> None:
-    found = pipeline.analyze(NET, recipe=recipe(), data=IMAGES)
+    found = kdna.analyze(NET, recipe=recipe(), data=IMAGES)
     (group,) = found.groups
     assert len(group.members) == 4
     assert {layer.name: layer.reason for layer in found.layers}["stem"] == "KD101"
@@ -288,40 +287,40 @@ def test_analyze_names_groups_that_share_and_layers_that_are_alone() -> None:
 @pytest.mark.parametrize("sick", ["sick_weight", "sick_activation"])
 def test_a_sick_net_is_an_error_that_names_the_layer(sick: str) -> None:
     with pytest.raises(NumericsError, match=r"KD70[12]: blocks\.1"):
-        pipeline.convert(f"{Path(tiny.__file__)}:{sick}", recipe=recipe(), data=IMAGES, target_params=0.7)
+        kdna.convert(f"{Path(tiny.__file__)}:{sick}", recipe=recipe(), data=IMAGES, target_params=0.7)
 
 
 def test_a_net_without_a_layer_to_convert_says_so() -> None:
     with pytest.raises(ModelError, match="KD306"):
-        pipeline.convert(f"{Path(tiny.__file__)}:nothing_to_convert", recipe=recipe(), data=IMAGES, target_params=0.7)
+        kdna.convert(f"{Path(tiny.__file__)}:nothing_to_convert", recipe=recipe(), data=IMAGES, target_params=0.7)
 
 
 def test_moments_without_memory_leave_a_layer_out() -> None:
-    plan = pipeline.plan(NET, recipe=recipe(calibration={"memory": 2_000}), data=IMAGES, target_params=0.9)
+    plan = kdna.plan(NET, recipe=recipe(calibration={"memory": 2_000}), data=IMAGES, target_params=0.9)
     assert "KD108" in {layer.reason for layer in plan.layers}
 
 
 def test_a_converted_folder_or_no_data_is_refused_where_it_makes_no_sense(tmp_path: Path) -> None:
-    conversion = pipeline.convert(NET, recipe=recipe(options={"rank": 8}), data=IMAGES)
+    conversion = kdna.convert(NET, recipe=recipe(options={"rank": 8}), data=IMAGES)
     folder = kdna.save(conversion, tmp_path / "out")
     with pytest.raises(ModelError, match="KD302"):
-        pipeline.convert(folder, recipe=recipe(), data=IMAGES)
+        kdna.convert(folder, recipe=recipe(), data=IMAGES)
     with pytest.raises(DataError, match="KD401"):
-        pipeline.convert(NET, recipe=recipe(options={"rank": 8}), data=IMAGES[:0])
-    with pytest.raises(TypeError, match="unexpected keywords: momets"):
-        pipeline.convert(NET, recipe=recipe(), data=IMAGES, momets="x")
+        kdna.convert(NET, recipe=recipe(options={"rank": 8}), data=IMAGES[:0])
+    with pytest.raises(TypeError, match="unexpected keyword argument 'momets'"):
+        kdna.convert(NET, recipe=recipe(), data=IMAGES, momets="x")
 
 
 def test_one_image_is_enough_to_convert_and_said_to_be_few() -> None:
-    conversion = pipeline.convert(NET, recipe=recipe(options={"rank": 8}), data=IMAGES[:1])
+    conversion = kdna.convert(NET, recipe=recipe(options={"rank": 8}), data=IMAGES[:1])
     assert conversion.report.divergence is None
     assert any("1 calibration images are few" in note for note in conversion.report.notes)
     assert conversion.model(IMAGES).isfinite().all()
 
 
 def test_evaluating_a_conversion_measures_it_against_its_original(tmp_path: Path) -> None:
-    conversion = pipeline.convert(NET, recipe=recipe(options={"rank": 8}), data=IMAGES)
-    found = pipeline.evaluate(conversion, data=IMAGES)
+    conversion = kdna.convert(NET, recipe=recipe(options={"rank": 8}), data=IMAGES)
+    found = kdna.evaluate(conversion, data=IMAGES)
     assert found.images == len(IMAGES)
     assert found.params == conversion.plan.planned.params
     assert found.bytes == conversion.plan.planned.bytes

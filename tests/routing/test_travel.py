@@ -9,7 +9,7 @@ import torch
 from support.routings import groups, learned, routed
 from torch import Tensor, nn
 
-from kdna_convert.api import pipeline
+import kdna_convert
 from kdna_convert.core.specs import DataConfig, ModelRef, Plan, Route, Totals
 from kdna_convert.inputs.recipe import parse_recipe
 from kdna_convert.network.folder import Conversion, open_folder, save, verify
@@ -27,7 +27,7 @@ def test_a_folder_gives_back_the_routed_net_to_the_bit(name: str, scheme: str, t
     text = f"scheme: {scheme}\nrouting: {name}\ncalibration: {{images: 16, heldout: 8, batch: 8}}\n"
     text += "" if scheme == "dense" else "options: {rank: 3}\n"
     data = torch.randn((24, 3 if name == "dymn" else 1, size, size), generator=torch.Generator().manual_seed(0))
-    made = pipeline.convert(
+    made = kdna_convert.convert(
         model,
         recipe=parse_recipe(text),
         data=data,

@@ -19,7 +19,9 @@ from ...inputs.models import example_input
 from ...inputs.recipe import Recipe, load_recipe, parse_size
 from ...network.totals import totals
 from ...stages.evaluate.accuracy import answers
-from ..job import Job, Model, images_of, open_job
+from ..images import images_of
+from ..job import Job, open_job
+from ..nets import Model
 from .child import PeerError, run
 from .measuring import BATCH, Entry, judged, timed
 from .peers import PEERS, chosen

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...core.errors import KdnaError
 from ...network.totals import macs
-from ..job import load_any
+from ..nets import load_any
 from .norms import has_statistics, reestimate
 from .peers import PEERS
 from .task import Candidate, Made, Task, count, written

@@ -26,8 +26,8 @@ def analyze(
     Example:
         kdna analyze kdna:digits --data kdna:digits/train
     """
-    from ...api.job import device_of_name
-    from ...api.pipeline import analyze as stage
+    from ...api.analyze import analyze as stage
+    from ...api.nets import device_of_name
     from ...core.processes import together
     from ..report.analyze import analysis_report
 

@@ -30,7 +30,7 @@ def bench(
     Example:
         kdna bench half --batch 32
     """
-    from ...api.pipeline import benchmark as stage
+    from ...api.bench import benchmark as stage
     from ..report.bench import bench_table
 
     with reporting(run.quiet) as progress:

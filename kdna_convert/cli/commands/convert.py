@@ -55,8 +55,8 @@ def convert(
         show_plan(make_plan(source, images, calibration, goal, run, plan), run)
         return
     target = output_path(output, force)
-    from ...api.job import device_of_name
-    from ...api.pipeline import convert as stage
+    from ...api.convert import convert as stage
+    from ...api.nets import device_of_name
     from ...api.repair import WORK_FILES
     from ...core.processes import together
     from ...network.folder import require_free

@@ -24,8 +24,8 @@ def eval_(
         kdna eval half --data kdna:digits/test
     """
     arguments = source.arguments | images.required | run.arguments
-    from ...api.job import device_of_name
-    from ...api.pipeline import evaluate as stage
+    from ...api.evaluate import evaluate as stage
+    from ...api.nets import device_of_name
     from ...core.processes import together
     from ..report.evaluate import evaluation_table
 

@@ -155,7 +155,7 @@ def finetune(
     arguments |= training.arguments | teacher.arguments | safety.arguments
     from ...api.finetune import finetune as stage
     from ...api.finetune import hold
-    from ...api.job import device_of_name
+    from ...api.nets import device_of_name
     from ...core.processes import together
     from ...core.specs import required
     from ...network.folder import require_free

@@ -66,7 +66,7 @@ def make_plan(
     known = None if goal.max_drop is not None else replan(goal.database, mark, question["recipe"], **by_size)
     if known is not None:
         return known
-    from ...api.pipeline import plan as stage
+    from ...api.plan import plan as stage
 
     with reporting(run.quiet) as progress:
         planned = stage(**question, **goal.arguments, **run.arguments, plan=plan, progress=progress)
@@ -77,7 +77,7 @@ def make_plan(
 def _show_curve(
     source: Source, images: Images, calibration: Calibration, goal: Goal, run: Run, measure: bool, plot: Path | None
 ) -> None:
-    from ...api.pipeline import curve as stage
+    from ...api.curve import curve as stage
     from ..report.curve import curve_report, plot_curve
 
     arguments = source.arguments | images.arguments | calibration.arguments | run.arguments

@@ -68,11 +68,11 @@ def test_labels_count_in_what_the_best_step_is_told_by() -> None:
 
 
 def test_a_routed_net_that_answers_as_its_original_has_nothing_to_learn_from_it() -> None:
-    from kdna_convert.api import pipeline
+    import kdna_convert
     from kdna_convert.api.finetune import finetune as tune
     from kdna_convert.inputs.recipe import parse_recipe
 
     recipe = parse_recipe("scheme: dense\nrouting: se\ncalibration: {images: 8, heldout: 8}")
-    made = pipeline.convert("kdna_convert.inputs.digits:digits_net", recipe=recipe, data=torch.randn(24, 1, 12, 12))
+    made = kdna_convert.convert("kdna_convert.inputs.digits:digits_net", recipe=recipe, data=torch.randn(24, 1, 12, 12))
     with pytest.raises(RecipeError, match=r"KD208: this net answers as its original does.* --teacher MODEL"):
         tune(made, data=torch.randn(24, 1, 12, 12), steps=1)

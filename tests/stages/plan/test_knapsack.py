@@ -18,7 +18,7 @@ from support import tiny
 from support.plans import TOY, toy
 from torch import Tensor, nn
 
-from kdna_convert.api import pipeline
+import kdna_convert
 from kdna_convert.core.errors import KdnaError, PlanError, RecipeError
 from kdna_convert.core.specs import (
     Choice,
@@ -84,7 +84,7 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Database]:
     found = {}
     for scheme in SCHEMES:
         path = tmp_path_factory.mktemp("databases") / f"{scheme}.json"
-        pipeline.plan(NET, recipe=recipe(scheme), data=IMAGES, target_params=0.9, database=path)
+        kdna_convert.plan(NET, recipe=recipe(scheme), data=IMAGES, target_params=0.9, database=path)
         found[scheme] = from_json(Database, path.read_bytes())
     return found
 
@@ -129,7 +129,7 @@ def test_what_a_plan_promises_is_what_is_stored(
     if scheme in ("kerneldna", "atoms", "codebook") and "target_macs" in budget:
         budget = {"target_macs": 1.0}  # it has no factored form
     rules = recipe(scheme, include=("type:Linear", "depthwise"), **ranks)
-    conversion = pipeline.convert(mixed, recipe=rules, data=IMAGES, **budget)
+    conversion = kdna_convert.convert(mixed, recipe=rules, data=IMAGES, **budget)
     promised = conversion.plan.planned
     assert (promised.params, promised.bytes, promised.macs) == stored(conversion, tmp_path / "out")
     kept = sum(
@@ -145,14 +145,14 @@ def owns(family: Family, parameter: str) -> bool:
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_gates_are_part_of_what_a_plan_promises(scheme: str, tmp_path: Path) -> None:
     options = {} if scheme == "kerneldna" else {"rank": 3}
-    conversion = pipeline.convert(NET, recipe=recipe(scheme, routing=SE, options=options), data=IMAGES)
+    conversion = kdna_convert.convert(NET, recipe=recipe(scheme, routing=SE, options=options), data=IMAGES)
     learned(conversion.model)
     promised = conversion.plan.planned
     assert (promised.params, promised.bytes, promised.macs) == stored(conversion, tmp_path / "out")
 
 
 def test_a_plan_without_a_family_promises_the_file_that_is_written(tmp_path: Path) -> None:
-    conversion = pipeline.convert(NET, recipe=recipe("lowrank"), data=IMAGES, target_params=1.0)
+    conversion = kdna_convert.convert(NET, recipe=recipe("lowrank"), data=IMAGES, target_params=1.0)
     promised = conversion.plan.planned
     assert conversion.plan.families == ()
     assert (promised.params, promised.bytes, promised.macs) == stored(conversion, tmp_path / "out")
@@ -282,8 +282,8 @@ def test_an_alternative_is_used_where_it_loses_less_and_never_more_than_the_sche
     other = {"scheme": "codebook", "options": {"gain": "filter"}}
     chosen = set()
     for share in (0.3, 0.5, 0.8):
-        alone = pipeline.plan(NET, recipe=recipe("cp"), data=IMAGES, target_params=share)
-        both = pipeline.plan(NET, recipe=recipe("cp", alternatives=[other]), data=IMAGES, target_params=share)
+        alone = kdna_convert.plan(NET, recipe=recipe("cp"), data=IMAGES, target_params=share)
+        both = kdna_convert.plan(NET, recipe=recipe("cp", alternatives=[other]), data=IMAGES, target_params=share)
         assert sum(both.predicted.values()) <= sum(alone.predicted.values()) * 1.01
         chosen |= {family.scheme for family in both.families}
     assert "codebook" in chosen
@@ -295,8 +295,8 @@ def test_1x1_layers_in_cells_of_a_few_numbers_lose_less_than_by_low_rank() -> No
     net = nn.Sequential(nn.Conv2d(3, 48, 1), *rows, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 4)).eval()
     cells = [{"scheme": "codebook", "options": {"gain": "filter", "cell": cell}} for cell in (1, 2, 4)]
     for share in (0.6, 0.8):
-        alone = pipeline.plan(net, recipe=recipe("lowrank"), data=IMAGES, target_params=share)
-        both = pipeline.plan(net, recipe=recipe("lowrank", alternatives=cells), data=IMAGES, target_params=share)
+        alone = kdna_convert.plan(net, recipe=recipe("lowrank"), data=IMAGES, target_params=share)
+        both = kdna_convert.plan(net, recipe=recipe("lowrank", alternatives=cells), data=IMAGES, target_params=share)
         assert sum(both.predicted.values()) < 0.5 * sum(alone.predicted.values())
 
 
@@ -316,9 +316,9 @@ def test_a_budget_that_cannot_be_met_names_the_smallest_that_can(
 def test_a_budget_that_the_routing_exceeds_says_what_the_routing_is() -> None:
     routed = recipe("lowrank", routing={"name": "dyconv"})
     with pytest.raises(PlanError, match=r"KD501: .*, with the ([\d,]+) parameters of its routing") as caught:
-        pipeline.plan(tiny.Net(blocks=2).eval(), recipe=routed, data=IMAGES, target_params=0.5)
+        kdna_convert.plan(tiny.Net(blocks=2).eval(), recipe=routed, data=IMAGES, target_params=0.5)
     said = int(caught.value.message.rsplit(" the ", 1)[1].split(" ")[0].replace(",", ""))
-    whole = pipeline.plan(tiny.Net(blocks=2).eval(), recipe=routed, data=IMAGES, target_params=100_000)
+    whole = kdna_convert.plan(tiny.Net(blocks=2).eval(), recipe=routed, data=IMAGES, target_params=100_000)
     assert whole.routed == said
 
 
@@ -326,7 +326,7 @@ def test_neither_a_budget_nor_a_rank_is_an_error_that_comes_at_once_and_names_bo
     databases: dict[str, Database],
 ) -> None:
     wanted, said = r"KD504: .*rank.*--target-params 0\.5, or set options\.rank", []
-    for verb in (pipeline.plan, pipeline.convert):
+    for verb in (kdna_convert.plan, kdna_convert.convert):
         with pytest.raises(PlanError, match=wanted):
             verb(NET, recipe=recipe("cp"), data=IMAGES, progress=lambda doing, *_: said.append(doing))  # type: ignore[operator]
     assert "calibrate" not in said
@@ -336,7 +336,7 @@ def test_neither_a_budget_nor_a_rank_is_an_error_that_comes_at_once_and_names_bo
 
 @pytest.mark.parametrize("budget", [{}, {"target_params": 0.9}])
 def test_a_rank_that_the_recipe_fixes_is_kept(budget: dict[str, Any]) -> None:
-    plan = pipeline.plan(NET, recipe=recipe("cp", options={"rank": 5}), data=IMAGES, **budget)
+    plan = kdna_convert.plan(NET, recipe=recipe("cp", options={"rank": 5}), data=IMAGES, **budget)
     assert [family.options["rank"] for family in plan.families] == [5]
 
 
@@ -344,7 +344,7 @@ def test_a_rank_beyond_the_limit_is_refused_with_the_limit() -> None:
     with pytest.raises(
         RecipeError, match=r"KD207: .*rank: must be in 1\.\.\d+ for the family of blocks\.0\.conv1, got 900"
     ):
-        pipeline.plan(NET, recipe=recipe("cp", options={"rank": 900}), data=IMAGES)
+        kdna_convert.plan(NET, recipe=recipe("cp", options={"rank": 900}), data=IMAGES)
 
 
 def test_predicted_errors_never_rise_with_the_rank(databases: dict[str, Database]) -> None:
@@ -380,9 +380,9 @@ def test_two_budgets_and_none_at_all_are_refused(asked: dict[str, Any]) -> None:
 
 
 def test_a_layer_that_would_not_become_smaller_says_why_it_stays() -> None:
-    alone = pipeline.plan(Odd(), recipe=recipe("kerneldna"), data=IMAGES, target_params=1.0)
+    alone = kdna_convert.plan(Odd(), recipe=recipe("kerneldna"), data=IMAGES, target_params=1.0)
     assert {layer.name: layer.reason for layer in alone.layers}["one"] == "KD109"
-    low = pipeline.plan(Odd(), recipe=recipe("lowrank", options={"rank": 1}), data=IMAGES)
+    low = kdna_convert.plan(Odd(), recipe=recipe("lowrank", options={"rank": 1}), data=IMAGES)
     reasons = {layer.name: layer.reason for layer in low.layers}
     assert (reasons["thin"], reasons["one"]) == ("KD110", None)
 
@@ -409,7 +409,7 @@ class Odd(nn.Module):
 def test_a_new_budget_is_solved_from_the_database_without_torch(images: Path, tmp_path: Path) -> None:
     path = tmp_path / "database.json"
     given = {"recipe": recipe("cp"), "data": str(images)}
-    first = pipeline.plan(NET, **given, target_params=0.6, database=path)  # type: ignore[arg-type]
+    first = kdna_convert.plan(NET, **given, target_params=0.6, database=path)  # type: ignore[arg-type]
     code = f"""if True:
         import sys
         from kdna_convert.stages.plan.files import replan, request_mark
@@ -431,7 +431,7 @@ def test_a_database_is_read_again_and_not_made_again(tmp_path: Path) -> None:
     given: dict[str, Any] = {"recipe": recipe("basis"), "data": IMAGES, "database": tmp_path / "database.json"}
     for share in (0.8, 0.6):
         said.clear()
-        pipeline.plan(NET, **given, target_params=share, progress=lambda doing, *_: said.append(doing))
+        kdna_convert.plan(NET, **given, target_params=share, progress=lambda doing, *_: said.append(doing))
     assert not [line for line in said if line.startswith(("calibrate", "predict"))]
 
 
@@ -439,10 +439,10 @@ def test_a_database_is_read_again_and_not_made_again(tmp_path: Path) -> None:
 def test_a_database_of_something_else_is_refused(other: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {"model": tiny.net(), "recipe": recipe("lowrank"), "data": IMAGES}
     path = tmp_path / "database.json"
-    pipeline.plan(**given, target_params=0.8, database=path)
+    kdna_convert.plan(**given, target_params=0.8, database=path)
     changed = {"model": tiny.net(8), "recipe": recipe("basis"), "data": IMAGES + 1}
     with pytest.raises(PlanError, match=r"KD505: .*another model, recipe or data"):
-        pipeline.plan(**{**given, other: changed[other]}, target_params=0.8, database=path)
+        kdna_convert.plan(**{**given, other: changed[other]}, target_params=0.8, database=path)
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
@@ -467,7 +467,7 @@ def test_the_mark_of_a_request_forgets_its_budget_and_nothing_else() -> None:
 
 @pytest.fixture(scope="module")
 def planned() -> Plan:
-    return pipeline.plan(NET, recipe=recipe("cp"), data=IMAGES, target_params=0.6)
+    return kdna_convert.plan(NET, recipe=recipe("cp"), data=IMAGES, target_params=0.6)
 
 
 def edited(plan: Plan, path: Path, **options: Any) -> Path:
@@ -481,13 +481,13 @@ def edited(plan: Plan, path: Path, **options: Any) -> Path:
 def test_a_plan_written_and_read_is_the_same_plan(planned: Plan, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(to_json(planned))
     assert read_plan(tmp_path / "plan.json") == planned
-    again = pipeline.plan(NET, recipe=recipe("cp"), plan=planned)
+    again = kdna_convert.plan(NET, recipe=recipe("cp"), plan=planned)
     assert again == planned
 
 
 def test_a_plan_edited_by_hand_converts_and_its_totals_are_worked_out_anew(planned: Plan, tmp_path: Path) -> None:
     file = edited(planned, tmp_path / "plan.json", rank=7)
-    conversion = pipeline.convert(NET, recipe=recipe("cp"), plan=file, data=IMAGES)
+    conversion = kdna_convert.convert(NET, recipe=recipe("cp"), plan=file, data=IMAGES)
     promised = conversion.plan.planned
     assert conversion.plan.families[0].options["rank"] == 7
     assert promised != planned.planned
@@ -497,7 +497,7 @@ def test_a_plan_edited_by_hand_converts_and_its_totals_are_worked_out_anew(plann
 
 def test_a_plan_and_a_budget_are_one_too_many(planned: Plan) -> None:
     with pytest.raises(PlanError, match="KD506: a plan"):
-        pipeline.convert(NET, recipe=recipe("cp"), plan=planned, data=IMAGES, target_params=0.5)
+        kdna_convert.convert(NET, recipe=recipe("cp"), plan=planned, data=IMAGES, target_params=0.5)
 
 
 @pytest.mark.parametrize(
@@ -559,14 +559,14 @@ def route(plan: Plan, routing: str, name: str, shape: tuple[int, ...] = (12, 12,
 )
 def test_a_plan_that_does_not_fit_says_where(spoil: Any, code: str, said: str, planned: Plan) -> None:
     with pytest.raises(KdnaError, match=code) as caught:
-        pipeline.plan(NET, recipe=recipe("cp"), plan=spoil(planned))
+        kdna_convert.plan(NET, recipe=recipe("cp"), plan=spoil(planned))
     assert said in caught.value.message
 
 
 def test_a_plan_that_converts_what_the_recipe_leaves_out_says_so(planned: Plan) -> None:
     more = replace(planned.families[0], members=("fc",), options={"rank": 2})
     with pytest.raises(PlanError, match="KD503: the plan converts fc, which the recipe leaves out; include it"):
-        pipeline.convert(NET, recipe=recipe("cp"), plan=replace(planned, families=(more,)), data=IMAGES)
+        kdna_convert.convert(NET, recipe=recipe("cp"), plan=replace(planned, families=(more,)), data=IMAGES)
 
 
 def test_a_database_of_many_families_with_hundreds_of_ranks_is_solved_to_the_last_rank() -> None:
@@ -606,7 +606,7 @@ class Pointwise(nn.Module):
 def test_1x1_layers_share_only_where_they_gain(scheme: str) -> None:
     def families(alike: bool, **more: Any) -> list[tuple[str, ...]]:
         given = recipe(scheme, **more)
-        plan = pipeline.plan(Pointwise(alike), recipe=given, data=IMAGES, target_params=0.75)
+        plan = kdna_convert.plan(Pointwise(alike), recipe=given, data=IMAGES, target_params=0.75)
         return [family.members for family in plan.families]
 
     assert families(alike=True) == [("a", "b")]

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import kdna_convert as kdna
-from kdna_convert.api import pipeline
 from kdna_convert.inputs.recipe import Recipe
 from kdna_convert.network.derive import fold
 from kdna_convert.network.folder import verify
@@ -84,7 +83,7 @@ def test_every_scheme_that_shares_is_here() -> None:
 
 @every_sharing
 def test_a_database_holds_the_families_that_the_scheme_can_form(scheme: str, net: nn.Module) -> None:
-    plan = pipeline.plan(net, recipe=recipe(scheme, families={"by": "group"}), data=IMAGES, target_params=0.7)
+    plan = kdna.plan(net, recipe=recipe(scheme, families={"by": "group"}), data=IMAGES, target_params=0.7)
     found = {frozenset(family.members) for family in plan.families}
     assert found <= SHARE[scheme], found
     assert any(len(members) > 1 for members in found)
@@ -95,7 +94,7 @@ def test_a_database_holds_the_families_that_the_scheme_can_form(scheme: str, net
 @every_sharing
 @pytest.mark.parametrize("by", ["gain", "cluster"])
 def test_divided_families_are_parts_of_those(scheme: str, by: str, net: nn.Module) -> None:
-    plan = pipeline.plan(net, recipe=recipe(scheme, families={"by": by}), data=IMAGES, target_params=0.8)
+    plan = kdna.plan(net, recipe=recipe(scheme, families={"by": by}), data=IMAGES, target_params=0.8)
     assert plan.families
     assert all(any({*family.members} <= whole for whole in SHARE[scheme]) for family in plan.families)
 
@@ -105,7 +104,7 @@ def test_divided_families_are_parts_of_those(scheme: str, by: str, net: nn.Modul
 def test_what_is_shared_so_is_written_verified_and_read_back(
     scheme: str, budget: dict[str, Any], net: nn.Module, tmp_path: Path
 ) -> None:
-    conversion = pipeline.convert(net, recipe=recipe(scheme), data=IMAGES, **budget)
+    conversion = kdna.convert(net, recipe=recipe(scheme), data=IMAGES, **budget)
     assert any(len(family.members) > 1 for family in conversion.plan.families)
     folder = kdna.save(conversion, tmp_path / "out")
     assert all(check.ok for check in verify(folder, model=copy.deepcopy(net)))
@@ -119,11 +118,11 @@ def test_layers_that_cannot_share_are_named_when_a_rule_holds_them_together(sche
     rule = {"layers": ["stem", "d"], "scheme": scheme, "options": OPTIONS.get(scheme, {}), "family": "together"}
     odd = recipe(scheme, include=("stem",), rules=[rule])
     with pytest.raises(kdna.KdnaError, match=r"KD203: rules\.0\.family: .*cannot share between stem"):
-        pipeline.plan(net, recipe=odd, data=IMAGES, target_params=0.8)
+        kdna.plan(net, recipe=odd, data=IMAGES, target_params=0.8)
 
 
 def test_the_cell_of_the_recipe_decides_which_kernels_share_a_warehouse(net: nn.Module) -> None:
     wide = Recipe(scheme="warehouse", options={"cell": 16, "rank": 4}, fit={"sweeps": 2}, families={"by": "group"})  # type: ignore[arg-type]
-    plan = pipeline.plan(net, recipe=wide, data=IMAGES)
+    plan = kdna.plan(net, recipe=wide, data=IMAGES)
     found = {frozenset(family.members) for family in plan.families}
     assert {frozenset(["a", "b", "up"]), frozenset(["c", "d", "down"])} <= found

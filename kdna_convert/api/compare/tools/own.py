@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ....inputs.recipe import load_recipe
 from ....network.derive import factor, fold
-from ...pipeline import convert
+from ...convert import convert
 from ..peers import PEERS
 from ..task import Candidate, Task
 

@@ -1,0 +1,66 @@
+"""The verb `analyze`: every layer, and how alike those are that could share kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.progress import as_progress
+from ..core.specs import Analysis, Layer, Progress
+from ..inputs.data import Data
+from ..inputs.recipe import Recipe
+from ..schemes import make
+from ..stages.analyze.groups import Clustering
+from ..stages.analyze.groups import analyze as compare_layers
+from .job import Job, open_job
+from .moments import moments_of
+from .nets import Model
+from .options import JobOptions, check_keywords
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+def analyze(
+    model: Model,
+    *,
+    recipe: Recipe | str = "balanced",
+    metric: str | None = None,
+    data: Data | str | Path | None = None,
+    progress: Progress | bool | None = None,
+    **options: Unpack[JobOptions],
+) -> Analysis:
+    """Survey a model and measure how similar the layers are that could share under the recipe's scheme.
+
+    Args:
+        model: a model name, a converted folder, or a module.
+        recipe: a recipe, its name, or its file.
+        metric: the similarity that the families are formed by: explained, angles, cka or cosine. Default: the
+            recipe's.
+        data: unlabelled images that the moments are measured on: a path, a tensor of inputs, or batches.
+        progress: True for a bar on stderr, or a function of (what, done, total).
+        **options: checkpoint, inputs, class_map, data_free, moments and device, as for `convert`.
+
+    Raises:
+        KdnaError: what reading the model, recipe and data raises; see `kdna explain`.
+    """
+    check_keywords("analyze", options, JobOptions)
+    progress = as_progress(progress)
+    job = open_job(model, recipe, data, options, progress)
+    moments = moments_of(job, options.get("moments"), progress)
+    families = job.recipe.families
+    return compare_layers(
+        job.loaded.model,
+        job.layers,
+        moments,
+        group=lambda layer: _group(job, layer),
+        clustering=Clustering(metric or families.metric, families.linkage, families.threshold, families.count),
+        progress=progress,
+    )
+
+
+def _group(job: Job, layer: Layer) -> object:
+    """Layers with the same key can share a family."""
+    assignment = next(each for each in job.assignments if each.layer == layer.name)
+    scheme = make(assignment.scheme or "cp", assignment.options if assignment.scheme else {})
+    return assignment.scheme, scheme.group(layer.shape), layer.groups

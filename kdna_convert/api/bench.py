@@ -1,0 +1,75 @@
+"""The verb `benchmark`: the milliseconds of a net, and of a conversion in each form that it can run in."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from ..core.errors import FolderError
+from ..core.filesize import metadata
+from ..core.progress import as_progress
+from ..core.specs import Progress
+from ..inputs.models import example_input, override
+from ..network.derive import factor, fold
+from ..network.folder import Conversion
+from ..stages.evaluate.timing import Timing
+from ..stages.evaluate.timing import benchmark as time_nets
+from .nets import Model, conversion_of, device_of_name, load_any, original_from
+
+
+def benchmark(
+    model: Model,
+    *,
+    checkpoint: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    batch: int = 1,
+    rounds: int = 30,
+    threads: int | None = None,
+    device: str = "auto",
+    progress: Progress | bool | None = None,
+) -> Sequence[Timing]:
+    """Time a net; for a conversion the original, derived, folded and factored net, in one interleaved run.
+
+    Args:
+        model: a model name, a converted folder, a conversion, or a module.
+        checkpoint: a weights file; for a conversion, the original's.
+        inputs: fields of DataConfig that override the net's own.
+        batch: images a batch.
+        rounds: timed rounds; each runs every net once.
+        threads: CPU threads. Default: torch's.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        progress: True for a bar on stderr, or a function of (what, done, total).
+    """
+    progress = as_progress(progress)
+    conversion = conversion_of(model)
+    about: dict[str, Mapping[str, str]] = {}
+    if conversion is None:
+        loaded = load_any(model, checkpoint, inputs)
+        nets, config = {"model": loaded.model}, loaded.data
+    else:
+        config = override(conversion.data, **inputs) if inputs else conversion.data
+        nets = _forms(conversion, checkpoint)
+        about["converted"] = metadata(conversion.plan.model, conversion.recipe)
+    example, place = example_input(config, batch), device_of_name(device)
+    rows = time_nets(nets, example, rounds=rounds, threads=threads, device=place, metadata=about, progress=progress)
+    if conversion is None or conversion.coded is None:
+        return rows
+    size = conversion.plan.planned.bytes
+    return tuple(replace(row, bytes=size) if row.name == "converted" else row for row in rows)
+
+
+def _forms(conversion: Conversion, checkpoint: str | None) -> dict[str, nn.Module]:
+    """The original, where its weights are available, and the conversion in each form that it has."""
+    original = original_from(conversion, checkpoint)
+    nets = {} if original is None else {"original": original}
+    nets["converted"] = conversion.model
+    for name, form in (("folded", fold), ("factored", factor)):
+        try:
+            nets[name] = form(copy.deepcopy(conversion.model))
+        except FolderError:  # a gate that has been trained cannot be folded
+            continue
+    return nets

@@ -1,0 +1,69 @@
+"""The verb `curve`: a plan at every budget, to choose one by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.errors import DataError
+from ..core.progress import as_progress
+from ..core.specs import Curve, Divergence, Plan, Progress
+from ..inputs.data import Data
+from ..inputs.recipe import Recipe
+from ..stages.convert.fit import convert as convert_by_plan
+from ..stages.plan.curve import SHARES
+from ..stages.plan.curve import curve as trade_off
+from ..stages.plan.database import QUICK
+from .database import database_of
+from .job import open_job
+from .measure import measure_of
+from .moments import moments_of
+from .nets import Model
+from .options import CurveOptions, check_keywords
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+def curve(
+    model: Model,
+    *,
+    recipe: Recipe | str = "balanced",
+    data: Data | str | Path | None = None,
+    shares: Sequence[float] = SHARES,
+    measure: bool = False,
+    progress: Progress | bool | None = None,
+    **options: Unpack[CurveOptions],
+) -> Curve:
+    """Plan at every share of the parameters: sizes and predicted errors, for a table or a plot.
+
+    Args:
+        model: a model name, a converted folder, or a module.
+        recipe: a recipe, its name, or its file.
+        data: unlabelled images: a path, a tensor of inputs, or batches.
+        shares: the shares of the original's parameters.
+        measure: also convert at each share, by a quick fit without repair, and measure the divergence on held-back
+            images.
+        progress: True for a bar on stderr, or a function of (what, done, total).
+        **options: checkpoint, inputs, class_map, data_free, moments, database and device, as for `convert`.
+
+    Raises:
+        PlanError: as `plan` does.
+        DataError: KD401 for `measure` without images.
+    """
+    check_keywords("curve", options, CurveOptions)
+    progress = as_progress(progress)
+    job = open_job(model, recipe, data, options, progress)
+    if not measure:
+        return trade_off(database_of(job, model, data, options, progress), shares=shares)
+    divergence_of = measure_of(job)
+    if divergence_of is None:
+        raise DataError("KD401", "to measure takes held-back images; pass --data, with calibration.heldout above 0")
+    moments = moments_of(job, options.get("moments"), progress)
+    database = database_of(job, model, data, options, progress, moments)
+
+    def measured(plan: Plan) -> Divergence:
+        return divergence_of(convert_by_plan(job.loaded.model, plan, moments, sweeps=QUICK, progress=progress)[0])
+
+    return trade_off(database, shares=shares, measure=measured)

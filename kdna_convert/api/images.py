@@ -1,0 +1,79 @@
+"""The images of a verb: opened, divided into those that calibrate and those that are held back to measure on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..core.errors import DataError
+from ..core.specs import DataConfig
+from ..inputs.data import Images, Inputs, Reading, as_images, batches, open_images, split
+from ..inputs.recipe.schema import Calibration
+from ..stages.convert.fit import Measure
+from ..stages.evaluate.accuracy import divergence_from
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """Images that calibrate, and others that are held back; both are read `batch` at a time."""
+
+    whole: Images
+    calibration: Images
+    heldout: Images
+    batch: int
+
+    def calibration_inputs(self) -> list[Tensor]:
+        """The calibration images as batches (B, C, H, W)."""
+        return [inputs for inputs, _ in batches(self.calibration, self.batch)]
+
+    def heldout_inputs(self) -> list[Tensor]:
+        """The held-back images as batches; none where none were held back."""
+        return [inputs for inputs, _ in batches(self.heldout, self.batch)] if len(self.heldout) else []
+
+    def divergence_from(self, net: nn.Module | None) -> Measure | None:
+        """What measures a net's divergence from this one on the held-back images; None without either."""
+        return None if net is None or not len(self.heldout) else divergence_from(net, self.heldout_inputs())
+
+
+def split_images(data: Any, config: DataConfig, class_map: Any, settings: Calibration, seed: int) -> ImageSplit:
+    """Open DATA and draw the calibration and held-back images from it. Of too few, at most a third is held back.
+
+    Args:
+        data: a path, a tensor of inputs, or batches (see inputs/data).
+        config: how an image becomes an input of the net.
+        class_map: a file of class names, one a line, or None.
+        settings: how many images calibrate and how many are held back, as in a recipe.
+        seed: seed of the draw.
+
+    Raises:
+        DataError: KD401 where there is no image, and what opening the data raises.
+    """
+    images = images_of(data, config, class_map, None, seed)
+    wanted, kept = settings.images, settings.heldout
+    if len(images) < wanted + kept:
+        kept = min(kept, len(images) // 3)
+        wanted = min(wanted, len(images) - kept)
+    calibration, heldout = split(images, [wanted, kept], seed)
+    return ImageSplit(images, calibration, heldout, settings.batch)
+
+
+def images_of(data: Any, config: DataConfig, class_map: Any, limit: int | None, seed: int) -> Images:
+    """Open DATA, `limit` of its images drawn by the seed. Raises DataError KD401 where there is no image."""
+    if isinstance(data, str | Path):
+        return open_images(data, config, class_map=class_map, limit=limit, seed=seed)
+    images = as_images(data, limit, seed)
+    if not len(images):
+        raise DataError("KD401", "the data holds no image")
+    return images
+
+
+def digest_of(images: Images | None, batch: int) -> str:
+    """The sha256 of the images' positions in the data and of the first batch of inputs."""
+    if images is None:
+        return "none"
+    first = next(iter(Inputs(Reading(images, batch))))
+    return hashlib.sha256(repr(images.positions).encode() + first.contiguous().numpy().tobytes()).hexdigest()

@@ -1,0 +1,58 @@
+"""What a net has lost on a job's held-back images: its divergence from the original, or points of accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import DataError
+from ..inputs.data import batches, check_classes
+from ..stages.convert.fit import Measure
+from ..stages.evaluate.accuracy import accuracy, divergence, divergence_from, logits
+from .job import Job
+
+
+def measure_of(job: Job) -> Measure | None:
+    """The divergence of a net from the original on the held-back images; the original's logits are computed once."""
+    if job.heldout is None:
+        return None
+    inputs = [inputs for inputs, _ in batches(job.heldout, job.recipe.calibration.batch)]
+    return divergence_from(job.loaded.model, inputs)
+
+
+def points_lost(job: Job) -> tuple[Callable[[nn.Module], float], str]:
+    """The points that a net loses on the held-back images, and of what: top-1, or agreement where there are no labels.
+
+    Raises:
+        DataError: KD401 where no images were held back.
+    """
+    if job.heldout is None:
+        raise DataError(
+            "KD401", "a drop is measured on held-back images; pass --data, with calibration.heldout above 0"
+        )
+    seen = list(batches(job.heldout, job.recipe.calibration.batch))
+    inputs = [images for images, _ in seen]
+    z0 = logits(job.loaded.model, inputs)
+    known = [labels for _, labels in seen if labels is not None]
+    labels = torch.cat(known) if len(known) == len(seen) and _fit_outputs(job, z0) else None
+
+    def lost(net: nn.Module) -> float:
+        z = logits(net, inputs)
+        if labels is None:
+            return 100 * (1 - divergence(z, z0).agreement)
+        return 100 * (accuracy(z0, labels)[0] - accuracy(z, labels)[0])
+
+    return lost, "agreement" if labels is None else "top-1"
+
+
+def _fit_outputs(job: Job, logits_bc: Tensor) -> bool:
+    """Whether the folders' classes are the net's outputs."""
+    if job.heldout is None or logits_bc.ndim != 2:
+        return False
+    try:
+        check_classes(job.heldout, logits_bc.shape[1])
+    except DataError:
+        return False
+    return True

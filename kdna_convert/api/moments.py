@@ -1,0 +1,78 @@
+"""The moments of a job's layers: read from a file, collected on images, or synthesised without any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..core.processes import first_goes_on, gathered
+from ..core.specs import Layer, Progress
+from ..inputs.data import Inputs, Reading
+from ..inputs.recipe import Recipe
+from ..stages.analyze.collect import Sampling, collect
+from ..stages.analyze.data_free import data_free
+from ..stages.analyze.moments import Moments
+from ..stages.analyze.moments_file import load_moments, save_moments
+from ..stages.plan.files import fingerprint
+from .images import digest_of
+from .job import Job
+
+
+def moments_of(job: Job, path: str | Path | None, progress: Progress | None) -> Moments:
+    """The moments in the file at `path` where it exists; else they are collected, and written there.
+
+    Of several processes all collect, and the first alone returns: the rest of a verb is one process's.
+
+    Raises:
+        PlanError: KD505 for a file that was made from something else.
+    """
+    active = [layer for layer in job.layers if layer.reason is None]
+    if not active:  # everything stays dense
+        first_goes_on()
+        return {}
+    mark = _mark(job, active, path)
+    known = path is not None and Path(path).exists()
+    if gathered(known)[0]:
+        first_goes_on()
+    if path is not None and known:
+        return load_moments(path, mark)
+    moments = _collected(job, active, progress)
+    first_goes_on()
+    if path is not None:
+        save_moments(path, moments, mark)
+    return moments
+
+
+def _mark(job: Job, active: Sequence[Layer], path: str | Path | None) -> str:
+    settings = job.recipe.calibration
+    return fingerprint(
+        Recipe(scheme="cp", calibration=settings, seed=job.recipe.seed),
+        model=job.loaded.ref.sha256,
+        inputs=job.loaded.data,
+        images=digest_of(job.calibration, settings.batch) if path is not None else None,
+        layers=[layer.name for layer in active],
+    )
+
+
+def _collected(job: Job, active: Sequence[Layer], progress: Progress | None) -> Moments:
+    net, memory, seed = job.loaded.model, job.recipe.calibration.memory, job.recipe.seed
+    if job.calibration is None:
+        size = job.loaded.data.input_size
+        return data_free(net, active, size, memory=memory, seed=seed, device=job.device, progress=progress)
+    inputs = Inputs(Reading(job.calibration, job.recipe.calibration.batch))
+    moments = collect(
+        net, active, inputs, memory=memory, sampling=Sampling(seed=seed), device=job.device, progress=progress
+    )
+    job.calibration.gather_skipped()
+    _note_few(job, active, moments)
+    return moments
+
+
+def _note_few(job: Job, layers: Sequence[Layer], moments: Moments) -> None:
+    short = [layer for layer in layers if layer.name in moments and moments[layer.name].count < 2 * layer.patch]
+    if short and job.calibration is not None:
+        need = max(-(-2 * layer.patch * len(job.calibration) // moments[layer.name].count) for layer in short)
+        job.notes.append(
+            f"{len(job.calibration)} calibration images are few for {len(short)} wide layers (the widest wants {need});"
+            " their moments are drawn towards a simpler form"
+        )

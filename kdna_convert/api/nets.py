@@ -1,0 +1,82 @@
+"""MODEL in its forms: a name, a converted folder, or a module; and what is asked of a net before the work."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core.errors import FolderError, KdnaError, ModelError
+from ..core.specs import DataConfig, ModelRef
+from ..inputs.models import Loaded, example_input, load_model, override, state_digest
+from ..network.folder import Conversion, open_folder, original_of
+from ..stages.evaluate.accuracy import answers
+
+Model = str | Path | nn.Module
+
+
+def load_any(model: Model, checkpoint: str | None, inputs: Mapping[str, Any] | None) -> Loaded:
+    """The net that MODEL names, or a copy of the module; `inputs` are fields of DataConfig that override its own."""
+    if isinstance(model, nn.Module):
+        name = f"{type(model).__module__}:{type(model).__qualname__}"
+        own = copy.deepcopy(model).to("cpu", torch.float32).eval()  # as load_model gives it
+        loaded = Loaded(own, ModelRef(name, None, state_digest(own)), _own_config(own))
+    else:
+        loaded = load_model(str(model), checkpoint=checkpoint)
+    return replace(loaded, data=override(loaded.data, **inputs)) if inputs else loaded
+
+
+def conversion_of(model: Any) -> Conversion | None:
+    """A conversion, or the one in a folder; None for a model that is neither."""
+    if isinstance(model, Conversion):
+        return model
+    if isinstance(model, str | Path) and Path(model).is_dir():
+        return open_folder(model)
+    return None
+
+
+def known_original(conversion: Conversion) -> nn.Module | None:
+    """The net that a conversion was made from; None where its weights or its architecture are not available."""
+    try:
+        return original_of(conversion.plan.model).model
+    except FolderError:
+        return None
+
+
+def original_from(conversion: Conversion, checkpoint: str | None) -> nn.Module | None:
+    """The same, its weights from `checkpoint` where one is given. An error is then raised."""
+    ref = conversion.plan.model
+    try:
+        return original_of(replace(ref, checkpoint=checkpoint) if checkpoint else ref).model
+    except KdnaError:
+        if checkpoint:
+            raise
+        return None
+
+
+def outputs_of(net: nn.Module, config: DataConfig) -> int:
+    """The number of classes that the net has logits for."""
+    with torch.no_grad():
+        return int(answers(net(example_input(config)), 1).shape[1])
+
+
+def device_of_name(name: str) -> torch.device:
+    """The device of a name: auto, cpu, cuda, cuda:1 ... Raises ModelError KD309 for one that is not available."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError("KD309", f"device {name}: {reason}; --device auto takes what there is") from None
+
+
+def _own_config(model: nn.Module) -> DataConfig:
+    carried = getattr(model, "pretrained_cfg", None) or {}
+    known = {key: carried[key] for key in asdict(DataConfig()) if carried.get(key)}
+    return DataConfig(**known)

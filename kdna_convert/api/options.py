@@ -1,0 +1,59 @@
+"""The keywords that the public verbs take beside their own arguments, as typed dictionaries (PEP 692)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+from ..core.specs import Plan
+
+
+class NetOptions(TypedDict, total=False):
+    """How the net and its images are read, and where it runs."""
+
+    checkpoint: str | None
+    inputs: Mapping[str, Any] | None
+    class_map: str | Path | None
+    device: str | None
+
+
+class JobOptions(NetOptions, total=False):
+    """The same, and how the moments are collected."""
+
+    data_free: bool
+    moments: str | Path | None
+
+
+class CurveOptions(JobOptions, total=False):
+    """The same, and the file of predicted errors."""
+
+    database: str | Path | None
+
+
+class PlanOptions(CurveOptions, total=False):
+    """The same, and what takes the place of a budget."""
+
+    plan: Plan | str | Path | None
+    max_drop: float | None
+
+
+class ConvertOptions(PlanOptions, total=False):
+    """The same, and where a stopped conversion leaves its progress."""
+
+    work: str | Path | None
+
+
+class Targets(NamedTuple):
+    """The budgets of a call: shares of the parameters and multiply-adds, and the size of the file; at most one."""
+
+    params: float | None = None
+    bytes: int | str | None = None
+    macs: float | None = None
+
+
+def check_keywords(verb: str, given: Mapping[str, Any], known: type) -> None:
+    """Raise TypeError, as Python does, for a keyword that the typed dictionary `known` does not have."""
+    for name in given:
+        if name not in known.__annotations__:
+            raise TypeError(f"{verb}() got an unexpected keyword argument {name!r}")
