@@ -5,9 +5,9 @@
 Spatially separable filters (Rigamonti et al. 2013; Jaderberg et al. 2014) over a bank that the family shares. An axis
 of one tap has no vector. Parameters: r in + r sum(out + kh + kw). Run folded it is an ordinary convolution; run
 factored (1x1, depthwise, 1x1) it takes the multiply-adds of shared CP, r (in + kh kw + out) a position.
-At 3x3 it is shared CP's equal, to 7 % of the error either way (docs/schemes.md): what a kernel that is not separable
-is worth, the three numbers that it saves a rank buy back. Larger taps save more (7x7: 14 numbers for 49). Loses where
-shared CP does, by as much.
+At 3x3 its error is within 7 % of shared CP's (docs/explanation/schemes.md): the three numbers saved for each rank buy
+back what a kernel that is not separable is worth. Larger taps save more (7x7: 14 numbers for 49). Loses where shared CP
+does, by as much.
 
 Fit: variable projection over V and the vectors, from cp's own start and vectors of noise (projection.py).
 """

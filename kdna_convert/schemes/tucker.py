@@ -4,9 +4,9 @@
 
 Kim et al. 2016 (Tucker-2 on the channel modes), its input factor coupled over the layers and fitted data-aware. Both
 channel ranks are one number: of cores at equal parameters the square one came within 3 % of the best at every budget
-(docs/schemes.md). Parameters: r in + sum(r out + r^2 taps). Run folded it is an ordinary convolution; run factored
-(1x1, a full convolution of r to r channels, 1x1) it takes r in + r^2 taps + r out multiply-adds a position. A 1x1
-kernel has no core: there the scheme is the shared basis.
+(docs/explanation/schemes.md). Parameters: r in + sum(r out + r^2 taps). Run folded it is an ordinary convolution; run
+factored (1x1, a full convolution of r to r channels, 1x1) it takes r in + r^2 taps + r out multiply-adds a position. A
+1x1 kernel has no core: there the scheme is the shared basis.
 Loses against shared CP and the shared basis at 3x3 by far, if not to low rank: the core, r^2 taps numbers a layer, is
 what they do without, and all that is shared is the smallest factor. Its chain is the one that hardware runs best, few
 channels and no depthwise convolution, and at equal parameters it takes the fewest multiply-adds.

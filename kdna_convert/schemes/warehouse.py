@@ -9,7 +9,7 @@ the case of one cell a filter. Parameters: r cell taps + r sum(out in / cell). R
 run factored (a grouped convolution by E, then 1x1) it takes r (in taps + out in / cell) multiply-adds a position.
 Loses to shared CP everywhere, and to whole filters wherever a family can pay for them: each block of a filter is mixed
 on its own, so what its blocks have in common is stored once a block. Its own place is a net with few layers of any one
-width. Cells that are mixed of a few of many (k-means, sparse coding) are no better: docs/schemes.md.
+width. Cells that are mixed of a few of many (k-means, sparse coding) are no better: docs/explanation/schemes.md.
 
 Fit: E starts from the singular vectors of all cells; then variable projection over E, U in closed form (projection.py).
 """

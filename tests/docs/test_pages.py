@@ -1,0 +1,180 @@
+"""The pages of the documentation: their links, the commands that they name, the tables that repeat something."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support import documents
+from support.places import ROOT
+from typer.main import get_command
+
+import kdna_convert
+from kdna_convert.cli.app import app
+from kdna_convert.codecs import CODECS
+from kdna_convert.core.errors import CODES
+from kdna_convert.routing import ROUTINGS
+from kdna_convert.schemes import SCHEMES
+from kdna_convert.stages.repair import STEPS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+README = documents.pages()[ROOT / "README.md"]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+SOURCES = sorted(
+    path for folder in ("kdna_convert", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.py")
+)
+# What is missing in `kdna convert` is not wrong: prose may leave arguments out.
+INCOMPLETE = "Missing "
+
+
+def named(paths: Any) -> Any:
+    return pytest.mark.parametrize("path", paths, ids=documents.name_of)
+
+
+def fault(arguments: list[str]) -> str | None:
+    """What the command line `kdna ARGUMENTS` fails with before it runs; None if it parses."""
+    command: Any = get_command(app)
+    context: Any = None
+    rest = list(arguments)
+    try:
+        while True:
+            context = command.make_context("kdna" if context is None else command.name, rest, parent=context)
+            if not hasattr(command, "commands"):
+                return None
+            _, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+    except Exception as error:  # noqa: BLE001 typer's own classes are not public
+        if not hasattr(error, "exit_code"):
+            raise
+        return getattr(error, "format_message", str)() or None  # what only shows help has no message
+
+
+@named(documents.pages())
+def test_links_lead_to_a_file_and_a_heading(path: Path) -> None:
+    pages = documents.pages()
+    for link in documents.links(pages[path]):
+        if re.match(r"https?://", link):
+            continue
+        place, _, anchor = link.partition("#")
+        target = (path.parent / place).resolve() if place else path
+        assert target in pages or target.exists(), f"{link}: no such file"
+        if anchor:
+            assert anchor in documents.anchors(pages[target]), f"{link}: no such heading"
+
+
+@named([*documents.written_pages(), *RECIPES, *(path for path in SOURCES if path.parent.name == "examples")])
+def test_every_command_of_a_page_parses(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        text = ast.get_docstring(ast.parse(text)) or ""
+    for arguments in documents.whole_commands(text):
+        assert fault(arguments) is None, f"kdna {' '.join(arguments)}: {fault(arguments)}"
+    for arguments in documents.mentioned_commands(text):
+        found = fault(arguments)
+        assert found is None or found.startswith(INCOMPLETE), f"kdna {' '.join(arguments)}: {found}"
+
+
+def test_a_command_that_does_not_exist_is_found() -> None:
+    assert fault(["load", "DIR"])
+    assert fault(["convert", "MODEL", "--no-such-option"])
+    assert (fault(["convert"]) or "").startswith(INCOMPLETE)
+    assert list(documents.whole_commands("    kdna convert A \\\n        -o B  # first\n")) == [
+        ["convert", "A", "-o", "B"]
+    ]
+
+
+@named(SOURCES)
+def test_the_code_names_pages_that_exist(path: Path) -> None:
+    for name in re.findall(r"\bdocs/[\w/.-]*\w", path.read_text(encoding="utf-8")):
+        assert (ROOT / name).exists() or list(ROOT.glob(f"{name}-*.md")), f"{name}: no such page"
+
+
+def test_the_readme_fits_150_lines() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_readme_names_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.match(r"[\w-]+", line)[0].lower() for line in project["dependencies"]}  # type: ignore[index]
+    table = README.split("| package | for |")[1].split("\n\n")[0]
+    listed = [name.strip().lower() for row in table.splitlines()[2:] for name in row.split("|")[1].split(",")]
+    assert sorted(listed) == sorted(declared)
+
+
+def test_the_extras_of_the_install_page_are_those_of_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = re.findall(r"\.\[([\w,]+)\]", documents.pages()[documents.DOCS / "install.md"])
+    assert {name for names in extras for name in names.split(",")} == set(project["optional-dependencies"])
+
+
+def test_the_readmes_table_has_the_recorded_figures() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "compare_cifar10.json").read_text())
+    recorded: dict[str, list[float]] = {}
+    for row in results["rows"]:
+        if row["tool"] != "original":
+            best = max(row[key][0] for key in ("plain", "batch_norms") if key in row)
+            recorded.setdefault(row["tool"].replace("accurate", "`accurate`"), []).append(best)
+    rows = README.split("## Results")[1].split("| --- |")[1].split("\n\n")[0].splitlines()[1:]
+    shown = {cells[1].strip(): [float(cell) for cell in cells[2:6]] for cells in (row.split("|") for row in rows)}
+    assert shown == recorded
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = documents.pages()[documents.DOCS / "reference" / "python.md"]
+    public = {name for name in dir(kdna_convert) if not name.startswith("_")}
+    assert set(re.findall(r"^::: kdna_convert\.(\w+)$", page, re.M)) == public
+
+
+def test_the_reference_has_every_command_and_option() -> None:
+    page = documents.pages()[documents.DOCS / "reference" / "cli.md"]
+    for name, command in documents.generator()["commands"]():
+        assert f"## {name}\n" in page
+        section = page.split(f"## {name}\n")[1].split("\n## ")[0]
+        options = [option for param in command.params for option in param.opts if option.startswith("--")]
+        assert [option for option in options if f"`{option}`" not in section] == []
+
+
+def test_the_reference_has_every_code_and_plug_in() -> None:
+    pages = documents.pages()
+    assert set(CODES) <= set(re.findall(r"^### (\w+)$", pages[documents.DOCS / "reference" / "errors.md"], re.M))
+    cards = re.findall(r"^### (.+)$", pages[documents.DOCS / "reference" / "cards.md"], re.M)
+    names = [name for heading in cards for name in heading.split(", ")]
+    assert sorted(names) == sorted([*SCHEMES, *ROUTINGS, *CODECS, *STEPS])
+
+
+def test_every_decision_is_in_the_index_and_in_the_site() -> None:
+    decisions = sorted(path.name for path in (documents.DOCS / "decisions").glob("[0-9]*.md"))
+    index = documents.pages()[documents.DOCS / "decisions" / "index.md"]
+    assert re.findall(r"^\| \[\d{4}\]\(([^)]+)\)", index, re.M) == decisions
+    site = (ROOT / "mkdocs.yml").read_text()
+    assert re.findall(r"- decisions/(\d[^\s]+)", site) == decisions
+
+
+def test_contributing_names_every_room_and_table() -> None:
+    page = documents.pages()[ROOT / "CONTRIBUTING.md"]
+    rooms = {path.parent.name for path in (ROOT / "kdna_convert").glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == rooms
+    tables = documents.pages()[documents.DOCS / "extending" / "index.md"]
+    for table, place in re.findall(r"^\| `(\w+)` \| `([\w/.]+)` \|", tables, re.M):
+        assert re.search(rf"^{table}\b", (ROOT / place).read_text(), re.M), f"{place} has no {table}"
+        assert f"`{table}`" in page
+
+
+def test_ci_runs_the_readmes_test_command_on_every_python() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    test = workflow["jobs"]["test"]
+    versions = test["strategy"]["matrix"]["python"]
+    assert project["requires-python"] == f">={versions[0]}"
+    assert "make test" in [step.get("run") for step in test["steps"]]
+    assert "    make test " in README
+    assert "kdna env" in (ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text()
