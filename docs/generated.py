@@ -79,7 +79,7 @@ def cli_page() -> str:
     lines = ["# Command line", "", _paragraph(root.help), "", _paragraph(root.epilog), ""]
     for name, command in commands():
         lines += [f"## {name}", "", _help(command), "", *_usage(name, command), ""]
-        panels: dict[str, list[Any]] = {}
+        panels: dict[str, list[Any]] = {"Arguments": [], "Options": []}
         for param in command.params:
             if not getattr(param, "hidden", False):
                 is_argument = param.param_type_name == "argument"
@@ -87,13 +87,19 @@ def cli_page() -> str:
                 panels.setdefault(str(panel), []).append(param)
         for panel, params in panels.items():
             rows = [(_flags(param), _default(param), _paragraph(param.help)) for param in params]
-            lines += _table((panel, "Default", ""), rows)
+            lines += _table((panel, "Default", ""), rows) if rows else []
     return "\n".join(lines)
 
 
 def _help(command: Any) -> str:
-    """The help, its example set off as Markdown wants it."""
-    return inspect.cleandoc(command.help or "").replace("Example:\n", "Example:\n\n")
+    """A command's help; the examples in it, which are indented, as blocks of code."""
+    text = inspect.cleandoc(command.help or "")
+    return re.sub(
+        r"((?:^    \S.*\n?)+)",
+        lambda block: f"\n```sh\n{inspect.cleandoc(block[1])}\n```\n",
+        text + "\n",
+        flags=re.MULTILINE,
+    ).strip()
 
 
 def _usage(name: str, command: Any) -> list[str]:

@@ -44,11 +44,6 @@ def pages() -> dict[Path, str]:
     return found | {DOCS / name: text for name, text in generator()["pages"]().items()}
 
 
-def written_pages() -> dict[Path, str]:
-    """Those that someone wrote."""
-    return {path: text for path, text in pages().items() if path.is_file()}
-
-
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -84,7 +79,7 @@ def whole_commands(text: str) -> Iterator[list[str]]:
         if fence:
             inside = None if inside is not None else fence[1]
             continue
-        if inside is None and not re.match(r"(#  )? {4}|#   ", line):
+        if inside == "text" or (inside is None and not re.match(r" {4}|#   ", line)):
             continue
         for part in line.lstrip("# ").split("&&"):
             if start := re.match(r"\s*(\w+=\S+ )*kdna (?=[a-z-])|.* -m kdna_convert (?=[a-z])", part):
