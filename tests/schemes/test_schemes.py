@@ -150,25 +150,25 @@ def test_fit_recovers_a_kernel_that_is_in_the_family(scheme: Any, shapes: list[S
         torch.testing.assert_close(again, kernel, rtol=1e-4, atol=1e-4)
 
 
-@every_case
-def test_fit_stands_where_the_weighted_error_has_no_slope(scheme: Any, shapes: list[Shape]) -> None:
+def solved_for(scheme: Any) -> str:
+    """The letters of the tensors that `fit` solves for: none for a tie and a norm start without a residual."""
+    if scheme.name != "kerneldna":
+        return SOLVED.get(scheme.name, "U")
+    return "fsc" if fits_all(scheme) else "AB" if scheme.residual_rank else ""
+
+
+@pytest.mark.parametrize(("scheme", "shapes"), [case for case in CASES if solved_for(case.values[0])])
+def test_the_weighted_error_has_no_slope_at_what_fit_solves_for(scheme: Any, shapes: list[Shape]) -> None:
     shared, adapters = fitted(scheme, shapes)
     for target, adapter in zip(aims(shapes), adapters, strict=True):
         found = scheme.fit(shared, adapter, target)
         leaves = {letter: found[letter].clone().requires_grad_() for letter in solved_for(scheme) if letter in found}
         gap_on = target.kernel_on - scheme.expand(shared, {**found, **leaves}, target.shape).flatten(1)
         error = (times(gap_on, target.moment) * gap_on).sum()
-        for letter, slope in zip(
-            leaves, torch.autograd.grad(error, list(leaves.values())) if leaves else (), strict=True
-        ):
+        slopes = dict(zip(leaves, torch.autograd.grad(error, list(leaves.values())), strict=True))
+        assert slopes
+        for letter, slope in slopes.items():
             assert float(slope.norm() * leaves[letter].detach().norm()) <= 1e-3 * target.energy, letter
-
-
-def solved_for(scheme: Any) -> str:
-    """The letters of what `fit` leaves no better value of: a tie has none, a norm start has left them."""
-    if scheme.name != "kerneldna":
-        return SOLVED.get(scheme.name, "U")
-    return "fsc" if fits_all(scheme) else "AB" if scheme.residual_rank else ""
 
 
 @every_case
@@ -192,12 +192,12 @@ def test_gradients_reach_every_tensor(scheme: Any, shapes: list[Shape]) -> None:
     ]
     for adapter, shape in zip(parts[1:], shapes, strict=True):
         (scheme.expand(parts[0], adapter, shape) * draw(5, *shape)).sum().backward()
-    slopes = [tensor.grad for part in parts for tensor in part.values() if tensor.is_floating_point()]
-    assert all(slope is not None and slope.isfinite().all() for slope in slopes)
-    # of a product of two that is zero only one can have a slope; what is left of the medoid by its own kernel is such
-    zero = scheme.name == "kerneldna" and scheme.residual_rank > 0
-    assert zero or all(slope.any() for slope in slopes if slope is not None)
-    assert any(slope is not None and slope.any() for slope in slopes)
+    for part in parts:
+        slopes = {letter: tensor.grad for letter, tensor in part.items() if tensor.is_floating_point()}
+        assert all(slope is not None and slope.isfinite().all() for slope in slopes.values())
+        # The residual A B of a kernel that the parent equals is zero, and so is the slope of one of the two.
+        zero = {letter for letter in "AB" if letter in part and not part[letter].any()}
+        assert {letter for letter, slope in slopes.items() if not slope.any()} <= ({"A", "B"} - zero if zero else set())
 
 
 CONV: dict[int, Callable[..., Tensor]] = {0: F.linear, 1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -274,14 +274,28 @@ def test_a_seed_decides_everything(scheme: Any, shapes: list[Shape]) -> None:
         assert all(torch.equal(left[letter], right[letter]) for letter in left)
 
 
-@pytest.mark.parametrize("kind", ["3x3", "1x1", "linear", "alone"])
-@pytest.mark.parametrize("name", SCHEMES)
-def test_a_larger_size_never_fits_worse(name: str, kind: str) -> None:
-    shapes, options = FAMILIES[kind], {"start": "lstsq"} if name == "kerneldna" else {}
-    kind_of = make(name, options)
-    rungs = range(kind_of.smallest, max(kind_of.limit(shapes), kind_of.smallest) + 1)
-    ladder = rungs[:: max(1, len(rungs) // 8)]
-    errors = [error_of(make(name, {**options, kind_of.size: size}), aims(shapes), sweeps=40) for size in ladder]
+def sizes_of(scheme: Any, shapes: list[Shape]) -> range:
+    return range(scheme.smallest, max(scheme.limit(shapes), scheme.smallest) + 1)
+
+
+LADDERS = [
+    pytest.param(scheme, FAMILIES[kind], id=f"{scheme.name}-{kind}")
+    for scheme in (make(name, {"start": "lstsq"} if name == "kerneldna" else {}) for name in SCHEMES)
+    for kind in ("3x3", "1x1", "linear", "alone")
+    if len(sizes_of(scheme, FAMILIES[kind])) > 1
+]
+
+
+def test_every_scheme_has_a_family_of_several_sizes() -> None:
+    assert {case.values[0].name for case in LADDERS} == set(SCHEMES)
+
+
+@pytest.mark.parametrize(("scheme", "shapes"), LADDERS)
+def test_a_larger_size_never_fits_worse(scheme: Any, shapes: list[Shape]) -> None:
+    sizes = sizes_of(scheme, shapes)
+    steps = [replace(scheme, **{scheme.size: size}) for size in sizes[:: max(1, len(sizes) // 8)]]
+    errors = [error_of(step, aims(shapes), sweeps=40) for step in steps]
+    assert errors[-1] < errors[0]
     assert all(larger <= smaller + 0.02 for smaller, larger in pairwise(errors)), errors
 
 

@@ -70,7 +70,7 @@ def toy(errors: list[dict[int, float]]) -> Database:
                 smallest=1,
                 limit=max(points),
                 layout=SCHEMES["lowrank"]().layout(shapes),
-                macs=tuple(MemberMacs(member.macs, 40 * channels, 3) for member in members),
+                macs=tuple(MemberMacs(member.macs, 40 * channels, factored_up_to=3) for member in members),
                 points=points,
             )
         )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import kdna_convert as kdna
+from kdna_convert.core.specs import Database, from_json
 from kdna_convert.inputs.recipe import Recipe
 from kdna_convert.network.derive import fold
 from kdna_convert.network.folder import verify
@@ -81,22 +82,43 @@ def test_every_scheme_that_shares_is_here() -> None:
     assert {*SHARE, "kerneldna"} == {name for name, kind in SCHEMES.items() if kind.shares}
 
 
-@every_sharing
-def test_a_database_holds_the_families_that_the_scheme_can_form(scheme: str, net: nn.Module) -> None:
-    plan = kdna.plan(net, recipe=recipe(scheme, families={"by": "group"}), data=IMAGES, target_params=0.7)
-    found = {frozenset(family.members) for family in plan.families}
-    assert found <= SHARE[scheme], found
-    assert any(len(members) > 1 for members in found)
-    left = {layer.name for layer in plan.layers if layer.reason == "KD109"}
-    assert all(len(members) == 1 for members in SHARE[scheme] if members & left)
+def formed(net: nn.Module, scheme: str, by: str, file: Path) -> list[frozenset[str]]:
+    """The families of the database, whichever of them a budget would choose."""
+    rules = recipe(scheme, families={"by": by})
+    kdna.plan(net, recipe=rules, data=IMAGES, target_params=0.8, database=file)
+    return [frozenset(choice.family.members) for choice in from_json(Database, file.read_bytes()).choices]
+
+
+@pytest.fixture(scope="module")
+def alike(net: nn.Module) -> nn.Module:
+    """The net with b a noisy copy of a, and d one of c."""
+    net, noise = copy.deepcopy(net), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for source, target in (("a", "b"), ("c", "d")):
+            kernel = net.get_submodule(source).weight
+            error = 0.05 * kernel.std() * torch.randn(kernel.shape, generator=noise)
+            net.get_submodule(target).weight.copy_(kernel + error)
+    return net
 
 
 @every_sharing
-@pytest.mark.parametrize("by", ["gain", "cluster"])
-def test_divided_families_are_parts_of_those(scheme: str, by: str, net: nn.Module) -> None:
-    plan = kdna.plan(net, recipe=recipe(scheme, families={"by": by}), data=IMAGES, target_params=0.8)
-    assert plan.families
-    assert all(any({*family.members} <= whole for whole in SHARE[scheme]) for family in plan.families)
+@pytest.mark.parametrize("by", ["group", "gain"])
+def test_families_are_as_large_as_the_scheme_can_share_where_sharing_pays(
+    scheme: str, by: str, alike: nn.Module, tmp_path: Path
+) -> None:
+    families = formed(alike, scheme, by, tmp_path / "database.json")
+    assert sorted(map(sorted, families)) == sorted(map(sorted, SHARE[scheme]))
+
+
+@every_sharing
+def test_families_by_cluster_divide_what_can_share_by_likeness(scheme: str, alike: nn.Module, tmp_path: Path) -> None:
+    families = formed(alike, scheme, "cluster", tmp_path / "database.json")
+    assert sorted(name for family in families for name in family) == sorted(frozenset().union(*SHARE[scheme]))
+    assert all(any(family <= whole for whole in SHARE[scheme]) for family in families)
+    assert set(families) != SHARE[scheme]
+    assert any({"c", "d"} <= family for family in families)
+    if SHARE[scheme] is INPUTS:
+        assert set(families) == {frozenset(names) for names in (["a", "b"], ["up"], ["c", "d"], ["down"], ["point"])}
 
 
 @every_sharing
