@@ -25,7 +25,7 @@ from kdna_convert.inputs.recipe import parse_recipe, parse_time
 from kdna_convert.network.folder import Conversion
 from kdna_convert.stages.evaluate.timing import Timing, benchmark
 
-ROUTINGS = (
+COMPARED = (
     "none",
     "se",
     "context",
@@ -50,7 +50,7 @@ def main() -> None:
     asked.add_argument("--teacher")
     asked.add_argument("--teacher-checkpoint")
     asked.add_argument("--recipe", default="scheme: dense", help="YAML, but for its routing")
-    asked.add_argument("--routings", nargs="+", default=ROUTINGS)
+    asked.add_argument("--routings", nargs="+", default=COMPARED)
     asked.add_argument("--time", default="10m")
     asked.add_argument("--mixup", type=float, default=1.0)
     asked.add_argument("--label-weight", type=float, default=0.0, help="for a net without a better teacher; no --mixup")

@@ -15,7 +15,7 @@ from support.command import TINY, convert, kdna
 
 from kdna_convert.inputs.models import load_model
 
-STEPS = ("--batch-size", "8", "--steps", "2")
+TRAINING = ("--batch-size", "8", "--steps", "2")
 
 
 def refused(code: str, *arguments: object) -> str:
@@ -27,7 +27,7 @@ def refused(code: str, *arguments: object) -> str:
 
 
 def test_it_says_what_was_trainable_and_writes_down_its_settings(images: Path, folder: Path, tmp_path: Path) -> None:
-    done = kdna("finetune", folder, "--data", images, *STEPS, "--train", "shared", "-o", tmp_path / "out")
+    done = kdna("finetune", folder, "--data", images, *TRAINING, "--train", "shared", "-o", tmp_path / "out")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("trainable params: ")
     tuned = json.loads((tmp_path / "out" / "report.json").read_text())["finetune"]
@@ -40,7 +40,7 @@ def test_a_flat_folder_without_labels_is_enough(images: Path, folder: Path, tmp_
     flat.mkdir()
     for path in images.rglob("*.png"):
         shutil.copy(path, flat)
-    command = ("finetune", folder, "--data", flat, *STEPS)
+    command = ("finetune", folder, "--data", flat, *TRAINING)
     assert kdna(*command, "-o", tmp_path / "out").exit_code == 0
     assert "labels" in refused("KD403", *command, "--label-weight", "1", "-o", tmp_path / "other")
 
@@ -60,7 +60,7 @@ def test_classes_matter_where_labels_do_and_only_there(folder: Path, tmp_path: P
         place = tmp_path / "images" / f"kind{number % 2}" / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 16), (10 * number, 0, 0)).save(place)
-    command = ("finetune", folder, "--data", tmp_path / "images", *STEPS)
+    command = ("finetune", folder, "--data", tmp_path / "images", *TRAINING)
     assert kdna(*command, "-o", tmp_path / "out").exit_code == 0
     refused("KD402", *command, "--label-weight", "1", "-o", tmp_path / "other")
 
@@ -93,7 +93,7 @@ def test_a_time_that_is_none_is_refused(time: str, images: Path, folder: Path, t
 
 
 def test_two_lengths_are_refused(images: Path, folder: Path, tmp_path: Path) -> None:
-    said = refused("KD208", "finetune", folder, "--data", images, *STEPS, "--time", "1m", "-o", tmp_path / "out")
+    said = refused("KD208", "finetune", folder, "--data", images, *TRAINING, "--time", "1m", "-o", tmp_path / "out")
     assert "how long to train is said once" in said
 
 

@@ -287,7 +287,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[tuple[str, di
             return dataset
 
         monkeypatch.setattr(sources, "create_dataset", create)
-        monkeypatch.setattr(sources, "SCHEMES", dict.fromkeys(sources.SCHEMES, "torch"))
+        monkeypatch.setattr(sources, "LIBRARIES", dict.fromkeys(sources.LIBRARIES, "torch"))
         return asked
 
     return opens
@@ -326,7 +326,7 @@ def test_a_stream_of_unknown_length_needs_a_limit(named: Any) -> None:
 def test_a_scheme_without_its_package_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sources, "SCHEMES", {"hfds": "no_such_package"})
+    monkeypatch.setattr(sources, "LIBRARIES", {"hfds": "no_such_package"})
     with pytest.raises(DataError, match="pip install no-such-package") as error:
         open_images("hfds/owner/name", CONFIG)
     assert code_of(error) == "KD401"

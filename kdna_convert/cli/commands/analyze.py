@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from ...core.names import MetricName
 from .console import reporting, show, show_json, tell_remarks
 from .options import Calibration, Images, Run, Source, grouped
 
 METRIC_HELP = "Similarity to group by: explained, angles, cka or cosine. Default: the recipe's."
-Metric = Literal["explained", "angles", "cka", "cosine"]
 
 
 @grouped
@@ -19,7 +19,7 @@ def analyze(
     images: Images,
     calibration: Calibration,
     run: Run,
-    metric: Annotated[Metric | None, typer.Option(metavar="NAME", help=METRIC_HELP)] = None,
+    metric: Annotated[MetricName | None, typer.Option(metavar="NAME", help=METRIC_HELP)] = None,
 ) -> None:
     """Show which layers could share kernels, and how similar they are.
 

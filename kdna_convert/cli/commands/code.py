@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from ...core.names import CodecName
 from .console import output_path, reporting, save_folder, show, show_json, tell_remarks, tell_written
 from .options import BYTES_HELP, Folder, Force, Images, OutputFolder, Run, grouped
 
-CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
 CODEC_HELP = "fp16, bf16, int8, int4 or entropy; see `kdna ls codecs`."
 NO_IMAGES = "no images: rounding used synthetic noise, layer by layer, which costs accuracy; pass --data"
 

@@ -16,21 +16,21 @@ def recipe_names() -> list[Candidate]:
 
 
 def scheme_names() -> list[Candidate]:
-    from ...inputs.recipe.schema import SchemeName
+    from ...inputs.recipe.schema import SchemeOrDense
 
-    return [(name, "") for name in get_args(SchemeName)]
+    return [(name, "") for name in get_args(SchemeOrDense)]
 
 
 def codec_names() -> list[Candidate]:
-    from ...inputs.recipe.schema import CodecName
+    from ...core.names import CodecName
 
     return [(name, "") for name in get_args(CodecName)]
 
 
 def routing_names() -> list[Candidate]:
-    from ...inputs.recipe.schema import RoutingName
+    from ...inputs.recipe.schema import RoutingOrNone
 
-    return [(name, "") for name in get_args(RoutingName)]
+    return [(name, "") for name in get_args(RoutingOrNone)]
 
 
 def code_names() -> list[Candidate]:

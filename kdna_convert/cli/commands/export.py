@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ...core.names import ExportName
 from .console import show, show_json, tell
 from .options import Folder, Force, Output, grouped
 
@@ -15,18 +15,11 @@ EXPORT_HELP = "File to write. Default: FOLDER-merged.safetensors, or FOLDER.onnx
 TO_HELP = "merged: the state dict of the original net as .safetensors. onnx: a graph for any ONNX runtime."
 
 
-class Form(str, Enum):
-    """What `kdna export` writes."""
-
-    merged = "merged"
-    onnx = "onnx"
-
-
 @grouped
 def export(
     folder: Folder,
     out: Output,
-    to: Annotated[Form, typer.Option(metavar="FORM", help=TO_HELP)] = Form.merged,
+    to: Annotated[ExportName, typer.Option(metavar="FORM", help=TO_HELP)] = "merged",
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help=EXPORT_HELP)] = None,
     force: Force = False,
 ) -> None:
@@ -39,7 +32,7 @@ def export(
     from ...stages.export import EXPORTS
     from ..report.export import export_line
 
-    form = EXPORTS[to.value]
+    form = EXPORTS[to]
     exported = form.write(open_folder(folder), output or Path(f"{Path(folder)}{form.suffix}"), force=force)
     show_json(exported) if out.json else show(export_line(exported))
     if exported.usage:

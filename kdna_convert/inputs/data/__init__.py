@@ -20,7 +20,7 @@ from .classes import check_classes, read_class_map
 from .images import Batch, Images, Inputs, Reading, joined, split
 from .memory import Batches, Held, Wrapped, hold, iterate
 from .mixing import Mixed, mixer
-from .sources import SCHEMES, UNCOUNTED, Decoder, Files, open_named
+from .sources import LIBRARIES, UNCOUNTED, Decoder, Files, open_named
 from .views import TrainBatch, Views, train_loader
 
 __all__ = [
@@ -72,7 +72,7 @@ def open_images(
         return Images(held, range(len(held)), {}).draw(limit, seed)
     decode = Decoder(config)
     scheme, slash, _ = str(path).partition("/")
-    if slash and scheme.lower() in SCHEMES and not Path(path).exists():
+    if slash and scheme.lower() in LIBRARIES and not Path(path).exists():
         named = open_named(str(path), root, split, decode, classes)
         if not len(named) and limit is None:
             raise DataError("KD401", f"{path} {UNCOUNTED}")

@@ -18,7 +18,7 @@ from ...core.errors import DataError
 from ...core.specs import DataConfig
 
 # timm's dataset schemes, and the package each needs (timm itself would say so on stdout).
-SCHEMES = {
+LIBRARIES = {
     "torch": "torchvision",
     "hfds": "datasets",
     "hfids": "datasets",
@@ -229,7 +229,7 @@ def open_named(
     name, said, count = _parts(name)
     split = split or said
     scheme, _, rest = name.partition("/")
-    package = SCHEMES[scheme.lower()]
+    package = LIBRARIES[scheme.lower()]
     if importlib.util.find_spec(package) is None:
         raise DataError("KD401", f"{name}: needs the package {package}; pip install {package.replace('_', '-')}")
     if root is None and scheme.lower() in ("wds", "torch"):

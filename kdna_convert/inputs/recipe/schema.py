@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
+from ...core.names import CodecName, MetricName, RoutingName, SchemeName, StepName
 from ...core.specs import Options
 from . import yamlfile
 from .fields import Count, Decay, Patterns, Positive, Share, Size, Time, Weight
@@ -21,18 +22,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-RoutingName = Literal[
-    "se",
-    "omni",
-    "cond",
-    "dyconv",
-    "partial",
-    "context",
-    "dymn",
-    "warehouse",
-    "frequency",
-    "none",
-]
+RoutingOrNone = Literal[RoutingName, "none"]
 
 
 class Routing(_Section):
@@ -40,28 +30,24 @@ class Routing(_Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: RoutingName
+    name: RoutingOrNone
 
     @property
     def options(self) -> Options:
         return dict(self.model_extra or {})
 
 
-SharingName = Literal[
-    "cp", "separable", "basis", "tucker", "output", "atoms", "warehouse", "codebook", "lowrank", "kerneldna"
-]
-SchemeName = Literal[SharingName, "dense"]
-CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
+SchemeOrDense = Literal[SchemeName, "dense"]
 # The scheme of layers that stay as they are: no entry of SCHEMES, for it has nothing to fit.
 DENSE = "dense"
-RoutingField = Annotated[Routing, BeforeValidator(_routing, json_schema_input_type=RoutingName | Routing | None)]
+RoutingField = Annotated[Routing, BeforeValidator(_routing, json_schema_input_type=RoutingOrNone | Routing | None)]
 
 
 class Rule(_Section):
     """What becomes of the layers that `layers` names. Fields left out are the recipe's."""
 
     layers: Annotated[Patterns, Field(min_length=1)]
-    scheme: SchemeName | None = None
+    scheme: SchemeOrDense | None = None
     options: Options = {}
     routing: RoutingField | None = None
     family: Literal["together"] | None = None
@@ -70,7 +56,7 @@ class Rule(_Section):
 class Alternative(_Section):
     """A scheme that the plan may use in place of the recipe's, for layers that no rule claims, where it loses less."""
 
-    scheme: SharingName
+    scheme: SchemeName
     options: Options = {}
 
 
@@ -81,7 +67,7 @@ class Families(_Section):
     """
 
     by: Literal["gain", "group", "cluster"] = "gain"
-    metric: Literal["explained", "angles", "cka", "cosine"] = "explained"
+    metric: MetricName = "explained"
     linkage: Literal["average", "complete", "single"] = "average"
     threshold: float | None = Field(None, ge=0, le=1)
     count: int | None = Field(None, ge=1)
@@ -133,7 +119,7 @@ class RepairStep(_Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Literal["refit", "correct", "reestimate", "reconstruct"]
+    name: StepName
 
     @property
     def options(self) -> Options:
@@ -146,9 +132,7 @@ def _step(value: object) -> object:
 
 RepairField = Annotated[
     RepairStep,
-    BeforeValidator(
-        _step, json_schema_input_type=Literal["refit", "correct", "reestimate", "reconstruct"] | RepairStep
-    ),
+    BeforeValidator(_step, json_schema_input_type=StepName | RepairStep),
 ]
 
 
@@ -205,7 +189,7 @@ class Sharing(_Section):
 
     below: Share
     params: Share
-    scheme: SchemeName = "cp"
+    scheme: SchemeOrDense = "cp"
     options: Options = {}
     repair: tuple[RepairField, ...] = Field((), strict=False)
     finetune: Finetune | None = None
@@ -214,7 +198,7 @@ class Sharing(_Section):
 class Recipe(_Section):
     """A checked recipe. `text` is its YAML as given, `where` says where in it a key stands."""
 
-    scheme: SchemeName | None = None
+    scheme: SchemeOrDense | None = None
     options: Options = {}
     routing: RoutingField = Routing(name="none")
     include: Patterns = ()

@@ -8,7 +8,7 @@ from shlex import quote
 from typing import get_args
 
 from ...core.errors import PlanError, RecipeError
-from .schema import RoutingName
+from .schema import RoutingOrNone
 from .sizes import parse_share, parse_size, parse_time
 
 GOALS = ("parameters", "accuracy", "macs", "bytes", "routing")
@@ -132,7 +132,7 @@ class Answers:
 
     def __post_init__(self) -> None:
         _require(self.goal, GOALS, "goal")
-        _require(self.routing or ROUTING, get_args(RoutingName), "routing")
+        _require(self.routing or ROUTING, get_args(RoutingOrNone), "routing")
         _budget(self.goal, self.size or SIZES[self.goal])
         if self.finetune != NO_TIME:
             parse_time(self.finetune)

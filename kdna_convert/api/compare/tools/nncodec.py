@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from ....core.errors import PlanError
 from ..task import Candidate, Task, count
 
-STEPS = range(-48, 1)  # qp -48 codes finer than eight bits would, qp 0 leaves next to nothing
+QPS = range(-48, 1)  # qp -48 codes finer than eight bits would, qp 0 leaves next to nothing
 
 
 def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
     """The net as its decoder gives it back; bytes are the bitstream's."""
     state = net.state_dict()
     coded = {name: tensor.numpy() for name, tensor in state.items() if tensor.ndim and tensor.is_floating_point()}
-    place = bisect_left(STEPS, True, key=lambda qp: len(_encode(coded, qp)) <= task.limit)
-    if place == len(STEPS):
+    place = bisect_left(QPS, True, key=lambda qp: len(_encode(coded, qp)) <= task.limit)
+    if place == len(QPS):
         raise PlanError("KD501", f"its coarsest bitstream is larger than {task.limit:,} bytes")
-    stream = _encode(coded, STEPS[place])
+    stream = _encode(coded, QPS[place])
     decoded = codec.decode(stream)
     net.load_state_dict(
         {

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ....core.errors import PlanError
 
-STEPS = 1000
+GRID = 1000
 
 
 def largest_share(size: Callable[[float], int], limit: int) -> float:
@@ -15,7 +15,7 @@ def largest_share(size: Callable[[float], int], limit: int) -> float:
 
     Raises PlanError KD501 when none is.
     """
-    place = bisect_right(range(1, STEPS + 1), limit, key=lambda step: size(step / STEPS))
+    place = bisect_right(range(1, GRID + 1), limit, key=lambda step: size(step / GRID))
     if not place:
         raise PlanError("KD501", f"the tool's smallest net is larger than {limit:,}")
-    return place / STEPS
+    return place / GRID

@@ -1,0 +1,17 @@
+"""The names of the plug-ins as types, for code that must not import the tables, since these import torch.
+
+tests/test_tables.py compares each with the keys of its table.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+SchemeName = Literal[
+    "cp", "separable", "basis", "tucker", "output", "atoms", "warehouse", "codebook", "lowrank", "kerneldna"
+]
+RoutingName = Literal["se", "omni", "cond", "dyconv", "partial", "context", "dymn", "warehouse", "frequency"]
+CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
+StepName = Literal["refit", "correct", "reestimate", "reconstruct"]
+MetricName = Literal["explained", "angles", "cka", "cosine"]
+ExportName = Literal["merged", "onnx"]
