@@ -121,7 +121,7 @@ def test_the_option_is_the_recipes_key_and_stands_in_the_folder(images: Path, tm
     out = tmp_path / "out"
     done = kdna(*convert(images), "--progressive", "2", "-o", out)
     assert done.exit_code == 0, done.stderr
-    assert "KL after each family was converted and healed: blocks.0.conv1 0." in done.stdout
+    assert "KL after the fine-tuning of each family: blocks.0.conv1 0." in done.stdout
     assert all(family["healed"] is not None for family in json.loads((out / "report.json").read_text())["families"])
     assert kdna_convert.load(out)
     assert kdna("verify", out).exit_code == 0

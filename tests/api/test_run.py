@@ -290,8 +290,8 @@ def test_the_command_prints_a_row_a_stage_and_the_second_time_says_that_it_is_do
     assert kdna("verify", tmp_path / "net").exit_code == 0
     again = kdna(*command)
     assert again.exit_code == 0
-    assert "nothing was computed" in again.stderr
-    assert again.stdout.count("done before") == 3
+    assert "is up to date" in again.stderr
+    assert again.stdout.count("earlier run") == 3
     other = kdna(*command, "--target-params", "0.7")
     assert other.exit_code == 2
     assert "KD601" in other.stderr
@@ -306,7 +306,7 @@ def test_a_stopped_command_says_how_to_go_on(images: Path, tmp_path: Path, monke
         patch.setattr(running, "code", stop)
         stopped = kdna(*command)
     assert stopped.exit_code == 130
-    assert "the same command goes on from there" in stopped.stderr
+    assert "Run the same command again to resume" in stopped.stderr
     assert (tmp_path / "net.part" / MARK).exists()
     found = json.loads(kdna(*command, "--json").stdout)
     assert [row["done_before"] for row in found["run"]["stages"]] == [True, True, False]

@@ -141,7 +141,7 @@ def test_analysis_report(golden: Golden) -> None:
         params=221_184,
     )
     found = Analysis(layers=LAYERS, groups=(group,), alone=("layer2.0.conv1",), metric="explained", params=855_770)
-    golden("analysis", printed(analysis_report(found)))
+    golden("analysis", printed(analysis_report(found, "kdna plan resnet56 --data images --curve")))
 
 
 def test_bench_table(golden: Golden) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import join
 from typing import Annotated
 
 import typer
@@ -35,4 +36,7 @@ def analyze(
     with together(device_of_name(run.device)) as leads, reporting(run.quiet or not leads) as progress:
         analysis = stage(**arguments, metric=metric, progress=progress)
     tell_remarks(calibration.notes(images))
-    show_json(analysis) if run.json else show(analysis_report(analysis))
+    given = [source.model, *(["--checkpoint", source.checkpoint] if source.checkpoint else [])]
+    given += ["--data", images.data] if images.data else []
+    plan = f"kdna plan {join(given)} --curve"
+    show_json(analysis) if run.json else show(analysis_report(analysis, plan))

@@ -14,7 +14,7 @@ from .options import Force, Images, Output, Source, Text, grouped, numbers
 EVAL_HELP = "Images to measure every net on; not those of --data. Class folders give top-1 too."
 SIZES_HELP = "Sizes of the file: 570kB,1/14."
 PEERS_HELP = "Compare only these: kdna,cp,nncodec. Default: all that are installed."
-SAME = "--eval and --data are the same images: the result is too good for every tool; give other images to --eval"
+SAME = "--eval and --data are the same images: every tool may have calibrated on them; give other images to --eval"
 
 
 @grouped

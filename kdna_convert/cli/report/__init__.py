@@ -1,1 +1,1 @@
-"""Dataclass in, rich renderable out. Nothing here prints, and nothing here computes more than a sum or a share."""
+"""Reports: a dataclass to a rich renderable. Nothing here prints or computes more than a sum or a share."""

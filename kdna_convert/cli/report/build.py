@@ -1,4 +1,4 @@
-"""A layout beside the net that it takes the place of, in exact numbers."""
+"""The result of `kdna build`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from rich.console import RenderableType
 
 from .figures import count, grid, kept
 
-if TYPE_CHECKING:  # this file imports torch, and a report needs none
+if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...api.build import Built
 
 
 def build_table(built: Built) -> RenderableType:
-    """What `kdna build` found: a row a net, and the second's share of the first."""
+    """One row per net, then the second as a share of the first."""
     before, after = built.before, built.after
     table = grid("net", ">parameters", ">bytes", ">MACs")
     for name, cost in ((built.plain, before), (built.name, after)):

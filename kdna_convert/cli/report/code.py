@@ -1,4 +1,4 @@
-"""What coding came to: the file, and how far the net is from the original."""
+"""The result of `kdna code`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ...core.specs import required
 from .divergence import stage_table
 from .figures import count, kept, note
 
-if TYPE_CHECKING:  # the file imports torch, and a report needs none
+if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...network.folder import Conversion
 
 
 def code_report(conversion: Conversion) -> RenderableType:
-    """The codec, the size of the file against the original's, and the divergence after every stage."""
+    """The codec, the size of the file, and the divergence after every stage."""
     done = required(conversion.report.code)
     before, after = conversion.plan.original.bytes, conversion.plan.planned.bytes
     times = f"1/{before / after:.1f}" if after else ""
     lines = [f"{done.codec}: {count(after)} of {count(before)} bytes, {kept(after, before)}, {times} of the original"]
     if done.towards:
-        lines.append(f"each layer makes up for the errors of those before it, towards {done.towards}")
+        lines.append(f"each layer compensates the errors of earlier layers, with {done.towards} as target")
     return Group(*lines, "", stage_table(conversion.report.stages), note(f"{done.seconds:.0f} s"))

@@ -1,4 +1,4 @@
-"""What `kdna compare` found: a table for every budget, and whether kdna is ahead there, said either way."""
+"""The result of `kdna compare`: a table and a verdict per budget, and a picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from .figures import count, grid, note, short
 
-if TYPE_CHECKING:  # the package imports torch, and a report needs none
+if TYPE_CHECKING:  # imports torch, which a report does not need
     from matplotlib.axes import Axes
 
     from ...api.compare import Comparison, Row
@@ -21,26 +21,26 @@ OURS = "kdna"
 TICKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)  # percent, on a logarithmic axis
 COLUMNS = ("net", ">params", ">kept", ">bytes", ">MACs", ">ms", ">top-1", ">agree", ">KL", ">s")
 LEGEND = (
-    "kept, top-1 and agree(ment with the original) in percent; KL(original, net) in nats an image; ms: batch of one; "
-    "s: seconds spent. +BN: batch norms estimated anew on the calibration images. kdna's net is timed folded."
+    "kept, top-1, agree (agreement with the original): percent. KL: KL(original, net), nats per image. ms: batch 1; "
+    "the net of kdna is folded. s: seconds of compression. +BN: batch norms re-estimated on the calibration images."
 )
 
 
 def comparison_report(comparison: Comparison) -> RenderableType:
-    """The tables and verdicts of all budgets, those without a budget first."""
+    """Table and verdict of each budget; first the nets without a budget."""
     parts: list[RenderableType] = []
     for rung in (None, *comparison.rungs):
         rows = [row for row in comparison.rows if row.rung == rung]
         if rows:
-            parts += [Text(rung.label if rung else "as it is, and what has one size", style="bold"), _table(rows)]
+            parts += [Text(rung.label if rung else "original, and nets of one size", style="bold"), _table(rows)]
             parts += [note(f"  {row.title}: {row.problem}") for row in rows if row.problem]
-            parts += [Text(said) for said in [verdict(rows)] if rung and said] + [""]
-    on = f"{count(comparison.images)} images, {count(comparison.calibration)} others to calibrate on"
+            parts += [Text(line) for line in [verdict(rows)] if rung and line] + [""]
+    on = f"{count(comparison.images)} images; {count(comparison.calibration)} other images for calibration"
     return Group(*parts, note(f"{on}; {comparison.device}. {LEGEND}"))
 
 
 def verdict(rows: Sequence[Row]) -> str | None:
-    """Whether kdna's net is ahead of every other by agreement, and by KL; None where there is nothing to compare."""
+    """Whether kdna is better than all others by agreement and by KL. None if there is nothing to compare."""
     made = [row for row in rows if row.agreement is not None and row.kl is not None]
     own = next((row for row in made if row.peer == OURS), None)
     others = [row for row in made if row.peer != OURS]
@@ -49,10 +49,10 @@ def verdict(rows: Sequence[Row]) -> str | None:
     ahead = [row for row in others if (row.agreement or 0) > (own.agreement or 0)]
     closer = [row for row in others if row not in ahead and (row.kl or 0) < (own.kl or 0)]
     if not ahead and not closer:
-        return "kdna is ahead of every other net here, by agreement and by KL"
-    said = [f"behind {row.title} by {100 * ((row.agreement or 0) - (own.agreement or 0)):.2f} points" for row in ahead]
-    said += [f"further from the original than {row.title} by KL" for row in closer]
-    return f"kdna is {', '.join(said)}"
+        return "kdna is ahead of all others by agreement and by KL"
+    lags = [f"behind {row.title} by {100 * ((row.agreement or 0) - (own.agreement or 0)):.2f} points" for row in ahead]
+    lags += [f"behind {row.title} by KL" for row in closer]
+    return f"kdna is {', '.join(lags)}"
 
 
 def _table(rows: Sequence[Row]) -> Table:
@@ -83,10 +83,10 @@ def _cells(row: Row) -> list[str]:
 
 
 def plot(comparison: Comparison, path: Path) -> None:
-    """Agreement against parameters, where those are the budget, and against bytes; SVG, PNG or PDF by the file's name.
+    """Draw agreement against parameters and against bytes, as SVG, PNG or PDF by the name of the file.
 
-    A colour is a tool, dashed where its batch norms were estimated anew; kdna is black. Needs matplotlib. An SVG of the
-    same rows is the same file.
+    Each tool has a colour; kdna is black. Dashed: batch norms re-estimated. Needs matplotlib. Equal rows give equal SVG
+    files.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -129,7 +129,7 @@ def _draw(axes: Axes, comparison: Comparison, cost: str, rows: Sequence[Row]) ->
 
 
 def _lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows that can be drawn, by title; kdna's two kinds of budget are two lines."""
+    """The rows to draw, by title. The two kinds of budget of kdna are two lines."""
     lines: dict[str, list[Row]] = {}
     for row in rows:
         if row.agreement is not None:

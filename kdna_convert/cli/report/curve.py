@@ -1,4 +1,4 @@
-"""A trade-off as a table, and as a picture."""
+"""The result of `kdna plan --curve`, as a table and as a picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .figures import count, grid, kept, note, percent, short
 
 
 def curve_report(curve: Curve) -> RenderableType:
-    """One row a budget; what was measured stands beside what was predicted."""
+    """One row per budget, with the predicted and, where measured, the real divergence."""
     measured = any(point.measured for point in curve.points)
     table = grid(">kept", ">parameters", ">bytes", ">MACs", ">predicted", *([">KL, nats", ">agreement"] * measured))
     for point in curve.points:
@@ -24,7 +24,7 @@ def curve_report(curve: Curve) -> RenderableType:
         table.add_row(*row)
     parts: list[RenderableType] = [
         table,
-        note("predicted: weighted output error, to rank plans by; MACs: factored"),
+        note("predicted: weighted output error, a score for comparing plans; MACs: factored"),
     ]
     if curve.correlation is not None:
         parts.append(f"rank correlation of predicted and measured divergence: {curve.correlation:.2f}")
@@ -32,7 +32,7 @@ def curve_report(curve: Curve) -> RenderableType:
 
 
 def plot_curve(curve: Curve, path: Path) -> None:
-    """Predicted error, and measured divergence where there is one, against the parameters kept. Needs matplotlib."""
+    """Draw predicted error and, where measured, divergence against the parameters kept. Needs matplotlib."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

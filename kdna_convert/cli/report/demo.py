@@ -1,4 +1,4 @@
-"""What `kdna demo` ends with: one table, the four numbers and the accuracy before and after."""
+"""The result of `kdna demo`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from rich.console import Group, RenderableType
 
 from .figures import SHARING_NOTE, count, grid, kept, note, percent, short
 
-if TYPE_CHECKING:  # demo.py imports torch, and a report needs none
+if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...api.demo import Demo
 
 
 def demo_report(demo: Demo) -> RenderableType:
-    """One row a net; sizes with what is kept of the first, which is the original."""
+    """One row per net. `kept` is relative to the original."""
     table = grid("net", ">parameters", ">kept", ">bytes", ">MACs", ">ms", ">accuracy")
     first = demo.rows[0]
     for row in demo.rows:
@@ -21,5 +21,5 @@ def demo_report(demo: Demo) -> RenderableType:
         table.add_row(row.name, *size, short(row.macs), f"{row.ms:.2f}", percent(row.accuracy, 2))
     passed = sum(check.ok for check in demo.checks)
     closing = f"{passed} of {len(demo.checks)} checks of the folder passed; {demo.seconds:.0f} s"
-    where = [f"the converted net is in {demo.folder}"] if demo.folder else []
+    where = [f"converted net: {demo.folder}"] if demo.folder else []
     return Group(table, "", closing, *where, note(SHARING_NOTE))

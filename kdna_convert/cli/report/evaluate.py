@@ -1,4 +1,4 @@
-"""What `kdna eval` measured, a line each."""
+"""The result of `kdna eval`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .figures import count, grid, percent, short
 
 
 def evaluation_table(evaluation: Evaluation) -> RenderableType:
-    """What `kdna eval` found, a line each; what could not be measured is a dash."""
+    """One line per measure; a dash where it was not measured."""
     table = grid("measure", ">value")
     for name, value in evaluation_rows(evaluation).items():
         table.add_row(name, value)

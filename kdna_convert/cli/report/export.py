@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .figures import size
 
-if TYPE_CHECKING:  # the file imports torch, and a report needs none
+if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...stages.export import Exported
 
 

@@ -1,4 +1,4 @@
-"""How numbers are written, everywhere the same: thousands with commas, sizes in decimal units, shares in percent."""
+"""How reports write numbers: commas for thousands, decimal units for sizes, percent for shares."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rich.text import Text
 from ...core.specs import Shape, Totals
 
 SHARING_NOTE = (
-    "Sharing alone does not cut MACs: folded, the net computes and costs what the original does. "
-    "The factored figure holds where the converted layers run as chains of smaller convolutions."
+    "Sharing alone does not reduce MACs: a folded net computes the convolutions of the original. "
+    "The factored MACs are those of converted layers run as chains of smaller convolutions."
 )
 
 
@@ -44,7 +44,7 @@ def dimensions(shape: Shape) -> str:
 
 
 def grid(*columns: str) -> Table:
-    """A table as all reports print them; a column whose name begins with > is set flush right."""
+    """A table in the style of all reports. A column whose name begins with > is right-aligned."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         right = column.startswith(">")
@@ -62,7 +62,7 @@ def note(text: str) -> Text:
 
 
 def totals(before: Totals, after: Totals) -> RenderableType:
-    """What is kept of each of the three exact numbers; the fourth, milliseconds, is `kdna bench`'s."""
+    """Parameters, bytes and MACs, relative to the original. `kdna bench` measures the time."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column(justify="right", style="bold")

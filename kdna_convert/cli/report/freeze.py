@@ -1,4 +1,4 @@
-"""What freezing a routing came to: what the net costs now, and how far it has moved."""
+"""The result of `kdna freeze`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from ...core.specs import Plan
 from .divergence import divergence_table
 from .figures import count, note, totals
 
-if TYPE_CHECKING:  # the file imports torch, and a report needs none
+if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...network.folder.report import FreezeReport
 
 
 def freeze_report(plan: Plan, frozen: FreezeReport) -> RenderableType:
-    """The totals, and the divergences that were measured: what the mean costs, and what is left of the original."""
+    """The sizes, and the divergences of the frozen net from the routed one and from the original."""
     measured = {
-        "routed, from the original": frozen.routed_from_original,
-        "frozen, from the original": frozen.from_original,
-        "frozen, from the routed": frozen.from_routed,
+        "routed vs. original": frozen.routed_from_original,
+        "frozen vs. original": frozen.from_original,
+        "frozen vs. routed": frozen.from_routed,
     }
-    known = {name: seen for name, seen in measured.items() if seen is not None}
-    table = divergence_table(known) if known else "divergence: not measured, as no images were held back"
-    closing = note(f"the mean over {count(frozen.images)} images; {frozen.seconds:.0f} s")
+    known = {name: one for name, one in measured.items() if one is not None}
+    table = divergence_table(known) if known else "divergence: not measured, because no images were held out"
+    closing = note(f"mean over {count(frozen.images)} images; {frozen.seconds:.0f} s")
     return Group(totals(plan.original, plan.planned), "", table, closing)

@@ -1,4 +1,4 @@
-"""A similarity matrix in the terminal: colour where there is colour, digits or shades where there is not."""
+"""A similarity matrix in the terminal, as colours with digits or shades."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 Rows = Sequence[Sequence[float | None]]
 
-DIGITS_UP_TO = 20  # members: two digits and a space each still fit beside a name in 80 columns
+DIGITS_UP_TO = 20  # members: two digits and a space each fit beside a name in 80 columns
 CELLS = 60  # columns of shades; larger matrices are averaged down to this many
 SHADES = " ░▒▓█"
 WIDTH, SHORTEST_NAME = 80, 16
@@ -20,9 +20,9 @@ RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37
 
 
 def heatmap(names: Sequence[str], similarity: Rows, order: Sequence[int]) -> Text:
-    """Rows and columns in `order`, so that families show as blocks on the diagonal. Values in [0, 1]; None is a blank.
+    """Rows and columns in `order`, so that families are blocks on the diagonal. Values are in [0, 1]; None is blank.
 
-    Up to 20 members each cell is the value in hundredths; above that a shade a cell, above 60 an average a cell.
+    Up to 20 members, a cell is the value in hundredths. Up to 60, it is a shade; above that, a shade of an average.
     """
     matrix = [[similarity[row][column] for column in order] for row in order]
     if len(matrix) <= DIGITS_UP_TO:
@@ -37,7 +37,7 @@ def _digits(names: Sequence[str], matrix: Rows) -> Text:
         for value in row:
             text.append(" · " if value is None else f"{min(99, round(100 * value)):2d} ", _style(value))
         text.append("\n")
-    text.append("hundredths; 99 is alike", "dim")
+    text.append("in hundredths; 99 is the maximum", "dim")
     return text
 
 
@@ -68,17 +68,17 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _name_width(names: Sequence[str], columns: int) -> int:
-    """Room for whole names where the matrix leaves it."""
+    """Columns for the names: as many as the matrix leaves."""
     return min(max(map(len, names)), max(SHORTEST_NAME, WIDTH - 1 - columns))
 
 
 def _fit(name: str, width: int) -> str:
-    """The end of a layer's name says more than its beginning."""
+    """The name, cut at its beginning if it is too long."""
     return (name if len(name) <= width else "…" + name[1 - width :]).ljust(width)
 
 
 def _style(value: float | None, solid: bool = False) -> Style:
-    """The colour of a value, under legible ink; `solid` hides the character, which is for terminals without colour."""
+    """The colour of a value. `solid` hides the character, which is for terminals without colour."""
     if value is None:
         return Style(dim=True)
     place = min(max(value, 0.0), 1.0) * (len(RAMP) - 1)

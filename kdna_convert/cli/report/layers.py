@@ -1,4 +1,4 @@
-"""The layer table: every layer that was met, what it costs, and why it is left alone if it is."""
+"""The layer table: size and MACs of every layer, and why some are skipped."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .figures import count, dimensions, grid, note, percent, short
 
 
 def layer_table(layers: Sequence[Layer], total_params: int) -> RenderableType:
-    """One row a layer, then the reasons of those that stay as they are, then the share that can be converted."""
-    table = grid("layer", "kind", "kernel", ">parameters", ">MACs", "left out")
+    """One row per layer, then the reasons of the skipped ones, then the convertible share."""
+    table = grid("layer", "kind", "kernel", ">parameters", ">MACs", "skipped")
     for layer in layers:
         kernel = dimensions(layer.shape) + (f" g{layer.groups}" if layer.groups > 1 else "")
         row = (layer.name, layer.kind, kernel, count(layer.params), short(layer.macs), layer.reason or "")
@@ -22,15 +22,15 @@ def layer_table(layers: Sequence[Layer], total_params: int) -> RenderableType:
     free = [layer for layer in layers if layer.reason is None]
     params = sum(layer.params for layer in free)
     share = percent(params / total_params) if total_params else "-"
-    closing = f"{len(free)} of {len(layers)} layers can be converted: {count(params)} parameters, {share} of the net's"
+    closing = f"{len(free)} of {len(layers)} layers can be converted: {count(params)} parameters, {share} of the net"
     return Group(table, "", *reasons(layers), closing)
 
 
 def reasons(layers: Sequence[Layer]) -> list[RenderableType]:
-    """A line for each code that keeps layers out."""
-    met = Counter(layer.reason for layer in layers if layer.reason is not None)
-    return [note(f"{code}, {number} {_layers(number)}: {CODES[code]}") for code, number in sorted(met.items())]
+    """One line for each code that skips layers."""
+    codes = Counter(layer.reason for layer in layers if layer.reason is not None)
+    return [note(f"{code}, {layer_count(number)}: {CODES[code]}") for code, number in sorted(codes.items())]
 
 
-def _layers(number: int) -> str:
-    return "layer" if number == 1 else "layers"
+def layer_count(number: int) -> str:
+    return "1 layer" if number == 1 else f"{number} layers"

@@ -1,4 +1,4 @@
-"""Names and what they are: the plainest table, and that of the routings."""
+"""Tables of names: of `kdna ls`, `kdna explain` and `kdna env`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from .figures import count, grid, note
 
-if TYPE_CHECKING:  # the file imports torch, and a report needs none
+if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...routing.catalogue import Entry
 
 
@@ -25,13 +25,13 @@ def name_table(entries: Mapping[str, str]) -> Table:
 
 
 def routing_table(entries: Sequence[Entry]) -> RenderableType:
-    """A row a routing; parameters and multiply-adds are those that its defaults add to the example below."""
-    table = grid("routing", ">adds", ">MACs", "stands at", "what it is")
+    """One row per routing. Parameters and MACs are what its defaults add to the example below."""
+    table = grid("routing", ">adds", ">MACs", "layers", "description")
     for entry in entries:
         takes = ", ".join(entry.takes)
         table.add_row(entry.name, count(entry.parameters_added), count(entry.macs_added), takes, entry.summary)
     examples: dict[str, list[str]] = {entry.example: [] for entry in entries}
     for entry in entries:
         examples[entry.example].append(entry.name)
-    said = "; ".join(f"{', '.join(names)}: {example}" for example, names in examples.items())
-    return Group(table, "", note(f"parameters and multiply-adds of an image, added by the defaults to: {said}"))
+    added_to = "; ".join(f"{', '.join(names)}: {example}" for example, names in examples.items())
+    return Group(table, "", note(f"parameters, and MACs per image, that the default options add to: {added_to}"))

@@ -1,4 +1,4 @@
-"""The plan as a table: what every family becomes, to the parameter, and what is left of the net."""
+"""The result of `kdna plan`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from rich.console import Group, RenderableType
 
 from ...core.specs import Family, Layer, Plan
 from .figures import SHARING_NOTE, count, grid, kept, note, percent, totals
-from .layers import reasons
+from .layers import layer_count, reasons
 
 POINTWISE_NOTE = (
-    "Most of the error is predicted in 1x1 layers, which have no spatial kernels to share. Where multiply-adds need "
-    "not shrink, --recipe accurate keeps such layers in a codebook and loses far less."
+    "Most of the predicted error is in 1x1 layers, which have no spatial kernels to share. If MACs need not shrink, "
+    "use --recipe accurate: it stores such layers in a codebook, at a much smaller error."
 )
 
 
 def plan_report(plan: Plan) -> RenderableType:
-    """The families, the layers left alone, and the totals."""
+    """The families, the skipped layers, and the sizes."""
     parts: list[RenderableType] = [family_table(plan), ""] if plan.families else []
     left = [layer for layer in plan.layers if layer.reason is not None]
     if left:
         parts += [
-            f"{len(left)} of {len(plan.layers)} layers stay as they are: {_named(left)}",
+            f"{len(left)} of {len(plan.layers)} layers are skipped: {_named(left)}",
             *reasons(plan.layers),
             "",
         ]
@@ -36,7 +36,7 @@ def plan_report(plan: Plan) -> RenderableType:
 
 
 def family_table(plan: Plan) -> RenderableType:
-    """One row a family, in the plan's order: parameters before and after, and its part of the predicted error."""
+    """One row per family: parameters before and after, and its share of the predicted error."""
     layers = {layer.name: layer for layer in plan.layers}
     whole = sum(plan.predicted.values())
     table = grid("family", "scheme", ">layers", ">before", ">after", ">kept", ">of error")
@@ -51,13 +51,13 @@ def family_table(plan: Plan) -> RenderableType:
 
 
 def _scheme(family: Family) -> str:
-    """`cp rank 48`: the scheme and the options that say how large it is."""
+    """`cp rank 48`: the scheme and the options that decide its size."""
     sizes = [f"{key} {value}" for key, value in family.options.items() if type(value) is int and value]
     return " ".join([family.scheme, *sizes])
 
 
 def _loses_at_1x1(plan: Plan) -> bool:
-    """Whether 1x1 layers that are kept in another way than by a codebook have more than half of the predicted error."""
+    """Whether 1x1 layers outside codebooks have more than half of the predicted error."""
     taps = {layer.name: layer.taps for layer in plan.layers}
     others = [family.members[0] for family in plan.families if family.scheme != "codebook"]
     lost = sum(plan.predicted.get(owner, 0.0) for owner in others if taps[owner] == 1)
@@ -65,11 +65,11 @@ def _loses_at_1x1(plan: Plan) -> bool:
 
 
 def _unrouted(plan: Plan) -> list[RenderableType]:
-    """The layers that the routing had to leave out, and why."""
+    """The layers that the routing skips, and why."""
     left = [replace(layer, reason=plan.unrouted[layer.name]) for layer in plan.layers if layer.name in plan.unrouted]
     if not left:
         return []
-    return [f"not at {_named(left)}", *reasons(left)]
+    return [f"the routing skips {layer_count(len(left))}: {_named(left)}", *reasons(left)]
 
 
 def _named(layers: Sequence[Layer]) -> str:
@@ -77,7 +77,7 @@ def _named(layers: Sequence[Layer]) -> str:
 
 
 def _routing(plan: Plan) -> str:
-    """`routing se at 6 layers: 4,608 parameters more`: routing adds, and its price is said."""
+    """`routing se on 6 layers adds 4,608 parameters`."""
     placed = Counter(name for route in plan.routes for name in [route.routing] * len(route.layers))
-    at = ", ".join(f"{name} at {layers} layers" for name, layers in placed.items())
-    return f"routing {at}: {count(plan.routed)} parameters more"
+    on = ", ".join(f"{name} on {layer_count(layers)}" for name, layers in placed.items())
+    return f"routing {on} adds {count(plan.routed)} parameters"

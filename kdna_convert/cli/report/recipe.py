@@ -11,11 +11,11 @@ from .figures import grid
 
 
 def assignment_table(assignments: Sequence[Assignment]) -> RenderableType:
-    """What a recipe wants of each layer."""
-    table = grid("layer", "scheme", "options", "routing", "family", "left out")
+    """Scheme, routing and family of each layer by the recipe."""
+    table = grid("layer", "scheme", "options", "routing", "family", "skipped")
     for row in assignments:
         options = ", ".join(f"{key}={value}" for key, value in row.options.items())
         cells = (row.layer, row.scheme or "", options, row.routing or "", row.family or "", row.reason or "")
         table.add_row(*cells, style="dim" if row.reason else None)
-    wanted = sum(row.reason is None for row in assignments)
-    return Group(table, "", f"{wanted} of {len(assignments)} layers will be converted")
+    converted = sum(row.reason is None for row in assignments)
+    return Group(table, "", f"{converted} of {len(assignments)} layers will be converted")

@@ -1,4 +1,4 @@
-"""What a whole job came to: a row a stage."""
+"""The result of `kdna run`: one row per stage."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from rich.console import Group, RenderableType
 from ...core.specs import required
 from .figures import count, grid, kept, note, percent
 
-if TYPE_CHECKING:  # the file imports torch, and a report needs none
+if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...network.folder import Conversion
 
 DECIDED = {
-    True: "so few bytes are asked for that the recipe shares and fine-tunes",
-    False: "at this size the recipe shares nothing",
+    True: "at this size the recipe shares kernels and fine-tunes",
+    False: "at this size the recipe shares no kernels",
 }
 
 
 def run_report(conversion: Conversion) -> RenderableType:
-    """Parameters, bytes and distance from the original after every stage, how long it took, and what is left of it."""
+    """Size, divergence and time of every stage, then the size of the result."""
     done = required(conversion.report.run)
     before, after = conversion.plan.original, conversion.plan.planned
     measured = done.original
@@ -32,13 +32,13 @@ def run_report(conversion: Conversion) -> RenderableType:
         cells = [row.stage, count(row.params), count(row.bytes)]
         cells += [_share(row.agreement), "-" if row.kl is None else f"{row.kl:.4f}"]
         top1 = [_share(row.top1, 2)] if measured else []
-        table.add_row(*cells, *top1, "done before" if row.done_before else f"{row.seconds:.0f}")
+        table.add_row(*cells, *top1, "earlier run" if row.done_before else f"{row.seconds:.0f}")
     lines = [f"parameters kept {kept(after.params, before.params)}, bytes kept {kept(after.bytes, before.bytes)}"]
     if after.bytes:
         lines[0] += f", 1/{before.bytes / after.bytes:.1f} of the original"
     lines += [DECIDED[done.shares]] if done.shares is not None else []
-    notes = ["agreement, KL: with the original, on images that each stage held back"]
-    notes += [f"top-1: of {count(measured.images)} other images"] if measured else []
+    notes = ["agreement and KL: with the original, on the images that each stage held out"]
+    notes += [f"top-1: on the {count(measured.images)} images of --eval-data"] if measured else []
     return Group(table, *map(note, notes), "", *lines)
 
 

@@ -1,4 +1,4 @@
-"""The checks of a folder, a line each, and the verdict."""
+"""The result of `kdna verify`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from rich.console import Group, RenderableType
 
 from .figures import grid
 
-if TYPE_CHECKING:  # the file imports torch, and a report needs none
+if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...network.folder import Check
 
 
 def check_table(checks: Sequence[Check]) -> RenderableType:
-    """Every claim of a folder that was checked, and what was found."""
-    table = grid("check", "", "found")
+    """One line per check, then how many failed."""
+    table = grid("check", "", "result")
     for check in checks:
         table.add_row(check.name, "ok" if check.ok else "FAILED", check.detail, style=None if check.ok else "bold red")
     failed = sum(not check.ok for check in checks)
