@@ -35,7 +35,7 @@ from ..stages.analyze.survey import survey
 from ..stages.code import CodedNet, code_to_size, sensitivity_of
 from ..stages.convert.fit import Measure
 from ..stages.finetune import Codes
-from ..stages.repair.nets import Nets, Tick
+from ..stages.repair.net_pair import BlockProgress, NetPair
 from .images import split_images
 from .nets import device_of_name, known_original
 
@@ -180,14 +180,14 @@ def _by_entropy(task: _Task, room: int) -> tuple[bytes, nn.Module, str, float]:
     room -= _file_size(task.before, bytes(room)) - room
     coded: dict[str, CodedNet] = {}
     for name, goal in _goals(task, itself).items():
-        nets = Nets(goal, itself, layers, task.inputs or [example_input(task.before.data)], memory=MEMORY)
+        nets = NetPair(goal, itself, layers, task.inputs or [example_input(task.before.data)], memory=MEMORY)
         coded[name] = code_to_size(
             nets,
             sensitivity,
             room,
             rounding="sequential" if task.inputs else "separate",
             start=next((found.delta for found in coded.values()), None),
-            tick=_tick(f"code: towards {name}", task.progress),
+            progress=_block_progress(f"code: towards {name}", task.progress),
         )
     best = next(iter(coded))
     if task.measure is not None and len(coded) > 1:
@@ -226,7 +226,7 @@ def _file_size(conversion: Conversion, blob: bytes) -> int:
     return file_size(coded_specs(blob), metadata(conversion.plan.model, conversion.recipe))
 
 
-def _tick(what: str, progress: Progress | None) -> Tick:
+def _block_progress(what: str, progress: Progress | None) -> BlockProgress:
     def tick(done: int, of: int) -> None:
         if progress is not None:
             progress(what, done, of)

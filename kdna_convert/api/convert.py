@@ -29,7 +29,7 @@ from ..stages.plan.files import budget_of
 from ..stages.plan.knapsack import Budget, solve
 from ..stages.plan.max_drop import smallest
 from ..stages.plan.routes import routes_note
-from ..stages.repair.ledger import Ledger, Position
+from ..stages.repair.state import RepairFile, RepairState
 from .code import code
 from .database import database_of, require_goal, require_moments, restated
 from .heal import healer, require_images
@@ -38,7 +38,7 @@ from .measure import measure_of, points_lost
 from .moments import moments_of
 from .nets import Model
 from .options import ConvertOptions, Targets, check_keywords
-from .repair import DATABASE, MOMENTS, fits_of, ledger_of, repair
+from .repair import DATABASE, MOMENTS, fits_of, repair, repair_file
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -198,11 +198,11 @@ def _converted(task: _Task, plan: Plan) -> Conversion:
     if plan.unrouted:
         job.notes.append(routes_note(plan.unrouted))
     measure = measure_of(job)
-    ledger = ledger_of(job, plan, task.work)
-    converted, fits, position = _fitted(task, plan, measure, ledger)
+    file = repair_file(job, plan, task.work)
+    converted, fits, state = _fitted(task, plan, measure, file)
     fitted = time.perf_counter()
-    first = None if measure is None or position is not None else measure(converted)
-    results = repair(job, converted, fits, measure, ledger, position, task.progress)
+    first = None if measure is None or state is not None else measure(converted)
+    results = repair(job, converted, fits, measure, file, state, task.progress)
     stages = _stages(first, results)
     if job.recipe.nested:
         plan, unordered = nest(converted, plan, job.loaded.model, task.moments)
@@ -234,15 +234,15 @@ def _stages(first: Divergence | None, results: Sequence[StepResult]) -> dict[str
 
 
 def _fitted(
-    task: _Task, plan: Plan, measure: Measure | None, ledger: Ledger | None
-) -> tuple[nn.Module, tuple[FamilyFit, ...], Position | None]:
-    """The converted net: fitted; or as a stopped run left it, and then its position in the repair."""
+    task: _Task, plan: Plan, measure: Measure | None, file: RepairFile | None
+) -> tuple[nn.Module, tuple[FamilyFit, ...], RepairState | None]:
+    """The converted net: fitted; or as a stopped run left it, and then the state of its repair."""
     job = task.job
-    if ledger is not None and ledger.path.exists():
+    if file is not None and file.path.exists():
         converted = derive_empty(copy.deepcopy(job.loaded.model), plan)
-        position = ledger.read(converted)
-        if position is not None:
-            return converted.eval(), fits_of(position), position
+        state = file.read(converted)
+        if state is not None:
+            return converted.eval(), fits_of(state), state
     sweeps = job.recipe.fit.sweeps or SWEEPS
     heal = healer(job, task.progress)
     converted, fits = convert_by_plan(

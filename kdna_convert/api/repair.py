@@ -15,9 +15,9 @@ from ..inputs.data import Images, Mixed, batches
 from ..network.folder.report import FamilyFit, StepResult
 from ..stages.convert.fit import Measure
 from ..stages.evaluate.accuracy import divergence_from
-from ..stages.repair.ledger import Ledger, Position, state_of
-from ..stages.repair.mend import mend
-from ..stages.repair.nets import Nets
+from ..stages.repair.net_pair import NetPair
+from ..stages.repair.run import run_steps
+from ..stages.repair.state import RepairFile, RepairState, copy_state
 from .images import digest_of
 from .job import Job
 
@@ -31,14 +31,14 @@ UNJUDGED = (
 )
 
 
-def ledger_of(job: Job, plan: Plan, work: Path | None) -> Ledger | None:
-    """The file that a repair writes down its progress in; its mark says what must be as it was for it to count."""
+def repair_file(job: Job, plan: Plan, work: Path | None) -> RepairFile | None:
+    """The file that a repair resumes from. Its mark is a hash of everything that must match."""
     if work is None or not job.recipe.repair:
         return None
     settings = job.recipe.model_dump(mode="json", include={"repair", "fit", "calibration", "seed"})
     seen = digest_of(job.calibration, job.recipe.calibration.batch)
     said = json.dumps([settings, to_json(plan), seen], sort_keys=True)
-    return Ledger(work / LEDGER, hashlib.sha256(said.encode()).hexdigest())
+    return RepairFile(work / LEDGER, hashlib.sha256(said.encode()).hexdigest())
 
 
 def repair(
@@ -46,8 +46,8 @@ def repair(
     converted: nn.Module,
     fits: Sequence[FamilyFit],
     measure: Measure | None,
-    ledger: Ledger | None,
-    position: Position | None,
+    file: RepairFile | None,
+    state: RepairState | None,
     progress: Progress | None,
 ) -> tuple[StepResult, ...]:
     """The recipe's steps on `converted`, in place; what is worth saying of them is added to the job's notes."""
@@ -58,13 +58,13 @@ def repair(
         return ()
     settings, seed = job.recipe.calibration, job.recipe.seed
     inputs = mixtures(job.calibration, settings.batch, seed)
-    nets = Nets(job.loaded.model, converted, job.layers, inputs, settings.memory)
+    nets = NetPair(job.loaded.model, converted, job.layers, inputs, settings.memory)
     judge = None if job.heldout is None else judging(job.loaded.model, job.heldout, settings.batch, seed)
-    if ledger is not None and position is None:
-        position = Position(notes={"fits": [asdict(fit) for fit in fits]}, before=state_of(converted))
-        ledger.write(converted, position, now=True)
+    if file is not None and state is None:
+        state = RepairState(notes={"fits": [asdict(fit) for fit in fits]}, before=copy_state(converted))
+        file.write(converted, state, now=True)
     steps = [(step.name, step.options) for step in job.recipe.repair]
-    done = mend(nets, steps, measure, judge=judge, ledger=ledger, position=position, progress=progress)
+    done = run_steps(nets, steps, measure, judge=judge, file=file, state=state, progress=progress)
     job.notes.extend(_left_out(done))
     return done
 
@@ -79,9 +79,9 @@ def judging(original: nn.Module, heldout: Images, batch: int, seed: int) -> Meas
     return divergence_from(original, list(mixtures(heldout, batch, seed)))
 
 
-def fits_of(position: Position) -> tuple[FamilyFit, ...]:
+def fits_of(state: RepairState) -> tuple[FamilyFit, ...]:
     """How the families were fitted, as a stopped run wrote it down."""
-    return tuple(FamilyFit(**fit) for fit in position.notes["fits"])
+    return tuple(FamilyFit(**fit) for fit in state.notes["fits"])
 
 
 def _left_out(done: Sequence[StepResult]) -> list[str]:

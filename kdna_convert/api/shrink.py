@@ -26,8 +26,8 @@ from ..stages.convert.cut import choices, cut, cuttable, nested, order_families,
 from ..stages.convert.fit import SWEEPS, Measure
 from ..stages.plan.files import budget_of
 from ..stages.plan.knapsack import Budget, solve
-from ..stages.repair.mend import mend
-from ..stages.repair.nets import Nets
+from ..stages.repair.net_pair import NetPair
+from ..stages.repair.run import run_steps
 from .images import ImageSplit, split_images
 from .nets import device_of_name, known_original
 from .repair import judging, mixtures
@@ -131,10 +131,10 @@ def _repair(
     if seen is None or original is None or measure is None or not recipe.repair:
         return ()
     mixed = mixtures(seen.calibration, seen.batch, recipe.seed)
-    nets = Nets(original, net, plan.layers, mixed, recipe.calibration.memory)
+    nets = NetPair(original, net, plan.layers, mixed, recipe.calibration.memory)
     judge = judging(original, seen.heldout, seen.batch, recipe.seed)
     steps = [(step.name, step.options) for step in recipe.repair]
-    return mend(nets, steps, measure, judge=judge, progress=progress)
+    return run_steps(nets, steps, measure, judge=judge, progress=progress)
 
 
 def _report(before: Plan, after: Plan, seen: ImageSplit | None, repaired: tuple[StepResult, ...]) -> ShrinkReport:

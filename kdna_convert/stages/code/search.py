@@ -17,7 +17,7 @@ from ...core.linalg import mean_diagonal
 from ...network.packed import pack, unpack
 from ...network.stored import load_stored
 from ...network.walk import kernel_of
-from ..repair.nets import Nets, Tick
+from ..repair.net_pair import BlockProgress, NetPair
 from .sensitivity import Sensitivity
 from .sequential import Rounding, balance, code_net
 
@@ -43,13 +43,13 @@ class CodedNet:
 
 
 def code_to_size(
-    nets: Nets,
+    nets: NetPair,
     sensitivity: Sensitivity,
     room: int,
     *,
     rounding: Rounding,
     start: float | None = None,
-    tick: Tick,
+    progress: BlockProgress,
 ) -> CodedNet:
     """Code `nets.converted` as finely as `room` bytes allow.
 
@@ -59,7 +59,7 @@ def code_to_size(
         room: The most bytes.
         rounding: How layers are rounded.
         start: The first step to try.
-        tick: Called after every block.
+        progress: Called after every block.
 
     Raises:
         PlanError: KD501 if even zeros take more bytes.
@@ -75,7 +75,7 @@ def code_to_size(
     fine, coarse = 0.0, math.inf  # the coarsest step that was too fine, and the finest that was not
     best: CodedNet | None = None
     for attempt in range(_TRIES):
-        coded = _coded(nets, sensitivity, delta, rounding, tick)
+        coded = _coded(nets, sensitivity, delta, rounding, progress)
         size = _BEYOND if coded is None else len(coded.blob)
         if coded is None or size > room:
             fine = max(fine, delta)
@@ -93,8 +93,10 @@ def code_to_size(
     return best
 
 
-def _coded(nets: Nets, sensitivity: Sensitivity, delta: float, rounding: Rounding, tick: Tick) -> CodedNet | None:
-    model, steps = code_net(nets, sensitivity, delta, rounding, tick)
+def _coded(
+    nets: NetPair, sensitivity: Sensitivity, delta: float, rounding: Rounding, progress: BlockProgress
+) -> CodedNet | None:
+    model, steps = code_net(nets, sensitivity, delta, rounding, progress)
     blob = _packed(model, steps)
     return None if blob is None else CodedNet(load_stored(model, unpack(blob)), blob, delta)
 
@@ -132,7 +134,7 @@ def _guess(plain_size: Callable[[float], int], room: int, unit: float) -> float:
     return high
 
 
-def _unit(nets: Nets, sensitivity: Sensitivity) -> float:
+def _unit(nets: NetPair, sensitivity: Sensitivity) -> float:
     """A medium step: the size of a typical weight of the median layer, in units of the loss."""
     sizes: list[float] = []
     for layer in nets.layers:

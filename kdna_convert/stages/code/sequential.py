@@ -24,7 +24,7 @@ from ...core.linalg import dense, mix
 from ...network.blocks import BlockLayer
 from ...network.norms import foldable_norms, norm_affine
 from ...network.walk import BlockPair, LayerProblem, layer_problem, match_mean
-from ..repair.nets import Nets, Tick
+from ..repair.net_pair import BlockProgress, NetPair
 from .factors import Factor, balance_banks, factor_of, round_banks
 from .grid import put_integers, put_norm, put_on_grid, put_shift
 from .rounding import feedback_of, round_with_feedback
@@ -44,7 +44,7 @@ _LARGEST_RATIO, _LEAST_STEP = 64.0, 1e-30
 Rounding = Literal["nearest", "separate", "sequential"]
 
 
-def balance(nets: Nets, sensitivity: Sensitivity) -> Nets:
+def balance(nets: NetPair, sensitivity: Sensitivity) -> NetPair:
     """The same nets with the rows (rows.py) and banks (factors.py) of the converted one balanced for rounding.
 
     The converted net computes the same. What was found is stored in `sensitivity`.
@@ -59,7 +59,7 @@ def balance(nets: Nets, sensitivity: Sensitivity) -> Nets:
 
 
 def code_net(
-    nets: Nets, sensitivity: Sensitivity, delta: float, rounding: Rounding, tick: Tick
+    nets: NetPair, sensitivity: Sensitivity, delta: float, rounding: Rounding, progress: BlockProgress
 ) -> tuple[nn.Module, dict[str, int]]:
     """Quantize a copy of `nets.converted`.
 
@@ -68,7 +68,7 @@ def code_net(
         sensitivity: What errors cost.
         delta: The step of the net.
         rounding: How layers are rounded.
-        tick: Called after every block, with sequential rounding.
+        progress: Called after every block, with sequential rounding.
 
     Returns:
         The quantized net, and the numbers of its steps by the stored name of the tensor.
@@ -83,7 +83,7 @@ def code_net(
         if layer.name not in reached:
             coder.round_separately(layer.name, feedback=rounding != "nearest")
     if reached:
-        for pair in replace(nets, converted=model).pairs(0, tick):
+        for pair in replace(nets, converted=model).pairs(0, progress):
             for member in pair.block.layers:
                 if member.name in reached:
                     coder.solve_and_round(pair, member)
@@ -93,7 +93,7 @@ def code_net(
     return model, coder.steps
 
 
-def _reached(nets: Nets) -> set[str]:
+def _reached(nets: NetPair) -> set[str]:
     """The layers that the walk reaches and whose kernel is one least-squares problem."""
     return {layer.name for block in nets.blocks for layer in block.layers if nets.refusal(layer.name) is None}
 

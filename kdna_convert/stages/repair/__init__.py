@@ -1,8 +1,8 @@
 """Repair: reduce the error of a converted net without labels or training, by the recipe's steps in order.
 
 `STEPS` is the table, step.py the interface. Each step changes the converted net in place, from unlabelled images and
-the original net. `mend` keeps a step only if it lowers the divergence from the original on held-out images
-(docs/decisions/0009-repair.md).
+the original net. A step is kept only if it lowers the divergence from the original on held-out images (run.py,
+docs/decisions/0009-repair.md).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Two repairs of batch normalisations: statistics moved to where the original has them, or estimated anew.
+"""Two repairs of batch normalizations: match their outputs to the original's, or re-estimate their statistics.
 
-Correct: each normalisation's mean and scale are set so that its output has the mean and the variance that it has in
-the original, layer by layer behind the corrected prefix (for the means: Nagel et al. 2019, arXiv 1906.04721, 4.2).
-Reestimate: running statistics from scratch, by torch's own `update_bn`. Good for a net far off; for one that is close
-it costs accuracy, for a thousand images know less than training did.
+Correct sets the mean and the scale of each normalization so that its output has the mean and the variance that it has
+in the original, layer by layer behind the corrected prefix (for the means: Nagel et al. 2019, arXiv 1906.04721, 4.2).
+Reestimate computes running statistics from scratch with torch's `update_bn`. It helps a net that is far from the
+original and costs accuracy in one that is close: a thousand images give worse estimates than training did.
 """
 
 from __future__ import annotations
@@ -21,23 +21,28 @@ from ...network.blocks import BlockLayer
 from ...network.inference import device_of
 from ...network.norms import norm_affine
 from ...network.walk import BlockPair, move_mean, outputs
-from .nets import Nets, Tick
+from .net_pair import BlockProgress, NetPair
 from .step import Step
 
-# Fewer images give channels at the end of a net, where one image is a few positions, no variance to speak of.
+# The fewest images: at the end of a net an image has few positions, too few for an estimate of the variance.
 FEWEST = 256
+# The largest factor on a scale, before the power.
 _MOST = 2.0
 
 
 @dataclass(frozen=True)
 class Correct(Step):
-    """Options: `variance`, the power of the ratio of standard deviations by which each channel is scaled."""
+    """Match mean and variance behind every batch normalization.
+
+    Attributes:
+        variance: Each channel is scaled by the ratio of the standard deviations to this power.
+    """
 
     name: ClassVar[str] = "correct"
     variance: Annotated[float, Field(ge=0, le=1)] = 0.5
 
-    def run(self, nets: Nets, begin: int, tick: Tick) -> dict[str, str]:
-        for pair in nets.pairs(begin, tick):
+    def run(self, nets: NetPair, begin: int, progress: BlockProgress) -> dict[str, str]:
+        for pair in nets.pairs(begin, progress):
             for layer in pair.block.layers:
                 if layer.norm is not None:
                     self._correct(pair, layer, layer.norm)
@@ -57,23 +62,23 @@ class Correct(Step):
 
 @dataclass(frozen=True)
 class Reestimate(Step):
-    """No options."""
+    """Re-estimate the running statistics of every batch normalization. No options."""
 
     name: ClassVar[str] = "reestimate"
 
-    def run(self, nets: Nets, begin: int, tick: Tick) -> dict[str, str]:
+    def run(self, nets: NetPair, begin: int, progress: BlockProgress) -> dict[str, str]:
         if not any(isinstance(module, _BatchNorm) for module in nets.converted.modules()):
             return {"": "KD124"}
         if sum(map(len, nets.batches)) < FEWEST:
             return {"": "KD126"}
         update_bn(nets.batches, nets.converted, device_of(nets.converted))
         nets.converted.eval()
-        tick(1, 1)
+        progress(1, 1)
         return {}
 
 
 def _spread(batches: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and variance a channel of outputs (batch, channels, positions), float64."""
+    """Mean and variance per channel of outputs (batch, channels, positions), float64."""
     count = sum(batch.numel() // batch.shape[1] for batch in batches)
     mean = torch.stack([batch.sum((0, 2), dtype=torch.float64) for batch in batches]).sum(0) / count
     square = torch.stack([batch.double().square().sum((0, 2)) for batch in batches]).sum(0) / count

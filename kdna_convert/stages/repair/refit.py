@@ -1,10 +1,10 @@
-"""Sequential refit: every layer fitted anew to the original's outputs on the inputs that the converted net gives it.
+"""Sequential refit: fit every layer again, on the inputs that it has in the converted net.
 
-W = argmin E|W u - y|^2 with u from the converted prefix and y from the original: each layer makes up for the errors of
-those before it, and at the end of a residual branch for those of the skip path (as in channel pruning, He et al. 2017,
-arXiv 1707.06168, section 3.1.2). Shared tensors stay as they are: only each member's own adapter is solved for, the
-codes of a bank that its kernels take chosen anew. A layer that was left dense is solved for as well, at no cost. The
-mean of every output is set right in the normalisation behind it, or in the layer's bias.
+W = argmin E|W u - y|^2 with u from the converted prefix and y from the original. Each layer compensates the errors of
+those before it, and at the end of a residual branch those of the skip path (as in channel pruning, He et al. 2017,
+arXiv 1707.06168, section 3.1.2). Shared tensors do not change: only the adapter of each member is solved for, and the
+indices of its codes are chosen again. Dense layers are solved for too, at no cost. The mean of every output is matched
+in the normalization behind the layer, or in its bias.
 """
 
 from __future__ import annotations
@@ -19,42 +19,45 @@ from torch import Tensor, nn
 from ...core.linalg import Target
 from ...network.derive import Derived, derived_layers
 from ...network.walk import LayerProblem, kernel_of, layer_problem, match_mean
-from .nets import Nets, Tick
+from .net_pair import BlockProgress, NetPair
 from .step import Step
 
 # How strongly a kernel is held where it was, relative to the mean second moment of its inputs.
 RIDGE = 1e-3
-# Variances are matched by no more than this factor.
+# The largest factor by which a variance is matched, before the power.
 _MOST = 1.5
 
 
 @dataclass(frozen=True)
 class Refit(Step):
-    """Options: `variance`, the power of the ratio of standard deviations by which each channel is scaled afterwards
-    (least squares shrinks what it cannot explain: 0 leaves it so, 1 restores the original's variance); `dense`,
-    whether layers that were not converted are fitted too.
+    """Solve for every layer in turn.
+
+    Attributes:
+        variance: Each channel is then scaled by the ratio of the standard deviations to this power. Least squares
+            shrinks what it cannot explain: 0 keeps that, 1 restores the variance of the original.
+        dense: Also fit layers that are not converted.
     """
 
     name: ClassVar[str] = "refit"
     variance: Annotated[float, Field(ge=0, le=1)] = 0.25
     dense: bool = True
 
-    def run(self, nets: Nets, begin: int, tick: Tick) -> dict[str, str]:
+    def run(self, nets: NetPair, begin: int, progress: BlockProgress) -> dict[str, str]:
         derived = derived_layers(nets.converted)
-        left_out = {name: code for name, code in nets.unreachable.items() if name in derived}
-        for pair in nets.pairs(begin, tick):
+        skipped = {name: code for name, code in nets.unreachable.items() if name in derived}
+        for pair in nets.pairs(begin, progress):
             for layer in pair.block.layers:
                 if layer.name not in derived and not self.dense:
                     continue
                 code = nets.refusal(layer.name)
                 if code is not None:
-                    left_out |= {layer.name: code} if layer.name in derived else {}
+                    skipped |= {layer.name: code} if layer.name in derived else {}
                     continue
                 problem = layer_problem(pair, layer)
                 module = nets.converted.get_submodule(layer.name)
                 self._fit(module, derived.get(layer.name), problem)
                 match_mean(pair, layer, problem)
-        return left_out
+        return skipped
 
     def _fit(self, module: nn.Module, derived: Derived | None, problem: LayerProblem) -> None:
         kernel_on = kernel_of(module).cpu()
@@ -63,8 +66,8 @@ class Refit(Step):
         moment_nn = problem.moment_nn + ridge * torch.eye(len(problem.moment_nn), dtype=torch.float64)
         cross_on = problem.cross_on + ridge * kernel_on
         fitted_on = self._solve(module, derived, kernel_on, moment_nn, cross_on, choose=True)
-        got_o = ((fitted_on @ problem.moment_nn) * fitted_on).sum(1).clamp_min(1e-30)
-        ratio_o = (problem.variance_o / got_o).sqrt().clamp(1 / _MOST, _MOST) ** self.variance
+        fitted_variance_o = ((fitted_on @ problem.moment_nn) * fitted_on).sum(1).clamp_min(1e-30)
+        ratio_o = (problem.variance_o / fitted_variance_o).sqrt().clamp(1 / _MOST, _MOST) ** self.variance
         if self.variance:
             self._solve(module, derived, kernel_on, moment_nn, cross_on * ratio_o[:, None])
 
@@ -77,7 +80,7 @@ class Refit(Step):
         cross_on: Tensor,
         choose: bool = False,
     ) -> Tensor:
-        """The least-squares kernel, stored in the layer; indices that a scheme keeps are chosen anew if so asked."""
+        """Store the least-squares kernel in the layer and return it; with `choose`, also choose its indices again."""
         if derived is not None:
             derived.refit(Target(derived.shape, kernel_on, cross_on, moment_nn, 1.0), choose=choose)
             return kernel_of(module).cpu()

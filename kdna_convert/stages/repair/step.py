@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar, Protocol
 
-from .nets import Nets, Tick
+from .net_pair import BlockProgress, NetPair
 
 
 class Step(Protocol):
@@ -20,13 +20,13 @@ class Step(Protocol):
     name: ClassVar[str]
 
     @abstractmethod
-    def run(self, nets: Nets, begin: int, tick: Tick) -> dict[str, str]:
+    def run(self, nets: NetPair, begin: int, progress: BlockProgress) -> dict[str, str]:
         """Change `nets.converted` in place.
 
         Args:
             nets: The original and the converted net, and the calibration images.
             begin: The block to start at. A resumed run skips the blocks before it.
-            tick: To be called after every block, as `tick(blocks done, blocks in all)`.
+            progress: To be called after every block, as `progress(blocks done, blocks in all)`.
 
         Returns:
             The layers that the step skipped, each with the KD1xx code of the reason. The key "" stands for the whole

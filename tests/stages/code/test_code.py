@@ -29,7 +29,7 @@ from kdna_convert.stages.code.rounding import feedback_of, round_with_feedback
 from kdna_convert.stages.code.rows import DAMPING
 from kdna_convert.stages.code.sequential import balance, code_net
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
-from kdna_convert.stages.repair.nets import Nets
+from kdna_convert.stages.repair.net_pair import NetPair
 
 
 def moment(size: int, seed: int = 0) -> Tensor:
@@ -142,8 +142,8 @@ def tiny() -> nn.Module:
     return net.eval()
 
 
-def nets_of(original: nn.Module, converted: nn.Module, inputs: list[Tensor]) -> Nets:
-    return Nets(original, converted, survey(original, inputs[0][:1]), inputs)
+def nets_of(original: nn.Module, converted: nn.Module, inputs: list[Tensor]) -> NetPair:
+    return NetPair(original, converted, survey(original, inputs[0][:1]), inputs)
 
 
 def shared(net: nn.Module, inputs: list[Tensor], scheme: str) -> nn.Module:
@@ -253,7 +253,7 @@ def test_walking_comes_nearer_to_the_original_than_rounding_each_layer_for_itsel
     room = 2200
     errors = {}
     for rounding in ("separate", "sequential"):
-        coded = code_to_size(nets, sensitivity, room, rounding=rounding, tick=lambda done, of: None)  # type: ignore[arg-type]
+        coded = code_to_size(nets, sensitivity, room, rounding=rounding, progress=lambda done, of: None)  # type: ignore[arg-type]
         assert 0.99 * room <= len(coded.blob) <= room
         errors[rounding] = divergence(logits(coded.model, inputs), z0).logit_error
     assert errors["sequential"] < 0.8 * errors["separate"]
@@ -268,7 +268,7 @@ def test_more_bytes_bring_it_nearer(inputs: list[Tensor]) -> None:
     )
     errors = []
     for room in (1500, 3500):
-        coded = code_to_size(nets, sensitivity, room, rounding="separate", tick=lambda done, of: None)
+        coded = code_to_size(nets, sensitivity, room, rounding="separate", progress=lambda done, of: None)
         errors.append(divergence(logits(coded.model, inputs), z0).logit_error)
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.02
@@ -277,7 +277,7 @@ def test_more_bytes_bring_it_nearer(inputs: list[Tensor]) -> None:
 def test_more_room_than_the_finest_steps_can_fill_is_no_failure(inputs: list[Tensor]) -> None:
     original = tiny()
     nets = nets_of(original, original, inputs)
-    coded = code_to_size(nets, sensitivity_of({}), 1_000_000, rounding="separate", tick=lambda done, of: None)
+    coded = code_to_size(nets, sensitivity_of({}), 1_000_000, rounding="separate", progress=lambda done, of: None)
     z0 = logits(original, inputs)
     assert len(coded.blob) <= 1_000_000
     assert divergence(logits(coded.model, inputs), z0).logit_error < 1e-3  # scales are met within 2.2 %
@@ -287,7 +287,7 @@ def test_a_size_that_zeros_alone_exceed_is_refused(inputs: list[Tensor]) -> None
     original = tiny()
     nets = nets_of(original, original, inputs)
     with pytest.raises(PlanError, match="KD501"):
-        code_to_size(nets, sensitivity_of({}), 200, rounding="separate", tick=lambda done, of: None)
+        code_to_size(nets, sensitivity_of({}), 200, rounding="separate", progress=lambda done, of: None)
 
 
 @pytest.mark.parametrize(

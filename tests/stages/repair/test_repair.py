@@ -17,9 +17,9 @@ from kdna_convert.routing import ROUTINGS, attach
 from kdna_convert.stages.analyze.survey import survey
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.repair import STEPS
-from kdna_convert.stages.repair.ledger import Ledger, Position, state_of
-from kdna_convert.stages.repair.mend import Measure, mend
-from kdna_convert.stages.repair.nets import Nets
+from kdna_convert.stages.repair.net_pair import NetPair
+from kdna_convert.stages.repair.run import Measure, run_steps
+from kdna_convert.stages.repair.state import RepairFile, RepairState, copy_state
 
 FAMILY = Family("cp", ("blocks.0.conv1", "blocks.0.conv2", "blocks.1.conv1", "blocks.1.conv2"), {"rank": 12})
 IMAGES = torch.randn(300, 3, 16, 16, generator=torch.Generator().manual_seed(3))
@@ -28,7 +28,7 @@ IMAGES = torch.randn(300, 3, 16, 16, generator=torch.Generator().manual_seed(3))
 BANK = Family("codebook", FAMILY.members, {"rank": 24, "gain": "filter"})
 
 
-def pair(family: Family = FAMILY, **more: object) -> tuple[Nets, Measure]:
+def pair(family: Family = FAMILY, **more: object) -> tuple[NetPair, Measure]:
     """A net, its conversion fitted without data, which is poor, and how far the one is from the other."""
     net = net_with_statistics()
     converted = copy.deepcopy(net)
@@ -36,18 +36,18 @@ def pair(family: Family = FAMILY, **more: object) -> tuple[Nets, Measure]:
     layers = survey(net, IMAGES[:1])
     held = list(IMAGES[:44].split(22))
     z0 = logits(net, held)
-    return Nets(net, converted, layers, IMAGES[44:].split(64), **more), lambda model: divergence(
+    return NetPair(net, converted, layers, IMAGES[44:].split(64), **more), lambda model: divergence(
         logits(model, held), z0
     )
 
 
 def test_a_refit_lowers_the_divergence() -> None:
     nets, measure = pair()
-    (mended,) = mend(nets, [("refit", {})], measure)
-    assert mended.kept
-    assert mended.after is not None
-    assert mended.after.kl < 0.7 * mended.before.kl
-    assert measure(nets.converted) == mended.after
+    (result,) = run_steps(nets, [("refit", {})], measure)
+    assert result.kept
+    assert result.after is not None
+    assert result.after.kl < 0.7 * result.before.kl
+    assert measure(nets.converted) == result.after
 
 
 @pytest.mark.parametrize("routing", [kind() for kind in ROUTINGS.values()], ids=list(ROUTINGS))
@@ -58,7 +58,7 @@ def test_a_routed_net_is_refitted_as_one_without_its_routing(routing: Any) -> No
     for group in routing.groups(convs, routed.converted):
         attach(routed.converted, group, routing)
     for nets in (plain, routed):
-        assert mend(nets, [("refit", {})], measure)[0].kept
+        assert run_steps(nets, [("refit", {})], measure)[0].kept
     for name in FAMILY.members:
         ours, theirs = (net.get_submodule(name).weight for net in (routed.converted, plain.converted))
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
@@ -67,8 +67,8 @@ def test_a_routed_net_is_refitted_as_one_without_its_routing(routing: Any) -> No
 def test_a_refit_chooses_a_codebooks_codes_anew() -> None:
     nets, measure = pair(BANK)
     before = [derived.adapter["K"].clone() for derived in derived_layers(nets.converted).values()]
-    (mended,) = mend(nets, [("refit", {})], measure)
-    assert mended.kept
+    (result,) = run_steps(nets, [("refit", {})], measure)
+    assert result.kept
     after = [derived.adapter["K"] for derived in derived_layers(nets.converted).values()]
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
@@ -80,7 +80,7 @@ def test_a_step_is_kept_by_what_judges_it_and_told_by_what_measures_it() -> None
     def judge(net: nn.Module) -> Divergence:
         return replace(measure(net), kl=next(kls))
 
-    first, second = mend(nets, [("refit", {}), ("correct", {})], measure, judge=judge)
+    first, second = run_steps(nets, [("refit", {}), ("correct", {})], measure, judge=judge)
     assert (first.kept, first.judged) == (True, (2.0, 1.0))
     assert (second.kept, second.judged) == (False, (1.0, 3.0))
     assert first.after == second.before == measure(nets.converted)
@@ -89,8 +89,8 @@ def test_a_step_is_kept_by_what_judges_it_and_told_by_what_measures_it() -> None
 def test_a_reconstruction_lowers_the_divergence_and_leaves_shared_tensors_alone() -> None:
     nets, measure = pair()
     shared = derived_layers(nets.converted)["blocks.0.conv1"].shared["V"].detach().clone()
-    (mended,) = mend(nets, [("reconstruct", {"steps": 40})], measure)
-    assert mended.kept
+    (result,) = run_steps(nets, [("reconstruct", {"steps": 40})], measure)
+    assert result.kept
     assert torch.equal(derived_layers(nets.converted)["blocks.0.conv1"].shared["V"], shared)
     assert all(parameter.requires_grad for parameter in nets.converted.parameters())
 
@@ -98,15 +98,15 @@ def test_a_reconstruction_lowers_the_divergence_and_leaves_shared_tensors_alone(
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_that_does_not_help_is_undone_to_the_bit(name: str) -> None:
     nets, _ = pair()
-    before = state_of(nets.converted)
+    before = copy_state(nets.converted)
     values = iter((0.1, 0.2))
     z = torch.zeros(1, 2)
 
     def worse(model: nn.Module) -> object:
         return divergence(z + torch.tensor([[next(values), 0.0]]), z)
 
-    (mended,) = mend(nets, [(name, {})], worse)  # type: ignore[arg-type]
-    assert not mended.kept
+    (result,) = run_steps(nets, [(name, {})], worse)  # type: ignore[arg-type]
+    assert not result.kept
     after = nets.converted.state_dict()
     assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
 
@@ -115,7 +115,7 @@ def test_a_step_that_does_not_help_is_undone_to_the_bit(name: str) -> None:
 def test_a_step_keeps_the_parameters_of_a_plan(name: str) -> None:
     nets, measure = pair()
     shapes = {key: tensor.shape for key, tensor in nets.converted.state_dict().items()}
-    mend(nets, [(name, {})], measure)
+    run_steps(nets, [(name, {})], measure)
     assert {key: tensor.shape for key, tensor in nets.converted.state_dict().items()} == shapes
 
 
@@ -132,14 +132,14 @@ def test_correcting_gives_every_normalisation_the_mean_of_the_original() -> None
 
 def test_a_net_without_normalisation_is_told_so() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 5)).eval()
-    nets = Nets(net, copy.deepcopy(net), survey(net, IMAGES[:1]), [IMAGES[:8]])
+    nets = NetPair(net, copy.deepcopy(net), survey(net, IMAGES[:1]), [IMAGES[:8]])
     for name in ("correct", "reestimate"):
         assert STEPS[name]().run(nets, 0, lambda done, of: None) == {"": "KD124"}
 
 
 def test_too_few_images_do_not_estimate_statistics() -> None:
     nets, _ = pair()
-    few = Nets(nets.original, nets.converted, nets.layers, [IMAGES[:32]])
+    few = NetPair(nets.original, nets.converted, nets.layers, [IMAGES[:32]])
     assert STEPS["reestimate"]().run(few, 0, lambda done, of: None) == {"": "KD126"}
 
 
@@ -148,7 +148,7 @@ def test_a_depthwise_layer_is_left_and_named() -> None:
     converted = copy.deepcopy(net)
     family = Family("lowrank", ("1",), {"rank": 1})
     derive(converted, family, *fitted(converted, family))
-    nets = Nets(net, converted, survey(net, IMAGES[:1]), [IMAGES[:8]])
+    nets = NetPair(net, converted, survey(net, IMAGES[:1]), [IMAGES[:8]])
     assert STEPS["refit"]().run(nets, 0, lambda done, of: None) == {"1": "KD121"}
 
 
@@ -157,9 +157,9 @@ def test_memory_bounds_how_many_images_are_kept() -> None:
     assert sum(map(len, nets.batches)) == 100
 
 
-def interrupted(nets: Nets, measure: Measure, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def interrupted(nets: NetPair, measure: Measure, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A repair that is killed after its second block of the second step."""
-    monkeypatch.setattr("kdna_convert.stages.repair.ledger.EVERY", 0.0)
+    monkeypatch.setattr("kdna_convert.stages.repair.state.EVERY", 0.0)
     seen: list[str] = []
 
     def stop(doing: str, done: int, of: int) -> None:
@@ -168,36 +168,36 @@ def interrupted(nets: Nets, measure: Measure, path: Path, monkeypatch: pytest.Mo
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        mend(nets, STEPS_RUN, measure, ledger=Ledger(path, "mark"), progress=stop)
+        run_steps(nets, STEPS_RUN, measure, file=RepairFile(path, "mark"), progress=stop)
 
 
 STEPS_RUN = [("refit", {}), ("reconstruct", {"steps": 10})]
 
 
-def test_a_stopped_repair_goes_on_at_its_last_block_and_ends_where_it_would_have(
+def test_an_interrupted_repair_resumes_at_its_last_block_with_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nets, measure = pair()
-    whole = mend(nets, STEPS_RUN, measure)
-    expected = state_of(nets.converted)
+    whole = run_steps(nets, STEPS_RUN, measure)
+    expected = copy_state(nets.converted)
 
     stopped, measure = pair()
-    interrupted(stopped, measure, tmp_path / "ledger", monkeypatch)
+    interrupted(stopped, measure, tmp_path / "repair", monkeypatch)
     again, measure = pair()
-    ledger = Ledger(tmp_path / "ledger", "mark")
-    position = ledger.read(again.converted)
-    assert position is not None
-    assert (position.step, position.block) == (1, 2)
-    done = mend(again, STEPS_RUN, measure, ledger=ledger, position=position)
+    file = RepairFile(tmp_path / "repair", "mark")
+    state = file.read(again.converted)
+    assert state is not None
+    assert (state.step, state.block) == (1, 2)
+    done = run_steps(again, STEPS_RUN, measure, file=file, state=state)
     assert [(one.step, one.kept, one.before) for one in done] == [(one.step, one.kept, one.before) for one in whole]
     after = again.converted.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in expected.items())
 
 
-def test_a_ledger_of_something_else_or_a_damaged_one_is_not_gone_on_from(tmp_path: Path) -> None:
+def test_a_repair_file_with_another_mark_or_damaged_is_ignored(tmp_path: Path) -> None:
     nets, _ = pair()
-    path = tmp_path / "ledger"
-    Ledger(path, "one").write(nets.converted, Position(before=state_of(nets.converted)), now=True)
-    assert Ledger(path, "another").read(nets.converted) is None
+    path = tmp_path / "repair"
+    RepairFile(path, "one").write(nets.converted, RepairState(before=copy_state(nets.converted)), now=True)
+    assert RepairFile(path, "another").read(nets.converted) is None
     path.write_bytes(path.read_bytes()[:100])
-    assert Ledger(path, "one").read(nets.converted) is None
+    assert RepairFile(path, "one").read(nets.converted) is None
