@@ -4,11 +4,12 @@ import copy
 import io
 import pickle
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from support.routings import LAYERS, Twice, described, groups, learned, placed, routed, routings, static
+from support.routings import Twice, described, groups, learned, placed, placed_at, routed, routings, static, takes
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -100,15 +101,23 @@ def test_kernels_that_are_large_beside_the_images_give_the_same(monkeypatch: pyt
     assert ran
 
 
-@routings
-@pytest.mark.parametrize("groups_of", [1, 2])
+SMALL_KERNELS = {count: partial(nn.Conv2d, 8, 6, 3, groups=count, bias=False) for count in (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("routing", "count"),
+    [
+        pytest.param(kind(), count, id=f"{name}-{count}")
+        for name, kind in ROUTINGS.items()
+        for count, make in SMALL_KERNELS.items()
+        if takes(kind(), make)
+    ],
+)
 def test_scales_that_go_into_small_kernels_scale_the_same(
-    routing: Any, groups_of: int, monkeypatch: pytest.MonkeyPatch
+    routing: Any, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(Twice(*(nn.Conv2d(8, 6, 3, groups=groups_of, bias=False) for _ in range(2))))
-    if not groups(routing, net):
-        pytest.skip("no layer that this routing stands at")
+    net = nn.Sequential(Twice(*(SMALL_KERNELS[count]() for _ in range(2))))
     for group in groups(routing, net):
         attach(net, group, routing)
     learned(net).eval()
@@ -176,14 +185,12 @@ def test_a_net_without_numbers_can_be_routed_and_filled(routing: Any, kind: str)
     assert torch.equal(other.eval()(x), net.eval()(x))
 
 
-@routings
-def test_the_memory_format_is_kept(routing: Any) -> None:
-    if routing.can_route(described("0.one", LAYERS["conv2d"][0]())) is not None:
-        pytest.skip("this routing takes no single conv")
-    net, x = routed("conv2d", routing)
+@placed_at("conv2d")
+def test_the_memory_format_is_kept(routing: Any, kind: str) -> None:
+    net, x = routed(kind, routing)
     x = x.to(memory_format=torch.channels_last)
-    if static(net)[0].one(x).is_contiguous(memory_format=torch.channels_last):
-        assert learned(net)[0].one(x).is_contiguous(memory_format=torch.channels_last)
+    assert static(net)[0].one(x).is_contiguous(memory_format=torch.channels_last)
+    assert learned(net)[0].one(x).is_contiguous(memory_format=torch.channels_last)
 
 
 @placed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -85,17 +85,28 @@ def groups(routing: Any, net: nn.Module) -> list[tuple[Layer, ...]]:
     return routing.groups([layer for layer in layers if routing.can_route(layer) is None], net)
 
 
+def takes(routing: Any, make: Callable[[], nn.Module]) -> bool:
+    """Whether a routing stands at two layers like these side by side."""
+    return bool(groups(routing, nn.Sequential(Twice(make(), make()))))
+
+
 def cases() -> Iterator[Any]:
     for name, kind in ROUTINGS.items():
         for what, (make, _) in LAYERS.items():
-            if groups(kind(), nn.Sequential(Twice(make(), make()))):
+            if takes(kind(), make):
                 yield pytest.param(kind(), what, id=f"{name}-{what}")
     for name, (routing, kinds) in VARIANTS.items():
         yield from (pytest.param(routing, what, id=f"{name}-{what}") for what in kinds)
 
 
 routings = pytest.mark.parametrize("routing", [kind() for kind in ROUTINGS.values()], ids=list(ROUTINGS))
-placed = pytest.mark.parametrize(("routing", "kind"), list(cases()))
+CASES = list(cases())
+placed = pytest.mark.parametrize(("routing", "kind"), CASES)
+
+
+def placed_at(*kinds: str) -> pytest.MarkDecorator:
+    """The cases of these kinds of layers."""
+    return pytest.mark.parametrize(("routing", "kind"), [case for case in CASES if case.values[1] in kinds])
 
 
 def routed(kind: str, routing: Any, batch: int = 3, seed: int = 0) -> tuple[nn.Sequential, Tensor]:
