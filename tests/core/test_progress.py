@@ -6,29 +6,18 @@ import inspect
 import io
 import logging
 import sys
-import typing
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from support.clock import Clock
 from support.command import NET, kdna
 
 import kdna_convert
 from kdna_convert.core.progress import EVERY, Bar, PlainProgress, as_progress, in_notebook, minutes, on_stderr
-from kdna_convert.core.specs import Progress
 from kdna_convert.inputs.recipe import load_recipe
-
-
-class Clock:
-    """A time that only the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def plain(calls: list[tuple[float, str, int, int]]) -> list[tuple[float, str]]:
@@ -155,7 +144,7 @@ def verbs() -> dict[str, Any]:
 @pytest.mark.parametrize("name", verbs())
 def test_every_public_verb_takes_true_for_a_bar(name: str) -> None:
     verb = verbs()[name]
-    assert typing.get_type_hints(verb)["progress"] == Progress | bool | None
+    assert inspect.signature(verb).parameters["progress"].annotation == "Progress | bool | None"
     assert "as_progress(progress)" in inspect.getsource(verb)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.clock import Clock
 from support.fine_tuning import finetune, images, killed_and_resumed, state
 from support.routings import described
 from torch import nn
@@ -70,12 +71,18 @@ def test_a_fine_tune_by_steps_cools_it_by_the_place_of_each_step() -> None:
     assert float(model[0].gate.temperature) == 1.0
 
 
-def test_a_fine_tune_by_the_clock_cools_it_by_the_time_that_is_spent() -> None:
+def test_a_fine_tune_of_some_seconds_cools_it_by_the_time_that_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     model, original = routed()
-    seen = temperatures(model, original, seconds=1.0, batch_size=8)
-    assert seen[0] > 25
-    assert seen == sorted(seen, reverse=True)
-    assert seen[-1] == 1.0
+    clock, seen = Clock(), list[float]()
+    monkeypatch.setattr("time.monotonic", clock)
+
+    def progress(*_: object) -> None:
+        seen.append(float(model[0].gate.temperature))
+        clock.advance(0.125)
+
+    finetune(model, original, images(), seconds=1.0, batch_size=8, progress=progress)
+    passed = [0.0, *(0.125 * step for step in range(8))]  # at the end of the step before
+    assert seen == pytest.approx([cooled(30, time) for time in passed])
 
 
 def test_a_killed_run_resumes_at_the_temperature_of_the_straight_one(tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
 """Timing: nets take turns, and what they are timed on is put back."""
 
 import gc
-import math
-import time
 
 import pytest
 import torch
+from support.clock import Clock
 from torch import Tensor, nn
 
 from kdna_convert.network.totals import totals
@@ -14,41 +13,48 @@ from kdna_convert.stages.evaluate.timing import Timing, benchmark
 X = torch.zeros(4, 3)
 
 
-class Sleeper(nn.Module):
-    """A net of known slowness that writes down its calls."""
+class Timed(nn.Module):
+    """A net whose calls take known times, the last of them over and over, and which writes down its calls."""
 
-    def __init__(self, seconds: float, calls: list[str] | None = None, name: str = "") -> None:
+    def __init__(self, clock: Clock, *seconds: float, name: str = "", calls: list[str] | None = None) -> None:
         super().__init__()
-        self.linear = nn.Linear(3, 2)
-        self.seconds, self.calls, self.name = seconds, calls, name
+        self.linear, self.clock, self.seconds = nn.Linear(3, 2), clock, list(seconds)
+        self.name, self.calls = name, [] if calls is None else calls
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.calls is not None:
-            self.calls.append(self.name)
-        time.sleep(self.seconds)
+        self.calls.append(self.name)
+        self.clock.advance(self.seconds.pop(0) if len(self.seconds) > 1 else self.seconds[0])
         return self.linear(x)  # type: ignore[no-any-return]
 
 
-def test_a_net_twice_as_slow_has_a_ratio_of_two() -> None:
-    fast, slow = benchmark({"fast": Sleeper(0.006), "slow": Sleeper(0.012)}, X, rounds=5, warmup=1)
-    assert fast.ratio == 1.0
-    assert 1.6 < slow.ratio < 2.4
-    assert 5 < fast.ms < 11
-    assert math.isclose(fast.throughput, 4 * 1000 / fast.ms)
-    assert 0 <= fast.spread_ms < fast.ms
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the benchmark, which only the nets move."""
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    return clock
 
 
-def test_nets_take_turns_and_each_begins_a_round() -> None:
+def test_a_row_has_the_median_its_spread_and_the_ratio_to_the_first_net(clock: Clock) -> None:
+    nets = {"fast": Timed(clock, 0.01, 0.01, 0.02, 0.03, 0.04, 0.05), "slow": Timed(clock, 0.09)}
+    fast, slow = benchmark(nets, X, rounds=5, warmup=1)
+    assert (fast.ms, slow.ms) == pytest.approx((30, 90))
+    assert (fast.spread_ms, slow.spread_ms) == pytest.approx((20, 0), abs=1e-9)
+    assert (fast.ratio, slow.ratio) == pytest.approx((1, 3))
+    assert (fast.throughput, slow.throughput) == pytest.approx((4 / 0.03, 4 / 0.09))
+
+
+def test_nets_take_turns_and_each_begins_a_round(clock: Clock) -> None:
     calls: list[str] = []
-    nets = {name: Sleeper(0.005, calls, name) for name in "abc"}
-    benchmark(nets, X, rounds=3, warmup=2)
+    benchmark({name: Timed(clock, 0.0625, name=name, calls=calls) for name in "abc"}, X, rounds=3, warmup=2)
     assert "".join(calls[6:15]) == "abcbcacab"
 
 
-def test_a_quick_net_is_repeated_until_the_clock_can_see_it() -> None:
-    calls: list[str] = []
-    benchmark({"quick": Sleeper(0, calls, "q")}, X, rounds=2, warmup=10)
-    assert len(calls) > 20
+def test_a_quick_net_is_repeated_until_a_run_takes_5_ms(clock: Clock) -> None:
+    net = Timed(clock, 0.0008)
+    (row,) = benchmark({"quick": net}, X, rounds=2, warmup=10)
+    assert row.ms == pytest.approx(0.8)
+    assert len(net.calls) == 10 + 2 * 7 + 1  # warm-up, rounds of 5.6 ms, and one call that counts the MACs
 
 
 def test_a_row_states_the_exact_numbers_too() -> None:

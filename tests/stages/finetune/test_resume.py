@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
+import textwrap
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,12 @@ import torch
 from support.command import kdna
 from support.fine_tuning import KilledError, killed_and_resumed, run, same
 
+from kdna_convert.cli.app import main
 from kdna_convert.core.errors import FolderError, GuardError
 from kdna_convert.core.specs import Divergence
 from kdna_convert.stages.finetune import Keeping
 from kdna_convert.stages.finetune import state as state_file
+from kdna_convert.stages.finetune.engine import Engine
 from kdna_convert.stages.finetune.state import FILE, read
 from kdna_convert.stages.finetune.stopping import stopping
 
@@ -120,14 +121,21 @@ def test_a_guard_that_fails_exits_3_and_keeps_the_best(
     assert kdna("finetune", folder, "--data", images, "-o", again, *SMALL, "--max-drop", "10.1").exit_code == 0
 
 
-def test_what_a_run_left_is_not_taken_up_by_another(images: Path, folder: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_is_not_resumed_with_other_settings(
+    images: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "tuned"
-    command = ("finetune", folder, "--data", images, "-o", out, "--jsonl", tmp_path / "log.jsonl")
-    done = stopped([*command, *SMALL, "--steps", "100000"], tmp_path / "log.jsonl", signal.SIGINT)
-    assert done.returncode == 130, done.stderr
-    assert "--resume" in done.stderr
+    command = ("finetune", folder, "--data", images, "-o", out)
+    monkeypatch.setattr(sys, "argv", ["kdna", *map(str, command), *SMALL])
+    step = Engine.step
+    monkeypatch.setattr(Engine, "step", lambda *given: (step(*given), signal.raise_signal(signal.SIGINT)))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert "--resume" in capsys.readouterr().err
+    monkeypatch.setattr(Engine, "step", step)
     assert not out.exists()
-    other = kdna(*command, *SMALL, "--resume")
+    other = kdna(*command, *SMALL, "--steps", "7", "--resume")
     assert other.exit_code == 2
     assert "KD610" in other.stderr
     assert (tmp_path / "tuned.part" / FILE).exists()
@@ -135,32 +143,36 @@ def test_what_a_run_left_is_not_taken_up_by_another(images: Path, folder: Path, 
     assert not (tmp_path / "tuned.part").exists()
 
 
+KILLED_AT_STEP_8 = """
+    import itertools, os, signal
+    from kdna_convert.cli.app import main
+    from kdna_convert.stages.finetune.engine import Engine
+
+    counted, step = itertools.count(1), Engine.step
+
+    def step_or_die(*given):
+        step(*given)
+        if next(counted) == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Engine.step = step_or_die
+    main()
+"""
+
+
 def test_kill_9_costs_the_steps_since_the_last_state(images: Path, folder: Path, tmp_path: Path) -> None:
-    command = ("finetune", folder, "--data", images, *SMALL, "--steps", "60", "--save-every", "5")
+    command = ("finetune", folder, "--data", images, *SMALL, "--steps", "12", "--save-every", "5")
     log = tmp_path / "log.jsonl"
-    stopped([*command, "-o", tmp_path / "killed", "--jsonl", log], log, signal.SIGKILL)
+    code = textwrap.dedent(KILLED_AT_STEP_8)
+    arguments = map(str, [*command, "-o", tmp_path / "killed", "--jsonl", log])
+    killed = subprocess.run([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 8))
     assert kdna(*command, "-o", tmp_path / "killed", "--resume", "--jsonl", log).exit_code == 0
     assert kdna(*command, "-o", tmp_path / "straight").exit_code == 0
     tensors = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("killed", "straight")]
     assert tensors[0] == tensors[1]
-    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 61))
-
-
-def stopped(arguments: list[Any], log: Path, by: signal.Signals) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, sent a signal once it has made some steps."""
-    code = "from kdna_convert.cli.app import main; main()"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    started = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], stderr=subprocess.PIPE, text=True, env=environment
-    )
-    until = time.monotonic() + 60
-    while time.monotonic() < until and started.poll() is None:
-        if log.exists() and log.read_text().count("\n") >= 8:
-            started.send_signal(by)
-            break
-        time.sleep(0.02)
-    _, errors = started.communicate(timeout=60)
-    return subprocess.CompletedProcess(arguments, started.returncode, "", errors)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 13))
 
 
 def test_no_state_is_left_beside_a_folder_that_is_whole(images: Path, folder: Path, tmp_path: Path) -> None:
