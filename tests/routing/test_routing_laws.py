@@ -1,4 +1,4 @@
-"""The laws every routing obeys: the identity at step 0, trainable, exact in cost, safe to copy, save and cast."""
+"""The laws that every routing obeys: the identity at step 0, trainable, exact in cost, safe to copy, save and cast."""
 
 import copy
 import io
