@@ -1,4 +1,4 @@
-"""Errors for the user: a code and one sentence with a way out. Any other exception is a bug and keeps its traceback.
+"""Errors that a user can act on: one sentence, a code, a way out. Any other exception is a bug and keeps its traceback.
 
 Codes: KD1xx why a layer is not converted, KD2xx recipe, KD3xx model and checkpoint, KD4xx data, KD5xx plan and
 budget, KD6xx folder, KD7xx numerics, KD8xx guard. `kdna explain CODE` prints the entry of CODES.
@@ -8,7 +8,12 @@ from __future__ import annotations
 
 
 class KdnaError(Exception):
-    """Unusable input. The CLI prints `message` as one line and exits with `exit_code`; `code` is a key of CODES."""
+    """The user's input cannot be used. The CLI prints one line and exits with `exit_code`.
+
+    Attributes:
+        code: A key of CODES.
+        message: What is wrong and the way out, in one line.
+    """
 
     exit_code = 2
 
@@ -23,27 +28,27 @@ class KdnaError(Exception):
 
 
 class RecipeError(KdnaError):
-    """A recipe is invalid. The message names the line and the key."""
+    """A recipe is wrong. The message names the line and the key."""
 
 
 class ModelError(KdnaError):
-    """A model cannot be built."""
+    """A model cannot be built or used."""
 
 
 class CheckpointError(KdnaError):
-    """Weights cannot be read or do not match the model."""
+    """Weights cannot be read, or do not fit the model."""
 
 
 class DataError(KdnaError):
-    """Images cannot be read."""
+    """Images cannot be read or used."""
 
 
 class PlanError(KdnaError):
-    """A plan is invalid, or a budget cannot be met."""
+    """A plan or a budget cannot be used."""
 
 
 class FolderError(KdnaError):
-    """A converted folder is missing, damaged or in the way."""
+    """A converted folder is missing or damaged, or a place to write to is taken."""
 
 
 class NumericsError(KdnaError):
@@ -51,104 +56,104 @@ class NumericsError(KdnaError):
 
 
 class GuardError(KdnaError):
-    """A guard on accuracy or divergence failed."""
+    """A limit on the loss of accuracy or on the divergence is exceeded."""
 
     exit_code = 3
 
 
 CODES: dict[str, str] = {
-    # why a layer is skipped
-    "KD101": "The recipe excludes this layer. The first convolution, the classifier, depthwise and Linear layers are excluded by default; add them to `include`.",
-    "KD102": "No rule of the recipe matches this layer.",
-    "KD103": "Depthwise: an adapter would cost more than it saves. Add the layer's name to `include` to convert it anyway.",
-    "KD104": "Transposed convolution: the channels of its kernel are in the other order. Not supported.",
-    "KD105": "The weight is already computed by a parametrization, weight norm or spectral norm. Remove it before the conversion.",
-    "KD106": "The weight is shared with another layer of the model. Changing one would change the other.",
-    "KD107": "The forward pass does not reach this layer, so it has no inputs to calibrate on.",
-    "KD108": "The second moments of the layer need more memory than --moments-memory allows. Raise the limit.",
-    "KD109": "No other layer can share kernels with this one under the chosen scheme.",
-    "KD110": "Conversion would not make this layer smaller at any rank.",
-    "KD111": "The weight is not floating-point (quantized or lazy). Convert before quantizing.",
-    "KD112": "The inputs of the layer have a shape that cannot be unfolded into patches.",
-    "KD113": "The routing cannot be placed on this layer.",
-    "KD114": "The plan keeps this layer dense: under this budget, its parameters reduce the error more than parameters elsewhere.",
-    "KD115": "The recipe keeps this layer dense. It shares no kernels, but a codec may still store it in fewer bytes.",
-    "KD116": "The kernels of the family are not combinations of a list of directions, so the family cannot be reduced.",
-    "KD117": "The layer became an ordinary kernel when the routing was frozen.",
-    # why a repair step skips a layer, or all layers
-    "KD121": "Grouped or depthwise: not refitted, because the layer is not a single least-squares problem.",
-    "KD122": "The layer runs more than once, or is in no block that maps one tensor to one tensor.",
-    "KD123": "The layer changes its stored weight in its forward pass, so it is not refitted.",
-    "KD124": "The net has no batch normalization to correct.",
-    "KD125": "The patches of the layer are too long to collect their moments again.",
-    "KD126": "Too few calibration images to re-estimate the statistics of normalizations.",
-    "KD127": "No images were held out, so no repair step could be evaluated. Pass --data and keep calibration.heldout above 0.",
+    # why a layer is not converted
+    "KD101": "The recipe excludes this layer. By default the first convolution, the classifier, depthwise and Linear layers are excluded. Add the layer to `include` to convert it.",
+    "KD102": "No rule of the recipe matches this layer. Add a rule for it, or set a scheme for all layers.",
+    "KD103": "Depthwise convolution: an adapter costs more than it saves. Add the layer to `include` to convert it anyway.",
+    "KD104": "Transposed convolutions are not supported: their kernels have the input channels first. The layer keeps its weight.",
+    "KD105": "The layer already computes its weight (a parametrization, weight norm or spectral norm). Remove that before converting, or exclude the layer.",
+    "KD106": "The layer shares its weight with another layer of the model: converting one would change both. Untie the weights, or exclude both layers.",
+    "KD107": "The forward pass does not run this layer, so it cannot be calibrated. Exclude it.",
+    "KD108": "The layer's second moments need more memory than the limit. Raise --moments-memory, or exclude the layer.",
+    "KD109": "No other layer can share with this one under the chosen scheme. Choose another scheme for it, or exclude it.",
+    "KD110": "The layer cannot be made smaller at any rank. It keeps its weight.",
+    "KD111": "The weight is not floating point (quantized, or not initialized yet). Convert before quantizing.",
+    "KD112": "The layer's input has a form that cannot be unfolded into patches. Exclude the layer.",
+    "KD113": "The routing cannot be added to this layer. Exclude the layer from the routing.",
+    "KD114": "The plan keeps this layer dense: under this budget, its parameters reduce the error more than parameters elsewhere. A smaller budget converts more layers.",
+    "KD115": "The recipe keeps this layer dense: it shares nothing. A codec may still store it in fewer bytes.",
+    "KD116": "The family was not cut: its scheme has no ordered directions to drop. Convert the original to that size instead.",
+    "KD117": "The layer was folded into an ordinary kernel when the routing was frozen.",
+    # why a repair step skips a layer, or does nothing
+    "KD121": "Not refitted: a grouped convolution is not a single least-squares problem. Other repair steps may still correct its normalization.",
+    "KD122": "Skipped: the layer runs more than once, or its block does not take and return one tensor.",
+    "KD123": "Not refitted: the layer changes its stored weight in its own forward pass.",
+    "KD124": "Skipped: the net has no batch normalization to correct.",
+    "KD125": "Skipped: the layer's patches are too long to collect their second moments again.",
+    "KD126": "Skipped: too few calibration images to estimate normalization statistics. Raise calibration.images.",
+    "KD127": "No repair: no images were held out to judge the steps. Pass --data, and keep calibration.heldout above 0.",
     # why a routing skips a layer
-    "KD131": "The routing gives every image its own kernel, which only an ordinary convolution can run: not a Linear layer, and not a class that changes its weight in the forward pass. Exclude the layer, or remove the options that ask for such kernels (`taps`, `spatial`).",
-    "KD132": "The routing splits the filters of the layer, which a grouped convolution keeps in groups.",
-    "KD133": "The routing shares more experts than there are layers of this shape. Ask for fewer `kernels`, or use `experts: own`.",
-    "KD135": "`local` scales each weight by its input channel, but a grouped or depthwise kernel sees only some input channels. Turn `local` off.",
-    "KD137": "The routing dymn supports inverted-residual blocks of two-dimensional pointwise and depthwise convolutions. Exclude the layer from the routing.",
+    "KD131": "The routing gives each image its own kernel, which needs an ordinary convolution. Exclude Linear layers and classes that change their weight as they run, or turn off the options that need such kernels (`taps`, `spatial`).",
+    "KD132": "The routing splits the layer's filters, which a grouped convolution does not allow. Exclude the layer from the routing.",
+    "KD133": "Fewer layers have this shape than the routing needs for its shared experts. Ask for fewer `kernels`, or set `experts: own`.",
+    "KD135": "`local` scales each weight by its input channel, and a grouped or depthwise kernel sees only some of the channels. Turn `local` off.",
+    "KD137": "The routing dymn supports inverted-residual blocks only, with two-dimensional pointwise and depthwise convolutions. Exclude the layer from the routing.",
     # recipe
-    "KD201": "The recipe file cannot be read, or is not YAML.",
-    "KD202": "The recipe has an unknown key.",
-    "KD203": "A value in the recipe has the wrong type or is out of range.",
-    "KD204": "A layer pattern in the recipe matches no layer of this model.",
-    "KD205": "Two rules of equal precedence match the same layer.",
-    "KD206": "There is no bundled recipe of this name.",
-    "KD207": "A rank is out of the range that the shapes of the family allow.",
-    "KD208": "A fine-tuning setting is invalid.",
+    "KD201": "The recipe file cannot be read, or is not YAML. Correct the line that the message names.",
+    "KD202": "The recipe has an unknown key. `kdna recipe schema` lists the keys.",
+    "KD203": "A value of the recipe has the wrong type or is out of range. `kdna recipe schema` lists what each key takes.",
+    "KD204": "A layer pattern of the recipe matches no layer of this model. `kdna analyze` lists the layers.",
+    "KD205": "Two rules of the recipe match the same layer with equal precedence. Make one of them more specific.",
+    "KD206": "There is no bundled recipe of this name. `kdna recipe ls` lists them.",
+    "KD207": "A rank is out of range for the shapes of its family. Use a value in the range that the message gives.",
+    "KD208": "A fine-tune setting is invalid. Correct the setting that the message names.",
     # model and checkpoint
-    "KD301": "There is no model of this name.",
-    "KD302": "The model could not be built: its factory is missing, failed or did not return an nn.Module.",
-    "KD303": "The keys or shapes of the checkpoint do not match the model.",
-    "KD304": "The checkpoint cannot be read: it is truncated, is not a checkpoint, or would run code.",
-    "KD305": "The pretrained weights could not be downloaded.",
-    "KD306": "The model has no layer that can be converted.",
-    "KD307": "The forward pass of the model failed on an input of its own size.",
-    "KD308": "The model does not return one row of logits per image, so two nets cannot be compared.",
-    "KD309": "This machine does not have the device.",
-    "KD310": "The net has no stages or no Linear classifier, which `subnets` needs.",
-    "KD311": "The teacher does not match the net: its classes or its input normalization differ.",
-    "KD312": "The net could not be exported to ONNX: a library is missing, or the graph does not compute what the net does.",
+    "KD301": "There is no model of this name. `kdna ls models` lists the names.",
+    "KD302": "The model cannot be built: its factory is missing, failed, or did not return an nn.Module.",
+    "KD303": "The checkpoint's keys or shapes do not match the model. Give the model the arguments it was trained with, as in NAME(num_classes=10).",
+    "KD304": "The checkpoint cannot be read: it is truncated, not a checkpoint, or asks to run code. Save the state dict alone, and pass that file.",
+    "KD305": "Pretrained weights cannot be fetched. Pass --checkpoint FILE, or use random weights: NAME(pretrained=False).",
+    "KD306": "The recipe converts no layer of this model. `kdna analyze` gives the reason for each layer.",
+    "KD307": "The model's forward pass failed on an input of its own size. Check --input-size.",
+    "KD308": "The model does not return one row of logits per image, which this measurement needs.",
+    "KD309": "This machine does not have the device. Use --device auto.",
+    "KD310": "`subnets` needs a net with at least two stages and a Linear classifier. Leave it out.",
+    "KD311": "The teacher does not fit the net: it has other classes or another normalization. Choose another teacher.",
+    "KD312": "The net cannot be written as ONNX: a library is missing, an operation is not supported, or the outputs differ.",
     # data
-    "KD401": "The data does not exist or holds no readable image.",
-    "KD402": "The classes of the data do not match the outputs of the model.",
-    "KD403": "The data has no labels, but labels are required here.",
-    "KD404": "The class map cannot be read.",
-    "KD405": "Too few calibration images.",
-    "KD406": "Images cannot be brought to an input setting (size, mean, std, crop or interpolation).",
-    "KD407": "A stream can only be read from its beginning, and these images do not fit into memory.",
-    "KD408": "A batch cannot be divided among the processes.",
-    "KD409": "A batch must hold whole clips of `frames` consecutive frames. Pass a batch size that is a multiple of `frames`.",
-    "KD410": "The command runs in one process, but several were launched.",
+    "KD401": "DATA does not exist or holds no readable image. Pass a folder or .tar of images, a timm dataset, or kdna:digits/train.",
+    "KD402": "The classes of the data do not match the outputs of the net. Pass --class-map FILE.",
+    "KD403": "The data has no labels, and this command needs them. Put the images in one folder per class.",
+    "KD404": "The class map cannot be read. Write one class name per line.",
+    "KD405": "There are too few images. Pass more, or lower the number that is asked for.",
+    "KD406": "An input setting (size, mean, std, crop or interpolation) is invalid. Correct the setting that the message names.",
+    "KD407": "A stream can only be read from its beginning, and its images do not fit into memory. Name fewer, or use a folder.",
+    "KD408": "A mini-batch cannot be divided among the processes. Choose a --batch-size that is a multiple of their number.",
+    "KD409": "The routing's `frames` is the number of frames in a clip, and a batch must hold whole clips, frame after frame. Choose a batch size that is a multiple of it.",
+    "KD410": "This command runs as one process, and several were launched. Run it without the launcher.",
     # plan and budget
-    "KD501": "The budget cannot be met: even the smallest plan is larger.",
-    "KD502": "The plan file is invalid.",
-    "KD503": "The plan does not match this model.",
-    "KD504": "There is no budget, and the recipe names no rank.",
-    "KD505": "The database was built for another model, recipe or data.",
-    "KD506": "A size cannot be read.",
-    "KD507": "The folder cannot be reduced: its schemes have no directions to remove.",
-    "KD508": "`kdna compare` has no tool of this name.",
-    "KD509": "The folder is already at most this large.",
+    "KD501": "The budget is too small: even the smallest plan is larger. Raise the budget, or include more layers.",
+    "KD502": "The plan file is invalid. Correct the field that the message names, or plan again.",
+    "KD503": "The plan does not fit this model: a layer is missing or has another shape. Plan again for this model.",
+    "KD504": "No budget was given, and the recipe sets no rank. Pass --target-params 0.5, say, or set the rank in the recipe.",
+    "KD505": "The database was built with another model, recipe, data or settings. Delete it, or name another file.",
+    "KD506": "A size is invalid, or two were given. Write it like 1200000, 1.2MB, 50% or 1/2.",
+    "KD507": "No family of the folder can be cut: their schemes have no ordered directions. Convert the original to that size.",
+    "KD508": "`kdna compare` has no tool of this name. Use one of those that the message lists.",
+    "KD509": "The folder is not larger than the target already. Choose a smaller target.",
     # folder
-    "KD601": "The output already exists.",
-    "KD602": "The folder was not written by kdna.",
-    "KD603": "A file of the folder is damaged: its content does not match the recorded hash.",
-    "KD604": "The folder could not be written. No partial output remains.",
-    "KD605": "The folder was written by a newer version of kdna.",
-    "KD606": "A routing that depends on the input cannot be merged into an ordinary weight.",
-    "KD607": "The original model cannot be rebuilt, or has changed since the conversion.",
-    "KD608": "The coded tensors are truncated or altered. They are not decoded.",
+    "KD601": "The output exists already. Choose another place, or pass --force.",
+    "KD602": "This is not a folder written by kdna. Pass one that `kdna convert` wrote.",
+    "KD603": "The folder is damaged: a file does not match the folder's record. Restore the file, or convert again.",
+    "KD604": "The output cannot be written. Nothing was left behind. Check the free space and the permissions.",
+    "KD605": "The folder was written by a newer version of kdna. Update kdna.",
+    "KD606": "A routing that depends on the input cannot be folded into a weight. Use the net unfolded, or run `kdna freeze` first.",
+    "KD607": "The original model cannot be rebuilt, or has changed since the conversion. Build it and pass model=, or restore its checkpoint.",
+    "KD608": "The coded tensors are truncated or altered, and are not decoded. Restore the file, or convert again.",
     "KD609": "The weights have changed since they were coded. Code them again.",
-    "KD610": "The saved state belongs to another fine-tuning run.",
+    "KD610": "The state of an unfinished fine-tune belongs to another run. Repeat the command that wrote it, or leave out --resume.",
     # numerics
-    "KD701": "NaN or infinity in a weight.",
-    "KD702": "NaN or infinity in the activations of a layer.",
-    "KD703": "A fit gave NaN or infinity.",
-    "KD704": "A number is too large for the codec.",
+    "KD701": "A weight holds NaN or infinity. Use a checkpoint from before the training diverged.",
+    "KD702": "A layer's activations hold NaN or infinity. Check the normalization of the images (--mean, --std) and the checkpoint.",
+    "KD703": "A fit is not finite. Lower the rank, or calibrate on more images.",
+    "KD704": "A number is too large for the codec. Use --codec bf16.",
     # guard
-    "KD801": "The result is further from the original than the guard allows.",
-    "KD802": "The loss of a fine-tune was not finite, also at half and at a quarter of the learning rate.",
+    "KD801": "The result is further from the original than the limit allows. Raise the limit or the budget, or exclude the layers that lose most.",
+    "KD802": "The fine-tune diverged, also at half and at a quarter of the learning rate. Pass a lower --lr, or other images.",
 }

@@ -1,0 +1,37 @@
+"""Error codes: the table and the code agree, and every entry is a sentence for the user."""
+
+import pickle
+import re
+
+import pytest
+from support.places import ROOT
+
+from kdna_convert.core.errors import CODES, GuardError, KdnaError, RecipeError
+
+TABLE = ROOT / "kdna_convert" / "core" / "errors.py"
+
+
+def test_every_code_in_the_package_has_an_entry_and_every_entry_is_used() -> None:
+    sources = [path for path in (ROOT / "kdna_convert").rglob("*.py") if path != TABLE]
+    used = {code for path in sources for code in re.findall(r"KD\d{3}", path.read_text(encoding="utf-8"))}
+    assert used == set(CODES)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_an_entry_is_a_few_sentences_on_one_line(code: str) -> None:
+    text = CODES[code]
+    assert "\n" not in text
+    assert text.endswith(".")
+    assert text[0].isupper() or text[0] == "`"
+    assert len(text) <= 240
+
+
+@pytest.mark.parametrize("kind", [RecipeError, GuardError])
+def test_an_error_survives_the_way_between_processes(kind: type[KdnaError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("KD201", "line 3: unexpected indent")))
+    assert type(error) is kind
+    assert (error.code, error.message, str(error)) == (
+        "KD201",
+        "line 3: unexpected indent",
+        "KD201: line 3: unexpected indent",
+    )
