@@ -1,6 +1,7 @@
 """The command line as a user meets it: help everywhere, results on stdout, the rest on stderr, honest exit codes."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.command import NET, convert, kdna
-from support.commands import commands
+from support.commands import commands, parse
 from support.places import ROOT
 from support.tiny import net
 
@@ -266,6 +267,26 @@ def test_stdout_has_the_result_and_stderr_the_rest(images: Path, tmp_path: Path)
     assert "kdna eval" in done.stderr
     assert "\x1b[" not in done.stdout + done.stderr
     assert kdna(*convert(images), "-o", tmp_path / "quiet", "-q").stderr == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("convert",), ("code", "--codec", "fp16"), ("shrink", "--target-params", "0.5"), ("finetune", "--steps", "1")],
+)
+def test_the_next_commands_parse_and_never_measure_on_the_images_that_were_used(
+    command: tuple[str, ...], images: Path, folder: Path, tmp_path: Path
+) -> None:
+    name, *options = command
+    before = convert(images) if name == "convert" else [name, folder, "--data", images, *options]
+    done = kdna(*before, "-o", tmp_path / "a folder")
+    assert done.exit_code == 0, done.stderr
+    hints = done.stderr[done.stderr.index("written to") :]
+    following = [line.split("  (")[0] for line in re.findall(r"kdna (\w.*)", hints)]
+    for line in following:
+        parse(line)
+    measuring = [line for line in following if line.startswith("eval")]
+    assert measuring == [f"eval '{tmp_path / 'a folder'}' --data VALIDATION"]
+    assert "folded=True" in hints
 
 
 def test_every_command_is_in_the_readme() -> None:

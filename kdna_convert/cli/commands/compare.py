@@ -13,7 +13,7 @@ from .options import Force, Images, Output, Source, Text, grouped, numbers
 
 EVAL_HELP = "Images to measure every net on; not those of --data. Class folders give top-1 too."
 SIZES_HELP = "Sizes of the file: 570kB,1/14."
-PEERS_HELP = "Compare only these: kdna,cp,nncodec. Default: all that are installed."
+PEERS_HELP = "Compare only these tools: kdna,cp,nncodec. Default: all."
 SAME = "--eval and --data are the same images: every tool may have calibrated on them; give other images to --eval"
 
 
@@ -60,14 +60,14 @@ def compare(
     from ..report.compare import plot as draw
 
     recipes = {"recipe": recipe_name, "bytes_recipe": bytes_recipe}
-    asked: dict[str, Any] = {name: value for name, value in recipes.items() if value is not None}
-    asked |= {"at": None if at is None else numbers(at), "bytes": _list(bytes_), "peers": _list(peers)}
+    options: dict[str, Any] = {name: value for name, value in recipes.items() if value is not None}
+    options |= {"at": None if at is None else numbers(at), "bytes": _list(bytes_), "peers": _list(peers)}
     with reporting(out.quiet) as progress:
-        found = stage(**arguments, **asked, eval=eval_, limit=limit, time_limit=time_limit, progress=progress)
-    tell_remarks([SAME] if eval_ == images.data else [], found.skipped)
-    show_json(found) if out.json else show(comparison_report(found))
+        comparison = stage(**arguments, **options, eval=eval_, limit=limit, time_limit=time_limit, progress=progress)
+    tell_remarks([SAME] if eval_ == images.data else [], comparison.skipped)
+    show_json(comparison) if out.json else show(comparison_report(comparison))
     if target:
-        draw(found, target)
+        draw(comparison, target)
         tell(f"drawn to {target}", out.quiet)
 
 

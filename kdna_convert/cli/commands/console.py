@@ -20,7 +20,7 @@ from ...core.processes import launched
 from ...core.progress import on_stderr
 from .help import command_panels, parameter_panels, write_panels, write_text, write_usage
 
-if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
+if TYPE_CHECKING:  # imports pydantic, which --help does not need
     from ...core.specs import Progress
     from ...network.folder import Conversion
 

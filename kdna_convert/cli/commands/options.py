@@ -15,7 +15,7 @@ import typer
 from .completion import codec_names, recipe_names, scheme_names
 from .console import VERBOSE
 
-if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
+if TYPE_CHECKING:  # imports pydantic, which --help does not need
     from ...inputs.recipe import Recipe
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

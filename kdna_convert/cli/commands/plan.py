@@ -10,7 +10,7 @@ import typer
 from .console import output_path, picture_path, reporting, show, show_json, tell, tell_remarks
 from .options import Calibration, Force, Goal, Images, Run, Source, grouped
 
-if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
+if TYPE_CHECKING:  # imports pydantic, which --help does not need
     from ...core.specs import Plan
 
 
@@ -82,10 +82,10 @@ def _show_curve(
 
     arguments = source.arguments | images.arguments | calibration.arguments | run.arguments
     with reporting(run.quiet) as progress:
-        found = stage(**arguments, measure=measure, database=goal.database, progress=progress)
-    show_json(found) if run.json else show(curve_report(found))
+        points = stage(**arguments, measure=measure, database=goal.database, progress=progress)
+    show_json(points) if run.json else show(curve_report(points))
     if plot:
-        plot_curve(found, plot)
+        plot_curve(points, plot)
         tell(f"drawn to {plot}", run.quiet)
 
 

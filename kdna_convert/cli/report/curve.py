@@ -19,8 +19,8 @@ def curve_report(curve: Curve) -> RenderableType:
         row = [kept(planned.params, curve.params), count(planned.params), count(planned.bytes), short(planned.macs)]
         row.append(f"{point.predicted:.3g}")
         if measured:
-            seen = point.measured
-            row += ["-", "-"] if seen is None else [f"{seen.kl:.4f}", percent(seen.agreement)]
+            real = point.measured
+            row += ["-", "-"] if real is None else [f"{real.kl:.4f}", percent(real.agreement)]
         table.add_row(*row)
     parts: list[RenderableType] = [
         table,
@@ -41,9 +41,9 @@ def plot_curve(curve: Curve, path: Path) -> None:
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.subplots()
         axes.plot(shares, [point.predicted for point in curve.points], marker="o", label="predicted error")
-        seen = [(share, p.measured.kl) for share, p in zip(shares, curve.points, strict=True) if p.measured]
-        if seen:
-            axes.plot(*zip(*seen, strict=True), marker="o", label="KL from the original, quick fit")
+        measured = [(share, p.measured.kl) for share, p in zip(shares, curve.points, strict=True) if p.measured]
+        if measured:
+            axes.plot(*zip(*measured, strict=True), marker="o", label="KL from the original, quick fit")
         axes.set(yscale="log", xlabel="parameters kept, %", ylabel="nats an image")
         axes.grid(alpha=0.3)
         axes.legend()

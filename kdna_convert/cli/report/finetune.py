@@ -21,7 +21,7 @@ def finetune_report(conversion: Conversion) -> RenderableType:
     share = f"{100 * tuned.trained / max(tuned.params, 1):.2f}"
     trainable = f"trainable params: {count(tuned.trained)} || all params: {count(tuned.params)} || trainable%: {share}"
     speed = f"{tuned.images_per_second:.0f} images/s"
-    measured = {stage: seen for stage, seen in (("before", tuned.before), ("after", tuned.after)) if seen is not None}
+    measured = {stage: one for stage, one in (("before", tuned.before), ("after", tuned.after)) if one is not None}
     return Group(
         trainable,
         f"{count(tuned.steps)} steps in {tuned.seconds:.0f} s, {speed}, peak learning rate {tuned.lr:.1e}",
