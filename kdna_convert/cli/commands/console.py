@@ -116,12 +116,12 @@ def save_folder(conversion: Conversion, target: Path, ctx: typer.Context, force:
     save(conversion, target, force=force)
 
 
-def tell_written(conversion: Conversion, folder: Path, quiet: bool, commands: Sequence[str] = ()) -> None:
+def tell_written(conversion: Conversion, folder: Path, quiet: bool, *commands: str, measured: bool = False) -> None:
     """Where the result is, and what to do next. A routing that depends on the input cannot be folded."""
     name, folded = shlex.quote(str(folder)), "" if conversion.plan.routes else ", folded=True"
-    measure = f"kdna eval {name} --data VALIDATION  (images that this command has not used)"
+    measure = [] if measured else [f"kdna eval {name} --data VALIDATION  (images that this command has not used)"]
     load = f'python: model = kdna_convert.load("{folder}"{folded})'
-    following = "\n      ".join([measure, *commands, f"kdna export {name} --to merged", load])
+    following = "\n      ".join([*measure, *commands, f"kdna export {name} --to merged", load])
     tell(f"written to {folder}\nnext  {following}", quiet)
 
 

@@ -74,4 +74,4 @@ def convert(
     tell_remarks(conversion.report.notes, conversion.report.calibration.skipped)
     show_json(to_plain(conversion.report)) if run.json else show(conversion_report(conversion))
     finetune = f"kdna finetune {quote(str(target))} --data {quote(images.data or 'DATA')} -o {quote(f'{target}-tuned')}"
-    tell_written(conversion, target, run.quiet, [finetune])
+    tell_written(conversion, target, run.quiet, finetune)

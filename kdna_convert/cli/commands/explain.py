@@ -33,5 +33,7 @@ def explain(
     known = code.upper() if code.upper() in CODES else f"KD{code}"
     if known not in CODES:
         close = get_close_matches(code.upper(), CODES, n=3, cutoff=0.7)
-        raise typer.BadParameter(f"no code {code}" + (f"; close to it: {', '.join(close)}" if close else ""))
+        raise typer.BadParameter(
+            f"there is no code {code}" + (f"; did you mean {' or '.join(close)}?" if close else "")
+        )
     show(name_table({known: CODES[known]}))

@@ -72,6 +72,6 @@ def run(
     if done.was_there:
         tell(DONE.format(folder=output), run.quiet)
     else:
-        tell_written(conversion, output, run.quiet)
+        tell_written(conversion, output, run.quiet, measured=eval_data is not None)
     if done.was_there and eval_data not in (None, done.eval_data):
         tell_remarks([OTHER_IMAGES.format(folder=output, data=eval_data)])
