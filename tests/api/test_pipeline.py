@@ -252,14 +252,20 @@ def test_moments_of_something_else_are_refused(changed: dict[str, Any], tmp_path
         kdna.convert(**{**given, **changed})
 
 
-def test_clusters_divide_what_could_share() -> None:
-    families = {"by": "cluster", "metric": "cosine", "count": 2}
-    together = kdna.plan(NET, recipe=recipe("basis"), data=IMAGES, target_params=0.8)
-    apart = kdna.plan(NET, recipe=recipe("basis", families=families), data=IMAGES, target_params=0.8)
-    everyone = sorted(name for family in together.families for name in family.members)
-    assert len(together.families) == 1
-    assert len(apart.families) <= 2
-    assert {name for family in apart.families for name in family.members} < set(everyone) or len(apart.families) == 2
+def test_families_by_cluster_hold_the_layers_that_are_alike() -> None:
+    net = tiny.net()
+    kernels = [getattr(net.blocks[block], conv).weight for block in (0, 1) for conv in ("conv1", "conv2")]
+    with torch.no_grad():
+        kernels[2].copy_(kernels[0] + 0.01)
+        kernels[3].copy_(kernels[1] + 0.01)
+
+    def families(**more: Any) -> list[tuple[str, ...]]:
+        plan = kdna.plan(net, recipe=recipe("basis", options={"rank": 4}, families=more), data=IMAGES)
+        return [family.members for family in plan.families]
+
+    first, second = ("blocks.0.conv1", "blocks.1.conv1"), ("blocks.0.conv2", "blocks.1.conv2")
+    assert families(by="cluster", metric="cosine", count=2) == [first, second]
+    assert families(by="group") == [tuple(sorted(first + second))]
 
 
 def test_a_rules_own_family_stays_together_and_the_rest_apart() -> None:

@@ -45,6 +45,7 @@ def test_a_nested_net_is_the_same_net(plain: Path, nested: Path) -> None:
 def test_a_nested_plan_says_what_every_size_costs(plain: Path, nested: Path) -> None:
     assert open_folder(plain).plan.nested == {}
     plan = open_folder(nested).plan
+    assert plan.families
     for family in plan.families:
         curve = plan.nested[family.members[0]]
         assert len(curve) == family.options["rank"]

@@ -369,10 +369,13 @@ def test_a_timm_net_takes_what_timm_resolves_for_it(name: str) -> None:
 
 
 def test_every_torchvision_classifier_is_resized_and_cropped_as_its_weights_say() -> None:
-    for name in torchvision.models.list_models():
-        preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-        if type(preset).__name__ != "ImageClassification":
-            continue
+    presets = {
+        name: torchvision.models.get_model_weights(name).DEFAULT.transforms()
+        for name in torchvision.models.list_models()
+    }
+    classifiers = {name: preset for name, preset in presets.items() if type(preset).__name__ == "ImageClassification"}
+    assert len(classifiers) >= 80
+    for name, preset in classifiers.items():
         config = data_config(parse_name(f"torchvision:{name}"), nn.Identity())
         assert config.input_size[1:] == tuple((preset.crop_size * 2)[:2]), name
         assert math.floor(config.input_size[1] / config.crop_pct) == preset.resize_size[0], name

@@ -387,10 +387,13 @@ def test_a_pattern_or_rule_without_effect_is_refused(text: str, message: str) ->
     assert message in str(refused(text))
 
 
-@given(st.text(max_size=12), st.sampled_from(NET))
+no_regex = st.text(max_size=12).filter(lambda pattern: precision(pattern) is not Precision.REGEX)
+some_matching = st.sampled_from(["*", "*conv*", "type:Conv2d", *(layer.name for layer in NET)])
+
+
+@given(no_regex | some_matching, st.sampled_from(NET))
 def test_a_pattern_matches_with_its_own_precision_or_not_at_all(pattern: str, layer: Layer) -> None:
-    if precision(pattern) is not Precision.REGEX:
-        assert best([pattern], layer) in (precision(pattern), Precision.NONE)
+    assert best([pattern], layer) in (precision(pattern), Precision.NONE)
 
 
 # ---- options, checked against the schemes' own fields

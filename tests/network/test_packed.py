@@ -192,14 +192,15 @@ def test_other_dtypes_keep_theirs() -> None:
     assert torch.equal(found["table"], net.table)
 
 
+DRAW = torch.Generator().manual_seed(0)
 WHOLE = {
-    "even": torch.randint(0, 300, (40, 30)).to(torch.int16),
-    "skewed": (torch.randn(4000) * 3).to(torch.int32),
-    "negative": torch.full((500,), -(2**63)) + torch.randint(0, 9, (500,)),
+    "even": torch.randint(0, 300, (40, 30), generator=DRAW).to(torch.int16),
+    "skewed": (torch.randn(4000, generator=DRAW) * 3).to(torch.int32),
+    "negative": torch.full((500,), -(2**63)) + torch.randint(0, 9, (500,), generator=DRAW),
     "huge": torch.tensor([2**63 - 1, -(2**63), 0] * 50),
-    "bytes": torch.randint(0, 3, (700,), dtype=torch.uint8),
-    "signed": torch.randint(-2, 2, (700,)).to(torch.int8),
-    "mask": torch.rand(900) > 0.9,
+    "bytes": torch.randint(0, 3, (700,), dtype=torch.uint8, generator=DRAW),
+    "signed": torch.randint(-2, 2, (700,), generator=DRAW).to(torch.int8),
+    "mask": torch.rand(900, generator=DRAW) > 0.9,
     "alike": torch.full((100,), 7),
     "one": torch.tensor(-5),
     "none": torch.empty(0, 3, dtype=torch.int32),

@@ -21,6 +21,7 @@ from kdna_convert.inputs.models import Loaded
 from kdna_convert.network.folder import Conversion
 from kdna_convert.network.folder.report import CodeReport, Report
 from kdna_convert.network.packed import steps_of, unpack
+from kdna_convert.network.stored import stored_state
 from kdna_convert.stages.finetune import Codes, Keeping, Settings
 from kdna_convert.stages.finetune import finetune as finetune_net
 
@@ -88,8 +89,8 @@ def test_trained_codes_come_nearer_in_no_more_bytes(monkeypatch: pytest.MonkeyPa
     assert steps_of(found.coded) == steps_of(made.coded or b"")
     old, new = unpack(made.coded or b""), unpack(found.coded)
     assert any(not torch.equal(old[name], new[name]) for name in codes_of(made, made.model).tensors)
-    state = found.model.state_dict()
-    assert all(torch.equal(state[name], tensor) for name, tensor in new.items() if name in state)
+    stored = stored_state(found.model)
+    assert all(torch.equal(stored[name], tensor) for name, tensor in new.items())
 
 
 def test_a_net_that_would_not_fit_is_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:

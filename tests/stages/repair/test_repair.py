@@ -3,7 +3,6 @@
 import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 
 from kdna_convert.core.specs import Divergence, Family
 from kdna_convert.network.derive import derive, derived_layers
-from kdna_convert.routing import ROUTINGS, attach
+from kdna_convert.routing import ROUTINGS, attach, routers
+from kdna_convert.schemes import SCHEMES
 from kdna_convert.stages.analyze.survey import survey
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.repair import STEPS
@@ -50,13 +50,14 @@ def test_a_refit_lowers_the_divergence() -> None:
     assert measure(nets.converted) == result.after
 
 
-@pytest.mark.parametrize("routing", [kind() for kind in ROUTINGS.values()], ids=list(ROUTINGS))
-def test_a_routed_net_is_refitted_as_one_without_its_routing(routing: Any) -> None:
+@pytest.mark.parametrize("name", [name for name in ROUTINGS if name != "dymn"])  # which takes no 3x3 layer
+def test_a_routed_net_is_refitted_as_one_without_its_routing(name: str) -> None:
     plain, measure = pair()
     routed, _ = pair()
-    convs = [layer for layer in routed.layers if layer.name in FAMILY.members]
+    routing, convs = ROUTINGS[name](), [layer for layer in routed.layers if layer.name in FAMILY.members]
     for group in routing.groups(convs, routed.converted):
         attach(routed.converted, group, routing)
+    assert set(routers(routed.converted)) == set(FAMILY.members)
     for nets in (plain, routed):
         assert run_steps(nets, [("refit", {})], measure)[0].kept
     for name in FAMILY.members:
@@ -64,13 +65,23 @@ def test_a_routed_net_is_refitted_as_one_without_its_routing(routing: Any) -> No
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_a_refit_chooses_a_codebooks_codes_anew() -> None:
-    nets, measure = pair(BANK)
-    before = [derived.adapter["K"].clone() for derived in derived_layers(nets.converted).values()]
-    (result,) = run_steps(nets, [("refit", {})], measure)
-    assert result.kept
-    after = [derived.adapter["K"] for derived in derived_layers(nets.converted).values()]
-    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+def test_a_refit_with_new_codes_of_a_codebook_leaves_less_than_one_with_the_old(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refitted() -> tuple[list[Tensor], float]:
+        nets, measure = pair(BANK)
+        (result,) = run_steps(nets, [("refit", {})], measure)
+        assert result.kept
+        assert result.after is not None
+        return [derived.adapter["K"] for derived in derived_layers(nets.converted).values()], result.after.kl
+
+    first = [derived.adapter["K"] for derived in derived_layers(pair(BANK)[0].converted).values()]
+    new, error = refitted()
+    monkeypatch.setattr(SCHEMES["codebook"], "reassign", SCHEMES["codebook"].fit)
+    old, error_of_old = refitted()
+    assert all(torch.equal(one, other) for one, other in zip(old, first, strict=True))
+    assert not any(torch.equal(one, other) for one, other in zip(new, first, strict=True))
+    assert error < 0.9 * error_of_old
 
 
 def test_a_step_is_kept_by_what_judges_it_and_told_by_what_measures_it() -> None:
@@ -91,6 +102,8 @@ def test_a_reconstruction_lowers_the_divergence_and_leaves_shared_tensors_alone(
     shared = derived_layers(nets.converted)["blocks.0.conv1"].shared["V"].detach().clone()
     (result,) = run_steps(nets, [("reconstruct", {"steps": 40})], measure)
     assert result.kept
+    assert result.after is not None
+    assert result.after.kl < 0.9 * result.before.kl
     assert torch.equal(derived_layers(nets.converted)["blocks.0.conv1"].shared["V"], shared)
     assert all(parameter.requires_grad for parameter in nets.converted.parameters())
 
@@ -99,14 +112,16 @@ def test_a_reconstruction_lowers_the_divergence_and_leaves_shared_tensors_alone(
 def test_a_step_that_does_not_help_is_undone_to_the_bit(name: str) -> None:
     nets, _ = pair()
     before = copy_state(nets.converted)
-    values = iter((0.1, 0.2))
+    values, states = iter((0.1, 0.2)), list[dict[str, Tensor]]()
     z = torch.zeros(1, 2)
 
     def worse(model: nn.Module) -> object:
+        states.append(copy_state(model))
         return divergence(z + torch.tensor([[next(values), 0.0]]), z)
 
     (result,) = run_steps(nets, [(name, {})], worse)  # type: ignore[arg-type]
     assert not result.kept
+    assert any(not torch.equal(tensor, states[1][key]) for key, tensor in states[0].items())
     after = nets.converted.state_dict()
     assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
 
