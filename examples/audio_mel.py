@@ -1,9 +1,10 @@
-"""A small net for sounds, made to depend on what it hears: log-mel input, `dymn` in its blocks, a wider net as teacher.
+"""Dynamic routing for audio: a small net on log-mel spectrograms, `dymn` in its blocks, a wider net as teacher.
 
     python examples/audio_mel.py               # half a minute
 
-Five kinds of synthetic sound at any pitch, in noise: a steady tone, a rising and a falling sweep, a tremolo, and two
-tones in turn. Nothing is special about sound in kdna: a (1, mels, frames) spectrogram is an image of one channel.
+The data are five kinds of synthetic sound at random pitch, in noise: a steady tone, a rising and a falling sweep, a
+tremolo, and two alternating tones. kdna treats sound like images: a (1, mels, frames) spectrogram is an image of one
+channel.
 """
 
 import argparse
@@ -23,7 +24,7 @@ RATE, SAMPLES, WINDOW, HOP, MELS, CLASSES = 8000, 4096, 256, 128, 32, 5
 
 
 def sounds(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Waves (count, SAMPLES) and their kinds."""
+    """Draw waves (count, SAMPLES) and their labels (count,)."""
     generator = torch.Generator().manual_seed(seed)
     kinds = torch.randint(CLASSES, (count, 1), generator=generator)
     pitch, speed = (300 + 1200 * torch.rand(count, 1, generator=generator) for _ in range(2))
@@ -37,7 +38,7 @@ def sounds(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def log_mel(waves: Tensor) -> Tensor:
-    """(count, 1, MELS, frames): triangles, evenly spaced in mel, over the power of a short-time Fourier transform."""
+    """Log-mel spectrograms (count, 1, MELS, frames): triangular filters on the power of a short-time Fourier transform."""
     power = torch.stft(waves, WINDOW, HOP, window=torch.hann_window(WINDOW), return_complex=True).abs().square()
     edges = 700 * (10 ** (torch.linspace(0, 2595 * math.log10(1 + RATE / 1400), MELS + 2) / 2595) - 1)
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
@@ -47,7 +48,7 @@ def log_mel(waves: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """An inverted residual: expand, filter each channel, project."""
+    """An inverted residual: expand, depthwise convolution, project."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ def train(model: nn.Module, x: Tensor, kinds: Tensor, epochs: int) -> nn.Module:
 
 
 def route(model: nn.Module, x: Tensor) -> nn.Module:
-    """A copy with dymn in every block, and the outputs of the original."""
+    """Return a copy with dymn in every block. Its outputs are those of the original."""
     options = {"kernels": 2, "width": 8}
     routing = ROUTINGS["dymn"](**options)
     layers = [layer for layer in survey(model, x[:1]) if routing.can_route(layer) is None]
@@ -96,8 +97,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    (waves, kinds), (unheard, answers) = sounds(arguments.sounds, 0), sounds(500, 1)
-    x, test = log_mel(waves), log_mel(unheard)
+    (waves, kinds), (test_waves, answers) = sounds(arguments.sounds, 0), sounds(500, 1)
+    x, test = log_mel(waves), log_mel(test_waves)
     teacher = train(net(16), x, kinds, arguments.epochs)
     student = train(net(4), x, kinds, arguments.epochs)
     routed = route(student, x)
@@ -112,7 +113,7 @@ def main() -> None:
         for name, model in nets.items():
             right = (model.eval()(test).argmax(1) == answers).float().mean()
             params = sum(parameter.numel() for parameter in model.parameters())
-            print(f"{name:28} {params:7,} parameters  {100 * right:.1f} % of {len(test)} unheard sounds right")
+            print(f"{name:28} {params:7,} parameters  {100 * right:.1f} % of {len(test)} test sounds right")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The CIFAR ResNets of He et al., "Deep Residual Learning for Image Recognition" (2015), section 4.2.
 
-A 3x3 stem of 16 channels, three stages of n blocks of two 3x3 convolutions at 16, 32 and 64 channels, a global mean and
-a linear classifier: 6n + 2 layers with weights. Shortcuts have no parameters (the paper's option A): where a stage
-begins, every second pixel is kept and the missing channels are zeros.
+A net has 6n + 2 layers with weights: a 3x3 stem of 16 channels, three stages of n blocks of two 3x3 convolutions at 16,
+32 and 64 channels, a global mean and a linear classifier. Shortcuts have no parameters (the paper's option A): at the
+start of a stage every second pixel is kept, and the missing channels are zeros.
 
     kdna analyze examples/cifar_resnet.py:resnet56 --checkpoint cifar10_resnet56.safetensors
 """
@@ -10,7 +10,7 @@ begins, every second pixel is kept and the missing channels are zeros.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# What kdna (and timm) read to know the net's input: 32-pixel images, uncropped, normalised by ImageNet's statistics.
+# The input, in timm's terms: 32-pixel images, not cropped, normalized with ImageNet's statistics.
 PRETRAINED_CFG = {
     "input_size": (3, 32, 32),
     "crop_pct": 1.0,
@@ -21,7 +21,7 @@ PRETRAINED_CFG = {
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut. The first one halves the image where `stride` is 2."""
+    """Two 3x3 convolutions and a shortcut. The first convolution halves the image if `stride` is 2."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Block(nn.Module):
         self.extra = channels - channels_in
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """Option A: subsample, and pad the new channels with zeros, half of them on each side."""
+        """Option A: subsample, and pad with zero channels, half of them on each side."""
         if self.stride == 1 and self.extra == 0:
             return x
         before = self.extra // 2
@@ -46,7 +46,7 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Images (B, 3, 32, 32) to logits (B, classes), by three stages of `blocks` blocks each."""
+    """Map images (B, 3, 32, 32) to logits (B, classes). Each of the three stages has `blocks` blocks."""
 
     def __init__(self, blocks: int, num_classes: int = 10) -> None:
         super().__init__()

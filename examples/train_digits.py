@@ -2,7 +2,7 @@
 
     python examples/train_digits.py            # a minute on two cores
 
-A plain recipe: 40 epochs of AdamW with a one-cycle rate, each image shifted by up to a pixel.
+40 epochs of AdamW with a one-cycle learning rate. Each image is shifted by up to one pixel.
 """
 
 import argparse
@@ -18,7 +18,7 @@ BATCH = 64
 
 
 def shifted(images: Tensor) -> Tensor:
-    """Each image moved by -1, 0 or 1 pixels each way; what comes in is the background."""
+    """Shift each image by -1, 0 or 1 pixels along both axes, padded with the background."""
     padded = F.pad(images, (1, 1, 1, 1), value=float(images.min()))
     rows, columns = torch.randint(3, (2, len(images), 1))
     reach = torch.arange(8)
@@ -31,7 +31,7 @@ def shifted(images: Tensor) -> Tensor:
 
 
 def train(epochs: int, seed: int) -> nn.Module:
-    """The trained net, in eval mode."""
+    """Return the trained net, in eval mode."""
     torch.manual_seed(seed)
     images, labels = digits("train")
     model = digits_net()
