@@ -38,7 +38,7 @@ def sounds(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def log_mel(waves: Tensor) -> Tensor:
-    """Log-mel spectrograms (count, 1, MELS, frames): triangular filters on the power of a short-time Fourier transform."""
+    """Log-mel spectrograms (count, 1, MELS, frames): triangular filters on the power of a Fourier transform."""
     power = torch.stft(waves, WINDOW, HOP, window=torch.hann_window(WINDOW), return_complex=True).abs().square()
     edges = 700 * (10 ** (torch.linspace(0, 2595 * math.log10(1 + RATE / 1400), MELS + 2) / 2595) - 1)
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
