@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.processes import first_goes_on, gathered
+from ..core.processes import end_other_processes, gather
 from ..core.specs import Layer, Progress
 from ..inputs.data import Inputs, Reading
 from ..inputs.recipe import Recipe
@@ -28,16 +28,16 @@ def moments_of(job: Job, path: str | Path | None, progress: Progress | None) -> 
     """
     active = [layer for layer in job.layers if layer.reason is None]
     if not active:  # everything stays dense
-        first_goes_on()
+        end_other_processes()
         return {}
     mark = _mark(job, active, path)
     known = path is not None and Path(path).exists()
-    if gathered(known)[0]:
-        first_goes_on()
+    if gather(known)[0]:
+        end_other_processes()
     if path is not None and known:
         return load_moments(path, mark)
     moments = _collected(job, active, progress)
-    first_goes_on()
+    end_other_processes()
     if path is not None:
         save_moments(path, moments, mark)
     return moments

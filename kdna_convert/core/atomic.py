@@ -22,9 +22,9 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """An empty folder to fill; when the block ends without an exception, it becomes `target`.
+    """Yield an empty folder; when the block ends without an exception, it replaces `target`.
 
-    What was there before is intact until that moment and removed after it. Raises OSError.
+    Until then `target` is unchanged. Raises OSError.
     """
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def _retired(target: Path) -> Path:
 
 
 def _clear_leftovers(target: Path) -> None:
-    """Undo what a killed process began: put an old folder back that was moved away, remove what was half written."""
+    """Undo what a killed process began: restore an old folder that was moved away, remove what was half written."""
     if _retired(target).exists() and not target.exists():
         _retired(target).rename(target)
     for path in target.parent.iterdir():
@@ -84,7 +84,7 @@ def _clear_leftovers(target: Path) -> None:
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Let two folders change places: at once where the system can (Linux), else by three moves."""
+    """Swap two folders: in one step where the system can (Linux), else in three moves."""
     if sys.platform == "linux":
         renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
         if renameat2 and not renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE):
@@ -99,7 +99,7 @@ def _exchange(new: Path, old: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Wait until the disk has it: a rename that survives a power cut must not name a file that did not."""
+    """Write to the disk now: a rename that survives a power failure must not name a file that does not."""
     if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
         return  # Windows cannot open a folder
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

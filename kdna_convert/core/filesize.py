@@ -1,6 +1,6 @@
-"""The size of a safetensors file to the byte, before any tensor exists, so that a plan can promise it.
+"""The exact size of a safetensors file, computed before any tensor exists.
 
-A file is eight bytes of header length, a JSON header padded with spaces to a multiple of eight, and the tensors' bytes
+A file holds the length of the header (8 bytes), a JSON header padded with spaces to a multiple of 8, and the tensors
 (https://github.com/huggingface/safetensors#format). This file imports neither torch nor safetensors.
 """
 
@@ -15,7 +15,7 @@ from .specs import ModelRef, TensorSpec
 
 FORMAT_VERSION = 1
 
-# Bytes of one element, in the order in which a file holds its tensors: by dtype, then by name.
+# Bytes of one element. A file holds its tensors in this order of dtypes, then by name.
 ITEM_BYTES = {
     "U64": 8,
     "I64": 8,
@@ -40,7 +40,7 @@ _ORDER = {dtype: place for place, dtype in enumerate(ITEM_BYTES)}
 
 
 def metadata(model: ModelRef, recipe: str) -> dict[str, str]:
-    """What a converted file says about itself. `recipe` is the recipe's text as given."""
+    """The metadata of a converted file. `recipe` is the text of the recipe as given."""
     return {
         "format": "pt",
         "kdna": str(FORMAT_VERSION),
@@ -51,7 +51,7 @@ def metadata(model: ModelRef, recipe: str) -> dict[str, str]:
 
 
 def header(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> bytes:
-    """The file's first bytes, up to its tensors, with the metadata's keys sorted (safetensors shuffles them)."""
+    """The bytes of the file before its tensors, with the keys of the metadata sorted (safetensors shuffles them)."""
     entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     start = 0
     for spec in sorted(specs, key=lambda spec: (_ORDER[spec.dtype], spec.name)):
@@ -64,7 +64,7 @@ def header(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> bytes:
 
 
 def data_size(spec: TensorSpec) -> int:
-    """Bytes of one tensor, without its line in the header."""
+    """Bytes of the data of one tensor, without its entry in the header."""
     return prod(spec.shape) * ITEM_BYTES[spec.dtype]
 
 

@@ -1,4 +1,4 @@
-"""Pure tensor maths: second moments, weighted least squares in normal form, and one minimiser for what is left."""
+"""Tensor mathematics: second moments, weighted least squares in normal form, and L-BFGS for the rest."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from torch import Tensor
 from .errors import NumericsError
 from .specs import Shape
 
-# Relative to the mean diagonal. DAMPING keeps a moment of too few patches from trusting directions it never saw;
-# JITTER only keeps Cholesky alive.
+# Relative to the mean diagonal. DAMPING regularizes a moment of too few patches; JITTER only keeps the Cholesky
+# factorization from failing.
 DAMPING = 1e-4
 JITTER = 1e-9
-# The smallest positive number: what keeps a division by an energy alive where a kernel is all zeros.
+# The smallest positive number: avoids a division by zero where a kernel is all zeros.
 TINY: float = torch.finfo(torch.float64).tiny
-# Patches longer than this are searched in the Kronecker form of their moment.
+# For longer patches, shared tensors are searched with the Kronecker form of the moment.
 FULL_METRIC_PATCH = 1200
 
 
 class Kronecker(NamedTuple):
-    """A second moment of patches kept as two factors: C[(i,s),(j,t)] ~ channels[i,j] taps[s,t]."""
+    """A second moment of patches as two factors: C[(i,s),(j,t)] ~ channels[i,j] taps[s,t]."""
 
     channels_cc: Tensor
     taps_tt: Tensor
@@ -36,11 +36,16 @@ Moment = Tensor | Kronecker
 
 @dataclass(frozen=True)
 class Target:
-    """What one member of a family must reproduce: a least-squares problem in normal form, float64.
+    """The least-squares problem of one member of a family, in normal form, float64.
 
-    `kernel_on` is the original kernel (out x patch), `cross_on` = E[y u^T], `moment` = E[u u^T] of its input patches;
-    the plain fit has cross = W C, the data-free one C = I. `weight` is how much the loss feels this layer's output
-    error.
+    The plain fit has cross_on = W C; the data-free one has C = I.
+
+    Attributes:
+        shape: The kernel's, (out, in / groups, *taps).
+        kernel_on: The original kernel W, (out, patch).
+        cross_on: E[y u^T], (out, patch), of the layer's outputs y and input patches u.
+        moment: C = E[u u^T], (patch, patch), of the input patches.
+        weight: The sensitivity of the loss to the layer's output error.
     """
 
     shape: Shape
@@ -51,15 +56,15 @@ class Target:
 
     @property
     def energy(self) -> float:
-        """E[y . y] of the layer's output, bias aside."""
+        """E[y . y] of the layer's output, without the bias."""
         return float((self.cross_on * self.kernel_on).sum())
 
 
 def plain_target(kernel: Tensor, moment: Moment, weight: float, count: int = 0) -> Target:
-    """The target that asks for the original kernel's own outputs, on a damped moment.
+    """The target whose exact solution is the original kernel, with a damped moment.
 
-    `count` is the number of patches the moment was averaged over, 0 for a moment that is exact. Too few patches for
-    their length leave a moment that trusts what it happened to see: it is drawn towards its own Kronecker form.
+    `count` is the number of patches that the moment is the mean of, 0 for an exact moment. The fewer patches there are
+    for their length, the more the moment is mixed with its own Kronecker form.
     """
     kernel_on = kernel.double().flatten(1)
     damped = damp(moment)
@@ -72,7 +77,7 @@ def plain_target(kernel: Tensor, moment: Moment, weight: float, count: int = 0) 
 def damp(moment: Moment, amount: float = DAMPING) -> Moment:
     """The moment in float64, symmetric, with `amount` of its mean diagonal added to the diagonal.
 
-    The moment of inputs that were all zero says nothing: the identity takes its place.
+    The moment of inputs that are all zero becomes the identity.
     """
     if isinstance(moment, Kronecker):
         return Kronecker(_damped(moment.channels_cc, amount), _damped(moment.taps_tt, amount))
@@ -86,10 +91,10 @@ def _damped(moment: Tensor, amount: float) -> Tensor:
     return damped
 
 
-def searchable(target: Target) -> Target:
-    """The target that shared tensors are searched for under; adapters are then solved under the target itself.
+def search_target(target: Target) -> Target:
+    """The target for the search of shared tensors. Adapters are then solved for the original target.
 
-    A long patch is met by the Kronecker form of its moment: far cheaper, a little less exact (docs/decisions/0003).
+    For a long patch the moment is replaced by its Kronecker form: far cheaper, slightly less exact (decision 0003).
     """
     if isinstance(target.moment, Kronecker) or len(target.moment) <= FULL_METRIC_PATCH:
         return target
@@ -99,7 +104,7 @@ def searchable(target: Target) -> Target:
 
 
 def kronecker(moment_nn: Tensor, channels: int) -> Kronecker:
-    """The partial traces of a moment, scaled so that their product has its trace."""
+    """The partial traces of a moment, scaled so that their Kronecker product has the same trace."""
     moment_isjt = moment_nn.view(channels, -1, channels, len(moment_nn) // channels)
     channels_cc = torch.einsum("isjs->ij", moment_isjt) / moment_isjt.shape[1]
     taps_tt = torch.einsum("isit->st", moment_isjt)
@@ -114,8 +119,8 @@ def times(x_on: Tensor, moment: Moment) -> Tensor:
     return x_on @ moment
 
 
-def untimes(x_on: Tensor, moment: Moment) -> Tensor:
-    """X C^-1 for X of shape (rows, n) and a moment that was damped. Raises NumericsError KD703."""
+def times_inverse(x_on: Tensor, moment: Moment) -> Tensor:
+    """X C^-1 for X of shape (rows, n) and a damped moment. Raises NumericsError KD703."""
     if not isinstance(moment, Kronecker):
         return mix(moment, x_on)
     x_oit = x_on.unflatten(1, (len(moment.channels_cc), len(moment.taps_tt)))
@@ -136,7 +141,7 @@ def mean_diagonal(moment: Moment) -> float:
 
 
 def mix(gram_rr: Tensor, cross_or: Tensor) -> Tensor:
-    """U = cross gram^-1: the least-squares mixing of a basis with this Gram matrix. Raises NumericsError KD703."""
+    """U = cross gram^-1: least-squares coefficients for a basis with this Gram matrix. Raises NumericsError KD703."""
     gram_rr = gram_rr.clone()
     gram_rr.diagonal().add_(JITTER * gram_rr.diagonal().mean() + TINY)
     factor, failed = torch.linalg.cholesky_ex(gram_rr)
@@ -146,20 +151,20 @@ def mix(gram_rr: Tensor, cross_or: Tensor) -> Tensor:
 
 
 def weighted_energy(targets: Sequence[Target]) -> float:
-    """What the errors of a family are measured against: its targets' weighted energy, never zero."""
+    """The weighted output energy of a family, which its errors are relative to; never zero."""
     return max(sum(target.weight * target.energy for target in targets), math.sqrt(TINY))
 
 
 def fit_error(kernel_on: Tensor, target: Target) -> float:
-    """E|W u - kernel u|^2 of a kernel against the target's own, in the target's metric."""
-    gap_on = target.kernel_on - kernel_on
-    return float((times(gap_on, target.moment) * gap_on).sum())
+    """E|W u - kernel u|^2: the output error of a kernel, for the original kernel W and the input patches u."""
+    difference_on = target.kernel_on - kernel_on
+    return float((times(difference_on, target.moment) * difference_on).sum())
 
 
 def minimise(
     function: Callable[[Sequence[Tensor]], tuple[float, Sequence[Tensor]]], start: Sequence[Tensor], steps: int
 ) -> list[Tensor]:
-    """L-BFGS from `start`: at most `steps` steps of `function`, which returns its value and its gradients."""
+    """Minimize by L-BFGS from `start`, in at most `steps` steps. `function` returns its value and its gradients."""
     shapes = [tensor.shape for tensor in start]
     sizes = [tensor.numel() for tensor in start]
 
@@ -171,5 +176,5 @@ def minimise(
         return value, torch.cat([gradient.reshape(-1) for gradient in gradients]).numpy()
 
     flat = torch.cat([tensor.reshape(-1) for tensor in start]).numpy()
-    found = minimize(flat_function, flat, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 12})
-    return unpack(torch.from_numpy(found.x))
+    result = minimize(flat_function, flat, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 12})
+    return unpack(torch.from_numpy(result.x))

@@ -1,10 +1,10 @@
-"""The processes of one launch, by torchrun or `accelerate launch`: whose batches are whose, and sums over all of them.
+"""The processes of one launch, by torchrun or `accelerate launch`: how they share batches and sum results.
 
-    for number, batch in share(batches): ...     # this process's part of a pass: every so many-th batch
-    total(tensor), gathered(item)                # then what all parts come to, the same in every process
+    for number, batch in share(batches): ...     # this process's batches of a pass
+    all_sum(tensor), gather(item)                # then the results of all processes, the same in each of them
 
-Inside `sharing` only: a library that one process of somebody's own training calls must not wait for the others there.
-Elsewhere, and where there is one process, every function gives back what it was given.
+They work only inside `sharing`: where a training program calls this library in one of its processes, the library must
+not wait for the others. Elsewhere, and with one process, every function returns its argument.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import KdnaError
 
-if TYPE_CHECKING:  # a command asks whether it was launched as several before it loads torch
+if TYPE_CHECKING:  # the CLI checks the number of processes before it imports torch
     import torch
     from torch import Tensor
 
 T = TypeVar("T")
-# Where launchers say how many processes they started: torchrun and Accelerate, then three kinds of MPI.
+# Environment variables with the number of processes: torchrun and Accelerate, then three kinds of MPI.
 _LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _SHARED: ContextVar[bool] = ContextVar("kdna.shared", default=False)
 
 
 def launched() -> int:
-    """How many processes the launcher says it started; 1 where there was none."""
-    said = [os.environ.get(name, "") for name in _LAUNCHERS]
-    return max([1, *(int(size) for size in said if size.isdecimal())])
+    """How many processes the launcher started; 1 without a launcher."""
+    sizes = [os.environ.get(name, "") for name in _LAUNCHERS]
+    return max([1, *(int(size) for size in sizes if size.isdecimal())])
 
 
 def is_first() -> bool:
-    """Whether the launcher says that this is the process of rank 0; True where there was none."""
+    """Whether this is the process of rank 0; True without a launcher."""
     ranks = [os.environ.get(name, "") for name in _RANKS]
     return launched() == 1 or next((int(rank) for rank in ranks if rank.isdecimal()), 0) == 0
 
 
 @contextmanager
-def together(device: torch.device) -> Iterator[bool]:
-    """Meet the other processes of a launch, share work with them inside, and part from them after.
+def process_group(device: torch.device) -> Iterator[bool]:
+    """Form a group with the other processes of the launch and share work inside the block.
 
-    Gives whether this process is the one that writes and prints. Processes of a GPU machine take a GPU each.
+    Yields whether this process is the one that writes and prints. On a GPU machine each process uses one GPU.
     """
     if launched() == 1:
         yield True
@@ -63,7 +63,7 @@ def together(device: torch.device) -> Iterator[bool]:
 
 @contextmanager
 def sharing() -> Iterator[None]:
-    """Passes inside are shared by all processes of torch's default group, where there is one: each must come here."""
+    """Share the passes inside among all processes of torch's default group. Each of them must enter this block."""
     token = _SHARED.set(True)
     try:
         yield
@@ -71,15 +71,15 @@ def sharing() -> Iterator[None]:
         _SHARED.reset(token)
 
 
-def first_goes_on() -> None:
-    """End every process but the first, with exit code 0; that one shares its work no more."""
+def end_other_processes() -> None:
+    """End every process except the first, with exit code 0. The first shares its work no longer."""
     if number() > 0:
         raise SystemExit(0)
     _SHARED.set(False)
 
 
 def count() -> int:
-    """How many processes share the work."""
+    """The number of processes that share the work."""
     if not _SHARED.get():
         return 1
     from torch import distributed
@@ -88,7 +88,7 @@ def count() -> int:
 
 
 def number() -> int:
-    """Which of them this one is, from 0."""
+    """The number of this process, from 0."""
     if count() == 1:
         return 0
     from torch import distributed
@@ -97,30 +97,30 @@ def number() -> int:
 
 
 def share(batches: Iterable[T]) -> Iterator[tuple[int, T]]:
-    """This process's batches of a pass, each with its number in the whole; the others' are not read where possible.
+    """This process's batches of a pass, each with its number in the whole pass.
 
-    An iterable that can leave out batches says so by a method `dealt(first, step)`; of others all are read.
+    An iterable with a method `dealt(first, step)` reads only these batches; of any other all batches are read.
     """
     first, step = number(), count()
     dealt = getattr(batches, "dealt", None)
     return islice(enumerate(batches), first, None, step) if dealt is None else dealt(first, step)
 
 
-def total(tensor: Tensor) -> Tensor:
-    """The sum of the processes' tensors, taken in float64, of the dtype and on the device of this one's."""
+def all_sum(tensor: Tensor) -> Tensor:
+    """The sum of the tensors of all processes, computed in float64, with the dtype and device of this one's."""
     if count() == 1:
         return tensor
     import torch
     from torch import distributed
 
-    speaks = torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
-    whole = tensor.to(speaks, torch.float64, copy=True)
-    distributed.all_reduce(whole)
-    return whole.to(tensor)
+    device = torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
+    summed = tensor.to(device, torch.float64, copy=True)
+    distributed.all_reduce(summed)
+    return summed.to(tensor)
 
 
-def gathered(item: T) -> list[T]:
-    """What every process has, in their order; anything that can be pickled."""
+def gather(item: T) -> list[T]:
+    """The items of all processes, in the order of their numbers. An item must be picklable."""
     if count() == 1:
         return [item]
     from torch import distributed
@@ -130,21 +130,20 @@ def gathered(item: T) -> list[T]:
     return items
 
 
-class agreed:  # noqa: N801 - reads as the statement that it is
-    """What one process raises in this block, all raise at its end, so that none goes on to wait for it.
+class raise_together:  # noqa: N801 - used as a statement
+    """Raise in all processes, at the end of the block, what one of them raised inside: none waits for it forever.
 
-    Nothing in the block may itself wait for the other processes.
+    Code in the block must not wait for the other processes.
     """
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if count() == 1 or not isinstance(error, Exception | None):  # Ctrl-C: the launcher tells the others
+        if count() == 1 or not isinstance(error, Exception | None):  # on Ctrl-C the launcher stops the others
             return
-        known = (
-            error if error is None or isinstance(error, KdnaError) else RuntimeError(f"process {number()}: {error!r}")
-        )
-        failed = [one for one in gathered(known) if one is not None]
-        if error is None and failed:
-            raise failed[0]
+        picklable = error is None or isinstance(error, KdnaError)
+        own = error if picklable else RuntimeError(f"process {number()}: {error!r}")
+        errors = [each for each in gather(own) if each is not None]
+        if error is None and errors:
+            raise errors[0]

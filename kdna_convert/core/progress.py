@@ -1,4 +1,4 @@
-"""How a long verb shows what it does: a bar in a terminal or notebook, plain lines in a log file, or a logger.
+"""Progress of long operations: a bar in a terminal or notebook, plain lines in a log file, or a logger.
 
 A stage calls progress(what, done, total). `what` is the stage, or "stage: detail"; `total` is 0 where it is unknown.
 """
@@ -27,7 +27,7 @@ NOTEBOOK_COLUMNS = 100
 
 
 class Reporter:
-    """Receives progress, and knows for how long the present stage has run and how long it may still take."""
+    """Receives progress, and measures how long the current stage has run and how long it may still take."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self.clock = clock
@@ -44,11 +44,11 @@ class Reporter:
         self.show(now)
 
     def show(self, now: float) -> None:
-        """Report the present state. Called at every call of a stage, which may be thousands a second."""
+        """Report the current state. Called whenever a stage reports, which may be thousands of times a second."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Leave the terminal at the beginning of an empty line."""
+        """Leave the cursor at the beginning of an empty line."""
 
     def left(self, now: float) -> float | None:
         """Seconds until the stage ends, at its mean rate so far; None where that is unknown."""
@@ -58,7 +58,7 @@ class Reporter:
 
 
 class PlainProgress(Reporter):
-    """One line when a stage begins for the first time, and from then on at most one every ten seconds."""
+    """One line when a stage begins for the first time, then at most one every ten seconds."""
 
     def __init__(self, write: Callable[[str], None], clock: Clock = time.monotonic) -> None:
         super().__init__(clock)
@@ -83,9 +83,9 @@ class PlainProgress(Reporter):
 
 
 class Bar(Reporter):
-    """One line that is drawn again, by a carriage return alone, so that a notebook shows it too.
+    """One line that is redrawn after a carriage return, which notebooks support too.
 
-    A stage that ends for the first time keeps its line.
+    The line of a stage that ends for the first time stays.
     """
 
     def __init__(self, stream: TextIO, columns: Callable[[], int], clock: Clock = time.monotonic) -> None:
@@ -125,7 +125,7 @@ class Bar(Reporter):
 
 
 class Both(Reporter):
-    """Passes every call on to several."""
+    """Forwards every call to several receivers."""
 
     def __init__(self, *receivers: Progress) -> None:
         super().__init__()
@@ -137,12 +137,12 @@ class Both(Reporter):
 
 
 def as_progress(progress: Progress | bool | None) -> Progress | None:
-    """What a public verb does with its argument `progress`: True is a bar or plain lines on stderr, None is silence.
+    """The receiver for a public function's argument `progress`: True is a bar or plain lines on stderr, None is silent.
 
-    The stages' lines also go to the logger "kdna_convert" at level INFO, where that is enabled. In a launch of several
-    processes only the first reports.
+    The lines also go to the logger "kdna_convert" at level INFO, where that is enabled. Of several processes only the
+    first reports.
     """
-    if isinstance(progress, Reporter):  # an outer verb has been here
+    if isinstance(progress, Reporter):  # a public function that called this one made it
         return progress
     if not is_first():
         return None

@@ -1,6 +1,6 @@
-"""The values that pass between stages. Plain data without behaviour; importing this file does not import torch.
+"""The data that stages exchange: plain values without behaviour. Importing this file does not import torch.
 
-Each is a frozen pydantic dataclass, so that a hand-edited JSON file is checked field by field when it is read.
+Each is a frozen pydantic dataclass, so that an edited JSON file is validated field by field when it is read.
 """
 
 from __future__ import annotations
@@ -15,17 +15,23 @@ from pydantic.dataclasses import dataclass
 _STRICT = ConfigDict(extra="forbid")
 T = TypeVar("T")
 
-# What a long stage calls as it goes: (stage, or "stage: detail"; how many are done; of how many, 0 where unknown).
+# How a long stage reports: (stage, or "stage: detail"; how many are done; of how many, 0 where unknown).
 Progress = Callable[[str, int, int], None]
 Options = dict[str, Any]
 Shape = tuple[int, ...]
-# A tensor's shape in which an option's name may stand for its value: ("rank", 64).
+# A shape in which the name of an option may stand for its value: ("rank", 64).
 SymbolicShape = tuple[int | str, ...]
 
 
 @dataclass(frozen=True, config=_STRICT)
 class ModelRef:
-    """Where a model came from: enough to build it again. `sha256` is that of its tensors, names sorted."""
+    """The source of a model, enough to build it again.
+
+    Attributes:
+        name: The MODEL as given, such as resnet18 or nets.py:factory.
+        checkpoint: The file with its weights, None for those of its source.
+        sha256: Of its tensors, by sorted names.
+    """
 
     name: str
     checkpoint: str | None = None
@@ -34,7 +40,16 @@ class ModelRef:
 
 @dataclass(frozen=True, config=_STRICT)
 class DataConfig:
-    """How images become inputs (timm's terms): channels x height x width, mean and std per channel."""
+    """How images become inputs, in timm's terms.
+
+    Attributes:
+        input_size: (channels, height, width) of one input.
+        mean: Subtracted per channel, for pixels in 0..1.
+        std: Divided by per channel.
+        interpolation: nearest, bilinear, bicubic, box, hamming or lanczos.
+        crop_pct: The share of the resized image's side that the crop keeps.
+        crop_mode: The place of the crop, as timm names it.
+    """
 
     input_size: Shape = (3, 224, 224)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -46,7 +61,7 @@ class DataConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class Layer:
-    """One row of the survey. `shape` is the kernel's, (out, in / groups, *taps); positions are per image."""
+    """A layer of the model. `shape` is the kernel's, (out, in / groups, *taps); positions are per image."""
 
     name: str
     kind: str  # the module's class name, e.g. Conv2d, Conv2dSame, Linear
@@ -93,7 +108,7 @@ class Layer:
 
 @dataclass(frozen=True, config=_STRICT)
 class TensorSpec:
-    """A stored tensor: its name in the file, shape and safetensors dtype (F32, F16, I64 ...)."""
+    """A stored tensor: its name in the file, its shape and its safetensors dtype (F32, F16, I64 ...)."""
 
     name: str
     shape: Shape
@@ -102,9 +117,9 @@ class TensorSpec:
 
 @dataclass(frozen=True, config=_STRICT)
 class Layout:
-    """The tensors a scheme stores for one family: the shared ones, and each member's adapter, in the members' order.
+    """The tensors that a scheme stores for a family: the shared ones, and the adapters in the order of the members.
 
-    `indices` are the letters of those that hold int16 indices, whatever the net's dtype: never rounded, never trained.
+    `indices` names the tensors of int16 indices, which are neither rounded nor trained.
     """
 
     shared: dict[str, SymbolicShape]
@@ -114,7 +129,7 @@ class Layout:
 
 @dataclass(frozen=True, config=_STRICT)
 class Family:
-    """Layers that share tensors. The first member owns the shared ones. `options` are the scheme's fields."""
+    """Layers that share tensors. The first member owns the shared tensors. `options` are the fields of the scheme."""
 
     scheme: str
     members: tuple[str, ...]
@@ -125,8 +140,8 @@ class Family:
 class Route:
     """Layers whose routers may share tensors, which the first member then owns. `options` are the routing's fields.
 
-    Independent of families: a layer may be converted and routed, or either. `members` are described as the survey
-    does, since a routing may also stand at modules that the survey does not list.
+    Independent of families: a layer may be converted, routed or both. `layers` describes the members, since a routing
+    may also be at modules that are in no list of layers.
     """
 
     routing: str
@@ -140,9 +155,9 @@ class Route:
 
 @dataclass(frozen=True, config=_STRICT)
 class Totals:
-    """The four numbers, three of them: the fourth, milliseconds, is measured. `bytes` is the file's, header included.
+    """The size of a net: parameters, bytes of its file (header included), multiply-adds of one image.
 
-    `macs` counts converted layers run factored wherever that is cheaper; folded back, the net costs what it did before.
+    `macs` counts converted layers as run factored where that is cheaper. A folded net has the MACs of the original.
     """
 
     params: int
@@ -152,18 +167,28 @@ class Totals:
 
 @dataclass(frozen=True, config=_STRICT)
 class Plan:
-    """The contract between the stages before and after it: what every layer becomes, to the parameter and the byte.
+    """What every layer becomes, with the exact size of the result.
 
-    By a family's first member: `predicted`, its share of the loss in the units of Choice.points, and `stored`, the
-    parameters that it keeps in the file. `nested`, where a family's directions are in the order of their
-    worth: the error of the first 1, 2, ... of them, in the same units, to cut the family by. `routed` is how many
-    parameters the routers of its `routes` add; `unrouted`, by the layer, the KD1xx code of those that the recipe would
-    route and its routing cannot.
+    Attributes:
+        model: The original.
+        families: The layers that share tensors, and how.
+        layers: Every layer of the model, converted or not.
+        original: The size of the original.
+        planned: The size of the result.
+        predicted: By a family's first member: its predicted error, in the units of Choice.points.
+        stored: By a family's first member: the parameters that the family stores.
+        nested: By a family's first member, where its directions are ordered by importance: the error with the first 1,
+            2, ... of them, in the same units. `kdna shrink` cuts the family by it.
+        routes: The layers with routers, and their routings.
+        routed: The parameters that the routers add.
+        unrouted: By layer: the KD1xx code of why the routing of the recipe skips it.
+        seed: Of everything drawn at random.
+        version: Of this format.
     """
 
     model: ModelRef
     families: tuple[Family, ...]
-    layers: tuple[Layer, ...]  # every surveyed layer, converted or not
+    layers: tuple[Layer, ...]
     original: Totals
     planned: Totals
     predicted: dict[str, float] = field(default_factory=dict)
@@ -178,8 +203,10 @@ class Plan:
 
 @dataclass(frozen=True, config=_STRICT)
 class MemberMacs:
-    """Multiply-adds per image of one layer: `each` x size + `squared` x size^2 run factored, up to the size at which
-    dense costs less."""
+    """Multiply-adds per image of one layer: each * size + squared * size^2 run factored, `dense` run dense.
+
+    Above the size `factored_up_to`, dense costs less.
+    """
 
     dense: int
     each: int = 0
@@ -191,11 +218,20 @@ class MemberMacs:
 class Choice:
     """What a plan may choose for one family: a value of the scheme's size option, or to stay dense.
 
-    `points` are predicted errors by size: the weighted output error of a quick fit. `macs` has a row a member. `fixed`
-    is the size that the recipe insists on; `dense` says whether the family may stay dense where it does not.
+    Attributes:
+        family: The family without the size option.
+        size: The name of the size option.
+        smallest: The smallest size.
+        limit: The largest size.
+        layout: The tensors that the family stores.
+        macs: The multiply-adds of each member.
+        dtype: Of the stored tensors, as safetensors names it.
+        points: By size: the predicted error, which is the weighted output error of a quick fit.
+        fixed: The size that the recipe sets, None where it sets none.
+        dense: Whether the family may stay dense, where the recipe sets no size.
     """
 
-    family: Family  # without the size option
+    family: Family
     size: str
     smallest: int
     limit: int
@@ -209,19 +245,33 @@ class Choice:
 
 @dataclass(frozen=True, config=_STRICT)
 class Database:
-    """All that a plan is solved from: any budget, without the model. `fingerprint` names what it was made from.
+    """Everything that a plan is solved from, for any budget and without the model.
 
-    The `routes` are what the recipe says at every budget, but for the layers `unrouted` (as in Plan); `gates` are their
-    tensors, `gate_params` and `gate_macs` what they add.
+    Attributes:
+        fingerprint: A hash of everything that the database depends on.
+        model: The original.
+        layers: Every layer of the model.
+        tensors: Those of the original file.
+        params: Of the original net. Its buffers are in `tensors` only.
+        macs: Of the original net, per image.
+        metadata: Of the converted file.
+        choices: The families and what a plan may choose for each.
+        routes: The routings, equal for every budget.
+        unrouted: As in Plan.
+        gates: The tensors of the routers.
+        gate_params: The parameters that the routers add.
+        gate_macs: The multiply-adds per image that the routers add.
+        seed: Of everything drawn at random.
+        version: Of this format.
     """
 
     fingerprint: str
     model: ModelRef
     layers: tuple[Layer, ...]
-    tensors: tuple[TensorSpec, ...]  # of the original file
-    params: int  # of the original net; its buffers are in `tensors` only
+    tensors: tuple[TensorSpec, ...]
+    params: int
     macs: int
-    metadata: dict[str, str]  # of the converted file
+    metadata: dict[str, str]
     choices: tuple[Choice, ...]
     routes: tuple[Route, ...] = ()
     unrouted: dict[str, str] = field(default_factory=dict)
@@ -234,9 +284,13 @@ class Database:
 
 @dataclass(frozen=True, config=_STRICT)
 class Divergence:
-    """How far a net is from the original on the same images.
+    """How far a net is from the original, on the same images.
 
-    `kl` in nats per image; `logit_error` = |z - z0|^2 / |z0|^2.
+    Attributes:
+        agreement: The share of images, 0..1, with the same top-1 class.
+        kl: KL(original || net), in nats per image.
+        logit_error: |z - z0|^2 / |z0|^2 of the logits z of the net and z0 of the original.
+        images: How many were measured.
     """
 
     agreement: float
@@ -247,10 +301,19 @@ class Divergence:
 
 @dataclass(frozen=True, config=_STRICT)
 class Evaluation:
-    """What `kdna eval` prints. Shares lie in 0..1; None where it could not be measured: no labels, no original.
+    """Accuracy, divergence and size of a net. A value is None where it was not measured.
 
-    `kl` is KL(original || model) in nats per image, `logit_error` |z - z0|^2 / |z0|^2; `bytes` is the size of the file,
-    header included; `macs` are per image, as the net runs (folded); `skipped` are the images that could not be read.
+    Attributes:
+        top1: The share of images, 0..1, whose best class is the label. None without labels.
+        top5: The share of images, 0..1, whose best five classes include the label. None without labels.
+        images: How many were measured.
+        agreement: As in Divergence. None without the original.
+        kl: As in Divergence. None without the original.
+        params: Parameters.
+        bytes: Size of the file, header included.
+        macs: Multiply-adds per image of the net as it ran (folded).
+        logit_error: As in Divergence. None without the original.
+        skipped: The images that could not be read.
     """
 
     top1: float | None
@@ -267,9 +330,13 @@ class Evaluation:
 
 @dataclass(frozen=True, config=_STRICT)
 class Point:
-    """One budget of a trade-off: the share of the parameters asked for, what the plan comes to, its predicted error.
+    """One budget of a trade-off curve.
 
-    `measured` is the divergence of a quick conversion by that plan, where one was asked for.
+    Attributes:
+        share: The budget, as a share of the original's parameters.
+        planned: The size of the plan.
+        predicted: Its predicted error.
+        measured: The divergence of a quick conversion by this plan, None where none was made.
     """
 
     share: float
@@ -280,7 +347,10 @@ class Point:
 
 @dataclass(frozen=True, config=_STRICT)
 class Curve:
-    """Points by falling share of the original's `params`; `correlation` is Spearman's of predicted and measured."""
+    """A trade-off curve: points by decreasing share of the original's `params`.
+
+    `correlation` is Spearman's rank correlation of the predicted errors and the measured KL divergences.
+    """
 
     params: int
     points: tuple[Point, ...]
@@ -292,11 +362,16 @@ Matrix = tuple[tuple[float | None, ...], ...]
 
 @dataclass(frozen=True, config=_STRICT)
 class Group:
-    """Layers that could share, and how alike they are.
+    """Layers that could share kernels, and their similarity.
 
-    `similarities` holds one matrix a measure, None where it is undefined; [i][j] of `explained` is the share of layer
-    j's output energy that layer i's best basis explains. `families` gives each member its family's number, `silhouette`
-    how distinct the families are (-1 to 1; None where undefined), `params` the members' parameters together.
+    Attributes:
+        key: The group's name.
+        members: The names of the layers.
+        similarities: A matrix for each metric, None where a value is undefined. [i][j] of `explained` is the share of
+            layer j's output energy that the best basis of layer i explains.
+        families: The number of each member's family.
+        silhouette: How distinct the families are, -1 to 1; None where undefined.
+        params: The parameters of all members.
     """
 
     key: str
@@ -309,17 +384,25 @@ class Group:
 
 @dataclass(frozen=True, config=_STRICT)
 class Analysis:
-    """What `analyze` found. `metric` made the families; `params` are the whole model's, converted or not."""
+    """The result of `analyze`.
+
+    Attributes:
+        layers: Every layer of the model.
+        groups: The layers that could share kernels.
+        alone: Layers that could be converted, but share with no other layer.
+        metric: The similarity metric that formed the families.
+        params: The parameters of the whole model.
+    """
 
     layers: tuple[Layer, ...]
     groups: tuple[Group, ...]
-    alone: tuple[str, ...]  # layers that could be converted, but share with no other
+    alone: tuple[str, ...]
     metric: str
     params: int
 
 
 def to_json(value: Any) -> str:
-    """Indented JSON of any dataclass of this file."""
+    """Any dataclass of this file as indented JSON."""
     return TypeAdapter(type(value)).dump_json(value, indent=2).decode() + "\n"
 
 
@@ -329,9 +412,9 @@ def from_json(kind: type[T], text: str | bytes) -> T:
 
 
 def required(part: T | None) -> T:
-    """A part that must be there, such as the part of a report that the verb just added. Raises ValueError if not."""
+    """A part that cannot be None here, such as a part that was just added to a report. Raises ValueError."""
     if part is None:
-        raise ValueError("a part that must be there is missing")
+        raise ValueError("a required part is None")
     return part
 
 

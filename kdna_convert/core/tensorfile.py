@@ -1,4 +1,4 @@
-"""The only door to safetensors: named tensors and a few strings, written whole or not at all."""
+"""Safetensors files: named tensors and a few strings, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from torch import Tensor
 
 from .errors import CheckpointError
 
-# Up to this size a file is read at once: asking for hundreds of small tensors one by one takes three times as long.
+# Up to this size a file is read at once: reading hundreds of small tensors one by one takes three times as long.
 AT_ONCE = 64 * 2**20
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file beside its final place, then move it there: a kill or a full disk leaves the old file.
+    """Write a safetensors file beside its final place, then move it there. A failure leaves the old file unchanged.
 
-    OSError passes through: only the caller knows what the file was for.
+    Raises:
+        OSError: The file cannot be written. The caller, which knows what the file is for, reports it.
     """
     path = Path(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -29,14 +30,14 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
         save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, name, dict(metadata or {}))
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except SafetensorError as error:  # how it reports a full disk
+    except SafetensorError as error:  # safetensors reports a full disk like this
         raise OSError(str(error)) from error
     finally:
         Path(name).unlink(missing_ok=True)
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors, on the CPU, and the metadata of a safetensors file. Raises CheckpointError KD304."""
+    """Read the tensors, on the CPU, and the metadata of a safetensors file. Raises CheckpointError KD304."""
     try:
         with safe_open(str(path), framework="pt") as file:
             small = Path(path).stat().st_size <= AT_ONCE

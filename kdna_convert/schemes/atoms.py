@@ -31,7 +31,7 @@ from ..core.linalg import (
     mean_diagonal,
     minimise,
     mix,
-    searchable,
+    search_target,
     times,
     weighted_energy,
 )
@@ -63,7 +63,7 @@ class Atoms(Scheme):
         return product(shape) * out_positions
 
     def share(self, targets: Sequence[Target], *, seed: int, sweeps: int) -> tuple[Tensors, list[Tensors]]:
-        searched = [searchable(target) for target in targets]
+        searched = [search_target(target) for target in targets]
         scale = 1 / weighted_energy(searched)
 
         def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
@@ -86,8 +86,8 @@ class Atoms(Scheme):
         return shared, [self.fit(shared, {}, target) for target in targets]
 
     def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
-        """D by least squares; a long patch is met in its searchable form, as it has taps unknowns an atom only."""
-        found, mixing_oim = searchable(target), shared["A"]
+        """D by least squares. A long patch uses the Kronecker form of its moment: an atom has only taps unknowns."""
+        found, mixing_oim = search_target(target), shared["A"]
         cross_ois = found.cross_on.view(*mixing_oim.shape[:2], -1)
         pull_ms = torch.einsum("oim,ois->ms", mixing_oim, cross_ois)
         atoms = mix(_normal(mixing_oim, found), pull_ms.reshape(1, -1))

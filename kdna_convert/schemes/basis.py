@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import RecipeError
-from ..core.linalg import Target, dense, mean_diagonal, minimise, mix, searchable, times, weighted_energy
+from ..core.linalg import Target, dense, mean_diagonal, minimise, mix, search_target, times, weighted_energy
 from ..core.specs import Layout, Shape, product
 from .scheme import CuttableScheme, Tensors
 from .sizes import dense_limit
@@ -70,7 +70,7 @@ class Basis(CuttableScheme):
                 slope_rn -= 2 * scale * target.weight * gap_rn
             return value, [slope_rn]
 
-        searched = [searchable(target) for target in targets]
+        searched = [search_target(target) for target in targets]
         scale = 1 / weighted_energy(searched)
         shared = {"V": minimise(error, [shared["V"]], sweeps)[0] if sweeps else shared["V"]}
         return shared, [self.fit(shared, {}, target) for target in targets]

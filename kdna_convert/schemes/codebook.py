@@ -38,9 +38,9 @@ from ..core.linalg import (
     Moment,
     Target,
     minimise,
-    searchable,
+    search_target,
     times,
-    untimes,
+    times_inverse,
     weighted_energy,
 )
 from ..core.specs import Layout, Shape, SymbolicShape, product
@@ -97,7 +97,7 @@ class Codebook(Scheme):
         return product(shape) * out_positions
 
     def share(self, targets: Sequence[Target], *, seed: int, sweeps: int) -> tuple[Tensors, list[Tensors]]:
-        searched = [searchable(target) for target in targets]
+        searched = [search_target(target) for target in targets]
         blocks = [self._blocks(target.shape) for target in targets]
         feeds = [feed(target.moment, count) for target, count in zip(searched, blocks, strict=True)]
         quick = sweeps <= SHORT
@@ -124,8 +124,8 @@ class Codebook(Scheme):
 
     def reassign(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
         """The indices anew too, the bank held: for the gains that there are, then for those that came of it."""
-        wished = replace(target, kernel_on=untimes(target.cross_on, target.moment))
-        how = feed(searchable(wished).moment, self._blocks(target.shape))
+        wished = replace(target, kernel_on=times_inverse(target.cross_on, target.moment))
+        how = feed(search_target(wished).moment, self._blocks(target.shape))
         for _ in range(CHOSEN):
             gain_om = None if self.gain == "cell" else self._gains(adapter)[:, 0]
             code_obm = codes_of(shared["E"], gain_om, wished.kernel_on, how, AGAIN[0])

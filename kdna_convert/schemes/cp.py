@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.linalg import TINY, Kronecker, Target, minimise, mix, searchable, times, weighted_energy
+from ..core.linalg import TINY, Kronecker, Target, minimise, mix, search_target, times, weighted_energy
 from ..core.specs import Layout, Shape, product
 from .basis import Basis
 from .scheme import CuttableScheme, Tensors
@@ -126,7 +126,7 @@ def _searched(target: Target) -> Target:
     if product(target.shape[2:]) == 1 and isinstance(target.moment, Tensor):
         exact = Kronecker(target.moment, target.moment.new_ones(1, 1))
         return Target(target.shape, target.kernel_on, target.cross_on, exact, target.weight)
-    return searchable(target)
+    return search_target(target)
 
 
 def _start(targets: Sequence[Target], rank: int, seed: int) -> list[Tensor]:

@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..core.linalg import TINY, Kronecker, Moment, Target, mix, searchable, times
+from ..core.linalg import TINY, Kronecker, Moment, Target, mix, search_target, times
 from ..core.specs import Layout, Options, Shape, product
 from .basis import leading_rows
 from .scheme import Scheme, Tensors
@@ -142,9 +142,9 @@ def _fitted_parent(targets: Sequence[Target], parent: Tensor, channel: bool) -> 
 def _fit_scales(parent: Tensor, target: Target, scales: Tensors) -> Tensors:
     """Alternating exact least squares in each of f, s and c, in the metric of the target, to convergence.
 
-    A long patch is met in its searchable form; its f is then solved in the full metric.
+    A long patch is met in the Kronecker form of its moment; its f is then solved in the full metric.
     """
-    found, last = searchable(target), -float("inf")
+    found, last = search_target(target), -float("inf")
     ones = torch.ones(1, dtype=torch.float64), torch.ones(target.shape[1], dtype=torch.float64)
     for _ in range(ALTERNATIONS):
         scales, explained = _fit_filters(parent, found, scales)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import RecipeError
-from ..core.linalg import Target, untimes
+from ..core.linalg import Target, times_inverse
 from ..core.specs import Layout, Shape, product
 from .basis import two_factors
 from .scheme import Scheme, Tensors
@@ -56,7 +56,9 @@ class Output(Scheme):
         carried = min(targets[0].shape[0], sum(product(target.shape[1:]) for target in targets))
         if self.rank > carried:
             raise RecipeError("KD207", f"rank: these kernels have {carried} output directions, not {self.rank}")
-        written = [target.weight * untimes(target.cross_on, target.moment) @ target.cross_on.T for target in targets]
+        written = [
+            target.weight * times_inverse(target.cross_on, target.moment) @ target.cross_on.T for target in targets
+        ]
         written_oo = torch.stack(written).sum(0)
         _, vectors = torch.linalg.eigh((written_oo + written_oo.T) / 2)
         shared = {"U": vectors[:, -self.rank :].flip(1).contiguous()}
@@ -64,7 +66,7 @@ class Output(Scheme):
 
     def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
         """V by least squares: the kernel that the target asks for, seen from the shared directions."""
-        wanted_on = untimes(target.cross_on, target.moment)
+        wanted_on = times_inverse(target.cross_on, target.moment)
         return {"V": torch.linalg.lstsq(shared["U"], wanted_on, driver="gelsd").solution}
 
     def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:

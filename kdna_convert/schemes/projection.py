@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..core.linalg import Target, minimise, mix, searchable, times, weighted_energy
+from ..core.linalg import Target, minimise, mix, search_target, times, weighted_energy
 
 # The tensors searched for, and a member's place in the family, give that member's rows (r x n), differentiably.
 Rows = Callable[[Sequence[Tensor], int], Tensor]
@@ -24,7 +24,7 @@ def search(rows: Rows, start: Sequence[Tensor], targets: Sequence[Target], sweep
 
     Long patches are met in the Kronecker form of their moment; what mixes the rows is to be solved in the full one.
     """
-    searched = [searchable(target) for target in targets]
+    searched = [search_target(target) for target in targets]
     scale = 1 / weighted_energy(searched)
 
     def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:

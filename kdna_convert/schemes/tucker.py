@@ -25,7 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.linalg import Target, kronecker, mean_diagonal, mix, searchable, times
+from ..core.linalg import Target, kronecker, mean_diagonal, mix, search_target, times
 from ..core.specs import Layout, Shape, SymbolicShape, product
 from .basis import Basis, leading_rows
 from .projection import mixing, search
@@ -72,7 +72,7 @@ class Tucker(Scheme):
 
         generator = torch.Generator().manual_seed(seed)
         bank_ri = _leading_channels(targets, self.rank, generator)
-        cores = [_leading_core(bank_ri, searchable(target), generator) for target in targets]
+        cores = [_leading_core(bank_ri, search_target(target), generator) for target in targets]
         bank_ri, *cores = search(rows, [bank_ri, *cores], targets, sweeps)
         shared = {"V": bank_ri}
         adapters = [{"G": core.view(*core.shape[:2], *t.shape[2:])} for core, t in zip(cores, targets, strict=True)]

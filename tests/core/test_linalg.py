@@ -18,7 +18,7 @@ from kdna_convert.core.linalg import (
     minimise,
     mix,
     plain_target,
-    searchable,
+    search_target,
     times,
     weighted_energy,
 )
@@ -175,11 +175,11 @@ def test_the_error_of_the_targets_own_kernel_is_nothing_and_of_none_its_energy()
 def test_only_a_long_patch_is_searched_under_the_kronecker_form(monkeypatch: pytest.MonkeyPatch) -> None:
     target = plain_target(draw(0, 4, 3, 2), damp(factors(1, 3, 2)), 1.0)
     whole = plain_target(draw(0, 4, 3, 2), dense(factors(1, 3, 2)), 1.0)
-    assert searchable(whole) is whole
+    assert search_target(whole) is whole
     monkeypatch.setattr("kdna_convert.core.linalg.FULL_METRIC_PATCH", 5)
-    assert searchable(target) is target, "it has that form already"
-    assert isinstance(searchable(whole).moment, Kronecker)
-    assert searchable(whole).energy == pytest.approx(whole.energy, rel=1e-2)
+    assert search_target(target) is target, "it has that form already"
+    assert isinstance(search_target(whole).moment, Kronecker)
+    assert search_target(whole).energy == pytest.approx(whole.energy, rel=1e-2)
 
 
 def test_the_energy_of_a_family_of_zero_kernels_can_still_be_divided_by() -> None:

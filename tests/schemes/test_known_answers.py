@@ -14,7 +14,7 @@ from support.targets import CUT, KERNELS, aims, draw, error_of, shared_by
 from torch import Tensor
 
 from kdna_convert.core.errors import RecipeError
-from kdna_convert.core.linalg import dense, fit_error, kronecker, plain_target, times, untimes
+from kdna_convert.core.linalg import dense, fit_error, kronecker, plain_target, times, times_inverse
 from kdna_convert.core.specs import Shape, product
 from kdna_convert.schemes import make
 
@@ -90,7 +90,7 @@ def test_a_target_of_another_kernel_is_what_output_fits() -> None:
 def test_undoing_a_moment_is_the_inverse_of_applying_it(shape: Shape) -> None:
     (target,) = aims([shape])
     for moment in (target.moment, kronecker(dense(target.moment), shape[1])):
-        there_and_back = untimes(times(target.kernel_on, moment), moment)
+        there_and_back = times_inverse(times(target.kernel_on, moment), moment)
         torch.testing.assert_close(there_and_back, target.kernel_on, rtol=1e-6, atol=1e-6)
 
 

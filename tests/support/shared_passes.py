@@ -14,7 +14,7 @@ from support.tiny import SIZE, net
 from torch import Tensor, nn
 
 from kdna_convert.core.errors import KdnaError
-from kdna_convert.core.processes import number, together
+from kdna_convert.core.processes import number, process_group
 from kdna_convert.core.specs import DataConfig
 from kdna_convert.inputs.data import Inputs, Reading, open_images
 from kdna_convert.stages.analyze.collect import collect
@@ -87,5 +87,5 @@ def _labelled(sizes: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 if __name__ == "__main__":
-    with together(torch.device("cpu")):
+    with process_group(torch.device("cpu")):
         torch.save(passes(Path(sys.argv[1])), f"{sys.argv[2]}/{number()}.pt")

@@ -29,11 +29,11 @@ def analyze(
     """
     from ...api.analyze import analyze as stage
     from ...api.nets import device_of_name
-    from ...core.processes import together
+    from ...core.processes import process_group
     from ..report.analyze import analysis_report
 
     arguments = source.arguments | images.arguments | calibration.arguments | run.arguments
-    with together(device_of_name(run.device)) as leads, reporting(run.quiet or not leads) as progress:
+    with process_group(device_of_name(run.device)) as leads, reporting(run.quiet or not leads) as progress:
         analysis = stage(**arguments, metric=metric, progress=progress)
     tell_remarks(calibration.notes(images))
     given = [source.model, *(["--checkpoint", source.checkpoint] if source.checkpoint else [])]

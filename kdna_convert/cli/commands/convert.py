@@ -58,7 +58,7 @@ def convert(
     from ...api.convert import convert as stage
     from ...api.nets import device_of_name
     from ...api.repair import WORK_FILES
-    from ...core.processes import together
+    from ...core.processes import process_group
     from ...network.folder import require_free
     from ...network.folder.report import to_plain
     from ...network.folder.work import work_folder
@@ -66,7 +66,7 @@ def convert(
 
     require_free(target, force)
     arguments = source.arguments | images.arguments | calibration.arguments | goal.arguments | run.arguments
-    with together(device_of_name(run.device)) as leads, ExitStack() as own:
+    with process_group(device_of_name(run.device)) as leads, ExitStack() as own:
         work = own.enter_context(work_folder(target, WORK_FILES, resume)) if leads else None
         with reporting(run.quiet or not leads) as progress:
             conversion = stage(**arguments, plan=plan, work=work, progress=progress)

@@ -26,10 +26,10 @@ def eval_(
     arguments = source.arguments | images.required | run.arguments
     from ...api.evaluate import evaluate as stage
     from ...api.nets import device_of_name
-    from ...core.processes import together
+    from ...core.processes import process_group
     from ..report.evaluate import evaluation_table
 
-    with together(device_of_name(run.device)) as leads, reporting(run.quiet or not leads) as progress:
+    with process_group(device_of_name(run.device)) as leads, reporting(run.quiet or not leads) as progress:
         evaluation = stage(**arguments, limit=limit, seed=seed, progress=progress)
     if not leads:
         return

@@ -156,7 +156,7 @@ def finetune(
     from ...api.finetune import finetune as stage
     from ...api.finetune import hold
     from ...api.nets import device_of_name
-    from ...core.processes import together
+    from ...core.processes import process_group
     from ...core.specs import required
     from ...network.folder import require_free
     from ...network.folder.report import to_plain
@@ -164,7 +164,7 @@ def finetune(
 
     require_free(target, force)
     with (
-        together(device_of_name(run.device)) as first,
+        process_group(device_of_name(run.device)) as first,
         _work(target, safety.resume, first) as work,
         reporting(run.quiet or not first) as progress,
     ):

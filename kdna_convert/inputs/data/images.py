@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...core.errors import DataError
-from ...core.processes import gathered
+from ...core.processes import gather
 from .sources import Classes, Files, Label, Sample, Source, Stream, UnreadableImageError
 
 Batch = tuple[Tensor, Tensor | None]
@@ -54,7 +54,7 @@ class Images:
 
     def gather_skipped(self) -> None:
         """What any process that shares the reading has passed over, known to each of them."""
-        for known in gathered(self._skipped):
+        for known in gather(self._skipped):
             self._skipped.update(known)
 
     def part(self, order: Iterable[int]) -> Images:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import DataError, NumericsError
-from ...core.processes import agreed, count, gathered, share
+from ...core.processes import count, gather, raise_together, share
 from ...core.specs import Layer, Progress
 from ...network.patches import watch
 from .moments import Moments, plan_memory
@@ -89,7 +89,7 @@ def collect(
     expected = length_hint(batches, 0)
     with _frozen(model, device) as place:
         run = _Pass(forms, sampling, place, backward=gradients != "none")
-        with agreed(), watch(model, modules, run.observe), torch.set_grad_enabled(run.backward):
+        with raise_together(), watch(model, modules, run.observe), torch.set_grad_enabled(run.backward):
             for number, batch in share(batches):
                 run.batch(model, number, batch, at_once)
                 if progress is not None:
@@ -157,8 +157,8 @@ class _Pass:
 
     def merge(self) -> None:
         """Add up the tallies of all processes, in each of them. A process without a batch has no tally of its own."""
-        self.sizes = {number: size for own in gathered(self.sizes) for number, size in own.items()}
-        reached = {name for names in gathered(list(self.tallies)) for name in names}
+        self.sizes = {number: size for own in gather(self.sizes) for number, size in own.items()}
+        reached = {name for names in gather(list(self.tallies)) for name in names}
         starts = accumulate((size for _, size in sorted(self.sizes.items())), initial=0)
         first = {number for number, start in zip(sorted(self.sizes), starts, strict=False) if start < EXAMPLES}
         self.tallies = {

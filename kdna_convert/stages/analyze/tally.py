@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.linalg import Kronecker, Moment
-from ...core.processes import gathered, total
+from ...core.processes import all_sum, gather
 from ...core.specs import Layer
 from ...network.patches import choose, patches
 from .moments import LayerMoments, MomentForm
@@ -88,10 +88,10 @@ class Tally:
 
     def merge(self, first: Collection[int]) -> None:
         """Add up the sums of all processes, in each of them; keep the outputs of the batches numbered in `first`."""
-        self.square, self.taps_tt = total(self.square), total(self.taps_tt)
-        self.sum_tc, self.gradient = total(self.sum_tc), total(self.gradient)
-        self.count = int(total(torch.tensor(self.count)))
-        features = {part: kept for own in gathered(self.features) for part, kept in own.items()}
+        self.square, self.taps_tt = all_sum(self.square), all_sum(self.taps_tt)
+        self.sum_tc, self.gradient = all_sum(self.sum_tc), all_sum(self.gradient)
+        self.count = int(all_sum(torch.tensor(self.count)))
+        features = {part: kept for own in gather(self.features) for part, kept in own.items()}
         self.features = {part: features[part] for part in sorted(features) if part[0] in first}
 
     def finish(self, images: int) -> LayerMoments:

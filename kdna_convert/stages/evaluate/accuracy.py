@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import DataError, ModelError, NumericsError
-from ...core.processes import agreed, gathered, share
+from ...core.processes import gather, raise_together, share
 from ...core.specs import Divergence, Evaluation, Progress
 from ...network.inference import device_of, evaluating
 from ...network.totals import totals
@@ -133,15 +133,15 @@ def _run(
     """Every net's logits, the labels if every batch has them, and one input, in one pass over the batches."""
     found: dict[int, tuple[list[Tensor], Tensor | None]] = {}
     example = None
-    with agreed(), ExitStack() as stack:
+    with raise_together(), ExitStack() as stack:
         for net in nets:
             stack.enter_context(evaluating(net))
         for number, (images, label) in _counted(batches, doing, progress):
             example = images[:1] if example is None else example
             rows = [answers(net(images.to(device_of(net))), len(images)).float().cpu() for net in nets]
             found[number] = rows, label
-    found = {number: own for part in gathered(found) for number, own in part.items()}
-    example = next((first for first in gathered(example) if first is not None), None)
+    found = {number: own for part in gather(found) for number, own in part.items()}
+    example = next((first for first in gather(example) if first is not None), None)
     if example is None:
         raise DataError("KD401", "there is no image to evaluate on")
     seen = [found[number] for number in sorted(found)]
