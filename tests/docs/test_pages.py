@@ -42,6 +42,8 @@ def named(paths: Any) -> Any:
 def fault(arguments: list[str]) -> str | None:
     """What the command line `kdna ARGUMENTS` fails with before it runs; None if it parses."""
     command: Any = get_command(app)
+    if len(arguments) == 1 and any(arguments[0] in option.opts for option in command.params):
+        return None  # --version, --install-completion: an action that parsing would carry out
     context: Any = None
     rest = list(arguments)
     try:
