@@ -33,6 +33,7 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 SOURCES = sorted(path for folder in ("kdna_convert", "examples") for path in (ROOT / folder).rglob("*.py"))
 # Prose may leave arguments out: `kdna convert`, `kdna plan -o`.
 INCOMPLETE = re.compile("Missing |Option .* requires an argument")
+HELP = ("-h", "--help")
 
 
 def named(paths: Any) -> Any:
@@ -42,8 +43,9 @@ def named(paths: Any) -> Any:
 def fault(arguments: list[str]) -> str | None:
     """What the command line `kdna ARGUMENTS` fails with before it runs; None if it parses."""
     command: Any = get_command(app)
-    if len(arguments) == 1 and any(arguments[0] in option.opts for option in command.params):
-        return None  # --version, --install-completion: an action that parsing would carry out
+    if arguments[0].startswith("-"):  # kdna --version: such an option acts while it is parsed
+        known = {option for param in command.params for option in param.opts} | set(HELP)
+        return None if set(arguments) <= known else f"No such option: {' '.join(arguments)}"
     context: Any = None
     rest = list(arguments)
     try:
@@ -88,6 +90,8 @@ def test_every_command_of_a_page_parses(path: Path) -> None:
 def test_a_command_that_does_not_exist_is_found() -> None:
     assert fault(["load", "DIR"])
     assert fault(["convert", "MODEL", "--no-such-option"])
+    assert fault(["--no-such-option"])
+    assert fault(["--version"]) is None
     assert INCOMPLETE.match(fault(["convert"]) or "")
     assert list(documents.whole_commands("    kdna convert A \\\n        -o B  # first\n")) == [
         ["convert", "A", "-o", "B"]
@@ -167,7 +171,7 @@ def test_contributing_names_every_room_and_table() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == rooms
     tables = documents.pages()[documents.DOCS / "extending" / "index.md"]
     for table, place in re.findall(r"^\| `(\w+)` \| `([\w/.]+)` \|", tables, re.M):
-        assert (ROOT / place).is_file()
+        assert re.search(rf"^{table}\b", (ROOT / place).read_text(), re.M), f"{place} has no {table}"
         assert f"`{table}`" in page
 
 
