@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,8 @@ SIZES_HELP = "Sizes of the file: 570kB,1/14."
 PEERS_HELP = "Compare only these tools: kdna,cp,nncodec. Default: all."
 SAME = "--eval and --data are the same images: every tool may have calibrated on them; give other images to --eval"
 
+_recipe = partial(typer.Option, metavar="RECIPE", autocompletion=recipe_names)
+
 
 @grouped
 def compare(
@@ -26,19 +29,8 @@ def compare(
     at: Annotated[Text, typer.Option(metavar="LIST", help="Shares of the parameters: 0.5,0.25.")] = None,
     bytes_: Annotated[Text, typer.Option("--bytes", metavar="LIST", help=SIZES_HELP)] = None,
     peers: Annotated[Text, typer.Option(metavar="LIST", help=PEERS_HELP)] = None,
-    recipe_name: Annotated[
-        Text,
-        typer.Option(
-            "--recipe",
-            "-r",
-            metavar="RECIPE",
-            autocompletion=recipe_names,
-            help="Recipe of kdna for shares of the parameters.",
-        ),
-    ] = None,
-    bytes_recipe: Annotated[
-        Text, typer.Option(metavar="RECIPE", autocompletion=recipe_names, help="Recipe of kdna for sizes of the file.")
-    ] = None,
+    recipe_name: Annotated[Text, _recipe("--recipe", "-r", help="Recipe of kdna for shares of the parameters.")] = None,
+    bytes_recipe: Annotated[Text, _recipe(help="Recipe of kdna for sizes of the file.")] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Use N images of --eval only, drawn at random.")
     ] = None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,9 @@ from .code import NO_IMAGES
 from .completion import recipe_names
 from .console import COMMAND, reporting, show, show_json, tell, tell_remarks, tell_written
 from .options import BYTES_HELP, RECIPE_HELP, SET_HELP, Force, Images, OutputFolder, Run, Source, grouped
+
+if TYPE_CHECKING:  # imports torch, which --help does not need
+    from ...network.folder import Conversion
 
 DONE = "{folder} is up to date. Use --force to rebuild it."
 OTHER_IMAGES = "{folder} was not measured on --eval-data. Measure it: kdna eval {folder} --data {data}"
@@ -48,11 +52,8 @@ def run(
     if output is None:
         raise typer.BadParameter("required: where to write", param_hint="-o")
     from ...api.run import run as stage
-    from ...core.specs import required
     from ...inputs.recipe import load_recipe
-    from ...network.folder.report import to_plain
     from ...network.folder.work import work_place
-    from ..report.run import run_report
 
     arguments = source.arguments | images.arguments | run.arguments
     arguments |= {"recipe": load_recipe(recipe_name, overrides or []), "eval_data": eval_data, "output": output}
@@ -64,6 +65,14 @@ def run(
         work = work_place(output)
         tell(STOPPED.format(work=work) if work.exists() else STOPPED_EARLY)
         raise
+    _show_run(conversion, output, eval_data, images, run)
+
+
+def _show_run(conversion: Conversion, output: Path, eval_data: str | None, images: Images, run: Run) -> None:
+    from ...core.specs import required
+    from ...network.folder.report import to_plain
+    from ..report.run import run_report
+
     report = conversion.report
     coded, done = report.code is not None and report.code.codec == "entropy", required(report.run)
     tell_remarks(report.notes, (report.finetune or report.calibration).skipped)
