@@ -256,14 +256,14 @@ def test_families_by_cluster_hold_the_layers_that_are_alike() -> None:
     net = tiny.net()
     kernels = [getattr(net.blocks[block], conv).weight for block in (0, 1) for conv in ("conv1", "conv2")]
     with torch.no_grad():
-        kernels[2].copy_(kernels[0] + 0.01)
-        kernels[3].copy_(kernels[1] + 0.01)
+        kernels[3].copy_(kernels[0] + 0.01)
+        kernels[2].copy_(kernels[1] + 0.01)
 
     def families(**more: Any) -> list[tuple[str, ...]]:
         plan = kdna.plan(net, recipe=recipe("basis", options={"rank": 4}, families=more), data=IMAGES)
         return [family.members for family in plan.families]
 
-    first, second = ("blocks.0.conv1", "blocks.1.conv1"), ("blocks.0.conv2", "blocks.1.conv2")
+    first, second = ("blocks.0.conv1", "blocks.1.conv2"), ("blocks.0.conv2", "blocks.1.conv1")
     assert families(by="cluster", metric="cosine", count=2) == [first, second]
     assert families(by="group") == [tuple(sorted(first + second))]
 
