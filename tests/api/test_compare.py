@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 from support.command import NET, kdna
@@ -136,6 +136,7 @@ def test_the_bytes_of_a_rounded_net_are_those_of_a_real_file(name: str, dtype: t
     assert made.bytes == len(save(file, {"format": "pt"}))
 
 
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 99), bits=st.sampled_from([4, 8]))
 def test_rounding_is_to_the_nearest_of_few_values_a_channel(seed: int, bits: int) -> None:
     weight = torch.randn((5, 3, 3, 3), generator=torch.Generator().manual_seed(seed))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -18,7 +19,7 @@ from torch import nn
 import kdna_convert
 from kdna_convert.codecs import CODECS, indices
 from kdna_convert.core.errors import FolderError, NumericsError
-from kdna_convert.network.folder import open_folder, save, uncoded
+from kdna_convert.network.folder import Conversion, open_folder, save, uncoded
 from kdna_convert.network.packed import pack, unpack
 from kdna_convert.network.stored import load_stored, stored_specs
 
@@ -26,19 +27,35 @@ LOADER = Path(kdna_convert.__file__).parent / "network" / "folder" / "loader.py"
 EACH_CODEC = pytest.mark.parametrize("codec", CODECS)
 
 
+Saved = Callable[[str, str | None], tuple[Conversion, Path]]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """saved(codec, scheme): a coded conversion, routed where its scheme is cp, and its folder. Not to be changed."""
+
+    @cache
+    def saved(codec: str, scheme: str | None) -> tuple[Conversion, Path]:
+        conversion = coded(codec, scheme, routing="se" if scheme == "cp" else None)
+        return conversion, save(conversion, tmp_path_factory.mktemp("coded") / "out")
+
+    return saved
+
+
 @EACH_CODEC
 @pytest.mark.parametrize("scheme", [None, *OPTIONS])
-def test_a_coded_folder_loads_as_the_net_that_was_coded(codec: str, scheme: str | None, tmp_path: Path) -> None:
-    conversion = coded(codec, scheme)
-    save(conversion, tmp_path / "out")
+def test_a_coded_folder_loads_as_the_net_that_was_coded(
+    codec: str, scheme: str | None, saved: Saved, tmp_path: Path
+) -> None:
+    conversion, folder = saved(codec, scheme)
     x = images()
-    again = open_folder(tmp_path / "out", model=small(1))
+    again = open_folder(folder, model=small(1))
     assert torch.equal(again.model(x), conversion.model(x))
-    folded = kdna_convert.load(tmp_path / "out", folded=True, model=small(1))
+    folded = kdna_convert.load(folder, folded=True, model=small(1))
     assert torch.allclose(folded(x), conversion.model(x), atol=1e-5)
     assert (
         save(again, tmp_path / "twice").joinpath("model.safetensors").read_bytes()
-        == tmp_path.joinpath("out", "model.safetensors").read_bytes()
+        == (folder / "model.safetensors").read_bytes()
     )
 
 
@@ -51,18 +68,16 @@ def test_a_coded_net_is_near_the_net_before(codec: str) -> None:
 
 
 @EACH_CODEC
-def test_the_file_has_the_size_that_was_counted(codec: str, tmp_path: Path) -> None:
-    conversion = coded(codec)
-    save(conversion, tmp_path / "out")
-    assert (tmp_path / "out" / "model.safetensors").stat().st_size == conversion.plan.planned.bytes
+def test_the_file_has_the_size_that_was_counted(codec: str, saved: Saved) -> None:
+    conversion, folder = saved(codec, "cp")
+    assert (folder / "model.safetensors").stat().st_size == conversion.plan.planned.bytes
 
 
 @EACH_CODEC
 @pytest.mark.parametrize("scheme", [None, *OPTIONS])
-def test_the_loader_that_travels_reads_what_kdna_reads(codec: str, scheme: str | None, tmp_path: Path) -> None:
-    conversion = coded(codec, scheme, routing="se" if scheme == "cp" else None)
-    save(conversion, tmp_path / "out")
-    state = travelling(tmp_path / "out").state_dict(tmp_path / "out")
+def test_the_loader_that_travels_reads_what_kdna_reads(codec: str, scheme: str | None, saved: Saved) -> None:
+    conversion, folder = saved(codec, scheme)
+    state = travelling(folder).state_dict(folder)
     net = small(1)
     net.load_state_dict(state)
     assert torch.allclose(net(images()), conversion.model(images()), atol=1e-5)
