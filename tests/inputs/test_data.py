@@ -203,7 +203,7 @@ def test_a_class_map_numbers_by_line_or_by_the_number_on_it(folder: Path, tmp_pa
     images = open_images(folder, CONFIG, class_map=tmp_path / "map.txt")
     assert labels(images) == [2] * 4 + [1] * 4 + [3] * 4
     check_classes(images, outputs=4)
-    with pytest.raises(DataError, match="'c' the index 3; the net has 3") as error:
+    with pytest.raises(DataError, match="'c' the number 3, but the net has 3") as error:
         check_classes(images, outputs=3)
     assert code_of(error) == "KD402"
 

@@ -113,7 +113,7 @@ def test_a_stream_that_does_not_say_how_long_it_is_is_told(tmp_path: Path, monke
     assert values(open_images(f"{some}|8", CONFIG)) == [4, 5, 6, 7, 8, 9, 10, 11]
     uncounted = huggingface(tmp_path / "repository", [picture(0), picture(1)], "hfids")
     for name in (some, uncounted):
-        with pytest.raises(DataError, match=r"say so behind the split, as in wds/FOLDER:train\|5000") as error:
+        with pytest.raises(DataError, match=r"add the number, as in wds/FOLDER:train\|5000") as error:
             open_images(name, CONFIG)
         assert code_of(error) == "KD401"
 

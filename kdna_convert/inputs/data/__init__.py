@@ -1,7 +1,8 @@
-"""DATA: images as inputs of a net. A folder, a .tar, a timm dataset or tensors; drawn, split and read in batches.
+"""DATA: images as inputs of a net, from a folder, a .tar, a timm dataset or tensors.
 
-sources.py reads, images.py selects and batches, classes.py numbers the classes, memory.py takes what is not on disk,
-bundled.py has the digits that come with kdna, views.py draws what is trained on.
+sources.py reads single images, images.py selects, splits and batches them, classes.py numbers the classes, memory.py
+takes tensors and datasets, bundled.py has the digits that come with kdna, views.py augments training images, mixing.py
+mixes images in pairs.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from ...core.errors import DataError
 from ...core.specs import DataConfig
 from .bundled import PREFIX, open_bundled
 from .classes import check_classes, read_class_map
-from .images import Batch, Images, Inputs, Reading, joined, split
-from .memory import Batches, Held, Wrapped, hold, iterate
+from .images import Batch, Images, Inputs, Reading, concat_labels, split
+from .memory import Batches, DatasetSource, TensorSource, hold, iterate
 from .mixing import Mixed, mixer
-from .sources import LIBRARIES, UNCOUNTED, Decoder, Files, open_named
+from .sources import LIBRARIES, UNCOUNTED, Decoder, FolderSource, open_named
 from .views import TrainBatch, Views, train_loader
 
 __all__ = [
@@ -35,7 +36,7 @@ __all__ = [
     "as_images",
     "batches",
     "check_classes",
-    "joined",
+    "concat_labels",
     "mixer",
     "open_images",
     "read_class_map",
@@ -43,7 +44,7 @@ __all__ = [
     "train_loader",
 ]
 
-# What the Python API takes as DATA: opened images, inputs (N, ...), a torch Dataset of single inputs, or batches.
+# DATA in the Python API: opened images, inputs (N, ...), a torch Dataset of single inputs, or an iterable of batches.
 Data = Images | Tensor | Dataset[Any] | Batches
 
 
@@ -57,14 +58,22 @@ def open_images(
     split: str | None = None,
     root: str | None = None,
 ) -> Images:
-    """The images at `path`, each as `config` says the net takes it; `limit` draws a random subset by `seed`.
+    """Open a data set as inputs of a net.
 
-    `path` is a folder (of class folders, or without labels), a .tar, the bundled `kdna:digits/train` or
-    `kdna:digits/test`, or a timm dataset (`hfds/owner/name:train`, `wds/folder:train`, `torch/cifar10`) with timm's
-    `split` (validation), given here or after a colon, and `root`.
-    `:train|5000` says how many images the split has where it does not say so. In a folder, `split` is a subfolder.
-    Raises DataError KD401 (no images), KD402 (a class map of other classes), KD404 (no class map), KD406 (no image can
-    have this size).
+    Args:
+        path: A folder of class folders or of unlabelled images, a .tar, the bundled `kdna:digits/train` or
+            `kdna:digits/test`, or a timm dataset: `hfds/owner/name:train`, `wds/folder:train`, `torch/cifar10`.
+            `:train|5000` gives the number of images of a split that does not say it.
+        config: The net's input.
+        class_map: A file that numbers the class names (see `read_class_map`).
+        limit: How many images to draw at random; None takes all.
+        seed: Of the draw.
+        split: timm's split, "validation" where neither this nor `path` gives one. In a folder, a subfolder.
+        root: The directory of a timm dataset.
+
+    Raises:
+        DataError: KD401 (no images), KD402 (the class map has other classes), KD404 (the class map cannot be read),
+            KD406 (no image can have this size).
     """
     classes = None if class_map is None else read_class_map(class_map)
     if str(path).startswith(PREFIX) and not Path(path).exists():
@@ -77,29 +86,39 @@ def open_images(
         if not len(named) and limit is None:
             raise DataError("KD401", f"{path} {UNCOUNTED}")
         return Images(named, range(len(named) or limit or 0), {}).draw(limit, seed)
-    files = Files(Path(path, split) if split else Path(path), decode, classes)
+    files = FolderSource(Path(path, split) if split else Path(path), decode, classes)
     skipped = dict.fromkeys(files.unmapped, "its folder is not in the class map")
     return Images(files, range(len(files)), skipped).draw(limit, seed)
 
 
 def as_images(data: Data, limit: int | None = None, seed: int = 0) -> Images:
-    """Any DATA as Images, to be split and read more than once. Batches are kept in memory, up to `limit` inputs."""
+    """Any DATA as Images, which can be split and read several times. Batches are kept in memory, up to `limit` inputs.
+
+    Raises DataError KD401 for batches that are empty or hold no floating-point tensors.
+    """
     if isinstance(data, Images):
         return data.draw(limit, seed)
     if isinstance(data, Tensor):
-        source: Held | Wrapped = Held(data, None)
+        source: TensorSource | DatasetSource = TensorSource(data, None)
     elif isinstance(data, Iterable):
         source = hold(data, limit)
     else:
-        source = Wrapped(data)
+        source = DatasetSource(data)
     return Images(source, range(len(source)), {}).draw(limit, seed)
 
 
 def batches(data: Data, batch_size: int = 64, *, workers: int = 0) -> Iterable[Batch]:
-    """float32 inputs (B, ...) with int64 labels (B,) or None, in a fixed order; one's own batches pass as they are.
+    """Read DATA in batches: float32 inputs (B, ...) with int64 labels (B,) or None, in a fixed order.
 
-    Damaged images are skipped and listed in `images.skipped`. `workers` processes decode, 0 of them in this one. Going
-    through them raises DataError KD401 when nothing can be read.
+    An iterable of batches keeps its own batches. Damaged images are skipped and listed in `images.skipped`.
+
+    Args:
+        data: DATA.
+        batch_size: Images in a batch.
+        workers: Processes that decode images; 0 decodes in this process.
+
+    Raises:
+        DataError: KD401, during iteration, when nothing can be read.
     """
     if isinstance(data, Iterable) and not isinstance(data, Tensor):
         return iterate(data)

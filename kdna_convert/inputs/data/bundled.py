@@ -8,17 +8,17 @@ import torch.nn.functional as F
 from ...core.errors import DataError
 from ...core.specs import DataConfig
 from ..digits import digit_pixels
-from .memory import Held
+from .memory import TensorSource
 from .sources import Classes
 
 PREFIX = "kdna:"
 TRAIN, TEST = "kdna:digits/train", "kdna:digits/test"
 
 
-def open_bundled(name: str, config: DataConfig, class_map: Classes | None = None) -> Held:
+def open_bundled(name: str, config: DataConfig, class_map: Classes | None = None) -> TensorSource:
     """The labelled images of a bundled data set, normalised by `config`'s mean and std.
 
-    Another size than 8x8 is reached by bilinear interpolation, more than one channel by repetition.
+    Images of another size than 8x8 are interpolated (bilinear). More than one channel repeats the gray value.
 
     Args:
         name: `kdna:digits/train` (1,257 images) or `kdna:digits/test` (540 images).
@@ -40,4 +40,4 @@ def open_bundled(name: str, config: DataConfig, class_map: Classes | None = None
         pixels_bchw = F.interpolate(pixels_bchw, size=size, mode="bilinear", antialias=True)
     mean_c11, std_c11 = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
     inputs_bchw = (pixels_bchw.expand(-1, channels, -1, -1) - mean_c11) / std_c11
-    return Held(inputs_bchw, labels_b, {str(digit): digit for digit in range(10)})
+    return TensorSource(inputs_bchw, labels_b, {str(digit): digit for digit in range(10)})

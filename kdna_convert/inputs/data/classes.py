@@ -1,4 +1,4 @@
-"""Class maps: which class of the images is which output of the net."""
+"""Class maps: which output of the net belongs to which class of the images."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from .sources import Classes
 
 
 def read_class_map(path: str | Path) -> dict[str, int]:
-    """timm's class map: a class name per line, its index the line's number from 0; or `name index` on every line.
+    """Read timm's class map: one class name per line, numbered from 0, or `name index` on every line.
 
-    Raises DataError KD404 when the file cannot be read, is empty or gives a name twice.
+    Raises:
+        DataError: KD404 if the file cannot be read, is empty, or gives a name two numbers.
     """
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
@@ -26,16 +27,19 @@ def read_class_map(path: str | Path) -> dict[str, int]:
     classes: dict[str, int] = {}
     for name, index in rows:
         if name and classes.setdefault(name, index) != index:
-            raise DataError("KD404", f"class map {path}: {name!r} is both class {classes[name]} and class {index}")
+            raise DataError("KD404", f"class map {path}: {name!r} has two numbers, {classes[name]} and {index}")
     if not classes:
-        raise DataError("KD404", f"class map {path}: is empty; write one class name per line")
+        raise DataError("KD404", f"class map {path}: the file is empty; write one class name per line")
     return classes
 
 
 def check_classes(images: Images, outputs: int) -> None:
-    """Raises DataError KD402 when the labels cannot be this net's: more classes than outputs, or numbered by folder.
+    """Check that the labels can be those of a net with so many outputs.
 
-    Folders number themselves in sorted order, which is the net's own numbering only when it has as many outputs.
+    Folders are numbered in sorted order, which is the numbering of the net only if it has as many outputs.
+
+    Raises:
+        DataError: KD402 if the numbers of the classes cannot be those of the outputs.
     """
     classes: Classes = images.classes
     if not classes:
@@ -43,7 +47,9 @@ def check_classes(images: Images, outputs: int) -> None:
     if images.mapped:
         name, highest = max(classes.items(), key=lambda item: item[1])
         if highest >= outputs:
-            raise DataError("KD402", f"the class map gives {name!r} the index {highest}; the net has {outputs} outputs")
+            raise DataError(
+                "KD402", f"the class map gives {name!r} the number {highest}, but the net has {outputs} outputs"
+            )
     elif len(classes) != outputs:
-        way_out = "pass --class-map FILE, which says which class is which output"
-        raise DataError("KD402", f"the images have {len(classes)} classes, the net has {outputs} outputs: {way_out}")
+        way_out = "pass --class-map FILE with the number of each class"
+        raise DataError("KD402", f"the images have {len(classes)} classes, the net has {outputs} outputs; {way_out}")

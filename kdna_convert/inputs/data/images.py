@@ -1,4 +1,4 @@
-"""Images: a selection from a source, its disjoint parts, and the batches it is read in."""
+"""Images: a selection from a source, its disjoint parts, and its batches."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...core.errors import DataError
 from ...core.processes import gather
-from .sources import Classes, Files, Label, Sample, Source, Stream, UnreadableImageError
+from .sources import Classes, FolderSource, Label, Sample, Source, Stream, UnreadableImageError
 
 Batch = tuple[Tensor, Tensor | None]
 _Read = tuple[int, Sample | UnreadableImageError]
 
 
 class Images:
-    """Some images of a source, in a fixed order. Parts of the same images share one list of what could not be read."""
+    """Some images of a source, in a fixed order. Parts of the same images share one list of unreadable images."""
 
     def __init__(self, source: Source | Stream, positions: Sequence[int], skipped: dict[str, str]) -> None:
         self.source = source
@@ -36,38 +36,38 @@ class Images:
 
     @property
     def classes(self) -> Classes:
-        """The label of each class name; empty where names are not known."""
+        """The label of each class name; empty where the names are unknown."""
         return self.source.classes
 
     @property
     def mapped(self) -> bool:
-        """Whether a class map, rather than the order of the folders, numbers the classes."""
+        """Whether a class map numbers the classes, rather than the order of the folders."""
         return self.source.mapped
 
     @property
     def skipped(self) -> list[str]:
-        """`name: reason` of every image passed over so far; a damaged one is found when it is first read."""
+        """`name: reason` of every image skipped so far. A damaged image is skipped when it is first read."""
         return [f"{name}: {reason}" for name, reason in self._skipped.items()]
 
     def skip(self, position: int, reason: str) -> None:
         self._skipped[self.source.name(position)] = reason
 
     def gather_skipped(self) -> None:
-        """What any process that shares the reading has passed over, known to each of them."""
-        for known in gather(self._skipped):
-            self._skipped.update(known)
+        """Add the images that other processes of this pass skipped."""
+        for skipped in gather(self._skipped):
+            self._skipped.update(skipped)
 
     def part(self, order: Iterable[int]) -> Images:
-        """The images at these places of this selection."""
+        """The images at these positions of this selection."""
         return Images(self.source, [self.positions[place] for place in order], self._skipped)
 
     def without(self, other: Images) -> Images:
-        """All but those that are in another part of the same source."""
+        """All images except those of another part of the same source."""
         taken = set(other.positions)
         return self.part(place for place, position in enumerate(self.positions) if position not in taken)
 
     def draw(self, limit: int | None, seed: int) -> Images:
-        """`limit` of them at random, all classes mixed (the whole where there are no more); of a stream, the first."""
+        """At most `limit` of the images, drawn at random; of a stream, the first."""
         if limit is None or limit >= len(self):
             return self
         if isinstance(self.source, Stream):
@@ -76,19 +76,21 @@ class Images:
 
 
 def split(images: Images, sizes: Sequence[int], seed: int = 0) -> list[Images]:
-    """Disjoint random parts of the given sizes, the same for a seed on every machine. Raises DataError KD405."""
+    """Disjoint random parts of the given sizes, equal for a seed on every machine. Raises DataError KD405."""
     if sum(sizes) > len(images):
-        raise DataError("KD405", f"{sum(sizes)} images are needed ({' + '.join(map(str, sizes))}), got {len(images)}")
+        raise DataError(
+            "KD405",
+            f"{sum(sizes)} images are needed ({' + '.join(map(str, sizes))}), got {len(images)}; pass more images",
+        )
     order = iter(shuffled(len(images), seed))
     return [images.part(islice(order, size)) for size in sizes]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Batches of float32 (B, C, H, W) with int64 labels (B,), rows of them (B, length), or None, in order, read anew by
-    each pass.
+    """Batches of inputs (B, C, H, W), float32, with labels, int64, (B,) or (B, length), or None. Each pass reads anew.
 
-    A damaged image is skipped and listed. A pass raises DataError KD401 when not one can be read.
+    A damaged image is skipped and listed. A pass raises DataError KD401 when no image can be read.
     """
 
     images: Images
@@ -102,9 +104,9 @@ class Reading:
         return (batch for _, batch in self.dealt(0, 1))
 
     def dealt(self, first: int, step: int) -> Iterator[tuple[int, Batch]]:
-        """Every `step`-th batch from `first` on, with its number; the others are not read.
+        """Every `step`-th batch from number `first`, with its number. The others are not read.
 
-        A part of a pass may be empty: only the whole, of step 1, raises.
+        Only a whole pass, of step 1, raises when it is empty.
         """
         images, count = self.images, 0
         for number, rows in _rows(images, self.batch_size, self.workers, first, step):
@@ -120,12 +122,12 @@ class Reading:
                 yield number, (images.source.finish(inputs), labels)
         if not count and step == 1:
             reason = f"; the first: {images.skipped[0]}" if images.skipped else ""
-            raise DataError("KD401", f"none of {len(images)} images could be read{reason}")
+            raise DataError("KD401", f"none of {len(images)} images can be read{reason}")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs alone of a reading, each batch as `change(inputs, its number)` makes it."""
+    """The inputs of a reading without their labels, each batch as `change(inputs, number)` returns it."""
 
     reading: Reading
     change: Callable[[Tensor, str], Tensor] | None = None
@@ -137,7 +139,7 @@ class Inputs:
         return (inputs for _, inputs in self.dealt(0, 1))
 
     def dealt(self, first: int, step: int) -> Iterator[tuple[int, Tensor]]:
-        """As Reading.dealt."""
+        """See Reading.dealt."""
         for number, (inputs, _) in self.reading.dealt(first, step):
             yield number, inputs if self.change is None else self.change(inputs, str(number))
 
@@ -158,11 +160,11 @@ class _Selected(Dataset[_Read]):
 
 
 def _rows(images: Images, batch_size: int, workers: int, first: int, step: int) -> Iterator[tuple[int, list[_Read]]]:
-    """Every `step`-th batch, with its number; a stream is passed through for it."""
+    """Every `step`-th batch, with its number. A stream is read from its beginning."""
     source, positions = images.source, images.positions
     if isinstance(source, Stream):
-        return islice(enumerate(passing(source, set(positions), batch_size)), first, None, step)
-    if isinstance(source, Files):
+        return islice(enumerate(stream_batches(source, set(positions), batch_size)), first, None, step)
+    if isinstance(source, FolderSource):
         source.close()
     places = list(range(len(positions)))
     starts = places[first * batch_size :: step * batch_size]
@@ -171,7 +173,7 @@ def _rows(images: Images, batch_size: int, workers: int, first: int, step: int) 
         batch_sampler=[places[start : start + batch_size] for start in starts],
         num_workers=workers,
         collate_fn=_as_list,
-        generator=torch.Generator(),  # a DataLoader draws from the global one even when it does not shuffle
+        generator=torch.Generator(),  # a DataLoader draws from the global generator even without shuffling
     )
     return ((start // batch_size, rows) for start, rows in zip(starts, loader, strict=True))
 
@@ -180,32 +182,32 @@ def _as_list(rows: list[_Read]) -> list[_Read]:
     return rows
 
 
-def passing(source: Stream, wanted: set[int], batch_size: int) -> Iterator[list[_Read]]:
-    """The wanted images of one pass, in the stream's order; it ends with the last of them."""
-    passing = islice(enumerate(source.samples()), max(wanted, default=-1) + 1)
-    chosen = ((position, sample) for position, sample in passing if position in wanted)
+def stream_batches(source: Stream, positions: set[int], batch_size: int) -> Iterator[list[_Read]]:
+    """The images at these positions of a stream, in its order. The pass ends with the last of them."""
+    samples = islice(enumerate(source.samples()), max(positions, default=-1) + 1)
+    chosen = ((position, sample) for position, sample in samples if position in positions)
     while rows := list(islice(chosen, batch_size)):
         yield rows
 
 
 def _stack(samples: list[Sample]) -> Batch:
-    return torch.stack([tensor for tensor, _ in samples]), stacked([label for _, label in samples])
+    return torch.stack([tensor for tensor, _ in samples]), stack_labels([label for _, label in samples])
 
 
-def stacked(labels: Sequence[Label | None]) -> Tensor | None:
-    """Those of a batch, where all have one. Raises DataError KD403 as `joined`."""
-    known = [torch.as_tensor(label)[None] for label in labels if label is not None]
-    return joined(known) if len(known) == len(labels) else None
+def stack_labels(labels: Sequence[Label | None]) -> Tensor | None:
+    """The labels of a batch, None where one is missing. Raises DataError KD403 as concat_labels does."""
+    present = [torch.as_tensor(label)[None] for label in labels if label is not None]
+    return concat_labels(present) if len(present) == len(labels) else None
 
 
-def joined(batches: Sequence[Tensor]) -> Tensor:
-    """Labels (B,) or rows of them (B, length). Raises DataError KD403 for rows of different lengths."""
+def concat_labels(batches: Sequence[Tensor]) -> Tensor:
+    """Labels (B,) or rows of labels (B, length). Raises DataError KD403 for rows of different lengths."""
     if len({labels.shape[1:] for labels in batches}) > 1:
-        raise DataError("KD403", "rows of labels must have one length; pad them behind with -1")
+        raise DataError("KD403", "rows of labels must have one length; pad them at the end with -1")
     return torch.cat(list(batches))
 
 
 def shuffled(count: int, seed: int) -> list[int]:
-    """The one generator whose stream is promised never to change: the same draw with every version and machine."""
+    """A random order, the same for a seed in every version and on every machine: NumPy freezes this generator."""
     order: list[int] = np.random.RandomState(seed).permutation(count).tolist()
     return order

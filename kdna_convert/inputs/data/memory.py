@@ -1,4 +1,4 @@
-"""DATA that is not on disk: a tensor, a torch Dataset, or any iterable of batches such as one's own DataLoader."""
+"""DATA in memory: a tensor, a torch Dataset, or an iterable of batches such as a DataLoader."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...core.errors import DataError
-from .images import Batch, joined
+from .images import Batch, concat_labels
 from .sources import Classes, Label, Sample
 
 Batches = Iterable[Tensor | tuple[Tensor, Tensor | None]]
 
 
-class Held:
-    """Inputs (N, ...) in memory, with labels (N,), rows of them (N, length), or without."""
+class TensorSource:
+    """Inputs (N, ...) in memory, with labels (N,), with rows of labels (N, length), or without."""
 
     mapped = False
 
@@ -39,8 +39,8 @@ class Held:
         return inputs
 
 
-class Wrapped:
-    """A torch Dataset that gives one input (C, H, W), or an input and its label, already as the net takes it."""
+class DatasetSource:
+    """A torch Dataset of inputs (C, H, W), or of pairs of an input and its label, as the net takes them."""
 
     mapped = False
 
@@ -64,29 +64,31 @@ class Wrapped:
 
 
 def iterate(data: Batches) -> Iterator[Batch]:
-    """Each batch, float32, with its labels or None. Raises DataError KD401 where there is none or it is no batch."""
+    """Each batch, float32, with its labels or None. Raises DataError KD401 without batches, or for other objects."""
     count = 0
     for batch in data:
         inputs, labels = _pair(batch)
         count += len(inputs)
         yield _as_input(inputs), labels
     if not count:
-        raise DataError("KD401", "the batches given are empty; an iterator can be read only once, pass a list instead")
+        raise DataError("KD401", "the iterable gave no batch; an iterator can be read only once: pass a list")
 
 
-def hold(data: Batches, limit: int | None) -> Held:
-    """The first `limit` inputs of an iterable of batches, kept in memory to be split and read again."""
+def hold(data: Batches, limit: int | None) -> TensorSource:
+    """The first `limit` inputs of an iterable of batches, kept in memory."""
     inputs: list[Tensor] = []
     labels: list[Tensor] = []
     count = 0
-    for batch, known in iterate(data):
+    for batch, batch_labels in iterate(data):
         inputs.append(batch)
         count += len(batch)
-        if known is not None:
-            labels.append(known)
+        if batch_labels is not None:
+            labels.append(batch_labels)
         if limit is not None and count >= limit:
             break
-    return Held(torch.cat(inputs)[:limit], joined(labels)[:limit] if len(labels) == len(inputs) else None)
+    return TensorSource(
+        torch.cat(inputs)[:limit], concat_labels(labels)[:limit] if len(labels) == len(inputs) else None
+    )
 
 
 def _pair(item: Any) -> tuple[Any, Any]:
@@ -102,6 +104,6 @@ def _label(label: Any) -> Label:
 
 def _as_input(inputs: Any) -> Tensor:
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-        what = f"a tensor of {inputs.dtype}" if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise DataError("KD401", f"DATA gives {what}; give floating-point tensors, normalised as the net takes them")
+        kind = f"a tensor of {inputs.dtype}" if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise DataError("KD401", f"DATA gives {kind}; pass floating-point tensors, normalized as the net takes them")
     return inputs.float()

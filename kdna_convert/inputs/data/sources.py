@@ -1,4 +1,4 @@
-"""Where images lie: the only door to timm's readers and transforms. A source hands out one image at a time."""
+"""Sources of images, read by timm: a folder, a .tar, a named dataset or a stream. A source returns single images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from ...core.errors import DataError
 from ...core.specs import DataConfig
 
-# timm's dataset schemes, and the package each needs (timm itself would say so on stdout).
+# timm's dataset schemes and the package that each needs. Checked here, since timm reports a missing one on stdout.
 LIBRARIES = {
     "torch": "torchvision",
     "hfds": "datasets",
@@ -26,20 +26,24 @@ LIBRARIES = {
     "wds": "webdataset",
 }
 STREAMS = ("hfids", "tfds", "wds")
-UNCOUNTED = "does not say how many images it has; say so behind the split, as in wds/FOLDER:train|5000, or set a limit"
+UNCOUNTED = "does not say how many images it has; add the number, as in wds/FOLDER:train|5000, or set a limit"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
-Label = int | Tensor  # a class, or a row of them (length)
+Label = int | Tensor  # a class, or a row of classes (length)
 Sample = tuple[Tensor, Label | None]
 Classes = Mapping[str, int]
 
 
 class UnreadableImageError(Exception):
-    """One image cannot be decoded. Never fatal: whoever reads on lists it."""
+    """One image cannot be decoded. The reader skips and lists it."""
 
 
 class Source(Protocol):
-    """Images in a fixed order. `classes` are the labels' names as far as known, `mapped` if a class map gave them."""
+    """Images in a fixed order.
+
+    `classes` has the label of each class name, as far as the names are known; `mapped` says that a class map numbers
+    them.
+    """
 
     labelled: bool
     classes: Classes
@@ -48,7 +52,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What to call this image in a message."""
+        """The image's name for messages."""
         ...
 
     def sample(self, index: int) -> Sample:
@@ -56,20 +60,21 @@ class Source(Protocol):
         ...
 
     def finish(self, inputs: Tensor) -> Tensor:
-        """A batch of them as the net takes it, float32."""
+        """A batch of read inputs as the net takes it, float32."""
         ...
 
 
 class Decoder:
-    """From a file or a PIL image to a net's input, by timm's evaluation transform. Raises DataError KD406.
+    """Turns a file or a PIL image into a net's input by timm's evaluation transform.
 
-    An image is resized and cropped by itself but normalised with its batch: for small ones that is half of the time.
+    Images are resized and cropped one by one, and normalized in batches: for small images that halves the time. Raises
+    DataError KD406 for an input that is no image.
     """
 
     def __init__(self, config: DataConfig) -> None:
         channels = config.input_size[0]
         if channels not in _MODES or len(config.input_size) != 3:
-            raise DataError("KD406", f"images cannot become inputs of size {config.input_size}: pass tensors instead")
+            raise DataError("KD406", f"images cannot become inputs of size {config.input_size}; pass tensors instead")
         self.mode = _MODES[channels]
         self.transform = create_transform(
             config.input_size,
@@ -89,21 +94,21 @@ class Decoder:
             pixels = (image if isinstance(image, Image.Image) else Image.open(image)).convert(self.mode)
         except UnidentifiedImageError as error:
             raise UnreadableImageError("not an image") from error
-        except Exception as error:  # a damaged file makes decoders raise nearly anything
+        except Exception as error:  # decoders raise almost any exception for a damaged file
             raise UnreadableImageError(_one_line(error)) from error
         tensor: Tensor = self.transform(pixels)
         return tensor
 
     def finish(self, pixels_bchw: Tensor) -> Tensor:
-        """uint8 to normalised float32, in the operations and so to the bit of torchvision's ToTensor and Normalize."""
+        """uint8 to normalized float32: equal to the bit to torchvision's ToTensor and Normalize."""
         return pixels_bchw.float().div_(255).sub_(self.mean_c11).div_(self.std_c11)
 
 
-class Files:
-    """A folder or a .tar by timm's readers, sorted by path so that a seed draws the same images on every machine.
+class FolderSource:
+    """A folder or a .tar, sorted by path, so that a seed draws the same images on every machine.
 
-    Labelled when each image lies in one of several folders, or in a folder that the class map names; `unmapped` are the
-    images left out because their folder is not in that map.
+    It is labelled if each image is in one of several folders, or in a folder that the class map names. `unmapped` lists
+    the images that are skipped because the class map does not name their folder.
     """
 
     def __init__(self, path: Path, decode: Decoder, class_map: Classes | None) -> None:
@@ -115,7 +120,7 @@ class Files:
         self.classes: Classes = (folders if class_map is None else class_map) if self.labelled else {}
         if self.labelled and not any(folder in self.classes for folder in folders):
             named = f"(it names {_few(self.classes)}; the folders are {_few(folders)})"
-            raise DataError("KD402", f"{path}: none of its folders is in the class map {named}")
+            raise DataError("KD402", f"{path}: the class map names none of the folders {named}")
         label_of = {target: self.classes.get(folder) for folder, target in folders.items()}
         names = [PurePath(name).as_posix() for name in self.reader.filenames()]
         rows = sorted(range(len(names)), key=names.__getitem__)
@@ -139,30 +144,30 @@ class Files:
             return self.decode(file), label
 
     def close(self) -> None:
-        """Closes a .tar; the next read opens it again. Worker processes must not share one open file's position."""
+        """Close a .tar; the next read opens it again. Worker processes must not share the position of an open file."""
         state = getattr(self.reader, "tar_state", None)
-        for held in () if state is None else (*state.children.values(), state):
-            if held.tf is not None:
-                held.tf.close()
-                held.tf = None
+        for opened in () if state is None else (*state.children.values(), state):
+            if opened.tf is not None:
+                opened.tf.close()
+                opened.tf = None
 
     def __del__(self) -> None:
         if hasattr(self, "reader"):
             self.close()
 
 
-class Named:
-    """A map-style dataset by timm's name: `torch/cifar10`, `hfds/owner/name`."""
+class NamedSource:
+    """A map-style dataset with timm's name: `torch/cifar10`, `hfds/owner/name`."""
 
     def __init__(self, dataset: Any, decode: Decoder, class_map: Classes | None) -> None:
-        self.records = getattr(dataset, "reader", dataset)  # timm's reader gives files, torchvision's dataset images
+        self.records = getattr(dataset, "reader", dataset)  # timm's reader returns files, torchvision's dataset images
         self.decode = decode
         self.finish = decode.finish
         self.mapped = class_map is not None
-        known = getattr(self.records, "class_to_idx", None) or _numbered(getattr(self.records, "classes", ()))
-        self.classes: Classes = known if class_map is None else class_map
-        renumber = class_map is not None and self.records is dataset  # timm's reader applies the map by itself
-        self._labels = {index: self.classes.get(name) for name, index in known.items()} if renumber else None
+        own = getattr(self.records, "class_to_idx", None) or _numbered(getattr(self.records, "classes", ()))
+        self.classes: Classes = own if class_map is None else class_map
+        renumber = class_map is not None and self.records is dataset  # timm's reader applies the map itself
+        self._labels = {index: self.classes.get(name) for name, index in own.items()} if renumber else None
         self.labelled = self._label(self.records[0][1]) is not None
 
     def __len__(self) -> int:
@@ -183,7 +188,7 @@ class Named:
 class Stream:
     """A dataset that can only be read from its beginning: `wds/`, `tfds/`, `hfids/`.
 
-    Every process reads all of it, and takes what is its own: timm's readers would leave each a part of the shards.
+    Every process reads all of it and keeps its own part: timm's readers would give each process some of the shards.
     """
 
     labelled = True
@@ -205,7 +210,7 @@ class Stream:
         return f"image {index}"
 
     def samples(self) -> Iterator[Sample | UnreadableImageError]:
-        """One pass, in the stream's order. Raises DataError KD401."""
+        """One pass in the stream's order. Raises DataError KD401."""
         for image, target in _readable(self.dataset):
             try:
                 yield self.decode(image), int(target) if isinstance(target, Integral) and int(target) >= 0 else None
@@ -214,55 +219,61 @@ class Stream:
 
 
 def _readable(dataset: Any) -> Iterator[tuple[Any, Any]]:
-    """A stream is opened when it is first read: a split or a shard that is not there shows only then."""
+    """A stream is opened at its first read, which is where a missing split or shard shows."""
     try:
         yield from dataset
     except Exception as error:
-        raise DataError("KD401", f"the stream cannot be read on: {_one_line(error)}") from error
+        raise DataError("KD401", f"the stream cannot be read any further: {_one_line(error)}") from error
 
 
 def open_named(
     name: str, root: str | None, split: str | None, decode: Decoder, class_map: Classes | None
-) -> Named | Stream:
-    """A dataset by timm's name, `scheme/name:split|count` where it says more. Raises DataError KD401 with timm's own
-    reason, or the package that is missing."""
-    name, said, count = _parts(name)
-    split = split or said
+) -> NamedSource | Stream:
+    """Open a dataset by timm's name, `scheme/name:split|count`.
+
+    Raises DataError KD401 with timm's own reason, or with the package that is missing.
+    """
+    name, named_split, count = _parts(name)
+    split = split or named_split
     scheme, _, rest = name.partition("/")
     package = LIBRARIES[scheme.lower()]
     if importlib.util.find_spec(package) is None:
-        raise DataError("KD401", f"{name}: needs the package {package}; pip install {package.replace('_', '-')}")
+        raise DataError("KD401", f"{name}: the package {package} is missing; pip install {package.replace('_', '-')}")
     if root is None and scheme.lower() in ("wds", "torch"):
         root = rest if scheme.lower() == "wds" else "."
     mapping: Any = None if class_map is None or scheme.lower() == "torch" else dict(class_map)
     try:
-        known: dict[str, Any] = {} if count is None else {"num_samples": count}
-        dataset = create_dataset(name, root=root, split=split or "validation", class_map=mapping, **known)
+        options: dict[str, Any] = {} if count is None else {"num_samples": count}
+        dataset = create_dataset(name, root=root, split=split or "validation", class_map=mapping, **options)
         if scheme.lower() in STREAMS:
             return Stream(dataset, decode, class_map)
-        return Named(dataset, decode, class_map)
+        return NamedSource(dataset, decode, class_map)
     except Exception as error:
         reason = f"{name} {UNCOUNTED}" if "num_samples" in str(error) else f"{name}: {_one_line(error)}"
         raise DataError("KD401", reason) from error
 
 
 def _parts(name: str) -> tuple[str, str | None, int | None]:
-    """`scheme/name:split|count` in its parts; a colon with a slash behind it is one of an address."""
+    """Split `scheme/name:split|count`. A colon before a slash belongs to an address."""
     rest, colon, split = name.rpartition(":")
     if not colon or "/" in split:
         return name, None, None
     split, bar, count = split.partition("|")
     if bar and not count.isdecimal():
-        raise DataError("KD401", f"{name}: behind the | stands how many images the split has, not {count!r}")
+        raise DataError(
+            "KD401", f"{name}: after the | comes the number of images, not {count!r}; write it like :train|5000"
+        )
     return rest, split or None, int(count) if bar else None
 
 
 def _open_reader(path: Path) -> tuple[Any, dict[str, int], list[int]]:
-    """timm's reader, its folders' numbers, and each image's."""
-    formats = "DATA is a folder or an uncompressed .tar of images, or a timm dataset such as hfds/owner/name:train"
+    """timm's reader, the number of each folder, and the number of each image's folder."""
+    formats = (
+        "pass a folder or uncompressed .tar of images, kdna:digits/train, or a timm dataset: hfds/owner/name:train"
+    )
     if not path.is_dir() and path.suffix != ".tar":
-        what = "not a folder" if path.exists() else "no such folder or file"
-        raise DataError("KD401", f"{path}: {what}; {formats}")
+        problem = "not a folder" if path.exists() else "no such folder or file"
+        raise DataError("KD401", f"{path}: {problem}; {formats}")
     try:
         reader = create_dataset("", root=str(path), search_split=False).reader
     except Exception as error:

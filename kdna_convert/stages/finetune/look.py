@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ...core.specs import Divergence
-from ...inputs.data import Images, Inputs, Reading, joined, mixer
+from ...inputs.data import Images, Inputs, Reading, concat_labels, mixer
 from ..evaluate.accuracy import divergence, logits
 from .loss import label_error
 from .settings import Settings
@@ -55,7 +55,7 @@ class Look:
         """Of the images that can be read; found once, for it takes reading them all."""
         if self.labels is None:
             known = [labels for _, labels in Reading(held, self.settings.batch_size) if labels is not None]
-            self.labels = joined(known)
+            self.labels = concat_labels(known)
         return self.labels
 
     def _inputs(self, held: Images, *, mixed: bool) -> Inputs:
