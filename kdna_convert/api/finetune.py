@@ -1,13 +1,13 @@
-"""The fine-tune of a conversion: its teacher rebuilt, its images divided, and what the report says of it."""
+"""The verb `finetune`: a conversion trained towards the answers of the original, or of another teacher."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -18,16 +18,23 @@ from ..inputs.data import Data, Images, batches, check_classes, split
 from ..inputs.models import state_digest
 from ..network.derive import fold
 from ..network.folder import Conversion, open_folder, original_of, uncoded
+from ..network.folder.report import FinetuneReport, Report
 from ..routing import routers
 from ..stages.evaluate.accuracy import divergence_from
-from ..stages.finetune import Keeping, Settings
+from ..stages.finetune import RunFiles, Settings, Student
 from ..stages.finetune import finetune as finetune_net
 from .code import CODED, codes_of, recoded
 from .images import digest_of, images_of
 from .nets import Model, conversion_of, device_of_name, load_any, outputs_of
+from .options import FinetuneOptions, check_keywords
 
-# Images held back to look at: at most so many, and at most this share of them.
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+# Images held back to validate on: at most so many, and at most this share of them.
 HELD, HELD_SHARE = 1000, 0.2
+# Keywords of the verb that are no settings.
+FILES = ("teacher_checkpoint", "work", "resume", "log", "track")
 
 
 def finetune(
@@ -36,83 +43,112 @@ def finetune(
     data: Data | str | Path,
     class_map: str | Path | None = None,
     teacher: Model | None = None,
-    teacher_checkpoint: str | None = None,
-    work: Path | None = None,
-    resume: bool = False,
-    log: Path | None = None,
-    track: Path | None = None,
     device: str = "auto",
     progress: Progress | bool | None = None,
-    **said: Any,
+    **options: Unpack[FinetuneOptions],
 ) -> Conversion:
-    """Train a conversion's adapters towards the original's answers, or those of another `teacher`. Returns another
-    conversion.
+    """Fine-tune a conversion by distillation from the original net. Needs no labels.
 
-    What is coded is trained uncoded, but by `train="norms"`, which leaves the codes as they are and its file as large,
-    and by `train="codes"`, which trains them as well, in no more bytes.
+    A coded conversion is trained uncoded, except with `train="norms"`, which keeps its codes, and `train="codes"`,
+    which trains them; the file then keeps its size.
 
-    `said` are the fields of finetune.Settings: train, epochs, steps or seconds, lr, batch_size ... Into the folder
-    `work` goes what a stopped run is gone on from, by `resume`; into the file `log` a line of JSON a step. Raises
-    FolderError KD607 when the original cannot be rebuilt, KD610 when `work` is of another run, DataError KD401, KD402
-    and KD403, GuardError KD802 when the loss does not stay finite, RecipeError KD208.
+    Args:
+        folder: a converted folder, or a conversion, which stays as it is.
+        data: images: a path, a tensor of inputs, or batches. At most 1,000 of them, and at most a fifth, are held back.
+        class_map: a file of class names, one a line, in the order of the net's outputs.
+        teacher: another net to learn from in place of the original.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        progress: True for a bar on stderr, or a function of (what, done, total).
+        **options: the settings of `kdna finetune`: train, epochs, steps or seconds, lr, batch_size ... (see
+            inputs/finetune.py); `teacher_checkpoint`, the teacher's weights; `work`, a folder for the state, from which
+            `resume` continues a stopped run; `log`, a file for a line of JSON a step; `track`, a folder for
+            TensorBoard.
+
+    Returns:
+        The trained conversion, with its divergence on the held-back images.
+
+    Raises:
+        FolderError: KD607 when the original cannot be rebuilt, KD610 when `work` is of another run.
+        DataError: KD401 without images, KD402 for other classes, KD403 for a label loss without labels.
+        ModelError: KD311 for a teacher of other classes or inputs.
+        GuardError: KD802 when the loss does not stay finite.
+        RecipeError: KD208 for settings that cannot be.
     """
+    check_keywords("finetune", options, FinetuneOptions)
     progress = as_progress(progress)
-    settings = Settings(**said)
+    settings = _settings(options)
     before = folder if isinstance(folder, Conversion) else open_folder(folder)
     before = before if settings.train in CODED else uncoded(before)
     if teacher is None and not settings.label_weight and _is_original(before):
         why = "this net answers as its original does, and has nothing to learn from it"
         raise RecipeError("KD208", f"{why}: pass --teacher MODEL, or --label-weight 1 with images by class")
-    student = copy.deepcopy(before.model)
     original = original_of(before.plan.model).model
-    taught = None if teacher is None else _teacher(teacher, teacher_checkpoint, original, before.data)
-    nested = before.plan.nested
+    checkpoint = options.get("teacher_checkpoint")
+    other = None if teacher is None else _teacher(teacher, checkpoint, original, before.data)
     images = images_of(data, before.data, class_map, None, settings.seed)
     if settings.label_weight:
         check_classes(images, outputs_of(original, before.data))
     kept = min(HELD, int(len(images) * HELD_SHARE))
     held, rest = split(images, [kept, len(images) - kept], settings.seed)
-    mark = _mark(student, before.plan, settings, rest, taught) if work is not None else ""
+    student = _student(before, original, other, settings)
     tuned = finetune_net(
         student,
-        original,
         rest,
         settings,
         heldout=held if len(held) else None,
-        nested=[name for family in before.plan.families if family.members[0] in nested for name in family.members],
         config=before.data,
-        teacher=taught,
-        codes=codes_of(before, student) if settings.train == "codes" else None,
-        keeping=Keeping(work, resume, mark, log),
-        track=track,
+        files=_files(options, student, before.plan, settings, rest),
         device=device_of_name(device),
         progress=progress,
     )
     images.gather_skipped()
     tuned = replace(tuned, skipped=tuple(images.skipped), teacher=None if teacher is None else str(teacher))
-    report = replace(before.report, finetune=tuned)
-    # of a net that was taught by another, the distance from the original is not known
-    report = report.with_stage("finetune", tuned.after) if taught is None else replace(report, divergence=None)
-    done = replace(before, model=student.cpu().eval(), report=report)
-    return done if before.coded is None else _recoded(done, taught or original, held)
+    done = replace(before, model=student.model.cpu().eval(), report=_report(before.report, tuned))
+    return done if before.coded is None else _recoded(done, student.teacher, held)
+
+
+def _settings(options: FinetuneOptions) -> Settings:
+    given: dict[str, Any] = {name: value for name, value in options.items() if name not in FILES}
+    return Settings(**given)
+
+
+def _student(before: Conversion, original: nn.Module, teacher: nn.Module | None, settings: Settings) -> Student:
+    """A copy of the conversion's net to train, beside its original and its teacher."""
+    model, nested = copy.deepcopy(before.model), before.plan.nested
+    ordered = [name for family in before.plan.families if family.members[0] in nested for name in family.members]
+    return Student(model, original, teacher, ordered, codes_of(before, model) if settings.train == "codes" else None)
+
+
+def _files(options: FinetuneOptions, student: Student, plan: Plan, settings: Settings, images: Images) -> RunFiles:
+    work = options.get("work")
+    mark = "" if work is None else _mark(student, plan, settings, images)
+    return RunFiles(work, options.get("resume", False), mark, options.get("log"), options.get("track"))
+
+
+def _report(before: Report, tuned: FinetuneReport) -> Report:
+    """The report with the fine-tune. After another teacher the divergence from the original is not known."""
+    report = replace(before, finetune=tuned)
+    return replace(report, divergence=None) if tuned.teacher else report.with_stage("finetune", tuned.after)
 
 
 def hold(conversion: Conversion, max_drop: float) -> None:
-    """Raises GuardError KD801 when a fine-tuned conversion changes more than so many of a hundred held-back images'
-    answers, or none were held back.
+    """Check that a fine-tuned conversion changes at most `max_drop` % of the answers to held-back images.
+
+    Raises:
+        GuardError: KD801 where it changes more, or no images were held back.
     """
     tuned = conversion.report.finetune
     after = None if tuned is None else tuned.after
     if after is None:
-        raise GuardError("KD801", "no images were held back to see what --max-drop asks; give more of them")
+        raise GuardError("KD801", "no images were held back, so that --max-drop cannot be checked; pass more images")
     drop = 100 * (1 - after.agreement)
     if drop > max_drop:
         seen = f"{drop:.2f} % of the answers to {after.images:,} held-back images are not the teacher's"
-        raise GuardError("KD801", f"{seen}, and --max-drop allows {max_drop:g}; the best that was found is kept")
+        raise GuardError("KD801", f"{seen}, and --max-drop allows {max_drop:g}; the best step is kept")
 
 
 def _is_original(conversion: Conversion) -> bool:
-    """Whether nothing was done to the net but to put a routing on it, which is not trained yet."""
+    """Whether the net only has a routing that is not trained yet."""
     plan, gates = conversion.plan, routers(conversion.model).values()
     if plan.families or not gates or not all(router.is_identity() for router in gates):
         return False
@@ -120,7 +156,7 @@ def _is_original(conversion: Conversion) -> bool:
 
 
 def _recoded(conversion: Conversion, teacher: nn.Module, held: Images) -> Conversion:
-    """The trained conversion within the bytes that it had, and how far that is from its teacher."""
+    """The trained conversion in the bytes that it had, and its divergence from the teacher then."""
     found, tuned = recoded(conversion), conversion.report.finetune
     if len(held):
         teacher.cpu().eval()
@@ -131,7 +167,7 @@ def _recoded(conversion: Conversion, teacher: nn.Module, held: Images) -> Conver
 
 
 def _teacher(model: Model, checkpoint: str | None, original: nn.Module, config: DataConfig) -> nn.Module:
-    """Another net than the original to learn from. Raises ModelError KD311 where it answers another question."""
+    """The net to learn from in place of the original. Raises ModelError KD311 for other classes or inputs."""
     conversion = conversion_of(model)
     if conversion is None:
         loaded = load_any(model, checkpoint, None)
@@ -140,18 +176,18 @@ def _teacher(model: Model, checkpoint: str | None, original: nn.Module, config: 
         net, own = conversion.model, conversion.data
     theirs, ours = outputs_of(net, config), outputs_of(original, config)
     if theirs != ours:
-        raise ModelError("KD311", f"the teacher {model} tells {theirs} classes apart, and the net {ours}")
+        raise ModelError("KD311", f"the teacher {model} has {theirs} classes, and the net {ours}")
     if (own.mean, own.std) != (config.mean, config.std):
         raise ModelError(
             "KD311",
-            f"the teacher {model} sees images of mean {own.mean} and std {own.std}, the net of {config.mean}, "
+            f"the teacher {model} takes images of mean {own.mean} and std {own.std}, the net of {config.mean}, "
             f"{config.std}",
         )
     return net.eval()
 
 
-def _mark(student: nn.Module, plan: Plan, settings: Settings, images: Images, teacher: nn.Module | None) -> str:
-    """What must be as it was for a stopped run to be gone on with."""
-    said = [settings.said(), to_json(plan), state_digest(student), digest_of(images, 2)]
-    said += [] if teacher is None else [state_digest(teacher)]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+def _mark(student: Student, plan: Plan, settings: Settings, images: Images) -> str:
+    """The hash of everything that must match for a stopped run to be resumed."""
+    parts = [asdict(settings), to_json(plan), state_digest(student.model), digest_of(images, 2)]
+    parts += [] if student.other_teacher is None else [state_digest(student.other_teacher)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -12,7 +12,7 @@ from ..core.errors import DataError
 from ..core.processes import count
 from ..core.specs import Divergence, Progress
 from ..stages.convert.fit import Heal
-from ..stages.finetune import Settings, finetune
+from ..stages.finetune import Settings, Student, finetune
 from .job import Job
 
 BATCH = 128
@@ -40,8 +40,7 @@ def healer(job: Job, progress: Progress | None) -> Heal | None:
         original = job.loaded.model
         try:
             tuned = finetune(
-                net,
-                original,
+                Student(net, original),
                 images,
                 settings,
                 heldout=job.heldout,

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from ..core.specs import Plan
+from ..inputs.data import Data
+from ..inputs.finetune import Part, Precision
+from ..inputs.recipe import Recipe
 
 
 class NetOptions(TypedDict, total=False):
@@ -42,6 +45,59 @@ class ConvertOptions(PlanOptions, total=False):
     """The same, and where a stopped conversion leaves its progress."""
 
     work: str | Path | None
+
+
+class FinetuneOptions(TypedDict, total=False):
+    """The settings of a fine-tune (inputs/finetune.py), and where it writes its state and its log."""
+
+    train: Part
+    epochs: float | None
+    steps: int | None
+    seconds: float | None
+    batch_size: int
+    accumulate: int
+    lr: float | None
+    shared_lr: float | None
+    opt: str
+    clip: float | None
+    temperature: float
+    label_weight: float
+    feature_weight: float
+    orthogonality: float
+    subnets: float
+    sampled: bool
+    ema: float
+    augment: bool
+    mixup: float
+    precision: Precision
+    save_every: int
+    patience: int | None
+    seed: int
+    teacher_checkpoint: str | None
+    work: Path | None
+    resume: bool
+    log: Path | None
+    track: Path | None
+
+
+class RunOptions(NetOptions, total=False):
+    """How the net and its images are read, what the result is measured on, and where it is written."""
+
+    eval_data: Data | str | Path | None
+    force: bool
+    command: str | None
+
+
+class CompareOptions(TypedDict, total=False):
+    """The recipes of kdna's rows, how the net and its images are read, and limits."""
+
+    recipe: Recipe | str
+    bytes_recipe: Recipe | str
+    checkpoint: str | None
+    inputs: Mapping[str, Any] | None
+    class_map: str | Path | None
+    limit: int | None
+    time_limit: float
 
 
 class Targets(NamedTuple):

@@ -94,7 +94,7 @@ def test_a_time_that_is_none_is_refused(time: str, images: Path, folder: Path, t
 
 def test_two_lengths_are_refused(images: Path, folder: Path, tmp_path: Path) -> None:
     said = refused("KD208", "finetune", folder, "--data", images, *TRAINING, "--time", "1m", "-o", tmp_path / "out")
-    assert "how long to train is said once" in said
+    assert "give one of time, epochs and steps" in said
 
 
 @pytest.mark.skipif(find_spec("tensorboard") is not None, reason="tensorboard is here")

@@ -65,10 +65,10 @@ def test_the_fine_tune_of_a_recipe_has_the_settings_of_the_command_and_their_def
     from kdna_convert.stages.finetune import Settings
 
     assert {*Finetune.model_fields} - {"time"} == {field.name for field in fields(Settings)} - {"seconds", "seed"}
-    assert Settings(**Finetune().settings(7)) == Settings(seed=7)
+    assert Finetune().settings(7) == Settings(seed=7)
     said = parse_recipe("scheme: cp\nfinetune: {time: 1.5h, clip: 1, lr: 1e-2}\n").finetune
     assert said is not None
-    assert Settings(**said.settings(0)) == Settings(seconds=5400, clip=1.0, lr=0.01)
+    assert said.settings(0) == Settings(seconds=5400, clip=1.0, lr=0.01)
 
 
 def test_a_fine_tune_said_in_python_is_written_as_it_is_read() -> None:
@@ -80,13 +80,13 @@ def test_a_fine_tune_said_in_python_is_written_as_it_is_read() -> None:
     ("wrong", "said"),
     [
         ("finetune: {ema: 1}", "finetune.ema"),
-        ("finetune: {orthogonality: 0.1}", "needs `train: shared`"),
+        ("finetune: {orthogonality: 0.1}", "use --train shared (train: shared)"),
         ("finetune: {sampled: true}", "needs `nested: true`"),
         ("codec: int8\nfinetune: {train: codes}", "needs `codec: entropy`"),
         ("finetune: {time: 10}", "finetune.time: a time such as 90s, 10m or 1.5h is wanted"),
         ("finetune: {time: 10 minutes}", "finetune.time: '10 minutes' is not a time"),
-        ("finetune: {time: 1m, steps: 3}", "finetune: how long to train is said once"),
-        ("finetune: {batch_size: 5, accumulate: 2}", "finetune: 5 images cannot be taken in 2 parts"),
+        ("finetune: {time: 1m, steps: 3}", "finetune: more than one length: give one of time, epochs and steps"),
+        ("finetune: {batch_size: 5, accumulate: 2}", "batch_size: 5 images cannot be split into 2 equal"),
         ("finetune: {lr: 0}", "finetune.lr: input should be greater than 0, got 0"),
         ("finetune: {rate: 1}", "finetune.rate: no such key"),
         ("codec: entropy\nsharing: {below: 0.1}", "sharing.params: field required"),

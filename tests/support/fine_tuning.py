@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from kdna_convert.core.specs import Family
 from kdna_convert.network.derive import derive
 from kdna_convert.network.folder.report import FinetuneReport
-from kdna_convert.stages.finetune import Keeping, Settings
+from kdna_convert.stages.finetune import RunFiles, Settings, Student
 from kdna_convert.stages.finetune import finetune as finetune_by_settings
 from kdna_convert.stages.finetune.state import State, read
 
 MEMBERS = ("0", "3")
 SIX_STEPS = ("--device", "cpu", "--steps", "6", "--batch-size", "8", "--save-every", "3")
-ARGUMENTS = {"heldout", "nested", "keeping", "device", "progress", "config", "track"}
+ARGUMENTS = {"heldout", "files", "device", "progress", "config"}
 
 
 def pair(routing: str | None = None) -> tuple[nn.Module, nn.Module]:
@@ -73,9 +73,10 @@ def changed(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
 
 def finetune(model: nn.Module, original: nn.Module, data: Any, **options: Any) -> FinetuneReport:
     """A fine-tune with the fields of its settings as keywords."""
+    student = Student(model, original, nested=options.pop("nested", ()))
     arguments = {name: value for name, value in options.items() if name in ARGUMENTS}
     settings = Settings(**{name: value for name, value in options.items() if name not in ARGUMENTS})
-    return finetune_by_settings(model, original, data, settings, **arguments)
+    return finetune_by_settings(student, data, settings, **arguments)
 
 
 class KilledError(Exception):
@@ -104,7 +105,7 @@ def run(
     """The state dict after a fine-tune of 12 steps, saved at every fifth, killed at step `until`."""
     model, original = nets()
     common = {"epochs": 4, "batch_size": 32, "save_every": 5, "train": "shared", "heldout": noise(64, seed=1)}
-    killed = {"keeping": Keeping(work, resume, "mine"), "progress": kill_at(until)}
+    killed = {"files": RunFiles(work, resume, "mine"), "progress": kill_at(until)}
     finetune(model, original, noise(), **{**common, **killed, **options})
     return state(model)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,10 @@ from ...inputs.data import Data, batches, check_classes
 from ...inputs.models import example_input
 from ...inputs.recipe import Recipe, load_recipe, parse_size
 from ...network.totals import totals
-from ...stages.evaluate.accuracy import answers
 from ..images import images_of
 from ..job import Job, open_job
-from ..nets import Model
+from ..nets import Model, outputs_of
+from ..options import CompareOptions, JobOptions, check_keywords
 from .child import PeerError, run
 from .measuring import BATCH, Entry, judged, timed
 from .peers import PEERS, chosen
@@ -29,7 +29,11 @@ from .rows import Comparison, Row, Rung
 from .task import Task, count, written
 from .worker import IMAGES, NET
 
-# kdna's own recipes, unless others are asked for.
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+# The default recipes of kdna's rows, and how long a tool may take for one net, in seconds.
+TIME_LIMIT = 1800
 PARAMS_RECIPE, BYTES_RECIPE = "balanced", "smallest"
 DEFAULT_AT, DEFAULT_BYTES = (0.5, 0.25), ("1/14", "1/20")
 ORIGINAL = "original"
@@ -43,58 +47,86 @@ def compare(
     at: Sequence[float] | None = None,
     bytes: Sequence[int | str] | None = None,  # noqa: A002
     peers: Sequence[str] | None = None,
-    recipe: Recipe | str = PARAMS_RECIPE,
-    bytes_recipe: Recipe | str = BYTES_RECIPE,
-    checkpoint: str | None = None,
-    inputs: Mapping[str, Any] | None = None,
-    class_map: str | Path | None = None,
-    limit: int | None = None,
-    time_limit: float = 1800,
     progress: Progress | bool | None = None,
+    **options: Unpack[CompareOptions],
 ) -> Comparison:
-    """The net beside what each tool of PEERS makes of it, on the CPU.
+    """Compare kdna with other tools on the CPU: the same net, the same images, the same budgets.
 
-    Every tool may look at the same unlabelled images of `data` - as many as `recipe` calibrates on and holds back - and
-    every net is measured on those of `eval`, `limit` of them. `at` are shares of the net's parameters, `bytes` sizes of
-    its file ("570kB") or shares of it ("1/14"); without either, DEFAULT_AT and DEFAULT_BYTES. A tool may take
-    `time_limit` seconds for a net; one that is missing, fails or takes longer is a row with its `problem`. Raises
-    PlanError KD506 (no such budget), KD508 (no such peer), ModelError KD302 (a converted folder, or a module that
-    cannot be passed to another process), and what opening the net and the images raises.
+    Every tool may use the same unlabelled images of `data`, as many as `recipe` calibrates on and holds back. Every net
+    is measured on the images of `eval`.
+
+    Args:
+        model: a model name, or a module that can be pickled.
+        data: images to calibrate on: a path, a tensor of inputs, or batches.
+        eval: images to measure on.
+        at: shares of the net's parameters. Default: DEFAULT_AT, where `bytes` is not given either.
+        bytes: sizes of the file ("570kB"), or shares of the original's ("1/14"). Default: DEFAULT_BYTES.
+        peers: the tools, by their names in PEERS. Default: all.
+        progress: True for a bar on stderr, or a function of (what, done, total).
+        **options: `recipe` and `bytes_recipe`, kdna's recipes for the two kinds of budget; checkpoint, inputs and
+            class_map, as for `convert`; `limit`, the number of images of `eval`; `time_limit`, seconds that a tool may
+            take for one net (1800).
+
+    Returns:
+        A row for every net. A tool that is missing, fails or takes longer has a row with its `problem`.
+
+    Raises:
+        PlanError: KD506 for a budget that is none, KD508 for an unknown peer.
+        ModelError: KD302 for a converted folder, or a module that cannot be passed to another process.
     """
+    check_keywords("compare", options, CompareOptions)
     progress = as_progress(progress)
     if isinstance(model, str | Path) and Path(model).is_dir():
         raise ModelError("KD302", f"{model} is a folder; name the net that it was made from")
     names = chosen(peers)
+    recipe, bytes_recipe = options.get("recipe", PARAMS_RECIPE), options.get("bytes_recipe", BYTES_RECIPE)
     recipes = {"params": _recipe(recipe), "bytes": _recipe(bytes_recipe)}
-    job = open_job(model, recipes["params"], data, {"checkpoint": checkpoint, "inputs": inputs}, progress)
-    images = images_of(eval, job.loaded.data, class_map, limit, job.recipe.seed)
-    original = job.loaded.model
+    net_options: JobOptions = {"checkpoint": options.get("checkpoint"), "inputs": options.get("inputs")}
+    job = open_job(model, recipes["params"], data, net_options, progress)
+    images = images_of(eval, job.loaded.data, options.get("class_map"), options.get("limit"), job.recipe.seed)
     if images.labelled:
-        with torch.no_grad():
-            check_classes(images, answers(original(example_input(job.loaded.data)), 1).shape[1])
-    rungs = rungs_of(original, at, bytes)
+        check_classes(images, outputs_of(job.loaded.model, job.loaded.data))
+    ladder = _Ladder(model, job, rungs_of(job.loaded.model, at, bytes), names, recipes)
     pool = _pool(job)
-    entries = [_original(original, pool)]
-    with tempfile.TemporaryDirectory(prefix="kdna-compare-") as name:
-        folder = Path(name)
-        source = _lay_out(folder, model, original, pool)
-        layers = tuple(layer.name for layer in job.layers if layer.reason is None)
-        tasks = [
-            Task(peer, rung, source, checkpoint, inputs, layers, recipes["params" if rung is None else rung.axis])
-            for peer, rung in _held_to(names, rungs)
-        ]
-        for done, task in enumerate(tasks):
-            if progress is not None:
-                size = task.rung.label if task.rung else "one size"
-                progress(f"convert: {PEERS[task.peer].title}, {size}", done, len(tasks))
-            entries += _made(task, folder, time_limit)
+    entries = _entries(ladder, pool, net_options, options.get("time_limit", TIME_LIMIT), progress)
     entries = judged(entries, images, progress)
     rows, device = timed(entries, example_input(job.loaded.data), progress)
-    known = rows[0].params or 1
-    rows = [row if row.params is None else replace(row, kept=row.params / known) for row in rows]
-    return Comparison(
-        str(job.loaded.ref.name), len(images), len(pool), device, rungs, tuple(rows), tuple(images.skipped)
-    )
+    whole = rows[0].params or 1
+    rows = [row if row.params is None else replace(row, kept=row.params / whole) for row in rows]
+    name, skipped = str(job.loaded.ref.name), tuple(images.skipped)
+    return Comparison(name, len(images), len(pool), device, ladder.rungs, tuple(rows), skipped)
+
+
+@dataclass(frozen=True)
+class _Ladder:
+    """What is compared: the net, the budgets, the tools, and kdna's recipe for each kind of budget."""
+
+    model: Model
+    job: Job
+    rungs: tuple[Rung, ...]
+    names: Sequence[str]
+    recipes: Mapping[str, Recipe]
+
+
+def _entries(
+    ladder: _Ladder, pool: Tensor, options: JobOptions, seconds: float, progress: Progress | None
+) -> list[Entry]:
+    """The original, and what every tool makes at every budget."""
+    job = ladder.job
+    entries = [_original(job.loaded.model, pool)]
+    layers = tuple(layer.name for layer in job.layers if layer.reason is None)
+    with tempfile.TemporaryDirectory(prefix="kdna-compare-") as name:
+        folder = Path(name)
+        source = _lay_out(folder, ladder.model, job.loaded.model, pool)
+        pairs = _held_to(ladder.names, ladder.rungs)
+        for done, (peer, rung) in enumerate(pairs):
+            recipe = ladder.recipes["params" if rung is None else rung.axis]
+            task = Task(peer, rung, source, options.get("checkpoint"), options.get("inputs"), layers, recipe)
+            if progress is not None:
+                size = rung.label if rung else "one size"
+                progress(f"convert: {PEERS[peer].title}, {size}", done, len(pairs))
+            entries += _made(task, folder, seconds)
+    return entries
 
 
 def _held_to(names: Sequence[str], rungs: Sequence[Rung]) -> list[tuple[str, Rung | None]]:

@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
+from inspect import get_annotations
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from ...core.errors import RecipeError
+from ...inputs.finetune import Settings, about, default_of, kind_of
 from .console import output_path, reporting, save_folder, show, show_json, tell, tell_remarks, tell_written
 from .options import Folder, Force, Images, OutputFolder, Run, grouped
 
-Part = Literal["norms", "codes", "adapters", "shared", "all"]
-Precision = Literal["fp32", "bf16", "fp16"]
+T = TypeVar("T")
+# In the order of the help: a length as a time comes before the others.
+SETTINGS = ["train", "seconds", *(each.name for each in fields(Settings) if each.name not in ("train", "seconds"))]
 RESUME = "{why}. The state is in {work}. Run the same command with --resume to continue."
-TRAIN_HELP = "What to train: norms, codes, adapters, shared or all. Norms and biases always train."
 
 
 def _option(panel: str, help: str, *flags: str, **limits: Any) -> Any:  # noqa: A002 - typer's name for it
     return typer.Option(*flags, help=help, rich_help_panel=panel, **limits)
+
+
+def settings_group(panel: str) -> Callable[[type[T]], type[T]]:
+    """A decorator that makes a class a group of options: the settings of that panel, then its own."""
+
+    def group(own: type[T]) -> type[T]:
+        annotations, defaults = {}, {}
+        for setting in SETTINGS:
+            told = about(setting)
+            if told.panel != panel:
+                continue
+            name = "time" if setting == "seconds" else setting
+            kind: Any = str if setting == "seconds" else kind_of(setting)
+            least = told.limits.above if told.limits.least is None else told.limits.least
+            limit = {} if least is None or kind is str else {"min": least}
+            flags = (f"--{name}",) if kind is bool and not default_of(setting) else ()
+            option = _option(panel, told.help, *flags, metavar=told.metavar, **limit)
+            annotations[name] = Annotated[kind | None if default_of(setting) is None else kind, option]
+            defaults[name] = default_of(setting)
+        own.__annotations__ = annotations | get_annotations(own)
+        for name, default in defaults.items():
+            setattr(own, name, default)
+        return dataclass(frozen=True)(own)
+
+    return group
 
 
 def _length(text: str | None) -> float | None:
@@ -37,61 +64,14 @@ def _length(text: str | None) -> float | None:
         raise typer.BadParameter(error.message, param_hint="--time") from None
 
 
-@dataclass(frozen=True)
+@settings_group("Train")
 class TrainingOptions:
-    """How to train; the fields of finetune.Settings."""
-
-    train: Annotated[Part, _option("Train", TRAIN_HELP, metavar="PART")] = "adapters"
-    time: Annotated[str | None, _option("Train", "Length as a time: 90s, 10m or 1.5h.", metavar="TIME")] = None
-    epochs: Annotated[
-        float | None, _option("Train", "Length in passes over the images. Default: 5.", metavar="N", min=0.0)
-    ] = None
-    steps: Annotated[int | None, _option("Train", "Length in steps of --batch-size images.", metavar="N", min=1)] = None
-    batch_size: Annotated[int, _option("Train", "Images per step, over all processes.", metavar="N", min=1)] = 128
-    accumulate: Annotated[
-        int, _option("Train", "Split each step into N mini-batches to save memory.", metavar="N", min=1)
-    ] = 1
-    lr: Annotated[
-        float | None,
-        _option("Train", "Peak learning rate, relative to each tensor's RMS. Default: estimated.", metavar="X"),
-    ] = None
-    shared_lr: Annotated[
-        float | None,
-        _option(
-            "Train", "Learning rate of shared tensors; of codes, in integer steps. Default: --lr; 0.01.", metavar="X"
-        ),
-    ] = None
-    opt: Annotated[str, _option("Train", "Optimizer, by its name in timm.", metavar="NAME")] = "adamw"
-    clip: Annotated[float | None, _option("Train", "Maximum gradient norm.", metavar="X")] = None
-    temperature: Annotated[float, _option("Train", "Temperature of the distillation loss.", metavar="X")] = 2.0
-    label_weight: Annotated[
-        float, _option("Train", "Weight of the cross-entropy with the labels.", metavar="X", min=0.0)
-    ] = 0.0
-    feature_weight: Annotated[
-        float, _option("Train", "Weight of the error of the stages' outputs.", metavar="X", min=0.0)
-    ] = 0.0
-    orthogonality: Annotated[
-        float, _option("Train", "Weight of the loss that keeps shared rows orthogonal.", metavar="X", min=0.0)
-    ] = 0.0
-    subnets: Annotated[
-        float, _option("Train", "Weight of the loss of each stage's own answers.", metavar="X", min=0.0)
-    ] = 0.0
-    sampled: Annotated[
-        bool, _option("Train", "Train half of the steps at smaller sizes. For nested folders.", "--sampled")
-    ] = False
-    ema: Annotated[
-        float, _option("Train", "Decay of an exponential moving average, which is then kept.", metavar="X", min=0.0)
-    ] = 0.0
-    augment: Annotated[bool, _option("Train", "Random crops and horizontal flips. For folders and datasets.")] = True
-    mixup: Annotated[float, _option("Train", "Alpha of mixup; 0 is off.", metavar="X", min=0.0)] = 0.0
-    precision: Annotated[Precision, _option("Train", "fp32, bf16 or fp16.", metavar="TYPE")] = "fp32"
-    seed: Annotated[int, _option("Train", "Seed of the order and the augmentation.", metavar="N", min=0)] = 0
+    """How to train."""
 
     @property
     def arguments(self) -> dict[str, Any]:
-        options = {name: value for name, value in vars(self).items() if name not in ("time", "clip")}
-        clip = {} if self.clip is None else {"clip": self.clip}
-        return {**options, **clip, "seconds": _length(self.time)}
+        options = {name: value for name, value in vars(self).items() if name != "time"}
+        return {**options, "seconds": _length(vars(self)["time"])}
 
 
 @dataclass(frozen=True)
@@ -108,20 +88,14 @@ class Teacher:
         return {"teacher": self.teacher, "teacher_checkpoint": self.teacher_checkpoint}
 
 
-@dataclass(frozen=True)
+@settings_group("Safety")
 class Safety:
     """What is saved during training, and when it ends early."""
 
-    save_every: Annotated[int, _option("Safety", "Save the state and validate every N steps.", metavar="N", min=1)] = (
-        100
-    )
     resume: Annotated[bool, _option("Safety", "Resume a stopped run with the same arguments.", "--resume")] = False
     max_drop: Annotated[
         float | None,
         _option("Safety", "Exit with 3 if more than X % of the answers change.", metavar="X", min=0.0),
-    ] = None
-    patience: Annotated[
-        int | None, _option("Safety", "Stop after N validations without improvement.", metavar="N", min=1)
     ] = None
     jsonl: Annotated[Path | None, _option("Safety", "Log one line of JSON per step.", metavar="FILE")] = None
     track: Annotated[Path | None, _option("Safety", "Log to this TensorBoard folder.", metavar="FOLDER")] = None
@@ -130,8 +104,8 @@ class Safety:
     def arguments(self) -> dict[str, Any]:
         if self.track is not None and find_spec("tensorboard") is None:
             raise typer.BadParameter("requires tensorboard: pip install tensorboard", param_hint="--track")
-        given = {"save_every": self.save_every, "resume": self.resume, "patience": self.patience}
-        return {**given, "log": self.jsonl, "track": self.track}
+        options = {name: value for name, value in vars(self).items() if name not in ("max_drop", "jsonl")}
+        return {**options, "log": self.jsonl}
 
 
 @grouped

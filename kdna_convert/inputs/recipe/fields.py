@@ -38,10 +38,6 @@ def _patterns(value: object) -> tuple[str, ...]:
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns, json_schema_input_type=str | list[str])]
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
 Time = Annotated[
     float,
     BeforeValidator(_time, json_schema_input_type=str),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, create_model, model_validator
 
+from ...core.errors import RecipeError
 from ...core.names import CodecName, MetricName, RoutingName, SchemeName, StepName
 from ...core.specs import Options
+from ..finetune import Settings, about, default_of, kind_of
 from . import yamlfile
-from .fields import Count, Decay, Patterns, Positive, Share, Size, Time, Weight
+from .fields import Patterns, Share, Size, Time
 from .sizes import parse_target
 
 
@@ -136,48 +139,41 @@ RepairField = Annotated[
 ]
 
 
-class Finetune(_Section):
-    """How `kdna run` trains what it converted: finetune.Settings, but for the seed, which is the recipe's."""
+def _setting(name: str) -> tuple[Any, Any]:
+    """The type and the default of a setting, as pydantic takes them; `time` is a length as it is written."""
+    if name == "time":
+        return Time | None, None
+    limits, kind, default = about(name).limits, kind_of(name), default_of(name)
+    bounds = {"gt": limits.above, "ge": limits.least, "lt": limits.below}
+    given: dict[str, Any] = {bound: value for bound, value in bounds.items() if value is not None}
+    annotation = Annotated[kind, Field(**given)] if given else kind
+    return (annotation | None if default is None else annotation), default
 
-    train: Literal["norms", "codes", "adapters", "shared", "all"] = "adapters"
-    time: Time | None = None
-    epochs: Positive | None = None
-    steps: Count | None = None
-    batch_size: Count = 128
-    accumulate: Count = 1
-    lr: Positive | None = None
-    shared_lr: Positive | None = None
-    opt: str = "adamw"
-    clip: Positive | None = None
-    temperature: Positive = 2.0
-    label_weight: Weight = 0.0
-    feature_weight: Weight = 0.0
-    orthogonality: Weight = 0.0
-    subnets: Weight = 0.0
-    sampled: bool = False
-    ema: Decay = 0.0
-    augment: bool = True
-    mixup: Weight = 0.0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    save_every: Count = 100
-    patience: Count | None = None
+
+# In the order of the command line's options.
+_NAMES = ("train", "time", *(each.name for each in fields(Settings) if each.name not in ("train", "seconds", "seed")))
+
+
+def _settings_model() -> Any:
+    definitions: dict[str, Any] = {name: _setting(name) for name in _NAMES}
+    return create_model("_Settings", __base__=_Section, **definitions)
+
+
+class Finetune(_settings_model()):  # type: ignore[misc]  # its fields are those of Settings
+    """How `kdna run` fine-tunes: the settings of `kdna finetune`, with the recipe's seed."""
 
     @model_validator(mode="after")
     def _can_be(self) -> Finetune:
-        if sum(length is not None for length in (self.time, self.epochs, self.steps)) > 1:
-            raise ValueError("how long to train is said once: time, epochs or steps")
-        if self.orthogonality and self.train in ("norms", "codes", "adapters"):
-            raise ValueError("`orthogonality` is of the shared tensors, and needs `train: shared`")
-        if self.mixup and self.label_weight:
-            raise ValueError("`mixup` mixes images, which then have no label of their own: leave `label_weight` out")
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"{self.batch_size} images cannot be taken in {self.accumulate} parts")
+        try:
+            self.settings(0)
+        except RecipeError as error:
+            raise ValueError(error.message) from None
         return self
 
-    def settings(self, seed: int) -> dict[str, Any]:
-        """The fields of finetune.Settings."""
-        said = {**self.model_dump(exclude={"time", "clip"}), "seconds": self.time, "seed": seed}
-        return said if self.clip is None else {**said, "clip": self.clip}
+    def settings(self, seed: int) -> Settings:
+        """The settings of the fine-tune."""
+        given = {name: getattr(self, name) for name in _NAMES if name != "time"}
+        return Settings(**given, seconds=self.time, seed=seed)
 
 
 class Sharing(_Section):

@@ -11,115 +11,106 @@ them, and so is the teacher, which sees the same view of the same image.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from pathlib import Path
+from dataclasses import asdict
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...core.errors import DataError, RecipeError
 from ...core.processes import sharing
 from ...core.specs import DataConfig, Progress
-from ...inputs.data import Data, Views, as_images, batches
-from ...network.blocks import Block, find_blocks
+from ...inputs.data import Data, Images, Views, as_images, batches
+from ...inputs.finetune import Settings
+from ...network.blocks import find_blocks
 from ...network.derive import trainable
 from ...network.folder.report import FinetuneReport
 from .codes import Codes
 from .engine import Engine
-from .look import Look
 from .loss import Objective, distillation, stage_ends, trained_bases
 from .modes import untouched
-from .norms import norm_pairs, plain_convolutions
-from .settings import Settings
+from .norms import Pair, norm_pairs, plain_convolutions
 from .state import assign
+from .student import RunFiles, Student
 from .subnets import fit_subnets, subnet_ends
-from .training import Keeping, Training
+from .trainer import Trainer, TrainingResult
+from .validation import Validation
 
-__all__ = ["Codes", "Keeping", "Settings", "distillation", "finetune"]
+__all__ = ["Codes", "RunFiles", "Settings", "Student", "distillation", "finetune"]
 
 
 def finetune(
-    model: nn.Module,
-    original: nn.Module,
+    student: Student,
     images: Data,
     settings: Settings | None = None,
     *,
     heldout: Data | None = None,
     config: DataConfig | None = None,
-    nested: Collection[str] = (),
-    teacher: nn.Module | None = None,
-    codes: Codes | None = None,
-    keeping: Keeping | None = None,
-    track: Path | None = None,
+    files: RunFiles | None = None,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> FinetuneReport:
-    """Train `model` towards the answers of `teacher`, which is `original` where no other net is given, in place.
+    """Train the student's model towards the answers of its teacher, in place.
 
-    Images of a folder or dataset are seen in random views of the size that `config` says; tensors as they are.
-    `nested` names the layers whose directions are in order; `codes` are the coded tensors, where these train. `track`
-    is a folder for TensorBoard. Both nets are moved to `device`. Raises GuardError KD802, the best tensors put back,
-    when the loss does not stay finite; ModelError KD308 when a net does not return logits, KD310 where it has no parts
-    for `subnets`; DataError KD403 for a label loss without labels, KD408; RecipeError KD208 for `orthogonality` where
-    nothing is shared and `sampled` where nothing is nested; FolderError KD604, KD610; KeyboardInterrupt, the state
-    written, on Ctrl-C or SIGTERM.
+    Args:
+        student: the nets; all are moved to `device`.
+        images: images of a folder or dataset, seen in random views, or tensors, seen as they are.
+        settings: the settings; by default those of `Settings()`.
+        heldout: images that choose the step that is kept; without them, the last is.
+        config: the size of a view and its normalisation.
+        files: where the state and the log are written.
+        device: the device; by default Accelerate's.
+        progress: called with (what, done, total).
+
+    Raises:
+        GuardError: KD802 when the loss does not stay finite; the best tensors are put back.
+        ModelError: KD308 for a net that does not return logits, KD310 for one without parts for `subnets`.
+        DataError: KD403 for a label loss without labels, KD408 for a batch that processes cannot divide.
+        RecipeError: KD208 for `orthogonality` where nothing is shared, and `sampled` where nothing is nested.
+        FolderError: KD604 for a state that cannot be written, KD610 for one of another run.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, once the state is written.
     """
-    settings = settings or Settings()
+    settings, files = settings or Settings(), files or RunFiles()
     source, held = as_images(images), None if heldout is None else as_images(heldout)
-    if settings.label_weight and not source.labelled:
-        raise DataError("KD403", "these images have no labels, and a label weight needs them; give folders by class")
-    if settings.sampled and not nested:
-        why = "this net's directions are in no order; convert it with `nested: true`, or leave --sampled out"
-        raise RecipeError("KD208", f"sampled: {why}")
-    engine = Engine(settings, None if device is None else torch.device(device), track)
-    teacher = original if teacher is None else teacher
-    for net in (model, original, teacher):
-        net.to(engine.device)
-    with sharing(), untouched(model, original, *([] if teacher is original else [teacher])):
-        look = Look(model, teacher, held, settings)
-        trained, params = trainable(model, settings.train, frozenset() if codes is None else codes.ids)
-        example = next(iter(batches(source, 2)))[0].to(engine.device)
-        found = _blocks(original, example)
-        stages = stage_ends(original, found, example) if settings.feature_weight else ()
+    _check(student, source, settings)
+    engine = Engine(settings, None if device is None else torch.device(device), files.track)
+    student.to(engine.device)
+    with sharing(), untouched(*student.nets):
+        validation = Validation(student.model, student.teacher, held, settings)
+        counts = trainable(student.model, settings.train, frozenset() if student.codes is None else student.codes.ids)
         views = Views(source, config, settings.seed, settings.augment, settings.mixup)
-        ends = subnet_ends(original, found, example) if settings.subnets else ()
-        part = settings.batch_size // settings.accumulate
-        subnets = fit_subnets(original, ends, example, views, part, settings.seed) if ends else None
-        training = Training(
-            engine,
-            Objective(model, original, teacher, stages, _bases(model, settings), settings, ends, subnets),
-            source,
-            views,
-            norm_pairs(original, model, found, example),
-            look,
-            keeping or Keeping(),
-            progress,
-            nested if settings.sampled else (),
-            codes,
-        )
+        objective, pairs = _objective(student, source, views, settings, engine.device)
+        trainer = Trainer(engine, objective, source, views, pairs, validation, files, progress)
         try:
-            ran = training.run()
-            assign(training.kept, ran.state.best)
-            if codes is not None:
-                codes.settle()
+            result = trainer.run()
+            assign(trainer.kept, result.state.best)
+            if student.codes is not None:
+                student.codes.round_in_place()
         finally:
             engine.close()
-        numbers = ran.state.numbers
-        return FinetuneReport(
-            steps=numbers.step,
-            trained=trained,
-            params=params,
-            losses=numbers.losses,
-            before=look.before,
-            after=look.divergence(),
-            kept=held is None or numbers.best > 0,
-            seconds=numbers.elapsed,
-            images_per_second=ran.images_per_second,
-            falls=numbers.falls,
-            ended=ran.ended,
-            lr=training.rate,
-            settings=settings.said(),
-        )
+        return _report(result, counts, validation, settings, trainer.rate)
+
+
+def _check(student: Student, images: Images, settings: Settings) -> None:
+    if settings.label_weight and not images.labelled:
+        raise DataError("KD403", "these images have no labels, and a label weight needs them; give folders by class")
+    if settings.sampled and not student.nested:
+        why = "this net's directions are in no order; convert it with `nested: true`, or leave --sampled out"
+        raise RecipeError("KD208", f"sampled: {why}")
+
+
+def _objective(
+    student: Student, images: Images, views: Views, settings: Settings, device: torch.device
+) -> tuple[Objective, tuple[Pair, ...]]:
+    """The loss, and the norms that can be folded into the convolution before them."""
+    original = student.original
+    example = next(iter(batches(images, 2)))[0].to(device)
+    blocks = find_blocks(original, plain_convolutions(original), example)
+    stages = stage_ends(original, blocks, example) if settings.feature_weight else ()
+    ends = subnet_ends(original, blocks, example) if settings.subnets else ()
+    part = settings.batch_size // settings.accumulate
+    subnets = fit_subnets(original, ends, example, views, part, settings.seed) if ends else None
+    objective = Objective(student, stages, _bases(student.model, settings), settings, ends, subnets)
+    return objective, norm_pairs(original, student.model, blocks, example)
 
 
 def _bases(model: nn.Module, settings: Settings) -> tuple[nn.Parameter, ...]:
@@ -129,5 +120,22 @@ def _bases(model: nn.Module, settings: Settings) -> tuple[nn.Parameter, ...]:
     return bases
 
 
-def _blocks(original: nn.Module, example: Tensor) -> tuple[Block, ...]:
-    return find_blocks(original, plain_convolutions(original), example)
+def _report(
+    result: TrainingResult, counts: tuple[int, int], validation: Validation, settings: Settings, rate: float
+) -> FinetuneReport:
+    numbers, (trained, params) = result.state.numbers, counts
+    return FinetuneReport(
+        steps=numbers.step,
+        trained=trained,
+        params=params,
+        losses=numbers.losses,
+        before=validation.before,
+        after=validation.divergence(),
+        kept=validation.held is None or numbers.best > 0,
+        seconds=numbers.elapsed,
+        images_per_second=result.images_per_second,
+        falls=numbers.falls,
+        ended=result.ended,
+        lr=rate,
+        settings=asdict(settings),
+    )

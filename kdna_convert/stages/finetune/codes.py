@@ -57,13 +57,13 @@ class Codes:
     def rounded(self) -> Iterator[None]:
         """The net on its integers, for as long as the context lasts."""
         now = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
-        self.settle()
+        self.round_in_place()
         try:
             yield
         finally:
             assign(self.tensors, now)
 
-    def settle(self) -> None:
+    def round_in_place(self) -> None:
         """Every number to its nearest integer, in place."""
         assign(self.tensors, {name: self._values(self._integers(name), name) for name in self.tensors})
 

@@ -8,6 +8,7 @@ step is and not what it does. Only the first process writes. How processes meet 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,7 +21,7 @@ from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwa
 from torch import Tensor
 
 from ...core.errors import DataError
-from .settings import Settings
+from ...inputs.finetune import Settings
 
 TRACKED = "kdna"  # the name of a run in TensorBoard
 
@@ -76,10 +77,10 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         self.accelerator.backward(self.scaler.scale(loss))
 
-    def norm(self, optimizer: Any, parameters: Collection[Tensor], clip: float) -> float:
-        """Of the gradients as they are without a scale, clipped to at most `clip`."""
+    def norm(self, optimizer: Any, parameters: Collection[Tensor], clip: float | None) -> float:
+        """The norm of the gradients without the loss scale; they are clipped to at most `clip`."""
         self.scaler.unscale_(optimizer)
-        return float(self.accelerator.clip_grad_norm_(parameters, clip))
+        return float(self.accelerator.clip_grad_norm_(parameters, math.inf if clip is None else clip))
 
     def step(self, optimizer: Any) -> None:
         """Of the optimiser; none where a gradient overflowed in fp16, and the scale is halved."""

@@ -1,4 +1,4 @@
-"""A line of JSON a step: what a fine-tune leaves for one's own plots."""
+"""What a fine-tune says about its steps: progress, TensorBoard, and a line of JSON a step."""
 
 from __future__ import annotations
 
@@ -7,10 +7,54 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import FolderError
+from ...core.specs import Progress
+from ...inputs.finetune import Settings
+from .engine import Engine
+from .length import Length
+from .state import Numbers
+from .steps import StepOutcome
 
 
-class Log:
-    """Appends to the file at `path`. Lines past step `begin`, of a killed run that is gone on with, go first."""
+class StepLog:
+    """Reports every step of a fine-tune; `begin` is the step that a resumed one begins after."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        length: Length,
+        path: Path | None,
+        begin: int,
+        progress: Progress | None,
+    ) -> None:
+        self.engine, self.settings, self.length = engine, settings, length
+        self.file = None if path is None or not engine.leads else JsonLines(path, begin)
+        self.progress = progress if engine.leads else None
+
+    def add(self, numbers: Numbers, outcome: StepOutcome, rate: float) -> None:
+        """Report a step that was taken at that learning rate. Raises FolderError KD604."""
+        speed = self.settings.batch_size * numbers.step / max(1e-9, numbers.elapsed)
+        values = {"loss": outcome.loss, "agreement": outcome.agreement, "images_per_second": speed}
+        if self.file is not None:
+            self.file.add(step=numbers.step, seconds=outcome.elapsed, rate=rate, **values)
+        self.engine.accelerator.log(values, step=numbers.step)
+        if self.progress is not None:
+            total, left = self.length.left(numbers.step, numbers.elapsed)
+            self.progress(
+                f"fine-tune: loss {outcome.loss:.4f}, agreement {outcome.agreement:.1%}, {speed:.0f} images/s, "
+                f"{int(left) // 60}:{int(left) % 60:02} left",
+                numbers.step,
+                total,
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.file is not None:
+            self.file.close()
+
+
+class JsonLines:
+    """Appends to the file at `path`. Lines after step `begin`, of a killed run, are removed first."""
 
     def __init__(self, path: Path, begin: int) -> None:
         self.path = path
@@ -22,15 +66,16 @@ class Log:
         except OSError as error:
             raise FolderError("KD604", f"{path} cannot be written: {error}") from error
 
-    def add(self, **said: Any) -> None:
-        """Raises FolderError KD604."""
+    def add(self, **values: Any) -> None:
+        """Write a line. Raises FolderError KD604."""
         try:
-            self.file.write(json.dumps(said) + "\n")
+            self.file.write(json.dumps(values) + "\n")
             self.file.flush()
         except OSError as error:
             raise FolderError("KD604", f"{self.path} cannot be written: {error}") from error
 
     def close(self) -> None:
+        """Close the file."""
         self.file.close()
 
     def _keep_until(self, begin: int) -> None:
@@ -42,7 +87,7 @@ class Log:
 
 
 def _step(line: str) -> int | None:
-    """None for the half of a line that a kill leaves."""
+    """The step of a line; None for half a line, which a kill leaves."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

@@ -17,15 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import ModelError
+from ...inputs.finetune import Settings
 from ...network.blocks import Block
 from ...network.derive import derived_layers
 from ...network.inference import evaluating
 from ..evaluate.accuracy import answers
-from .settings import Settings
+from .student import Student
 
 
 @dataclass(frozen=True)
-class Seen:
+class LossResult:
     """The loss (to be differentiated), and the share of the images with the teacher's answer."""
 
     loss: Tensor
@@ -88,21 +89,19 @@ def trained_bases(model: nn.Module) -> tuple[nn.Parameter, ...]:
 class Objective:
     """Call it with what runs the model (the model itself, or its distributed form), inputs and labels."""
 
-    model: nn.Module
-    original: nn.Module
-    teacher: nn.Module  # whose answers are learned: the original, or a better net
+    student: Student
     stages: Sequence[str]  # modules whose outputs are matched with the original's
     bases: Sequence[Tensor]  # tensors whose rows shall be orthogonal
     settings: Settings
     ends: Sequence[str] = ()  # where sub-networks end, and
     subnets: nn.Module | None = None  # what answers by these modules' outputs
 
-    def __call__(self, run: Callable[[Tensor], object], inputs: Tensor, labels: Tensor | None) -> Seen:
-        with torch.no_grad(), captured(self.original, self.stages) as wanted:
-            target = answers(self.teacher(inputs), len(inputs)).float()
-            if self.stages and self.teacher is not self.original:
-                self.original(inputs)
-        with captured(self.model, {*self.stages, *self.ends}) as found:
+    def __call__(self, run: Callable[[Tensor], object], inputs: Tensor, labels: Tensor | None) -> LossResult:
+        with torch.no_grad(), captured(self.student.original, self.stages) as wanted:
+            target = answers(self.student.teacher(inputs), len(inputs)).float()
+            if self.stages and self.student.teacher is not self.student.original:
+                self.student.original(inputs)
+        with captured(self.student.model, {*self.stages, *self.ends}) as found:
             output = answers(run(inputs), len(inputs)).float()
         loss = distillation(output, target, self.settings.temperature)
         if self.settings.label_weight and labels is not None:
@@ -115,7 +114,7 @@ class Objective:
             early = self.subnets(*(found[name] for name in self.ends))
             errors = [distillation(answer.float(), target, self.settings.temperature) for answer in early]
             loss = loss + self.settings.subnets * torch.stack(errors).mean()
-        return Seen(loss, (output.detach().argmax(1) == target.argmax(1)).float().mean())
+        return LossResult(loss, (output.detach().argmax(1) == target.argmax(1)).float().mean())
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 
 from ...core.errors import RecipeError
+from ...inputs.finetune import Settings
 from ...network.derive import derived_layers
 from .codes import Codes
-from .settings import Settings
 
 # A tensor that starts at zero (a gate, a scale's deviation from one) has no size for its rate to be relative to.
 NO_SIZE, SIZE_OF_ZERO = 1e-2, 0.1

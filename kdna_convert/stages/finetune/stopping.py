@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM between two steps: a signal in the middle of one would leave half of the tensors changed."""
+"""Ctrl-C and SIGTERM take effect between two steps: within one they would leave half of the tensors changed."""
 
 from __future__ import annotations
 
@@ -13,30 +13,28 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
-class Asked:
-    """Whether somebody wants this to end."""
+class StopRequest:
+    """Whether a signal asked the fine-tune to stop."""
 
-    to_stop: bool = False
+    made: bool = False
 
 
 @contextmanager
-def stopping() -> Iterator[Asked]:
-    """Notes the first signal instead of obeying it; the second one interrupts at once. Elsewhere than in the main
-    thread, where Python handles no signals, it notes none.
-    """
-    asked = Asked()
+def stopping() -> Iterator[StopRequest]:
+    """Note the first signal; the second interrupts at once. Outside the main thread no signal is noted."""
+    request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
-        if asked.to_stop:
+        if request.made:
             raise KeyboardInterrupt("stopped at once")
-        asked.to_stop = True
+        request.made = True
 
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield request
         return
     before = {number: signal.signal(number, note) for number in SIGNALS}
     try:
-        yield asked
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -22,7 +22,7 @@ from kdna_convert.network.folder import Conversion
 from kdna_convert.network.folder.report import CodeReport, Report
 from kdna_convert.network.packed import steps_of, unpack
 from kdna_convert.network.stored import stored_state
-from kdna_convert.stages.finetune import Codes, Keeping, Settings
+from kdna_convert.stages.finetune import Codes, RunFiles, Settings, Student
 from kdna_convert.stages.finetune import finetune as finetune_net
 
 STEP = 0.25
@@ -50,7 +50,7 @@ def test_the_net_is_on_its_integers_only_while_it_runs() -> None:
     with found.rounded():
         assert torch.equal(found.tensors["weight"], torch.tensor([[0.25, 0.0], [1.0, 0.0]]))
     assert torch.equal(found.tensors["weight"], numbers)
-    found.settle()
+    found.round_in_place()
     assert torch.equal(found.tensors["weight"] / STEP, (numbers / STEP).round())
 
 
@@ -114,9 +114,9 @@ def test_a_killed_run_gone_on_with_ends_where_the_straight_one_does(tmp_path: Pa
     def run(work: Path | None, until: int | None = None, resume: bool = False) -> dict[str, Tensor]:
         model = copy.deepcopy(made.model)
         settings = Settings(train="codes", steps=12, batch_size=16, shared_lr=0.1, save_every=4)
-        keeping = Keeping(work, resume, "mine")
         own = codes_of(made, model)
-        finetune_net(model, small(0), images(), settings, codes=own, keeping=keeping, progress=kill_at(until))
+        student, files = Student(model, small(0), codes=own), RunFiles(work, resume, "mine")
+        finetune_net(student, images(), settings, files=files, progress=kill_at(until))
         names = {id(tensor): name for name, tensor in own.tensors.items()}
         for tensor in own.tensors.values():
             step = step_of(steps_of(made.coded or b"")[names[id(tensor)]])

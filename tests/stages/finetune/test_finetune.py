@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from kdna_convert.core.errors import DataError, GuardError, ModelError, RecipeError
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
-from kdna_convert.stages.finetune import Keeping, distillation, rate
+from kdna_convert.stages.finetune import RunFiles, distillation, rate
 from kdna_convert.stages.finetune.engine import Engine
 from kdna_convert.stages.finetune.loss import label_error
 from kdna_convert.stages.finetune.rate import CARE, fitting_rate
@@ -347,7 +347,7 @@ def test_progress_counts_steps_and_says_how_it_goes() -> None:
 def test_the_log_has_a_line_a_step(tmp_path: Path) -> None:
     log = tmp_path / "new" / "log.jsonl"
     model, original = pair()
-    finetune(model, original, images(), epochs=2, batch_size=48, keeping=Keeping(log=log))
+    finetune(model, original, images(), epochs=2, batch_size=48, files=RunFiles(log=log))
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert {"loss", "agreement", "rate", "seconds", "images_per_second"} <= set(lines[0])

@@ -20,7 +20,7 @@ from support.fine_tuning import KilledError, killed_and_resumed, run, same
 from kdna_convert.cli.app import main
 from kdna_convert.core.errors import FolderError, GuardError
 from kdna_convert.core.specs import Divergence
-from kdna_convert.stages.finetune import Keeping
+from kdna_convert.stages.finetune import RunFiles
 from kdna_convert.stages.finetune import state as state_file
 from kdna_convert.stages.finetune.engine import Engine
 from kdna_convert.stages.finetune.state import FILE, read
@@ -96,8 +96,8 @@ def test_the_log_of_a_killed_run_goes_on_where_its_state_does(tmp_path: Path) ->
     log = tmp_path / "log.jsonl"
     work = tmp_path / "work"
     with pytest.raises(KilledError):
-        run(work, until=8, keeping=Keeping(work, False, "mine", log))
-    run(work, keeping=Keeping(work, True, "mine", log))
+        run(work, until=8, files=RunFiles(work, False, "mine", log))
+    run(work, files=RunFiles(work, True, "mine", log))
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 13))
 
 
@@ -112,7 +112,7 @@ def test_a_guard_that_fails_exits_3_and_keeps_the_best(
 ) -> None:
     out = tmp_path / "tuned"
     far = Divergence(agreement=0.9, kl=0.1, logit_error=0.1, images=12)
-    monkeypatch.setattr(sys.modules["kdna_convert.stages.finetune.look"], "divergence", lambda z, z0: far)
+    monkeypatch.setattr(sys.modules["kdna_convert.stages.finetune.validation"], "divergence", lambda z, z0: far)
     done = kdna("finetune", folder, "--data", images, "-o", out, *SMALL, "--max-drop", "9.9")
     assert done.exit_code == 3
     assert "KD801: 10.00 % of the answers" in done.stderr

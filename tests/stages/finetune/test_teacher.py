@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from kdna_convert.core.errors import ModelError, RecipeError
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
-from kdna_convert.stages.finetune import Settings, finetune
+from kdna_convert.stages.finetune import Settings, Student, finetune
 
 
 def other(classes: int = 5) -> nn.Module:
@@ -25,7 +25,7 @@ def test_a_net_learns_its_teachers_answers_and_not_the_originals() -> None:
     teacher, seen = other().eval(), images()
     before, kept = divergence(logits(model, [seen]), logits(teacher, [seen])).kl, state(teacher)
     settings = Settings(steps=40, batch_size=32, train="all", lr=3e-2)
-    tuned = finetune(model, original, images(), settings, heldout=seen, teacher=teacher)
+    tuned = finetune(Student(model, original, teacher), images(), settings, heldout=seen)
     assert tuned.before is not None
     assert tuned.after is not None
     assert tuned.before.kl == pytest.approx(before, rel=1e-4)
@@ -39,8 +39,8 @@ def test_stages_are_still_matched_with_the_originals() -> None:
     model, original = pair()
     twin = copy.deepcopy(model)
     settings = Settings(steps=3, batch_size=32, feature_weight=5.0)
-    finetune(model, original, images(), settings, teacher=other().eval())
-    finetune(twin, original, images(), settings)
+    finetune(Student(model, original, other().eval()), images(), settings)
+    finetune(Student(twin, original), images(), settings)
     assert not all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
 
 
@@ -50,7 +50,7 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path: Path) -> None:
 
     _, original = pair()
     config = DataConfig(input_size=(6, 6, 6))
-    with pytest.raises(ModelError, match=r"(?s)KD311: .* tells 7 classes apart, and the net 5"):
+    with pytest.raises(ModelError, match=r"(?s)KD311: .* has 7 classes, and the net 5"):
         _teacher(other(7), None, original, config)
 
 
@@ -59,7 +59,7 @@ def test_labels_count_in_what_the_best_step_is_told_by() -> None:
     data = TensorDataset(images(64), torch.arange(64) % 5)
     settings = Settings(steps=30, batch_size=32, train="all", lr=3e-2, label_weight=10.0, save_every=10)
     before = F.cross_entropy(logits(model, [images(64)]), torch.arange(64) % 5)
-    tuned = finetune(model, original, data, settings, heldout=data)
+    tuned = finetune(Student(model, original), data, settings, heldout=data)
     assert tuned.kept
     assert tuned.before is not None
     assert tuned.after is not None

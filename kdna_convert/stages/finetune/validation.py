@@ -1,4 +1,4 @@
-"""What a fine-tune sees of images that were held back: the loss by which the best step is told, and the divergence."""
+"""The held-back images of a fine-tune: the loss that chooses the best step, and the divergence."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from torch import Tensor, nn
 
 from ...core.specs import Divergence
 from ...inputs.data import Images, Inputs, Reading, concat_labels, mixer
+from ...inputs.finetune import Settings
 from ..evaluate.accuracy import divergence, logits
 from .loss import label_error
-from .settings import Settings
 
 
-class Look:
-    """Called, the loss on held-back images, None without them; `first` is what it was before any step.
+class Validation:
+    """Measures the student on held-back images; every result is None without them.
 
-    That is the KL from the teacher's answers, on mixtures of the images where the fine-tune mixes: a net that knows its
-    training images by heart knows those held back of them too, but not their mixtures. With `label_weight`, so many
-    times the labels' cross-entropy is added, as in training. `before` is the divergence then, of images as they are.
+    `first` is the loss before any step, `before` the divergence then.
     """
 
     def __init__(self, model: nn.Module, teacher: nn.Module, held: Images | None, settings: Settings) -> None:
@@ -31,28 +29,32 @@ class Look:
         if held is not None and self.plain is not None and self.mixed is not None:
             found = logits(model, self._inputs(held, mixed=False))
             self.before = divergence(found, self.plain)
-            self.first = self() if settings.mixup else self._loss(found, self.mixed, held)
+            self.first = self.loss() if settings.mixup else self._loss_of(found, self.mixed, held)
 
     def divergence(self) -> Divergence | None:
-        """From the teacher, on the images as they are."""
+        """The divergence from the teacher, on unmixed images."""
         if self.held is None or self.plain is None:
             return None
         return divergence(logits(self.model, self._inputs(self.held, mixed=False)), self.plain)
 
-    def __call__(self) -> float | None:
+    def loss(self) -> float | None:
+        """The KL divergence from the teacher's answers, plus the weighted cross-entropy where labels are learned.
+
+        With mixup it is measured on mixtures: on images that resemble the training images, both nets are certain.
+        """
         if self.held is None or self.mixed is None:
             return None
         found = logits(self.model, self._inputs(self.held, mixed=bool(self.settings.mixup)))
-        return self._loss(found, self.mixed, self.held)
+        return self._loss_of(found, self.mixed, self.held)
 
-    def _loss(self, found: Tensor, target: Tensor, held: Images) -> float:
+    def _loss_of(self, found: Tensor, target: Tensor, held: Images) -> float:
         loss = divergence(found, target).kl
         if self.settings.label_weight:
             loss += self.settings.label_weight * float(label_error(found, self._labels(held)))
         return loss
 
     def _labels(self, held: Images) -> Tensor:
-        """Of the images that can be read; found once, for it takes reading them all."""
+        """The labels of the images that can be read; found once, since that reads them all."""
         if self.labels is None:
             known = [labels for _, labels in Reading(held, self.settings.batch_size) if labels is not None]
             self.labels = concat_labels(known)

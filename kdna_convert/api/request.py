@@ -1,0 +1,86 @@
+"""What a run is asked for, checked as far as possible before any work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import DataError, ModelError
+from ..core.specs import Progress
+from ..inputs.data import check_classes
+from ..inputs.recipe import Recipe
+from ..network.totals import original_bytes
+from ..stages.plan.files import request_mark
+from .code import require_size
+from .convert import require_net, size_of
+from .images import digest_of, images_of
+from .job import checked_recipe
+from .nets import load_any, outputs_of
+from .options import NetOptions, RunOptions
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """The arguments of a run. `recipe` is the one that holds at the size; `mark` is the hash of all that matters.
+
+    `shares` says whether the recipe's `sharing` was used, None where it has none.
+    """
+
+    model: str
+    recipe: Recipe
+    data: Any
+    params: float | None
+    size: int | str | None
+    options: NetOptions
+    shares: bool | None
+    mark: str
+    progress: Progress | None
+
+
+def request_of(
+    model: Any,
+    recipe: Recipe | str,
+    data: Any,
+    targets: tuple[float | None, int | str | None],
+    options: RunOptions,
+    progress: Progress | None,
+) -> RunRequest:
+    """The checked request; `targets` are shares of the parameters and the size of the file.
+
+    Raises:
+        ModelError: KD302 for a module, or a folder.
+        PlanError: KD501, KD504, KD506 for a size that cannot be.
+        DataError: KD401 for a recipe that fine-tunes, without images; KD402 for other classes.
+    """
+    if not isinstance(model, str | Path):
+        raise ModelError(
+            "KD302", "a run keeps its stages as folders, which name their net; name it, as file.py:factory"
+        )
+    require_net(model)
+    recipe, (params, target_bytes) = checked_recipe(recipe), targets
+    loaded = load_any(model, options.get("checkpoint"), options.get("inputs"))
+    size, whole = size_of(recipe, target_bytes), original_bytes(loaded.model)
+    final = recipe.at_size(size, whole)
+    if final.codec is not None:
+        require_size(final.codec, size, whole)
+    if final.finetune is not None and data is None:
+        raise DataError("KD401", "the recipe fine-tunes, which takes images; pass --data")
+    images = None if data is None else images_of(data, loaded.data, options.get("class_map"), None, recipe.seed)
+    if images is not None and final.finetune is not None and final.finetune.label_weight:
+        check_classes(images, outputs_of(loaded.model, loaded.data))
+    parts = [recipe.model_dump(mode="json"), loaded.ref.sha256, digest_of(images, 2), params, size]
+    named = data if isinstance(data, str | Path) else None
+    parts += [request_mark(recipe, model, named, options), str(options.get("class_map"))]
+    mark = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    shares = None if recipe.sharing is None else final.scheme != recipe.scheme
+    return RunRequest(str(model), final, data, params, size, net_options(options), shares, mark, progress)
+
+
+def net_options(options: RunOptions) -> NetOptions:
+    """Those options of a run that its stages take."""
+    kept: Any = {name: value for name, value in options.items() if name in NetOptions.__annotations__}
+    found: NetOptions = kept
+    return found

@@ -1,0 +1,142 @@
+"""The optimiser's steps of a fine-tune: batches in, one outcome a step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...inputs.data import Images, TrainBatch, Views, train_loader
+from ...inputs.finetune import Settings
+from ...routing.temperature import Annealing
+from .engine import Engine
+from .length import Length
+from .loss import Objective
+from .norms import Pair, folded_norms
+from .rate import Schedule, create_optimizer, fitting_rate, free
+from .sizes import drawn_share, sized
+from .state import Numbers
+from .stopping import StopRequest
+
+FASTER = torch.channels_last  # the layout of images in which convolutions are fastest
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """One step, in means over the processes. `failed`: the loss or its gradient was not finite, so nothing changed."""
+
+    loss: float
+    agreement: float
+    stop: bool
+    elapsed: float
+    failed: bool
+
+
+class Stepper:
+    """Takes the steps of one fine-tune, in place. `seconds` is the time that the steps alone have taken."""
+
+    def __init__(
+        self, engine: Engine, objective: Objective, images: Images, views: Views, pairs: tuple[Pair, ...]
+    ) -> None:
+        self.engine, self.objective, self.images, self.views, self.pairs = engine, objective, images, views, pairs
+        self.settings: Settings = objective.settings
+        model, self.codes = objective.student.model, objective.student.codes
+        self.nested = objective.student.nested if self.settings.sampled else ()
+        subnets = objective.subnets
+        self.parameters = free(model) | ({} if subnets is None else dict(subnets.named_parameters(prefix="subnets")))
+        self.annealing = Annealing(model)
+        self.length = Length(self.settings.steps_for(len(images)), self.settings.seconds)
+        self.rate = self._rate()
+        optimizer = create_optimizer(model, self.parameters.values(), self.settings, self.rate, self.codes)
+        self.net, self.optimizer = engine.prepare(model, optimizer)
+        if subnets is not None:
+            self.objective = replace(objective, subnets=engine.prepare(subnets))
+        self.learning = [net for net in (self.net, self.objective.subnets) if net is not None]
+        self.schedule = Schedule(self.optimizer)
+        self.seconds = 0.0
+
+    def steps(self, numbers: Numbers, began: float, request: StopRequest) -> Iterator[StepOutcome]:
+        """Steps without end, from the one that `numbers` names; `began` is the clock's reading at step 0."""
+        size, accumulate = self.settings.batch_size // self.settings.accumulate, self.settings.accumulate
+        begin, workers = numbers.step * accumulate, min(4, torch.get_num_threads())
+        loader = self.engine.prepare(train_loader(self.views, size, self.settings.seed, begin=begin, workers=workers))
+        batches = iter(loader)
+        try:
+            with self._folded():
+                elapsed = numbers.elapsed
+                while True:
+                    start = time.monotonic()
+                    place = self.length.place(numbers.step, elapsed)
+                    self.schedule.set(place, numbers.factor)
+                    self.annealing.set(place)
+                    with self._sized(numbers.step):
+                        outcome = self._step(batches, began, request)
+                    self.seconds += time.monotonic() - start
+                    numbers, elapsed = replace(numbers, step=numbers.step + 1), outcome.elapsed
+                    yield outcome
+        finally:
+            loader.end()
+
+    def rounded(self) -> AbstractContextManager[None]:
+        """The net with its codes rounded, where codes are trained."""
+        return nullcontext() if self.codes is None else self.codes.rounded()
+
+    def _step(self, batches: Iterator[TrainBatch], began: float, request: StopRequest) -> StepOutcome:
+        accelerator, parts = self.engine.accelerator, self.settings.accumulate
+        losses, agreements, norm = 0.0, 0.0, math.inf
+        for _ in range(parts):
+            inputs, labels = self._placed(next(batches))
+            with accelerator.accumulate(*self.learning), self.engine.autocast():
+                with self.rounded():
+                    result = self.objective(self.net, inputs, labels)
+                    self.engine.backward(result.loss)
+                losses += float(result.loss.detach()) / parts
+                agreements += float(result.agreement) / parts
+                if accelerator.sync_gradients:
+                    norm = self.engine.norm(self.optimizer, self.parameters.values(), self.settings.clip)
+        stops, clock = float(request.made), time.monotonic() - began
+        loss, agreement, norm, stop, elapsed = self.engine.mean(losses, agreements, norm, stops, clock)
+        # With a loss scale, gradients may overflow until it is small enough.
+        failed = not math.isfinite(loss) or not (math.isfinite(norm) or self.engine.scale[0] > 1)
+        if failed:
+            self.engine.skip()
+        else:
+            if self.codes is not None:
+                self.codes.charge(loss)
+            self.engine.step(self.optimizer)
+        self.optimizer.zero_grad()
+        return StepOutcome(loss, agreement, stop > 0, elapsed, failed)
+
+    def _rate(self) -> float:
+        """The peak rate; estimated from the first batch, which every process reads, where the settings name none."""
+        if self.settings.lr is not None:
+            return self.settings.lr
+        size = self.settings.batch_size // self.settings.accumulate
+        inputs, labels = self._placed(next(iter(train_loader(self.views, size, self.settings.seed))))
+        with self._folded():
+            result = self.objective(self.objective.student.model, inputs, labels)
+            coded = () if self.codes is None else self.codes.ids
+            return fitting_rate([own for own in self.parameters.values() if id(own) not in coded], result.loss)
+
+    def _placed(self, batch: TrainBatch) -> tuple[Tensor, Tensor | None]:
+        """The batch on the device, in the layout that is fast there; images that could not be read are noted."""
+        for position, reason in batch.unread:
+            self.images.skip(position, reason)
+        inputs = batch.inputs.to(self.engine.device)
+        inputs = inputs.contiguous(memory_format=FASTER) if inputs.ndim == 4 else inputs
+        return inputs, None if batch.labels is None else batch.labels.to(self.engine.device)
+
+    @contextmanager
+    def _folded(self) -> Iterator[None]:
+        student = self.objective.student
+        with folded_norms(student.model, self.pairs), folded_norms(student.original, self.pairs):
+            yield
+
+    def _sized(self, step: int) -> AbstractContextManager[None]:
+        share = drawn_share(self.settings.seed, step) if self.nested else 1.0
+        return sized(self.objective.student.model, self.nested, share)

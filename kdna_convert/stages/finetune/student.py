@@ -1,0 +1,57 @@
+"""The nets of a fine-tune, and the files that it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .codes import Codes
+
+
+@dataclass(frozen=True)
+class Student:
+    """The net that is trained, in place, and the nets that it is compared with.
+
+    `other_teacher` is a net to learn from in place of the original. `nested` names the layers whose directions are in
+    order; `codes` are the coded tensors, where these are trained.
+    """
+
+    model: nn.Module
+    original: nn.Module
+    other_teacher: nn.Module | None = None
+    nested: Collection[str] = ()
+    codes: Codes | None = None
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The net whose answers are learned."""
+        return self.original if self.other_teacher is None else self.other_teacher
+
+    @property
+    def nets(self) -> tuple[nn.Module, ...]:
+        """Every net, once."""
+        own = (self.model, self.original)
+        return own if self.teacher is self.original else (*own, self.teacher)
+
+    def to(self, device: torch.device) -> None:
+        """Move the nets, in place."""
+        for net in self.nets:
+            net.to(device)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a fine-tune writes: the folder of its state, a log of JSON lines, and a folder for TensorBoard.
+
+    `mark` is the hash of everything that must match for `resume` to read the state.
+    """
+
+    work: Path | None = None
+    resume: bool = False
+    mark: str = ""
+    log: Path | None = None
+    track: Path | None = None
