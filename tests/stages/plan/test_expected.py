@@ -1,0 +1,97 @@
+"""What a plan predicts: every measured conversion is inside the range, and a curve recommends the smallest good plan."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdna_convert.core.specs import Divergence, ModelRef, Plan, Point, Totals
+from kdna_convert.stages.plan.expected import LARGEST, RECOMMENDED, expected_agreement, expected_kl, recommended
+
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
+NETS = ("cifar10_resnet20", "cifar10_resnet56", "squeezenet1_1")
+REPAIRING = ("balanced", "accurate")
+
+
+def point(predicted: float, params: int = 1, measured: Divergence | None = None) -> Point:
+    return Point(0.5, Totals(params, 1, 1), predicted, measured)
+
+
+def measured_rows() -> list[tuple[str, bool, float, float, float]]:
+    """(name, repaired, predicted error, KL, agreement) of every conversion in benchmarks/results."""
+    rows: list[tuple[str, bool, float, float, float]] = []
+    for row in json.loads((RESULTS / "expected.json").read_text())["rows"]:
+        for key in ("before", "after"):
+            name = f"{row['net']} {row['recipe']} {row['keep']} {key}"
+            rows.append((name, key == "after", row["predicted"], row[key]["kl"], row[key]["agreement"]))
+    for net in NETS:
+        found: list[dict[str, Any]] = json.loads((RESULTS / f"{net}.json").read_text())["rows"]
+        rows += [
+            (f"{net} {row['recipe']} {row['keep']}", row["recipe"] in REPAIRING, *(row[key] for key in KEYS))  # type: ignore[misc]
+            for row in found
+            if row.get("predicted")
+        ]
+    return rows
+
+
+KEYS = ("predicted", "kl", "agreement")
+
+
+@pytest.mark.parametrize(("name", "repaired", "predicted", "kl", "agreement"), measured_rows())
+def test_every_measured_conversion_is_inside_the_range(
+    name: str, repaired: bool, predicted: float, kl: float, agreement: float
+) -> None:
+    expected, alike = (of(point(predicted), repaired=repaired) for of in (expected_kl, expected_agreement))
+    assert expected is not None
+    assert alike is not None
+    assert expected.low <= kl <= expected.high, name
+    assert alike.low - 0.005 <= agreement <= alike.high + 0.005, name  # an image of 128 or 250 is 0.4 to 0.8 %
+
+
+@pytest.mark.parametrize("repaired", [True, False])
+def test_more_predicted_error_is_more_divergence_and_less_agreement(repaired: bool) -> None:
+    errors = [10 ** (power / 20) for power in range(-100, -5)]
+    kls = [expected_kl(point(error), repaired=repaired) for error in errors]
+    alike = [expected_agreement(point(error), repaired=repaired) for error in errors]
+    for field in ("low", "middle", "high"):
+        assert all(getattr(a, field) < getattr(b, field) for a, b in pairwise(kls))
+        assert all(getattr(a, field) >= getattr(b, field) for a, b in pairwise(alike))
+    assert all(one and one.low < one.middle < one.high for one in kls)
+
+
+def test_a_net_without_repair_is_expected_to_be_further_from_the_original() -> None:
+    with_it, without = expected_kl(point(0.01)), expected_kl(point(0.01), repaired=False)
+    assert with_it is not None
+    assert without is not None
+    assert (without.middle, without.high) > (with_it.middle, with_it.high)
+
+
+def test_nothing_is_expected_of_a_plan_without_predictions_or_beyond_what_was_measured() -> None:
+    nothing = Plan(ModelRef("net"), (), (), Totals(1, 1, 1), Totals(1, 1, 1))
+    assert expected_kl(nothing) is None
+    assert expected_agreement(nothing) is None
+    assert expected_kl(point(1.01 * LARGEST)) is None
+
+
+def test_a_plan_is_as_its_point() -> None:
+    plan = Plan(ModelRef("net"), (), (), Totals(1, 1, 1), Totals(1, 1, 1), predicted={"a": 0.001, "b": 0.002})
+    assert expected_kl(plan) == expected_kl(point(0.003))
+
+
+def test_the_smallest_plan_that_is_expected_to_agree_is_recommended() -> None:
+    points = [point(0.0001, 90), point(0.004, 60), point(0.05, 40), point(0.3, 10)]
+    assert recommended(points) is points[1]
+    assert recommended(points[2:]) is None
+    assert recommended([]) is None
+
+
+def test_a_measured_agreement_decides_before_an_expected_one() -> None:
+    good = Divergence(agreement=RECOMMENDED, kl=0.01, logit_error=0.1, images=100)
+    bad = Divergence(agreement=RECOMMENDED - 0.01, kl=0.01, logit_error=0.1, images=100)
+    points = [point(0.0001, 90, bad), point(0.05, 40, good)]
+    assert recommended(points) is points[1]
+    assert recommended(points[:1]) is None
