@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from kdna_convert.api.demo import Demo, DemoRow
 from kdna_convert.cli.report.analyze import analysis_report
 from kdna_convert.cli.report.bench import bench_table
 from kdna_convert.cli.report.convert import conversion_report
+from kdna_convert.cli.report.curve import curve_report, plot_curve
 from kdna_convert.cli.report.demo import demo_report
 from kdna_convert.cli.report.divergence import divergence_table
 from kdna_convert.cli.report.evaluate import evaluation_table
@@ -25,6 +27,7 @@ from kdna_convert.cli.report.run import run_report
 from kdna_convert.cli.report.verify import check_table
 from kdna_convert.core.specs import (
     Analysis,
+    Curve,
     DataConfig,
     Divergence,
     Evaluation,
@@ -33,6 +36,7 @@ from kdna_convert.core.specs import (
     Layer,
     ModelRef,
     Plan,
+    Point,
     Route,
     Totals,
 )
@@ -104,6 +108,47 @@ def test_layer_table(golden: Golden) -> None:
 
 def test_plan_report(golden: Golden) -> None:
     golden("plan", printed(plan_report(PLAN)))
+
+
+def test_plan_report_with_what_is_expected(golden: Golden) -> None:
+    golden("plan-expected", printed(plan_report(replace(PLAN, routes=(), unrouted={}), repaired=True)))
+    assert "expected" not in printed(plan_report(replace(PLAN, predicted={}), repaired=True))
+
+
+def curve_of(measured: bool) -> Curve:
+    """Five plans from near the original to far from it, the last beyond what any conversion was measured at."""
+    rows = [(0.9, 0.0004), (0.7, 0.004), (0.5, 0.02), (0.3, 0.06), (0.1, 0.9)]
+    points = tuple(
+        Point(
+            share,
+            Totals(round(share * 855_770), round(share * 3_456_000), round(share * 125_485_706)),
+            error,
+            Divergence(1 - 4 * error, 2 * error, error, 500) if measured and share > 0.2 else None,
+        )
+        for share, error in rows
+    )
+    return Curve(855_770, points, 1.0 if measured else None)
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_curve_report(golden: Golden, measured: bool) -> None:
+    golden(f"curve{'-measured' * measured}", printed(curve_report(curve_of(measured))))
+
+
+def test_a_curve_without_a_good_row_recommends_none() -> None:
+    curve = replace(curve_of(False), points=curve_of(False).points[3:])
+    assert "No row agrees" in printed(curve_report(curve))
+    assert "recommended" not in printed(curve_report(curve))
+
+
+def test_a_curve_is_drawn_the_same_twice(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for name in ("a.svg", "b.svg"):
+        plot_curve(curve_of(True), tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert "expected" in (tmp_path / "a.svg").read_text()
+    far = replace(curve_of(False), points=curve_of(False).points[4:])
+    plot_curve(far, tmp_path / "none.png")  # nothing to draw
 
 
 @pytest.mark.parametrize("scheme", ["cp", "lowrank", "codebook"])

@@ -21,7 +21,7 @@ from .console import (
     tell_written,
 )
 from .options import Calibration, Force, Goal, Images, OutputFolder, Run, Source, grouped
-from .plan import make_plan, show_plan
+from .plan import is_repaired, make_plan, show_plan
 
 
 @grouped
@@ -52,7 +52,7 @@ def convert(
         goal.refuse("--plan")
     if dry_run:
         require_one_process("--dry-run")
-        show_plan(make_plan(source, images, calibration, goal, run, plan), run)
+        show_plan(make_plan(source, images, calibration, goal, run, plan), run, is_repaired(images, calibration))
         return
     target = output_path(output, force)
     from ...api.convert import convert as stage

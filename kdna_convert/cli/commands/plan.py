@@ -51,7 +51,7 @@ def plan(
     planned = make_plan(source, images, calibration, goal, run)
     if target:
         write_text(target, to_json(planned))
-    show_plan(planned, run)
+    show_plan(planned, run, is_repaired(images, calibration))
 
 
 def make_plan(
@@ -83,13 +83,19 @@ def _show_curve(
     arguments = source.arguments | images.arguments | calibration.arguments | run.arguments
     with reporting(run.quiet) as progress:
         points = stage(**arguments, measure=measure, database=goal.database, progress=progress)
-    show_json(points) if run.json else show(curve_report(points))
+    repaired = is_repaired(images, calibration)
+    show_json(points) if run.json else show(curve_report(points, repaired))
     if plot:
-        plot_curve(points, plot)
+        plot_curve(points, plot, repaired)
         tell(f"drawn to {plot}", run.quiet)
 
 
-def show_plan(plan: Plan, run: Run) -> None:
+def is_repaired(images: Images, calibration: Calibration) -> bool:
+    """Whether a conversion with these options is repaired."""
+    return images.data is not None and not calibration.data_free and bool(calibration.recipe.repair)
+
+
+def show_plan(plan: Plan, run: Run, repaired: bool) -> None:
     from ..report.plan import plan_report
 
-    show_json(plan) if run.json else show(plan_report(plan))
+    show_json(plan) if run.json else show(plan_report(plan, repaired))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from rich.console import Group, RenderableType
 
 from ...core.specs import Family, Layer, Plan
+from .expected import expected_lines
 from .figures import SHARING_NOTE, count, grid, kept, note, percent, totals
 from .layers import layer_count, reasons
 
@@ -18,8 +19,8 @@ POINTWISE_NOTE = (
 )
 
 
-def plan_report(plan: Plan) -> RenderableType:
-    """The families, the skipped layers, and the sizes."""
+def plan_report(plan: Plan, repaired: bool | None = None) -> RenderableType:
+    """The families, the skipped layers, and the sizes; with `repaired`, also the expected divergence."""
     parts: list[RenderableType] = [family_table(plan), ""] if plan.families else []
     left = [layer for layer in plan.layers if layer.reason is not None]
     if left:
@@ -32,7 +33,8 @@ def plan_report(plan: Plan) -> RenderableType:
         parts += [_routing(plan), *_unrouted(plan), ""]
     closing: list[RenderableType] = ["", note(SHARING_NOTE)] if plan.families else []
     advice = [note(POINTWISE_NOTE)] if _loses_at_1x1(plan) else []
-    return Group(*parts, totals(plan.original, plan.planned), *closing, *advice)
+    expected = [] if repaired is None else expected_lines(plan, repaired)
+    return Group(*parts, totals(plan.original, plan.planned), *expected, *closing, *advice)
 
 
 def family_table(plan: Plan) -> RenderableType:

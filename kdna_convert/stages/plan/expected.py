@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ...core.specs import Plan, Point
 
-# Measured ratios as rows (x, least, middle, largest). Between two rows they are interpolated on logarithmic axes, outside
-# they are constant.
+# Measured ratios as rows (x, least, middle, largest). Between two rows they are interpolated on logarithmic axes;
+# outside they are constant.
 _Rows = tuple[tuple[float, float, float, float], ...]
 # KL divergence over predicted error, by predicted error: with repair, and without.
 REPAIRED: _Rows = (
@@ -103,7 +104,7 @@ def _interpolated(x: float, rows: _Rows, column: int) -> float:
     """One column of the rows at x."""
     if x <= rows[0][0]:
         return rows[0][column]
-    for left, right in zip(rows, rows[1:], strict=False):
+    for left, right in pairwise(rows):
         if x <= right[0]:
             share = math.log(x / left[0]) / math.log(right[0] / left[0])
             return math.exp((1 - share) * math.log(left[column]) + share * math.log(right[column]))

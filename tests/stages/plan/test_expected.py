@@ -1,4 +1,4 @@
-"""What a plan predicts: every measured conversion is inside the range, and a curve recommends the smallest good plan."""
+"""What a plan predicts: measured conversions are inside the range, and a curve recommends the smallest good plan."""
 
 from __future__ import annotations
 

@@ -1,0 +1,46 @@
+"""What a plan is expected to give: agreement and KL divergence with their ranges."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from ...core.specs import Plan, Point
+from ...stages.plan.expected import Range, expected_agreement, expected_kl
+from .figures import note, percent
+
+EXPECTED_NOTE = (
+    "Expected of nets that return class scores, from measured conversions with the range they had "
+    "(docs/decisions/0021); --curve --measure measures yours."
+)
+
+
+def expected_lines(plan: Plan, repaired: bool) -> list[RenderableType]:
+    """Two figures with their ranges, or nothing where nothing is predicted."""
+    agreement, kl = expected_agreement(plan, repaired=repaired), expected_kl(plan, repaired=repaired)
+    if agreement is None or kl is None:
+        return []
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(justify="right", style="bold")
+    table.add_column()
+    table.add_row("expected agreement", percent(agreement.middle), f"({_shares(agreement)})")
+    table.add_row("expected KL, nats", nats(kl.middle), f"({nats(kl.low)} to {nats(kl.high)})")
+    return [table, "", note(EXPECTED_NOTE)]
+
+
+def expected_cells(point: Point, repaired: bool) -> tuple[str, str, str]:
+    """Agreement, its range, and KL divergence of one row of a curve."""
+    agreement, kl = expected_agreement(point, repaired=repaired), expected_kl(point, repaired=repaired)
+    if agreement is None or kl is None:
+        return "-", "", "-"
+    return percent(agreement.middle), f"({_shares(agreement)})", nats(kl.middle)
+
+
+def _shares(agreement: Range) -> str:
+    return f"{100 * agreement.low:.0f} to {100 * agreement.high:.0f} %"
+
+
+def nats(kl: float) -> str:
+    """Two significant digits, not below a thousandth."""
+    return "<0.001" if kl < 0.001 else f"{kl:.2g}" if kl < 10 else f"{kl:.0f}"
