@@ -87,7 +87,7 @@ def test_a_run_is_what_its_stages_are_one_by_one(images: Path, done: Path, tmp_p
     alone = RECIPE.model_copy(update={"codec": None, "finetune": None})
     assert RECIPE.finetune is not None
     converted = kdna_convert.convert(NET, recipe=alone, data=images)
-    tuned = kdna_convert.finetune(converted, data=images, **RECIPE.finetune.settings(RECIPE.seed))
+    tuned = kdna_convert.finetune(converted, data=images, **vars(RECIPE.finetune.settings(RECIPE.seed)))
     kdna_convert.save(kdna_convert.code(tuned, codec="int8", data=images), tmp_path / "by-hand")
     for name in ("model.safetensors", "recipe.yaml", "plan.json"):
         assert (tmp_path / "by-hand" / name).read_bytes() == (done / name).read_bytes(), name
