@@ -28,8 +28,6 @@ class Length:
             return step >= self.steps
         return elapsed >= (self.seconds or math.inf)
 
-    def left(self, step: int, elapsed: float) -> tuple[int, float]:
-        """The steps in all and the seconds left, as far as can be said."""
-        share = max(self.share(step, elapsed), 1e-9)
-        total = self.steps if self.steps is not None else max(step, round(step / share))
-        return total, elapsed * (1 / share - 1)
+    def total(self, step: int, elapsed: float) -> int:
+        """The number of steps, estimated where the clock decides."""
+        return self.steps if self.steps is not None else max(step, round(step / max(self.share(step, elapsed), 1e-9)))

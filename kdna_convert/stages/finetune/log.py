@@ -39,13 +39,8 @@ class StepLog:
             self.file.add(step=numbers.step, seconds=outcome.elapsed, rate=rate, **values)
         self.engine.accelerator.log(values, step=numbers.step)
         if self.progress is not None:
-            total, left = self.length.left(numbers.step, numbers.elapsed)
-            self.progress(
-                f"fine-tune: loss {outcome.loss:.4f}, agreement {outcome.agreement:.1%}, {speed:.0f} images/s, "
-                f"{int(left) // 60}:{int(left) % 60:02} left",
-                numbers.step,
-                total,
-            )
+            detail = f"loss {outcome.loss:.4f}, agreement {outcome.agreement:.1%}, {speed:.0f} images/s"
+            self.progress(f"fine-tune: {detail}", numbers.step, self.length.total(numbers.step, numbers.elapsed))
 
     def close(self) -> None:
         """Close the file."""
