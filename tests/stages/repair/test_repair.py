@@ -1,4 +1,4 @@
-"""Repair: every step is kept only where it helps, and a stopped one goes on."""
+"""Repair: a step is kept only if it helps, and an interrupted repair resumes."""
 
 import copy
 from dataclasses import replace
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.repairs import BANK, FAMILY, IMAGES, pair
 from support.small_nets import fitted
-from support.tiny import net_with_statistics
 from torch import Tensor, nn
 
 from kdna_convert.core.specs import Divergence, Family
@@ -15,30 +15,10 @@ from kdna_convert.network.derive import derive, derived_layers
 from kdna_convert.routing import ROUTINGS, attach, routers
 from kdna_convert.schemes import SCHEMES
 from kdna_convert.stages.analyze.survey import survey
-from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.repair import STEPS
 from kdna_convert.stages.repair.net_pair import NetPair
 from kdna_convert.stages.repair.run import Measure, run_steps
 from kdna_convert.stages.repair.state import RepairFile, RepairState, copy_state
-
-FAMILY = Family("cp", ("blocks.0.conv1", "blocks.0.conv2", "blocks.1.conv1", "blocks.1.conv2"), {"rank": 12})
-IMAGES = torch.randn(300, 3, 16, 16, generator=torch.Generator().manual_seed(3))
-
-
-BANK = Family("codebook", FAMILY.members, {"rank": 24, "gain": "filter"})
-
-
-def pair(family: Family = FAMILY, **more: object) -> tuple[NetPair, Measure]:
-    """A net, its conversion fitted without data, which is poor, and how far the one is from the other."""
-    net = net_with_statistics()
-    converted = copy.deepcopy(net)
-    derive(converted, family, *fitted(converted, family))
-    layers = survey(net, IMAGES[:1])
-    held = list(IMAGES[:44].split(22))
-    z0 = logits(net, held)
-    return NetPair(net, converted, layers, IMAGES[44:].split(64), **more), lambda model: divergence(
-        logits(model, held), z0
-    )
 
 
 def test_a_refit_lowers_the_divergence() -> None:
@@ -106,32 +86,6 @@ def test_a_reconstruction_lowers_the_divergence_and_leaves_shared_tensors_alone(
     assert result.after.kl < 0.9 * result.before.kl
     assert torch.equal(derived_layers(nets.converted)["blocks.0.conv1"].shared["V"], shared)
     assert all(parameter.requires_grad for parameter in nets.converted.parameters())
-
-
-@pytest.mark.parametrize("name", STEPS)
-def test_a_step_that_does_not_help_is_undone_to_the_bit(name: str) -> None:
-    nets, _ = pair()
-    before = copy_state(nets.converted)
-    values, states = iter((0.1, 0.2)), list[dict[str, Tensor]]()
-    z = torch.zeros(1, 2)
-
-    def worse(model: nn.Module) -> object:
-        states.append(copy_state(model))
-        return divergence(z + torch.tensor([[next(values), 0.0]]), z)
-
-    (result,) = run_steps(nets, [(name, {})], worse)  # type: ignore[arg-type]
-    assert not result.kept
-    assert any(not torch.equal(tensor, states[1][key]) for key, tensor in states[0].items())
-    after = nets.converted.state_dict()
-    assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
-
-
-@pytest.mark.parametrize("name", STEPS)
-def test_a_step_keeps_the_parameters_of_a_plan(name: str) -> None:
-    nets, measure = pair()
-    shapes = {key: tensor.shape for key, tensor in nets.converted.state_dict().items()}
-    run_steps(nets, [(name, {})], measure)
-    assert {key: tensor.shape for key, tensor in nets.converted.state_dict().items()} == shapes
 
 
 def test_correcting_gives_every_normalisation_the_mean_of_the_original() -> None:
