@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,14 @@ def named(paths: Any) -> Any:
     return pytest.mark.parametrize("path", paths, ids=documents.name_of)
 
 
+@cache
+def command_line() -> Any:
+    return get_command(app)
+
+
 def fault(arguments: list[str]) -> str | None:
     """What the command line `kdna ARGUMENTS` fails with before it runs; None if it parses."""
-    command: Any = get_command(app)
+    command = command_line()
     if arguments[0].startswith("-"):  # kdna --version: such an option acts while it is parsed
         known = {option for param in command.params for option in param.opts} | set(HELP)
         return None if set(arguments) <= known else f"No such option: {' '.join(arguments)}"
