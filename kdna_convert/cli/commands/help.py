@@ -94,14 +94,9 @@ def describe(parameter: Any) -> str:
     """The help, and the default where there is one that it does not name."""
     text, default = parameter.help or "", parameter.default
     default = default.value if isinstance(default, Enum) else default
-    if (
-        parameter.required
-        or default is None
-        or isinstance(default, bool)
-        or not getattr(parameter, "show_default", True)
-    ):
-        return text
-    return f"{text} [default:{NO_BREAK}{default}]"
+    if isinstance(default, bool):
+        default = ("on" if default else "off") if parameter.secondary_opts else None
+    return text if parameter.required or default is None else f"{text} [default:{NO_BREAK}{default}]"
 
 
 def command_panels(group: Any) -> dict[str, list[Row]]:
