@@ -22,7 +22,7 @@ Part = Literal["train", "test"]
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: all eight of the net have kernels of one shape."""
+    """Two 3x3 convolutions and a shortcut. All eight convolutions of the blocks have one kernel shape."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class ResidualBlock(nn.Module):
 
 
 class DigitsNet(nn.Module):
-    """Digits (B, 1, 8, 8) to logits (B, 10): a stem, two blocks at 8x8, two at 4x4, a mean and a linear classifier."""
+    """Digits (B, 1, 8, 8) to logits (B, 10): a stem, two blocks at 8x8, two at 4x4, mean pooling, a classifier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,12 +54,12 @@ class DigitsNet(nn.Module):
 
 
 def digits_net() -> DigitsNet:
-    """The architecture, with random weights; `WEIGHTS` is the checkpoint of the trained ones."""
+    """The architecture with random weights. `WEIGHTS` is the checkpoint of the trained ones."""
     return DigitsNet()
 
 
 def digits(part: Part) -> tuple[Tensor, Tensor]:
-    """Images (N, 1, 8, 8), normalised as the net takes them, and labels (N,): 1,257 to train or 540 to test."""
+    """Images (N, 1, 8, 8), normalized as the net takes them, and labels (N,): 1,257 for training or 540 for testing."""
     images, labels = digit_pixels(part)
     return (images - MEAN) / STD, labels
 

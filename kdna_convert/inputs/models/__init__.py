@@ -1,7 +1,7 @@
-"""Models by name: the only door to timm and torchvision. A name, perhaps with a checkpoint, becomes a Loaded.
+"""MODEL: a net by name, with its weights and the input it takes.
 
-names.py reads the grammar, building.py builds, weights.py reads and fits state dicts, inputs.py says what images
-must become.
+names.py parses the name, building.py builds the net, weights.py reads and loads state dicts, inputs.py finds the input,
+listing.py lists the names.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model on the CPU, float32, in eval mode. `ref` can build it again, `data` is its input."""
+    """A model on the CPU, float32, in eval mode. `ref` names its source, `data` is its input."""
 
     model: nn.Module
     ref: ModelRef
@@ -41,11 +41,17 @@ class Loaded:
 
 
 def load_model(name: str, *, checkpoint: str | None = None, pretrained: bool = True) -> Loaded:
-    """MODEL (see names.py) with its author's weights, with those of `checkpoint` (strictly), or with random ones.
+    """Build a MODEL with pretrained weights, those of a checkpoint, or random ones.
 
-    Random weights, by `pretrained=False` or `NAME(pretrained=False)`, are the same for the same name each time. Raises
-    ModelError KD301 (no such model), KD302 (cannot be built), KD305 (no pretrained weights), CheckpointError KD303
-    (keys or shapes differ), KD304 (unreadable; nothing in it is ever executed), NumericsError KD701 (NaN or infinity).
+    Args:
+        name: The MODEL, see names.py. `NAME(pretrained=False)` asks for random weights, the same in every run.
+        checkpoint: A file of weights, whose keys and shapes must match. Nothing in it is executed.
+        pretrained: False builds the net with random weights.
+
+    Raises:
+        ModelError: KD301 (no such model), KD302 (it cannot be built), KD305 (no pretrained weights).
+        CheckpointError: KD303 (keys or shapes differ), KD304 (the file cannot be read).
+        NumericsError: KD701 (a weight is NaN or infinite).
     """
     parsed = parse_name(name)
     state = None if checkpoint is None else read_state_dict(checkpoint)

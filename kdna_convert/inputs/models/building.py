@@ -1,4 +1,4 @@
-"""From a MODEL's name to an nn.Module: the only door to timm's and torchvision's model builders."""
+"""Build the nn.Module that a MODEL names, by timm, torchvision, kdna or the user's own factory."""
 
 from __future__ import annotations
 
@@ -31,16 +31,18 @@ BUNDLED: dict[str, tuple[Callable[..., nn.Module], Path]] = {"digits": (digits_n
 
 
 def build(name: ModelName, pretrained: bool) -> nn.Module:
-    """The architecture with its author's weights, or with random ones that are the same for the same name each time.
+    """The architecture with pretrained weights, or with random ones, the same in every run.
 
-    `(pretrained=False)` in the name has the last word on True, the argument on False. Raises ModelError KD301 (no such
-    model), KD302 (it cannot be built), KD305 (it can, but its pretrained weights cannot be had).
+    Weights are pretrained only if neither the argument nor the name, as in NAME(pretrained=False), says otherwise.
+
+    Raises:
+        ModelError: KD301 (no such model), KD302 (it cannot be built), KD305 (its pretrained weights cannot be fetched).
     """
     try:
         model = _build(name, pretrained)
     except KdnaError:
         raise
-    except Exception as error:  # a factory is the user's code and may raise anything
+    except Exception as error:  # a factory is user code and may raise anything
         raise _failure(name, pretrained, error) from error
     if not isinstance(model, nn.Module):
         raise ModelError("KD302", f"{name.text} returned {type(model).__name__}, not a torch.nn.Module")
@@ -49,7 +51,7 @@ def build(name: ModelName, pretrained: bool) -> nn.Module:
 
 def _build(name: ModelName, pretrained: bool) -> Any:
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # torch.manual_seed would reset every GPU's generator as well
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would also seed every GPU's generator
         return _BUILDERS[name.source](name, pretrained)
 
 
@@ -63,13 +65,13 @@ def _failure(name: ModelName, pretrained: bool, error: Exception) -> ModelError:
         except Exception as without:  # noqa: BLE001 - any failure without weights is the better explanation
             error = without
         else:
-            way_out = f"pass --checkpoint FILE, or take random weights: {_with_argument(name.text, 'pretrained=False')}"
+            way_out = f"pass --checkpoint FILE, or use random weights: {_with_argument(name.text, 'pretrained=False')}"
             return ModelError("KD305", f"{name.text}: no pretrained weights ({cause(error)}); {way_out}")
-    return ModelError("KD302", f"{name.text} could not be built: {cause(error)}{_place(name, error)}")
+    return ModelError("KD302", f"{name.text} cannot be built: {cause(error)}{_place(name, error)}")
 
 
 def _place(name: ModelName, error: Exception) -> str:
-    """Where in the user's own code it happened."""
+    """The line of the user's file that raised the error."""
     frames = traceback.extract_tb(error.__traceback__)
     known = name.source == "file" and [frame for frame in frames if Path(frame.filename) == Path(name.path).resolve()]
     return f" ({name.path}, line {known[-1].lineno})" if known else ""
@@ -97,7 +99,7 @@ def _torchvision(name: ModelName, pretrained: bool) -> nn.Module:
     else:
         kwargs["weights"] = None
         if "weights_backbone" in inspect.signature(torchvision.models.get_model_builder(name.path)).parameters:
-            kwargs["weights_backbone"] = None  # detection and segmentation nets fetch a backbone of their own accord
+            kwargs["weights_backbone"] = None  # detection and segmentation nets would download a backbone
     model: nn.Module = torchvision.models.get_model(name.path, **kwargs)
     return model
 
@@ -105,7 +107,7 @@ def _torchvision(name: ModelName, pretrained: bool) -> nn.Module:
 def _kdna(name: ModelName, pretrained: bool) -> nn.Module:
     if name.path not in BUNDLED:
         names = ", ".join(f"kdna:{known}" for known in BUNDLED)
-        raise ModelError("KD301", f"kdna has no bundled net {name.path!r}; there is {names}")
+        raise ModelError("KD301", f"kdna has no bundled net {name.path!r}; use {names}")
     kwargs, pretrained = _arguments(name, pretrained)
     factory, weights = BUNDLED[name.path]
     model = factory(**kwargs)
@@ -121,10 +123,10 @@ def _file(name: ModelName, pretrained: bool) -> Any:
 
 
 def _executed(path: Path) -> ModuleType:
-    """The file as a module; the same one for as long as it holds the same, so that its classes are the same too.
+    """The file as a module, the same object until the file changes, so that its classes are the same too.
 
-    Its name says what it holds: dataclasses and pickle look a class's module up by that, also in another process.
-    Raises ModelError KD302 where it is no Python file.
+    The module's name has a hash of the file: dataclasses and pickle find a class by it, also in another process. Raises
+    ModelError KD302 if it is not a Python file.
     """
     digest = hashlib.sha256(bytes(path) + path.read_bytes()).hexdigest()[:12]
     spec = importlib.util.spec_from_file_location(f"kdna_model_{path.stem}_{digest}", path)
@@ -142,12 +144,12 @@ def _executed(path: Path) -> ModuleType:
 
 
 def _module(name: ModelName, pretrained: bool) -> Any:
-    with _importable(Path.cwd()):  # a console script, unlike `python -m`, does not look where the user stands
+    with _importable(Path.cwd()):  # a console script, unlike `python -m`, does not search the current directory
         try:
             module = importlib.import_module(name.path)
         except ModuleNotFoundError as error:
-            sources = "timm:, torchvision:, kdna:, hf-hub:, local-dir: or a module that Python can import"
-            raise ModelError("KD302", f"{name.text}: {error.msg}; before the colon stands {sources}") from error
+            sources = "timm:, torchvision:, kdna:, hf-hub:, local-dir: or an importable module"
+            raise ModelError("KD302", f"{name.text}: {error.msg}; before the colon write {sources}") from error
         return _call(module, name, pretrained)
 
 
@@ -175,7 +177,7 @@ _BUILDERS: dict[str, Callable[[ModelName, bool], Any]] = {
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Imports look in `folder` first, as they do in a script that lies there."""
+    """Search `folder` first for imports, as for a script in it."""
     sys.path.insert(0, str(folder))
     try:
         yield

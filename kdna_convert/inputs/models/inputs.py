@@ -1,4 +1,4 @@
-"""What a net expects its input to be: the DataConfig it carries, changes to it, and an input of that shape."""
+"""The input of a net: the DataConfig it declares, changes to it, and an input of that size."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from ...core.specs import DataConfig
 from .names import ModelName
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
-# A video net takes clips; torchvision's weights name the size of a frame, not the length of a clip.
+# Frames of a clip: torchvision's weights of a video net give the size of a frame only.
 _FRAMES = 16
 
 
 def data_config(name: ModelName, model: nn.Module) -> DataConfig:
-    """How images become this model's input: by its `pretrained_cfg`, its torchvision weights, or as usual for ImageNet.
+    """How images become this model's input: by its `pretrained_cfg`, its torchvision weights, or ImageNet's values.
 
-    timm nets are taken at their training size, as their model cards do. Raises ModelError KD302 when a model carries a
-    `pretrained_cfg` that cannot be used.
+    timm nets have their training size, as on their model cards. Raises ModelError KD302 for a `pretrained_cfg` that
+    does not describe an image.
     """
-    known = _torchvision_preset(name, model) if name.source == "torchvision" else _pretrained_cfg(model)
+    declared = _torchvision_preset(name, model) if name.source == "torchvision" else _pretrained_cfg(model)
     try:
-        config = DataConfig(**known)
+        config = DataConfig(**declared)
     except (ValidationError, TypeError) as error:
-        raise ModelError("KD302", f"{name.text}: its pretrained_cfg does not describe an image: {known}") from error
+        raise ModelError("KD302", f"{name.text}: its pretrained_cfg does not describe an image: {declared}") from error
     if name.source == "timm":
-        config = _as_asked(config, name.kwargs)
-    complaint = _complaint(config)
-    if complaint:
-        raise ModelError("KD302", f"{name.text}: its pretrained_cfg is wrong: {complaint}")
+        config = _with_arguments(config, name.kwargs)
+    problem = _problem(config)
+    if problem:
+        raise ModelError("KD302", f"{name.text}: its pretrained_cfg is invalid: {problem}")
     return config
 
 
@@ -49,9 +49,18 @@ def override(
     crop_pct: float | None = None,
     interpolation: str | None = None,
 ) -> DataConfig:
-    """`config` with what is given changed. A size may be (side,), (height, width) or (channels, height, width).
+    """`config` with the given fields changed.
 
-    One mean or std serves all channels. Raises DataError KD406 for a value that no image transform accepts.
+    Args:
+        config: The net's own input.
+        mean: One value for each channel, or one for all.
+        std: One value for each channel, or one for all.
+        input_size: (side,), (height, width) or (channels, height, width).
+        crop_pct: The share of the resized image's side that the crop keeps.
+        interpolation: One of INTERPOLATIONS.
+
+    Raises:
+        DataError: KD406 for a value that no image transform accepts.
     """
     size = config.input_size if input_size is None else _full_size(config.input_size[0], tuple(input_size))
     changed = replace(
@@ -62,14 +71,14 @@ def override(
         crop_pct=config.crop_pct if crop_pct is None else crop_pct,
         interpolation=interpolation or config.interpolation,
     )
-    complaint = _complaint(changed)
-    if complaint:
-        raise DataError("KD406", complaint)
+    problem = _problem(changed)
+    if problem:
+        raise DataError("KD406", problem)
     return changed
 
 
 def example_input(config: DataConfig, batch: int = 1, seed: int = 0) -> Tensor:
-    """A batch (batch x input size) of normal noise: in mean and variance what a normalised image is to a net."""
+    """A batch (batch, *input_size) of standard normal noise, with the mean and variance of normalized images."""
     return torch.randn((batch, *config.input_size), generator=torch.Generator().manual_seed(seed))
 
 
@@ -95,36 +104,36 @@ def _pretrained_cfg(model: nn.Module) -> dict[str, Any]:
     return {key: carried[key] for key in asdict(DataConfig()) if carried.get(key)}
 
 
-def _as_asked(config: DataConfig, kwargs: Mapping[str, Any]) -> DataConfig:
-    """timm's pretrained_cfg describes the weights' images even when other channels or another size were asked for."""
+def _with_arguments(config: DataConfig, kwargs: Mapping[str, Any]) -> DataConfig:
+    """The arguments `in_chans` and `img_size`: timm's pretrained_cfg keeps the values of the pretrained weights."""
     channels, size = kwargs.get("in_chans"), kwargs.get("img_size")
     height_width = config.input_size[1:] if size is None else _full_size(1, _pair(size))[1:]
     return override(config, input_size=(channels or config.input_size[0], *height_width))
 
 
 def _torchvision_preset(name: ModelName, model: nn.Module) -> dict[str, Any]:
-    """The fields of torchvision's own transform for these weights (the newest, when the name asks for none)."""
+    """The fields of torchvision's transform for these weights, by default the newest."""
     weights = torchvision.models.get_model_weights(name.path)
-    asked = name.kwargs.get("weights")
-    preset = (weights[asked.rpartition(".")[2]] if isinstance(asked, str) else weights.DEFAULT).transforms()
-    known = {key: tuple(getattr(preset, key)) for key in ("mean", "std") if hasattr(preset, key)}
+    given = name.kwargs.get("weights")
+    preset = (weights[given.rpartition(".")[2]] if isinstance(given, str) else weights.DEFAULT).transforms()
+    fields = {key: tuple(getattr(preset, key)) for key in ("mean", "std") if hasattr(preset, key)}
     if hasattr(preset, "interpolation"):
-        known["interpolation"] = preset.interpolation.value
+        fields["interpolation"] = preset.interpolation.value
     crop, resize = getattr(preset, "crop_size", None), getattr(preset, "resize_size", None)
     own: Any = getattr(model, "transform", None)
-    if crop is None and own is not None:  # detection: the net resizes and normalises by itself
+    if crop is None and own is not None:  # detection: the net resizes and normalizes itself
         side = int(own.min_size[-1])
         return {"input_size": (3, side, side), "mean": (0.0,) * 3, "std": (1.0,) * 3, "crop_pct": 1.0}
     if crop is None:  # segmentation: the whole image, shorter side to `resize`; optical flow has neither
-        return known | {"input_size": (3, *_pair(resize or 224)), "crop_pct": 1.0}
+        return fields | {"input_size": (3, *_pair(resize or 224)), "crop_pct": 1.0}
     video = "Video" in type(preset).__name__
     size = _pair(crop)
     crop_pct = _crop_pct(size[0], _pair(resize)[0] if resize else size[0])
-    return known | {"input_size": (3, _FRAMES, *size) if video else (3, *size), "crop_pct": crop_pct}
+    return fields | {"input_size": (3, _FRAMES, *size) if video else (3, *size), "crop_pct": crop_pct}
 
 
 def _crop_pct(crop: int, resize: int) -> float:
-    """The fraction that timm turns back into `resize`, by floor(crop / fraction)."""
+    """The fraction from which timm computes `resize` again, as floor(crop / fraction)."""
     fraction = crop / resize
     return math.nextafter(fraction, 0.0) if math.floor(crop / fraction) < resize else fraction
 
@@ -140,15 +149,15 @@ def _full_size(channels: int, size: tuple[int, ...]) -> tuple[int, ...]:
     return (channels, *size) if len(size) == 2 else size
 
 
-def _per_channel(given: Sequence[float] | None, known: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """One value a channel; where the channels changed and none were given, the average of the known ones."""
-    values = tuple(known if given is None else given)
+def _per_channel(given: Sequence[float] | None, own: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """One value per channel: those given, else the net's own, or their mean where the number of channels changed."""
+    values = tuple(own if given is None else given)
     if len(values) == 1 or (given is None and len(values) != channels):
         return (sum(values) / len(values),) * channels
     return values
 
 
-def _complaint(config: DataConfig) -> str | None:
+def _problem(config: DataConfig) -> str | None:
     channels = config.input_size[0] if config.input_size else 0
     if len(config.input_size) < 2 or min(config.input_size) < 1:
         return f"input size {config.input_size}: give side, height width, or channels height width, each at least 1"

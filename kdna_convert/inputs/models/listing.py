@@ -1,4 +1,4 @@
-"""The names that can be typed without knowing them."""
+"""The list of all names that MODEL takes, for completion and `kdna ls models`."""
 
 from __future__ import annotations
 

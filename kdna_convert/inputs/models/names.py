@@ -1,7 +1,7 @@
-"""MODEL, the one grammar every command reads: where an architecture comes from, and with which arguments.
+"""MODEL: the source of an architecture and its arguments, as one string.
 
 resnet18 · timm:resnet18 · torchvision:resnet18 · hf-hub:timm/resnet18.a1_in1k · local-dir:folder · kdna:digits
-path/to/file.py:factory · package.module:factory        each may end in (args, key=value), Python literals only
+path/to/file.py:factory · package.module:factory        each may end in (args, key=value) with Python literals
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from ...core.errors import ModelError
 
 # The sources that have a list of names.
 _LISTS = ("timm", "torchvision", "kdna")
-# The two sources that timm itself knows by a prefix (hf_hub is timm's older spelling).
+# Prefixes that timm parses itself (hf_hub is timm's older spelling).
 _TIMM_SOURCES = ("hf-hub", "hf_hub", "local-dir")
-# Modules of this package that have moved: folders written before name the old place.
+# Modules of this package that have moved: older folders name the old place.
 _MOVED = {"kdna_convert.digits": "kdna_convert.inputs.digits", "kdna_convert.layouts": "kdna_convert.api.layouts"}
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """A MODEL taken apart. `path` is a name in timm's, torchvision's or kdna's list, a .py file or a dotted module."""
+    """A parsed MODEL. `path` is a name in timm's, torchvision's or kdna's list, a .py file or a dotted module."""
 
     text: str
     source: str  # timm, torchvision, kdna, file, module
@@ -34,11 +34,11 @@ class ModelName:
 
 
 def parse_name(text: str) -> ModelName:
-    """Takes a MODEL apart, building nothing. Raises ModelError KD301 (no such kind of name), KD302 (arguments)."""
+    """Parse a MODEL without building it. Raises ModelError KD301 (not a name), KD302 (invalid arguments)."""
     base, args, kwargs = _split_call(text)
     source, path, factory = _source(base)
     if args and source in _LISTS:
-        raise ModelError("KD302", f"{text}: {source} takes its arguments by name only, as in {base}(num_classes=10)")
+        raise ModelError("KD302", f"{text}: {source} takes arguments by name only, as in {base}(num_classes=10)")
     return ModelName(text, source, path, factory, args, kwargs)
 
 
@@ -54,8 +54,8 @@ def _source(base: str) -> tuple[str, str, str]:
     if colon and factory and all(part.isidentifier() for part in path.split(".")):
         return "module", _MOVED.get(path, path), factory
     if base and Path(base).is_dir():
-        way_out = f"a folder written by kdna is opened with kdna_convert.load, one written by timm as local-dir:{base}"
-        raise ModelError("KD301", f"{base} is a folder, not an architecture: {way_out}")
+        way_out = f"open a folder of kdna's with kdna_convert.load; write local-dir:{base} for one of timm's"
+        raise ModelError("KD301", f"{base} is a folder, not an architecture; {way_out}")
     if base.endswith((".py", ".py:")):
         raise ModelError("KD302", f"{base}: name the function that builds the model, as in {base.rstrip(':')}:factory")
     if "/" in base or "\\" in base or colon or not base:
@@ -66,7 +66,7 @@ def _source(base: str) -> tuple[str, str, str]:
 
 
 def _split_call(text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-    """`name(1, key=2)` -> name, (1,), {"key": 2}. A path may hold brackets too, so the call is what parses as one."""
+    """`name(1, key=2)` -> name, (1,), {"key": 2}. A path may contain parentheses, so the call is what parses as one."""
     if not text.endswith(")") or Path(text).exists():
         return text, (), {}
     for start in (index for index, letter in enumerate(text) if letter == "("):
@@ -76,20 +76,20 @@ def _split_call(text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
             continue
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
             return (text[:start], *_literals(call, text))
-    raise ModelError("KD302", f"{text}: the arguments do not read as Python; write NAME(key=value, ...)")
+    raise ModelError("KD302", f"{text}: the arguments are not valid Python; write NAME(key=value, ...)")
 
 
 def _literals(call: ast.Call, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Only literals, so that a name copied from somewhere cannot run code."""
+    """Only literals: a copied name must not run code."""
     values: list[Any] = []
     for node in (*call.args, *(keyword.value for keyword in call.keywords)):
         try:
             values.append(ast.literal_eval(node))
         except (ValueError, TypeError) as error:
-            written = ast.unparse(node)
-            raise ModelError("KD302", f"{text}: {written} is not a Python literal (number, text, list ...)") from error
+            value = ast.unparse(node)
+            raise ModelError("KD302", f"{text}: {value} is not a Python literal (number, string, list ...)") from error
     names = [keyword.arg for keyword in call.keywords]
     if None in names:
-        raise ModelError("KD302", f"{text}: write the arguments out, as key=value, instead of **")
+        raise ModelError("KD302", f"{text}: write each argument as key=value instead of **")
     count = len(call.args)
     return tuple(values[:count]), {str(name): value for name, value in zip(names, values[count:], strict=True)}

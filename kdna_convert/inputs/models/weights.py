@@ -1,4 +1,4 @@
-"""State dicts: read from a file without executing it, fitted to a model strictly, checked, and named by a digest."""
+"""State dicts: read from a file without executing it, loaded strictly, checked and hashed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from torch.nn.parameter import is_lazy
 from ...core.errors import CheckpointError, NumericsError
 from ...core.tensorfile import load_tensors
 
-# Where training scripts put the weights; a moving average is what its owner would ship, so it comes first.
+# Keys under which training scripts store weights. Moving averages come first: they are the weights to use.
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _LISTED = 8
 
 
 def read_state_dict(path: str) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a torch one (.pth, .pt, .th, .bin), by their names in the model.
+    """Read the tensors of a .safetensors file, or of a torch file (.pth, .pt, .th, .bin), by their names in the model.
 
-    Containers (`state_dict`, `model`, `model_ema`, `state_dict_ema`) are opened, the prefixes that DDP
-    and torch.compile add are removed. Raises CheckpointError KD304 when the file is missing, damaged, holds no tensors
-    or would have to run code, KD303 when two of its keys name the same tensor.
+    Containers (`state_dict`, `model`, `model_ema`, `state_dict_ema`) are opened. The prefixes that DDP and
+    torch.compile add are removed.
+
+    Raises:
+        CheckpointError: KD304 (missing, damaged, without tensors, or asking to run code), KD303 (two keys name the same
+            tensor).
     """
     tensors = _read(path)
     named: dict[str, Tensor] = {}
@@ -40,7 +43,7 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
 
 
 def bare_name(key: str) -> str:
-    """A state-dict key without what wrappers add: `_orig_mod.` (torch.compile), and `module.` (DDP, EMA) in front."""
+    """A state-dict key without the prefixes of wrappers: `_orig_mod.` (torch.compile) and `module.` (DDP, EMA)."""
     key = key.replace("_orig_mod.", "")
     while key.startswith("module."):
         key = key.removeprefix("module.")
@@ -48,9 +51,10 @@ def bare_name(key: str) -> str:
 
 
 def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str) -> nn.Module:
-    """Loads `state` into `model`, in place and strictly, and returns the model. `path` is only named in the error.
+    """Load `state` into `model`, in place and strictly, and return the model. `path` appears in errors only.
 
-    Raises CheckpointError KD303, which lists the first missing, unexpected and misshapen keys of each kind.
+    Raises:
+        CheckpointError: KD303, with the first missing, unexpected and misshapen keys.
     """
     own = model.state_dict()
     real_name = {bare_name(key): key for key in own}  # a model may itself have a child called `module`
@@ -60,7 +64,7 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str) -> nn.
         for key, tensor in state.items()
         if isinstance(own.get(key), Tensor) and not is_lazy(own[key]) and not _fits(tensor, own[key])
     ]
-    if misshapen:  # load_state_dict would stop at these before it has looked for missing keys
+    if misshapen:  # load_state_dict would stop here without looking for missing keys
         missing, unexpected = [key for key in own if key not in state], [key for key in state if key not in own]
     else:
         try:
@@ -76,7 +80,7 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str) -> nn.
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raises NumericsError KD701 naming the first tensor with NaN or infinity. A buffer may hold -inf: masks do."""
+    """Raise NumericsError KD701 for the first tensor with NaN or infinity. A buffer may hold -inf, as masks do."""
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for name, tensor in model.state_dict().items():
         if not isinstance(tensor, Tensor) or is_lazy(tensor) or not tensor.is_floating_point():
@@ -84,12 +88,12 @@ def check_finite(model: nn.Module) -> None:
         broken = ~tensor.isfinite() if name in parameters else tensor.isnan() | tensor.isposinf()
         count = int(broken.sum())
         if count:
-            way_out = "the checkpoint comes from a diverged run; use an earlier one"
+            way_out = "the training diverged; use an earlier checkpoint"
             raise NumericsError("KD701", f"{name}: {count} of {tensor.numel()} values are NaN or infinite; {way_out}")
 
 
 def state_digest(model: nn.Module) -> str:
-    """The sha256 (hex) of a model's tensors: names sorted, each with its dtype, shape and bytes."""
+    """The sha256 (hex) of a model's tensors: by sorted names, each with its dtype, shape and bytes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if isinstance(tensor, Tensor) and not is_lazy(tensor):
@@ -111,7 +115,7 @@ def _read(path: str) -> dict[str, Tensor]:
         content = load_tensors(path)[0] if path.endswith(".safetensors") else _torch_load(path)
     except CheckpointError:
         raise
-    except Exception as error:  # a hostile file can make a parser raise anything; that is the file's fault, not ours
+    except Exception as error:  # a malicious file can make a parser raise anything
         raise CheckpointError("KD304", f"{path} cannot be read as weights{_why(path, error)}") from error
     while isinstance(content, Mapping):
         held = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), None)
@@ -119,18 +123,20 @@ def _read(path: str) -> dict[str, Tensor]:
             break
         content = held
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError("KD304", f"{path} holds no state dict but {type(content).__name__}")
+        raise CheckpointError("KD304", f"{path} holds a {type(content).__name__} instead of a state dict")
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             way_out = f"put the tensors under one of the keys {', '.join(CONTAINERS)}"
-            raise CheckpointError("KD304", f"{path}: {key!r} is not a tensor but {type(value).__name__}; {way_out}")
+            raise CheckpointError(
+                "KD304", f"{path}: {key!r} is a {type(value).__name__} instead of a tensor; {way_out}"
+            )
     return dict(content)
 
 
 def _torch_load(path: str) -> Any:
-    """weights_only, always. argparse.Namespace is plain data: timm's training script stores its arguments as one."""
+    """Always weights_only. argparse.Namespace is allowed as plain data: timm's training script stores its arguments."""
     with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about pickle protocols: a file is read, or refused in our own words
+        warnings.simplefilter("ignore")  # about pickle protocols
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -139,14 +145,14 @@ def _why(path: str, error: Exception) -> str:
         return f" ({cause(error)})"
     try:
         named = ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(path)[:_LISTED])
-    except Exception:  # noqa: BLE001 - not a zip archive, or a damaged one: then the names are not to be had
+    except Exception:  # noqa: BLE001 - a file that is no whole zip archive has no names to read
         named = ""
-    asked = f" ({named})" if named else ""
-    return f": it asks to run code{asked} or is damaged; nothing was run. Save the state dict alone and try again"
+    names = f" ({named})" if named else ""
+    return f": it asks to run code{names} or is damaged; nothing was run. Save the state dict alone and try again"
 
 
 def _fits(tensor: Tensor, own: Tensor) -> bool:
-    """Equal shapes; a scalar (a BatchNorm's counter) may also come as a list of one, as load_state_dict allows."""
+    """Equal shapes; a scalar (a BatchNorm's counter) may also be a list of one, as load_state_dict allows."""
     return tensor.shape == own.shape or (own.dim() == 0 and tensor.shape == (1,))
 
 
