@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import sys
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,28 @@ def test_a_command_that_does_not_exist_is_found() -> None:
 def test_the_code_names_pages_that_exist(path: Path) -> None:
     for name in re.findall(r"\bdocs/[\w/.-]*\w", path.read_text(encoding="utf-8")):
         assert (ROOT / name).exists() or list(ROOT.glob(f"{name}-*.md")), f"{name}: no such page"
+
+
+@named(documents.pages())
+def test_the_python_of_a_page_parses_and_imports_what_exists(path: Path) -> None:
+    text = documents.pages()[path]
+    for block in documents.blocks(text):
+        if block.language != "python":
+            continue
+        for node in ast.walk(ast.parse(block.text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kdna_convert"):
+                module = importlib.import_module(node.module or "")
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+    for name in re.findall(r"^::: (\S+)$|`(kdna_convert(?:\.\w+)+)", text, re.M):
+        assert resolves("".join(name)), f"{''.join(name)}: no such name"
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one."""
+    module, _, attribute = name.rpartition(".")
+    return find_spec(module) is not None and (
+        hasattr(importlib.import_module(module), attribute) or find_spec(name) is not None
+    )
 
 
 def test_the_readme_fits_150_lines() -> None:
