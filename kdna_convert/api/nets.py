@@ -15,7 +15,7 @@ from ..core.errors import FolderError, KdnaError, ModelError
 from ..core.specs import DataConfig, ModelRef
 from ..inputs.models import Loaded, example_input, load_model, override, state_digest
 from ..network.folder import Conversion, open_folder, original_of
-from ..stages.evaluate.accuracy import answers
+from ..stages.evaluate.accuracy import first_output
 
 Model = str | Path | nn.Module
 
@@ -62,7 +62,7 @@ def original_from(conversion: Conversion, checkpoint: str | None) -> nn.Module |
 def outputs_of(net: nn.Module, config: DataConfig) -> int:
     """The number of classes that the net has logits for."""
     with torch.no_grad():
-        return int(answers(net(example_input(config)), 1).shape[1])
+        return int(first_output(net(example_input(config)), 1).shape[1])
 
 
 def device_of_name(name: str) -> torch.device:

@@ -190,7 +190,7 @@ def test_a_family_with_fewer_layers_than_experts_is_left_out_with_its_reason() -
     routes, left = routed(3)
     assert [route.members for route in routes] == [("0", "1", "2")]
     assert left == {"3": "KD133"}
-    with pytest.raises(RecipeError, match=r"KD203: the recipe: routing dyconv can stand at none of 4 layers.*KD133"):
+    with pytest.raises(RecipeError, match=r"KD203: the recipe: routing dyconv supports none of 4 layers.*KD133"):
         routed(4)
 
 

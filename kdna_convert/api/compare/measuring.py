@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...core.specs import Progress
 from ...inputs.data import Batch, Images, batches
 from ...network.inference import evaluating
-from ...stages.evaluate.accuracy import accuracy, answers, divergence
+from ...stages.evaluate.accuracy import accuracy, divergence, first_output
 from ...stages.evaluate.timing import benchmark
 from .rows import Row
 
@@ -68,7 +68,7 @@ def _answers(
             labels.append(label)
             for place in nets.keys() - problems.keys():
                 try:
-                    parts[place].append(answers(nets[place](inputs), len(inputs)).float())
+                    parts[place].append(first_output(nets[place](inputs), len(inputs)).float())
                 except Exception as error:
                     if place == 0:  # the original is not a tool's: its failure is the user's to hear of
                         raise

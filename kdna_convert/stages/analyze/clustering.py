@@ -1,4 +1,4 @@
-"""Families from similarities. The only door to scikit-learn."""
+"""Cluster layers into families by their similarity. The only file that imports scikit-learn's clustering."""
 
 from __future__ import annotations
 
@@ -17,17 +17,25 @@ def cluster(
     threshold: float | None = None,
     families: int | None = None,
 ) -> tuple[tuple[int, ...], float | None]:
-    """Agglomerative clustering by the distance 1 - s: every layer's family, numbered by first member; the silhouette.
+    """Agglomerative clustering by the distance 1 - similarity.
 
-    Merge until no two families are as alike as `threshold` (a similarity), or until `families` are left; with neither,
-    the number of the best silhouette. The similarity may be asymmetric (both directions are averaged); NaN counts as 0.
-    The silhouette is None where it is undefined: for one family, or for as many as there are layers.
-    Raises ValueError when both `threshold` and `families` are given.
+    Args:
+        similarity: A matrix (layers x layers). Both directions are averaged; NaN counts as 0.
+        linkage: How the distance of two families follows from that of their members.
+        threshold: Merge while two families are at least this similar.
+        families: Merge until so many families are left. With neither, the number with the best silhouette.
+
+    Returns:
+        The family of every layer, numbered by first member, and the silhouette (-1..1), None where it is undefined: for
+        one family, or for as many as there are layers.
+
+    Raises:
+        ValueError: Both a threshold and a number of families were given.
     """
     if threshold is not None and families is not None:
         raise ValueError("give a threshold or a number of families, not both")
-    known = np.nan_to_num(np.asarray(similarity, dtype=np.float64))
-    distance = np.clip(1 - (known + known.T) / 2, 0, None)
+    filled = np.nan_to_num(np.asarray(similarity, dtype=np.float64))
+    distance = np.clip(1 - (filled + filled.T) / 2, 0, None)
     np.fill_diagonal(distance, 0)
     count = len(distance)
     if threshold is None and families is None and count > 2:
@@ -44,9 +52,9 @@ def _cut(distance: NDArray[Any], linkage: Linkage, threshold: float | None, fami
 
     cut = None if threshold is None else 1 - threshold
     model = AgglomerativeClustering(n_clusters=families, metric="precomputed", linkage=linkage, distance_threshold=cut)
-    found = model.fit_predict(distance).tolist()
-    first = {label: number for number, label in enumerate(dict.fromkeys(found))}
-    return tuple(first[label] for label in found)
+    labels = model.fit_predict(distance).tolist()
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    return tuple(numbers[label] for label in labels)
 
 
 def _silhouette(distance: NDArray[Any], labels: tuple[int, ...]) -> float | None:

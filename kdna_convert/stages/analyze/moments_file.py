@@ -1,4 +1,4 @@
-"""Moments in a file: one safetensors file, which is read only for what it was made from."""
+"""Moments in a safetensors file, with a fingerprint of what they were made from."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ _FORMAT = "kdna-moments-2"
 
 
 def save_moments(path: str | Path, moments: Moments, fingerprint: str) -> None:
-    """Write moments to one safetensors file. `fingerprint` names what they were made from: model, data, options.
+    """Write moments to one safetensors file.
 
-    Raises FolderError KD604 when it cannot be written; an older file is then still whole.
+    Args:
+        path: The file.
+        moments: The moments.
+        fingerprint: Hash of what they were made from: model, data, options.
+
+    Raises:
+        FolderError: KD604 if the file cannot be written; an older file is then intact.
     """
     tensors: dict[str, Tensor] = {}
     rows: dict[str, dict[str, int]] = {}
@@ -38,7 +44,12 @@ def save_moments(path: str | Path, moments: Moments, fingerprint: str) -> None:
 
 
 def load_moments(path: str | Path, fingerprint: str) -> Moments:
-    """The inverse of save_moments. Raises CheckpointError KD304, or PlanError KD505 for another fingerprint."""
+    """Read the file of `save_moments`.
+
+    Raises:
+        CheckpointError: KD304 if it is no such file.
+        PlanError: KD505 if it has another fingerprint.
+    """
     tensors, metadata = load_tensors(path)
     if metadata.get("format") != _FORMAT:
         raise CheckpointError("KD304", f"{path}: not a file of moments written by this version of kdna")

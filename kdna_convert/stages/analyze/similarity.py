@@ -1,7 +1,7 @@
-"""How alike two layers are, by four measures between 0 and 1. The first predicts what sharing costs.
+"""Four similarities of two layers, between 0 and 1. The first predicts the cost of sharing.
 
-`explained` asks what converting asks: how much of one layer's output another's best filters make on real inputs.
-The others are blind to the data (`angles`, `cosine`) or to the weights (`cka`).
+`explained` is how much of one layer's output the best filters of another reproduce on real inputs. The others ignore
+the data (`angles`, `cosine`) or the weights (`cka`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,14 @@ _DAMPING = 1e-6
 
 @dataclass(frozen=True)
 class Kernel:
-    """One layer as the measures see it, float64: `kernel_on` (out x patch) of a kernel of `shape`, the moment of its
-    inputs (None: identity) and the U-centred Gram matrix of its outputs (None: unknown)."""
+    """The data of one layer that similarities use, float64.
+
+    Attributes:
+        shape: The shape of the kernel.
+        kernel_on: The kernel (out x patch).
+        moment: The second moment of its inputs; None: the identity.
+        gram_ee: The U-centred Gram matrix of its outputs; None: unknown.
+    """
 
     shape: Shape
     kernel_on: Tensor
@@ -35,7 +41,7 @@ class Kernel:
 
     @property
     def basis_size(self) -> int:
-        """Half the rank that the kernel can have: the size of basis at which sharing starts to save."""
+        """Half the rank that the kernel can have: the basis size at which sharing starts to save parameters."""
         return math.ceil(min(self.kernel_on.shape) / 2)
 
 
@@ -50,23 +56,23 @@ class Metric(Protocol):
 def explained(kernels: Sequence[Kernel]) -> Tensor:
     """Entry i, j: the share of layer j's output energy tr(W_j C_j W_j^T) that layer i's best basis explains under C_j.
 
-    The basis is the r combinations of i's own filters that carry most of i's output energy, r half of i's rank.
-    Asymmetric. A layer without output energy is explained by anything.
+    The basis is the r combinations of i's filters with the most output energy, r half of i's rank. Asymmetric. A layer
+    without output energy is fully explained.
     """
     kernels = comparable(kernels)
     bases = [_basis(kernel) for kernel in kernels]
     result = torch.ones(len(kernels), len(kernels), dtype=torch.float64)
     for j, kernel in enumerate(kernels):
-        energy = (_seen(kernel.kernel_on, kernel.moment) * kernel.kernel_on).sum()
+        energy = (_weighted(kernel.kernel_on, kernel.moment) * kernel.kernel_on).sum()
         if energy <= 0:
             continue
-        seen_rn = _seen(torch.cat(bases), kernel.moment)
+        weighted_rn = _weighted(torch.cat(bases), kernel.moment)
         ends = np.cumsum([len(basis) for basis in bases])[:-1].tolist()
-        for i, (basis_rn, seen) in enumerate(zip(bases, seen_rn.tensor_split(ends), strict=True)):
-            gram_rr = seen @ basis_rn.T
+        for i, (basis_rn, part_rn) in enumerate(zip(bases, weighted_rn.tensor_split(ends), strict=True)):
+            gram_rr = part_rn @ basis_rn.T
             gram_rr.diagonal().add_(_DAMPING * gram_rr.diagonal().mean() + 1e-30)
             factor = torch.linalg.cholesky((gram_rr + gram_rr.T) / 2)
-            cross_ro = torch.linalg.solve_triangular(factor, seen @ kernel.kernel_on.T, upper=False)
+            cross_ro = torch.linalg.solve_triangular(factor, part_rn @ kernel.kernel_on.T, upper=False)
             result[i, j] = cross_ro.square().sum() / energy
     return result.clamp(0, 1)
 
@@ -94,7 +100,7 @@ def cka(kernels: Sequence[Kernel]) -> Tensor:
 
 
 def cosine(kernels: Sequence[Kernel]) -> Tensor:
-    """The weights' cosine after the best matching of output channels (Hungarian); input channels stay where they are.
+    """The cosine of the weights after the best matching of output channels (Hungarian algorithm).
 
     NaN between kernels of different shapes.
     """
@@ -112,7 +118,7 @@ def cosine(kernels: Sequence[Kernel]) -> Tensor:
 
 
 def within_width(measure: Metric) -> Metric:
-    """The measure among kernels of equal width; NaN between kernels that do not read equally many channels."""
+    """The metric among kernels with equal numbers of input channels; NaN between others."""
 
     def measured(kernels: Sequence[Kernel]) -> Tensor:
         widths = torch.tensor([kernel.shape[1] for kernel in kernels])
@@ -134,10 +140,10 @@ METRICS: dict[str, Metric] = {
 
 
 def comparable(kernels: Sequence[Kernel]) -> Sequence[Kernel]:
-    """The kernels as matrices over one space: as they are if all patches agree, else taps unfolded into rows.
+    """The kernels as matrices over one space: unchanged if all patches are equal, else with taps unfolded into rows.
 
-    Unfolded, W is (out x taps, in) and its inputs' moment the mean over taps of the channels' own. More rows than
-    columns are rotated together, which neither energies nor row spaces feel.
+    An unfolded W is (out x taps, in), its inputs' moment the mean over taps of that of the channels. A matrix with more
+    rows than columns is reduced to a square one by a rotation, which changes neither energies nor row spaces.
     """
     if len({kernel.shape[1:] for kernel in kernels}) > 1:
         kernels = [_by_channel(kernel) for kernel in kernels]
@@ -161,20 +167,20 @@ def _by_channel(kernel: Kernel) -> Kernel:
 
 def _basis(kernel: Kernel) -> Tensor:
     """The best basis of a kernel's own rows: P^T W, P the leading eigenvectors of its output moment W C W^T."""
-    output_oo = _seen(kernel.kernel_on, kernel.moment) @ kernel.kernel_on.T
+    output_oo = _weighted(kernel.kernel_on, kernel.moment) @ kernel.kernel_on.T
     leading_or: Tensor = torch.linalg.eigh((output_oo + output_oo.T) / 2).eigenvectors[:, -kernel.basis_size :]
     return leading_or.T @ kernel.kernel_on
 
 
-def _seen(x_on: Tensor, moment: Moment | None) -> Tensor:
+def _weighted(x_on: Tensor, moment: Moment | None) -> Tensor:
     return x_on if moment is None else times(x_on, moment)
 
 
 def centred_gram(x_ef: Tensor) -> Tensor | None:
     """The U-centred Gram matrix of examples x features, of Frobenius norm 1: inner products of two are debiased CKA.
 
-    Plain centring overrates wide layers on few images; this one is unbiased (Szekely and Rizzo 2014). None for fewer
-    than four examples, or where all are alike.
+    Plain centring overestimates wide layers on few images; this one is unbiased (Szekely and Rizzo 2014). None for
+    fewer than four examples, or if all are equal.
     """
     count = len(x_ef)
     if count < 4:

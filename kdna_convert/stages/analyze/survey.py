@@ -1,7 +1,7 @@
-"""Which layers a net has, how large they are, and whether each can be converted: one forward pass says it all.
+"""List the layers of a net, their sizes, and whether each can be converted, from one forward pass.
 
-A layer passes only if its patches times its kernel reproduce the output it just gave, so that a subclass with a
-forward of its own is listed as KD112 instead of being converted into something else.
+A layer can be converted only if its patches times its kernel reproduce its output. A subclass with a forward of its own
+does not pass (KD112).
 """
 
 from __future__ import annotations
@@ -22,18 +22,26 @@ from ...network.patches import output_positions, patches, watch
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-# timm's convolutions that standardise their weight on every forward pass, known by name.
+# Names of timm's convolutions that standardize their weight on every forward pass.
 _STANDARDISED = frozenset({"StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame"})
-# How far patches times kernel may be from the layer's output, relative: lets half precision and TF32 pass.
+# The largest relative difference of patches times kernel from the layer's output: allows half precision and TF32.
 _TOLERANCE = 0.03
 
 
 def survey(model: nn.Module, example: Tensor, linear: bool = True) -> tuple[Layer, ...]:
-    """Every convolution and, with `linear`, every linear layer, in module order, from one forward pass on `example`.
+    """List the convolutions and linear layers of a net in module order. The model keeps its weights and modes.
 
-    `reason` is set where the structure alone forbids converting (KD103-KD107, KD111, KD112). Positions are per image
-    of `example` (batch, ...); those of a layer that runs several times add up. The model keeps its weights and modes.
-    Raises ModelError KD307 when the forward pass fails.
+    Args:
+        model: The net.
+        example: A batch of inputs for one forward pass.
+        linear: Whether linear layers are listed.
+
+    Returns:
+        The layers. `reason` is set if the structure alone forbids a conversion (KD103-KD107, KD111, KD112). Positions
+        are per image; those of a layer that runs several times add up.
+
+    Raises:
+        ModelError: KD307 if the forward pass fails.
     """
     modules = {name: module for name, module in model.named_modules() if _listed(module, linear)}
     uses: dict[str, _Use] = {name: _Use(reason=_unreadable(module)) for name, module in modules.items()}
@@ -48,10 +56,10 @@ def survey(model: nn.Module, example: Tensor, linear: bool = True) -> tuple[Laye
 
 
 def target_kernel(module: nn.Module) -> Tensor:
-    """The kernel a fit must reproduce, float64, (out, in / groups, *taps).
+    """The kernel that a fit must reproduce, float64, (out, in / groups, *taps).
 
-    This is the weight; for timm's StdConv2d and ScaledStdConv2d the standardised weight without gain, because the
-    layer standardises again whatever is stored in it.
+    This is the weight. For timm's StdConv2d and ScaledStdConv2d it is the standardized weight without gain, because the
+    layer standardizes whatever is stored in it.
     """
     weight = module.weight
     if not isinstance(weight, Tensor):
@@ -66,7 +74,7 @@ def target_kernel(module: nn.Module) -> Tensor:
 
 @dataclass
 class _Use:
-    """What the forward pass showed of one layer; `sample` is an input and the output it gave, one image of each."""
+    """What the forward pass showed of one layer; `sample` is the input and output of one image."""
 
     calls: int = 0
     in_positions: int = 0
@@ -88,13 +96,13 @@ class _Use:
 def _listed(module: nn.Module, linear: bool) -> bool:
     if isinstance(module, (*_CONV, *_TRANSPOSED)) or (linear and isinstance(module, nn.Linear)):
         return True
-    # torch.ao's quantised layers hold packed weights behind a method and share no class with the float ones.
+    # torch.ao's quantized layers return packed weights from a method and share no class with the float layers.
     quantised = type(module).__module__.startswith("torch.ao.nn.") and callable(getattr(module, "weight", None))
     return quantised and (linear or "Linear" not in type(module).__name__)
 
 
 def _unreadable(module: nn.Module) -> str | None:
-    """KD111 for a weight that is no plain floating-point tensor. Asked before the forward pass makes lazy ones real."""
+    """KD111 for a weight that is no plain floating-point tensor. Called before the forward pass fills lazy ones."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or is_lazy(weight) or not weight.is_floating_point() or weight.is_quantized:
         return "KD111"
@@ -115,7 +123,7 @@ def _run(model: nn.Module, example: Tensor) -> None:
 
 
 def _shared(model: nn.Module) -> set[nn.Module]:
-    """Modules that go by two names, or hold a parameter whose memory another module holds too."""
+    """Modules with two names, or with a parameter whose memory another module holds too."""
     names = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
     slots = [(m, p) for m in model.modules() for p in m._parameters.values() if p is not None and not is_lazy(p)]
     holders = Counter(_memory(parameter) for _, parameter in slots)
@@ -145,12 +153,12 @@ def _row(name: str, module: nn.Module, use: _Use, images: int, shared: set[nn.Mo
 
 
 def _computed(module: nn.Module) -> bool:
-    """A weight that is no parameter of its own: parametrized, weight or spectral norm, pruned, or derived."""
+    """Whether the weight is no parameter: parametrized, weight or spectral norm, pruned, or derived."""
     return module._parameters.get("weight") is None
 
 
 def _kind(module: nn.Module) -> str:
-    """The class's name; that of the class below the one which torch.nn.utils.parametrize puts on top."""
+    """The name of the module's class, without the class that torch.nn.utils.parametrize adds."""
     kinds = type(module).__mro__
     return kinds["parametrizations" in module._modules].__name__
 
@@ -164,7 +172,7 @@ def _shape(module: nn.Module) -> Shape:
 
 
 def _reason(module: nn.Module, use: _Use, shared: set[nn.Module], depthwise: bool) -> str | None:
-    """The first reason that holds, the one hardest to remove first; depthwise last, since a recipe may overrule it."""
+    """The first reason that applies. Depthwise comes last, because a recipe may override it."""
     if use.reason == "KD111":
         return "KD111"
     if _computed(module):
@@ -181,7 +189,7 @@ def _reason(module: nn.Module, use: _Use, shared: set[nn.Module], depthwise: boo
 
 
 def _reproduces(module: nn.Module, x: Tensor, y: Tensor) -> bool:
-    """Whether the layer's output at a few positions is its kernel times the patches taken there."""
+    """Whether the layer's output at a few positions is its kernel times the patches there."""
     positions = output_positions(module, x)
     if positions is None or y.numel() != positions * len(x) * _shape(module)[0]:
         return False
@@ -197,6 +205,6 @@ def _reproduces(module: nn.Module, x: Tensor, y: Tensor) -> bool:
     rows_pgtc = rows_ntc.reshape(len(some), groups, *rows_ntc.shape[1:])
     product = torch.einsum("pgtc,goct->pgo", rows_pgtc, kernel_goct).flatten(1)
     expected = y_po[some.to(y.device)] - (bias.detach().double() if isinstance(bias, Tensor) else 0.0)
-    if not expected.isfinite().all():  # a sick net, which calibration names; not this layer's fault
+    if not expected.isfinite().all():  # calibration reports values that are not finite
         return True
     return bool(F.mse_loss(product, expected) <= _TOLERANCE**2 * expected.square().mean() + 1e-12)

@@ -1,4 +1,4 @@
-"""Families cut to their leading directions: what there is to choose from, and the net that a choice comes to."""
+"""Cut the families of a converted net to their leading directions: the sizes to choose from, and the cut net."""
 
 from __future__ import annotations
 
@@ -21,43 +21,48 @@ from .nest import rounded, tensors_of
 
 
 def choices(plan: Plan, net: nn.Module, recipe: Recipe) -> Database:
-    """A converted net's families as choices, the errors still to come: from one direction to all, and never dense.
+    """The families of a converted net as choices, from one direction to all of them, never dense, without errors.
 
-    `net` is the converted net, folded. A family that cannot be cut keeps its size. Raises PlanError KD507 when that is
-    all of them.
+    Args:
+        plan: The plan of the conversion.
+        net: The converted net, folded.
+        recipe: Its recipe.
+
+    Raises:
+        PlanError: KD507 if no family can be cut. One that cannot keeps its size.
     """
 
-    def choice(found: Choice) -> Choice:
-        size = found.fixed or 0
-        whole = replace(found.family, options={**found.family.options, found.size: size})
+    def choice(fixed: Choice) -> Choice:
+        size = fixed.fixed or 0
+        whole = replace(fixed.family, options={**fixed.family.options, fixed.size: size})
         if isinstance(scheme_of(whole), CuttableScheme):
-            return replace(found, dense=False, fixed=None, limit=size)
-        return replace(found, dense=False)
+            return replace(fixed, dense=False, fixed=None, limit=size)
+        return replace(fixed, dense=False)
 
     surveyed = SurveyedNet(net, plan.model, plan.layers, plan.original.macs)
     whole = build_database(surveyed, plan.families, recipe, None, routes=plan.routes)
-    found = tuple(map(choice, whole.choices))
-    if not any(map(cuttable, found)):
+    result = tuple(map(choice, whole.choices))
+    if not any(map(cuttable, result)):
         names = ", ".join(sorted({family.scheme for family in plan.families}))
         which = f"its families are of {names}" if names else "it has no family"
-        raise PlanError("KD507", f"nothing of this folder can be cut: {which}; convert the original to that size")
-    return replace(whole, choices=found, unrouted=plan.unrouted)
+        raise PlanError("KD507", f"no family of this folder can be cut: {which}; convert the original to that size")
+    return replace(whole, choices=result, unrouted=plan.unrouted)
 
 
 def cuttable(choice: Choice) -> bool:
-    """Whether the size of this family is to be chosen."""
+    """Whether the size of this family can be chosen."""
     return choice.fixed is None
 
 
 def order_families(
     model: nn.Module, net: nn.Module, plan: Plan, database: Database, moments: Moments, *, kept: Collection[str]
 ) -> dict[str, Ordered]:
-    """The families that can be cut, by their first members, in the order that they are cut in.
+    """The families that can be cut, with their directions in order, by first member.
 
-    What they are held against are their own kernels, as the folded `net` has them: a fit to these within some of their
-    directions is the fit to the original's. Those in `kept` are in order.
+    Their targets are their own kernels in the folded `net`: fitting some of their directions to these is the same as
+    fitting them to the kernels of the original. Families in `kept` are in order already.
     """
-    found = {}
+    ordered = {}
     for family in (choice.family for choice in database.choices if cuttable(choice)):
         owner = family.members[0]
         whole = next(one for one in plan.families if one.members[0] == owner)
@@ -65,14 +70,14 @@ def order_families(
         if not isinstance(scheme, CuttableScheme):
             continue
         if owner in kept:
-            found[owner] = Ordered(*tensors, errors(scheme, *tensors, aims))
+            ordered[owner] = Ordered(*tensors, errors(scheme, *tensors, aims))
         else:
-            found[owner] = order(scheme, *tensors, aims)
-    return found
+            ordered[owner] = order(scheme, *tensors, aims)
+    return ordered
 
 
 def with_errors(database: Database, curves: Mapping[str, tuple[float, ...]]) -> Database:
-    """The choices with the error at every size, by the families' first members."""
+    """The database with the error of every family at every size; `curves` are by first member."""
 
     def measured(choice: Choice) -> Choice:
         curve = curves.get(choice.family.members[0], ())
@@ -91,12 +96,21 @@ def cut(
     sweeps: int,
     kept: Collection[str],
 ) -> dict[str, tuple[float, ...]]:
-    """Give the folded `net` the families of `plan`, in place: leading directions, fitted to the kernels it has.
+    """Give the folded `net` the families of `plan` in place: their leading directions, fitted to its kernels.
 
-    Each member's mixing is solved; with `sweeps`, the directions first move by so many iterations of the joint fit,
-    and are put in order anew. Returns the error at every size of what each such family has become. Those in `kept`,
-    whose order was found on images that are not here, are cut without a fit where they are products of two matrices:
-    measured, that loses less than a fit on noise. One that cannot be cut keeps the tensors that it has in `model`.
+    Args:
+        model: The converted net. A family that cannot be cut keeps its tensors from here.
+        net: The same net, folded.
+        plan: The plan with the smaller sizes.
+        ordered: The families with their directions in order.
+        moments: Moments of the layers' inputs.
+        sweeps: Iterations of a joint fit, after which directions are ordered again; 0: only the mixing of each member
+            is solved for.
+        kept: Families whose order comes from images that are not available here. If they are products of two matrices
+            they are cut without a fit: measured, this loses less than a fit on noise.
+
+    Returns:
+        For each family that was fitted jointly, the error at every size.
     """
     curves = {}
     for family in plan.families:
@@ -106,8 +120,8 @@ def cut(
             shared, adapters = leading(scheme, shapes, ordered[owner].shared, ordered[owner].adapters, size_of(scheme))
             if sweeps:
                 shared, adapters = scheme.refine(shared, adapters, aims, sweeps)
-                found = order(scheme, shared, adapters, aims)
-                shared, adapters, curves[owner] = found.shared, found.adapters, found.errors
+                again = order(scheme, shared, adapters, aims)
+                shared, adapters, curves[owner] = again.shared, again.adapters, again.errors
             elif owner not in kept or not is_product(shared, adapters[0]):
                 adapters = [scheme.fit(shared, adapter, aim) for adapter, aim in zip(adapters, aims, strict=True)]
         else:
@@ -118,6 +132,6 @@ def cut(
 
 
 def nested(plan: Plan, curves: Mapping[str, tuple[float, ...]]) -> Plan:
-    """The plan with the errors by which it can be cut once more, each curve as far as its family goes now."""
+    """The plan with the error of each family at every size up to its own, for the next cut."""
     sizes = {family.members[0]: size_of(scheme_of(family)) for family in plan.families}
     return replace(plan, nested={owner: rounded(curve[: sizes[owner]]) for owner, curve in curves.items()})

@@ -1,4 +1,4 @@
-"""A plan becomes a converted model: every family fitted in float64, its weights swapped, nothing else changed."""
+"""Convert a net by a plan: fit every family in float64 and replace the weights of its layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ...schemes import scheme_of
 from ..analyze.moments import Moments
 from ..analyze.targets import targets
 
-# L-BFGS iterations of a family's joint fit, unless the recipe says otherwise.
+# Default number of L-BFGS iterations of a family's joint fit.
 SWEEPS = 150
 
 Measure = Callable[[nn.Module], Divergence]
@@ -37,17 +37,28 @@ def convert(
     heal: Heal | None = None,
     progress: Progress | None = None,
 ) -> tuple[nn.Module, tuple[FamilyFit, ...]]:
-    """A converted copy of `model` and how each family was fitted; `model` stays as it is.
+    """Convert a copy of `model`. The result is deterministic for the plan's seed.
 
-    `measure` gives the divergence from the original on held-back images; a scheme that leaves a choice of starts is
-    decided by it, or by the fit's own error without it. With `heal`, which trains the net in place, the families are
-    converted one after the other, that of the least predicted error first, and healed in between. Deterministic for the
-    plan's seed. Raises NumericsError KD701 for a sick weight, KD703 for a fit that did not stay finite, naming the
-    family.
+    Args:
+        model: The original net.
+        plan: Families with their sizes, and routes.
+        moments: Moments of the layers' inputs.
+        sweeps: Iterations of each joint fit.
+        measure: The divergence from the original on held-out images. It decides between the variants of a scheme;
+            without it the error of the fit does.
+        heal: Trains the net in place and returns its divergence. With it, families are converted in the order of their
+            predicted error, the least first, and the net is healed after each.
+        progress: Called before each family.
+
+    Returns:
+        The converted net, and how each family was fitted.
+
+    Raises:
+        NumericsError: KD701 for a weight, KD703 for a fit that is not finite; it names the family.
     """
     converted = copy.deepcopy(model)
     fits = {}
-    for done, family in enumerate(_in_turn(plan) if heal else plan.families):
+    for done, family in enumerate(_by_predicted_error(plan) if heal else plan.families):
         if progress is not None:
             progress(f"fit: {family.members[0]} ({len(family.members)} layers)", done, len(plan.families))
         began = time.perf_counter()
@@ -55,8 +66,8 @@ def convert(
         chosen, fitted = _fit(converted, family, aims, plan.seed, sweeps, measure)
         derive(converted, chosen, *fitted)
         errors = dict(zip(family.members, _errors(chosen, fitted, aims), strict=True))
-        seen = heal(converted) if heal else None
-        spent, healed = time.perf_counter() - began, None if seen is None else seen.kl
+        divergence = heal(converted) if heal else None
+        spent, healed = time.perf_counter() - began, None if divergence is None else divergence.kl
         fits[family.members[0]] = FamilyFit(family.members[0], errors, chosen.options.get("start"), spent, healed)
     if progress is not None:
         progress("fit", len(plan.families), len(plan.families))
@@ -64,7 +75,7 @@ def convert(
     return converted, tuple(fits[family.members[0]] for family in plan.families)
 
 
-def _in_turn(plan: Plan) -> list[Family]:
+def _by_predicted_error(plan: Plan) -> list[Family]:
     """The families, the least predicted error first."""
     return sorted(plan.families, key=lambda family: plan.predicted.get(family.members[0], 0.0))
 
@@ -72,7 +83,7 @@ def _in_turn(plan: Plan) -> list[Family]:
 def _fit(
     converted: nn.Module, family: Family, aims: Sequence[Target], seed: int, sweeps: int, measure: Measure | None
 ) -> tuple[Family, Fitted]:
-    """The family as fitted; of several variants the one that moves the net least."""
+    """The fitted family, with the variant that changes the net least."""
     candidates = []
     for changed in scheme_of(family).variants():
         candidate = replace(family, options={**family.options, **changed})
@@ -91,7 +102,7 @@ def _loss(
         return sum(_errors(family, fitted, aims))
     try:
         return measure(derive(copy.deepcopy(converted), family, *fitted)).kl
-    except NumericsError:  # a start that blows the net up is one not to choose
+    except NumericsError:  # outputs that are not finite: this variant loses
         return float("inf")
 
 

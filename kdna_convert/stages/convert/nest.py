@@ -1,4 +1,4 @@
-"""A converted net whose families can be cut afterwards: their directions in order, and what each of them is worth."""
+"""Order the directions of a converted net's families, so that they can be cut later."""
 
 from __future__ import annotations
 
@@ -16,32 +16,41 @@ from .directions import order
 
 
 def nest(model: nn.Module, plan: Plan, original: nn.Module, moments: Moments) -> tuple[Plan, list[str]]:
-    """Order the directions of every family, in place: the net computes what it did, to rounding.
+    """Order the directions of every family in place; the net computes the same up to rounding.
 
-    Returns the plan, with the error at every size as `nested`, and a remark where a family has no directions to order.
-    `moments` are the original's. Raises NumericsError KD701, KD703.
+    Args:
+        model: The converted net.
+        plan: Its plan.
+        original: The original net.
+        moments: The moments of the original.
+
+    Returns:
+        The plan with the error at every size as `nested`, and a note for every family without directions.
+
+    Raises:
+        NumericsError: KD701, KD703 for tensors that are not finite.
     """
-    nested, left = {}, []
+    nested, notes = {}, []
     for family in plan.families:
         scheme = scheme_of(family)
         if not isinstance(scheme, CuttableScheme):
-            left.append(f"{family.members[0]}: a family of {scheme.name} has no order, and cannot be cut later (KD116)")
+            notes.append(f"{family.members[0]}: a family of {scheme.name} has no order and cannot be cut later (KD116)")
             continue
-        found = order(scheme, *tensors_of(model, family), targets(original, family, moments))
-        _put(model, family, found.shared, found.adapters)
-        nested[family.members[0]] = rounded(found.errors)
-    return replace(plan, nested=nested), left
+        ordered = order(scheme, *tensors_of(model, family), targets(original, family, moments))
+        _put(model, family, ordered.shared, ordered.adapters)
+        nested[family.members[0]] = rounded(ordered.errors)
+    return replace(plan, nested=nested), notes
 
 
 def tensors_of(model: nn.Module, family: Family) -> tuple[Tensors, list[Tensors]]:
-    """A family's tensors as the model holds them, (shared, adapters): copies, float64 but for indices."""
+    """Copies of a family's tensors (shared, adapters) in float64; indices keep their type."""
     derived = derived_layers(model)
     members = [derived[name].tensors() for name in family.members]
     return _copies(members[0][0]), [_copies(adapter) for _, adapter in members]
 
 
 def rounded(errors: tuple[float, ...]) -> tuple[float, ...]:
-    """To four digits: a curve is a few hundred numbers in a file that people read."""
+    """Rounded to four digits: a curve is a few hundred numbers in a file that people read."""
     return tuple(float(f"{error:.4g}") for error in errors)
 
 

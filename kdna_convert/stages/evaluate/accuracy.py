@@ -1,4 +1,4 @@
-"""What a net is worth: its accuracy where the images have labels, and how far it is from the original where not.
+"""Evaluate a net: its accuracy on labelled images, and its divergence from the original on any images.
 
 z0 = logits(original, batches)           # once
 divergence(logits(model, batches), z0)   # after each stage
@@ -20,10 +20,10 @@ from ...core.specs import Divergence, Evaluation, Progress
 from ...network.inference import device_of, evaluating
 from ...network.totals import totals
 
-# Images (B, channels, ...) with, perhaps, their labels (B,).
+# Images (B, channels, ...), with or without labels (B,).
 Batch = Tensor | tuple[Tensor, Tensor | None]
 
-# Of a dense output, a segmentation say, so many positions of an image are compared, evenly spread.
+# The most positions of an image that are compared for a dense output (segmentation), evenly spaced.
 POSITIONS = 64
 
 
@@ -37,12 +37,21 @@ def evaluate(
     device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Run `model` over the batches, once, and beside it `original`: a net, or its logits on these very images.
+    """Evaluate a net in one pass over the batches. In processes.sharing each process runs its share of them.
 
-    `metadata` is what the model's file says about itself, for `bytes` to be exact. With `device` the nets are moved
-    there, in place. Inside processes.sharing each process runs its share of the batches, and all have the same result.
-    Raises DataError KD401 (no image), KD402 (a label beyond the outputs), KD403 (labels required, but
-    there are none); ModelError KD308 (no logits); NumericsError KD702 (logits that are not finite).
+    Args:
+        model: The net.
+        batches: Images, with or without labels.
+        original: The net to compare with, or its logits on the same images.
+        require_labels: Whether images without labels are an error.
+        metadata: The metadata of the model's file, for exact `bytes`.
+        device: Where the nets are moved, in place; None: where they are.
+        progress: Called before each batch.
+
+    Raises:
+        DataError: KD401 without images, KD402 for a label beyond the outputs, KD403 if labels are required and missing.
+        ModelError: KD308 if the net returns no logits.
+        NumericsError: KD702 for logits that are not finite.
     """
     teacher = original if isinstance(original, nn.Module) else None
     nets = [net.to(device) if device is not None else net for net in (model, teacher) if net is not None]
@@ -50,32 +59,32 @@ def evaluate(
     if require_labels and labels is None:
         raise DataError("KD403", "these images have no labels, and accuracy needs them; give folders named by class")
     target = rows[1] if teacher is not None else original
-    seen = divergence(rows[0], target) if isinstance(target, Tensor) else None
+    distance = divergence(rows[0], target) if isinstance(target, Tensor) else None
     top1, top5 = (None, None) if labels is None else accuracy(rows[0], labels)
     cost = totals(model, example, metadata)
     return Evaluation(
         top1=top1,
         top5=top5,
         images=len(rows[0]),
-        agreement=None if seen is None else seen.agreement,
-        kl=None if seen is None else seen.kl,
+        agreement=None if distance is None else distance.agreement,
+        kl=None if distance is None else distance.kl,
         params=cost.params,
         bytes=cost.bytes,
         macs=cost.macs,
-        logit_error=None if seen is None else seen.logit_error,
+        logit_error=None if distance is None else distance.logit_error,
     )
 
 
 def logits(model: nn.Module, batches: Iterable[Batch], progress: Progress | None = None) -> Tensor:
-    """The net's answers on the CPU, float32: (images, classes), or by position, as `answers` has them.
+    """A net's logits on the CPU, float32, shaped as by `first_output`.
 
-    In eval mode and without gradients; the model is left as it was. Raises as evaluate does.
+    They are computed in eval mode without gradients; the model keeps its modes. Raises as `evaluate` does.
     """
     return _run([model], batches, "logits", progress)[0][0]
 
 
 def divergence(model_logits: Tensor, original_logits: Tensor) -> Divergence:
-    """How far the first are from the second, both (images, classes, ...): see specs.Divergence. Computed in float64."""
+    """The divergence of the first logits from the second, both (images, classes, ...), computed in float64."""
     if model_logits.shape != original_logits.shape:
         shapes = f"{tuple(model_logits.shape)} and {tuple(original_logits.shape)}"
         raise ModelError("KD308", f"logits of shapes {shapes} cannot be compared; are they of the same images?")
@@ -92,16 +101,22 @@ def divergence(model_logits: Tensor, original_logits: Tensor) -> Divergence:
 
 
 def divergence_from(original: nn.Module, inputs: Sequence[Tensor]) -> Callable[[nn.Module], Divergence]:
-    """What measures nets on these batches of inputs; the original's answers are worked out once, now."""
+    """A function that measures nets on these batches of inputs. The original's logits are computed once, here."""
     z0 = logits(original, inputs)
     return lambda net: divergence(logits(net, inputs), z0)
 
 
-def answers(output: object, images: int) -> Tensor:
-    """The first tensor that a net returns for so many images: (images, classes) or (images, classes, positions).
+def first_output(output: object, images: int) -> Tensor:
+    """The first tensor that a net returns, as (images, classes) or (images, classes, positions). Differentiable.
 
-    Of a map's positions an evenly spread few are kept, 64 at most; a sequence's all. Differentiable. Raises ModelError
-    KD308.
+    At most 64 evenly spaced positions of a map are kept, and all positions of a sequence.
+
+    Args:
+        output: What the net returned: a tensor, or a mapping or sequence that begins with one.
+        images: How many images it was given.
+
+    Raises:
+        ModelError: KD308 if the tensor has no row for every image.
     """
     if isinstance(output, Mapping):
         output = next(iter(output.values()), None)
@@ -116,13 +131,13 @@ def answers(output: object, images: int) -> Tensor:
 
 
 def accuracy(logits_bc: Tensor, labels_b: Tensor) -> tuple[float, float]:
-    """Top-1 and top-5, as shares; with fewer than five classes top-5 is 1. Raises DataError KD402."""
+    """Top-1 and top-5 accuracy, 0..1; with fewer than five classes top-5 is 1. Raises DataError KD402."""
     classes = logits_bc.shape[1]
     if logits_bc.ndim != 2 or labels_b.ndim != 1:
-        raise ModelError("KD308", "the net answers by position, not by image; accuracy needs one answer an image")
+        raise ModelError("KD308", "the net returns logits for every position; accuracy needs one row per image")
     if int(labels_b.min()) < 0 or int(labels_b.max()) >= classes:
-        found = f"labels {int(labels_b.min())}..{int(labels_b.max())}, and the net has {classes} outputs"
-        raise DataError("KD402", f"the images have {found}; --class-map says which output a class is")
+        mismatch = f"labels {int(labels_b.min())}..{int(labels_b.max())}, and the net has {classes} outputs"
+        raise DataError("KD402", f"the images have {mismatch}; map classes to outputs by --class-map")
     ranked = logits_bc.topk(min(5, classes), dim=1).indices == labels_b[:, None]
     return float(ranked[:, 0].double().mean()), float(ranked.any(dim=1).double().mean())
 
@@ -131,32 +146,32 @@ def _run(
     nets: Sequence[nn.Module], batches: Iterable[Batch], doing: str, progress: Progress | None
 ) -> tuple[list[Tensor], Tensor | None, Tensor]:
     """Every net's logits, the labels if every batch has them, and one input, in one pass over the batches."""
-    found: dict[int, tuple[list[Tensor], Tensor | None]] = {}
+    by_number: dict[int, tuple[list[Tensor], Tensor | None]] = {}
     example = None
     with raise_together(), ExitStack() as stack:
         for net in nets:
             stack.enter_context(evaluating(net))
         for number, (images, label) in _counted(batches, doing, progress):
             example = images[:1] if example is None else example
-            rows = [answers(net(images.to(device_of(net))), len(images)).float().cpu() for net in nets]
-            found[number] = rows, label
-    found = {number: own for part in gather(found) for number, own in part.items()}
+            rows = [first_output(net(images.to(device_of(net))), len(images)).float().cpu() for net in nets]
+            by_number[number] = rows, label
+    by_number = {number: own for part in gather(by_number) for number, own in part.items()}
     example = next((first for first in gather(example) if first is not None), None)
     if example is None:
         raise DataError("KD401", "there is no image to evaluate on")
-    seen = [found[number] for number in sorted(found)]
-    known = [label for _, label in seen if label is not None]
-    whole = [torch.cat(own) for own in zip(*(rows for rows, _ in seen), strict=True)]
+    results = [by_number[number] for number in sorted(by_number)]
+    labels = [label for _, label in results if label is not None]
+    whole = [torch.cat(own) for own in zip(*(rows for rows, _ in results), strict=True)]
     for logits_bc in whole:
         if not logits_bc.isfinite().all():
             raise NumericsError("KD702", "the net's logits are not finite")
-    return whole, torch.cat(known).cpu() if len(known) == len(seen) else None, example
+    return whole, torch.cat(labels).cpu() if len(labels) == len(results) else None, example
 
 
 def _counted(
     batches: Iterable[Batch], doing: str, progress: Progress | None
 ) -> Iterator[tuple[int, tuple[Tensor, Tensor | None]]]:
-    """This process's batches, each with its number."""
+    """The batches of this process, with their numbers."""
     total = length_hint(batches, 0)
     for number, batch in share(batches):
         if progress:

@@ -1,4 +1,4 @@
-"""The fourth number: milliseconds, measured. All nets take turns in one run, so that what slows one slows them all."""
+"""Time nets in milliseconds. All nets take turns in one run, so that other load slows all of them alike."""
 
 from __future__ import annotations
 
@@ -18,16 +18,26 @@ from ...core.specs import Progress
 from ...network.inference import device_of
 from ...network.totals import totals
 
-# One timed run repeats a net until it has taken so long, in seconds: a clock's jitter must not be what is measured.
+# The shortest timed run, in seconds: a net is repeated until it takes this long, well above the clock's jitter.
 SHORTEST = 0.005
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One net's row. `ms` is the median time of a batch, `spread_ms` the range of its middle half (IQR).
+    """The timing of one net.
 
-    `throughput` is in images per second; `ratio` is the median, over the rounds, of this net's time to the first net's
-    in the same round. `bytes` is the size of the file; `macs` are per image.
+    Attributes:
+        name: Its name.
+        params: Parameters.
+        bytes: Size of the file.
+        macs: MACs per image.
+        ms: Median time of a batch.
+        spread_ms: Interquartile range of that time.
+        throughput: Images per second.
+        ratio: Median over the rounds of the time relative to the first net in the same round.
+        batch: Images per batch.
+        rounds: Timed rounds.
+        device: "cpu, 2 threads", or the name of the GPU.
     """
 
     name: str
@@ -40,7 +50,7 @@ class Timing:
     ratio: float
     batch: int
     rounds: int
-    device: str  # "cpu, 2 threads" or the GPU's name
+    device: str
 
 
 def benchmark(
@@ -54,11 +64,19 @@ def benchmark(
     metadata: Mapping[str, Mapping[str, str]] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Timing, ...]:
-    """Time every net on the batch `example`: `warmup` untimed rounds, then `rounds` timed ones, in turn, a row a net.
+    """Time every net on one batch, in eval mode.
 
-    Nets are timed in eval mode as they stand: a converted one computes its weights at each call, a folded one does not.
-    With `device` they are moved there, in place; `threads` holds for the run only. `metadata` is, by the nets' names,
-    what their files say about themselves. Rounds start with another net each time.
+    A converted net computes its weights at each call, a folded one does not. Each round starts with another net.
+
+    Args:
+        models: Nets by name.
+        example: The batch.
+        rounds: Timed rounds.
+        warmup: Untimed rounds before them.
+        threads: CPU threads during the run; None: unchanged.
+        device: Where the nets are moved, in place; None: where they are.
+        metadata: The metadata of the nets' files, by name, for exact `bytes`.
+        progress: Called before each round.
     """
     if rounds < 1 or not models:
         raise ValueError("at least one net and one round are needed")
@@ -76,7 +94,7 @@ def benchmark(
 def _interleave(
     nets: Mapping[str, nn.Module], batch: Tensor, rounds: int, warmup: int, progress: Progress | None
 ) -> dict[str, list[float]]:
-    """Seconds a call of every net, a list as long as there are rounds."""
+    """Seconds per call of every net, one number per round."""
     clock = _clock(batch.device)
     warm = [min(clock(net, batch, 1) for net in nets.values()) for _ in range(max(1, warmup))]
     repeats = max(1, math.ceil(SHORTEST / max(min(warm), 1e-9)))
@@ -94,7 +112,7 @@ def _interleave(
 
 
 def _clock(device: torch.device) -> Callable[[nn.Module, Tensor, int], float]:
-    """Seconds that a net takes for a batch, so many times over. A GPU is waited for before and after."""
+    """A function that measures the seconds of so many calls. It synchronizes a GPU before and after."""
 
     def wait() -> None:
         if device.type == "cuda":
@@ -113,7 +131,7 @@ def _clock(device: torch.device) -> Callable[[nn.Module, Tensor, int], float]:
 
 @contextmanager
 def _quiet(nets: Mapping[str, nn.Module], threads: int | None) -> Iterator[None]:
-    """Eval mode, the asked-for threads and no garbage collection, all put back afterwards."""
+    """Eval mode, so many CPU threads and no garbage collection; all are restored afterwards."""
     before, collecting = torch.get_num_threads(), gc.isenabled()
     torch.set_num_threads(threads or before)
     gc.collect()

@@ -21,7 +21,7 @@ from ...inputs.finetune import Settings
 from ...network.blocks import Block
 from ...network.derive import derived_layers
 from ...network.inference import evaluating
-from ..evaluate.accuracy import answers
+from ..evaluate.accuracy import first_output
 from .student import Student
 
 
@@ -98,11 +98,11 @@ class Objective:
 
     def __call__(self, run: Callable[[Tensor], object], inputs: Tensor, labels: Tensor | None) -> LossResult:
         with torch.no_grad(), captured(self.student.original, self.stages) as wanted:
-            target = answers(self.student.teacher(inputs), len(inputs)).float()
+            target = first_output(self.student.teacher(inputs), len(inputs)).float()
             if self.stages and self.student.teacher is not self.student.original:
                 self.student.original(inputs)
         with captured(self.student.model, {*self.stages, *self.ends}) as found:
-            output = answers(run(inputs), len(inputs)).float()
+            output = first_output(run(inputs), len(inputs)).float()
         loss = distillation(output, target, self.settings.temperature)
         if self.settings.label_weight and labels is not None:
             loss = loss + self.settings.label_weight * label_error(output, labels)

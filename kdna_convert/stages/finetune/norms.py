@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ...network.blocks import Block
 from ...network.inference import evaluating
-from ..evaluate.accuracy import answers
+from ..evaluate.accuracy import first_output
 
 Pair = tuple[str, str]
 TOLERANCE = 1e-4  # of the largest answer: rounding of float32, many layers deep
@@ -79,7 +79,7 @@ def _with_activation(norm: nn.Module) -> bool:
 
 def _same(model: nn.Module, pairs: Sequence[Pair], example: Tensor) -> bool:
     with evaluating(model):
-        plain = answers(model(example), len(example))
+        plain = first_output(model(example), len(example))
         with folded_norms(model, pairs):
-            folded = answers(model(example), len(example))
+            folded = first_output(model(example), len(example))
     return bool((folded - plain).abs().max() <= TOLERANCE * plain.abs().max().clamp_min(1e-30))

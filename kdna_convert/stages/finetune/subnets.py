@@ -22,7 +22,7 @@ from ...core.linalg import damp, dense, mix
 from ...inputs.data import Views, train_loader
 from ...network.blocks import Block
 from ...network.inference import evaluating
-from ..evaluate.accuracy import answers
+from ..evaluate.accuracy import first_output
 from .loss import captured, stage_ends
 
 IMAGES = 1024  # that the maps are fitted on
@@ -107,7 +107,7 @@ def classifier_of(original: nn.Module, example: Tensor) -> nn.Linear:
     handles = [layer.register_forward_hook(lambda layer, _, output: ran.append((layer, output))) for layer in layers]
     try:
         with evaluating(original):
-            answer = answers(original(example), len(example))
+            answer = first_output(original(example), len(example))
     finally:
         for handle in handles:
             handle.remove()

@@ -1,4 +1,4 @@
-"""The whole trade-off: a plan at every budget, and how well its predicted error ranks what is measured. No torch."""
+"""The trade-off curve: a plan at every budget, and how well predicted errors rank measured ones. No torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...core.errors import PlanError
 from ...core.specs import Curve, Database, Divergence, Plan, Point
 from .knapsack import Budget, solve
 
-# Shares of the net's parameters, from a net hardly touched to one that is hardly there.
+# Shares of the net's parameters.
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
 
 
@@ -20,10 +20,19 @@ def curve(
     shares: Sequence[float] = SHARES,
     measure: Callable[[Plan], Divergence] | None = None,
 ) -> Curve:
-    """A point for every share of the parameters that can be reached, largest first.
+    """Plan for every share of the parameters.
 
-    `measure` converts by a plan and gives its divergence; then the rank correlation of predicted and measured
-    divergence is given as well. Raises PlanError KD501 when not one of the shares can be reached.
+    Args:
+        database: The families with their layouts and predicted errors.
+        shares: Shares of the net's parameters.
+        measure: Converts by a plan and returns the divergence; None: nothing is measured.
+
+    Returns:
+        A point for every share that can be reached, largest first, and the rank correlation of predicted error and
+        measured divergence.
+
+    Raises:
+        PlanError: KD501 if no share can be reached.
     """
     points: list[Point] = []
     for share in sorted(shares, reverse=True):
@@ -33,13 +42,13 @@ def curve(
             if points:
                 break
             raise
-        seen = None if measure is None else measure(plan)
-        points.append(Point(share, plan.planned, sum(plan.predicted.values()), seen))
+        divergence = None if measure is None else measure(plan)
+        points.append(Point(share, plan.planned, sum(plan.predicted.values()), divergence))
     return Curve(database.params, tuple(points), correlation(points))
 
 
 def correlation(points: Sequence[Point]) -> float | None:
-    """Spearman's, between predicted error and measured KL divergence; None with fewer than three measured points."""
+    """Spearman's correlation of predicted error and measured KL divergence; None for fewer than three points."""
     pairs = [(point.predicted, point.measured.kl) for point in points if point.measured is not None]
     if len(pairs) < 3 or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
         return None

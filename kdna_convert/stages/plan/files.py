@@ -1,4 +1,4 @@
-"""Plans and databases as files. No torch: a new budget is solved from a database before torch could be imported."""
+"""Plans and databases as files. No torch: solving a new budget from a database is faster than importing it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _LATER = {"budget", "fit", "repair", "nested", "codec", "finetune", "sharing"}
 
 
 def fingerprint(recipe: Recipe, **made_from: Any) -> str:
-    """What a database was made from, as one sha256: the recipe but for its budget, and everything else given."""
+    """One sha256 of what a database is made from: the recipe without its budget, and everything else given."""
     kept = recipe.model_dump(mode="json", exclude=_LATER)
     files = {key: _stamp(value) for key, value in made_from.items() if key in ("checkpoint", "data")}
-    said = {key: str(value) for key, value in sorted(made_from.items())}
-    return hashlib.sha256(json.dumps([kept, said, files], sort_keys=True).encode()).hexdigest()
+    values = {key: str(value) for key, value in sorted(made_from.items())}
+    return hashlib.sha256(json.dumps([kept, values, files], sort_keys=True).encode()).hexdigest()
 
 
 def request_mark(recipe: Recipe, model: str | Path, data: str | Path | None, given: Mapping[str, Any]) -> str:
-    """The fingerprint of a database, from what the user asked for: no model needs to be loaded to check it.
+    """The fingerprint of a database, from the user's request: no model needs to be loaded to check it.
 
-    Of a model or data that is not on disk, its digest.
+    For a model or data that is not on disk, pass its digest.
     """
     return fingerprint(
         recipe,
@@ -45,16 +45,20 @@ def request_mark(recipe: Recipe, model: str | Path, data: str | Path | None, giv
 
 
 def _stamp(place: Any) -> list[int] | None:
-    """Size and time of a file, so that another file under the same name is noticed."""
+    """Size and modification time of a file, to detect another file with the same name."""
     path = Path(place) if isinstance(place, str | Path) else None
     if path is None or not path.is_file():
         return None
-    seen = path.stat()
-    return [seen.st_size, seen.st_mtime_ns]
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def read_database(path: str | Path, expected: str) -> Database | None:
-    """The database in that file; None when there is none. Raises PlanError KD505 for one made from anything else."""
+    """The database in a file; None if there is no such file.
+
+    Raises:
+        PlanError: KD505 if the file is no database or has another fingerprint.
+    """
     try:
         text = Path(path).read_bytes()
     except FileNotFoundError:
@@ -71,12 +75,12 @@ def read_database(path: str | Path, expected: str) -> Database | None:
 
 
 def write_database(path: str | Path, database: Database) -> None:
-    """For read_database. Raises FolderError KD604."""
+    """Write a database for `read_database`. Raises FolderError KD604 if it cannot be written."""
     write_text(path, to_json(database))
 
 
 def read_plan(path: str | Path) -> Plan:
-    """A plan, perhaps edited by hand. Raises PlanError KD502 with the first field that is wrong."""
+    """A plan from a file, perhaps edited by hand. Raises PlanError KD502 with the first wrong field."""
     try:
         return from_json(Plan, Path(path).read_bytes())
     except OSError as error:
@@ -94,25 +98,29 @@ def budget_of(
     target_bytes: int | str | None = None,
     target_macs: float | None = None,
 ) -> Budget | None:
-    """The budget asked for, else the recipe's, in whole units; shares up to 1 are of the whole original net.
+    """The target, or else the recipe's budget, in whole units. Targets up to 1 are shares of the original net.
 
-    None when a recipe without a budget fixes every size itself. Raises PlanError KD506 for a share that is none.
+    Returns:
+        None if neither is given: the recipe sets every size itself.
+
+    Raises:
+        PlanError: KD506 for two targets, or for one that is not positive.
     """
-    asked = {"params": target_params, "bytes": target_bytes, "macs": target_macs}
-    given = {key: value for key, value in asked.items() if value is not None}
+    targets = {"params": target_params, "bytes": target_bytes, "macs": target_macs}
+    given = {key: value for key, value in targets.items() if value is not None}
     if not given and recipe.budget is not None:
         given = {key: value for key, value in recipe.budget.model_dump().items() if value is not None}
     if not given:
         return None
     if len(given) > 1:
-        raise PlanError("KD506", f"one budget at a time: {' and '.join(given)} were given")
+        raise PlanError("KD506", f"give one budget, not {len(given)} ({', '.join(given)})")
     ((kind, value),) = given.items()
     if kind == "bytes":
         return Budget("bytes", parse_target(str(value), original_totals(database).bytes))
     whole = database.params if kind == "params" else database.macs
     share = float(value)
     if not share > 0:
-        raise PlanError("KD506", f"a budget of {value} {kind} is nothing; give a share such as 0.5")
+        raise PlanError("KD506", f"a budget of {value} {kind} is not positive; give a share such as 0.5")
     return Budget(_KINDS[kind], int(share * whole) if share <= 1 else int(share))
 
 
@@ -120,6 +128,6 @@ _KINDS: dict[str, Kind] = {"params": "params", "macs": "macs"}
 
 
 def replan(path: str | Path | None, expected: str, recipe: Recipe, **budget: Any) -> Plan | None:
-    """The plan for a budget, solved from the database in that file; None when there is no such file yet."""
+    """The plan for a budget, solved from the database file; None if there is no such file."""
     database = None if path is None else read_database(path, expected)
     return None if database is None else solve(database, budget_of(database, recipe, **budget))

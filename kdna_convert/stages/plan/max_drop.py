@@ -1,4 +1,4 @@
-"""The smallest share of a net that loses no more than so much: a search over budgets, each tried by a conversion."""
+"""Find the smallest plan within an allowed drop: a search over budgets, with a conversion for each."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ from ...core.errors import GuardError, PlanError
 from ...network.folder.report import Trial
 
 T = TypeVar("T")
-# Shares of the parameters: where the search begins, and how fine it ends.
+# Shares of the parameters: the largest and the smallest tried, and the precision of the search.
 MOST, LEAST, FINE = 0.9, 0.02, 0.01
 
 
 @dataclass(frozen=True)
-class Found(Generic[T]):
-    """The smallest that held, and everything that was tried."""
+class Smallest(Generic[T]):
+    """The smallest result within the allowed drop, and all trials."""
 
     result: T
     trials: tuple[Trial, ...]
 
 
-def smallest(attempt: Callable[[float], tuple[T, float]], most_drop: float) -> Found[T]:
-    """Bisection over shares of the parameters: the drop is taken to fall as the share grows.
+def smallest(attempt: Callable[[float], tuple[T, float]], most_drop: float) -> Smallest[T]:
+    """Bisect over shares of the parameters, assuming that the drop falls as the share grows.
 
-    `attempt(share)` returns a result and its drop, in points, or raises PlanError KD501 for a share that cannot be
-    reached. Raises GuardError KD801 when even the largest share tried loses more.
+    Args:
+        attempt: Converts to a share of the parameters. Returns the result and its drop in points, or raises PlanError
+            KD501 for a share that cannot be reached.
+        most_drop: The allowed drop, in points.
+
+    Raises:
+        GuardError: KD801 if even the largest share drops more.
     """
     trials: list[Trial] = []
     result, drop = attempt(MOST)
@@ -41,7 +46,7 @@ def smallest(attempt: Callable[[float], tuple[T, float]], most_drop: float) -> F
     while high - low > FINE:
         share = (low + high) / 2
         try:
-            found, drop = attempt(share)
+            attempted, drop = attempt(share)
         except PlanError as error:
             if error.code != "KD501":
                 raise
@@ -51,5 +56,5 @@ def smallest(attempt: Callable[[float], tuple[T, float]], most_drop: float) -> F
         if drop > most_drop:
             low = share
         else:
-            result, high = found, share
-    return Found(result, tuple(trials))
+            result, high = attempted, share
+    return Smallest(result, tuple(trials))

@@ -1,8 +1,7 @@
-"""The routes of a plan: which layers a recipe's routing stands at, and what their routers store."""
+"""The routes of a plan: the layers with a routing, and the tensors of their routers."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from torch import nn
@@ -17,57 +16,71 @@ from ...routing import routing_of
 def form_routes(
     model: nn.Module, layers: Sequence[Layer], assignments: Sequence[Assignment]
 ) -> tuple[tuple[Route, ...], dict[str, str]]:
-    """The routes, and the layers that the recipe would route and its routing cannot, with the KD1xx code that says why.
+    """Form the routes of a recipe.
 
-    `layers` are as surveyed. Raises RecipeError KD203 where a rule insists on a routing that none of its layers can
-    have, or that the recipe gives to no layer at all.
+    Args:
+        model: The original net.
+        layers: Its surveyed layers.
+        assignments: What the recipe says about each of them.
+
+    Returns:
+        The routes, and the KD1xx code of the reason for each layer that the recipe routes and its routing skips.
+
+    Raises:
+        RecipeError: KD203 if the routing of the recipe, or of a rule, supports none of its layers.
     """
     by_name = {layer.name: layer for layer in layers}
-    wanted: dict[str, list[Assignment]] = {}
+    by_routing: dict[str, list[Assignment]] = {}
     for one in assignments:
         if one.routing is not None and one.reason in (None, "KD115"):
-            wanted.setdefault(repr((one.routing, sorted(one.routing_options.items()))), []).append(one)
+            by_routing.setdefault(repr((one.routing, sorted(one.routing_options.items()))), []).append(one)
     routes: list[Route] = []
-    left: dict[str, str] = {}
-    for alike in wanted.values():
+    skipped: dict[str, str] = {}
+    for alike in by_routing.values():
         name, options = alike[0].routing or "", dict(alike[0].routing_options)
         routing = routing_of(Route(name, (by_name[alike[0].layer],), options))
         reasons = {one.layer: routing.can_route(by_name[one.layer]) for one in alike}
         able = [by_name[layer] for layer, reason in reasons.items() if reason is None]
         groups = routing.groups(able, model) if able else []
         placed = {layer.name for group in groups for layer in group}
-        left |= {layer: reason or routing.ungrouped for layer, reason in reasons.items() if layer not in placed}
+        skipped |= {layer: reason or routing.ungrouped for layer, reason in reasons.items() if layer not in placed}
         routes += [Route(name, group, options) for group in groups]
-        _require(alike, placed, left)
+        _require(alike, placed, skipped)
     order = {layer.name: place for place, layer in enumerate(layers)}
-    return tuple(sorted(routes, key=lambda route: order.get(route.members[0], len(order)))), left
+    return tuple(sorted(routes, key=lambda route: order.get(route.members[0], len(order)))), skipped
 
 
-def _require(alike: Sequence[Assignment], placed: set[str], left: dict[str, str]) -> None:
-    """Raises RecipeError KD203 for a routing, or a rule, whose layers all had to be left out."""
+def _require(alike: Sequence[Assignment], placed: set[str], skipped: dict[str, str]) -> None:
+    """Raise KD203 for a routing or a rule if all of its layers are skipped."""
     rules: dict[int | None, list[str]] = {}
     for one in alike:
         rules.setdefault(one.rule, []).append(one.layer)
     for rule, names in rules.items():
         if (rule is not None or len(rules) == 1) and not placed & set(names):
             where = "the recipe" if rule is None else f"rules.{rule}"
-            code = left[names[0]]
+            code = skipped[names[0]]
             raise RecipeError(
                 "KD203",
-                f"{where}: routing {alike[0].routing} can stand at none of {len(names)} layers, as {names[0]} "
-                f"({code}: `kdna explain {code}`)",
+                f"{where}: routing {alike[0].routing} supports none of {len(names)} layers: {names[0]} and others "
+                f"({code}, see `kdna explain {code}`)",
             )
 
 
-def routes_note(left: Mapping[str, str]) -> str:
-    """What to say of layers that a routing left out, their codes counted."""
-    counts = Counter(left.values())
-    said = ", ".join(f"{code} {count}" for code, count in sorted(counts.items()))
-    return f"the routing stands not at {len(left)} layers that it cannot be placed on ({said}), as {next(iter(left))}"
+def routes_note(skipped: Mapping[str, str]) -> str:
+    """A note on the layers that a routing skips, by the code of the reason."""
+    by_code: dict[str, list[str]] = {}
+    for name, code in skipped.items():
+        by_code.setdefault(code, []).append(name)
+    reasons = "; ".join(f"{code}: {_listed(names)}" for code, names in sorted(by_code.items()))
+    return f"routing skips {len(skipped)} unsupported layer{'s' * (len(skipped) > 1)} ({reasons})"
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
 def gate_specs(model: nn.Module, routes: Sequence[Route]) -> tuple[tuple[TensorSpec, ...], int]:
-    """What the routers would add to a model's file, by the names it has there, and how many parameters that is."""
+    """The tensors that the routers add to a model's file, by their stored names, and their number of parameters."""
     specs: list[TensorSpec] = []
     params = 0
     for route in routes:
