@@ -119,6 +119,6 @@ def _errors(family: Family, fitted: Fitted, aims: Sequence[Target]) -> list[floa
 def _require_finite(family: Family, fitted: Fitted) -> None:
     shared, adapters = fitted
     parts = [("its shared tensors", shared), *zip(family.members, adapters, strict=True)]
-    sick = [where for where, part in parts for tensor in part.values() if not tensor.isfinite().all()]
-    if sick:
-        raise NumericsError("KD703", f"family of {family.members[0]}: the fit of {sick[0]} is not finite")
+    broken = [where for where, part in parts for tensor in part.values() if not tensor.isfinite().all()]
+    if broken:
+        raise NumericsError("KD703", f"family of {family.members[0]}: the fit of {broken[0]} is not finite")
