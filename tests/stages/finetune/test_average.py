@@ -10,6 +10,7 @@ from torch import nn
 from kdna_convert.core.errors import RecipeError
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.finetune.average import Average
+from kdna_convert.stages.finetune.rate import Schedule
 
 
 def test_an_average_follows_at_the_decay_it_was_given_and_faster_at_first() -> None:
@@ -58,15 +59,19 @@ def test_an_average_leaves_the_steps_as_they_are_and_is_what_is_kept() -> None:
     assert found[0.0][0].after != found[0.95][0].after
 
 
-def test_an_average_of_steps_that_are_too_long_is_closer_than_the_last_of_them() -> None:
+def test_the_average_of_steps_that_are_too_long_is_closer_than_the_last_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    true = Schedule.set
+    monkeypatch.setattr(Schedule, "set", lambda schedule, done, factor: true(schedule, 0.2, factor))  # no decay
     kls = []
-    for ema in (0.0, 0.99):
+    for ema in (0.0, 0.97):
         model, original = pair()
-        said = {"epochs": 60, "batch_size": 8, "lr": 0.1, "clip": 1.0, "save_every": 10**6, "ema": ema}
-        finetune(model, original, images(), **said)
+        options = {"train": "all", "epochs": 6, "batch_size": 8, "lr": 0.3, "save_every": 10**6, "ema": ema}
+        finetune(model, original, images(), **options)
         held = images(256, seed=1)
         kls.append(divergence(logits(model, [held]), logits(original, [held])).kl)
-    assert kls[1] < kls[0]
+    assert kls[1] < 0.9 * kls[0]
 
 
 @pytest.mark.parametrize("until", [1, 7, 11])
