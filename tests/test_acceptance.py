@@ -41,7 +41,7 @@ def test_the_example_net_with_the_shared_weights_is_as_good_as_it_was_trained(
     assert found.top1 > 0.90
 
 
-def test_half_of_resnet20_answers_as_the_whole_and_weighs_what_was_planned(
+def test_half_of_resnet20_agrees_with_the_whole_and_has_the_planned_size(
     given: Callable[[str], dict[str, Any]], shared_data: Path, tmp_path: Path
 ) -> None:
     net, out = given("resnet20"), tmp_path / "half"

@@ -27,7 +27,7 @@ def refused(code: str, *arguments: object) -> str:
 # --- the model and its checkpoint
 
 
-def test_an_unknown_model_is_answered_with_a_near_one() -> None:
+def test_an_unknown_model_is_refused_with_a_close_name() -> None:
     assert "resnet18" in refused("KD301", "analyze", "resnet81", "--data-free")
     assert "squeezenet1_1" in refused("KD301", "analyze", "torchvision:squeezenet1_2", "--data-free")
 
@@ -110,12 +110,12 @@ def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path) -> None:
         ("KD504", "scheme: cp\n", "budget"),
     ],
 )
-def test_a_wrong_recipe_is_answered_with_its_line_and_key(tmp_path: Path, code: str, text: str, named: str) -> None:
+def test_a_wrong_recipe_is_refused_with_its_line_and_key(tmp_path: Path, code: str, text: str, named: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     assert named in refused(code, "plan", NET, "--recipe", tmp_path / "mine.yaml", "--data-free")
 
 
-def test_an_unknown_bundled_recipe_is_answered_with_a_near_one() -> None:
+def test_an_unknown_bundled_recipe_is_refused_with_a_close_name() -> None:
     assert "shared-cp" in refused("KD206", "plan", NET, "--recipe", "shared-pc", "--data-free")
 
 
@@ -132,7 +132,7 @@ def test_no_images_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", [[], ["--data-free"]])
-def test_what_fitting_without_images_costs_is_said(flags: list[str]) -> None:
+def test_fitting_without_images_gives_a_warning(flags: list[str]) -> None:
     done = kdna("plan", NET, *flags, "-q")
     assert done.exit_code == 0
     assert "no images" in done.stderr
@@ -170,7 +170,7 @@ def test_a_budget_that_cannot_be_met_names_the_smallest_that_can() -> None:
     assert "smallest" in message
 
 
-def test_a_size_that_is_none_is_refused() -> None:
+def test_an_invalid_size_is_refused_by_the_command() -> None:
     assert "1.2XB" in refused("KD506", "plan", NET, "--target-bytes", "1.2XB", "--data-free")
 
 
@@ -180,7 +180,7 @@ def test_two_budgets_are_a_usage_error() -> None:
     assert "--target-params and --target-macs" in done.stderr
 
 
-def test_a_plan_that_is_none_or_anothers_is_refused(images: Path, tmp_path: Path) -> None:
+def test_an_invalid_or_foreign_plan_is_refused(images: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{}")
     refused("KD502", "convert", NET, "--data", images, "--plan", tmp_path / "broken.json", "-o", tmp_path / "out")
     assert kdna("plan", NET, "--data-free", "-o", tmp_path / "plan.json").exit_code == 0
@@ -242,7 +242,7 @@ def test_a_damaged_folder_is_named_by_verify_and_by_load(folder: Path, tmp_path:
         assert name in refused("KD602" if (name, harm) == ("config.json", "missing") else "KD603", "export", copy)
 
 
-def test_a_folder_of_something_else_is_not_ours(images: Path) -> None:
+def test_a_foreign_folder_is_refused(images: Path) -> None:
     refused("KD602", "verify", images)
     refused("KD602", "export", images)
 

@@ -52,7 +52,7 @@ def test_a_block_adds_its_shortcut_before_the_last_relu() -> None:
     assert torch.equal(block(x), F.relu(x))
 
 
-def test_a_net_for_sounds_is_routed_in_every_block_and_answers_as_before() -> None:
+def test_an_audio_net_is_routed_in_every_block_and_keeps_its_outputs() -> None:
     audio = runpy.run_path(str(EXAMPLE.with_name("audio_mel.py")))
     waves, kinds = audio["sounds"](4, 0)
     x = audio["log_mel"](waves)

@@ -136,7 +136,7 @@ def test_the_loader_in_a_folder_needs_torch_alone() -> None:
     ],
     ids=["cli", "recipe", "report"],
 )
-def test_what_must_start_fast_imports_nothing_heavy(light: str, heavy: set[str]) -> None:
+def test_modules_that_must_start_fast_import_nothing_heavy(light: str, heavy: set[str]) -> None:
     code = f"import sys, {light}; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

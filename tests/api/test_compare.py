@@ -158,7 +158,7 @@ def test_renormed_statistics_are_those_of_the_images() -> None:
     assert not has_statistics(nn.Conv2d(3, 4, 3))
 
 
-def test_budgets_are_shares_of_the_net_or_sizes_of_its_file() -> None:
+def test_a_budget_is_a_share_of_the_net_or_a_size_of_its_file() -> None:
     original = net()
     half, fourteenth, small = rungs_of(original, [0.5], ["1/14", "3kB"])
     assert half == Rung("params", 0.5, count(original) // 2)
@@ -173,7 +173,7 @@ def test_budgets_are_shares_of_the_net_or_sizes_of_its_file() -> None:
 # What fails is a row
 
 
-def test_a_tool_that_is_not_installed_is_a_row_that_says_how_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tool_that_is_not_installed_gives_a_row_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PEERS, "gone", Peer("a tool", PEERS["fp16"].tool, needs=("no_such_library",)))
     found = compare(NET, data=noise(), eval=noise(8, seed=1), peers=["gone"], recipe=quick())
     original, gone = found.rows
@@ -182,14 +182,14 @@ def test_a_tool_that_is_not_installed_is_a_row_that_says_how_to(monkeypatch: pyt
     assert (gone.params, gone.agreement) == (None, None)
 
 
-def test_a_process_that_dies_is_one_line(tmp_path: Path) -> None:
+def test_a_process_that_dies_gives_a_row_with_a_problem(tmp_path: Path) -> None:
     crashing = tmp_path / "crashing.py"
     crashing.write_text(CRASHING)
     with pytest.raises(PeerError, match="its process ended with code 7"):
         run(task("fp16", model=f"{crashing}:net"), laid(tmp_path), 60)
 
 
-def test_an_exception_in_the_process_is_its_message(tmp_path: Path) -> None:
+def test_an_exception_in_the_process_gives_its_message(tmp_path: Path) -> None:
     (laid(tmp_path) / TASK).write_bytes(pickle.dumps(task("fp16", model="nowhere.py:net")))
     main(tmp_path)
     assert (tmp_path / PROBLEM).read_text() == "KD302: nowhere.py: no such file"
@@ -219,14 +219,14 @@ def test_a_net_that_fails_on_the_images_leaves_the_others_measured() -> None:
     assert same.row.top1 is None  # no labels
 
 
-def test_a_peer_that_does_not_exist_is_met_with_one_that_does() -> None:
+def test_an_unknown_peer_is_refused_with_a_close_name() -> None:
     assert chosen(None) == list(PEERS)
     assert chosen(["kdna", "cp"]) == ["cp", "kdna"]
     with pytest.raises(PlanError, match=r"KD508: no peer 'nncodek'; did you mean nncodec\?"):
         chosen(["nncodek"])
 
 
-def test_a_module_that_cannot_be_passed_on_says_what_can() -> None:
+def test_a_module_that_cannot_be_pickled_is_refused_with_a_way_out() -> None:
     model = net()
     model.stem.register_forward_hook(lambda *_: None)
     with pytest.raises(ModelError, match=r"KD302: Net cannot be passed .*name it as a string"):
@@ -254,7 +254,7 @@ def test_the_command_compares_on_images_of_its_own(images: Path, tmp_path: Path)
     assert "every tool may have calibrated on them" in done.stderr
 
 
-def test_the_command_wants_images_that_nothing_calibrates_on(images: Path, tmp_path: Path) -> None:
+def test_the_command_needs_images_that_are_not_used_for_calibration(images: Path, tmp_path: Path) -> None:
     done = kdna("compare", NET, "--data", images)
     assert done.exit_code == 2
     assert "--eval" in done.stderr
@@ -281,7 +281,7 @@ def test_the_table_fits_a_terminal(golden: object) -> None:
     golden("compare", text)  # type: ignore[operator]
 
 
-def test_the_verdict_is_said_either_way() -> None:
+def test_the_verdict_names_the_best_net_or_how_far_kdna_is_behind() -> None:
     *_, cp, _, own = ROWS
     assert verdict(ROWS[2:]) == "kdna is ahead of all others by agreement and by KL"
     better = replace(cp, agreement=0.99, kl=0.01)

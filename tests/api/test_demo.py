@@ -27,7 +27,7 @@ def test_every_check_passes(demo: Demo) -> None:
     assert all(check.ok for check in demo.checks), demo.checks
 
 
-def test_it_keeps_a_quarter_of_the_parameters_and_of_the_accuracy_all_but_a_point(demo: Demo) -> None:
+def test_it_keeps_a_quarter_of_the_parameters_and_loses_less_than_one_point(demo: Demo) -> None:
     original, converted, tuned, _ = demo.rows
     assert converted.params <= KEEP * original.params
     assert converted.bytes < 0.3 * original.bytes
@@ -36,7 +36,7 @@ def test_it_keeps_a_quarter_of_the_parameters_and_of_the_accuracy_all_but_a_poin
     assert tuned.accuracy > converted.accuracy - 0.002
 
 
-def test_the_fine_tune_leads_back_towards_the_original(demo: Demo) -> None:
+def test_the_fine_tune_halves_the_divergence_from_the_original(demo: Demo) -> None:
     assert demo.divergence["fine-tuned"].kl < 0.5 * demo.divergence["converted"].kl
 
 
@@ -62,10 +62,10 @@ def test_the_eight_equal_layers_make_one_family(demo: Demo) -> None:
     assert [len(group.members) for group in demo.analysis.groups] == [8]
 
 
-def test_it_can_be_had_as_json(demo: Demo) -> None:
+def test_the_demo_as_json_has_every_row(demo: Demo) -> None:
     assert [row["name"] for row in json.loads(to_json(demo))["rows"]] == [row.name for row in demo.rows]
 
 
-def test_a_folder_in_the_way_is_refused_before_the_work(tmp_path: Path) -> None:
+def test_an_existing_folder_is_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match="KD601"):
         run(tmp_path)

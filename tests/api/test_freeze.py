@@ -31,7 +31,7 @@ def plan_of(net: nn.Module, routing: str) -> Plan:
 
 
 @placed
-def test_frozen_on_one_image_a_net_answers_it_as_before(routing: Any, kind: str) -> None:
+def test_a_net_frozen_on_one_image_gives_the_same_output_for_it(routing: Any, kind: str) -> None:
     net, x = routed(kind, routing)
     learned(net).eval()
     image = x[:1]
@@ -47,7 +47,7 @@ def test_frozen_on_one_image_a_net_answers_it_as_before(routing: Any, kind: str)
     assert routers(net)
 
 
-def test_the_mean_is_that_of_the_images_whatever_their_batches() -> None:
+def test_the_mean_kernel_does_not_depend_on_the_batch_size() -> None:
     from kdna_convert.routing import ROUTINGS
 
     net, x = routed("grouped", ROUTINGS["se"](), batch=7)
@@ -58,7 +58,7 @@ def test_the_mean_is_that_of_the_images_whatever_their_batches() -> None:
     torch.testing.assert_close(whole["0.one"].kernel, parts["0.one"].kernel)
 
 
-def test_derived_layers_freeze_to_ordinary_ones() -> None:
+def test_derived_layers_become_ordinary_ones_when_frozen() -> None:
     net = small().eval()
     convert(net)
     folded = fold(copy.deepcopy(net))
@@ -102,7 +102,7 @@ def test_a_folder_without_routing_or_without_images_is_refused() -> None:
     assert said.images == 12
 
 
-def test_attaching_again_after_a_freeze_is_possible() -> None:
+def test_a_frozen_net_can_be_routed_again() -> None:
     from kdna_convert.routing import ROUTINGS
 
     net, x = routed("conv2d", ROUTINGS["se"]())

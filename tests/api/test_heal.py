@@ -44,7 +44,7 @@ def noise(count: int = 60, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def test_families_are_converted_in_the_order_of_their_predicted_error_and_told_in_the_plans() -> None:
+def test_families_are_converted_by_rising_predicted_error_and_reported_in_plan_order() -> None:
     original, plan = three()
     met: list[set[str]] = []
 
@@ -58,7 +58,7 @@ def test_families_are_converted_in_the_order_of_their_predicted_error_and_told_i
     assert [(fit.owner, fit.healed) for fit in fits] == list(zip(MEMBERS, (0.2, 0.3, 0.1), strict=True))
 
 
-def test_what_is_healed_is_what_the_next_family_is_added_to() -> None:
+def test_the_next_family_is_converted_in_the_healed_net() -> None:
     original, plan = three()
     shift = torch.full((6,), 0.25)
 
@@ -76,7 +76,7 @@ def test_what_is_healed_is_what_the_next_family_is_added_to() -> None:
     assert converted(images()).isfinite().all()
 
 
-def test_a_healed_net_is_closer_to_its_original_and_its_fits_are_those_of_the_others() -> None:
+def test_healing_lowers_the_divergence_and_leaves_the_fits_alone() -> None:
     torch.manual_seed(0)
     original = net().eval()
     found = []
@@ -92,7 +92,7 @@ def test_a_healed_net_is_closer_to_its_original_and_its_fits_are_those_of_the_ot
     assert [one.errors for one in healed.families] == [one.errors for one in plain.families]
 
 
-def test_the_same_call_gives_the_same_bits_and_leaves_the_callers_net_alone() -> None:
+def test_a_call_is_reproducible_to_the_bit_and_leaves_the_callers_net_alone() -> None:
     torch.manual_seed(0)
     original = net()
     before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
@@ -105,19 +105,19 @@ def test_the_same_call_gives_the_same_bits_and_leaves_the_callers_net_alone() ->
     assert all(torch.equal(tensor, original.state_dict()[name]) for name, tensor in before.items())
 
 
-def test_images_held_back_are_not_trained_on() -> None:
+def test_held_out_images_are_not_trained_on() -> None:
     whole = as_images(noise(10))
     assert whole.without(whole.part([2, 5, 9])).positions == [0, 1, 3, 4, 6, 7, 8]
 
 
 @pytest.mark.parametrize("given", [{"data": None}, {"data": noise(), "data_free": True}], ids=["none", "data-free"])
-def test_without_images_it_is_refused(given: dict[str, Any]) -> None:
+def test_healing_without_images_is_refused(given: dict[str, Any]) -> None:
     recipe = Recipe(scheme="cp", fit={"progressive": 2})  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"KD401: fit.progressive.*--data"):
         kdna_convert.convert(net(), recipe=recipe, target_params=0.6, **given)
 
 
-def test_the_option_is_the_recipes_key_and_stands_in_the_folder(images: Path, tmp_path: Path) -> None:
+def test_the_progressive_option_is_written_to_the_folders_recipe(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = kdna(*convert(images), "--progressive", "2", "-o", out)
     assert done.exit_code == 0, done.stderr

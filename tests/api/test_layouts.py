@@ -53,7 +53,7 @@ def test_a_layout_has_the_published_size(name: str) -> None:
 
 
 @layouts
-def test_a_kid_has_its_parents_kernel_and_a_gate_and_no_other_layer_has(name: str) -> None:
+def test_exactly_the_kids_have_their_parents_kernel_and_a_gate(name: str) -> None:
     with torch.device("meta"):
         model = LAYOUTS[name].factory()
     derived, sharing = derived_layers(model), SHARING[name]
@@ -134,7 +134,7 @@ def test_fresh_weights_depend_on_the_seed_alone() -> None:
     assert torch.equal(kerneldna_mobilenetv2_050().state_dict()[drawn[1]], other[drawn[1]])
 
 
-def test_a_layout_says_that_it_is_not_timms_net() -> None:
+def test_a_layout_is_not_described_as_timms_net() -> None:
     assert kerneldna_mobilenetv2_050().pretrained_cfg["architecture"] == "kerneldna_mobilenetv2_050"
     assert not kerneldna_mobilenetv2_050().pretrained_cfg.get("hf_hub_id")
 

@@ -76,7 +76,7 @@ ZOO = [
 @pytest.mark.parametrize(
     ("name", "scheme", "side", "share"), ZOO, ids=[f"{row[0].split('/')[-1]}-{row[1]}" for row in ZOO]
 )
-def test_a_net_goes_to_a_folder_and_back_and_into_the_untouched_model(
+def test_a_converted_net_survives_a_folder_and_loads_into_the_original_model(
     name: str, scheme: str, side: int | None, share: float, tmp_path: Path
 ) -> None:
     """convert -> save -> load -> the same logits -> merged -> strict load into the original architecture."""
@@ -159,7 +159,7 @@ def test_the_report_says_what_was_done() -> None:
     assert any(line.startswith("fit: blocks.0.conv1") for line in doing)
 
 
-def test_a_routing_leaves_every_answer_as_it_is() -> None:
+def test_an_untrained_routing_changes_no_output() -> None:
     rules: dict[str, Any] = {"options": {"rank": 8}}
     plain, routed = (
         kdna.convert(NET, recipe=recipe(**rules, routing=routing), data=IMAGES).model
@@ -204,7 +204,7 @@ def test_data_free_uses_images_only_to_measure() -> None:
     assert state_digest(conversion.model) == state_digest(blind.model)
 
 
-def test_images_help() -> None:
+def test_a_fit_with_images_is_closer_than_one_without() -> None:
     """On inputs of which one channel is nearly dark, knowing so beats guessing."""
     skewed = torch.randn((90, 3, 16, 16), generator=torch.Generator().manual_seed(2)) * torch.tensor([3, 1, 0.1]).view(
         3, 1, 1
@@ -217,7 +217,7 @@ def test_images_help() -> None:
     assert errors[0] < errors[1]
 
 
-def test_moments_are_collected_once_and_then_read(tmp_path: Path) -> None:
+def test_moments_are_collected_once_and_read_afterwards(tmp_path: Path) -> None:
     said: list[str] = []
     first, again = (
         kdna.convert(
@@ -306,7 +306,7 @@ def test_moments_without_memory_leave_a_layer_out() -> None:
     assert "KD108" in {layer.reason for layer in plan.layers}
 
 
-def test_a_converted_folder_or_no_data_is_refused_where_it_makes_no_sense(tmp_path: Path) -> None:
+def test_a_converted_folder_or_missing_data_is_refused(tmp_path: Path) -> None:
     conversion = kdna.convert(NET, recipe=recipe(options={"rank": 8}), data=IMAGES)
     folder = kdna.save(conversion, tmp_path / "out")
     with pytest.raises(ModelError, match="KD302"):
@@ -317,7 +317,7 @@ def test_a_converted_folder_or_no_data_is_refused_where_it_makes_no_sense(tmp_pa
         kdna.convert(NET, recipe=recipe(), data=IMAGES, momets="x")
 
 
-def test_one_image_is_enough_to_convert_and_said_to_be_few() -> None:
+def test_one_image_is_enough_to_convert_and_gives_a_note() -> None:
     conversion = kdna.convert(NET, recipe=recipe(options={"rank": 8}), data=IMAGES[:1])
     assert conversion.report.divergence is None
     assert any("1 calibration images are few" in note for note in conversion.report.notes)

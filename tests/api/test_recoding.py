@@ -30,13 +30,13 @@ def nudged(made: Conversion, by: float) -> Conversion:
     return made
 
 
-def test_what_was_not_trained_is_coded_to_the_same_bytes() -> None:
+def test_an_untrained_net_is_coded_to_the_same_bytes() -> None:
     made = entropy_coded()
     assert recoded(made).coded == made.coded
     assert steps_of(made.coded or b"") == steps_of(recoded(made).coded or b"")
 
 
-def test_codes_stay_as_they_are_and_the_file_within_its_size() -> None:
+def test_recoding_keeps_the_codes_and_the_file_size() -> None:
     made = entropy_coded()
     before = unpack(made.coded or b"")
     after = recoded(nudged(copy.deepcopy(made), 0.1))
@@ -52,7 +52,7 @@ def test_codes_stay_as_they_are_and_the_file_within_its_size() -> None:
     assert all(torch.equal(stored[name], tensor) for name, tensor in found.items())
 
 
-def test_shifts_are_rounded_more_coarsely_where_they_would_not_fit() -> None:
+def test_shifts_are_rounded_more_coarsely_if_they_do_not_fit() -> None:
     made = nudged(entropy_coded(), 2.0)
     made.report = Report(code=CodeReport("entropy", 0, made.plan.planned.bytes + 8))
     after = recoded(made)
@@ -64,7 +64,7 @@ def test_shifts_are_rounded_more_coarsely_where_they_would_not_fit() -> None:
         recoded(made)
 
 
-def test_only_what_has_one_number_a_channel_is_a_norm() -> None:
+def test_train_norms_selects_the_tensors_with_one_number_per_channel() -> None:
     made = coded("entropy")
     on, total = trainable(made.model, "norms")
     free = {name for name, parameter in made.model.named_parameters() if parameter.requires_grad}

@@ -83,7 +83,7 @@ def killed_in(stage: str, monkeypatch: pytest.MonkeyPatch, images: Path, output:
             job(images, output)
 
 
-def test_a_run_is_what_its_stages_are_one_by_one(images: Path, done: Path, tmp_path: Path) -> None:
+def test_a_run_gives_the_same_bytes_as_its_stages_one_by_one(images: Path, done: Path, tmp_path: Path) -> None:
     alone = RECIPE.model_copy(update={"codec": None, "finetune": None})
     assert RECIPE.finetune is not None
     converted = kdna_convert.convert(NET, recipe=alone, data=images)
@@ -103,7 +103,7 @@ def test_a_recipe_that_only_converts_gives_what_convert_gives(images: Path, tmp_
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_killed_run_does_again_only_what_was_not_done(
+def test_a_killed_run_repeats_only_the_unfinished_stages(
     stage: str, images: Path, done: Path, tmp_path: Path, called: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed_in(stage, monkeypatch, images, tmp_path / "net")
@@ -118,7 +118,7 @@ def test_a_killed_run_does_again_only_what_was_not_done(
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
 
 
-def test_a_fine_tune_killed_half_way_goes_on_to_the_bit(
+def test_a_fine_tune_killed_half_way_resumes_to_the_bit(
     images: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
@@ -153,7 +153,7 @@ def test_a_run_killed_while_it_evaluates_only_evaluates_again(
     assert found.report.run.evaluation.images == 60
 
 
-def test_a_changed_recipe_begins_anew(
+def test_a_changed_recipe_starts_again(
     images: Path, tmp_path: Path, called: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed_in("code", monkeypatch, images, tmp_path / "net")
@@ -165,14 +165,12 @@ def test_a_changed_recipe_begins_anew(
 
 
 @pytest.mark.parametrize("changed", [{"target_params": 0.7}, {"target_bytes": "1/2"}, {"inputs": {"crop_pct": 0.9}}])
-def test_a_run_of_something_else_does_not_take_a_finished_folder_for_its_own(
-    changed: dict[str, Any], images: Path, done: Path
-) -> None:
+def test_a_finished_folder_of_another_run_is_refused(changed: dict[str, Any], images: Path, done: Path) -> None:
     with pytest.raises(FolderError, match="KD601"):
         job(images, done, **changed)
 
 
-def test_a_finished_run_is_read_and_not_done_again(images: Path, done: Path, called: list[str]) -> None:
+def test_a_finished_run_is_read_and_not_repeated(images: Path, done: Path, called: list[str]) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in done.iterdir()}
     found = job(images, done)
     assert called == []
@@ -180,7 +178,7 @@ def test_a_finished_run_is_read_and_not_done_again(images: Path, done: Path, cal
     assert {path.name: path.stat().st_mtime_ns for path in done.iterdir()} == before
 
 
-def test_what_is_not_ours_in_the_work_folder_stays(images: Path, tmp_path: Path) -> None:
+def test_other_files_in_the_work_folder_stay(images: Path, tmp_path: Path) -> None:
     mine = tmp_path / "net.part" / "thesis" / "chapter.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("ten years")
@@ -194,7 +192,7 @@ def test_a_run_that_cannot_begin_leaves_nothing(images: Path, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_missing_is_said_before_the_work(images: Path, tmp_path: Path, called: list[str]) -> None:
+def test_missing_inputs_are_refused_before_the_work(images: Path, tmp_path: Path, called: list[str]) -> None:
     output = tmp_path / "net"
     with pytest.raises(DataError, match="KD401: the recipe fine-tunes"):
         kdna_convert.run(NET, recipe=RECIPE, output=output)
@@ -217,7 +215,7 @@ SHARING = parse_recipe(
 
 
 @pytest.mark.parametrize(("target", "shares"), [("0.5", False), ("0.49", True), (None, False), ("5kB", None)])
-def test_a_recipe_shares_below_its_size_and_trains_as_its_sharing_says(target: str | None, shares: bool | None) -> None:
+def test_a_recipe_shares_kernels_below_its_size_and_then_trains(target: str | None, shares: bool | None) -> None:
     whole = 20_000
     decided = SHARING.at_size(target, whole)
     expected = 0.5 * whole > 5_000 if shares is None else shares
@@ -225,7 +223,7 @@ def test_a_recipe_shares_below_its_size_and_trains_as_its_sharing_says(target: s
     assert decided.sharing is None
 
 
-def test_a_run_does_what_its_recipe_decides_and_says_so(images: Path, tmp_path: Path) -> None:
+def test_a_run_shares_only_below_the_recipes_size_and_reports_it(images: Path, tmp_path: Path) -> None:
     for target, stages, families in (("0.49", STAGES, 1), ("0.9", ("convert", "code"), 0)):
         found = job(images, tmp_path / target, SHARING, target_bytes=target)
         assert tuple(row.stage for row in found.report.run.stages) == stages
@@ -245,7 +243,7 @@ def test_norms_are_trained_after_the_coding_and_the_file_keeps_its_size(images: 
     assert coded.params == tuned.params
 
 
-def test_convert_takes_no_part_in_it_and_says_so(images: Path) -> None:
+def test_convert_ignores_the_sharing_rule_with_a_note(images: Path) -> None:
     found = kdna_convert.convert(NET, recipe=SHARING, data=images, target_bytes="0.49")
     assert not found.plan.families
     assert any("kdna run" in note for note in found.report.notes)
@@ -255,7 +253,7 @@ def test_convert_takes_no_part_in_it_and_says_so(images: Path) -> None:
     )
 
 
-def test_options_and_repair_of_the_sharing_are_checked_where_they_stand(images: Path, tmp_path: Path) -> None:
+def test_an_error_in_the_sharing_rule_names_its_line(images: Path, tmp_path: Path) -> None:
     wrong = "scheme: dense\ncodec: int8\nsharing:\n  below: 0.5\n  params: 0.6\n  options: {bread: 3}\n"
     with pytest.raises(RecipeError, match=r"KD202: recipe line 6: sharing\.options\.bread"):
         job(images, tmp_path / "net", parse_recipe(wrong))
@@ -276,9 +274,7 @@ SET = (
 TUNE = ("--set", "finetune={steps: 1, batch_size: 8}", "--set", "codec=int8")
 
 
-def test_the_command_prints_a_row_a_stage_and_the_second_time_says_that_it_is_done(
-    images: Path, tmp_path: Path
-) -> None:
+def test_the_command_prints_a_row_per_stage_and_does_nothing_the_second_time(images: Path, tmp_path: Path) -> None:
     command = ("run", "balanced", NET, "--data", images, "--eval-data", images, *SET, *TUNE, "-o", tmp_path / "net")
     first = kdna(*command)
     assert first.exit_code == 0, first.stderr
@@ -297,7 +293,7 @@ def test_the_command_prints_a_row_a_stage_and_the_second_time_says_that_it_is_do
     assert "KD601" in other.stderr
 
 
-def test_a_stopped_command_says_how_to_go_on(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_command_says_how_to_resume(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 

@@ -33,7 +33,7 @@ def nested(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made(images, tmp_path_factory.mktemp("nested") / "out", "--target-params", "0.6", "--set", "nested=true")
 
 
-def test_a_nested_net_is_the_same_net(plain: Path, nested: Path) -> None:
+def test_a_nested_net_computes_the_same(plain: Path, nested: Path) -> None:
     image = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         one, other = (kdna_convert.load(folder)(image) for folder in (plain, nested))
@@ -54,7 +54,7 @@ def test_a_nested_plan_says_what_every_size_costs(plain: Path, nested: Path) -> 
 
 @pytest.mark.parametrize("source", ["plain", "nested"])
 @pytest.mark.parametrize("seen", [True, False], ids=["data", "no data"])
-def test_a_shrunk_folder_meets_its_budget_and_holds(
+def test_a_shrunk_folder_meets_its_budget_and_verifies(
     source: str, seen: bool, images: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     folder, out = request.getfixturevalue(source), tmp_path / "small"
@@ -72,7 +72,7 @@ def test_a_shrunk_folder_meets_its_budget_and_holds(
     assert kdna("eval", out, "--data", images).exit_code == 0
 
 
-def test_the_leading_directions_of_a_nested_folder_are_what_is_kept(nested: Path) -> None:
+def test_shrinking_a_nested_folder_keeps_its_leading_directions(nested: Path) -> None:
     before, after = open_folder(nested), kdna_convert.shrink(nested, target_params=0.4)
     whole, part = (c.model.blocks[0].conv1.parametrizations.weight[0] for c in (before, after))
     size = after.plan.families[0].options["rank"]
@@ -81,7 +81,7 @@ def test_the_leading_directions_of_a_nested_folder_are_what_is_kept(nested: Path
     assert torch.equal(part.adapter["b"], whole.adapter["b"][:size])
 
 
-def test_a_nested_product_of_two_matrices_is_cut_and_no_more(images: Path, tmp_path: Path) -> None:
+def test_a_nested_basis_is_cut_without_a_new_fit(images: Path, tmp_path: Path) -> None:
     folder = made(
         images, tmp_path / "out", "--recipe", "shared-basis", "--target-params", "0.6", "--set", "nested=true"
     )
@@ -107,7 +107,7 @@ def test_a_shrunk_folder_can_be_shrunk_again(images: Path, nested: Path) -> None
     }
 
 
-def test_the_recipes_repair_follows_and_is_told(images: Path, tmp_path: Path) -> None:
+def test_the_recipes_repair_runs_after_shrinking_and_is_reported(images: Path, tmp_path: Path) -> None:
     folder = made(images, tmp_path / "out", "--target-params", "0.6", "--set", "repair=[refit]")
     report = kdna_convert.shrink(folder, target_params=0.4, data=images).report
     assert [one.step for one in report.shrink.repair] == ["refit"]
@@ -145,7 +145,7 @@ def test_a_family_without_directions_keeps_its_size(images: Path, tmp_path: Path
         ({"target_bytes": "many"}, "KD506", "not a size"),
     ],
 )
-def test_what_cannot_be_asked_is_said_before_anything_is_read(
+def test_an_impossible_budget_is_refused_before_the_data_is_read(
     goal: dict[str, object], code: str, says: str, nested: Path
 ) -> None:
     with pytest.raises(PlanError, match=says) as raised:
@@ -153,7 +153,7 @@ def test_what_cannot_be_asked_is_said_before_anything_is_read(
     assert raised.value.code == code
 
 
-def test_a_folder_of_which_nothing_can_be_cut_is_refused(images: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_cuttable_family_is_refused(images: Path, tmp_path: Path) -> None:
     folder = made(images, tmp_path / "out", "--scheme", "atoms", "--target-params", "0.7")
     done = kdna("shrink", folder, "--target-params", "0.4", "-o", tmp_path / "small")
     assert (done.exit_code, "KD507" in done.stderr, "atoms" in done.stderr) == (2, True, True)

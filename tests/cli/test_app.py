@@ -103,7 +103,7 @@ def test_explain_knows_every_code() -> None:
         (KeyboardInterrupt(), 130, ""),
     ],
 )
-def test_what_a_stage_raises_is_an_exit_code(
+def test_the_exit_code_follows_from_the_error(
     monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int, line: str
 ) -> None:
     def fail() -> None:
@@ -114,7 +114,7 @@ def test_what_a_stage_raises_is_an_exit_code(
     assert (done.exit_code, done.stdout, done.stderr) == (code, "", line)
 
 
-def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(env, "_environment", lambda: 1 / 0)
     done = kdna("env")
     assert done.exit_code == 1
@@ -194,7 +194,7 @@ def test_a_plan_is_exact_and_other_budgets_come_from_its_database(images: Path, 
     assert database.stat().st_mtime_ns == written
 
 
-def test_convert_keeps_its_promises_and_records_the_command(images: Path, folder: Path) -> None:
+def test_convert_writes_the_planned_sizes_and_records_the_command(images: Path, folder: Path) -> None:
     planned = json.loads((folder / "plan.json").read_text())["planned"]
     assert (folder / "model.safetensors").stat().st_size == planned["bytes"]
     command = json.loads((folder / "report.json").read_text())["command"]
@@ -243,7 +243,7 @@ def test_bench_times_every_form_of_a_converted_net(folder: Path) -> None:
     assert "Sharing alone does not reduce MACs" in kdna("bench", folder, "--rounds", "3").stdout
 
 
-def test_verify_and_export_and_a_strict_load(folder: Path, tmp_path: Path) -> None:
+def test_a_verified_folder_exports_and_loads_strictly(folder: Path, tmp_path: Path) -> None:
     assert all(check["ok"] for check in printed("verify", folder))
     written = printed("export", folder, "--to", "merged", "-o", tmp_path / "merged.safetensors")
     state = load_file(written["file"])
@@ -255,7 +255,7 @@ def test_verify_and_export_and_a_strict_load(folder: Path, tmp_path: Path) -> No
         assert torch.allclose(original(x), kdna_convert.load(folder)(x), atol=1e-5)
 
 
-def test_finetune_writes_another_folder_and_says_how_it_was_made(images: Path, folder: Path, tmp_path: Path) -> None:
+def test_finetune_writes_a_new_folder_and_records_the_command(images: Path, folder: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     out = tmp_path / "tuned"
     done = kdna("finetune", folder, "--data", images, "--epochs", "1", "-o", out)
@@ -267,7 +267,7 @@ def test_finetune_writes_another_folder_and_says_how_it_was_made(images: Path, f
     assert [command.split()[1] for command in commands] == ["convert", "finetune"]
 
 
-def test_stdout_has_the_result_and_stderr_the_rest(images: Path, tmp_path: Path) -> None:
+def test_results_go_to_stdout_and_everything_else_to_stderr(images: Path, tmp_path: Path) -> None:
     done = kdna(*convert(images), "-o", tmp_path / "out")
     assert "parameters kept" in done.stdout
     assert "parameters kept" not in done.stderr

@@ -26,7 +26,9 @@ def refused(code: str, *arguments: object) -> str:
     return done.stderr
 
 
-def test_it_says_what_was_trainable_and_writes_down_its_settings(images: Path, folder: Path, tmp_path: Path) -> None:
+def test_it_prints_the_trainable_parameters_and_records_its_settings(
+    images: Path, folder: Path, tmp_path: Path
+) -> None:
     done = kdna("finetune", folder, "--data", images, *TRAINING, "--train", "shared", "-o", tmp_path / "out")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("trainable params: ")
@@ -55,7 +57,7 @@ def test_images_that_cannot_be_read_are_skipped_and_counted(images: Path, folder
     assert "6 images were skipped" in done.stderr
 
 
-def test_classes_matter_where_labels_do_and_only_there(folder: Path, tmp_path: Path) -> None:
+def test_classes_are_checked_only_if_labels_are_used(folder: Path, tmp_path: Path) -> None:
     for number in range(20):
         place = tmp_path / "images" / f"kind{number % 2}" / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -65,14 +67,14 @@ def test_classes_matter_where_labels_do_and_only_there(folder: Path, tmp_path: P
     refused("KD402", *command, "--label-weight", "1", "-o", tmp_path / "other")
 
 
-def test_what_is_not_there_or_not_ours_is_refused(images: Path, folder: Path, tmp_path: Path) -> None:
+def test_missing_or_foreign_folders_are_refused(images: Path, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refused("KD401", "finetune", folder, "--data", tmp_path / "empty", "-o", tmp_path / "out")
     refused("KD602", "finetune", images, "--data", images, "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_teacher_that_is_no_longer_the_same_is_refused(images: Path, tmp_path: Path) -> None:
+def test_a_changed_teacher_is_refused(images: Path, tmp_path: Path) -> None:
     weights = tmp_path / "net.safetensors"
     net = load_model(f"{TINY}:net").model
     save_file(net.state_dict(), weights)
@@ -86,7 +88,7 @@ def test_a_teacher_that_is_no_longer_the_same_is_refused(images: Path, tmp_path:
 
 
 @pytest.mark.parametrize("time", ["10", "0m", "ten minutes"])
-def test_a_time_that_is_none_is_refused(time: str, images: Path, folder: Path, tmp_path: Path) -> None:
+def test_an_invalid_time_is_refused(time: str, images: Path, folder: Path, tmp_path: Path) -> None:
     done = kdna("finetune", folder, "--data", images, "--time", time, "-o", tmp_path / "out")
     assert done.exit_code == 2
     assert "1.5h" in done.stderr
@@ -98,7 +100,7 @@ def test_two_lengths_are_refused(images: Path, folder: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(find_spec("tensorboard") is not None, reason="tensorboard is here")
-def test_tensorboard_that_is_missing_is_said_before_the_work(images: Path, folder: Path, tmp_path: Path) -> None:
+def test_missing_tensorboard_is_reported_before_the_work(images: Path, folder: Path, tmp_path: Path) -> None:
     done = kdna("finetune", folder, "--data", images, "--track", tmp_path / "runs", "-o", tmp_path / "out")
     assert done.exit_code == 2
     assert "pip install tensorboard" in done.stderr

@@ -44,7 +44,7 @@ def test_every_number_comes_back_within_the_codecs_bound(name: str, scale: float
 
 
 @pytest.mark.parametrize("name", ["fp16", "bf16", "entropy"])
-def test_what_was_decoded_codes_to_the_same_bytes(name: str) -> None:
+def test_decoded_tensors_code_to_the_same_bytes(name: str) -> None:
     codec, sent = CODECS[name], tensors()
     numbers = steps(sent)
     once = codec.encode(sent, numbers)
@@ -59,7 +59,7 @@ def test_the_bytes_are_counted_exactly(name: str, bits: int) -> None:
 
 
 @EACH_CODEC
-def test_no_tensor_is_no_byte(name: str) -> None:
+def test_no_tensors_take_no_bytes(name: str) -> None:
     assert CODECS[name].encode([], []) == b""
     assert CODECS[name].decode(b"", [], []) == []
 

@@ -21,21 +21,21 @@ def test_entropy_refuses_a_step_that_is_far_too_fine() -> None:
         CODECS["entropy"].encode([torch.tensor([1.0])], [nearest_step(1e-9)])
 
 
-def test_entropy_takes_fewer_bytes_for_what_is_more_certain() -> None:
+def test_coarser_steps_take_fewer_bytes() -> None:
     weight = torch.distributions.Laplace(0.0, 1.0).sample((64, 32, 3, 3))
     sizes = [len(CODECS["entropy"].encode([weight], [nearest_step(step)])) for step in (0.1, 1.0, 4.0, 20.0)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 64 * 32 * 9 / 100
 
 
-def test_entropy_is_within_two_percent_of_the_entropy_of_a_law_without_structure() -> None:
+def test_iid_integers_take_at_most_two_percent_more_than_their_entropy() -> None:
     drawn = np.random.default_rng(0).laplace(size=(96, 96, 3, 3)).round().astype(np.int32)
     share = np.unique(drawn, return_counts=True)[1] / drawn.size
     ideal = -(share * np.log2(share)).sum() * drawn.size / 8
     assert len(entropy.encode([drawn])) < 1.02 * ideal
 
 
-def test_rows_columns_and_kernels_that_are_alike_are_worth_bytes() -> None:
+def test_similar_rows_columns_and_kernels_save_bytes() -> None:
     draw = np.random.default_rng(0)
     plain = draw.laplace(size=(64, 64, 3, 3))
     for shape, share in {(64, 1, 1, 1): 0.95, (1, 64, 1, 1): 0.95, (64, 64, 1, 1): 0.985}.items():
@@ -74,7 +74,7 @@ def test_a_stream_of_an_earlier_version_still_decodes() -> None:
     assert np.array_equal(entropy.decode(golden, [array.shape])[0], array)
 
 
-def test_a_stream_of_several_tensors_is_what_it_was_whatever_is_worked_out_at_once() -> None:
+def test_a_stream_of_several_tensors_keeps_its_bytes() -> None:
     """Shapes that come twice, one after the other or not, and more numbers than one block sorts (ordering.py)."""
     shapes = [(40, 30, 3, 3), (64, 7), (40, 30, 3, 3), (9,), (64, 7), (120, 90, 3, 3)]
     wave = np.sin(np.arange(150_000) ** 2 % 1009)

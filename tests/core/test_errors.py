@@ -27,7 +27,7 @@ def test_an_entry_is_a_few_sentences_on_one_line(code: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [RecipeError, GuardError])
-def test_an_error_survives_the_way_between_processes(kind: type[KdnaError]) -> None:
+def test_an_error_can_be_pickled(kind: type[KdnaError]) -> None:
     error = pickle.loads(pickle.dumps(kind("KD201", "line 3: unexpected indent")))
     assert type(error) is kind
     assert (error.code, error.message, str(error)) == (

@@ -40,7 +40,7 @@ def test_a_block_that_was_freed_is_taken_again_without_page_faults() -> None:
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])
-def test_what_the_environment_says_of_the_allocator_stands(name: str) -> None:
+def test_allocator_settings_of_the_environment_are_kept(name: str) -> None:
     kept, faults = _run(**{name: "131072"})
     assert not kept
     assert faults >= 20

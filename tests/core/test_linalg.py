@@ -111,7 +111,7 @@ def test_mixing_rows_that_are_zero_gives_zero_and_not_nan() -> None:
     assert torch.equal(mix(torch.zeros(2, 2).double(), torch.zeros(3, 2).double()), torch.zeros(3, 2).double())
 
 
-def test_a_gram_matrix_that_is_none_is_a_numerics_error() -> None:
+def test_an_indefinite_gram_matrix_is_a_numerics_error() -> None:
     with pytest.raises(NumericsError, match="KD703"):
         mix(torch.diag(torch.tensor([1.0, -1.0]).double()), torch.ones(1, 2).double())
 
@@ -166,7 +166,7 @@ def test_the_fewer_the_patches_the_nearer_a_moment_comes_to_its_kronecker_form(
     assert distance[2] == pytest.approx(float((dense(damp(seen)) - form).norm()), rel=0.01)
 
 
-def test_the_error_of_the_targets_own_kernel_is_nothing_and_of_none_its_energy() -> None:
+def test_the_error_of_the_targets_kernel_is_zero_and_of_a_zero_kernel_its_energy() -> None:
     target = plain_target(draw(0, 4, 3, 2), moment(1, 6), 1.0)
     assert fit_error(target.kernel_on, target) == 0
     assert fit_error(torch.zeros_like(target.kernel_on), target) == pytest.approx(target.energy)

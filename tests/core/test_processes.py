@@ -95,7 +95,7 @@ def test_every_process_knows_which_images_none_could_read(one: dict[str, Any], t
 
 
 @pytest.mark.parametrize("verb", ["collect", "evaluate"])
-def test_what_one_process_cannot_use_ends_both_by_its_code(
+def test_an_error_in_one_process_ends_both_with_its_code(
     one: dict[str, Any], two: list[dict[str, Any]], verb: str
 ) -> None:
     assert [process[verb] for process in (one, *two)] == ["KD702"] * 3
@@ -110,7 +110,7 @@ def test_two_processes_print_one_evaluation(damaged: Path, folder: Path) -> None
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_is_one_process_refuses_to_be_several(
+def test_a_single_process_command_refuses_several_processes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -122,9 +122,7 @@ def test_what_is_one_process_refuses_to_be_several(
     assert not (tmp_path / "out").exists()
 
 
-def test_healing_after_each_family_refuses_to_be_several(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_healing_refuses_several_processes(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdna_convert.api.heal.count", lambda: 2)
     done = kdna(*convert(images), "--progressive", "2", "-o", tmp_path / "out")
     assert done.exit_code == 2
@@ -154,7 +152,7 @@ def test_two_processes_analyze_as_one_and_print_once(images: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_activation_that_is_not_finite_ends_both_by_its_code(images: Path, tmp_path: Path) -> None:
+def test_an_activation_that_is_not_finite_ends_both_processes_with_its_code(images: Path, tmp_path: Path) -> None:
     sick = NET.replace(":net", ":sick_activation")
     done = torchrun("kdna_convert", *convert(images, sick), "--device", "cpu", "-o", tmp_path / "out")
     assert done.returncode != 0

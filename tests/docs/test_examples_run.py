@@ -114,7 +114,7 @@ def test_the_codec_of_the_page_obeys_the_laws_and_codes_a_net() -> None:
     for scale in (1e-30, 1.0, 1e30):
         law("codecs", "test_every_number_comes_back_within_the_codecs_bound")("int16", scale)
     for name in (
-        "test_no_tensor_is_no_byte",
+        "test_no_tensors_take_no_bytes",
         "test_zeros_come_back_as_zeros",
         "test_a_stream_of_another_length_is_refused",
     ):

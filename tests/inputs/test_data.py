@@ -74,7 +74,7 @@ def test_an_image_has_the_channels_the_net_takes(folder: Path, channels: int, mo
     assert inputs.shape == (12, channels, 8, 8), mode
 
 
-def test_a_net_that_takes_no_images_is_told_to_pass_tensors(folder: Path) -> None:
+def test_a_net_without_image_inputs_needs_tensors(folder: Path) -> None:
     with pytest.raises(DataError, match="pass tensors") as error:
         open_images(folder, DataConfig((3, 16, 8, 8)))
     assert code_of(error) == "KD406"
@@ -102,7 +102,7 @@ def test_a_split_names_a_subfolder(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_tar_reads_as_its_folder_does(folder: Path, tmp_path: Path, workers: int) -> None:
+def test_a_tar_file_reads_like_its_folder(folder: Path, tmp_path: Path, workers: int) -> None:
     with tarfile.open(tmp_path / "images.tar", "w") as tar:
         tar.add(folder, ".")
     images = open_images(tmp_path / "images.tar", CONFIG)
@@ -161,7 +161,7 @@ def test_a_place_without_images_is_named(tmp_path: Path, what: str) -> None:
 # --- drawing and splitting
 
 
-def test_a_limit_draws_from_all_classes_and_the_same_images_for_a_seed(folder: Path) -> None:
+def test_a_limit_draws_by_the_seed_from_all_classes(folder: Path) -> None:
     drawn = values(open_images(folder, CONFIG, limit=6, seed=3))
     assert drawn == values(open_images(folder, CONFIG, limit=6, seed=3)) == [5, 4, 1, 2, 11, 6]
     assert drawn != values(open_images(folder, CONFIG, limit=6, seed=4))
@@ -222,7 +222,7 @@ def test_a_class_map_of_other_classes_is_refused_with_both_sides_named(folder: P
     assert code_of(error) == "KD402"
 
 
-def test_one_folder_is_a_class_only_where_a_class_map_says_so(tmp_path: Path) -> None:
+def test_a_single_folder_is_a_class_only_with_a_class_map(tmp_path: Path) -> None:
     paint(tmp_path / "images" / "b" / "1.png", 1)
     (tmp_path / "map.txt").write_text("a\nb\n")
     assert not open_images(tmp_path / "images", CONFIG).labelled
@@ -238,7 +238,7 @@ def test_a_class_map_that_cannot_be_used_is_named(folder: Path, tmp_path: Path, 
     assert code_of(error) == "KD404"
 
 
-def test_folders_number_the_outputs_only_of_a_net_with_as_many(folder: Path) -> None:
+def test_the_number_of_class_folders_must_be_that_of_the_outputs(folder: Path) -> None:
     images = open_images(folder, CONFIG)
     check_classes(images, outputs=3)
     for outputs in (2, 10):
@@ -295,7 +295,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[tuple[str, di
     return opens
 
 
-def test_a_torchvision_dataset_is_drawn_split_and_numbered_as_a_folder_is(named: Any, tmp_path: Path) -> None:
+def test_a_torchvision_dataset_has_the_limits_and_class_maps_of_a_folder(named: Any, tmp_path: Path) -> None:
     asked = named(Painted())
     images = open_images("torch/painted", CONFIG, split="train", root="somewhere")
     assert (asked[0][0], asked[0][1]["split"], asked[0][1]["root"]) == ("torch/painted", "train", "somewhere")
@@ -305,7 +305,7 @@ def test_a_torchvision_dataset_is_drawn_split_and_numbered_as_a_folder_is(named:
     assert labels(open_images("torch/painted", CONFIG, class_map=tmp_path / "map.txt")) == [1, 0] * 3
 
 
-def test_a_stream_is_read_no_further_than_it_must(named: Any) -> None:
+def test_a_stream_is_read_only_up_to_the_limit(named: Any) -> None:
     stream = Streamed(10)
     asked = named(stream)
     images = open_images("wds/shards", CONFIG, limit=6)
@@ -325,7 +325,7 @@ def test_a_stream_of_unknown_length_needs_a_limit(named: Any) -> None:
     assert values(open_images("wds/shards", CONFIG, limit=3)) == [0, 1, 2]
 
 
-def test_a_scheme_without_its_package_says_what_to_install(
+def test_a_missing_dataset_library_is_named_with_its_install_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sources, "LIBRARIES", {"hfds": "no_such_package"})
@@ -375,7 +375,7 @@ def test_tensors_datasets_and_batches_are_data_too(data: Any, labelled: bool) ->
     assert len(as_images(data, limit=5)) == 5
 
 
-def test_batches_are_held_no_further_than_the_limit() -> None:
+def test_batches_are_kept_only_up_to_the_limit() -> None:
     def endless() -> Iterator[Tensor]:
         while True:
             yield INPUTS
@@ -383,7 +383,7 @@ def test_batches_are_held_no_further_than_the_limit() -> None:
     assert len(as_images(endless(), limit=10)) == 10
 
 
-def test_what_is_held_can_be_split_and_read_again() -> None:
+def test_an_iterator_that_was_read_can_be_split_and_read_again() -> None:
     first, second = split(as_images(iter([INPUTS])), [4, 3])
     seen = [float(x.mean()) for part in (first, second, first) for inputs, _ in batches(part) for x in inputs]
     assert sorted(seen[:7]) == list(range(7))
@@ -393,13 +393,13 @@ def test_what_is_held_can_be_split_and_read_again() -> None:
 @pytest.mark.parametrize(
     "data", [[torch.zeros(2, 3, dtype=torch.uint8)], ["images"], torch.zeros(2, dtype=torch.int64)]
 )
-def test_what_is_no_input_of_a_net_is_refused(data: Any) -> None:
+def test_data_that_is_not_floating_point_is_refused(data: Any) -> None:
     with pytest.raises(DataError, match="floating-point") as error:
         list(batches(data))
     assert code_of(error) == "KD401"
 
 
-def test_an_iterator_that_has_run_out_is_an_error() -> None:
+def test_an_exhausted_iterator_is_an_error() -> None:
     data = iter([INPUTS])
     assert sum(len(inputs) for inputs, _ in batches(data)) == 7
     with pytest.raises(DataError, match="only once"):

@@ -18,7 +18,7 @@ MODEL = "kdna_convert.inputs.digits:digits_net"
 TRAINER = ROOT / "examples" / "train_digits.py"
 
 
-def test_the_parts_are_disjoint_and_always_the_same() -> None:
+def test_the_splits_are_fixed_and_disjoint() -> None:
     train, test = digits("train"), digits("test")
     assert (train[0].shape, test[0].shape) == ((1257, 1, 8, 8), (540, 1, 8, 8))
     assert all(torch.equal(one, other) for one, other in zip(digits("train"), train, strict=True))

@@ -75,7 +75,7 @@ def code_of(error: pytest.ExceptionInfo[KdnaError]) -> str:
         ("a.b:f('(', -1, None)", "module", "a.b", "f", ("(", -1, None), {}),
     ],
 )
-def test_a_name_says_its_source_its_path_and_its_arguments(
+def test_a_name_holds_source_path_and_arguments(
     text: str, source: str, path: str, factory: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     name = parse_name(text)
@@ -96,14 +96,14 @@ def test_a_name_says_its_source_its_path_and_its_arguments(
         ("", "KD301", "not a model's name"),
     ],
 )
-def test_a_name_outside_the_grammar_is_refused_with_the_way_to_write_it(text: str, code: str, says: str) -> None:
+def test_a_malformed_name_is_refused_with_an_example(text: str, code: str, says: str) -> None:
     with pytest.raises(ModelError) as error:
         parse_name(text)
     assert code_of(error) == code
     assert says in str(error.value)
 
 
-def test_a_folder_given_as_an_architecture_names_who_opens_folders(tmp_path: Path) -> None:
+def test_a_folder_as_a_model_name_is_refused_with_the_command_to_use(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"kdna_convert\.load.*local-dir:") as error:
         load_model(str(tmp_path))
     assert code_of(error) == "KD301"
@@ -116,7 +116,7 @@ def test_a_folder_given_as_an_architecture_names_who_opens_folders(tmp_path: Pat
     ("text", "suggestion"),
     [("resnet81", "resnet18"), ("torchvision:resnett18", "resnet18"), ("resnet18.a1_in1", "resnet18.a1_in1k")],
 )
-def test_an_unknown_name_asks_whether_a_near_one_was_meant(text: str, suggestion: str) -> None:
+def test_an_unknown_name_is_refused_with_a_close_one(text: str, suggestion: str) -> None:
     with pytest.raises(ModelError, match=f"did you mean.*{suggestion}") as error:
         load_model(text)
     assert code_of(error) == "KD301"
@@ -142,7 +142,7 @@ def test_a_factory_takes_positional_and_named_arguments_and_imports_from_its_own
     assert [tuple(parameter.shape) for parameter in model[0].parameters()] == [(6, 3, 1, 1)]  # type: ignore[index]
 
 
-def test_a_module_is_found_where_the_user_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_is_found_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "standing_here.py").write_text("from torch import nn\nNet = nn.Identity\n")
     monkeypatch.chdir(tmp_path)
     assert isinstance(load_model("standing_here:Net").model, nn.Identity)
@@ -166,7 +166,7 @@ def test_a_factory_that_builds_no_model_is_named_with_the_cause(factory: str, ta
     assert code_of(error) == "KD302"
 
 
-def test_weights_that_cannot_be_fetched_name_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_cannot_be_downloaded_name_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
     create = timm.create_model
 
     def offline(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
@@ -207,7 +207,7 @@ def write(path: Path, state: dict[str, Any]) -> str:
     return str(path)
 
 
-def test_a_files_classes_are_the_same_until_it_changes(tmp_path: Path) -> None:
+def test_a_factory_file_is_imported_again_only_if_it_changes(tmp_path: Path) -> None:
     path = tmp_path / "own.py"
     path.write_text("from torch import nn\n\nclass Own(nn.Linear):\n    pass\n\ndef own():\n    return Own(2, 2)\n")
     first, again = (type(load_model(f"{path}:own").model) for _ in range(2))
@@ -230,7 +230,7 @@ def test_a_state_dict_is_read_from_any_file_without_the_prefixes_of_wrappers(
 
 
 @pytest.mark.parametrize("container", ["state_dict", "model", "model_ema", "state_dict_ema"])
-def test_a_container_is_opened(tmp_path: Path, container: str) -> None:
+def test_a_state_dict_inside_a_checkpoint_dict_is_found(tmp_path: Path, container: str) -> None:
     arguments = argparse.Namespace(lr=0.1)  # as timm's training script stores them
     path = write(tmp_path / "last.pth.tar", {"epoch": 3, "args": arguments, container: net(1).state_dict()})
     assert read_state_dict(path).keys() == net().state_dict().keys()
@@ -334,7 +334,7 @@ def test_a_weight_that_is_not_finite_is_named(factory: str, tmp_path: Path, valu
     assert code_of(error) == "KD701"
 
 
-def test_a_mask_of_minus_infinity_is_no_broken_weight() -> None:
+def test_a_mask_of_minus_infinity_is_accepted() -> None:
     model = nn.Identity()
     model.register_buffer("mask", torch.tensor([0.0, -math.inf]))
     check_finite(model)
@@ -362,7 +362,7 @@ def test_a_digest_tells_values_names_and_dtypes_apart() -> None:
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "mobilenetv3_small_050", "resnet10t"])
-def test_a_timm_net_takes_what_timm_resolves_for_it(name: str) -> None:
+def test_a_timm_net_has_the_input_that_timm_resolves(name: str) -> None:
     loaded = load_model(name, pretrained=False)
     resolved = timm.data.resolve_data_config({}, model=loaded.model)
     assert {key: getattr(loaded.data, key) for key in resolved} == resolved
@@ -401,7 +401,7 @@ def test_a_factory_without_a_pretrained_cfg_takes_imagenets_images(factory: str)
 
 
 @pytest.mark.parametrize("carried", ["[1]", "{'mean': (0.5,) * 2}", "{'input_size': 'big'}", "{'crop_pct': 3.0}"])
-def test_a_pretrained_cfg_that_describes_no_image_is_named(tmp_path: Path, carried: str) -> None:
+def test_an_invalid_pretrained_cfg_is_named(tmp_path: Path, carried: str) -> None:
     body = f"    model = nn.ReLU()\n    model.pretrained_cfg = {carried}\n    return model\n"
     (tmp_path / "net.py").write_text(f"from torch import nn\n\ndef net():\n{body}")
     with pytest.raises(ModelError, match="pretrained_cfg") as error:

@@ -71,7 +71,7 @@ def test_the_fine_tune_of_a_recipe_has_the_settings_of_the_command_and_their_def
     assert said.settings(0) == Settings(seconds=5400, clip=1.0, lr=0.01)
 
 
-def test_a_fine_tune_said_in_python_is_written_as_it_is_read() -> None:
+def test_a_recipe_made_in_python_keeps_its_fine_tune() -> None:
     recipe = Recipe(scheme="cp", finetune=Finetune(time="10m", train="shared"))
     assert parse_recipe(recipe.text).finetune == recipe.finetune
 
@@ -93,7 +93,7 @@ def test_a_fine_tune_said_in_python_is_written_as_it_is_read() -> None:
         ("sharing: {below: 0.1, params: 0.3}", "`sharing` needs `codec`"),
     ],
 )
-def test_a_wrong_fine_tune_or_sharing_is_refused_with_its_place(wrong: str, said: str) -> None:
+def test_a_wrong_fine_tune_or_sharing_is_refused_with_its_line(wrong: str, said: str) -> None:
     assert said in refused(f"scheme: cp\n{wrong}\n").message
     assert "mine.yaml line" in refused(f"scheme: cp\n{wrong}\n").message
 
@@ -115,7 +115,7 @@ def test_every_key_of_the_documentation_is_read() -> None:
     assert recipe.rules[0].model_fields_set == set(type(recipe.rules[0]).model_fields)
 
 
-def test_sizes_read_as_people_write_them() -> None:
+def test_a_size_is_read_in_every_notation() -> None:
     written = {
         1200: 1200,
         "1200": 1200,
@@ -129,7 +129,7 @@ def test_sizes_read_as_people_write_them() -> None:
 
 
 @pytest.mark.parametrize("size", ["", "MB", "1.2XB", "-3kB", 0, "1e6", True, "0.1B"])
-def test_anything_else_is_no_size(size: Any) -> None:
+def test_an_invalid_size_is_refused(size: Any) -> None:
     with pytest.raises(PlanError, match="KD506"):
         parse_size(size)
 
@@ -244,12 +244,12 @@ def test_several_mistakes_are_counted() -> None:
 
 
 @given(st.text(max_size=60))
-def test_no_text_at_all_makes_anything_but_a_recipe_error(text: str) -> None:
+def test_any_invalid_text_is_a_recipe_error(text: str) -> None:
     with suppress(RecipeError):
         assert isinstance(parse_recipe(text), Recipe)
 
 
-def test_a_file_that_is_not_there_and_a_name_that_is_not_bundled_differ(tmp_path: Path) -> None:
+def test_a_missing_file_and_an_unknown_bundled_name_have_different_errors(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"KD201: no recipe file .*there\.yaml"):
         load_recipe(str(tmp_path / "there.yaml"))
     with pytest.raises(RecipeError, match="KD206: no bundled recipe 'share-cp'; did you mean 'shared-cp'"):
@@ -262,7 +262,7 @@ def test_a_file_that_is_not_there_and_a_name_that_is_not_bundled_differ(tmp_path
 # ---- which layer gets what
 
 
-def test_stem_classifier_depthwise_and_linear_are_left_out_and_say_so() -> None:
+def test_stem_classifier_depthwise_and_linear_layers_are_excluded_with_a_reason() -> None:
     assert outcome("scheme: cp") == {
         "conv1": "KD101",
         "layer1.0.conv1": "cp",
@@ -296,12 +296,12 @@ def test_a_net_without_linear_layers_may_end_in_a_convolution() -> None:
         ("type:*", {"layer2.0.mlp"}),
     ],
 )
-def test_the_more_precisely_a_pattern_names_a_layer_the_more_it_includes(pattern: str, brought_back: set[str]) -> None:
+def test_a_more_precise_pattern_overrides_more_reasons(pattern: str, brought_back: set[str]) -> None:
     plain, included = outcome("scheme: cp"), outcome(f"scheme: cp\ninclude: '{pattern}'")
     assert {name for name in plain if plain[name] != included[name]} == brought_back
 
 
-def test_a_rule_brings_back_only_what_it_names_exactly() -> None:
+def test_a_rule_includes_only_layers_that_it_names_exactly() -> None:
     got = outcome("rules:\n- {layers: [conv1, layer1.0.dw, 'layer2*'], scheme: basis}")
     assert [got[name] for name in ("conv1", "layer1.0.dw", "layer2.0.conv1", "layer2.0.mlp")] == [
         "basis",
@@ -333,7 +333,7 @@ def test_the_most_precise_rule_decides_whatever_the_order() -> None:
         assert [got[f"layer1.0.{name}"] for name in ("conv1", "conv2", "dw")] == ["cp", "kerneldna", "basis"]
 
 
-def test_a_rule_inherits_what_it_does_not_say() -> None:
+def test_a_rule_inherits_what_it_does_not_set() -> None:
     recipe = parse_recipe(
         "scheme: cp\noptions: {rank: 4, sweeps: 2}\nrouting: se\n"
         "rules: [{layers: '*1.0.conv1', options: {rank: 8}}, {layers: '*conv2', scheme: basis, routing: none}]"
@@ -445,7 +445,7 @@ def test_right_options_pass() -> None:
 # ---- the bundled recipes
 
 
-def test_the_issue_s_recipes_are_bundled() -> None:
+def test_the_documented_recipes_are_bundled() -> None:
     presets = {
         f"kerneldna-{net}" for net in ("resnet18", "resnet50", "mobilenetv2", "mobilenetv2-050", "convnext-tiny")
     }
@@ -453,7 +453,7 @@ def test_the_issue_s_recipes_are_bundled() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(bundled()))
-def test_a_bundled_recipe_reads_and_begins_with_what_it_is(name: str) -> None:
+def test_a_bundled_recipe_is_valid_and_begins_with_a_description(name: str) -> None:
     recipe = load_recipe(name)
     comment = recipe.text.split("\n\n")[0]
     assert all(line.startswith("#") for line in comment.splitlines())

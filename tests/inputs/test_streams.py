@@ -84,13 +84,13 @@ def data(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return found if request.param == "hfds" else f"{found}|{COUNT}"  # a stream of theirs may not say how long it is
 
 
-def test_a_split_behind_a_colon_is_read_whole_and_labelled(data: str) -> None:
+def test_a_split_after_a_colon_is_read_with_its_labels(data: str) -> None:
     images = open_images(data, CONFIG)
     assert (len(images), values(images), labels(images)) == (COUNT, list(range(COUNT)), [0, 1, 2] * 4)
     assert dict(images.classes) == ({"a": 0, "b": 1, "c": 2} if data.startswith("hfds") else {})
 
 
-def test_a_number_behind_the_split_is_how_many_images_are_read(data: str) -> None:
+def test_a_number_after_the_split_limits_the_images(data: str) -> None:
     named = data.partition("|")[0]
     if not data.startswith("hfds"):  # whose length is known
         assert values(open_images(f"{named}|5", CONFIG)) == [0, 1, 2, 3, 4]
@@ -99,13 +99,15 @@ def test_a_number_behind_the_split_is_how_many_images_are_read(data: str) -> Non
     assert code_of(error) == "KD401"
 
 
-def test_a_split_that_is_not_there_is_named(data: str) -> None:
+def test_a_missing_split_is_named(data: str) -> None:
     with pytest.raises(DataError, match="KD401") as error:
         values(open_images(data.replace(":train", ":absent"), CONFIG))
     assert code_of(error) == "KD401"
 
 
-def test_a_stream_that_does_not_say_how_long_it_is_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_of_unknown_length_needs_a_number_after_the_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     webdataset(tmp_path / "shards", [picture(value) for value in range(COUNT)])
     (tmp_path / "shards" / "_info.json").unlink()
@@ -118,7 +120,7 @@ def test_a_stream_that_does_not_say_how_long_it_is_is_told(tmp_path: Path, monke
         assert code_of(error) == "KD401"
 
 
-def test_two_processes_see_a_stream_as_one_does(tmp_path: Path) -> None:
+def test_two_processes_evaluate_a_stream_like_one(tmp_path: Path) -> None:
     data = webdataset(tmp_path / "shards", [noise(seed) for seed in range(60)])
     one = kdna("eval", NET, "--data", data, "--json", "-q")
     two = torchrun("kdna_convert", "eval", NET, "--data", data, "--json", "-q")

@@ -27,19 +27,19 @@ def drawn(
     return torch.stack([batch.inputs for batch in islice(loader, count)])
 
 
-def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own() -> None:
+def test_every_epoch_has_every_image_once_in_another_order() -> None:
     places = [place for keys in islice(Order(10, 4, 0, 0), 10) for _, place in keys]
     epochs = [places[start : start + 10] for start in range(0, 40, 10)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-def test_an_order_begun_later_is_the_rest_of_it() -> None:
+def test_an_order_can_start_in_the_middle() -> None:
     assert list(islice(Order(10, 4, 3, 0), 5, 9)) == list(islice(Order(10, 4, 3, 5), 4))
 
 
 @pytest.mark.parametrize("config", [SMALL, LARGE], ids=["small", "large"])
-def test_a_place_decides_the_view(images: Path, config: DataConfig) -> None:
+def test_the_position_in_the_run_decides_the_view(images: Path, config: DataConfig) -> None:
     whole = drawn(images, config)
     assert torch.equal(drawn(images, config, 2, begin=1), whole[1:])
     assert torch.equal(drawn(images, config, workers=2), whole)
@@ -54,7 +54,7 @@ def test_another_seed_draws_other_views_of_the_same_images(images: Path) -> None
     assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_the_global_generator_has_no_part_in_it(images: Path) -> None:
+def test_views_neither_use_nor_change_the_global_generator(images: Path) -> None:
     torch.manual_seed(0)
     whole, after = drawn(images, SMALL), torch.rand(1)
     torch.manual_seed(0)
@@ -71,7 +71,7 @@ def test_small_images_are_decoded_once(images: Path, monkeypatch: pytest.MonkeyP
     assert sorted(read) == list(range(60))
 
 
-def test_without_augmentation_an_image_is_what_evaluation_sees(images: Path) -> None:
+def test_without_augmentation_an_image_is_that_of_the_evaluation(images: Path) -> None:
     opened = open_images(images, SMALL)
     views = Views(opened, SMALL, 0, False)
     place, (inputs, label), unread = views[(0, 7)]
@@ -81,7 +81,7 @@ def test_without_augmentation_an_image_is_what_evaluation_sees(images: Path) -> 
     assert label == opened.source.sample(7)[1]
 
 
-def test_mixed_images_are_pairs_of_the_batch_drawn_by_place_and_seed() -> None:
+def test_mixup_pairs_images_of_a_batch_by_position_and_seed() -> None:
     data = torch.randn(8, 3, 4, 4, dtype=torch.float64)
 
     def first(seed: int, mixup: float) -> torch.Tensor:
@@ -115,14 +115,14 @@ def damaged(folder: Path, count: int, broken: int) -> Path:
     return folder
 
 
-def test_an_image_that_cannot_be_read_has_the_next_one_in_its_place(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_replaced_by_the_next(tmp_path: Path) -> None:
     views = Views(open_images(damaged(tmp_path, 6, 2), SMALL), SMALL, 0, True)
     batches = list(islice(train_loader(views, 6, 0), 2))
     assert [len(batch.inputs) for batch in batches] == [6, 6]
     assert {position for batch in batches for position, _ in batch.unread} == {0, 1}
 
 
-def test_images_none_of_which_can_be_read_are_refused(tmp_path: Path) -> None:
+def test_a_data_set_without_readable_images_is_refused(tmp_path: Path) -> None:
     views = Views(open_images(damaged(tmp_path, 3, 3), SMALL), SMALL, 0, True)
     with pytest.raises(DataError, match=r"KD401: none of 3 images"):
         next(iter(train_loader(views, 2, 0)))

@@ -36,7 +36,7 @@ class InPlace(Block):
         return torch.relu_(y)
 
 
-def test_a_sum_in_place_is_seen_and_does_not_make_a_row_of_a_block() -> None:
+def test_a_residual_sum_in_place_is_found() -> None:
     net = nn.Sequential(InPlace(3), InPlace(3)).eval()
     first, second = find_blocks(net, names(net), EXAMPLE)
     assert (first.name, second.name) == ("0", "1")
@@ -44,7 +44,7 @@ def test_a_sum_in_place_is_seen_and_does_not_make_a_row_of_a_block() -> None:
 
 
 @pytest.mark.parametrize("routing", [kind() for kind in ROUTINGS.values()], ids=list(ROUTINGS))
-def test_a_routers_own_sums_are_none_of_its_blocks(routing: Any) -> None:
+def test_sums_inside_a_router_do_not_end_a_block(routing: Any) -> None:
     net = Net(blocks=2).eval()
     layers = [
         Layer(name, "Conv2d", tuple(module.weight.shape))
@@ -87,7 +87,7 @@ class Meet(nn.Module):
         return self.conv(a * b)
 
 
-def test_a_module_of_two_inputs_is_inside_a_block_never_one_itself() -> None:
+def test_a_module_with_two_inputs_is_never_a_block() -> None:
     net = TwoInputs().eval()
     (block,) = find_blocks(net, names(net), EXAMPLE)
     assert block.name == ""
@@ -101,7 +101,7 @@ def test_every_layer_of_a_net_is_found_once_in_the_order_of_execution() -> None:
     assert next(layer for block in blocks for layer in block.layers).norm == "norm"
 
 
-def test_finding_blocks_leaves_no_hook_and_no_mode_behind() -> None:
+def test_finding_blocks_leaves_hooks_and_modes_alone() -> None:
     net = Net().train()
     find_blocks(net, names(net), EXAMPLE)
     assert net.training

@@ -76,7 +76,7 @@ def test_a_chain_of_plain_layers_computes_the_same(scheme: str) -> None:
     assert isinstance(chained.last, nn.Conv2d if scheme in ("kerneldna", "atoms", "codebook") else nn.Sequential)
 
 
-def test_a_layer_that_would_cost_more_in_a_chain_is_folded() -> None:
+def test_a_layer_that_costs_more_as_a_chain_is_folded() -> None:
     net = nn.Sequential(nn.Conv2d(6, 8, 1))
     convert(net, "cp", ("0",))  # rank 5: 5 x (6 + 8) against 6 x 8
     assert type(factor(net)[0]) is nn.Conv2d
@@ -201,7 +201,7 @@ def test_the_tie_survives_meta_and_to_empty() -> None:
     assert close(net, empty.eval())
 
 
-def test_an_ema_meets_each_tensor_once() -> None:
+def test_an_ema_updates_each_tensor_once() -> None:
     net = small()
     convert(net)
     ema = ModelEmaV3(net, decay=0.5)
@@ -413,7 +413,7 @@ def test_timm_nets_round_trip(name: str, kwargs: dict[str, object]) -> None:
     # U and b of the adapters, biases of two members and the head, and the norm; then V; then stem and head.
     [("adapters", 3 * (6 * 5 + 5 * 9) + 6 + 6 + 4 + 12), ("shared", 30 + 3 * 75 + 28), ("all", 255 + 28 + 162 + 24)],
 )
-def test_what_a_fine_tune_may_change(which: str, count: int) -> None:
+def test_trainable_selects_the_parameters_of_each_part(which: str, count: int) -> None:
     net = small()
     convert(net)
     on, total = trainable(net, which)
@@ -542,7 +542,7 @@ def test_a_weight_that_is_computed_already_is_refused() -> None:
         assert not parametrize.is_parametrized(net.body[0])
 
 
-def test_a_layer_parametrized_elsewhere_after_conversion_is_not_folded_by_halves() -> None:
+def test_a_layer_with_another_parametrization_is_not_folded() -> None:
     net = small()
     convert(net)
     parametrize.register_parametrization(net.last, "bias", nn.Identity())

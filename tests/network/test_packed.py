@@ -60,7 +60,7 @@ def test_a_coded_folder_loads_as_the_net_that_was_coded(
 
 
 @EACH_CODEC
-def test_a_coded_net_is_near_the_net_before(codec: str) -> None:
+def test_a_coded_net_is_close_to_the_net_before(codec: str) -> None:
     before, after, x = small().requires_grad_(False), small().requires_grad_(False), images(20)
     load_stored(after, unpack(pack(before, codec, steps(before))))
     error = float((after(x) - before(x)).norm() / before(x).norm())
@@ -75,7 +75,7 @@ def test_the_file_has_the_size_that_was_counted(codec: str, saved: Saved) -> Non
 
 @EACH_CODEC
 @pytest.mark.parametrize("scheme", [None, *OPTIONS])
-def test_the_loader_that_travels_reads_what_kdna_reads(codec: str, scheme: str | None, saved: Saved) -> None:
+def test_the_loader_in_the_folder_reads_every_codec_and_scheme(codec: str, scheme: str | None, saved: Saved) -> None:
     conversion, folder = saved(codec, scheme)
     state = travelling(folder).state_dict(folder)
     net = small(1)
@@ -84,7 +84,7 @@ def test_the_loader_that_travels_reads_what_kdna_reads(codec: str, scheme: str |
 
 
 @pytest.mark.parametrize("codes", [1, 2])
-def test_the_loader_that_travels_reads_a_codebook_with_a_gain_for_each_filter(
+def test_the_loader_in_the_folder_reads_a_codebook_with_a_gain_per_filter(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, codes: int
 ) -> None:
     monkeypatch.setitem(OPTIONS, "codebook", {"rank": 12, "gain": "filter", "codes": codes})
@@ -104,7 +104,7 @@ def travelling(folder: Path) -> ModuleType:
     return module
 
 
-def test_the_travelling_loader_decodes_to_the_bit() -> None:
+def test_the_loader_in_the_folder_decodes_to_the_bit() -> None:
     net = small()
     blob = pack(net, "entropy", steps(net, 0.001))
     found, expected = travelling(LOADER.parent).decode(blob), unpack(blob)
@@ -112,9 +112,7 @@ def test_the_travelling_loader_decodes_to_the_bit() -> None:
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_the_travelling_loader_names_the_library_that_it_misses(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_loader_in_the_folder_names_a_missing_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "constriction", None)
     net = small()
     with pytest.raises(ImportError, match="pip install constriction"):
@@ -122,7 +120,7 @@ def test_the_travelling_loader_names_the_library_that_it_misses(
 
 
 @EACH_CODEC
-def test_every_cut_and_every_changed_byte_is_refused(codec: str) -> None:
+def test_a_truncated_or_changed_stream_is_refused(codec: str) -> None:
     net = small()
     blob = pack(net, codec, steps(net))
     for place in range(0, len(blob), 7):
@@ -239,7 +237,7 @@ def test_integers_of_any_dtype_and_size_come_back_to_the_bit(names: list[str]) -
             assert torch.equal(found[name], WHOLE[name])
 
 
-def test_integers_take_what_telling_them_apart_takes() -> None:
+def test_integers_are_coded_close_to_their_entropy() -> None:
     plain = len(pack(small(), "entropy", steps(small())))
 
     def room(name: str) -> float:
@@ -250,7 +248,7 @@ def test_integers_take_what_telling_them_apart_takes() -> None:
     assert room("mask") < 1
 
 
-def test_integers_that_gain_nothing_leave_the_format_as_it_was() -> None:
+def test_integers_without_a_gain_keep_the_first_format() -> None:
     assert pack(with_integers(["huge", "none"]), "entropy", steps(small()))[0] == 1
     assert pack(with_integers(["even"]), "int8", {})[0] == 1
     assert pack(with_integers(["even"]), "entropy", steps(small()))[0] == 2
@@ -264,7 +262,7 @@ def test_a_stream_of_integers_that_is_not_one_is_refused() -> None:
             indices.decode(cut, 1200)
 
 
-def test_small_numbers_out_of_reach_of_fp16_are_kept_all_the_same() -> None:
+def test_numbers_beyond_fp16_are_kept() -> None:
     net = small()
     with torch.no_grad():
         net.head.bias[0] = 1e9

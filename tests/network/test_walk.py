@@ -20,7 +20,7 @@ def nets() -> tuple[Net, Net, tuple[Block, ...], list[torch.Tensor]]:
     return net, copy.deepcopy(net), find_blocks(net, names, batches[0][:1]), batches
 
 
-def test_blocks_are_handed_what_the_whole_net_gives_them(nets) -> None:
+def test_a_block_gets_the_inputs_of_the_whole_net(nets) -> None:
     net, other, blocks, batches = nets
     with torch.no_grad():
         other.stem.weight.mul_(0.5)
@@ -66,7 +66,7 @@ def test_moments_are_those_of_the_unfolded_inputs(nets) -> None:
     torch.testing.assert_close(problem.moment_nn, (rows.T @ rows / len(rows)).double(), atol=1e-5, rtol=1e-4)
 
 
-def test_the_end_of_a_branch_takes_over_what_the_skip_path_got_wrong(nets) -> None:
+def test_the_last_layer_of_a_branch_corrects_the_error_of_the_skip_path(nets) -> None:
     """With the skip path off by a constant, the target's mean moves by that constant through the normalisation."""
     net, other, blocks, batches = nets
     with torch.no_grad():

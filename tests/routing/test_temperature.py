@@ -29,7 +29,7 @@ def routed(**options: Any) -> tuple[nn.Module, nn.Module]:
     return model, original
 
 
-def test_it_falls_to_1_in_the_first_third_and_stays_there() -> None:
+def test_the_temperature_falls_to_1_in_the_first_third_and_stays_there() -> None:
     assert [cooled(31, done) for done in (0, 1 / 6, 1 / 3, 0.5, 1)] == pytest.approx([31, 16, 1, 1, 1])
     net = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
     for name, options in (("0", {"of": {"name": "omni"}}), ("1", {})):
@@ -64,14 +64,14 @@ def temperatures(model: nn.Module, original: nn.Module, **said: Any) -> list[flo
     return seen
 
 
-def test_a_fine_tune_by_steps_cools_it_by_the_place_of_each_step() -> None:
+def test_a_fine_tune_of_some_steps_sets_the_temperature_by_the_step() -> None:
     model, original = routed()
     seen = temperatures(model, original, steps=12, batch_size=32)
     assert seen == pytest.approx([cooled(30, (step + 0.5) / 12) for step in range(12)])
     assert float(model[0].gate.temperature) == 1.0
 
 
-def test_a_fine_tune_of_some_seconds_cools_it_by_the_time_that_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fine_tune_of_some_seconds_sets_the_temperature_by_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     model, original = routed()
     clock, seen = Clock(), list[float]()
     monkeypatch.setattr("time.monotonic", clock)
@@ -90,7 +90,7 @@ def test_a_killed_run_resumes_at_the_temperature_of_the_straight_one(tmp_path: P
     assert "0.gate.temperature" in routed()[0].state_dict()
 
 
-def test_what_did_best_keeps_the_temperature_at_which_it_did() -> None:
+def test_the_best_state_keeps_its_temperature() -> None:
     model, original = routed()
     before, held = state(model), images(64, seed=1)
     tuned = finetune(model, original, images(), heldout=held, steps=6, batch_size=32, save_every=2, lr=50.0)

@@ -22,7 +22,7 @@ routings = pytest.mark.parametrize("name", ROUTINGS)
 
 @routings
 @pytest.mark.parametrize("scheme", ["dense", "basis"])
-def test_a_folder_gives_back_the_routed_net_to_the_bit(name: str, scheme: str, tmp_path: Path) -> None:
+def test_a_routed_net_survives_a_folder_to_the_bit(name: str, scheme: str, tmp_path: Path) -> None:
     model, size = (BLOCKS, 32) if name == "dymn" else (PLAIN, 12)
     text = f"scheme: {scheme}\nrouting: {name}\ncalibration: {{images: 16, heldout: 8, batch: 8}}\n"
     text += "" if scheme == "dense" else "options: {rank: 3}\n"
@@ -76,7 +76,7 @@ def test_another_runtime_gives_the_same_answers_for_any_batch(name: str, tmp_pat
     assert EXPORTS["onnx"].write(made, tmp_path / "net.onnx").difference < 1e-4
 
 
-def test_two_processes_take_the_step_that_one_takes(tmp_path: Path) -> None:
+def test_two_processes_take_the_same_step_as_one(tmp_path: Path) -> None:
     expected = {name: stepped(name, *routed(_kind(name), ROUTINGS[name](), batch=4)) for name in ROUTINGS}
     torch.multiprocessing.spawn(_process, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
     for place in range(2):

@@ -63,7 +63,7 @@ def test_a_conversion_at_the_nets_own_size_changes_no_field(tmp_path: Path) -> N
     assert load(tmp_path / "out").pretrained_cfg == carried
 
 
-def test_a_replaced_classifier_counts_and_not_what_the_net_says() -> None:
+def test_the_number_of_classes_is_that_of_the_real_classifier() -> None:
     net = timm.create_model("test_resnet", pretrained=False)
     net.fc = nn.Linear(net.fc.in_features, 7)
     assert class_count(net) == 7

@@ -108,7 +108,7 @@ def test_planning_a_size_needs_no_torch() -> None:
 
 @pytest.mark.parametrize("routing", [None, "se"])
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_what_was_saved_loads(scheme: str, routing: str | None, tmp_path: Path) -> None:
+def test_a_saved_folder_loads(scheme: str, routing: str | None, tmp_path: Path) -> None:
     made = conversion(scheme, routing)
     with torch.no_grad():
         for gate in (m.gate for m in made.model.modules() if hasattr(m, "gate")):
@@ -140,7 +140,7 @@ def test_the_same_conversion_gives_the_same_bytes(saved: Path, tmp_path: Path) -
     assert all((again / name).read_bytes() == (saved / name).read_bytes() for name in (*FILES, "config.json"))
 
 
-def test_the_folder_is_an_ordinary_one(saved: Path) -> None:
+def test_the_folder_has_ordinary_files_and_permissions(saved: Path) -> None:
     assert {path.name for path in saved.iterdir()} == {*FILES, "config.json"}
     plain = saved.parent / "plain"
     plain.mkdir()
@@ -155,7 +155,7 @@ def test_a_recipe_keeps_its_line_ends(tmp_path: Path) -> None:
     assert open_folder(tmp_path / "out").recipe == "scheme: cp\r\n# é\r\n"
 
 
-def test_the_model_card_says_what_the_hub_wants_to_know(saved: Path) -> None:
+def test_the_model_card_has_the_fields_of_the_hub(saved: Path) -> None:
     _, front, body = (saved / "README.md").read_text().split("---\n", 2)
     front = yaml.safe_load(front)
     assert front["base_model"] == NAME
@@ -356,7 +356,7 @@ def test_reformatting_the_config_is_not_damage(folder: Path) -> None:
     assert load(folder)
 
 
-def test_a_stranger_is_told_so(tmp_path: Path) -> None:
+def test_a_folder_not_written_by_kdna_is_refused(tmp_path: Path) -> None:
     for config in (None, "{}", '{"architecture": "resnet18"}', "[]"):
         if config is not None:
             (tmp_path / "config.json").write_text(config)
@@ -374,7 +374,7 @@ def test_a_newer_format_asks_for_an_update(folder: Path) -> None:
         load(folder)
 
 
-def test_a_resealed_folder_is_still_checked(folder: Path) -> None:
+def test_a_folder_with_matching_digests_is_still_checked(folder: Path) -> None:
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[:40])
     with pytest.raises(FolderError, match=r"KD603: .*model.safetensors"):
@@ -388,7 +388,7 @@ def test_a_resealed_folder_is_still_checked(folder: Path) -> None:
     assert all(check.ok for check in verify(resealed(folder)))
 
 
-def test_verify_sees_what_no_digest_can(folder: Path) -> None:
+def test_verify_finds_errors_behind_matching_digests(folder: Path) -> None:
     def failing() -> list[str]:
         return [check.name for check in verify(resealed(folder)) if not check.ok]
 

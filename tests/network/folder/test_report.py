@@ -51,7 +51,7 @@ def test_every_part_survives_json(name: str) -> None:
     assert again.order == report.order
 
 
-def test_a_part_that_is_added_comes_last_and_one_that_is_taken_away_is_gone() -> None:
+def test_parts_of_a_report_are_added_last_and_removed() -> None:
     report = Report()
     for name in ("run", "command", "finetune", "code"):
         report = replace(report, **{name: PARTS[name]})
@@ -72,7 +72,7 @@ def test_keys_of_another_version_are_dropped_and_missing_ones_have_their_default
 PLAIN_TUNING = {"steps": 3, "trained": 10, "params": 20, "losses": [0.1], "before": None, "after": None, "kept": False}
 
 
-def test_what_was_not_measured_is_no_key() -> None:
+def test_values_that_were_not_measured_have_no_key() -> None:
     assert list(to_plain(Report(code=CodeReport("int8", 400, None)))["code"]) == ["codec", "bytes", "target", "seconds"]
     assert list(to_plain(Report(run=RunReport("0")))["run"]) == ["mark", "shares", "stages"]
     assert to_plain(Report(run=RunReport("0", was_there=True)))["run"]["was_there"] is True

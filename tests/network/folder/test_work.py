@@ -23,7 +23,7 @@ def test_a_finished_run_leaves_no_work_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stopped_run_leaves_its_files_and_the_next_begins_without_them_unless_it_resumes(tmp_path: Path) -> None:
+def test_a_stopped_run_leaves_its_files_for_resume_only(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         filled(tmp_path / "net", fails=True)
     assert (tmp_path / "net.part" / "state").exists()
@@ -43,7 +43,7 @@ def test_a_users_own_file_in_a_folder_of_that_name_stays(tmp_path: Path) -> None
     assert list(mine.parent.iterdir()) == [mine]
 
 
-def test_what_a_kill_left_half_written_goes_too_and_a_strangers_folder_stays(tmp_path: Path) -> None:
+def test_half_written_files_are_removed_and_other_folders_stay(tmp_path: Path) -> None:
     target = tmp_path / "net"
     work = tmp_path / "net.part"
     for name in ("state", ".state.ab12", ".state.draft"):

@@ -22,7 +22,7 @@ def test_blocks_become_families_numbered_by_their_first_member() -> None:
 
 
 @pytest.mark.parametrize("linkage", ["average", "complete", "single"])
-def test_with_neither_end_the_best_silhouette_decides(linkage: str) -> None:
+def test_without_threshold_and_count_the_best_silhouette_decides(linkage: str) -> None:
     labels, silhouette = cluster(BLOCKS, linkage=linkage)  # type: ignore[arg-type]
     assert labels == (0, 1, 0, 1, 2)
     others = [cluster(BLOCKS, families=number)[1] for number in (2, 4)]
@@ -57,13 +57,13 @@ def test_an_undefined_similarity_keeps_layers_apart() -> None:
     assert cluster(undefined, threshold=0.1)[0] == (0, 1, 0)
 
 
-def test_one_layer_and_none_are_families_too() -> None:
+def test_one_layer_or_none_can_be_clustered() -> None:
     assert cluster(np.ones((1, 1)), threshold=0.5) == ((0,), None)
     assert cluster(np.ones((0, 0))) == ((), None)
     assert cluster(np.ones((2, 2))) == ((0, 0), None)
     assert cluster(np.eye(2), families=9) == ((0, 1), None)
 
 
-def test_two_ends_contradict() -> None:
+def test_a_threshold_together_with_a_count_is_refused() -> None:
     with pytest.raises(ValueError, match="not both"):
         cluster(BLOCKS, threshold=0.5, families=2)

@@ -62,14 +62,14 @@ def test_layers_that_are_alike_become_families(twins: Twins, metric: str) -> Non
     assert group.params == 4 * 6 * 6 * 9
 
 
-def test_every_measure_is_shown_and_the_deciding_one_named(twins: Twins) -> None:
+def test_an_analysis_has_every_measure_and_names_the_deciding_one(twins: Twins) -> None:
     analysis = analysis_of(twins, metric="cka")
     assert analysis.metric == "cka"
     assert list(analysis.groups[0].similarities) == ["explained", "angles", "cka", "cosine"]
     assert list(analysis_of(twins, metrics=("angles",)).groups[0].similarities) == ["angles", "explained"]
 
 
-def test_what_shares_with_nothing_is_listed_alone(twins: Twins) -> None:
+def test_layers_without_a_group_are_listed_as_alone(twins: Twins) -> None:
     analysis = analysis_of(twins)
     assert analysis.alone == ("stem", "point", "head")
     assert len(analysis.layers) == 7
@@ -90,7 +90,7 @@ def test_without_moments_layers_are_compared_by_their_weights(twins: Twins) -> N
     assert group.families == (0, 0, 1, 1)
 
 
-def test_ends_of_clustering_reach_every_group(twins: Twins) -> None:
+def test_threshold_and_count_apply_to_every_group(twins: Twins) -> None:
     assert analysis_of(twins, families=1).groups[0].families == (0, 0, 0, 0)
     assert analysis_of(twins, families=99).groups[0].families == (0, 1, 2, 3)
     assert analysis_of(twins, threshold=0.0).groups[0].families == (0, 0, 0, 0)
@@ -100,7 +100,7 @@ def test_an_analysis_is_the_same_twice(twins: Twins) -> None:
     assert analysis_of(twins) == analysis_of(twins)
 
 
-def test_groups_come_by_parameters_at_stake_and_report_progress() -> None:
+def test_groups_are_sorted_by_their_parameters_and_reported() -> None:
     model = nn.Sequential(*(nn.Conv2d(4, 4, 1) for _ in range(2)), *(nn.Conv2d(4, 4, 3, padding=1) for _ in range(2)))
     seen: list[tuple[str, int, int]] = []
     layers = survey(model, torch.randn(1, 4, 5, 5))
@@ -110,7 +110,7 @@ def test_groups_come_by_parameters_at_stake_and_report_progress() -> None:
     assert seen == [("compare: 2 layers", 1, 2), ("compare: 2 layers", 2, 2)]
 
 
-def test_layers_with_a_reason_or_without_a_key_take_no_part() -> None:
+def test_layers_with_a_reason_or_without_a_key_are_not_grouped() -> None:
     rows = [Layer(name, "Conv2d", (4, 4, 1, 1)) for name in "abc"]
     excluded = Layer("d", "Conv2d", (4, 4, 1, 1), reason="KD101")
     groups = group_layers([*rows, excluded], lambda layer: None if layer.name == "c" else 1)
@@ -124,7 +124,7 @@ def test_a_sick_weight_is_named(twins: Twins) -> None:
         analyze(twins, layers, {}, group=by_patch)
 
 
-def test_an_unknown_measure_and_two_ends_are_refused(twins: Twins) -> None:
+def test_an_unknown_measure_and_threshold_with_count_are_refused(twins: Twins) -> None:
     with pytest.raises(RecipeError, match=r"KD203: metric: must be one of explained, .* got 'likeness'"):
         analysis_of(twins, metric="likeness")
     with pytest.raises(RecipeError, match="not both"):

@@ -169,12 +169,12 @@ def layer(name: str, channels: int, taps: int = 9) -> Layer:
     return Layer(name, "Conv2d", (8, channels, taps))
 
 
-def test_with_room_for_all_every_moment_is_whole() -> None:
+def test_with_enough_memory_every_moment_is_full() -> None:
     layers = [layer("narrow", 64), layer("wide", 512), layer("pointwise", 2048, 1)]
     assert plan_memory(layers, 2**40) == {"narrow": "full", "wide": "full", "pointwise": "full"}
 
 
-def test_under_a_bound_the_largest_fall_to_factors_then_drop_out() -> None:
+def test_with_less_memory_the_largest_moments_become_kronecker_or_are_left_out() -> None:
     layers = [layer("small", 10), layer("large", 100), layer("pointwise", 500, 1)]
     assert plan_memory(layers, 4 * (90**2 + 900**2 + 500**2)) == dict.fromkeys(("small", "large", "pointwise"), "full")
     assert plan_memory(layers, 4 * (90**2 + 900**2 + 500**2) - 1)["large"] == "kronecker"
@@ -183,7 +183,7 @@ def test_under_a_bound_the_largest_fall_to_factors_then_drop_out() -> None:
     assert plan_memory(layers, 0) == {}
 
 
-def test_layers_without_room_or_never_reached_are_missing() -> None:
+def test_layers_without_memory_or_never_reached_have_no_moments() -> None:
     class Half(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -256,13 +256,13 @@ def test_a_uniform_net_has_the_sensitivity_of_its_softmax() -> None:
     assert found.sensitivity == pytest.approx((1 - 1 / 5) / 2**2 / 5)
 
 
-def test_sensitivity_is_zero_where_it_is_not_asked_or_not_defined() -> None:
+def test_sensitivity_is_zero_if_not_requested_or_not_defined() -> None:
     x = noise(4, 3, 6, 6)
     assert all(item.sensitivity == 0 for item in moments_of(Small(), [x], gradients="none").values())
     assert moments_of(nn.Sequential(nn.Conv2d(3, 4, 3)), [x])["0"].sensitivity == 0
 
 
-def test_a_net_that_forbids_gradients_inside_is_calibrated_all_the_same() -> None:
+def test_a_net_with_no_grad_inside_can_be_calibrated() -> None:
     class Detached(Small):
         def forward(self, x: Tensor) -> Tensor:
             with torch.no_grad():
@@ -283,7 +283,7 @@ def test_sensitivity_does_not_change_the_moments() -> None:
 # The pass itself
 
 
-def test_a_batch_too_large_for_the_backward_pass_goes_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_too_large_for_the_backward_pass_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5)).eval(), torch.randn(10, 3, 8, 8)
     layers, sizes = survey(net, x[:1]), []
@@ -312,7 +312,7 @@ def test_one_pass_over_the_batches_is_enough_and_reported() -> None:
     assert seen == [("calibrate", 1, 1), ("calibrate", 2, 2)]
 
 
-def test_the_model_comes_back_as_it_was_even_after_a_failure() -> None:
+def test_calibration_restores_the_model_even_after_an_error() -> None:
     model = Small().train()
     model.norm.eval()
     model.head.bias.requires_grad_(False)

@@ -66,7 +66,7 @@ def test_every_measure_lies_between_0_and_1(
 
 
 @pytest.mark.parametrize("name", ["angles", "cka", "cosine"])
-def test_a_layer_is_fully_like_itself(name: str) -> None:
+def test_the_similarity_of_a_layer_to_itself_is_1(name: str) -> None:
     one = kernel((6, 4, 3, 3), gram=centred_gram(draw(20, 50)))
     assert METRICS[name]([one, one]).flatten().tolist() == pytest.approx([1.0] * 4)
 

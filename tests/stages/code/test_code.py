@@ -45,7 +45,7 @@ def harm(weight: Tensor, integers: Tensor, step: float, moment_nn: Tensor) -> fl
     return float((gap @ moment_nn * gap).sum())
 
 
-def test_fed_errors_do_less_harm_than_those_of_plain_rounding() -> None:
+def test_rounding_with_feedback_leaves_less_error_than_plain_rounding() -> None:
     metric = moment(60)
     weight = torch.randn(20, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     step = step_of(nearest_step(0.5))
@@ -53,7 +53,7 @@ def test_fed_errors_do_less_harm_than_those_of_plain_rounding() -> None:
     assert fed < 0.5 * harm(weight, (weight / step).round(), step, metric)
 
 
-def test_the_harm_is_the_one_that_steps_are_measured_by() -> None:
+def test_the_error_of_rounding_with_feedback_is_the_expected_one() -> None:
     metric, columns = moment(60), feedback_of(moment(60))
     weight = torch.randn(200, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     step = step_of(nearest_step(0.02))
@@ -66,14 +66,14 @@ def test_the_harm_is_the_one_that_steps_are_measured_by() -> None:
     assert columns.spread == pytest.approx(float(diagonal.log().mean().exp()), rel=0.2)
 
 
-def test_inputs_that_have_nothing_in_common_are_rounded_plainly() -> None:
+def test_uncorrelated_inputs_are_rounded_plainly() -> None:
     metric = torch.diag(torch.rand(30, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.1)
     weight = torch.randn(5, 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     number = nearest_step(0.3)
     assert torch.equal(round_with_feedback(weight, number, feedback_of(metric)), (weight / step_of(number)).round())
 
 
-def test_blocks_of_columns_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_block_size_does_not_change_the_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     metric, weight = moment(60), torch.randn(7, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     whole = round_with_feedback(weight, 0, feedback_of(metric))
     monkeypatch.setattr("kdna_convert.stages.code.rounding._BLOCK", 7)
@@ -85,7 +85,7 @@ def both_ways(weight: Tensor, integers: Tensor, inputs_nn: Tensor, outputs_oo: T
     return float((outputs_oo @ gap @ inputs_nn * gap).sum())
 
 
-def test_rows_that_make_up_for_one_another_do_less_harm_than_columns_alone() -> None:
+def test_feedback_over_rows_leaves_less_error_than_over_columns_alone() -> None:
     inputs_nn, outputs_oo = moment(60), moment(20, seed=2)
     weight = torch.randn(20, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     columns, rows = feedback_of(inputs_nn), feedback_of(outputs_oo)
@@ -93,7 +93,7 @@ def test_rows_that_make_up_for_one_another_do_less_harm_than_columns_alone() -> 
     assert both_ways(weight, together, inputs_nn, outputs_oo) < 0.6 * both_ways(weight, alone, inputs_nn, outputs_oo)
 
 
-def test_rows_and_columns_are_fed_in_any_blocks_as_one_number_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_feedback_in_blocks_equals_feedback_number_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     outs, ins = 6, 11
     weight = torch.randn(outs, ins, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     columns, rows = feedback_of(moment(ins)), feedback_of(moment(outs, seed=2))
@@ -112,13 +112,13 @@ def test_rows_and_columns_are_fed_in_any_blocks_as_one_number_after_the_other(mo
         assert torch.equal(round_with_feedback(weight, 0, columns, rows), expected)
 
 
-def test_outputs_that_have_nothing_in_common_are_rounded_each_for_itself() -> None:
+def test_uncorrelated_outputs_are_rounded_row_by_row() -> None:
     columns, rows = feedback_of(moment(30)), feedback_of(torch.eye(5))
     weight = torch.randn(5, 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     assert torch.equal(round_with_feedback(weight, 0, columns, rows), round_with_feedback(weight, 0, columns))
 
 
-def test_a_moment_of_nothing_is_no_reason_to_fail() -> None:
+def test_a_zero_moment_gives_plain_rounding() -> None:
     weight = torch.randn(2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     assert torch.equal(round_with_feedback(weight, 0, feedback_of(torch.zeros(3, 3))), weight.round())
 
@@ -156,7 +156,7 @@ def shared(net: nn.Module, inputs: list[Tensor], scheme: str) -> nn.Module:
     return derive(copy.deepcopy(net), family, *make(scheme, options).share(aims, seed=0, sweeps=10))
 
 
-def test_rows_are_scaled_until_an_error_costs_the_same_in_all_and_the_net_computes_what_it_did(
+def test_balanced_rows_have_equal_costs_and_the_net_computes_the_same(
     inputs: list[Tensor],
 ) -> None:
     net = tiny()
@@ -194,7 +194,7 @@ class Skipping(Net):
         return self.fc(torch.relu(self.norm(y) + y).mean((2, 3)))
 
 
-def test_a_layer_that_more_than_its_normalisation_reads_keeps_its_rows(inputs: list[Tensor]) -> None:
+def test_a_layer_with_a_second_reader_is_not_balanced(inputs: list[Tensor]) -> None:
     torch.manual_seed(0)
     net = Skipping().eval()
     sensitivity = sensitivity_of(collect(net, survey(net, inputs[0][:1]), inputs, gradients="pairs"))
@@ -240,7 +240,7 @@ def test_a_kernel_is_its_last_factor_times_the_rest(scheme: str, inputs: list[Te
 
 
 @pytest.mark.parametrize("scheme", [None, "cp"])
-def test_walking_comes_nearer_to_the_original_than_rounding_each_layer_for_itself(
+def test_sequential_rounding_is_closer_than_rounding_layers_separately(
     scheme: str | None, inputs: list[Tensor]
 ) -> None:
     original = tiny()
@@ -259,7 +259,7 @@ def test_walking_comes_nearer_to_the_original_than_rounding_each_layer_for_itsel
     assert errors["sequential"] < 0.8 * errors["separate"]
 
 
-def test_more_bytes_bring_it_nearer(inputs: list[Tensor]) -> None:
+def test_more_bytes_give_a_smaller_error(inputs: list[Tensor]) -> None:
     original = tiny()
     nets = nets_of(original, original, inputs)
     sensitivity, z0 = (
@@ -274,7 +274,7 @@ def test_more_bytes_bring_it_nearer(inputs: list[Tensor]) -> None:
     assert errors[-1] < 0.02
 
 
-def test_more_room_than_the_finest_steps_can_fill_is_no_failure(inputs: list[Tensor]) -> None:
+def test_a_size_above_that_of_the_finest_steps_is_accepted(inputs: list[Tensor]) -> None:
     original = tiny()
     nets = nets_of(original, original, inputs)
     coded = code_to_size(nets, sensitivity_of({}), 1_000_000, rounding="separate", progress=lambda done, of: None)
@@ -283,7 +283,7 @@ def test_more_room_than_the_finest_steps_can_fill_is_no_failure(inputs: list[Ten
     assert divergence(logits(coded.model, inputs), z0).logit_error < 1e-3  # scales are met within 2.2 %
 
 
-def test_a_size_that_zeros_alone_exceed_is_refused(inputs: list[Tensor]) -> None:
+def test_a_size_below_that_of_a_zero_net_is_refused(inputs: list[Tensor]) -> None:
     original = tiny()
     nets = nets_of(original, original, inputs)
     with pytest.raises(PlanError, match="KD501"):
@@ -299,7 +299,7 @@ def test_a_target_is_a_size_or_a_share(said: str | float, bytes_: int) -> None:
 
 
 @pytest.mark.parametrize("said", ["0", "2/1", "1/0", "-1", "kB", "1/20kB", ""])
-def test_a_target_that_is_neither_is_refused(said: str) -> None:
+def test_an_invalid_target_is_refused(said: str) -> None:
     with pytest.raises(PlanError, match="KD506"):
         parse_target(said, 100_000)
 
@@ -317,7 +317,7 @@ def dense(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_dense_recipe_converts_nothing_and_says_so(dense: Path) -> None:
+def test_a_dense_recipe_converts_nothing_with_a_note(dense: Path) -> None:
     from kdna_convert.network.folder import open_folder
 
     conversion = open_folder(dense)
@@ -342,7 +342,7 @@ def test_the_command_meets_the_size_of_the_whole_file(
 
 
 @pytest.mark.parametrize("codec", ["fp16", "int8"])
-def test_codecs_without_a_choice_need_neither_size_nor_images(codec: str, dense: Path, tmp_path: Path) -> None:
+def test_codecs_of_fixed_size_need_neither_size_nor_images(codec: str, dense: Path, tmp_path: Path) -> None:
     out = tmp_path / "coded"
     assert kdna("code", dense, "--codec", codec, "-o", out).exit_code == 0
     assert kdna("verify", out).exit_code == 0
@@ -360,7 +360,7 @@ def test_a_coded_folder_is_coded_again_and_tuned(dense: Path, images: Path, tmp_
     assert kdna("verify", tmp_path / "tuned").exit_code == 0
 
 
-def test_entropy_without_images_says_what_that_costs(dense: Path, tmp_path: Path) -> None:
+def test_entropy_coding_without_images_gives_a_warning(dense: Path, tmp_path: Path) -> None:
     done = kdna("code", dense, "--target-bytes", "5kB", "-o", tmp_path / "coded")
     assert done.exit_code == 0, done.output
     assert "--data" in done.stderr

@@ -54,7 +54,7 @@ def refitted_error(name: str, shared: Tensors, adapters: list[Tensors], targets:
 
 @pytest.mark.parametrize("taps", [3, 1])
 @pytest.mark.parametrize("name", CUT)
-def test_an_order_leaves_the_kernels_as_they_are(name: str, taps: int) -> None:
+def test_ordering_directions_leaves_the_kernels_unchanged(name: str, taps: int) -> None:
     scheme, shared, adapters, targets = family(name, taps)
     found = order(scheme, shared, adapters, targets)
     for before, after, target in zip(adapters, found.adapters, targets, strict=True):
@@ -63,7 +63,7 @@ def test_an_order_leaves_the_kernels_as_they_are(name: str, taps: int) -> None:
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_the_error_that_is_said_is_that_of_the_cut_family(name: str) -> None:
+def test_the_reported_error_is_that_of_the_cut_family(name: str) -> None:
     scheme, shared, adapters, targets = family(name)
     found = order(scheme, shared, adapters, targets)
     measured = [refitted_error(name, found.shared, found.adapters, targets, size) for size in range(1, scheme.rank + 1)]
@@ -77,7 +77,7 @@ def test_the_error_never_rises_with_the_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_an_ordered_family_loses_less_than_one_that_is_not(name: str) -> None:
+def test_an_ordered_family_loses_less_than_a_shuffled_one(name: str) -> None:
     """At every size down to half: one by one is not the best of all ways to choose a few of many."""
     scheme, shared, adapters, targets = family(name)
     ordered, shuffled = order(scheme, shared, adapters, targets).errors, errors(scheme, shared, adapters, targets)
@@ -86,7 +86,7 @@ def test_an_ordered_family_loses_less_than_one_that_is_not(name: str) -> None:
     assert all(own < other for own, other in zip(ordered[half], shuffled[half], strict=True))
 
 
-def test_elimination_drops_the_direction_whose_loss_costs_least() -> None:
+def test_elimination_drops_the_direction_of_least_error_first() -> None:
     """The first to go, against trying each: shared CP, whose directions can only be put in another order."""
     scheme, shared, adapters, targets = family("cp")
     found = order(scheme, shared, adapters, targets)
@@ -114,5 +114,5 @@ def test_directions_that_are_not_finite_are_refused() -> None:
     assert raised.value.code == "KD703"
 
 
-def test_what_can_be_cut_is_what_has_rows() -> None:
+def test_schemes_with_rows_can_be_cut() -> None:
     assert {name for name, kind in SCHEMES.items() if issubclass(kind, CuttableScheme)} == set(CUT)

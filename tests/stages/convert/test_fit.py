@@ -26,7 +26,7 @@ from kdna_convert.stages.evaluate.accuracy import divergence, logits
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_original_stays_as_it_is_and_only_the_members_change(scheme: str) -> None:
+def test_conversion_changes_only_the_members_and_not_the_original(scheme: str) -> None:
     net = small().train()
     before, modes = copy.deepcopy(net.state_dict()), [module.training for module in net.modules()]
     converted, _ = convert(net, plan_for(net, family(scheme)), moments_of(net))
@@ -39,7 +39,7 @@ def test_the_original_stays_as_it_is_and_only_the_members_change(scheme: str) ->
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_folded_and_derived_are_one_net(scheme: str) -> None:
+def test_the_folded_net_equals_the_derived_one(scheme: str) -> None:
     net = small()
     converted, _ = convert(net, plan_for(net, family(scheme)), moments_of(net))
     folded = fold(copy.deepcopy(converted))
@@ -84,7 +84,7 @@ def dense_of(moment: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("scheme", ["cp", "basis", "lowrank"])
-def test_the_net_moves_less_the_more_it_keeps(scheme: str) -> None:
+def test_a_higher_rank_gives_a_smaller_error(scheme: str) -> None:
     net = small()
     z0 = logits(net, [images(16)])
     moved = []
@@ -127,7 +127,7 @@ def test_kerneldnas_best_start_is_the_one_that_moves_the_net_least() -> None:
     assert blind.start == "lstsq", "without images, the start of least error"
 
 
-def test_a_start_that_blows_the_net_up_is_not_chosen() -> None:
+def test_a_start_with_outputs_that_are_not_finite_is_not_chosen() -> None:
     net, asked = small(), []
 
     def measure(model: nn.Module) -> Divergence:
@@ -177,15 +177,15 @@ def weighed(sensitivities: Sequence[float]) -> list[float]:
     return [target.weight for target in targets(net, family("cp"), moments)]
 
 
-def test_a_target_weighs_what_the_loss_feels_of_its_layer() -> None:
+def test_the_weight_of_a_target_is_the_sensitivity_of_its_layer() -> None:
     assert weighed([0.5, 2.0, 1.0]) == [0.5, 2.0, 1.0]
 
 
-def test_a_layer_that_the_loss_does_not_feel_weighs_next_to_nothing() -> None:
+def test_a_layer_without_sensitivity_has_the_least_weight() -> None:
     assert weighed([0.5, 0.0, 1.5]) == pytest.approx([0.5, LEAST_WEIGHT, 1.5])
 
 
-def test_where_nothing_is_felt_all_weigh_by_their_energy() -> None:
+def test_without_sensitivities_targets_are_weighted_by_energy() -> None:
     net = small()
     moments: Moments = {name: replace(moment, gradient=0 * moment.gradient) for name, moment in moments_of(net).items()}
     assert [t.weight * t.energy for t in targets(net, family("cp"), moments)] == pytest.approx([1, 1, 1])
@@ -202,7 +202,7 @@ def test_a_layer_whose_inputs_were_all_zero_is_still_fitted() -> None:
         assert converted(images()).isfinite().all()
 
 
-def test_layers_are_met_by_the_plan_and_not_by_their_order() -> None:
+def test_members_are_found_by_name_and_not_by_order() -> None:
     net = small()
     turned = family("basis", tuple(reversed(MEMBERS)))
     converted, (fit,) = convert(net, plan_for(net, turned), moments_of(net))

@@ -46,7 +46,7 @@ def labelled(model: nn.Module, x: Tensor) -> list[tuple[Tensor, Tensor | None]]:
 # ---- accuracy
 
 
-def test_accuracy_is_what_counting_gives() -> None:
+def test_accuracy_equals_a_count_by_hand() -> None:
     scores = torch.tensor([[9.0, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 4], [0, 1, 2, 3, 4, 5], [1, 0, 0, 0, 0, 0.5]])
     assert accuracy(scores, torch.tensor([0, 1, 0, 5])) == (0.25, 0.75)
 
@@ -56,12 +56,12 @@ def test_with_fewer_than_five_classes_top_5_is_one() -> None:
 
 
 @pytest.mark.parametrize("label", [7, -1])
-def test_a_label_beyond_the_outputs_is_the_users_to_mend(label: int) -> None:
+def test_a_label_beyond_the_outputs_is_refused(label: int) -> None:
     with pytest.raises(DataError, match=r"KD402.*7 outputs.*--class-map"):
         evaluate(net(), [(images(2), torch.tensor([0, label]))])
 
 
-def test_a_net_is_always_right_about_its_own_answers() -> None:
+def test_labels_from_the_nets_own_outputs_give_accuracy_1() -> None:
     model = net()
     found = evaluate(model, labelled(model, images()), require_labels=True)
     assert (found.top1, found.top5, found.images) == (1.0, 1.0, 12)
@@ -91,7 +91,7 @@ def test_divergence_is_its_definition() -> None:
     assert seen.images == 50
 
 
-def test_nothing_diverges_from_itself() -> None:
+def test_equal_logits_have_no_divergence() -> None:
     z = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)) * 50
     assert divergence(z, z) == Divergence(agreement=1.0, kl=0.0, logit_error=0.0, images=20)
 
@@ -130,7 +130,7 @@ class Returning(nn.Module):
         return self.wrap(x)  # type: ignore[operator]
 
 
-def test_of_a_dense_output_an_evenly_spread_few_positions_are_kept() -> None:
+def test_a_dense_output_is_sampled_at_evenly_spread_positions() -> None:
     dense = Returning(lambda x: OrderedDict(out=x, aux=None))
     x = torch.randn(2, 3, 16, 20)
     kept = logits(dense, [x])
@@ -140,7 +140,7 @@ def test_of_a_dense_output_an_evenly_spread_few_positions_are_kept() -> None:
 
 
 @pytest.mark.parametrize("wrap", [lambda x: [{"boxes": x}], lambda x: x.mean(), lambda x: {}, lambda x: x[:1]])
-def test_an_output_without_a_row_an_image_is_refused(wrap: object) -> None:
+def test_an_output_without_one_row_per_image_is_refused(wrap: object) -> None:
     with pytest.raises(ModelError, match="KD308"):
         logits(Returning(wrap), [images(2)])
 
@@ -177,7 +177,7 @@ def test_modes_come_back_after_a_failure() -> None:
 # ---- costs
 
 
-def test_costs_are_what_counting_gives() -> None:
+def test_parameters_macs_and_bytes_equal_a_count_by_hand() -> None:
     model = net()
     found = totals(model, images())
     assert found.params == 4 * 3 * 9 + 2 * 4 + 4 * 7 + 7
@@ -205,7 +205,7 @@ def test_a_shared_parameter_counts_once() -> None:
     assert totals(model, torch.zeros(1, 6)).params == 36 + 12
 
 
-def test_json_begins_with_the_keys_that_were_promised() -> None:
+def test_json_begins_with_the_documented_keys() -> None:
     import json
 
     found = json.loads(to_json(evaluate(net(), [images()])))

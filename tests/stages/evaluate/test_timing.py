@@ -57,7 +57,7 @@ def test_a_quick_net_is_repeated_until_a_run_takes_5_ms(clock: Clock) -> None:
     assert len(net.calls) == 10 + 2 * 7 + 1  # warm-up, rounds of 5.6 ms, and one call that counts the MACs
 
 
-def test_a_row_states_the_exact_numbers_too() -> None:
+def test_a_row_has_the_exact_parameters_bytes_and_macs() -> None:
     model = nn.Linear(3, 2)
     (row,) = benchmark({"linear": model}, X, rounds=2)
     cost = totals(model, X)
@@ -75,7 +75,7 @@ def test_modes_threads_and_the_collector_are_put_back() -> None:
     assert (model[0].training, torch.get_num_threads(), gc.isenabled()) == (True, threads, True)
 
 
-def test_nothing_to_time_is_a_callers_mistake() -> None:
+def test_no_nets_or_rounds_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="at least one"):
         benchmark({}, X)
     with pytest.raises(ValueError, match="at least one"):

@@ -28,7 +28,7 @@ def conversion(routing: str | None = None) -> Conversion:
 
 
 @pytest.mark.parametrize("routing", [None, "se"])
-def test_onnxruntime_answers_any_batch_as_torch_does(routing: str | None, tmp_path: Path) -> None:
+def test_onnxruntime_and_torch_agree_for_any_batch(routing: str | None, tmp_path: Path) -> None:
     made = conversion(routing)
     for router in routers(made.model).values():
         nn.init.normal_(router.fc2.weight, generator=torch.Generator().manual_seed(0))
@@ -55,7 +55,7 @@ def test_a_graph_is_not_written_over_without_force_nor_without_its_libraries(
     assert (tmp_path / "net.onnx").read_text() == "mine"
 
 
-def test_a_graph_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_with_other_outputs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "_difference", lambda *_: 0.5)
     with pytest.raises(ModelError, match=r"KD312: onnxruntime.s answers are .* from torch's"):
         Onnx().write(conversion(), tmp_path / "net.onnx")
@@ -69,7 +69,7 @@ class Whole(Router):
         return Modulation(kernel=weight[None] * x.mean((1, 2, 3)).view(-1, 1, 1, 1, 1))
 
 
-def test_kernels_of_each_images_own_are_matrices_times_its_patches(tmp_path: Path) -> None:
+def test_kernels_per_image_are_exported_as_products_with_patches(tmp_path: Path) -> None:
     made = conversion("se")
     made.model.last.gate = Whole(2)
     assert Onnx().write(made, tmp_path / "net.onnx").difference < 1e-4

@@ -13,7 +13,7 @@ from kdna_convert.stages.finetune.average import Average
 from kdna_convert.stages.finetune.rate import Schedule
 
 
-def test_an_average_follows_at_the_decay_it_was_given_and_faster_at_first() -> None:
+def test_an_average_has_its_decay_and_a_faster_start() -> None:
     weight = nn.Parameter(torch.zeros(3))
     average = Average({"w": weight}, 0.8)
     expected = torch.zeros(3)
@@ -27,7 +27,7 @@ def test_an_average_follows_at_the_decay_it_was_given_and_faster_at_first() -> N
     assert not torch.allclose(expected, weight.detach())
 
 
-def test_the_net_has_the_average_while_it_is_shown_and_its_own_tensors_after() -> None:
+def test_the_net_holds_the_average_only_inside_the_context() -> None:
     weight = nn.Parameter(torch.zeros(3))
     average = Average({"w": weight}, 0.5)
     for step in (1, 2, 3):
@@ -40,14 +40,14 @@ def test_the_net_has_the_average_while_it_is_shown_and_its_own_tensors_after() -
     assert torch.equal(weight, torch.full((3,), 3.0))
 
 
-def test_without_a_decay_there_is_none() -> None:
+def test_without_a_decay_the_average_is_the_net() -> None:
     weight = nn.Parameter(torch.zeros(3))
     average = Average({"w": weight}, 0.0)
     assert average.tensors["w"] is weight
     assert average.kept == {}
 
 
-def test_an_average_leaves_the_steps_as_they_are_and_is_what_is_kept() -> None:
+def test_an_average_changes_no_step_and_is_what_is_kept() -> None:
     found = {}
     for ema in (0.0, 0.95):
         model, original = pair()
@@ -82,6 +82,6 @@ def test_a_killed_run_resumes_with_its_average_to_the_bit(until: int, tmp_path: 
 
 
 @pytest.mark.parametrize("ema", [-0.1, 1.0])
-def test_a_decay_that_is_none_is_refused(ema: float) -> None:
+def test_an_invalid_decay_is_refused(ema: float) -> None:
     with pytest.raises(RecipeError, match="KD208: ema"):
         finetune(*pair(), images(), ema=ema)

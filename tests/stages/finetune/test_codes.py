@@ -44,7 +44,7 @@ def trained(made: Conversion, monkeypatch: pytest.MonkeyPatch, steps: int = 30) 
     return finetune(made, data=images(), train="codes", steps=steps, batch_size=16, shared_lr=0.1, device="cpu")
 
 
-def test_the_net_is_on_its_integers_only_while_it_runs() -> None:
+def test_weights_are_rounded_only_during_the_forward_pass() -> None:
     numbers = torch.tensor([[0.3, -0.1], [0.9, 0.12]])
     found = codes(numbers.clone())
     with found.rounded():
@@ -54,7 +54,7 @@ def test_the_net_is_on_its_integers_only_while_it_runs() -> None:
     assert torch.equal(found.tensors["weight"] / STEP, (numbers / STEP).round())
 
 
-def test_bits_pull_towards_zero_and_hardest_where_few_are_left() -> None:
+def test_the_gradient_of_the_bits_points_to_zero_and_is_largest_in_sparse_rows() -> None:
     weight = STEP * torch.tensor([[3.0, -2.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
     found = codes(weight, price=1.0)
     found.tensors["weight"].grad = torch.zeros(2, 4)
@@ -65,7 +65,7 @@ def test_bits_pull_towards_zero_and_hardest_where_few_are_left() -> None:
     assert pull[0, 2] > pull[0, 0]
 
 
-def test_the_price_rises_while_the_bits_do_and_falls_while_they_are_fewer() -> None:
+def test_the_price_rises_with_more_bits_and_falls_with_fewer() -> None:
     found = codes(STEP * torch.tensor([[3.0, -2.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]]))
     weight = found.tensors["weight"]
     found.charge(8.0)
@@ -78,7 +78,7 @@ def test_the_price_rises_while_the_bits_do_and_falls_while_they_are_fewer() -> N
         assert (found.price > before) is rises
 
 
-def test_trained_codes_come_nearer_in_no_more_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trained_codes_lower_the_divergence_within_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
     made = entropy_coded()
     found = trained(made, monkeypatch)
     before, after = found.report.finetune.before, found.report.finetune.after
@@ -100,7 +100,7 @@ def test_a_net_that_would_not_fit_is_never_the_best(monkeypatch: pytest.MonkeyPa
     assert found.plan.planned.bytes <= made.plan.planned.bytes
 
 
-def test_only_what_the_entropy_coder_made_has_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_entropy_coded_folders_can_train_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     made = coded("int8")
     made.report = Report(code=CodeReport("int8", made.plan.planned.bytes, None))
     for other in (made, replace(made, coded=None)):
@@ -108,7 +108,7 @@ def test_only_what_the_entropy_coder_made_has_codes(monkeypatch: pytest.MonkeyPa
             trained(other, monkeypatch)
 
 
-def test_a_killed_run_gone_on_with_ends_where_the_straight_one_does(tmp_path: Path) -> None:
+def test_a_killed_run_of_codes_resumes_to_the_bit(tmp_path: Path) -> None:
     made = entropy_coded()
 
     def run(work: Path | None, until: int | None = None, resume: bool = False) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from support.processes import torchrun
 
 
 @pytest.mark.slow
-def test_two_processes_do_what_one_does_and_one_of_them_writes(images: Path, folder: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_result_of_one_and_one_writes(images: Path, folder: Path, tmp_path: Path) -> None:
     command = ("finetune", folder, "--data", images, *SIX_STEPS, "--train", "shared")
     done = torchrun("kdna_convert", *command, "-o", tmp_path / "two", "--jsonl", tmp_path / "log.jsonl")
     assert done.returncode == 0, done.stderr

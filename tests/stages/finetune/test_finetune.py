@@ -76,7 +76,7 @@ def test_the_global_generator_is_left_alone() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_a_fine_tune_that_leads_away_is_undone() -> None:
+def test_a_fine_tune_that_increases_the_divergence_is_undone() -> None:
     model, original = pair()
     before = state(model)
     tuned = finetune(model, original, images(), heldout=images(64, seed=1), epochs=2, batch_size=32, lr=3.0)
@@ -85,7 +85,7 @@ def test_a_fine_tune_that_leads_away_is_undone() -> None:
     assert not changed(model, before)
 
 
-def test_what_did_best_on_held_back_images_is_kept() -> None:
+def test_the_best_state_on_the_held_out_images_is_kept() -> None:
     model, original = pair()
     seen: list[float] = []
     said = {"heldout": images(64, seed=1), "batch_size": 32, "lr": 0.3, "save_every": 1}
@@ -99,14 +99,14 @@ def test_what_did_best_on_held_back_images_is_kept() -> None:
     assert tuned.after.kl <= min(seen)
 
 
-def test_a_plateau_ends_it() -> None:
+def test_a_plateau_ends_the_fine_tune() -> None:
     model, original = pair()
     said = {"heldout": images(64, seed=1), "epochs": 50, "batch_size": 32, "lr": 30.0, "save_every": 2}
     tuned = finetune(model, original, images(), patience=2, **said)
     assert (tuned.ended, tuned.steps, tuned.kept) == ("plateau", 4, False)
 
 
-def test_a_loss_that_is_not_finite_is_gone_on_from_twice_and_then_refused() -> None:
+def test_the_third_loss_that_is_not_finite_ends_the_fine_tune() -> None:
     model, original = pair()
     before = state(model)
     poison = images()
@@ -117,7 +117,7 @@ def test_a_loss_that_is_not_finite_is_gone_on_from_twice_and_then_refused() -> N
     assert not changed(model, before)
 
 
-def test_a_loss_that_is_finite_again_goes_on_at_half_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_loss_that_is_not_finite_the_rate_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     model, original = pair()
     from kdna_convert.stages.finetune import loss
 
@@ -166,7 +166,7 @@ def test_a_gradient_that_overflows_in_fp16_is_no_step_and_halves_the_scale(monke
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_modes_and_flags_and_gradients_and_forwards_are_put_back(precision: str) -> None:
+def test_modes_flags_gradients_and_forwards_are_restored(precision: str) -> None:
     model, original = pair()
     model.train()
     for parameter in original.parameters():
@@ -180,14 +180,14 @@ def test_modes_and_flags_and_gradients_and_forwards_are_put_back(precision: str)
     assert not any("forward" in module.__dict__ for net in (model, original) for module in net.modules())
 
 
-def test_labels_are_not_read() -> None:
+def test_labels_are_ignored_by_default() -> None:
     model, original = pair()
     tuned = finetune(model, original, [(images(), torch.full((96,), 10**6))], epochs=1)
     assert tuned.before is None
     assert tuned.kept
 
 
-def test_labels_lead_where_they_weigh() -> None:
+def test_a_label_weight_moves_the_answers_to_the_labels() -> None:
     labels = torch.zeros(96, dtype=torch.long)
     shares = []
     for weight in (0.0, 100.0):
@@ -200,7 +200,7 @@ def test_labels_lead_where_they_weigh() -> None:
         finetune(*pair(), images(), label_weight=1.0)
 
 
-def test_features_come_closer_where_they_weigh() -> None:
+def test_a_feature_weight_brings_the_features_closer() -> None:
     from kdna_convert.stages.finetune.loss import captured
 
     errors = []
@@ -214,7 +214,7 @@ def test_features_come_closer_where_they_weigh() -> None:
     assert errors[1] < errors[0]
 
 
-def test_parts_of_a_batch_add_up_to_it() -> None:
+def test_accumulated_parts_equal_one_batch() -> None:
     results = []
     for accumulate in (1, 4):
         model, original = pair()
@@ -247,7 +247,7 @@ def test_settings_that_are_not_possible_are_refused(options: dict[str, Any], mes
         finetune(*pair(), images(), **options)
 
 
-def test_a_rate_that_is_found_is_the_step_that_takes_away_most_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fitted_rate_removes_the_intended_share_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate, "LARGEST", 1.0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 5, bias=False))
     x = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
@@ -264,7 +264,7 @@ def test_a_rate_that_is_found_is_the_step_that_takes_away_most_of_the_loss(monke
     assert float(taken / loss.detach()) == pytest.approx(CARE, rel=0.01)
 
 
-def test_it_ends_at_the_first_step_after_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fine_tune_ends_at_the_first_step_after_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     model, original = pair()
     clock = Clock()
     monkeypatch.setattr("time.monotonic", clock)
@@ -272,7 +272,7 @@ def test_it_ends_at_the_first_step_after_its_seconds(monkeypatch: pytest.MonkeyP
     assert (tuned.steps, tuned.seconds, tuned.ended) == (5, 0.5, "length")
 
 
-def test_a_net_that_answers_by_position_learns_at_each_and_from_no_label() -> None:
+def test_a_net_with_an_output_per_position_learns_at_each_position() -> None:
     model, original = pair()
     for net in (model, original):
         net[5], net[6], net[7] = nn.Flatten(2), nn.Identity(), nn.Identity()  # (images, classes, positions)
@@ -286,7 +286,7 @@ def test_a_net_that_answers_by_position_learns_at_each_and_from_no_label() -> No
         finetune(model, original, labelled, epochs=1, label_weight=1.0)
 
 
-def test_rows_of_labels_lead_a_net_that_answers_by_position() -> None:
+def test_rows_of_labels_train_a_net_with_an_output_per_position() -> None:
     rows = torch.tensor([[1, 2, -1], [3, -1, -1], [2, 4, 1]]).repeat(32, 1)
     errors = []
     for weight in (0.0, 3.0):
@@ -300,7 +300,7 @@ def test_rows_of_labels_lead_a_net_that_answers_by_position() -> None:
     assert errors[1] < 0.85 * errors[0]
 
 
-def test_the_error_of_a_row_of_labels_is_less_where_the_answers_spell_it() -> None:
+def test_the_label_error_is_small_if_the_outputs_spell_the_row() -> None:
     spelt = F.one_hot(torch.tensor([[1, 1, 0, 2, 2, 0]]), 4).mT.float() * 9  # (1, classes, positions)
     wrong = [[1, -1], [2, 1], [1, 1], [3, -1]]
     right, *others = (float(label_error(spelt, torch.tensor([row]))) for row in ([1, 2], *wrong))
@@ -336,7 +336,7 @@ def test_distillation_is_the_scaled_kl_and_vanishes_at_the_teacher(temperature: 
     assert z0.grad.abs().max() < 1e-15
 
 
-def test_progress_counts_steps_and_says_how_it_goes() -> None:
+def test_progress_counts_steps_and_shows_loss_and_agreement() -> None:
     model, original = pair()
     seen: list[tuple[str, int, int]] = []
     finetune(model, original, images(), epochs=1, batch_size=48, progress=lambda *step: seen.append(step))
@@ -344,7 +344,7 @@ def test_progress_counts_steps_and_says_how_it_goes() -> None:
     assert all(word in seen[0][0] for word in ("loss 0.", "agreement ", "images/s"))
 
 
-def test_the_log_has_a_line_a_step(tmp_path: Path) -> None:
+def test_the_log_has_one_line_per_step(tmp_path: Path) -> None:
     log = tmp_path / "new" / "log.jsonl"
     model, original = pair()
     finetune(model, original, images(), epochs=2, batch_size=48, files=RunFiles(log=log))

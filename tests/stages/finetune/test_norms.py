@@ -36,7 +36,7 @@ def images(count: int = 4, size: int = 16) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["tiny", "resnet18", "mobilenetv2_050", "efficientnet_b0"])
-def test_answers_and_gradients_are_the_same(name: str) -> None:
+def test_folded_norms_keep_outputs_and_gradients(name: str) -> None:
     net = settled(Net(8) if name == "tiny" else timm.create_model(name, num_classes=5)).double()
     x = images(2, 16 if name == "tiny" else 32).double()
     pairs = pairs_of(net, x)
@@ -67,7 +67,7 @@ class ReadTwice(nn.Module):
         return self.fc((y + self.bn(y)).mean((2, 3)))
 
 
-def test_a_convolution_that_is_read_elsewhere_too_is_left_alone() -> None:
+def test_a_convolution_with_a_second_reader_is_not_folded() -> None:
     assert pairs_of(settled(ReadTwice()), images()) == ()
 
 
@@ -87,7 +87,7 @@ def kept_bytes(net: nn.Module, x: Tensor) -> int:
     return sum(size for pointer, size in storages.items() if pointer not in own)
 
 
-def test_less_is_kept_for_the_backward_pass_than_dense_training_keeps() -> None:
+def test_folded_norms_store_less_for_the_backward_pass() -> None:
     net = settled(Net(16, 4))
     dense = kept_bytes(copy.deepcopy(net).train(), images(32))
     with folded_norms(net, pairs_of(net, images())):

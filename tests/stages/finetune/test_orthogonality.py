@@ -15,19 +15,19 @@ from kdna_convert.stages.finetune.loss import crowding, trained_bases
 OWN = {"rank": 2}
 
 
-def test_rows_that_are_orthogonal_cost_nothing_whatever_their_length() -> None:
+def test_orthogonal_rows_of_any_length_have_no_penalty() -> None:
     rows = torch.linalg.qr(torch.randn(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q.T
     assert float(crowding([rows * torch.tensor([[1.0], [20.0], [1e-3], [3.0]])])) == pytest.approx(0, abs=1e-20)
 
 
-def test_rows_at_an_angle_cost_twice_its_squared_cosine_over_their_number() -> None:
+def test_the_penalty_is_the_sum_of_squared_cosines_over_the_number_of_rows() -> None:
     rows = torch.tensor([[1.0, 0.0], [math.cos(0.3), math.sin(0.3)]], dtype=torch.float64)
     once = 2 * math.cos(0.3) ** 2 / 2
     assert float(crowding([rows])) == pytest.approx(once)
     assert float(crowding([rows, torch.eye(3, dtype=torch.float64)])) == pytest.approx(once / 2)
 
 
-def test_more_rows_than_numbers_come_to_no_less_than_the_bound() -> None:
+def test_more_rows_than_columns_reach_the_welch_bound() -> None:
     angles = torch.arange(3, dtype=torch.float64) * 2 * math.pi / 3
     tight = torch.stack([angles.cos(), angles.sin()], dim=1)
     assert float(crowding([tight])) == pytest.approx(3 / 2 - 1)
@@ -41,7 +41,7 @@ def test_every_shared_tensor_counts_once_and_only_where_it_trains() -> None:
     assert trained_bases(model) == ()
 
 
-def test_rows_come_apart_where_it_weighs() -> None:
+def test_the_penalty_makes_rows_more_orthogonal() -> None:
     found = []
     for weight in (0.0, 10.0):
         model, original = pair()
@@ -55,7 +55,7 @@ def test_rows_come_apart_where_it_weighs() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_it_is_computed_in_full_precision(precision: str) -> None:
+def test_the_penalty_is_computed_in_full_precision(precision: str) -> None:
     model, original = pair()
     tuned = finetune(
         model, original, images(), train="shared", steps=2, batch_size=32, orthogonality=1e-2, precision=precision
@@ -66,7 +66,7 @@ def test_it_is_computed_in_full_precision(precision: str) -> None:
         assert crowding([rows]).dtype == torch.float32
 
 
-def test_it_is_refused_where_shared_tensors_do_not_train_or_are_not_there() -> None:
+def test_the_penalty_needs_shared_tensors_that_train() -> None:
     with pytest.raises(RecipeError, match=r"KD208: orthogonality.*--train shared"):
         finetune(*pair(), images(), orthogonality=0.1)
     _, original = pair()

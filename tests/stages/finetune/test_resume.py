@@ -56,7 +56,7 @@ def test_a_second_signal_stops_at_once() -> None:
             signal.raise_signal(signal.SIGINT)
 
 
-def test_without_resume_a_run_begins_anew_and_with_it_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+def test_without_resume_or_without_a_state_a_run_starts_at_step_1(tmp_path: Path) -> None:
     straight = run(None)
     with pytest.raises(KilledError):
         run(tmp_path, until=7)
@@ -64,7 +64,7 @@ def test_without_resume_a_run_begins_anew_and_with_it_what_is_not_there_is_no_er
     assert same(run(tmp_path / "nothing", resume=True), straight)
 
 
-def test_a_state_of_another_run_and_a_damaged_one_are_refused(tmp_path: Path) -> None:
+def test_a_foreign_or_damaged_state_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
     with pytest.raises(FolderError, match=r"KD610.*leave out --resume"):
         read(tmp_path, "another")
@@ -92,7 +92,7 @@ def test_a_full_disk_leaves_the_last_state_whole(tmp_path: Path, monkeypatch: py
     assert left.numbers.step == 5
 
 
-def test_the_log_of_a_killed_run_goes_on_where_its_state_does(tmp_path: Path) -> None:
+def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     work = tmp_path / "work"
     with pytest.raises(KilledError):
@@ -160,7 +160,7 @@ KILLED_AT_STEP_8 = """
 """
 
 
-def test_kill_9_costs_the_steps_since_the_last_state(images: Path, folder: Path, tmp_path: Path) -> None:
+def test_sigkill_loses_only_the_steps_since_the_last_state(images: Path, folder: Path, tmp_path: Path) -> None:
     command = ("finetune", folder, "--data", images, *SMALL, "--steps", "12", "--save-every", "5")
     log = tmp_path / "log.jsonl"
     code = textwrap.dedent(KILLED_AT_STEP_8)
@@ -175,7 +175,7 @@ def test_kill_9_costs_the_steps_since_the_last_state(images: Path, folder: Path,
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 13))
 
 
-def test_no_state_is_left_beside_a_folder_that_is_whole(images: Path, folder: Path, tmp_path: Path) -> None:
+def test_a_finished_fine_tune_leaves_no_state(images: Path, folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     assert kdna("finetune", copy, "--data", images, "-o", tmp_path / "out", *SMALL).exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "out"]

@@ -26,14 +26,14 @@ def test_half_of_the_steps_are_at_full_size_and_the_rest_uniform() -> None:
     assert all(count / len(small) == pytest.approx(0.25, abs=0.04) for count in quarters.values())
 
 
-def test_a_draw_is_of_the_seed_and_the_step() -> None:
+def test_a_draw_depends_on_the_seed_and_the_step() -> None:
     assert [drawn_share(1, step) for step in range(20)] == [drawn_share(1, step) for step in range(20)]
     assert [drawn_share(1, step) for step in range(20)] != [drawn_share(2, step) for step in range(20)]
     assert [drawn_share(0, step) for step in range(1, 21)] != [drawn_share(1, step) for step in range(20)]
 
 
 @pytest.mark.parametrize(("share", "size"), [(0.25, 1), (0.26, 2), (0.75, 3), (1.0, 4)])
-def test_a_kernel_of_a_share_is_its_leading_directions_and_whole_again_after(share: float, size: int) -> None:
+def test_a_sized_kernel_has_its_leading_directions_and_is_restored(share: float, size: int) -> None:
     model, _ = pair()
     weight = derived_layers(model)["3"]
     whole = weight().detach().clone()
@@ -47,7 +47,7 @@ def test_a_kernel_of_a_share_is_its_leading_directions_and_whole_again_after(sha
     assert "forward" not in weight.__dict__
 
 
-def test_a_net_is_whole_again_after_an_error() -> None:
+def test_a_sized_net_is_restored_after_an_error() -> None:
     model, _ = pair()
     whole = derived_layers(model)["0"]().detach().clone()
     with pytest.raises(ValueError, match="stop"), sized(model, MEMBERS, 0.5):
@@ -68,7 +68,7 @@ def cut_kl(model: nn.Module, original: nn.Module, share: float) -> float:
         return divergence(logits(model, held), logits(original, held)).kl
 
 
-def test_a_net_trained_at_sampled_sizes_bears_to_be_cut() -> None:
+def test_training_at_sampled_sizes_lowers_the_error_of_a_cut_net() -> None:
     found = []
     for sampled in (False, True):
         model, original = pair()
@@ -79,7 +79,7 @@ def test_a_net_trained_at_sampled_sizes_bears_to_be_cut() -> None:
     assert found[1][1] < cut_kl(*pair(), 1.0)
 
 
-def test_what_is_kept_is_the_best_of_the_whole_net_and_the_middle_of_the_draws_together() -> None:
+def test_the_kept_state_is_the_best_mean_of_full_and_middle_size() -> None:
     model, original = pair()
     held = noise(128, seed=1)
     seen: list[float] = []
@@ -97,7 +97,7 @@ def test_what_is_kept_is_the_best_of_the_whole_net_and_the_middle_of_the_draws_t
     assert judged(model) <= min(start, *seen)
 
 
-def test_what_is_told_is_of_the_whole_net() -> None:
+def test_the_reported_divergence_is_that_of_the_full_size() -> None:
     model, original = pair()
     held = noise(64, seed=1)
     tuned = finetune(model, original, noise(), heldout=held, nested=MEMBERS, sampled=True, steps=6, save_every=2)
@@ -110,7 +110,7 @@ def test_a_killed_run_resumes_with_the_sizes_of_the_straight_one(until: int, tmp
     assert not same(run(None, nested=MEMBERS), run(None, nested=MEMBERS, sampled=True))
 
 
-def test_a_net_without_an_order_is_refused(images: Path, folder: Path, tmp_path: Path) -> None:
+def test_sampled_sizes_need_a_nested_net(images: Path, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"KD208: sampled.*nested: true"):
         finetune(*pair(), noise(), sampled=True)
     done = kdna("finetune", folder, "--data", images, "--steps", "1", "--sampled", "-o", tmp_path / "out")

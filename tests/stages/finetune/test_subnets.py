@@ -67,7 +67,7 @@ def early_kl(model: nn.Module, original: nn.Module) -> float:
     return float((wanted.exp() * (wanted - answer)).sum(1).mean())
 
 
-def test_they_end_at_every_stage_but_the_last() -> None:
+def test_subnets_end_at_every_stage_but_the_last() -> None:
     (end,) = ends_of(two()[1])
     assert int(end) in (2, 3)
 
@@ -84,12 +84,12 @@ def test_a_net_of_one_stage_and_one_without_a_linear_classifier_are_refused() ->
         finetune(*two(), noise(), subnets=-1.0)
 
 
-def test_the_classifier_is_the_layer_that_answers() -> None:
+def test_the_classifier_is_the_last_linear_layer() -> None:
     original = two()[1]
     assert classifier_of(original, noise(2)) is original[-1]
 
 
-def test_a_map_is_the_least_squares_one_with_its_shift() -> None:
+def test_a_map_is_the_least_squares_solution_with_a_bias() -> None:
     generator = torch.Generator().manual_seed(0)
     given, error = torch.randn(200, 4, generator=generator).double() + 3, torch.randn(200, 2, generator=generator)
     wanted = given[:, :2] * 2 - 1 + error.double()
@@ -99,24 +99,24 @@ def test_a_map_is_the_least_squares_one_with_its_shift() -> None:
     assert torch.allclose(bias.double(), best[4], atol=1e-2)
 
 
-def test_the_fit_of_the_original_is_closer_than_no_features() -> None:
+def test_a_fitted_subnet_is_closer_than_the_mean_answer() -> None:
     original = two()[1]
     wanted = original(noise()).detach().softmax(1)
     blind = (wanted * (wanted.log() - wanted.mean(0).log())).sum(1).mean()
     assert early_kl(original, original) < float(blind)
 
 
-def test_their_classifier_is_frozen_and_their_maps_are_what_trains() -> None:
+def test_only_the_maps_of_subnets_train() -> None:
     subnets = subnets_of(two()[1])
     assert {name for name, _ in subnets.named_parameters()} == {"weights_dc.0", "biases_d.0"}
 
 
-def test_an_output_is_averaged_over_its_places() -> None:
+def test_an_output_is_averaged_over_its_positions() -> None:
     output = torch.randn(2, 3, 4, 5)
     assert torch.allclose(pooled(output), output.mean((2, 3)))
 
 
-def test_stages_come_closer_where_it_weighs() -> None:
+def test_a_subnet_weight_brings_early_stages_closer() -> None:
     found = []
     for weight in (0.0, 30.0):
         model, original = two()
@@ -128,7 +128,7 @@ def test_stages_come_closer_where_it_weighs() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_nothing_of_them_stays(precision: str) -> None:
+def test_subnets_leave_no_trace_in_the_net(precision: str) -> None:
     model, original = two()
     before, names = state(original), set(model.state_dict())
     tuned = finetune(model, original, noise(), epochs=1, batch_size=32, subnets=1.0, precision=precision)
@@ -159,7 +159,7 @@ def converted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_folder_has_the_same_tensors_with_them_and_without(images: Path, converted: Path, tmp_path: Path) -> None:
+def test_subnets_add_no_tensor_to_the_folder(images: Path, converted: Path, tmp_path: Path) -> None:
     found = []
     for weight in ("0", "0.5"):
         out = tmp_path / weight
@@ -173,9 +173,7 @@ def test_a_folder_has_the_same_tensors_with_them_and_without(images: Path, conve
 
 
 @pytest.mark.slow
-def test_two_processes_train_their_maps_and_the_average_as_one_does(
-    images: Path, converted: Path, tmp_path: Path
-) -> None:
+def test_two_processes_train_subnets_and_the_average_like_one(images: Path, converted: Path, tmp_path: Path) -> None:
     command = ("finetune", converted, "--data", images, *SIX_STEPS, "--train", "shared", "--lr", "0.01")
     command = (*command, "--subnets", "5", "--ema", "0.9", "--orthogonality", "0.1")
     done = torchrun("kdna_convert", *command, "-o", tmp_path / "two")

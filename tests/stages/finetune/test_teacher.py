@@ -20,7 +20,7 @@ def other(classes: int = 5) -> nn.Module:
     return nn.Sequential(nn.Conv2d(6, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, classes))
 
 
-def test_a_net_learns_its_teachers_answers_and_not_the_originals() -> None:
+def test_a_net_learns_the_outputs_of_its_teacher() -> None:
     model, original = pair()
     teacher, seen = other().eval(), images()
     before, kept = divergence(logits(model, [seen]), logits(teacher, [seen])).kl, state(teacher)
@@ -54,7 +54,7 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path: Path) -> None:
         _teacher(other(7), None, original, config)
 
 
-def test_labels_count_in_what_the_best_step_is_told_by() -> None:
+def test_the_best_state_is_chosen_with_the_label_loss() -> None:
     model, original = pair()
     data = TensorDataset(images(64), torch.arange(64) % 5)
     settings = Settings(steps=30, batch_size=32, train="all", lr=3e-2, label_weight=10.0, save_every=10)
@@ -67,7 +67,7 @@ def test_labels_count_in_what_the_best_step_is_told_by() -> None:
     assert F.cross_entropy(logits(model, [images(64)]), torch.arange(64) % 5) < before
 
 
-def test_a_routed_net_that_answers_as_its_original_has_nothing_to_learn_from_it() -> None:
+def test_an_untrained_routed_net_needs_a_teacher() -> None:
     import kdna_convert
     from kdna_convert.api.finetune import finetune as tune
     from kdna_convert.inputs.recipe import parse_recipe

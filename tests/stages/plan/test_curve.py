@@ -25,20 +25,20 @@ def test_fewer_parameters_never_predict_less_error() -> None:
         assert fewer.predicted >= more.predicted
 
 
-def test_budgets_out_of_reach_end_the_curve_unless_there_is_no_other() -> None:
+def test_unreachable_budgets_end_the_curve() -> None:
     whole = curve(TOY, shares=(0.9, 0.5, 1e-3))
     assert [one.share for one in whole.points] == [0.9, 0.5]
     with pytest.raises(PlanError, match="KD501"):
         curve(TOY, shares=(1e-3,))
 
 
-def test_measuring_ranks_predictions() -> None:
+def test_measured_points_give_a_rank_correlation() -> None:
     found = curve(TOY, measure=lambda plan: seen(min(1.0, 1e-3 * sum(plan.predicted.values()))))
     assert found.correlation == pytest.approx(1.0)
     assert all(one.measured is not None for one in found.points)
 
 
-def test_a_correlation_takes_three_different_points() -> None:
+def test_a_correlation_needs_three_different_points() -> None:
     assert correlation([point(1, 0.1), point(2, 0.2)]) is None
     assert correlation([point(1, 0.1), point(2, 0.1), point(3, 0.1)]) is None
     assert correlation([point(1, 0.3), point(2, 0.2), point(3, 0.1)]) == pytest.approx(-1)
@@ -52,7 +52,7 @@ def test_the_search_ends_within_a_hundredth_of_the_smallest_that_holds(holds_fro
     assert {trial.drop <= 1.0 for trial in found.trials if trial.share == found.result} == {True}
 
 
-def test_a_share_out_of_reach_counts_as_too_small() -> None:
+def test_an_unreachable_share_counts_as_too_small() -> None:
     def attempt(share: float) -> tuple[float, float]:
         if share < 0.4:
             raise PlanError("KD501", "cannot be met")
@@ -61,7 +61,7 @@ def test_a_share_out_of_reach_counts_as_too_small() -> None:
     assert 0.4 <= smallest(attempt, 1.0).result <= 0.4 + FINE
 
 
-def test_a_net_that_holds_nowhere_fails_the_guard() -> None:
+def test_a_guard_that_no_share_meets_is_an_error() -> None:
     with pytest.raises(GuardError, match="KD801") as failure:
         smallest(lambda share: (share, 5.0), 1.0)
     assert failure.value.exit_code == 3

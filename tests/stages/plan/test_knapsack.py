@@ -122,7 +122,7 @@ def mixed() -> nn.Module:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("budget", [{"target_params": 0.7}, {"target_bytes": "17 kB"}, {"target_macs": 0.9}, {}])
-def test_what_a_plan_promises_is_what_is_stored(
+def test_planned_sizes_equal_the_stored_ones(
     scheme: str, budget: dict[str, Any], mixed: nn.Module, tmp_path: Path
 ) -> None:
     """Over every kind of layer; grouped ones, which cannot be run factored, count as dense."""
@@ -146,7 +146,7 @@ def owns(family: Family, parameter: str) -> bool:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_gates_are_part_of_what_a_plan_promises(scheme: str, tmp_path: Path) -> None:
+def test_planned_sizes_include_the_gates(scheme: str, tmp_path: Path) -> None:
     options = {} if scheme == "kerneldna" else {"rank": 3}
     conversion = kdna_convert.convert(NET, recipe=recipe(scheme, routing=SE, options=options), data=IMAGES)
     learned(conversion.model)
@@ -154,7 +154,7 @@ def test_gates_are_part_of_what_a_plan_promises(scheme: str, tmp_path: Path) -> 
     assert (promised.params, promised.bytes, promised.macs) == stored(conversion, tmp_path / "out")
 
 
-def test_a_plan_without_a_family_promises_the_file_that_is_written(tmp_path: Path) -> None:
+def test_planned_sizes_without_a_family_equal_the_stored_ones(tmp_path: Path) -> None:
     conversion = kdna_convert.convert(NET, recipe=recipe("lowrank"), data=IMAGES, target_params=1.0)
     promised = conversion.plan.planned
     assert conversion.plan.families == ()
@@ -252,7 +252,7 @@ def fits_together(database: Database, sizes: Sequence[int | None]) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_of_families_that_want_the_same_layer_the_best_choice_is_taken(kind: Kind) -> None:
+def test_of_families_that_compete_for_a_layer_the_best_choice_is_taken(kind: Kind) -> None:
     database = rivals()
     sizes = [one for one in itertools.product((None, 1, 2, 3), repeat=5) if fits_together(database, one)]
     every = [plan_of(database, one) for one in sizes]
@@ -319,7 +319,7 @@ def test_a_budget_that_cannot_be_met_names_the_smallest_that_can(
         solve(databases[scheme], Budget(kind, least - 1))
 
 
-def test_a_budget_that_the_routing_exceeds_says_what_the_routing_is() -> None:
+def test_a_budget_below_the_routing_names_the_size_of_the_routing() -> None:
     routed = recipe("lowrank", routing={"name": "dyconv"})
     with pytest.raises(PlanError, match=r"KD501: .*, with the ([\d,]+) parameters of its routing") as caught:
         kdna_convert.plan(tiny.Net(blocks=2).eval(), recipe=routed, data=IMAGES, target_params=0.5)
@@ -328,7 +328,7 @@ def test_a_budget_that_the_routing_exceeds_says_what_the_routing_is() -> None:
     assert whole.routed == said
 
 
-def test_neither_a_budget_nor_a_rank_is_an_error_that_comes_at_once_and_names_both_ways_out(
+def test_a_missing_budget_and_rank_is_refused_at_once_with_both_ways_out(
     databases: dict[str, Database],
 ) -> None:
     wanted, said = r"KD504: .*rank.*--target-params 0\.5, or set options\.rank", []
@@ -376,17 +376,17 @@ def test_a_predicted_error_is_finite_whatever_was_measured(points: dict[int, flo
         ({}, Budget("params", int(0.75 * TOY.params))),
     ],
 )
-def test_a_budget_asked_for_goes_over_the_recipes(asked: dict[str, Any], wanted: Budget) -> None:
+def test_a_budget_argument_overrides_the_recipe(asked: dict[str, Any], wanted: Budget) -> None:
     assert budget_of(TOY, recipe("lowrank", budget={"params": 0.75}), **asked) == wanted
 
 
 @pytest.mark.parametrize("asked", [{"target_params": 0.5, "target_macs": 0.5}, {"target_params": -0.5}])
-def test_two_budgets_and_none_at_all_are_refused(asked: dict[str, Any]) -> None:
+def test_two_budgets_or_an_invalid_one_are_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(PlanError, match="KD506"):
         budget_of(TOY, recipe("lowrank"), **asked)
 
 
-def test_a_layer_that_would_not_become_smaller_says_why_it_stays() -> None:
+def test_a_layer_that_cannot_become_smaller_has_a_reason() -> None:
     alone = kdna_convert.plan(Odd(), recipe=recipe("kerneldna"), data=IMAGES, target_params=1.0)
     assert {layer.name: layer.reason for layer in alone.layers}["one"] == "KD109"
     low = kdna_convert.plan(Odd(), recipe=recipe("lowrank", options={"rank": 1}), data=IMAGES)
@@ -433,7 +433,7 @@ def test_a_new_budget_is_solved_from_the_database_without_torch(images: Path, tm
     assert from_json(Plan, done.stdout) == first
 
 
-def test_a_database_is_read_again_and_not_made_again(tmp_path: Path) -> None:
+def test_an_existing_database_is_read_and_not_rebuilt(tmp_path: Path) -> None:
     said: list[str] = []
     given: dict[str, Any] = {"recipe": recipe("basis"), "data": IMAGES, "database": tmp_path / "database.json"}
     for share in (0.8, 0.6):
@@ -459,7 +459,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     assert read_database(tmp_path / "none.json", "") is None
 
 
-def test_the_mark_of_a_request_forgets_its_budget_and_nothing_else() -> None:
+def test_the_mark_of_a_request_depends_on_all_but_its_budget() -> None:
     mark = request_mark(recipe("cp"), "net", "images", {})
     assert mark == request_mark(recipe("cp", budget={"params": 0.3}), "net", "images", {})
     others = [
@@ -492,7 +492,7 @@ def test_a_plan_written_and_read_is_the_same_plan(planned: Plan, tmp_path: Path)
     assert again == planned
 
 
-def test_a_plan_edited_by_hand_converts_and_its_totals_are_worked_out_anew(planned: Plan, tmp_path: Path) -> None:
+def test_an_edited_plan_converts_with_new_totals(planned: Plan, tmp_path: Path) -> None:
     file = edited(planned, tmp_path / "plan.json", rank=7)
     conversion = kdna_convert.convert(NET, recipe=recipe("cp"), plan=file, data=IMAGES)
     promised = conversion.plan.planned
@@ -502,7 +502,7 @@ def test_a_plan_edited_by_hand_converts_and_its_totals_are_worked_out_anew(plann
     assert (promised.params, promised.bytes, promised.macs) == stored(conversion, tmp_path / "out")
 
 
-def test_a_plan_and_a_budget_are_one_too_many(planned: Plan) -> None:
+def test_a_plan_together_with_a_budget_is_refused(planned: Plan) -> None:
     with pytest.raises(PlanError, match="KD506: a plan"):
         kdna_convert.convert(NET, recipe=recipe("cp"), plan=planned, data=IMAGES, target_params=0.5)
 
@@ -530,7 +530,7 @@ def test_a_wrong_field_of_a_plan_is_named(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 1}'])
-def test_what_is_no_plan_is_refused(content: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_plan_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(content)
     with pytest.raises(PlanError, match="KD502"):
         read_plan(tmp_path / "plan.json")

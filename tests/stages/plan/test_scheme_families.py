@@ -123,7 +123,7 @@ def test_families_by_cluster_divide_what_can_share_by_likeness(scheme: str, alik
 
 @every_sharing
 @pytest.mark.parametrize("budget", [{"target_params": 0.7}, {"target_bytes": "28 kB"}])
-def test_what_is_shared_so_is_written_verified_and_read_back(
+def test_shared_families_are_saved_verified_and_loaded(
     scheme: str, budget: dict[str, Any], net: nn.Module, tmp_path: Path
 ) -> None:
     conversion = kdna.convert(net, recipe=recipe(scheme), data=IMAGES, **budget)

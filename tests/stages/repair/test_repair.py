@@ -64,7 +64,7 @@ def test_a_refit_with_new_codes_of_a_codebook_leaves_less_than_one_with_the_old(
     assert error < 0.9 * error_of_old
 
 
-def test_a_step_is_kept_by_what_judges_it_and_told_by_what_measures_it() -> None:
+def test_a_step_is_kept_by_its_judge_and_reported_by_its_measure() -> None:
     nets, measure = pair()
     kls = iter((2.0, 1.0, 3.0))
 
@@ -99,7 +99,7 @@ def test_correcting_gives_every_normalisation_the_mean_of_the_original() -> None
     torch.testing.assert_close(seen[1], seen[0], atol=1e-3, rtol=1e-3)
 
 
-def test_a_net_without_normalisation_is_told_so() -> None:
+def test_a_net_without_normalisation_gives_a_reason_code() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 5)).eval()
     nets = NetPair(net, copy.deepcopy(net), survey(net, IMAGES[:1]), [IMAGES[:8]])
     for name in ("correct", "reestimate"):
@@ -112,7 +112,7 @@ def test_too_few_images_do_not_estimate_statistics() -> None:
     assert STEPS["reestimate"]().run(few, 0, lambda done, of: None) == {"": "KD126"}
 
 
-def test_a_depthwise_layer_is_left_and_named() -> None:
+def test_a_depthwise_layer_is_skipped_with_a_reason_code() -> None:
     net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=6), nn.Flatten(), nn.Linear(6 * 144, 3)).eval()
     converted = copy.deepcopy(net)
     family = Family("lowrank", ("1",), {"rank": 1})
