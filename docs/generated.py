@@ -227,7 +227,7 @@ def _options(kind: Any) -> str:
 
 
 def _literal(value: object) -> str:
-    return "" if value in (None, {}, [], "") else f"`{value}`"
+    return "" if value in (None, {}, [], "") or isinstance(value, dict) else f"`{value}`"
 
 
 def cards_page() -> str:
@@ -263,5 +263,8 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _paragraph(text: str | None) -> str:
-    """A docstring in one cell of a table."""
-    return " ".join((text or "").replace("|", "\\|").split())
+    """A docstring in one cell of a table, its attributes a line each."""
+    summary, _, attributes = inspect.cleandoc(text or "").partition("\nAttributes:\n")
+    lines = [summary, *re.split(r"^    (?=\w+: )", attributes, flags=re.MULTILINE)[1:]]
+    cells = [re.sub(r"^(\w+): ", r"`\1`: ", line) if place else line for place, line in enumerate(lines)]
+    return "<br>".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells)
