@@ -33,7 +33,7 @@ else:
 
 README = documents.pages()[ROOT / "README.md"]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-SOURCES = sorted(path for folder in ("kdna_convert", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(file for name in ("kdna_convert", "benchmarks", "examples") for file in (ROOT / name).rglob("*.py"))
 # Prose may leave arguments out: `kdna convert`, `kdna plan -o`.
 INCOMPLETE = re.compile("Missing |Option .* requires an argument")
 HELP = ("-h", "--help")
