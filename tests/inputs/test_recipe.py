@@ -83,12 +83,12 @@ def test_a_recipe_made_in_python_keeps_its_fine_tune() -> None:
         ("finetune: {orthogonality: 0.1}", "use --train shared (train: shared)"),
         ("finetune: {sampled: true}", "needs `nested: true`"),
         ("codec: int8\nfinetune: {train: codes}", "needs `codec: entropy`"),
-        ("finetune: {time: 10}", "finetune.time: a time such as 90s, 10m or 1.5h is wanted"),
+        ("finetune: {time: 10}", "finetune.time: must be a time such as 90s, 10m or 1.5h"),
         ("finetune: {time: 10 minutes}", "finetune.time: '10 minutes' is not a time"),
         ("finetune: {time: 1m, steps: 3}", "finetune: more than one length: give one of time, epochs and steps"),
         ("finetune: {batch_size: 5, accumulate: 2}", "batch_size: 5 images cannot be split into 2 equal"),
         ("finetune: {lr: 0}", "finetune.lr: input should be greater than 0, got 0"),
-        ("finetune: {rate: 1}", "finetune.rate: no such key"),
+        ("finetune: {rate: 1}", "finetune.rate: unknown key"),
         ("codec: entropy\nsharing: {below: 0.1}", "sharing.params: field required"),
         ("sharing: {below: 0.1, params: 0.3}", "`sharing` needs `codec`"),
     ],
@@ -107,7 +107,7 @@ def test_every_key_of_the_documentation_is_read() -> None:
     import kdna_convert.inputs.recipe as package
 
     assert package.__doc__
-    shown = package.__doc__.split("where it has one:\n")[1].split("\npatterns.py")[0]
+    shown = package.__doc__.split("where they have one:\n")[1].split("\npatterns.py")[0]
     lines = [line.removeprefix("    ") for line in shown.splitlines() if "count: 4" not in line]
     by_cluster = "\n".join(lines).replace("by: gain ", "by: cluster ")
     recipe = parse_recipe(by_cluster)
@@ -179,7 +179,7 @@ def test_an_override_reaches_into_a_list() -> None:
     ("override", "message"),
     [
         ("rank", "--set rank: write it as key=value"),
-        ("scheme.x=1", "scheme is 'cp', which has no keys"),
+        ("scheme.x=1", "scheme is 'cp', without keys"),
         ("rules.3.scheme=cp", "rules has 1 entries, counted from 0"),
         ("budget.params=[", "--set budget.params=\\[: "),
         ("budget.params=2", "--set budget.params=2: budget.params: input should be less than or equal to 1, got 2"),
@@ -196,14 +196,14 @@ def test_a_wrong_override_is_named(override: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("schme: cp", "KD202: mine.yaml line 1: schme: no such key; did you mean 'scheme'?"),
+        ("schme: cp", "KD202: mine.yaml line 1: schme: unknown key; did you mean 'scheme'?"),
         (
             "scheme: cp\nrules:\n- layers: fc\n  optons: {}",
-            "KD202: mine.yaml line 4: rules.0.optons: no such key; did you mean 'options'?",
+            "KD202: mine.yaml line 4: rules.0.optons: unknown key; did you mean 'options'?",
         ),
         (
             "scheme: cp\nbudget:\n  fps: 1",
-            "KD202: mine.yaml line 3: budget.fps: no such key; its keys are params, bytes",
+            "KD202: mine.yaml line 3: budget.fps: unknown key; its keys are params, bytes",
         ),
         (
             "scheme: basics",
@@ -213,25 +213,25 @@ def test_a_wrong_override_is_named(override: str, message: str) -> None:
         ("scheme: basics", "did you mean 'basis'?"),
         ("scheme: cp\nseed: -1", "KD203: mine.yaml line 2: seed: input should be greater than or equal to 0, got -1"),
         ("scheme: cp\nseed: yes", "line 2: seed: input should be a valid integer, got True"),
-        ("scheme: cp\nbudget: 0.5", "line 2: budget: a mapping is wanted, like {key: value}, got 0.5"),
-        ("scheme: cp\nrules: fc", "line 2: rules: a list is wanted, got 'fc'"),
+        ("scheme: cp\nbudget: 0.5", "line 2: budget: must be a mapping, like {key: value}, got 0.5"),
+        ("scheme: cp\nrules: fc", "line 2: rules: must be a list, got 'fc'"),
         ("scheme: cp\nbudget: {params: 1.5}", "budget.params: input should be less than or equal to 1, got 1.5"),
-        ("scheme: cp\nbudget: {}", "budget: exactly one of params, bytes and macs is wanted"),
+        ("scheme: cp\nbudget: {}", "budget: set exactly one of params, bytes and macs"),
         ("scheme: cp\nbudget: {bytes: big}", "line 2: budget.bytes: 'big' is not a size"),
         ("scheme: cp\nexclude: 're:('", "line 2: exclude: 're:(' is not a regular expression"),
-        ("scheme: cp\nexclude: [1]", "line 2: exclude: a layer pattern or a list of them is wanted"),
+        ("scheme: cp\nexclude: [1]", "line 2: exclude: must be a layer pattern or a list of them"),
         ("scheme: cp\nfamilies: {metric: cka}", "families: metric, linkage, threshold and count need `by: cluster`"),
         ("scheme: cp\nrouting: sse", "got 'sse'; did you mean 'se'?"),
         ("seed: 1", "a recipe needs `scheme`, `rules` or both"),
         ("rules: [{layers: fc}]", "rules.0 needs `scheme`"),
         ("scheme: cp\nscheme: basis", "KD201: mine.yaml line 2: the key 'scheme' is given twice, first on line 1"),
         ("scheme: [", "KD201: mine.yaml line 1: "),
-        ("scheme: cp\noptions: {3: 4}", "KD201: mine.yaml line 2: a key must be text, got 3"),
+        ("scheme: cp\noptions: {3: 4}", "KD201: mine.yaml line 2: a key must be a string, got 3"),
         ("scheme: cp\nseed: 2024-13-45", "KD201: mine.yaml line 2: month must be in 1..12"),
         ("scheme: cp\n\x1f", "KD201: mine.yaml line 2: special characters are not allowed"),
         ("a: &a [1]\nb: *a", "KD201: mine.yaml line 2: aliases"),
         ("scheme: !!python/object:os.system x", "KD201: mine.yaml line 1: could not determine a constructor"),
-        ("", "KD201: mine.yaml holds no recipe"),
+        ("", "KD201: mine.yaml is not a recipe"),
         ("[" * 5000, "KD201: mine.yaml line 1: nested too deeply"),
     ],
 )
@@ -250,7 +250,7 @@ def test_any_invalid_text_is_a_recipe_error(text: str) -> None:
 
 
 def test_a_missing_file_and_an_unknown_bundled_name_have_different_errors(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"KD201: no recipe file .*there\.yaml"):
+    with pytest.raises(RecipeError, match=r"KD201: there is no recipe file .*there\.yaml"):
         load_recipe(str(tmp_path / "there.yaml"))
     with pytest.raises(RecipeError, match="KD206: no bundled recipe 'share-cp'; did you mean 'shared-cp'"):
         load_recipe("share-cp")
@@ -364,22 +364,22 @@ def test_together_makes_one_family_of_a_rules_layers() -> None:
             "KD204: mine.yaml line 3: exclude.0: 'layer1.0.conv9' matches no layer",
         ),
         ("scheme: cp\nexclude: layer1.0.conv9", "did you mean layer1.0.conv"),
-        ("scheme: cp\nexclude: layer1", "; 'layer1.*' names the layers inside it"),
+        ("scheme: cp\nexclude: layer1", "; 'layer1.*' matches the layers inside it"),
         ("scheme: cp\ninclude: type:Conv3d", "; its types are Conv2d, Conv2dSame, ConvTranspose2d, Linear"),
         ("scheme: cp\ninclude: zzz", "; its layers are named like conv1, "),
         (
             "rules:\n- {layers: 'layer1*', scheme: cp}\n- {layers: '*conv1', scheme: basis}",
-            "KD205: mine.yaml line 2: rules.0.layers and mine.yaml line 3: rules.1.layers both claim layer1.0.conv1",
+            "KD205: mine.yaml line 2: rules.0.layers and mine.yaml line 3: rules.1.layers both match layer1.0.conv1",
         ),
         (
             "rules: [{layers: '*mlp', scheme: cp}]",
             "KD204: mine.yaml line 1: rules.0.layers: this rule does nothing: all 1",
         ),
-        ("rules: [{layers: '*mlp', scheme: cp}]", "(KD101); name them under `include`"),
+        ("rules: [{layers: '*mlp', scheme: cp}]", "(KD101); add them to `include`"),
         ("rules: [{layers: '*up', scheme: cp}]", "(KD104); see `kdna explain`"),
         (
             "rules:\n- {layers: layer1.0.conv1, scheme: cp}\n- {layers: '*1.0.conv1', scheme: cp}",
-            "KD204: mine.yaml line 3: rules.1.layers: this rule does nothing: more precise rules claim",
+            "KD204: mine.yaml line 3: rules.1.layers: this rule does nothing: more specific rules match",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the values of a recipe are made of: sizes, times, shares and patterns, read from YAML and checked."""
+"""The types of a recipe's values: sizes, times, shares and patterns, parsed and validated."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def _size(value: object) -> int:
 
 
 def _time(value: object) -> object:
-    """Seconds of a written time; numbers, which would leave the unit open, are refused."""
+    """The seconds of a time with its unit. A number alone is refused: its unit is unknown."""
     if not isinstance(value, str):
-        raise ValueError("a time such as 90s, 10m or 1.5h is wanted")
+        raise ValueError("must be a time such as 90s, 10m or 1.5h")
     try:
         return parse_time(value)
     except RecipeError as error:
@@ -31,7 +31,7 @@ def _time(value: object) -> object:
 def _patterns(value: object) -> tuple[str, ...]:
     entries = [value] if isinstance(value, str) else value
     if not isinstance(entries, (list, tuple)) or not all(isinstance(entry, str) for entry in entries):
-        raise ValueError("a layer pattern or a list of them is wanted")
+        raise ValueError("must be a layer pattern or a list of them")
     return tuple(patterns.check(entry) for entry in entries)
 
 

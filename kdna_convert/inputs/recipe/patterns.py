@@ -1,11 +1,11 @@
-"""Layer patterns: one string that names layers, and how precisely it does.
+"""Layer patterns: a string that matches layers, and how specific it is.
 
-    layer3.0.conv2       exact: the name of one layer, as `named_modules()` gives it
-    layer3.*             glob: `*` any run of characters, dots too; `?` one; `[ab]` one of these
+    layer3.0.conv2       exact: the name of one layer, as in `named_modules()`
+    layer3.*             glob: `*` any characters, dots too; `?` one character; `[ab]` one of these
     re:layer[34]\\..*     regular expression, matched against the whole name
-    type:Conv2d          the module's class name; `type:Conv2d*` takes Conv2dSame as well
+    type:Conv2d          the module's class name; `type:Conv2d*` matches Conv2dSame too
 
-Where several patterns match a layer the most precise one decides: exact, then glob, then `re:`, then `type:`.
+Where several patterns match a layer, the most specific one decides: exact, then glob, then `re:`, then `type:`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from ...core.specs import Layer
 
 
 class Precision(IntEnum):
-    """How precisely a pattern names a layer: the smaller, the more precise."""
+    """How specific a pattern is: the smaller, the more specific."""
 
     EXACT = 0
     GLOB = 1
     REGEX = 2
     TYPE = 3
-    NONE = 4  # it does not match
+    NONE = 4  # no match
 
 
 def precision(pattern: str) -> Precision:
-    """Which of the four kinds a pattern is."""
+    """The kind of a pattern."""
     if pattern.startswith("type:"):
         return Precision.TYPE
     if pattern.startswith("re:"):
@@ -39,9 +39,9 @@ def precision(pattern: str) -> Precision:
 
 
 def check(pattern: str) -> str:
-    """The pattern itself. Raises ValueError if it is empty or no regular expression."""
+    """Return the pattern. Raises ValueError if it is empty, or an invalid regular expression."""
     if not pattern.removeprefix("re:").removeprefix("type:"):
-        raise ValueError("an empty pattern")
+        raise ValueError("the pattern is empty")
     if pattern.startswith("re:"):
         try:
             re.compile(pattern[3:])
@@ -51,7 +51,7 @@ def check(pattern: str) -> str:
 
 
 def matches(pattern: str, layer: Layer) -> bool:
-    """Whether the pattern names the layer."""
+    """Whether the pattern matches the layer."""
     kind = precision(pattern)
     if kind is Precision.TYPE:
         return fnmatchcase(layer.kind, pattern[5:])
@@ -61,16 +61,16 @@ def matches(pattern: str, layer: Layer) -> bool:
 
 
 def best(patterns: Iterable[str], layer: Layer) -> Precision:
-    """The precision of the most precise pattern that matches the layer; NONE if none does."""
+    """The precision of the most specific pattern that matches the layer; NONE if none does."""
     return min((precision(pattern) for pattern in patterns if matches(pattern, layer)), default=Precision.NONE)
 
 
 def suggestion(pattern: str, layers: Sequence[Layer]) -> str:
-    """What the writer of a pattern that matches nothing may have meant, as a clause to end the message with."""
+    """What to write instead of a pattern that matches nothing, as the end of a message."""
     names = [layer.name for layer in layers]
     if pattern.startswith("type:"):
         return f"; its types are {', '.join(sorted({layer.kind for layer in layers}))}"
     if any(name.startswith(f"{pattern}.") for name in names):
-        return f"; '{pattern}.*' names the layers inside it"
+        return f"; '{pattern}.*' matches the layers inside it"
     close = get_close_matches(pattern.removeprefix("re:"), names, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else f"; its layers are named like {', '.join(names[:3])}"

@@ -1,4 +1,4 @@
-"""YAML, from a file or by a bundled name, with overrides, to a checked Recipe; every error with its line."""
+"""Read a recipe from a YAML file or by a bundled name, apply overrides and validate it. Every error has its line."""
 
 from __future__ import annotations
 
@@ -21,9 +21,14 @@ from .yamlfile import Places
 
 
 def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in the file `source`, or the bundled one of that name; then each override `a.b=c`.
+    """Read a recipe.
 
-    Raises RecipeError: KD201 unreadable, KD202 unknown key, KD203 wrong value, KD206 no such bundled recipe.
+    Args:
+        source: A YAML file, or the name of a bundled recipe.
+        overrides: `a.b=c`, each applied to the YAML: c is YAML too.
+
+    Raises:
+        RecipeError: KD201 (unreadable), KD202 (unknown key), KD203 (invalid value), KD206 (no such bundled recipe).
     """
     path = Path(source)
     if not path.is_file():
@@ -40,18 +45,18 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def _not_found(source: str, known: list[str]) -> RecipeError:
     if Path(source).name != source or Path(source).suffix in (".yaml", ".yml"):
-        return RecipeError("KD201", f"no recipe file {source}")
+        return RecipeError("KD201", f"there is no recipe file {source}")
     return RecipeError("KD206", f"no bundled recipe {source!r}{_meant(source, known)}; there are {', '.join(known)}")
 
 
 def parse_recipe(text: str, overrides: Sequence[str] = (), *, name: str = "recipe") -> Recipe:
-    """The recipe that YAML text holds; `name` begins its error messages. Raises as load_recipe does."""
+    """Read a recipe from YAML text. Its error messages begin with `name`. Raises as load_recipe does."""
     try:
         value, lines = yamlfile.parse(text)
     except yamlfile.MarkedError as error:
         raise RecipeError("KD201", f"{name} line {error.line}: {error}") from None
     if not isinstance(value, dict):
-        raise RecipeError("KD201", f"{name} holds no recipe; the shortest is one line, `scheme: basis`")
+        raise RecipeError("KD201", f"{name} is not a recipe; the shortest is one line, `scheme: basis`")
     places = Places(name, lines)
     for override in overrides:
         _apply(value, override, places)
@@ -67,7 +72,7 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, name: str = "recip
 
 
 def _apply(value: dict[str, Any], override: str, places: Places) -> None:
-    """One `a.b=c` in place: c is YAML, a number among the keys counts list entries from 0, missing sections appear."""
+    """Apply `a.b=c` in place. c is YAML; a number among the keys is a list index from 0; missing sections are added."""
     keys, equals, text = override.partition("=")
     if not equals or not all(keys.split(".")):
         raise RecipeError("KD203", f"--set {override}: write it as key=value, for example options.rank=32")
@@ -90,20 +95,20 @@ def _apply(value: dict[str, Any], override: str, places: Places) -> None:
 def _entry(here: Any, key: str | int, override: str, path: Sequence[str | int]) -> Any:
     if isinstance(here, list) and isinstance(key, int) and key < len(here):
         return here[key]
-    held = f"has {len(here)} entries, counted from 0" if isinstance(here, list) else f"is {here!r}, which has no keys"
-    raise RecipeError("KD203", f"--set {override}: {'.'.join(map(str, path))} {held}")
+    problem = f"has {len(here)} entries, counted from 0" if isinstance(here, list) else f"is {here!r}, without keys"
+    raise RecipeError("KD203", f"--set {override}: {'.'.join(map(str, path))} {problem}")
 
 
-# Where pydantic speaks of Python, what YAML calls it.
-_SAID = {
-    "dict_type": "a mapping is wanted, like {key: value}",
-    "model_type": "a mapping is wanted, like {key: value}",
-    "tuple_type": "a list is wanted",
+# By pydantic's type of error: the sentence in YAML's terms, where pydantic's own uses Python's.
+_SENTENCES = {
+    "dict_type": "must be a mapping, like {key: value}",
+    "model_type": "must be a mapping, like {key: value}",
+    "tuple_type": "must be a list",
 }
 
 
 def _explain(error: ValidationError, places: Places) -> RecipeError:
-    """The first of pydantic's complaints in one line of ours."""
+    """The first of pydantic's errors as one line."""
     first: ErrorDetails = error.errors(include_url=False)[0]
     path = first["loc"]
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -111,12 +116,12 @@ def _explain(error: ValidationError, places: Places) -> RecipeError:
         section = SECTIONS[path[0]] if len(path) > 1 else Recipe
         known = list(section.model_fields)
         meant = _meant(str(path[-1]), known) or f"; its keys are {', '.join(known)}"
-        return RecipeError("KD202", f"{places(path)}: no such key{meant}{more}")
-    said = _SAID.get(first["type"], first["msg"].removeprefix("Value error, "))
-    silent = isinstance(first["input"], (dict, BaseModel)) or first["type"] == "value_error"
-    got = "" if silent else f", got {first['input']!r}"
-    meant = _meant(first["input"], re.findall(r"'(\w+)'", said)) if first["type"] == "literal_error" else ""
-    return RecipeError("KD203", f"{places(path)}: {said[0].lower() + said[1:]}{got}{meant}{more}")
+        return RecipeError("KD202", f"{places(path)}: unknown key{meant}{more}")
+    sentence = _SENTENCES.get(first["type"], first["msg"].removeprefix("Value error, "))
+    shown = not isinstance(first["input"], (dict, BaseModel)) and first["type"] != "value_error"
+    got = f", got {first['input']!r}" if shown else ""
+    meant = _meant(first["input"], re.findall(r"'(\w+)'", sentence)) if first["type"] == "literal_error" else ""
+    return RecipeError("KD203", f"{places(path)}: {sentence[0].lower() + sentence[1:]}{got}{meant}{more}")
 
 
 def _meant(word: object, known: Sequence[str]) -> str:
@@ -126,16 +131,18 @@ def _meant(word: object, known: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Dense:
-    """The options of `dense`: there are none."""
+    """The options of `dense`, which has none."""
 
 
 def check_options(
     recipe: Recipe, schemes: Mapping[str, type], routings: Mapping[str, type], steps: Mapping[str, type]
 ) -> None:
-    """Every option is a field of its scheme, routing or repair step, has its type and lies in its limits.
+    """Check that every option is a field of its scheme, routing or repair step, with its type and in its limits.
 
-    The tables SCHEMES, ROUTINGS and STEPS are handed in, because they need torch and a recipe does not.
-    Raises RecipeError: KD202 unknown option, KD203 wrong type.
+    The tables SCHEMES, ROUTINGS and STEPS are arguments because they import torch, which a recipe does not need.
+
+    Raises:
+        RecipeError: KD202 (unknown option), KD203 (invalid value).
     """
     schemes = {**schemes, DENSE: Dense}
     if recipe.scheme is not None:
@@ -170,18 +177,18 @@ def _check_fields(recipe: Recipe, kind: Any, options: Options, path: yamlfile.Pa
         try:
             TypeAdapter(hints[key]).validate_python(value, strict=True)
         except ValidationError as error:
-            said = error.errors(include_url=False)[0]["msg"]
-            message = f"{recipe.where(*path, key)}: {said[0].lower() + said[1:]}, got {value!r}"
+            sentence = error.errors(include_url=False)[0]["msg"]
+            message = f"{recipe.where(*path, key)}: {sentence[0].lower() + sentence[1:]}, got {value!r}"
             raise RecipeError("KD203", message) from None
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of a recipe, for editors that check YAML while it is written."""
+    """The JSON schema of a recipe, for editors that validate YAML."""
     return Recipe.model_json_schema()
 
 
 def bundled() -> dict[str, Path]:
-    """The recipes that come with the package, by name: inside it when installed, beside it in a checkout."""
+    """The bundled recipes by name: inside the package when installed, beside it in a checkout."""
     here = Path(__file__).parents[2]
     folder = next((path for path in (here / "recipes", here.parent / "recipes") if path.is_dir()), here)
     return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}

@@ -1,4 +1,4 @@
-"""A recipe meets a model: which rule has each layer, and why a layer has none."""
+"""Apply a recipe to a model: the scheme of each layer, or the reason why it keeps its weight."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from . import patterns, yamlfile
 from .patterns import Precision
 from .schema import DENSE, Alternative, Recipe, Routing, Rule
 
-# A net without Linear layers may end in a convolution; one of these in its name says that it is the classifier.
+# In a net without Linear layers, the last convolution is the classifier if its name contains one of these.
 _HEADS = {"classifier", "fc", "head", "last_linear", "linear", "logits"}
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What the recipe wants of one layer: a scheme, or a `reason` (KD1xx) why it stays as it is; and a routing, which a
-    layer that the recipe keeps dense (KD115) may have too.
+    """What the recipe says about one layer.
 
-    Layers of one `family` form one family, whatever they look like; None leaves it to the recipe's `families`.
-    `rule` is the rule's position, None where the recipe's own scheme applies: `options_path` leads to the options.
+    Attributes:
+        layer: Its name.
+        scheme: The scheme, None for a layer that keeps its weight.
+        options: The fields of the scheme.
+        routing: The routing, None without one. A layer that the recipe keeps dense (KD115) may have one too.
+        routing_options: The fields of the routing.
+        family: Layers with the same name here form one family. None leaves that to the recipe's `families`.
+        rule: The position of its rule, None where the recipe's own scheme applies.
+        reason: The code (KD1xx) of why the layer keeps its weight.
     """
 
     layer: str
@@ -35,25 +41,26 @@ class Assignment:
 
     @property
     def options_path(self) -> tuple[str | int, ...]:
-        """Recipe.where(*options_path, "rank") begins a message about this layer's rank."""
+        """The path of the options in the recipe: Recipe.where(*options_path, "rank") is the place of the rank."""
         return ("options",) if self.rule is None else ("rules", self.rule, "options")
 
 
 def resolve(recipe: Recipe, layers: Sequence[Layer]) -> tuple[Assignment, ...]:
-    """One assignment a layer, in the layers' order.
+    """One assignment for each layer, in their order.
 
-    Raises RecipeError: KD204 a pattern that matches no layer or a rule that is left with none, KD205 two rules of
-    equal precedence on one layer.
+    Raises:
+        RecipeError: KD204 (a pattern matches no layer, or a rule applies to none), KD205 (two rules match a layer with
+            equal precedence).
     """
     _check_patterns(recipe, layers)
-    by_default = _left_out_by_default(layers)
+    by_default = _excluded_by_default(layers)
     assignments = tuple(_assign(recipe, layer, _claim(recipe, layer), by_default.get(layer.name)) for layer in layers)
     _check_rules(recipe, assignments)
     return assignments
 
 
 def alternatives(recipe: Recipe, assignments: Sequence[Assignment]) -> list[tuple[Assignment, ...]]:
-    """What each of the recipe's alternatives would have of the layers that no rule claims; KD102 on all others."""
+    """The assignments with each alternative as the scheme of the layers that no rule matches; KD102 for all others."""
 
     def instead(assignment: Assignment, other: Alternative) -> Assignment:
         if assignment.reason is not None or assignment.rule is not None:
@@ -64,14 +71,14 @@ def alternatives(recipe: Recipe, assignments: Sequence[Assignment]) -> list[tupl
 
 
 def _check_patterns(recipe: Recipe, layers: Sequence[Layer]) -> None:
-    for path, pattern in _written(recipe):
+    for path, pattern in _all_patterns(recipe):
         if not any(patterns.matches(pattern, layer) for layer in layers):
-            meant = patterns.suggestion(pattern, layers)
-            raise RecipeError("KD204", f"{recipe.where(*path)}: {pattern!r} matches no layer of this model{meant}")
+            suggestion = patterns.suggestion(pattern, layers)
+            raise RecipeError("KD204", f"{recipe.where(*path)}: {pattern!r} matches no layer of this model{suggestion}")
 
 
-def _written(recipe: Recipe) -> Iterator[tuple[yamlfile.Path, str]]:
-    """Every pattern of the recipe and the path that leads to it."""
+def _all_patterns(recipe: Recipe) -> Iterator[tuple[yamlfile.Path, str]]:
+    """Every pattern of the recipe, with its path."""
     lists: list[tuple[yamlfile.Path, tuple[str, ...]]] = [
         (("include",), recipe.include),
         (("exclude",), recipe.exclude),
@@ -81,15 +88,15 @@ def _written(recipe: Recipe) -> Iterator[tuple[yamlfile.Path, str]]:
         yield from (((*path, position), pattern) for position, pattern in enumerate(listed))
 
 
-def _left_out_by_default(layers: Sequence[Layer]) -> dict[str, Precision]:
-    """The layers left out by default, with the least precise kind of pattern that brings each of them back."""
-    reached = [layer for layer in layers if layer.reason != "KD107"]
-    linears = [layer for layer in reached if _is_linear(layer)]
-    out = {layer.name: Precision.TYPE for layer in layers if _is_linear(layer)}
-    out |= {layer.name: Precision.REGEX for layer in layers if layer.reason == "KD103"}
-    last = linears[-1:] or [layer for layer in reached[-1:] if _HEADS & set(layer.name.split("."))]
-    first = [layer for layer in reached if not _is_linear(layer)][:1]
-    return out | {layer.name: Precision.EXACT for layer in [*first, *last]}
+def _excluded_by_default(layers: Sequence[Layer]) -> dict[str, Precision]:
+    """The layers excluded by default, each with the least specific kind of pattern that includes it."""
+    run = [layer for layer in layers if layer.reason != "KD107"]
+    linears = [layer for layer in run if _is_linear(layer)]
+    excluded = {layer.name: Precision.TYPE for layer in layers if _is_linear(layer)}
+    excluded |= {layer.name: Precision.REGEX for layer in layers if layer.reason == "KD103"}
+    last = linears[-1:] or [layer for layer in run[-1:] if _HEADS & set(layer.name.split("."))]
+    first = [layer for layer in run if not _is_linear(layer)][:1]
+    return excluded | {layer.name: Precision.EXACT for layer in [*first, *last]}
 
 
 def _is_linear(layer: Layer) -> bool:
@@ -97,14 +104,14 @@ def _is_linear(layer: Layer) -> bool:
 
 
 def _claim(recipe: Recipe, layer: Layer) -> int | None:
-    """The position of the rule that names the layer most precisely."""
-    found = [(patterns.best(rule.layers, layer), index) for index, rule in enumerate(recipe.rules)]
-    found = sorted(pair for pair in found if pair[0] is not Precision.NONE)
-    if len(found) > 1 and found[0][0] is found[1][0]:
-        one, other = (recipe.where("rules", index, "layers") for _, index in found[:2])
-        both = f"{one} and {other} both claim {layer.name}, with equal precedence ({found[0][0].name.lower()})"
-        raise RecipeError("KD205", f"{both}; make one of them more precise")
-    return found[0][1] if found else None
+    """The position of the rule that matches the layer most specifically."""
+    pairs = [(patterns.best(rule.layers, layer), index) for index, rule in enumerate(recipe.rules)]
+    pairs = sorted(pair for pair in pairs if pair[0] is not Precision.NONE)
+    if len(pairs) > 1 and pairs[0][0] is pairs[1][0]:
+        one, other = (recipe.where("rules", index, "layers") for _, index in pairs[:2])
+        both = f"{one} and {other} both match {layer.name}, with equal precedence ({pairs[0][0].name.lower()})"
+        raise RecipeError("KD205", f"{both}; make one of them more specific")
+    return pairs[0][1] if pairs else None
 
 
 def _assign(recipe: Recipe, layer: Layer, claim: int | None, needed: Precision | None) -> Assignment:
@@ -121,7 +128,7 @@ def _assign(recipe: Recipe, layer: Layer, claim: int | None, needed: Precision |
 
 
 def _reason(recipe: Recipe, layer: Layer, rule: Rule | None, needed: Precision | None) -> str | None:
-    """Why the layer is left as it is; `needed` is how precise a pattern brings it back, if it is out by default."""
+    """Why the layer keeps its weight. `needed`: the kind of pattern that includes it, if it is excluded by default."""
     if layer.reason not in (None, "KD103"):
         return layer.reason
     if patterns.best(recipe.exclude, layer) is not Precision.NONE:
@@ -147,14 +154,14 @@ def _assignment(
 
 
 def _check_rules(recipe: Recipe, assignments: Sequence[Assignment]) -> None:
-    """A rule that is left with no layer does nothing, and its writer must hear of it."""
+    """Raise RecipeError KD204 for a rule that applies to no layer."""
     for index in range(len(recipe.rules)):
-        mine = [assignment.reason for assignment in assignments if assignment.rule == index]
-        if {None, "KD115"} & set(mine):
+        reasons = [assignment.reason for assignment in assignments if assignment.rule == index]
+        if {None, "KD115"} & set(reasons):
             continue
-        why = "more precise rules claim all of its layers"
-        if mine:
-            codes = sorted({reason for reason in mine if reason})
-            back = "; name them under `include`" if set(codes) <= {"KD101", "KD103"} else "; see `kdna explain`"
-            why = f"all {len(mine)} of its layers stay as they are ({', '.join(codes)}){back}"
+        why = "more specific rules match all of its layers"
+        if reasons:
+            codes = sorted({reason for reason in reasons if reason})
+            way_out = "; add them to `include`" if set(codes) <= {"KD101", "KD103"} else "; see `kdna explain`"
+            why = f"all {len(reasons)} of its layers keep their weights ({', '.join(codes)}){way_out}"
         raise RecipeError("KD204", f"{recipe.where('rules', index, 'layers')}: this rule does nothing: {why}")

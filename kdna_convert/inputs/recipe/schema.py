@@ -1,4 +1,4 @@
-"""The keys of a recipe, their types and limits. The package's docstring shows them all."""
+"""The keys of a recipe, their types and limits. The package's docstring shows all of them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ RoutingOrNone = Literal[RoutingName, "none"]
 
 
 class Routing(_Section):
-    """What makes a layer depend on its input: a name of ROUTINGS, or none; the other keys are its options."""
+    """What makes a layer depend on its input. All other keys are the options of the routing."""
 
     model_config = ConfigDict(extra="allow")
 
-    name: RoutingOrNone
+    name: RoutingOrNone = Field(description="The routing, or none.")
 
     @property
     def options(self) -> Options:
@@ -41,88 +41,96 @@ class Routing(_Section):
 
 
 SchemeOrDense = Literal[SchemeName, "dense"]
-# The scheme of layers that stay as they are: no entry of SCHEMES, for it has nothing to fit.
+# The scheme of layers that keep their weights. Not in SCHEMES, since there is nothing to fit.
 DENSE = "dense"
 RoutingField = Annotated[Routing, BeforeValidator(_routing, json_schema_input_type=RoutingOrNone | Routing | None)]
 
 
 class Rule(_Section):
-    """What becomes of the layers that `layers` names. Fields left out are the recipe's."""
+    """What becomes of some layers. Missing keys are those of the recipe."""
 
-    layers: Annotated[Patterns, Field(min_length=1)]
-    scheme: SchemeOrDense | None = None
-    options: Options = {}
-    routing: RoutingField | None = None
-    family: Literal["together"] | None = None
+    layers: Annotated[
+        Patterns, Field(min_length=1, description="A pattern or a list of patterns of the layers' names.")
+    ]
+    scheme: SchemeOrDense | None = Field(None, description="The scheme of these layers.")
+    options: Options = Field(
+        {}, description="The fields of the scheme. They override those of the recipe, if the scheme is the same."
+    )
+    routing: RoutingField | None = Field(None, description="The routing of these layers.")
+    family: Literal["together"] | None = Field(
+        None, description="`together`: the layers form one family. Otherwise the recipe's `families` decides."
+    )
 
 
 class Alternative(_Section):
-    """A scheme that the plan may use in place of the recipe's, for layers that no rule claims, where it loses less."""
+    """A scheme that the plan may use instead of the recipe's, for layers that no rule matches, where it loses less."""
 
-    scheme: SchemeName
-    options: Options = {}
+    scheme: SchemeName = Field(description="The scheme.")
+    options: Options = Field({}, description="The fields of the scheme.")
 
 
 class Families(_Section):
-    """Which of the layers that can share do: all of them (group), clusters of similar ones, or those that gain by it.
+    """Which of the layers that can share form a family."""
 
-    gain, the default, is group, but 1x1 layers stay alone where that predicts less error at equal parameters.
-    """
-
-    by: Literal["gain", "group", "cluster"] = "gain"
-    metric: MetricName = "explained"
-    linkage: Literal["average", "complete", "single"] = "average"
-    threshold: float | None = Field(None, ge=0, le=1)
-    count: int | None = Field(None, ge=1)
+    by: Literal["gain", "group", "cluster"] = Field(
+        "gain",
+        description="`group`: all that can share. `gain`: the same, but 1x1 layers stay alone where that predicts less"
+        " error at equal parameters. `cluster`: clusters of similar layers.",
+    )
+    metric: MetricName = Field("explained", description="The similarity of two layers, for clusters.")
+    linkage: Literal["average", "complete", "single"] = Field("average", description="The similarity of two clusters.")
+    threshold: float | None = Field(None, ge=0, le=1, description="Clusters merge down to this similarity.")
+    count: int | None = Field(None, ge=1, description="The number of clusters in each group.")
 
     @model_validator(mode="after")
     def _one_cut(self) -> Families:
         if self.threshold is not None and self.count is not None:
-            raise ValueError("threshold and count exclude each other")
+            raise ValueError("set threshold or count, not both")
         if self.by != "cluster" and not self.model_fields_set <= {"by"}:
             raise ValueError("metric, linkage, threshold and count need `by: cluster`")
         return self
 
 
 class Budget(_Section):
-    """How large the result may be: parameters and MACs as a share of the whole net's, or the file in bytes."""
+    """The size of the result. Exactly one of the keys is set."""
 
-    params: Share | None = None
-    bytes: Size | None = None
-    macs: Share | None = None
+    params: Share | None = Field(None, description="Parameters, as a share of the whole net's.")
+    bytes: Size | None = Field(None, description="Size of the file, such as 1.2MB.")
+    macs: Share | None = Field(None, description="Multiply-adds, as a share of the whole net's.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Budget:
         if len(self.model_dump(exclude_none=True)) != 1:
-            raise ValueError("exactly one of params, bytes and macs is wanted")
+            raise ValueError("set exactly one of params, bytes and macs")
         return self
 
 
 class Calibration(_Section):
-    """The unlabelled images that moments come from, and those held back to measure the divergence on."""
+    """The images for the conversion. Labels are not used."""
 
-    images: int = Field(1000, ge=1)
-    heldout: int = Field(500, ge=0)
-    batch: int = Field(100, ge=1)
-    memory: Size = 4 * 2**30
+    images: int = Field(1000, ge=1, description="Images that calibrate the conversion.")
+    heldout: int = Field(500, ge=0, description="Images that are held out to measure the divergence.")
+    batch: int = Field(100, ge=1, description="Images in a batch.")
+    memory: Size = Field(4 * 2**30, description="The memory limit for second moments, such as 4GiB.")
 
 
 class Fit(_Section):
-    """How long the joint fit of a family may take, in iterations of its search; None: as long as convert.py says.
+    """The joint fit of the families."""
 
-    `progressive`: steps of a fine-tune after every family; None: all are fitted at once and none is trained.
-    """
-
-    sweeps: int | None = Field(None, ge=1)
-    progressive: int | None = Field(None, ge=1)
+    sweeps: int | None = Field(None, ge=1, description="The most iterations of the fit of a family.")
+    progressive: int | None = Field(
+        None,
+        ge=1,
+        description="Steps of a fine-tune after the fit of each family. By default there is none.",
+    )
 
 
 class RepairStep(_Section):
-    """A step of the repair: a name of repair.STEPS; the other keys are its options."""
+    """A repair step. All other keys are the options of the step."""
 
     model_config = ConfigDict(extra="allow")
 
-    name: StepName
+    name: StepName = Field(description="The step.")
 
     @property
     def options(self) -> Options:
@@ -142,12 +150,13 @@ RepairField = Annotated[
 def _setting(name: str) -> tuple[Any, Any]:
     """The type and the default of a setting, as pydantic takes them; `time` is a length as it is written."""
     if name == "time":
-        return Time | None, None
+        return Time | None, Field(None, description=about("seconds").help)
     limits, kind, default = about(name).limits, kind_of(name), default_of(name)
     bounds = {"gt": limits.above, "ge": limits.least, "lt": limits.below}
     given: dict[str, Any] = {bound: value for bound, value in bounds.items() if value is not None}
     annotation = Annotated[kind, Field(**given)] if given else kind
-    return (annotation | None if default is None else annotation), default
+    annotation = annotation | None if default is None else annotation
+    return annotation, Field(default, description=about(name).help)
 
 
 # In the order of the command line's options.
@@ -177,40 +186,60 @@ class Finetune(_settings_model()):  # type: ignore[misc]  # its fields are those
 
 
 class Sharing(_Section):
-    """What `kdna run` makes of the recipe where less than the share `below` of the original's bytes is asked for.
+    """The keys that `kdna run` uses instead of the recipe's, below a share of the original's bytes."""
 
-    These fields then stand for the recipe's scheme, options, budget (of parameters), repair and fine-tune; at that size
-    and above the recipe's own hold.
-    """
-
-    below: Share
-    params: Share
-    scheme: SchemeOrDense = "cp"
-    options: Options = {}
-    repair: tuple[RepairField, ...] = Field((), strict=False)
-    finetune: Finetune | None = None
+    below: Share = Field(description="The share of the original's bytes below which these keys are used.")
+    params: Share = Field(description="The budget of parameters, as a share of the whole net's.")
+    scheme: SchemeOrDense = Field("cp", description="The scheme.")
+    options: Options = Field({}, description="The fields of the scheme.")
+    repair: tuple[RepairField, ...] = Field((), strict=False, description="The repair steps.")
+    finetune: Finetune | None = Field(None, description="The fine-tune.")
 
 
 class Recipe(_Section):
-    """A checked recipe. `text` is its YAML as given, `where` says where in it a key stands."""
+    """A validated recipe. `text` is its YAML as given, `where` the place of a key in it."""
 
-    scheme: SchemeOrDense | None = None
-    options: Options = {}
-    routing: RoutingField = Routing(name="none")
-    include: Patterns = ()
-    exclude: Patterns = ()
-    rules: tuple[Rule, ...] = Field((), strict=False)
-    alternatives: tuple[Alternative, ...] = Field((), strict=False)
-    families: Families = Families()
-    budget: Budget | None = None
-    calibration: Calibration = Calibration()
-    fit: Fit = Fit()
-    nested: bool = False
-    codec: CodecName | None = None
-    repair: tuple[RepairField, ...] = Field((), strict=False)
-    finetune: Finetune | None = None
-    sharing: Sharing | None = None
-    seed: int = Field(0, ge=0)
+    scheme: SchemeOrDense | None = Field(
+        None, description="The scheme of every layer that no rule matches. Without it only the rules convert layers."
+    )
+    options: Options = Field(
+        {}, description="The fields of the scheme, such as `rank`. Without a scheme, those of every rule's scheme."
+    )
+    routing: RoutingField = Field(Routing(name="none"), description="The routing of every layer that no rule matches.")
+    include: Patterns = Field((), description="Patterns of layers to convert although they are excluded by default.")
+    exclude: Patterns = Field((), description="Patterns of layers to keep as they are. It overrides every other key.")
+    rules: tuple[Rule, ...] = Field(
+        (),
+        strict=False,
+        description="Exceptions for some layers. Of several rules the one with the most specific pattern applies.",
+    )
+    alternatives: tuple[Alternative, ...] = Field(
+        (),
+        strict=False,
+        description="Schemes that the plan may use instead of `scheme`, for layers that no rule matches.",
+    )
+    families: Families = Field(Families(), description="Which layers share kernels.")
+    budget: Budget | None = Field(
+        None, description="The size of the result. Without it every scheme needs a size, such as a rank."
+    )
+    calibration: Calibration = Field(Calibration(), description="The images for the conversion.")
+    fit: Fit = Field(Fit(), description="The joint fit of the families.")
+    nested: bool = Field(
+        False, description="Order the directions of every family by importance, so that `kdna shrink` can cut it later."
+    )
+    codec: CodecName | None = Field(
+        None, description="How the tensors of the file are stored. By default they are not coded."
+    )
+    repair: tuple[RepairField, ...] = Field(
+        (),
+        strict=False,
+        description="Steps after the fit, in order. A step is kept if it lowers the divergence on held-out images.",
+    )
+    finetune: Finetune | None = Field(
+        None, description="What `kdna run` trains after the conversion, and how long. By default nothing."
+    )
+    sharing: Sharing | None = Field(None, description="Other keys for small files. It needs a codec.")
+    seed: int = Field(0, ge=0, description="The seed of every random choice.")
 
     _text: str = PrivateAttr("")
     _places: yamlfile.Places = PrivateAttr(default_factory=lambda: yamlfile.Places("the recipe", {}))
@@ -218,43 +247,47 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _has_a_scheme(self) -> Recipe:
         if self.alternatives and self.scheme in (None, DENSE):
-            raise ValueError("alternatives are to a `scheme`, and the recipe has none")
+            raise ValueError("`alternatives` need a `scheme`, and the recipe has none")
         if self.scheme is None and not self.rules:
             raise ValueError("a recipe needs `scheme`, `rules` or both")
         for index, rule in enumerate(self.rules):
             if rule.scheme is None and self.scheme is None:
-                raise ValueError(f"rules.{index} needs `scheme`, as the recipe has none")
+                raise ValueError(f"rules.{index} needs `scheme`, since the recipe has none")
         if self.finetune is not None and self.finetune.sampled and not self.nested:
-            raise ValueError("`finetune.sampled` trains at sizes that are cut later, and needs `nested: true`")
-        tunes = [own.finetune for own in (self, self.sharing) if own is not None and own.finetune is not None]
-        if self.codec != "entropy" and any(one.train == "codes" for one in tunes):
-            raise ValueError("`finetune.train: codes` is of what the entropy coder makes, and needs `codec: entropy`")
+            raise ValueError("`finetune.sampled` trains the sizes that `kdna shrink` cuts, and needs `nested: true`")
+        finetunes = [each.finetune for each in (self, self.sharing) if each is not None and each.finetune is not None]
+        if self.codec != "entropy" and any(finetune.train == "codes" for finetune in finetunes):
+            raise ValueError("`finetune.train: codes` needs `codec: entropy`")
         if self.sharing is not None and self.codec is None:
-            raise ValueError("`sharing` needs `codec`, as it is the coded file's size that decides")
+            raise ValueError("`sharing` needs `codec`, since the size of the coded file decides")
         return self
 
     def at_size(self, target: float | str | None, whole: int) -> Recipe:
-        """What the recipe comes to for a file of that size, of an original of `whole` bytes: with its `sharing` below
-        the size named there, without that from there on.
+        """The recipe for a file of this size: below `sharing.below` with the keys of `sharing`, else without them.
 
-        Raises PlanError KD506 for a target that is no size.
+        Args:
+            target: The size of the file, in bytes or as a share. None is any size.
+            whole: The bytes of the original.
+
+        Raises:
+            PlanError: KD506 for an invalid size.
         """
         sharing = self.sharing
         if sharing is None:
             return self
         if target is None or parse_target(target, whole) >= parse_target(sharing.below, whole):
             return self.model_copy(update={"sharing": None})
-        said: dict[str, Any] = {"scheme": sharing.scheme, "options": sharing.options, "repair": sharing.repair}
-        said["finetune"] = sharing.finetune
-        return self.model_copy(update={**said, "budget": Budget(params=sharing.params), "sharing": None})
+        keys: dict[str, Any] = {"scheme": sharing.scheme, "options": sharing.options, "repair": sharing.repair}
+        keys["finetune"] = sharing.finetune
+        return self.model_copy(update={**keys, "budget": Budget(params=sharing.params), "sharing": None})
 
     @property
     def text(self) -> str:
-        """The YAML it was read from, comments and all; for a recipe built in Python, the YAML that says the same."""
+        """The YAML that it was read from, with comments; for a recipe built in Python, equivalent YAML."""
         return self._text or yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False)
 
     def where(self, *path: str | int) -> str:
-        """'shared-cp.yaml line 7: rules.0.layers': the beginning of a message about that key."""
+        """The place of a key, to start a message with: 'shared-cp.yaml line 7: rules.0.layers'."""
         return self._places(path)
 
 

@@ -1,4 +1,4 @@
-"""YAML that remembers its lines: an error about a key can say where the key stands."""
+"""YAML with line numbers, so that an error about a key can name its line."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, SequenceNode
 
-# A value's keys and list positions from the top: ("rules", 2, "layers").
+# The keys and list positions that lead to a value: ("rules", 2, "layers").
 Path = tuple[str | int, ...]
 
 
 class MarkedError(ValueError):
-    """Text that is not the YAML meant here; `line` counts from 1."""
+    """Text that is not valid YAML for a recipe; `line` counts from 1."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -22,28 +22,28 @@ class MarkedError(ValueError):
 
 
 class Places:
-    """Where each key of a recipe stands: on a line of its file, or in a --set."""
+    """The place of each key of a recipe: a line of its file, or a --set."""
 
     def __init__(self, name: str, lines: Mapping[Path, int | str]) -> None:
         self.name = name
         self.lines = dict(lines)
 
     def overridden(self, path: Path, place: str) -> None:
-        """The key at `path`, all below it and every section that had to be made for it now stand at `place`."""
+        """Set `place` for the key at `path`, all keys below it, and every section that was added for it."""
         self.lines = {old: line for old, line in self.lines.items() if old[: len(path)] != path}
         for end in range(1, len(path) + 1):
             self.lines.setdefault(path[:end], place)
 
     def __call__(self, path: Path) -> str:
-        """The nearest key above that is written down gives the line."""
-        known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in self.lines), None)
-        line = None if known is None else self.lines[known]
+        """The place and path of a key; a key without a line has that of the nearest key above it."""
+        nearest = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in self.lines), None)
+        line = None if nearest is None else self.lines[nearest]
         place = line if isinstance(line, str) else f"{self.name} line {line}" if line else self.name
         return f"{place}: {'.'.join(map(str, path))}" if path else place
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number and refuses aliases, by which a few lines can stand for gigabytes."""
+    """A SafeLoader that reads 1e-3 as a number and refuses aliases, with which a few lines can expand to gigabytes."""
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -57,9 +57,9 @@ _Loader.add_implicit_resolver(
 
 
 def parse(text: str) -> tuple[Any, dict[Path, int]]:
-    """The value of one YAML document and the line, counted from 1, of every key and list entry in it.
+    """The value of one YAML document, and the line, from 1, of every key and list entry in it.
 
-    A key given twice is an error, not the last one's win. Raises MarkedError.
+    A key that is given twice is an error. Raises MarkedError.
     """
     lines: dict[Path, int] = {}
     try:
@@ -86,7 +86,7 @@ def _value(loader: _Loader, node: Node, path: Path, lines: dict[Path, int]) -> A
         line = key_node.start_mark.line + 1
         key = _scalar(loader, key_node)
         if not isinstance(key, str):
-            raise MarkedError(line, f"a key must be text, got {key!r}")
+            raise MarkedError(line, f"a key must be a string, got {key!r}")
         inside = (*path, key)
         if key in mapping:
             raise MarkedError(line, f"the key {key!r} is given twice, first on line {lines[inside]}")
@@ -98,5 +98,5 @@ def _value(loader: _Loader, node: Node, path: Path, lines: dict[Path, int]) -> A
 def _scalar(loader: _Loader, node: Node) -> Any:
     try:
         return loader.construct_object(node, deep=True)
-    except ValueError as error:  # 2024-13-45 looks like a date and is none
+    except ValueError as error:  # 2024-13-45 looks like a date
         raise MarkedError(node.start_mark.line + 1, str(error)) from None
