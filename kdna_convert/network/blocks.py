@@ -1,8 +1,8 @@
-"""How a net falls into blocks: modules run one after the other, each a function of one tensor, and what is inside them.
+"""The blocks of a net: modules that run one after the other, each a function of one tensor, and the layers in them.
 
-Found by watching one forward pass, so that it holds for any net. A module whose children pass one tensor along, from
-its own input to its own output, is no block but a row of them; so is a trunk, a module that holds most of the layers.
-What is left are the residual blocks, Fire modules, dense blocks and single layers that a net is made of.
+They are derived from one forward pass, so that this works for any net. A module whose children pass one tensor from its
+input to its output is split into its children; so is a module that holds most of the layers. The rest are blocks:
+residual blocks, Fire modules, dense blocks, single layers.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ _SUMS = frozenset({torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__
 
 @dataclass(frozen=True)
 class BlockLayer:
-    """A layer inside a block. `norm` is the batch normalisation that takes its output, None where there is none.
+    """A layer inside a block.
 
-    `sum` is the place, among the sums of the block, of the one that this branch ends in, None where it ends in none;
-    `skip` says which of its terms is the skip path, 0 or 1.
+    Attributes:
+        name: Its name in the net.
+        norm: The name of the batch normalization that takes its output, None without one.
+        sum: The position, among the sums of the block, of the sum that ends this branch, None without one.
+        skip: Which term of that sum is the skip path, 0 or 1.
     """
 
     name: str
@@ -40,9 +43,13 @@ class BlockLayer:
 
 @dataclass(frozen=True)
 class Block:
-    """A module that takes one tensor, once. `layers` are in the order in which they run.
+    """A module that takes one tensor and runs once.
 
-    `follows`: its input is the output of the block before it in the row. `whole`: its output is one tensor.
+    Attributes:
+        name: Its name in the net.
+        layers: Its layers, in the order in which they run.
+        follows: Whether its input is the output of the block before it.
+        whole: Whether its output is one tensor.
     """
 
     name: str
@@ -53,7 +60,7 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class _Value:
-    """A tensor as it was at one time: an operation in place makes another value of it. Held, so that `is` is sound."""
+    """A tensor and its version: an in-place operation makes another value. The reference keeps `is` valid."""
 
     tensor: Tensor
     version: int
@@ -68,11 +75,11 @@ class _Value:
 
 @dataclass
 class _Call:
-    """One module's run: what it took and gave, where these are single tensors."""
+    """One run of a module: its input and output, where these are single tensors."""
 
     takes: _Value | None
     gives: _Value | None = None
-    sums: tuple[int, int] = (0, 0)  # those made before it began and before it ended
+    sums: tuple[int, int] = (0, 0)  # the numbers of sums before it began and before it ended
     times: int = 1
 
 
@@ -80,9 +87,15 @@ _Sum = tuple[_Value | None, ...]
 
 
 def find_blocks(model: nn.Module, layers: Sequence[str], example: Tensor) -> tuple[Block, ...]:
-    """The blocks of a net in the order in which they run, from the first that is needed to the last with a layer.
+    """The blocks of a net in the order in which they run.
 
-    `layers` names the layers that are wanted; those that run more than once, or not at all, are in no block.
+    Args:
+        model: The net.
+        layers: The names of the layers to cover. Those that run more than once, or not at all, are in no block.
+        example: A batch of inputs.
+
+    Returns:
+        The blocks up to the last with such a layer, without those whose output no such layer depends on.
     """
     calls, sums = _trace(model, example)
     names = [name for name in calls if name in set(layers) and _single(calls[name])]
@@ -101,10 +114,10 @@ def find_blocks(model: nn.Module, layers: Sequence[str], example: Tensor) -> tup
 
 @contextmanager
 def watching_sums(module: nn.Module, see: Callable[[int, Tensor, Tensor], None]) -> Iterator[None]:
-    """Call `see(place, left, right)` before every sum of two tensors of one shape; places count from 0.
+    """Call `see(place, left, right)` before every sum of two tensors of one shape; `place` counts from 0.
 
-    Sums inside a layer, of its kernel's parts or its router's, are none of the module's: a converted module has the
-    same sums at the same places as its original.
+    Sums inside a layer, in the computation of its kernel or in its router, do not count: a converted module has the
+    same sums as its original, in the same order.
     """
     sums = _Sums(see)
     kernels = (layer for layer in module.modules() if isinstance(layer, (_ConvNd, nn.Linear)))
@@ -123,7 +136,7 @@ class _Sums(TorchFunctionMode):
     def __init__(self, see: Callable[[int, Tensor, Tensor], None]) -> None:
         super().__init__()
         self.see, self.count = see, 0
-        self.inside = 0  # so many layers, one in the other
+        self.inside = 0  # the depth of nested layers
 
     def enter(self, *_: object) -> None:
         self.inside += 1
@@ -185,31 +198,31 @@ def _single(call: _Call) -> bool:
     return call.times == 1 and call.takes is not None
 
 
-def _row(name: str, calls: Mapping[str, _Call], wanted: set[str]) -> list[str]:
-    """The blocks that a module is a row of, or the module itself."""
-    inside = {layer for layer in wanted if _within(layer, name)}
+def _row(name: str, calls: Mapping[str, _Call], layers: set[str]) -> list[str]:
+    """The blocks that a module consists of, or the module itself."""
+    inside = {layer for layer in layers if _within(layer, name)}
     kids = _children(name, calls)
-    if name in wanted or not inside or not kids:
+    if name in layers or not inside or not kids:
         return [name]
     passes = [calls[name].takes, *(calls[kid].gives for kid in kids)]
     takes = [*(calls[kid].takes for kid in kids), calls[name].gives]
     row = all(a is not None and a == b for a, b in zip(passes, takes, strict=True))
-    trunk = 2 * len(inside) > len(wanted)
+    trunk = 2 * len(inside) > len(layers)
     needed = [kid for kid in kids if any(_within(layer, kid) for layer in inside)]
     if not (row or trunk) or not all(_single(calls[kid]) for kid in needed):
         return [name]
     parts = [kid for kid in kids if _single(calls[kid])]
-    return [block for kid in parts for block in _row(kid, calls, wanted)]
+    return [block for kid in parts for block in _row(kid, calls, layers)]
 
 
 def _children(name: str, calls: Mapping[str, _Call]) -> list[str]:
-    """The modules that ran inside this one and inside no other that did."""
+    """The modules that ran directly inside this one."""
     below = [other for other in calls if other != name and _within(other, name)]
-    found: list[str] = []
+    direct: list[str] = []
     for other in sorted(below, key=lambda path: path.count(".")):
-        if not any(_within(other, kid) for kid in found):
-            found.append(other)
-    return [other for other in calls if other in set(found)]
+        if not any(_within(other, kid) for kid in direct):
+            direct.append(other)
+    return [other for other in calls if other in set(direct)]
 
 
 def _within(name: str, outer: str) -> bool:
@@ -217,7 +230,7 @@ def _within(name: str, outer: str) -> bool:
 
 
 def _block_layer(model: nn.Module, layer: str, calls: Mapping[str, _Call], sums: Sequence[_Sum]) -> BlockLayer:
-    """What takes the layer's output: perhaps a batch normalisation, then perhaps one of the block's sums."""
+    """The layer with the batch normalization and the sum that take its output."""
     ended = calls[layer].gives
     takers = (name for name, call in calls.items() if call.takes == ended and _single(call))
     norm = next((name for name in takers if is_batch_norm(model.get_submodule(name))), None)
@@ -229,7 +242,7 @@ def _block_layer(model: nn.Module, layer: str, calls: Mapping[str, _Call], sums:
 
 
 def _needed(blocks: Sequence[Block]) -> tuple[Block, ...]:
-    """Without those from which no wanted layer is reached."""
+    """Without the blocks that no layer depends on."""
     kept: list[Block] = []
     for block in reversed(blocks):
         if block.layers or (kept and kept[-1].follows):

@@ -1,4 +1,4 @@
-"""A layer as a chain of plain layers: what running a scheme's factors instead of its dense kernel looks like."""
+"""A layer as a chain of plain layers, which runs the factors of a scheme instead of its dense kernel."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ _PLAIN = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 def is_plain(cls: type[nn.Module], groups: int) -> bool:
-    """Whether a layer of this class multiplies patches by its weight as it stands, all channels together.
+    """Whether a layer of this class multiplies patches of all channels by its unchanged weight.
 
-    timm's same-padding conv does; its weight-standardising ones and classes we do not know might not.
+    timm's convolution with "same" padding does; its weight-standardizing ones and unknown classes may not.
     """
     same = cls.__name__ == "Conv2dSame" and cls.__module__.startswith("timm.")
     return groups == 1 and (same or cls in _PLAIN.values())
 
 
 def build_chain(cls: type[nn.Module], layer: Any, kernels: Sequence[Tensor]) -> nn.Sequential | None:
-    """The kernels (out, in / groups, *taps), in order, as plain layers with copies of them and of the layer's bias.
+    """A chain of plain layers with copies of these kernels and of the layer's bias.
 
-    The kernel with taps - the first one, where all are pointwise - is of the layer's own class `cls` and takes its
-    stride, padding and dilation: same padding, for one, happens inside forward. The last has the bias, so that padding
-    before a later kernel pads with what the earlier ones make of it. None when a linear layer has a diagonal factor.
+    The kernel with taps (the first, if all are pointwise) gets the layer's class, stride, padding and dilation. The
+    last gets the bias.
+
+    Args:
+        cls: The layer's class before it was derived.
+        layer: The layer.
+        kernels: (out, in / groups, *taps) each, in the order in which they run.
+
+    Returns:
+        The chain, or None for a linear layer with a diagonal factor.
     """
     channels = [layer.weight.shape[1], *(len(kernel) for kernel in kernels)]
     if cls is nn.Linear and any(kernel.shape[1] != c for kernel, c in zip(kernels, channels, strict=False)):
@@ -42,7 +49,7 @@ def build_chain(cls: type[nn.Module], layer: Any, kernels: Sequence[Tensor]) -> 
 
 
 def _stage(kernel: Tensor, channels: int, bias: Tensor | None, like: tuple[type[nn.Module], Any] | None) -> nn.Module:
-    """One layer on `channels` inputs; `like`, a class and a layer, lends it the class and how it strides and pads."""
+    """One layer with `channels` input channels. `like` is a class and a layer whose stride and padding it takes."""
     taps = tuple(kernel.shape[2:])
     cls: Any = _PLAIN[len(taps)]
     options: dict[str, Any] = {"kernel_size": taps, "groups": channels // kernel.shape[1]} if taps else {}
@@ -51,7 +58,7 @@ def _stage(kernel: Tensor, channels: int, bias: Tensor | None, like: tuple[type[
         options |= {name: getattr(layer, name) for name in ("stride", "padding", "dilation") if taps}
         if getattr(layer, "padding_mode", "zeros") != "zeros":
             options["padding_mode"] = layer.padding_mode
-    with torch.device("meta"):  # draws no random numbers
+    with torch.device("meta"):  # without drawing random numbers
         stage: nn.Module = cls(channels, len(kernel), bias=bias is not None, **options)
     stage.weight = _parameter(kernel)
     if bias is not None:

@@ -1,4 +1,4 @@
-"""How a convolution or linear layer meets its input: the patches its kernel multiplies, at any padding and stride."""
+"""The input patches that the kernel of a convolution or linear layer multiplies, at any padding and stride."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..core.modes import eval_mode
 from ..core.padding import pad
 
-# Patch numbers gathered at a time: 64 MB, so that calibration on large images stays small.
+# Numbers of patches in a chunk: 64 MB, which limits the memory of calibration on large images.
 _CHUNK = 1 << 24
 
 See = Callable[[str, nn.Module, Any, Any], Tensor | None]
@@ -21,9 +21,9 @@ See = Callable[[str, nn.Module, Any, Any], Tensor | None]
 
 @contextmanager
 def watch(model: nn.Module, modules: Mapping[str, nn.Module], see: See) -> Iterator[None]:
-    """Call `see(name, module, input, output)` when one of the modules runs; a tensor it returns replaces the output.
+    """Call `see(name, module, input, output)` when a module runs. A tensor that it returns replaces the output.
 
-    The model is in eval mode inside, and in the modes it had before outside.
+    The model is in eval mode inside the block; its modes are restored afterwards.
     """
     handles = [module.register_forward_hook(_hook(name, see), with_kwargs=True) for name, module in modules.items()]
     try:
@@ -42,9 +42,9 @@ def _hook(name: str, see: See) -> Callable[..., Tensor | None]:
 
 
 def choose(images: int, total: int, positions: int | None, generator: torch.Generator) -> Tensor | None:
-    """Which of a layer's `total` output positions to keep for each image, (images, positions), or None for all.
+    """Draw which of a layer's `total` output positions to keep for each image: (images, positions), or None for all.
 
-    One is drawn from each of as many equal strata of the raster: all are equally likely and none lie in a clump.
+    One position is drawn from each of as many equal strata: all are equally likely, and they spread evenly.
     """
     if positions is None or total <= positions:
         return None
@@ -55,9 +55,12 @@ def choose(images: int, total: int, positions: int | None, generator: torch.Gene
 def patches(module: nn.Module, x: Tensor, chosen_bp: Tensor | None = None) -> Iterator[Tensor]:
     """A layer's input patches, rows_ntc (rows, taps, in-channels of a group), in chunks of bounded size.
 
-    x is (batch, channels, *size) for a convolution, (batch, ..., features) for a linear layer, whose positions are what
-    lies between. Groups count as rows of their own. `chosen_bp` keeps only some output positions of each image.
-    Tap-major rows keep channels contiguous, which gathers 5-10 times faster than F.unfold; transpose once at the end.
+    Tap-major rows keep channels contiguous, which is 5-10 times faster than F.unfold; transpose once at the end.
+
+    Args:
+        module: The layer.
+        x: Its input, (batch, channels, *size) of a convolution or (batch, ..., features) of a linear layer.
+        chosen_bp: The output positions of each image to keep, None for all. Each group gives rows of its own.
     """
     flat_pc, base_p, offset_t = _grid(module, x)
     width, groups = flat_pc.shape[1], int(getattr(module, "groups", 1))
@@ -73,7 +76,7 @@ def patches(module: nn.Module, x: Tensor, chosen_bp: Tensor | None = None) -> It
 
 
 def output_positions(module: nn.Module, x: Tensor) -> int | None:
-    """How many positions a layer's output has for each image of its input, or None if no patch fits that input."""
+    """The number of output positions per image, or None if the input has another number of axes."""
     if isinstance(module, nn.Linear):
         return x[0].numel() // x.shape[-1]
     if x.dim() != len(_tuple(module, "kernel_size")) + 2:
@@ -82,7 +85,7 @@ def output_positions(module: nn.Module, x: Tensor) -> int | None:
 
 
 def _grid(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The padded input as (points, channels), the point where each patch begins, and each tap's offset from there."""
+    """The padded input as (points, channels), the first point of each patch, and the offset of each tap from it."""
     base, offset = torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)
     if isinstance(module, nn.Linear):
         return x.reshape(-1, x.shape[-1]), torch.arange(x[0].numel() // x.shape[-1]), offset

@@ -1,7 +1,7 @@
-"""A model's tensors under the names they have in model.safetensors, and back.
+"""A model's tensors by their names in model.safetensors.
 
-A derived layer stores `<layer>.<letter>` for its adapter and, if it owns its family, for the shared tensors; it stores
-no `<layer>.weight`. All else keeps its state-dict key. A tensor with several names in the model is stored once.
+A derived layer stores `<layer>.<letter>` for its adapter and, if it owns its family, for the shared tensors, instead of
+`<layer>.weight`. All other tensors keep their state-dict keys. A tensor with several names is stored once.
 """
 
 from __future__ import annotations
@@ -34,28 +34,30 @@ DTYPES = {
 
 
 def stored_state(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors to save by their names in the file, contiguous and free of aliases."""
+    """The tensors to save by their names in the file, contiguous and without shared memory."""
     tensors = {file_name: tensor for file_name, (_, tensor) in _stored(model)[0].items()}
     return {name: _alone(tensor) for name, tensor in tensors.items()}
 
 
 def stored_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The model's own parameters by their names in the file."""
+    """The parameters of the model, not copies, by their names in the file."""
     return {name: own for name, (_, own) in _stored(model)[0].items() if isinstance(own, nn.Parameter)}
 
 
 def stored_specs(model: nn.Module) -> tuple[TensorSpec, ...]:
-    """Name, shape and dtype of what stored_state holds, for any model (also on meta, also not converted)."""
+    """Name, shape and dtype of what stored_state returns, for any model, also on the meta device or not converted."""
     return tuple(
         TensorSpec(name, tuple(tensor.shape), DTYPES[tensor.dtype]) for name, (_, tensor) in _stored(model)[0].items()
     )
 
 
 def load_stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Fill a model from stored tensors, in place, and return it: the inverse of stored_state.
+    """Load stored tensors into a model, in place, and return it: the inverse of stored_state.
 
-    A CPU model without aliases takes the tensors over uncopied. Raises CheckpointError KD303, with nothing changed,
-    listing the names that are missing, unexpected or of another shape.
+    A CPU model without tied tensors uses the given tensors themselves, not copies.
+
+    Raises:
+        CheckpointError: KD303, with the names that are missing, unexpected or of another shape. Nothing is changed.
     """
     stored, alone = _stored(model)
     problems = [f"missing {name}" for name in stored if name not in tensors]
@@ -75,10 +77,10 @@ def load_stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
 
 
 def folded_tensors(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The stored tensors of a plan without routing as those of the ordinary net: every kernel worked out.
+    """The state dict of the folded net, from the stored tensors of a plan without routing.
 
-    What deriving, loading and folding would give, without building the derived layers. Raises CheckpointError KD303
-    naming a tensor that is missing.
+    Equal to deriving, loading and folding, without building the derived layers. Raises CheckpointError KD303 if a
+    tensor is missing.
     """
     state, shapes = dict(tensors), {layer.name: layer.shape for layer in plan.layers}
     try:
@@ -101,7 +103,7 @@ def folded_tensors(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def _stored(model: nn.Module) -> tuple[dict[str, tuple[str, Tensor]], bool]:
-    """File name -> (state-dict key, tensor), each tensor under the first of its names; and whether that is its only."""
+    """Stored name -> (state-dict key, tensor), by the first name of each tensor; and whether no tensor has two."""
     names: dict[str, str] = {}
     for layer, derived in derived_layers(model).items():
         dot = f"{layer}." if layer else ""
@@ -126,7 +128,7 @@ def _held(tensor: Tensor) -> bool:
 
 
 def _alone(tensor: Tensor) -> Tensor:
-    """Contiguous and the only tenant of its storage, copied if it is not so already."""
+    """A contiguous tensor that is alone in its storage; copied only if it must be."""
     tensor = tensor.detach().contiguous()
     whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
     return tensor if whole else tensor.clone()

@@ -1,4 +1,4 @@
-"""What a net costs, exactly: parameters, bytes of its file, multiply-adds of one image. Milliseconds: benchmark.py."""
+"""The exact size of a net: parameters, bytes of its file, multiply-adds of one image."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from ..core.specs import Totals
 from .inference import device_of, evaluating
 from .stored import stored_specs
 
-# What torch's own users write: a dense checkpoint says nothing about itself but this.
+# The metadata of an ordinary checkpoint in safetensors.
 DENSE_METADATA = {"format": "pt"}
 
 
 def totals(model: nn.Module, example: Tensor, metadata: Mapping[str, str] | None = None) -> Totals:
-    """The net as it stands. `example` is a batch of at least one input; `metadata` what the file says about itself.
+    """The size of a net as it is.
 
-    A parameter with several names counts once. MACs are per image and as the net runs here: a derived layer runs dense,
-    and making its weight is not counted, because a folded net does not.
+    A parameter with several names counts once. A derived layer counts as dense; computing its weight does not count,
+    since a folded net does not do it.
+
+    Args:
+        model: The net.
+        example: A batch of at least one input.
+        metadata: That of the file; None is that of an ordinary checkpoint.
     """
     params = sum(parameter.numel() for parameter in model.parameters())
     size = file_size(stored_specs(model), DENSE_METADATA if metadata is None else metadata)
@@ -28,7 +33,7 @@ def totals(model: nn.Module, example: Tensor, metadata: Mapping[str, str] | None
 
 
 def original_bytes(model: nn.Module) -> int:
-    """The file of a net that was not converted: what shares of its bytes are shares of."""
+    """Bytes of the file of an original, which shares of bytes refer to."""
     return file_size(stored_specs(model), DENSE_METADATA)
 
 

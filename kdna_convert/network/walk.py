@@ -1,4 +1,4 @@
-"""The original and its conversion walked block by block on the same images: what a layer sees behind a changed prefix.
+"""Run the original and its conversion block by block on the same images, each with the inputs of its own prefix.
 
 for pair in walk(original, converted, blocks, batches):      # in the order of execution
     for layer in pair.block.layers:
@@ -6,7 +6,7 @@ for pair in walk(original, converted, blocks, batches):      # in the order of e
         ...                                     # change the layer of `converted`, in place
         match_mean(pair, layer, problem)        # give its output the mean that it has in the original
 
-Blocks run on inputs that are kept in memory, a few partial passes each; no layer costs a pass through the net.
+Inputs of blocks are kept in memory, so that a layer costs a few passes through its block, not through the net.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .patches import choose, patches
 
 # Output positions drawn per image, as in calibration.
 POSITIONS = 64
-# A channel that its normalisation scales by less than this share of the mean takes over nothing of a skip path's error.
+# The smallest scale of a channel, relative to the mean: the error of the skip path is divided by it.
 _LEAST_SCALE = 1e-2
 
 
@@ -54,11 +54,18 @@ class BlockPair:
 
 @dataclass(frozen=True)
 class LayerProblem:
-    """One layer's least-squares problem behind the converted prefix, float64, biases aside.
+    """The least-squares problem of a layer with the inputs of the converted prefix, float64, without biases.
 
-    `moment_nn` and `cross_on` are those of its input patches u and of its target y (the original's output and, at the
-    end of a branch, what the skip path got wrong): centred if the layer's mean can be set right afterwards, `mean_n`
-    and `mean_o` then being E[u] and E[y], else zero. `variance_o` is that of y.
+    u are the layer's input patches in the converted net. y is the target: the original's output plus, at the end of a
+    branch, the error of the skip path.
+
+    Attributes:
+        moment_nn: E[u u^T], centered if the layer's mean can be corrected afterwards.
+        cross_on: E[y u^T], centered likewise.
+        mean_n: E[u], zero if not centered.
+        mean_o: E[y], zero if not centered.
+        variance_o: The variance of y.
+        count: The number of patches.
     """
 
     moment_nn: Tensor
@@ -72,7 +79,7 @@ class LayerProblem:
 def walk(
     original: nn.Module, converted: nn.Module, blocks: Sequence[Block], batches: Sequence[Tensor]
 ) -> Iterator[BlockPair]:
-    """Every block in turn. What the consumer changes in `converted` meanwhile, the next block sees the effect of."""
+    """Every block in turn. Changes to `converted` during the iteration affect the inputs of the next block."""
     last: BlockPair | None = None
     for block in blocks:
         if block.follows and last is not None and last.target_outputs is not None:
@@ -90,18 +97,18 @@ def run(module: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
         return [module(batch.clone()) for batch in inputs]  # a block may change its input in place
 
 
-class _Reached(Exception):  # noqa: N818 - it is no error: it ends a forward pass that has shown what was wanted
+class _Reached(Exception):  # noqa: N818 - ends a forward pass early and is not an error
     pass
 
 
 def _reach(model: nn.Module, name: str, batch: Tensor) -> Tensor:
-    """The input of the module of that name, the whole model's being `batch`."""
+    """The input of a module when `batch` is the input of the model."""
     if not name:
         return batch.to(device_of(model))
-    found: list[Tensor] = []
+    inputs: list[Tensor] = []
 
     def stop(module: nn.Module, args: tuple[Any, ...]) -> None:
-        found.append(args[0].clone())
+        inputs.append(args[0].clone())
         raise _Reached
 
     handle = model.get_submodule(name).register_forward_pre_hook(stop)
@@ -112,15 +119,20 @@ def _reach(model: nn.Module, name: str, batch: Tensor) -> Tensor:
         pass
     finally:
         handle.remove()
-    return found[0]
+    return inputs[0]
 
 
 def layer_problem(
     pair: BlockPair, layer: BlockLayer, *, positions: int = POSITIONS, skip: bool = True, seed: int = 0
 ) -> LayerProblem:
-    """The layer's problem, from both nets' runs up to it. `skip`: take over what the skip path got wrong.
+    """The least-squares problem of a layer with one group, from running both nets up to it.
 
-    Only for a layer with one group. Memory beyond the sums is a batch's.
+    Args:
+        pair: The block in both nets.
+        layer: The layer.
+        positions: Output positions drawn per image.
+        skip: Whether the target includes the error of the skip path, where the layer ends a branch.
+        seed: Of the drawn positions.
     """
     module0 = pair.original.get_submodule(layer.name)
     module = pair.converted.get_submodule(layer.name)
@@ -151,21 +163,21 @@ def outputs(pair: BlockPair, layer: BlockLayer) -> tuple[list[Tensor], list[Tens
         (pair.original, pair.original_block, pair.inputs0),
         (pair.converted, pair.converted_block, pair.inputs),
     )
-    found: tuple[list[Tensor], list[Tensor]] = ([], [])
+    both: tuple[list[Tensor], list[Tensor]] = ([], [])
     for place, (net, block, batches) in enumerate(nets):
         with evaluating(block):
             module = net.get_submodule(layer.name)
-            found[place].extend(_look(block, module, layer, batch, whole=False)[1] for batch in batches)
-    return found
+            both[place].extend(_look(block, module, layer, batch, whole=False)[1] for batch in batches)
+    return both
 
 
 def absorbs(model: nn.Module, layer: BlockLayer) -> bool:
-    """Whether the mean of the layer's output can be set at no cost: in its normalisation's statistics, or its bias."""
+    """Whether the mean of the layer's output can be set without cost: by its normalization's statistics or its bias."""
     return layer.norm is not None or getattr(model.get_submodule(layer.name), "bias", None) is not None
 
 
 def match_mean(pair: BlockPair, layer: BlockLayer, problem: LayerProblem) -> None:
-    """Set the converted layer's mean output where the original has it, in place: its normalisation's, or its bias."""
+    """Set the mean output of the converted layer to the original's, in place, by its normalization or its bias."""
     module0, module = (net.get_submodule(layer.name) for net in (pair.original, pair.converted))
     with torch.no_grad():
         mean_o = kernel_of(module) @ problem.mean_n.to(_bias(module).device)
@@ -177,8 +189,10 @@ def match_mean(pair: BlockPair, layer: BlockLayer, problem: LayerProblem) -> Non
 
 
 def move_mean(pair: BlockPair, name: str, mean_o: Tensor, mean0_o: Tensor) -> None:
-    """Set the converted normalisation's running mean, in place, so that inputs of mean `mean_o` come out with the mean
-    that inputs of mean `mean0_o` have behind the original's. Channels that it scales to nothing are left alone.
+    """Set the running mean of a converted normalization, in place.
+
+    Inputs with mean `mean_o` then have the same mean output as inputs with mean `mean0_o` have in the original. A
+    channel's scale counts as at least a small share of the mean scale.
     """
     norm = cast("nn.BatchNorm2d", pair.converted.get_submodule(name))
     (scale, shift), (scale0, shift0) = norm_affine(norm), norm_affine(pair.original.get_submodule(name))
@@ -201,7 +215,7 @@ def _bias(module: nn.Module) -> Tensor:
 
 
 class _Sums:
-    """Running sums over rows of patches and targets, float32; rows come tap-major and are put right at the end."""
+    """Running sums over rows of patches and targets, float32. Rows are tap-major and are reordered at the end."""
 
     def __init__(self, module: Any) -> None:
         weight: Tensor = module.weight.detach()
@@ -240,15 +254,15 @@ class _Sums:
 def _look(
     block: nn.Module, module: nn.Module, layer: BlockLayer, batch: Tensor, whole: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A layer's input, its output (batch, out, positions), and the other term of the sum that its branch ends in.
+    """A layer's input, its output (batch, out, positions), and the other term of the sum that ends its branch.
 
-    The block's pass ends at the layer unless the sum is needed. `whole` asks for it.
+    Without `whole` the pass ends at the layer, and there is no other term.
     """
-    seen: list[Tensor] = []
+    values: list[Tensor] = []
     terms: list[Tensor] = []
 
     def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        seen.extend((args[0].clone(), output.clone()))
+        values.extend((args[0].clone(), output.clone()))
         if not whole:
             raise _Reached
 
@@ -265,7 +279,7 @@ def _look(
     finally:
         handle.remove()
     linear = isinstance(module, nn.Linear)
-    x, y = seen
+    x, y = values
     other = terms[0 if layer.skip == 0 else 1] if terms else None
     return x, _flat(y, linear), None if other is None else _flat(other, linear)
 
@@ -283,7 +297,7 @@ def _picked(y_bop: Tensor, chosen_bp: Tensor | None) -> Tensor:
 
 
 def _scale(model: nn.Module, layer: BlockLayer) -> Tensor:
-    """By what the layer's output is multiplied before the sum, away from zero."""
+    """The factor of the layer's output before the sum, away from zero."""
     if layer.norm is None:
         return torch.ones_like(_bias(model.get_submodule(layer.name))).float()
     return _away_from_zero(norm_affine(model.get_submodule(layer.norm))[0]).float()
