@@ -16,7 +16,7 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 docs: $(INSTALLED)
-	$(BIN)/python -m mkdocs build
+	$(BIN)/python -m mkdocs build --strict
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
