@@ -1,7 +1,7 @@
 """Fixtures for every test: golden terminal output, and the real nets and images of ../shared/data where they are."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,15 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"needs real nets and images: {SHARED_DATA} is not there, and KDNA_TEST_DATA names no other place")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="module")
+def quick_predictions() -> Iterator[None]:
+    """Predicted errors of plans from short fits at two sizes, for laws that do not depend on how good they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdna_convert.stages.plan.database.QUICK", 2)
+        patch.setattr("kdna_convert.schemes.Scheme.probes", (0.0, 0.75))
+        yield
 
 
 @pytest.fixture(scope="session")

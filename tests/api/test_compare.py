@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from support.command import NET, kdna
 from support.terminal import printed
-from support.tiny import SIZE
 from support.tiny import net as random_net
+from support.tiny import noise
 from torch import Tensor, nn
 
 from kdna_convert.api.compare import PEERS, Comparison, Row, compare
@@ -51,16 +51,12 @@ def net() -> nn.Module:
         return random_net().eval()
 
 
-def noise(count: int = 30, seed: int = 0) -> Tensor:
-    return torch.randn((count, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(seed))
-
-
 def task(peer: str, rung: Rung | None = None, model: str | None = NET) -> Task:
     return Task(peer, rung, model, None, None, LAYERS, quick())
 
 
 def laid(folder: Path) -> Path:
-    torch.save(noise(), folder / IMAGES)
+    torch.save(noise(30), folder / IMAGES)
     return folder
 
 
@@ -77,7 +73,7 @@ def test_a_tool_keeps_to_the_parameters_it_is_given_and_uses_them(
     monkeypatch.chdir(tmp_path)
     original = net()
     rung = Rung("params", 0.5, int(0.5 * count(original)))
-    made = make(copy.deepcopy(original), noise(), task(name, rung))
+    made = make(copy.deepcopy(original), noise(30), task(name, rung))
     assert made.plain.params is not None
     assert 0.85 * rung.limit < made.plain.params <= rung.limit
     assert made.plain.net(noise(2)).shape == original(noise(2)).shape
@@ -90,7 +86,7 @@ def test_a_tool_keeps_to_the_bytes_it_is_given(name: str) -> None:
     if PEERS[name].missing:
         pytest.skip(str(PEERS[name].missing))
     original = net()
-    made = make(copy.deepcopy(original), noise(), task(name, Rung("bytes", 0.75, int(0.75 * written(original)))))
+    made = make(copy.deepcopy(original), noise(30), task(name, Rung("bytes", 0.75, int(0.75 * written(original)))))
     assert made.plain.bytes is not None
     assert made.plain.bytes <= 0.75 * written(original)
 
@@ -100,7 +96,7 @@ def test_onnxruntime_runs_its_own_file() -> None:
     if PEERS["onnxruntime"].missing:
         pytest.skip(str(PEERS["onnxruntime"].missing))
     original = net()
-    made = make(copy.deepcopy(original), noise(), task("onnxruntime"))
+    made = make(copy.deepcopy(original), noise(30), task("onnxruntime"))
     assert made.plain.bytes == len(made.plain.net.graph)  # type: ignore[arg-type]
     difference = made.plain.net(noise(5)) - original(noise(5))
     assert 0 < difference.norm() < 0.2 * original(noise(5)).norm()
@@ -125,7 +121,7 @@ def test_the_share_that_is_found_fits_and_the_next_does_not(limit: int, slope: i
 
 @pytest.mark.parametrize(("name", "dtype"), [("fp16", torch.float16), ("int8", torch.int8)])
 def test_the_bytes_of_a_rounded_net_are_those_of_a_real_file(name: str, dtype: torch.dtype) -> None:
-    made = make(net(), noise(), task(name)).plain
+    made = make(net(), noise(30), task(name)).plain
     state = made.net.state_dict()
     if name == "fp16":
         file = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
@@ -149,8 +145,8 @@ def test_rounding_is_to_the_nearest_of_few_values_a_channel(seed: int, bits: int
 def test_renormed_statistics_are_those_of_the_images() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5)).eval()
     with torch.no_grad():
-        seen = model[0](noise())
-    reestimate(model, noise())
+        seen = model[0](noise(30))
+    reestimate(model, noise(30))
     torch.testing.assert_close(model[1].running_mean, seen.mean((0, 2, 3)))
     torch.testing.assert_close(model[1].running_var, seen.var((0, 2, 3)))
     assert not any(module.training for module in model.modules())
@@ -175,7 +171,7 @@ def test_a_budget_is_a_share_of_the_net_or_a_size_of_its_file() -> None:
 
 def test_a_tool_that_is_not_installed_gives_a_row_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PEERS, "gone", Peer("a tool", PEERS["fp16"].tool, needs=("no_such_library",)))
-    found = compare(NET, data=noise(), eval=noise(8, seed=1), peers=["gone"], recipe=quick())
+    found = compare(NET, data=noise(30), eval=noise(8, seed=1), peers=["gone"], recipe=quick())
     original, gone = found.rows
     assert original.agreement is None
     assert gone.problem == "no_such_library not installed: pip install 'kdna-convert[compare]'"
@@ -230,7 +226,7 @@ def test_a_module_that_cannot_be_pickled_is_refused_with_a_way_out() -> None:
     model = net()
     model.stem.register_forward_hook(lambda *_: None)
     with pytest.raises(ModelError, match=r"KD302: Net cannot be passed .*name it as a string"):
-        compare(model, data=noise(), eval=noise(8), peers=["fp16"], recipe=quick())
+        compare(model, data=noise(30), eval=noise(8), peers=["fp16"], recipe=quick())
 
 
 # The whole way

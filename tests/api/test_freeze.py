@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from support.routings import learned, placed, routed
-from support.small_nets import convert, route, small
-from torch import Tensor, nn
+from support.small_nets import convert, images, route, small
+from torch import nn
 
 from kdna_convert.api.convert import convert as convert_net
 from kdna_convert.api.freeze import freeze, frozen
@@ -17,7 +17,7 @@ from kdna_convert.inputs.recipe import parse_recipe
 from kdna_convert.network.derive import derived_layers, fold
 from kdna_convert.routing import attach, mean_kernels, routers
 
-NET = "kdna_convert.inputs.digits:digits_net"
+IMAGES = images(24, seed=0)
 
 
 def plan_of(net: nn.Module, routing: str) -> Plan:
@@ -81,20 +81,16 @@ def test_a_mean_that_is_not_finite_names_its_layer() -> None:
         mean_kernels(net, routes, [torch.randn(2, 3, 12, 12)])
 
 
-def images() -> Tensor:
-    return torch.randn((24, 3, 12, 12), generator=torch.Generator().manual_seed(0))
-
-
 def test_a_folder_without_routing_or_without_images_is_refused() -> None:
     net = small()
-    made = convert_net(net, recipe=parse_recipe("scheme: dense"), data=images(), inputs={"input_size": (3, 12, 12)})
+    made = convert_net(net, recipe=parse_recipe("scheme: dense"), data=IMAGES, inputs={"input_size": (3, 12, 12)})
     with pytest.raises(PlanError, match="KD503: the net has no routing to freeze"):
-        freeze(made, data=images())
+        freeze(made, data=IMAGES)
     recipe = parse_recipe("scheme: dense\nrouting: se\ncalibration: {images: 12, heldout: 8, batch: 4}")
-    made = convert_net(net, recipe=recipe, data=images(), inputs={"input_size": (3, 12, 12)})
+    made = convert_net(net, recipe=recipe, data=IMAGES, inputs={"input_size": (3, 12, 12)})
     with pytest.raises(DataError, match="KD401: a mean is taken over images"):
         freeze(made)
-    still, said = freeze(made, data=images())
+    still, said = freeze(made, data=IMAGES)
     assert still.plan.routes == still.plan.families == ()
     assert still.plan.planned.params == sum(p.numel() for p in net.parameters())
     assert said.from_routed is not None

@@ -2,7 +2,6 @@
 
 import copy
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from support.command import NET, convert, kdna
 from support.plans import family, moments_of, plan_for
 from support.small_nets import MEMBERS, images, small
-from support.tiny import SIZE, net
+from support.tiny import net, noise
 from torch import nn
 
 import kdna_convert
@@ -23,14 +22,7 @@ from kdna_convert.inputs.recipe import Recipe
 from kdna_convert.network.derive import derived_layers
 from kdna_convert.stages.convert.fit import convert as convert_by_plan
 
-
-@pytest.fixture(autouse=True)
-def hasty() -> Iterator[None]:
-    """No law here depends on how good the predictions are."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdna_convert.stages.plan.database.QUICK", 2)
-        patch.setattr("kdna_convert.schemes.Scheme.probes", (0.0, 0.75))
-        yield
+pytestmark = pytest.mark.usefixtures("quick_predictions")
 
 
 def three() -> tuple[nn.Module, Plan]:
@@ -38,10 +30,6 @@ def three() -> tuple[nn.Module, Plan]:
     original = small()
     plan = plan_for(original, *(family("lowrank", (name,)) for name in MEMBERS))
     return original, replace(plan, predicted=dict(zip(MEMBERS, (0.2, 0.3, 0.1), strict=True)))
-
-
-def noise(count: int = 60, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
 def test_families_are_converted_by_rising_predicted_error_and_reported_in_plan_order() -> None:
@@ -83,7 +71,7 @@ def test_healing_lowers_the_divergence_and_leaves_the_fits_alone() -> None:
     for progressive in (None, 10):
         said: dict[str, Any] = {"fit": {"sweeps": 3, "progressive": progressive}}
         recipe = Recipe(scheme="lowrank", calibration={"images": 30, "heldout": 20}, **said)
-        found.append(kdna_convert.convert(copy.deepcopy(original), recipe=recipe, data=noise(), target_params=0.5))
+        found.append(kdna_convert.convert(copy.deepcopy(original), recipe=recipe, data=noise(60), target_params=0.5))
     plain, healed = (one.report for one in found)
     assert healed.divergence.kl < plain.divergence.kl
     assert all(one.healed is None for one in plain.families)
@@ -98,7 +86,7 @@ def test_a_call_is_reproducible_to_the_bit_and_leaves_the_callers_net_alone() ->
     before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
     said: dict[str, Any] = {"fit": {"sweeps": 3, "progressive": 2}, "calibration": {"images": 30, "heldout": 20}}
     once, again = (
-        kdna_convert.convert(original, recipe=Recipe(scheme="cp", **said), data=noise(), target_params=0.6).model
+        kdna_convert.convert(original, recipe=Recipe(scheme="cp", **said), data=noise(60), target_params=0.6).model
         for _ in range(2)
     )
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in once.state_dict().items())
@@ -110,7 +98,7 @@ def test_held_out_images_are_not_trained_on() -> None:
     assert whole.without(whole.part([2, 5, 9])).positions == [0, 1, 3, 4, 6, 7, 8]
 
 
-@pytest.mark.parametrize("given", [{"data": None}, {"data": noise(), "data_free": True}], ids=["none", "data-free"])
+@pytest.mark.parametrize("given", [{"data": None}, {"data": noise(60), "data_free": True}], ids=["none", "data-free"])
 def test_healing_without_images_is_refused(given: dict[str, Any]) -> None:
     recipe = Recipe(scheme="cp", fit={"progressive": 2})  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"KD401: fit.progressive.*--data"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support import tiny
+from support.command import NET
 from torch import Tensor, nn
 
 import kdna_convert as kdna
@@ -24,17 +24,9 @@ from kdna_convert.routing import routers
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.export import EXPORTS
 
-NET = f"{Path(tiny.__file__)}:net"
-IMAGES = torch.randn((24, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+pytestmark = pytest.mark.usefixtures("quick_predictions")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def hasty() -> Iterator[None]:
-    """No law here depends on how good the fits are."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdna_convert.stages.plan.database.QUICK", 2)
-        patch.setattr("kdna_convert.schemes.Scheme.probes", (0.0, 0.75))
-        yield
+IMAGES = tiny.noise(24)
 
 
 def recipe(scheme: str = "cp", **more: Any) -> Recipe:
@@ -170,14 +162,14 @@ def test_an_untrained_routing_changes_no_output() -> None:
     assert torch.equal(logits(routed, [IMAGES]), logits(plain, [IMAGES]))
 
 
-def test_a_plan_says_which_layers_its_routing_leaves_out(tmp_path: Path) -> None:
+def test_a_plan_lists_the_layers_that_its_routing_skips(tmp_path: Path) -> None:
     asked = recipe("dense", routing="cond", include=["fc"])
     planned = kdna.plan(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json")
     assert planned.unrouted == {"fc": "KD131"}
     assert kdna.plan(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json") == planned
     assert kdna.plan(NET, recipe=asked, data=IMAGES, plan=planned).unrouted == planned.unrouted
     made = kdna.convert(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json")
-    assert [note for note in made.report.notes if "KD131 1" in note and note.endswith("as fc")]
+    assert "routing skips 1 unsupported layer (KD131: fc)" in made.report.notes
 
 
 def test_kerneldna_chooses_its_start_by_the_held_back_images() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.command import NET, kdna
+from support.command import FEW_IMAGES, NET, kdna
+from support.fine_tuning import KilledError
 from torch import Tensor
 
 import kdna_convert
@@ -30,10 +31,6 @@ codec: int8
 """
 RECIPE = parse_recipe(TEXT)
 STAGES = ("convert", "finetune", "code")
-
-
-class KilledError(Exception):
-    """What stands for a kill."""
 
 
 def job(images: Path, output: Path, recipe: Recipe = RECIPE, **given: Any) -> Conversion:
@@ -261,16 +258,7 @@ def test_an_error_in_the_sharing_rule_names_its_line(images: Path, tmp_path: Pat
 
 # ---- the command
 
-SET = (
-    "--set",
-    "scheme=basis",
-    "--set",
-    "calibration.images=30",
-    "--set",
-    "calibration.heldout=20",
-    "--set",
-    "repair=[]",
-)
+SET = (*FEW_IMAGES, "--set", "scheme=basis", "--set", "repair=[]")
 TUNE = ("--set", "finetune={steps: 1, batch_size: 8}", "--set", "codec=int8")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.command import NET, kdna
+from support.command import FEW_IMAGES, NET, kdna
 from support.tiny import SIZE
 
 import kdna_convert
@@ -13,7 +13,7 @@ from kdna_convert.core.errors import PlanError
 from kdna_convert.network.folder import open_folder
 from kdna_convert.network.folder.report import to_plain
 
-FEW = ["--set", "calibration.images=30", "--set", "calibration.heldout=20", "--set", "fit.sweeps=10"]
+FEW = (*FEW_IMAGES, "--set", "fit.sweeps=10")
 
 
 def made(images: Path, out: Path, *said: str) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from support.command import NET, kdna
+from support.command import NET, convert, kdna
 from support.pictures import CONFIG, code_of, labels, picture, values
 from support.processes import torchrun
 
@@ -132,8 +132,7 @@ def test_two_processes_evaluate_a_stream_like_one(tmp_path: Path) -> None:
 
 def test_a_stream_is_converted_and_fine_tuned_with(tmp_path: Path) -> None:
     data = webdataset(tmp_path / "shards", [noise(seed) for seed in range(60)])
-    few = ["--set", "calibration.images=30", "--set", "calibration.heldout=20", "--target-params", "0.6"]
-    done = kdna("convert", NET, "--data", data, *few, "-o", tmp_path / "out")
+    done = kdna(*convert(data), "-o", tmp_path / "out")
     assert done.exit_code == 0, done.output
     tuned = kdna(
         "finetune", tmp_path / "out", "--data", data, "--steps", 2, "--batch-size", 16, "-o", tmp_path / "tuned"

@@ -10,6 +10,7 @@ from kdna_convert.cli.app import app
 
 TINY = str(Path(__file__).parent / "tiny.py")
 NET = f"{TINY}:net"
+FEW_IMAGES = ("--set", "calibration.images=30", "--set", "calibration.heldout=20")
 
 
 def kdna(*arguments: object, input: str | None = None) -> Result:  # noqa: A002 - click's name for it
@@ -20,7 +21,6 @@ def kdna(*arguments: object, input: str | None = None) -> Result:  # noqa: A002 
     )
 
 
-def convert(images: Path, model: str = NET) -> list[object]:
+def convert(images: Path | str, model: str = NET) -> list[object]:
     """The beginning of a conversion of the tiny net."""
-    few = ["--set", "calibration.images=30", "--set", "calibration.heldout=20", "--target-params", "0.6"]
-    return ["convert", model, "--data", images, *few]
+    return ["convert", model, "--data", images, *FEW_IMAGES, "--target-params", "0.6"]

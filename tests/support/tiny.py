@@ -60,6 +60,11 @@ def net_with_statistics(seed: int = 0) -> Net:
     return net.eval()
 
 
+def noise(count: int, seed: int = 0) -> Tensor:
+    """Inputs of the net."""
+    return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
 def nothing_to_convert() -> nn.Module:
     model = Net(blocks=0)
     model.stem = nn.Conv2d(3, 12, 3, padding=1)

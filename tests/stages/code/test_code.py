@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.command import NET, kdna
+from support.command import FEW_IMAGES, NET, kdna
 from support.small_nets import OPTIONS
 from support.tiny import SIZE, Net
 from torch import Tensor, nn
@@ -304,15 +304,12 @@ def test_an_invalid_target_is_refused(said: str) -> None:
         parse_target(said, 100_000)
 
 
-FEW = ["--set", "calibration.images=30", "--set", "calibration.heldout=20"]
-
-
 @pytest.fixture(scope="module")
 def dense(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = tmp_path_factory.mktemp("recipe") / "dense.yaml"
     recipe.write_text("scheme: dense\n")
     out = tmp_path_factory.mktemp("dense") / "out"
-    done = kdna("convert", NET, "-r", recipe, "--data", images, *FEW, "-o", out)
+    done = kdna("convert", NET, "-r", recipe, "--data", images, *FEW_IMAGES, "-o", out)
     assert done.exit_code == 0, done.output
     return out
 

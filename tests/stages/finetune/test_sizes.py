@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.command import NET, kdna
+from support.command import FEW_IMAGES, NET, kdna
 from support.fine_tuning import MEMBERS, finetune, killed_and_resumed, pair, run, same
 from support.fine_tuning import images as noise
 from torch import nn
@@ -119,7 +119,7 @@ def test_sampled_sizes_need_a_nested_net(images: Path, folder: Path, tmp_path: P
 
 
 def test_a_nested_folder_is_trained_and_still_cut(images: Path, tmp_path: Path) -> None:
-    few = ("--set", "calibration.images=30", "--set", "calibration.heldout=20", "--set", "fit.sweeps=3")
+    few = (*FEW_IMAGES, "--set", "fit.sweeps=3")
     made = ("convert", NET, "--data", images, "--recipe", "shared-basis", *few, "--set", "nested=true")
     done = kdna(*made, "--target-params", "0.6", "-o", tmp_path / "in")
     assert done.exit_code == 0, done.stderr

@@ -7,7 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from support import tiny
+from support.command import NET
 from support.plans import TOY, toy
 from torch import Tensor, nn
 
@@ -43,8 +44,9 @@ from kdna_convert.stages.plan.costs import Kind, predicted_error, stored_tensors
 from kdna_convert.stages.plan.files import budget_of, read_database, read_plan, request_mark
 from kdna_convert.stages.plan.knapsack import Budget, plan_of, solve
 
-IMAGES = torch.randn((24, 3, 16, 16), generator=torch.Generator().manual_seed(0))
-NET = f"{Path(tiny.__file__)}:net"
+pytestmark = pytest.mark.usefixtures("quick_predictions")
+
+IMAGES = tiny.noise(24)
 SE = {"name": "se", "width": 3}
 KINDS: tuple[Kind, ...] = ("params", "bytes", "macs")
 NOT_FACTORED = ("kerneldna", "atoms", "codebook")  # they are run as dense kernels, so their MACs do not change
@@ -70,17 +72,8 @@ def learned(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.fixture(scope="module", autouse=True)
-def hasty() -> Iterator[None]:
-    """No law here depends on how good the quick fits behind the predictions are."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdna_convert.stages.plan.database.QUICK", 2)
-        patch.setattr("kdna_convert.schemes.Scheme.probes", (0.0, 0.75))
-        yield
-
-
 @pytest.fixture(scope="module")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Database]:
+def databases(quick_predictions: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Database]:
     """The tiny net's database under every scheme."""
     found = {}
     for scheme in SCHEMES:
@@ -473,7 +466,7 @@ def test_the_mark_of_a_request_depends_on_all_but_its_budget() -> None:
 
 
 @pytest.fixture(scope="module")
-def planned() -> Plan:
+def planned(quick_predictions: None) -> Plan:
     return kdna_convert.plan(NET, recipe=recipe("cp"), data=IMAGES, target_params=0.6)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from kdna_convert.inputs.recipe import Recipe
 from kdna_convert.network.derive import fold
 from kdna_convert.network.folder import verify
 from kdna_convert.schemes import SCHEMES
+
+pytestmark = pytest.mark.usefixtures("quick_predictions")
 
 IMAGES = torch.randn((16, 3, 10, 10), generator=torch.Generator().manual_seed(0))
 
@@ -56,14 +57,6 @@ SHARE: dict[str, set[frozenset[str]]] = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {"warehouse": {"cell": 8}}
 every_sharing = pytest.mark.parametrize("scheme", SHARE)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hasty() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdna_convert.stages.plan.database.QUICK", 2)
-        patch.setattr("kdna_convert.schemes.Scheme.probes", (0.0, 0.4, 0.75))
-        yield
 
 
 @pytest.fixture(scope="module")
