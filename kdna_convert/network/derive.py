@@ -1,15 +1,15 @@
-"""Layers whose weight is computed from a family's tensors: derive, fold, factor. The only door to parametrize.
+"""Layers whose weight is computed from the tensors of a family: derive, fold, factor.
 
 # Note [Borrowed tensors]
-# A family's shared tensors have exactly one home: a ParameterDict registered by its first member, the owner. The other
-# members hold that same ParameterDict in an attribute that nn.Module does not see. So each tensor has one name in the
-# state dict, an optimiser and an EMA meet it once, `save_file(state_dict)` works, replacing it in the owner (loading
-# with assign=True, to_empty, half) replaces it for all, a deepcopy copies the tie along with the tensors (both ways to
-# the ParameterDict go through one memo), and a part of the model that leaves the owner behind still works.
+# The shared tensors of a family are in one ParameterDict, registered by its first member, the owner. The other members
+# reference it by an attribute that nn.Module does not register. So each tensor has one name in the state dict, an
+# optimizer and an EMA get it once, `save_file(state_dict)` works, replacing it in the owner (loading with assign=True,
+# to_empty, half) replaces it for all members, a deepcopy keeps the tie (its memo covers both references), and a part of
+# the model without the owner still works.
 #
 # Note [Own fold]
-# parametrize gives a layer a class of its own, which the layer's deepcopies share. remove_parametrizations edits that
-# class, and so breaks every copy, and leaves a buffer where the weight was frozen. Fold touches the instance only.
+# parametrize gives a layer its own class, which deepcopies of the layer share. remove_parametrizations edits that
+# class, which breaks every copy, and leaves a buffer where the weight was frozen. Fold changes the instance only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .chain import build_chain, is_plain
 class Derived(nn.Module):
     """Computes one layer's weight from its family's `shared` tensors and its own `adapter` (Note [Borrowed tensors]).
 
-    `shape` is the weight's; `position` its place among the layer's parameters, where `fold` puts it back.
+    `shape` is that of the weight; `position` is its index among the layer's parameters, where `fold` restores it.
     """
 
     shared: nn.ParameterDict
@@ -56,7 +56,7 @@ class Derived(nn.Module):
         return "shared" in self._modules
 
     def tensors(self) -> tuple[Tensors, Tensors]:
-        """(shared, adapter), the shared ones in the adapter's dtype and on its device: a family may span both."""
+        """(shared, adapter), the shared tensors in the dtype and on the device of the adapter, since members may differ."""
         shared, adapter = dict(self.shared.items()), dict(self.adapter.items())
         if adapter:
             like = next(tensor for tensor in adapter.values() if tensor.is_floating_point())
@@ -70,9 +70,9 @@ class Derived(nn.Module):
         return self.scheme.factors(*self.tensors(), self.shape)
 
     def right_inverse(self, weight: Tensor) -> tuple[()]:
-        """What `layer.weight = W` does: refit the adapter to W, the shared tensors held, every input direction equal.
+        """Called by `layer.weight = W`: refit the adapter to W with fixed shared tensors and equal input directions.
 
-        Returns no tensor, so that parametrize stores no original. On registration there is no adapter yet to refit.
+        Returns no tensor, so that parametrize stores no original. On registration there is no adapter yet.
         """
         if len(self.adapter):
             taps = prod(self.shape[2:])
@@ -82,8 +82,10 @@ class Derived(nn.Module):
         return ()
 
     def refit(self, target: Target, *, choose: bool = False) -> None:
-        """Fit the adapter, if there is one, to this least-squares problem, in place; the shared tensors are held, and
-        so are indices, unless they are to be chosen anew."""
+        """Fit the adapter, if there is one, to this least-squares problem, in place. Shared tensors do not change.
+
+        `choose`: choose indices again too.
+        """
         if not len(self.adapter):
             return
         shared, adapter = ({k: t.detach().double().cpu() for k, t in part.items()} for part in self.tensors())
@@ -94,7 +96,7 @@ class Derived(nn.Module):
                 self.adapter[letter].copy_(tensor)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "held": None}  # a copy made while evaluating must not keep the source's weight
+        return {**self.__dict__, "held": None}  # a copy must not keep a cached weight of its source
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, shape={self.shape}, {'owner' if self.is_owner else 'borrows the shared tensors'}"
@@ -103,9 +105,17 @@ class Derived(nn.Module):
 def derive(model: nn.Module, family: Family, shared: Tensors, adapters: Sequence[Tensors]) -> nn.Module:
     """Express the weights of a family's members by these tensors, in place, and return the model.
 
-    The tensors (any dtype, any strides; they are copied) take the dtype and device of the layer that stores them.
-    Raises PlanError, with nothing changed: KD503 for a layer or option that does not exist, KD105 for a weight that is
-    computed already.
+    The tensors are copied, to the dtype and device of the layer that stores them.
+
+    Args:
+        model: The net.
+        family: The layers, the scheme and its options.
+        shared: The shared tensors, by letter.
+        adapters: The tensors of each member, by letter.
+
+    Raises:
+        PlanError: KD503 for a layer or option that does not exist, KD105 for a weight that is already computed. Nothing
+            is changed.
     """
     scheme = scheme_of(family)
     layers = [
@@ -152,10 +162,12 @@ def derived_layers(model: nn.Module) -> dict[str, Derived]:
 
 
 def fold(model: nn.Module) -> nn.Module:
-    """Turn every derived weight back into an ordinary parameter, in place, and return the model. See Note [Own fold].
+    """Turn every derived weight into an ordinary parameter, in place, and return the model. See Note [Own fold].
 
-    The state dict has the original's keys, order and dtypes. Raises FolderError KD606, with nothing changed, when a
-    gate has left the identity.
+    The state dict then has the original's keys, order and dtypes.
+
+    Raises:
+        FolderError: KD606 if a routing depends on the input. Nothing is changed.
     """
     for name, router in routers(model).items():
         if not router.is_identity():
@@ -168,7 +180,7 @@ def fold(model: nn.Module) -> nn.Module:
 
 
 def fold_weights(model: nn.Module) -> nn.Module:
-    """The same of the weights alone, in place: routers stay where they are, and go by ordinary weights."""
+    """Fold the weights only, in place. Routers stay."""
     for layer, derived in [(model.get_submodule(name), derived) for name, derived in derived_layers(model).items()]:
         _fold_layer(layer, derived)
     return model
@@ -177,10 +189,9 @@ def fold_weights(model: nn.Module) -> nn.Module:
 def factor(model: nn.Module) -> nn.Module:
     """Replace every derived layer by the chain of plain layers it factors into, in place, and return the model.
 
-    A pointwise bank, a depthwise conv with the layer's stride and padding, a pointwise mix - whatever the scheme says;
-    a layer that has no such form (grouped, weight-standardised, or not of the scheme), or would not take fewer
-    multiply-adds in it, or is routed, is folded instead; a router at the identity is taken off. Hooks on a replaced
-    layer are left behind with it.
+    A chain is, for example, a pointwise, a depthwise and a pointwise convolution. A layer is folded instead if its
+    scheme or class has no such chain (grouped and weight-standardizing layers), if the chain would take more
+    multiply-adds, or if it is routed. Routers that are the identity are removed. Hooks on a replaced layer are lost.
     """
     for name, router in routers(model).items():
         if router.is_identity():
@@ -206,9 +217,9 @@ def factor(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def cached(model: nn.Module) -> Iterator[nn.Module]:
-    """Compute each derived weight once, without gradient, for as long as the context lasts: for evaluation.
+    """Compute each derived weight once, without gradient, for the duration of the context.
 
-    parametrize.cached() would hand a deepcopy its source's weights: its key is made once for the class they share.
+    parametrize.cached() would give a deepcopy the weights of its source: its key belongs to the class that they share.
     """
     derived = list(derived_layers(model).values())
     try:
@@ -222,11 +233,17 @@ def cached(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def trainable(model: nn.Module, which: str = "adapters", codes: Set[int] = frozenset()) -> tuple[int, int]:
-    """Say by requires_grad what a fine-tune may change, in place. Returns (trainable, total) parameters.
+    """Set requires_grad of every parameter for a fine-tune, in place.
 
-    "norms": what has one number per channel (norm affine, biases, gains, layer scales); "codes": these and the tensors
-    whose ids are in `codes`; "adapters": norms, the adapters and the routers; "shared": these and the shared tensors;
-    "all": every floating-point parameter.
+    Args:
+        model: The net.
+        which: "norms": parameters with one number per channel (affine of norms, biases, gains, layer scales). "codes":
+            norms and the tensors in `codes`. "adapters": norms, adapters and routers. "shared": these and the shared
+            tensors. "all": every floating-point parameter.
+        codes: The ids of the tensors that "codes" adds.
+
+    Returns:
+        The numbers of trainable and of all parameters.
     """
     derived = derived_layers(model).values()
     own = {id(tensor) for weight in derived for tensor in weight.adapter.values()}
@@ -245,7 +262,7 @@ def trainable(model: nn.Module, which: str = "adapters", codes: Set[int] = froze
 
 
 def _derivable(model: nn.Module, name: str, letters: Set[str]) -> Any:
-    """The layer of that name, once it is sure that its weight can be replaced by tensors of these names."""
+    """The layer of that name. Raises PlanError if its weight cannot be replaced by tensors of these names."""
     try:
         layer: Any = model.get_submodule(name)
     except AttributeError:
@@ -253,24 +270,24 @@ def _derivable(model: nn.Module, name: str, letters: Set[str]) -> Any:
     if not isinstance(getattr(layer, "weight", None), Tensor):
         raise PlanError("KD503", f"{name}: a {type(layer).__name__} has no weight to convert")
     if parametrize.is_parametrized(layer) or "weight" not in layer._parameters:
-        raise PlanError("KD105", f"{name}: the layer computes its weight already; remove that first, or exclude it")
+        raise PlanError(
+            "KD105", f"{name}: the layer already computes its weight; remove that first, or exclude the layer"
+        )
     taken = letters & {*layer._parameters, *layer._buffers, *layer._modules}
     if taken:
-        raise PlanError(
-            "KD503", f"{name}: the layer has tensors of its own called {', '.join(sorted(taken))}; exclude it"
-        )
+        raise PlanError("KD503", f"{name}: the layer already has tensors named {', '.join(sorted(taken))}; exclude it")
     return layer
 
 
 def _own_class(layer: nn.Module) -> type[nn.Module]:
-    """The class that a parametrized layer had before."""
+    """The class of a parametrized layer before the parametrization."""
     return type(layer).__bases__[0]
 
 
 def _parameters(tensors: Tensors, like: Tensor) -> dict[str, nn.Parameter]:
-    """Contiguous copies (slices of an SVD are neither contiguous nor alone in their storage) as parameters.
+    """Contiguous copies as parameters, since slices of an SVD share their storage.
 
-    A tensor without elements is not stored. Integers stay what they are, and without a gradient.
+    A tensor without elements is not stored. Integers keep their dtype and get no gradient.
     """
     copies = {
         letter: _copy(tensor.to(like if tensor.is_floating_point() else like.device))
@@ -285,7 +302,7 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 def _empty(part: dict[str, SymbolicShape], scheme: Scheme, indices: Sequence[str]) -> Tensors:
-    """Tensors to be filled, those that plan.stored_tensors names; indices point somewhere even before that."""
+    """Empty tensors for a family; indices are zeros, so that they are valid before they are loaded."""
     sizes = {letter: concrete(shape, scheme) for letter, shape in part.items()}
     return {
         letter: torch.zeros(size, dtype=torch.int16) if letter in indices else torch.empty(size)

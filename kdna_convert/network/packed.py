@@ -1,12 +1,12 @@
-"""All tensors of a net as one string of bytes: what a coded model.safetensors holds, as a single uint8 tensor.
+"""All tensors of a net as one byte string, which a coded model.safetensors stores as a single uint8 tensor.
 
     version (1 byte), length of the index (4), index, streams, digest (8)
 
-The index is JSON, deflated: names, shapes, steps, and how long each stream is. A safetensors header would have 100
-bytes for each tensor, which of a net of 86 kB is a quarter. Each codec has one stream for all its tensors. A
-normalisation's five tensors are two, a scale and a shift a channel: so it is restored, with mean 0 and variance 1.
-Beside `entropy`, integers have a stream for each dtype (codecs/indices.py). A file with one is of version 2, which an
-older kdna refuses; any other is of version 1, as ever.
+The index is deflated JSON: names, shapes, steps and the length of each stream. A safetensors header would take 100
+bytes per tensor, a quarter of a file of 86 kB. Each codec has one stream for all its tensors. The five tensors of a
+normalization are stored as a scale and a shift per channel, and restored with mean 0 and variance 1. With `entropy`,
+integers have a stream per dtype (codecs/indices.py); such a file has version 2, which an older kdna refuses. Other
+files have version 1.
 """
 
 from __future__ import annotations
@@ -33,17 +33,22 @@ from .stored import DTYPES, stored_state
 # The one tensor of a coded file.
 CODED = "kdna"
 VERSION = 2
-# The codec of integers, beside those of floats and `raw`.
+# The codec of integers.
 INDICES = "indices"
 _DIGEST = 8
 
 
 def pack(model: nn.Module, codec: str, steps: Mapping[str, int]) -> bytes:
-    """Code the tensors of a net (stored.py). Weights of two axes or more take the codec, all else two bytes a number.
+    """Code the tensors of a net (stored.py): weights of two or more axes by the codec, others in two bytes a number.
 
-    `steps`, for `entropy` alone, says what takes it: names of tensors with their steps' numbers, and of every
-    normalisation with that of its shifts. Raises NumericsError KD701 for NaN or infinity, naming the tensor, KD704 as
-    the codecs do.
+    Args:
+        model: The net.
+        codec: A key of CODECS.
+        steps: For `entropy` only: the number of the step of each tensor that it codes, and, by the name of each
+            normalization, that of its shifts.
+
+    Raises:
+        NumericsError: KD701 (a tensor holds NaN or infinity), KD704 (a number is too large for the codec).
     """
     state = stored_state(model)
     for name, tensor in state.items():
@@ -74,9 +79,9 @@ def pack(model: nn.Module, codec: str, steps: Mapping[str, int]) -> bytes:
 
 
 def unpack(blob: bytes) -> dict[str, Tensor]:
-    """The tensors that `pack` coded, under their names in the file and in their own dtypes.
+    """The tensors that `pack` coded, by their names in the file, with their own dtypes.
 
-    Raises FolderError KD608 for bytes that are cut short or altered, KD605 for those of a newer kdna.
+    Raises FolderError KD608 for truncated or altered bytes, KD605 for those of a newer kdna.
     """
     index, streams = _opened(blob)
     found: dict[str, Tensor] = {}
@@ -92,7 +97,7 @@ def unpack(blob: bytes) -> dict[str, Tensor]:
 
 
 def steps_of(blob: bytes) -> dict[str, int]:
-    """The steps by which `pack` coded these bytes: what it takes to code them again. Raises as `unpack` does."""
+    """The steps with which `pack` coded these bytes, needed to code them again. Raises as `unpack` does."""
     index, _ = _opened(blob)
     parts = {row[0]: row[2] for codec, _, rows in index["parts"] for row in rows if codec == "entropy"}
     norms = {row[0]: row[3] for row in index["norms"][2]} if index["norms"] else {}
@@ -100,7 +105,7 @@ def steps_of(blob: bytes) -> dict[str, int]:
 
 
 def coded_specs(blob: bytes) -> list[TensorSpec]:
-    """What a file holds that holds these bytes, for its size and header (filesize.py)."""
+    """The specs of a file with these bytes, for its size and header (filesize.py)."""
     return [TensorSpec(CODED, (len(blob),), "U8")]
 
 
@@ -109,7 +114,7 @@ def _size(norm: Any) -> tuple[int, float]:
 
 
 def _half(state: Mapping[str, Tensor]) -> str:
-    """fp16 for what the codec is not for, but where a number is out of its range."""
+    """The codec of all other tensors: fp16, or bf16 if a number is out of its range."""
     sizes = [float(tensor.abs().max()) for tensor in state.values() if tensor.is_floating_point() and tensor.numel()]
     return "fp16" if max(sizes, default=0.0) <= LARGEST else "bf16"
 
@@ -129,7 +134,7 @@ def _row(name: str, tensor: Tensor, step: int) -> list[Any]:
 
 
 def _encode(codec: str, tensors: Sequence[Tensor], steps: Sequence[int]) -> tuple[str, bytes]:
-    """The codec taken and its stream: integers that it would make no shorter stay raw."""
+    """The codec that was used and its stream. Integers stay raw where coding makes them no shorter."""
     if codec not in (INDICES, "raw"):
         return codec, CODECS[codec].encode([tensor.detach().float() for tensor in tensors], steps)
     raw = b"".join(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors)
@@ -200,7 +205,7 @@ def _sealed(version: int, index: bytes, streams: Sequence[bytes]) -> bytes:
 def _opened(blob: bytes) -> tuple[dict[str, Any], bytes]:
     whole, digest = blob[:-_DIGEST], blob[-_DIGEST:]
     if len(blob) < 5 + _DIGEST or _digest(whole) != digest:
-        raise FolderError("KD608", "the coded tensors are cut short or altered; restore the file, or convert again")
+        raise FolderError("KD608", "the coded tensors are truncated or altered; restore the file, or convert again")
     if whole[0] > VERSION:
         raise FolderError("KD605", f"coded in format {whole[0]}, this kdna reads up to {VERSION}; update kdna")
     end = 5 + int.from_bytes(whole[1:5], "little")

@@ -15,7 +15,7 @@ _TAGS = ["kdna", "image-classification", "model-compression", "kernel-sharing"]
 
 
 def model_card(plan: Plan, recipe: str, report: Report, folder: str) -> str:
-    """Markdown with YAML front matter: what it was made from, what it costs, how far it moved, how to make and load it.
+    """Markdown with YAML front matter: the source, the size, the divergence, and how to load and make the net.
 
     Of `report` it shows `divergence` and `command`, where they are not None.
     """
@@ -33,7 +33,7 @@ def model_card(plan: Plan, recipe: str, report: Report, folder: str) -> str:
 
 
 def _what(plan: Plan, report: Report) -> str:
-    """What was done to it: shared, coded, or both."""
+    """What the conversion did: shared kernels, a codec, or both."""
     layers = sum(len(family.members) for family in plan.families)
     shared = f"with its kernels shared across layers by kdna, {len(plan.families)} families, {layers} layers converted"
     coded = f"its weights coded by kdna ({report.code.codec})" if report.code else ""

@@ -1,4 +1,4 @@
-"""The net that a folder was made from, built again from the folder's own record."""
+"""The net that a folder was made from, built again from the folder's record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...inputs.models import Loaded, load_model
 
 
 def original_of(ref: ModelRef) -> Loaded:
-    """The original with its own weights. Raises FolderError KD607 when it cannot be had or is no longer the same."""
+    """The original with its weights. Raises FolderError KD607 if it cannot be rebuilt or has changed."""
     try:
         loaded = load_model(ref.name, checkpoint=ref.checkpoint)
     except KdnaError as error:

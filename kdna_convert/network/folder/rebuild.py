@@ -1,4 +1,4 @@
-"""Building the architecture that a converted folder names, without running what a stranger's folder may have named.
+"""Build the architecture that a converted folder names, without running code that a foreign folder may name.
 
 A folder is data: `subprocess.py:call('...')` in its config must not become a call when somebody loads it. So only
 models of timm, torchvision and kdna are built, and functions that the user's own files define. Files inside the folder
@@ -29,9 +29,9 @@ _LIBRARIES = ("timm.models.", "torchvision.models.", "kdna_convert.inputs.digits
 
 
 def rebuild(ref: ModelRef, folder: Path) -> nn.Module:
-    """The model that `ref` names, on the CPU, float32, in eval mode; its parameters hold whatever the memory held.
+    """The model that `ref` names, on the CPU, float32, in eval mode, with uninitialized parameters.
 
-    Reads no weights. Raises FolderError KD607 when it cannot be built, or will not be, and says to pass model=.
+    Raises FolderError KD607 if it cannot be built, or must not be built.
     """
     try:
         name = parse_name(ref.name)
@@ -46,13 +46,13 @@ def rebuild(ref: ModelRef, folder: Path) -> nn.Module:
 
 
 def _is_plain(model: nn.Module) -> bool:
-    """Whether all of it is on the CPU in float32 already, as nearly always: asking is far cheaper than moving."""
+    """Whether the model is on the CPU in float32 already: checking is far cheaper than moving it."""
     held = chain(model.parameters(), model.buffers())
     return all(t.device.type == "cpu" and (t.dtype == torch.float32 or not t.is_floating_point()) for t in held)
 
 
 class _Undrawn(TorchFunctionMode):
-    """Skips the drawing of parameters, most of the time that building takes: all are replaced by stored tensors."""
+    """Skips random initialization, most of the time of building: stored tensors replace all parameters."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _DRAWS and isinstance(args[0], nn.Parameter):
@@ -61,7 +61,7 @@ class _Undrawn(TorchFunctionMode):
 
 
 def _complaint(name: ModelName, folder: Path) -> str | None:
-    """Why this name is not to be built on a folder's word, or None."""
+    """Why this name must not be built when a folder names it, or None."""
     if name.source in ("timm", "torchvision", "kdna"):
         return "it asks to read a checkpoint while it is built" if "checkpoint_path" in name.kwargs else None
     if name.source == "module" and f"{name.path}.".startswith(_LIBRARIES):
@@ -78,7 +78,7 @@ def _complaint(name: ModelName, folder: Path) -> str | None:
 
 
 def _defines(file: Path, factory: str) -> bool:
-    """Whether the file itself makes what is called so, and did not just import it; found by reading, not by running."""
+    """Whether the file itself defines this name and does not only import it. The file is parsed, not run."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, OSError):
@@ -93,7 +93,7 @@ def _defines(file: Path, factory: str) -> bool:
 
 
 def _find_module(module: str) -> Path | None:
-    """The file of a module, found without importing anything."""
+    """The file of a module, without importing it."""
     places: list[str] | None = [str(Path.cwd()), *sys.path]
     spec = None
     parts = module.split(".")
@@ -106,5 +106,5 @@ def _find_module(module: str) -> Path | None:
 
 
 def _installed() -> set[Path]:
-    """Where Python keeps its own modules and the installed ones."""
+    """The directories of the standard library and of installed packages."""
     return {Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib", "purelib", "platlib")}

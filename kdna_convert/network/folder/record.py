@@ -1,4 +1,4 @@
-"""What a converted folder says about itself in the `kdna` block of its config.json, and whether it is true."""
+"""The record of a converted folder, the `kdna` block of its config.json, and checks against it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ CONFIG, TENSORS, RECIPE, PLAN, REPORT, CARD, LOADER = (
     "README.md",
     "loader.py",
 )
-# Every file but config.json, whose block holds their digests.
+# Every file except config.json, which holds their hashes.
 FILES = (TENSORS, RECIPE, PLAN, REPORT, CARD, LOADER)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Record:
-    """The `kdna` block. `files` has the sha256 of each of FILES; `sha256` is that of config.json without itself."""
+    """The `kdna` block. `files` has the sha256 of each file; `sha256` is that of config.json without this key."""
 
     version: int
     model: ModelRef
@@ -40,7 +40,7 @@ class Record:
 
 
 def with_record(config: Mapping[str, Any], folder: Path, model: ModelRef, data: DataConfig) -> dict[str, Any]:
-    """The contents of config.json: `config`, and the record of a folder whose other files are complete."""
+    """The contents of config.json: `config` and the record of a folder whose other files are complete."""
     record = Record(FORMAT_VERSION, model, data, {name: _digest(folder / name) for name in FILES})
     whole: dict[str, Any] = json.loads(json.dumps({**config, "kdna": json.loads(to_json(record))}))
     whole["kdna"]["sha256"] = _own_digest(whole)
@@ -48,7 +48,7 @@ def with_record(config: Mapping[str, Any], folder: Path, model: ModelRef, data: 
 
 
 def read_record(folder: Path) -> Record:
-    """Raises FolderError KD602 (not one of ours), KD603 (config.json is damaged), KD605 (written by a newer kdna)."""
+    """Read the record. Raises FolderError KD602 (not written by kdna), KD603 (damaged), KD605 (newer kdna)."""
     path = folder / CONFIG
     if not path.is_file():
         raise FolderError("KD602", f"{folder} is not a folder written by kdna: it has no {CONFIG}")
@@ -76,7 +76,7 @@ def read_record(folder: Path) -> Record:
 
 
 def check_file(folder: Path, record: Record, name: str) -> None:
-    """Raises FolderError KD603 when a file is missing or is not what the record says."""
+    """Raise FolderError KD603 if a file is missing or does not match the record."""
     try:
         found = _digest(folder / name)
     except OSError as error:
@@ -86,7 +86,7 @@ def check_file(folder: Path, record: Record, name: str) -> None:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether replacing this folder loses nothing but a conversion: kdna wrote it, or it holds nothing else."""
+    """Whether replacing this folder loses only a conversion: kdna wrote it, or it holds no other files."""
     if not folder.is_dir():
         return False
     try:
@@ -98,7 +98,7 @@ def is_ours(folder: Path) -> bool:
 
 
 def _own_digest(config: Mapping[str, Any]) -> str:
-    """The layout and the order of keys do not count."""
+    """The hash of config.json, independent of its layout and the order of its keys."""
     block = {key: value for key, value in config["kdna"].items() if key != "sha256"}
     return hashlib.sha256(json.dumps({**config, "kdna": block}, sort_keys=True).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Re-checks every claim that a converted folder makes about itself."""
+"""Check everything that a converted folder records about itself."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .load import open_folder
 from .rebuild import rebuild
 from .record import FILES, TENSORS, check_file, read_record
 
-# The largest difference between the outputs of the folded net and of the derived one, relative to the largest output.
+# The largest allowed difference between the outputs of the folded and the derived net, relative to the largest output.
 TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Check:
-    """One claim: what it is about, whether it holds, what was found. One that cannot be checked here is `ok`."""
+    """One check: its name, whether it passed, and the details. A check that is not possible here is `ok`."""
 
     name: str
     ok: bool
@@ -38,10 +38,16 @@ class Check:
 
 
 def verify(directory: str | Path, *, model: nn.Module | None = None) -> tuple[Check, ...]:
-    """Check a folder: its files, tensors and totals; that it loads, and folds without a change; and its original.
+    """Check a folder: its files, tensors and size, loading and folding, and its original.
 
-    A group of checks that fails is the last, since the next would stand on it. `model`, the architecture, is for nets
-    that kdna cannot build by name; it is left as it is. Raises FolderError KD602 when kdna did not write the folder.
+    The groups of checks depend on each other: after a failed one the rest is skipped.
+
+    Args:
+        directory: The folder.
+        model: The architecture, for nets that kdna cannot build by name. It is not changed.
+
+    Raises:
+        FolderError: KD602 if kdna did not write the folder.
     """
     folder = Path(directory)
     checks = [_check("config.json", partial(_config, folder))]
@@ -53,7 +59,7 @@ def verify(directory: str | Path, *, model: nn.Module | None = None) -> tuple[Ch
 
 
 def _check(name: str, claim: Callable[[], str]) -> Check:
-    """The claim holds when it returns what was found, and fails when it raises."""
+    """A check passes with the details that `claim` returns, and fails if `claim` raises."""
     try:
         return Check(name, True, claim())
     except KdnaError as error:
@@ -120,7 +126,7 @@ def _totals(folder: Path, conversion: Conversion) -> str:
 
 
 def _folded(folder: Path, conversion: Conversion) -> str:
-    """Folding multiplies the same factors, so that only rounding may differ."""
+    """Folding computes the same kernels, so only rounding may differ."""
     try:
         folded = fold(copy.deepcopy(conversion.model))
     except FolderError as error:
@@ -152,7 +158,7 @@ def _unchanged(folder: Path, model: nn.Module | None, ref: ModelRef, checkpoint:
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
-    """The tensors of a model's output, whatever it nests them in."""
+    """The tensors of a model's output, at any depth of lists and dicts."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, Mapping):

@@ -1,4 +1,4 @@
-"""NAME.part beside a folder NAME that is to be written: what a stopped run can be gone on from."""
+"""NAME.part beside the output folder NAME: the files from which a stopped run can be resumed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from . import is_ours
 
 
 def work_place(target: Path) -> Path:
-    """Where the work folder of `target` is."""
+    """The path of the work folder of `target`."""
     return target.with_name(f"{target.name}.part")
 
 
 @contextmanager
 def work_folder(target: Path, files: Sequence[str], resume: bool, folders: Sequence[str] = ()) -> Iterator[Path]:
-    """The folder beside `target` for these `files`, and for converted `folders`: they are removed first unless
-    `resume`, and when the block ends without an exception. What is in it under other names, or in a folder of such a
-    name but not written by kdna, is someone else's, and stays.
+    """Yield the work folder of `target`, and remove its contents when the block ends without an exception.
+
+    Args:
+        target: The output folder.
+        files: The names of the files that the run writes there.
+        resume: Whether to keep files of an earlier run; otherwise they are removed first.
+        folders: The names of the converted folders that the run writes there.
+
+    Files with other names, and folders that kdna did not write, are kept.
     """
     work = work_place(target)
     if not resume:
@@ -33,7 +39,7 @@ def work_folder(target: Path, files: Sequence[str], resume: bool, folders: Seque
 
 
 def clear(work: Path, files: Sequence[str] = (), folders: Sequence[str] = ()) -> None:
-    """Remove these of a work folder, what a killed process was writing of them, and it where nothing is left in it."""
+    """Remove these files and folders of a work folder with their drafts, and the work folder itself if it is empty."""
     for name in files:
         for path in (work / name, *work.glob(f".{name}.*")):
             path.unlink(missing_ok=True)
