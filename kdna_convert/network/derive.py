@@ -56,7 +56,7 @@ class Derived(nn.Module):
         return "shared" in self._modules
 
     def tensors(self) -> tuple[Tensors, Tensors]:
-        """(shared, adapter), the shared tensors in the dtype and on the device of the adapter, since members may differ."""
+        """(shared, adapter). The shared tensors get the adapter's dtype and device: members may differ in these."""
         shared, adapter = dict(self.shared.items()), dict(self.adapter.items())
         if adapter:
             like = next(tensor for tensor in adapter.values() if tensor.is_floating_point())
@@ -135,18 +135,18 @@ def derive(model: nn.Module, family: Family, shared: Tensors, adapters: Sequence
 
 
 def derive_empty(model: nn.Module, plan: Plan) -> nn.Module:
-    """Give a model the structure of a plan, in place, with uninitialised tensors for `load_stored` to fill.
+    """Give a model the structure of a plan, in place, with uninitialized tensors for `load_stored` to fill.
 
     Raises PlanError KD503 when the plan names a layer that the model lacks or has in another shape.
     """
     shapes = {layer.name: layer.shape for layer in plan.layers}
     for family in plan.families:
-        found = {name: tuple(_derivable(model, name, set()).weight.shape) for name in family.members}
-        for name, shape in found.items():
+        actual = {name: tuple(_derivable(model, name, set()).weight.shape) for name in family.members}
+        for name, shape in actual.items():
             if shape != shapes.get(name, shape):
                 raise PlanError("KD503", f"{name}: the plan has a kernel of shape {shapes[name]}, the model {shape}")
         scheme = scheme_of(family)
-        layout = scheme.layout([found[name] for name in family.members])
+        layout = scheme.layout([actual[name] for name in family.members])
         shared, *adapters = (_empty(part, scheme, layout.indices) for part in (layout.shared, *layout.adapters))
         derive(model, family, shared, adapters)
     return attach_routes(model, plan.routes, plan.seed)

@@ -1,4 +1,4 @@
-"""Batch normalisation in eval mode: a scale and a shift a channel."""
+"""Batch normalization in eval mode: a scale and a shift a channel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_batch_norm(module: nn.Module) -> bool:
 
 
 def norm_affine(norm: Any) -> tuple[Tensor, Tensor]:
-    """(scale, shift), one value a channel, float64, detached: what a batch normalisation does in eval mode."""
+    """(scale, shift), one value a channel, float64, detached: what a batch normalization does in eval mode."""
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight.detach().double()
     shift = -norm.running_mean.double() * scale
@@ -25,7 +25,7 @@ def norm_affine(norm: Any) -> tuple[Tensor, Tensor]:
 
 
 def foldable_norms(model: nn.Module) -> dict[str, nn.Module]:
-    """The batch normalisations that a scale and a shift a channel can replace: those with all five tensors, float32."""
+    """The batch normalizations that a scale and a shift a channel can replace: those with all five tensors, float32."""
     norms: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.eps < 1:
@@ -36,7 +36,7 @@ def foldable_norms(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def plain_norm(scale: Tensor, shift: Tensor, eps: float) -> dict[str, Tensor]:
-    """The tensors, float32, of a batch normalisation with this scale and shift, mean 0 and variance 1."""
+    """The tensors, float32, of a batch normalization with this scale and shift, mean 0 and variance 1."""
     mean, var = torch.zeros_like(scale), torch.full_like(scale, 1 - eps)
     count = torch.zeros((), dtype=torch.int64)
     return {"weight": scale.clone(), "bias": shift.clone(), "running_mean": mean, "running_var": var, NORM_COUNT: count}

@@ -84,16 +84,16 @@ def unpack(blob: bytes) -> dict[str, Tensor]:
     Raises FolderError KD608 for truncated or altered bytes, KD605 for those of a newer kdna.
     """
     index, streams = _opened(blob)
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     start = 0
     if index["norms"]:
         codec, length, rows = index["norms"]
-        found |= _norms(codec, streams[:length], rows)
+        tensors |= _norms(codec, streams[:length], rows)
         start = length
     for codec, length, rows in index["parts"]:
-        found |= _decoded(codec, streams[start : start + length], rows)
+        tensors |= _decoded(codec, streams[start : start + length], rows)
         start += length
-    return found
+    return tensors
 
 
 def steps_of(blob: bytes) -> dict[str, int]:
@@ -190,10 +190,10 @@ def _norms(codec: str, data: bytes, rows: Sequence[Sequence[Any]]) -> dict[str, 
         shift = torch.cat([values(own, row[3]) for own, row in zip(parts, rows, strict=True)])
     else:
         scale, shift = CODECS[codec].decode(data, [whole] * 2, [0, 0])
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for row, own_scale, own_shift in zip(rows, scale.split(sizes), shift.split(sizes), strict=True):
-        found |= {f"{row[0]}.{part}": tensor for part, tensor in plain_norm(own_scale, own_shift, row[2]).items()}
-    return found
+        tensors |= {f"{row[0]}.{part}": tensor for part, tensor in plain_norm(own_scale, own_shift, row[2]).items()}
+    return tensors
 
 
 def _sealed(version: int, index: bytes, streams: Sequence[bytes]) -> bytes:

@@ -16,7 +16,7 @@ TRAIN, TEST = "kdna:digits/train", "kdna:digits/test"
 
 
 def open_bundled(name: str, config: DataConfig, class_map: Classes | None = None) -> TensorSource:
-    """The labelled images of a bundled data set, normalised by `config`'s mean and std.
+    """The labelled images of a bundled data set, normalized by `config`'s mean and std.
 
     Images of another size than 8x8 are interpolated (bilinear). More than one channel repeats the gray value.
 

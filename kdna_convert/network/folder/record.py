@@ -78,10 +78,10 @@ def read_record(folder: Path) -> Record:
 def check_file(folder: Path, record: Record, name: str) -> None:
     """Raise FolderError KD603 if a file is missing or does not match the record."""
     try:
-        found = _digest(folder / name)
+        digest = _digest(folder / name)
     except OSError as error:
         raise FolderError("KD603", f"{folder / name} cannot be read: {error.strerror}; restore it") from None
-    if found != record.files[name]:
+    if digest != record.files[name]:
         raise FolderError("KD603", f"{folder / name} is damaged: its sha256 is not the recorded one; restore it")
 
 

@@ -98,9 +98,9 @@ def _contents(folder: Path, model: nn.Module | None) -> Iterator[Check]:
 
 
 def _header(folder: Path, conversion: Conversion) -> str:
-    _, found = load_tensors(folder / TENSORS)
+    _, written = load_tensors(folder / TENSORS)
     wrong = [
-        key for key, value in metadata(conversion.plan.model, conversion.recipe).items() if found.get(key) != value
+        key for key, value in metadata(conversion.plan.model, conversion.recipe).items() if written.get(key) != value
     ]
     if wrong or conversion.plan.model != read_record(folder).model:
         raise _broken(f"config, plan, recipe and tensors are not of one conversion: {', '.join(wrong) or 'model'}")
@@ -119,10 +119,10 @@ def _totals(folder: Path, conversion: Conversion) -> str:
     planned = conversion.plan.planned
     params = sum(parameter.numel() for parameter in conversion.model.parameters())
     size = (folder / TENSORS).stat().st_size
-    found = f"{params:,} parameters in {size:,} bytes"
+    size_text = f"{params:,} parameters in {size:,} bytes"
     if (params, size) != (planned.params, planned.bytes):
-        raise _broken(f"{found}, but the plan says {planned.params:,} in {planned.bytes:,}")
-    return f"{found}, as planned"
+        raise _broken(f"{size_text}, but the plan says {planned.params:,} in {planned.bytes:,}")
+    return f"{size_text}, as planned"
 
 
 def _folded(folder: Path, conversion: Conversion) -> str:
@@ -167,10 +167,10 @@ def _tensors(output: Any) -> Iterator[Tensor]:
         yield from (tensor for value in output for tensor in _tensors(value))
 
 
-def _relative(expected: Tensor, found: Tensor) -> float:
-    if expected.shape != found.shape or not expected.numel():
-        return 0.0 if expected.shape == found.shape else float("inf")
-    return float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-30))
+def _relative(expected: Tensor, actual: Tensor) -> float:
+    if expected.shape != actual.shape or not expected.numel():
+        return 0.0 if expected.shape == actual.shape else float("inf")
+    return float((expected - actual).abs().max() / expected.abs().max().clamp_min(1e-30))
 
 
 def _broken(what: str) -> FolderError:
