@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.clock import Clock
-from support.fine_tuning import changed, finetune, images, pair, state
+from support.fine_tuning import changed, finetune, images, pair, same, state
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -19,7 +19,7 @@ from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.finetune import RunFiles, distillation, rate
 from kdna_convert.stages.finetune.engine import Engine
 from kdna_convert.stages.finetune.loss import label_error
-from kdna_convert.stages.finetune.rate import CARE, fitting_rate
+from kdna_convert.stages.finetune.rate import CARE, Schedule, fitting_rate
 
 
 def test_the_net_comes_closer_to_the_original_on_images_it_was_not_trained_on() -> None:
@@ -85,18 +85,25 @@ def test_a_fine_tune_that_increases_the_divergence_is_undone() -> None:
     assert not changed(model, before)
 
 
-def test_the_best_state_on_the_held_out_images_is_kept() -> None:
+def test_the_best_state_on_the_held_out_images_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     model, original = pair()
-    seen: list[float] = []
-    said = {"heldout": images(64, seed=1), "batch_size": 32, "lr": 0.3, "save_every": 1}
-    for steps in range(1, 7):
-        again, _ = pair()
-        tuned = finetune(again, original, images(), **{**said, "steps": 6, "save_every": steps})
-        assert tuned.after is not None
-        seen.append(tuned.after.kl)
-    tuned = finetune(model, original, images(), steps=6, **said)
-    assert tuned.after is not None
-    assert tuned.after.kl <= min(seen)
+    held, states = images(64, seed=1), list[dict[str, Tensor]]()
+    true = Schedule.set
+
+    def too_high_from_step_4(schedule: Schedule, done: float, factor: float) -> None:
+        true(schedule, 0.2, factor if done < 0.5 else 100 * factor)
+
+    monkeypatch.setattr(Schedule, "set", too_high_from_step_4)
+    options = {"heldout": held, "steps": 6, "batch_size": 32, "lr": 1e-2, "save_every": 1}
+    tuned = finetune(model, original, images(), progress=lambda *_: states.append(state(model)), **options)
+    kls = []
+    for values in states:
+        net, _ = pair()
+        net.load_state_dict(values)
+        kls.append(divergence(logits(net, [held]), logits(original, [held])).kl)
+    assert kls.index(min(kls)) == 2
+    assert tuned.kept
+    assert same(state(model), states[2])
 
 
 def test_a_plateau_ends_the_fine_tune() -> None:
