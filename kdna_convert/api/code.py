@@ -57,7 +57,7 @@ def code(
     folder: str | Path | Conversion,
     *,
     codec: str = "entropy",
-    target_bytes: int | float | str | None = None,
+    target_bytes: float | str | None = None,
     data: Data | str | Path | None = None,
     class_map: str | Path | None = None,
     seed: int = 0,
@@ -135,7 +135,7 @@ def codes_of(conversion: Conversion, model: nn.Module) -> Codes:
     return Codes(coded, {name: step_of(steps[name]) for name in coded}, fits)
 
 
-def require_size(codec: str, target: int | float | str | None, whole: int) -> int | None:
+def require_size(codec: str, target: float | str | None, whole: int) -> int | None:
     """Bytes that the file may have, of an original of `whole`; None for no limit. Raises PlanError KD504, KD506."""
     if codec not in CODECS:
         raise PlanError("KD506", f"there is no codec {codec!r}; it is one of {', '.join(CODECS)}")

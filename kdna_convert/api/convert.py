@@ -31,7 +31,7 @@ from ..stages.plan.max_drop import smallest
 from ..stages.plan.routes import routes_note
 from ..stages.repair.state import RepairFile, RepairState
 from .code import code
-from .database import database_of, require_goal, require_moments, restated
+from .database import database_of, known_database, require_goal, require_moments, restated
 from .heal import healer, require_images
 from .job import Job, open_job
 from .measure import measure_of, points_lost
@@ -52,9 +52,9 @@ def convert(
     *,
     recipe: Recipe | str = "balanced",
     data: Data | str | Path | None = None,
-    target_params: float | None = None,
-    target_bytes: int | str | None = None,
-    target_macs: float | None = None,
+    target_params: float | str | None = None,
+    target_bytes: float | str | None = None,
+    target_macs: float | str | None = None,
     progress: Progress | bool | None = None,
     **options: Unpack[ConvertOptions],
 ) -> Conversion:
@@ -67,7 +67,7 @@ def convert(
         model: a model name, or a module, which is copied.
         recipe: a recipe, its name, or its file. Its budget holds where no target is given.
         data: unlabelled images: a path, a tensor of inputs, or batches. Without images the fit is on synthetic noise.
-        target_params: share of the original's parameters.
+        target_params: share of the original's parameters: 0.5, "50%" or "1/2".
         target_bytes: size of the whole file ("1.2MB"), or a share of the original's ("1/20").
         target_macs: share of the original's multiply-adds, with converted layers run factored.
         progress: True for a bar on stderr, or a function of (what, done, total).
@@ -96,6 +96,7 @@ def convert(
     require_net(model)
     plan, max_drop = options.get("plan"), options.get("max_drop")
     targets = Targets(target_params, target_bytes, target_macs)
+    targets.check()
     _require_one_goal(targets, plan, max_drop)
     job = open_job(model, recipe, data, options, progress)
     require_images(job)
@@ -107,12 +108,13 @@ def convert(
     if plan is None:
         require_goal(job, *targets, max_drop)
     work, options = _work_files(job, options)
+    known = None if plan is not None else known_database(job, model, data, options)  # checked before the calibration
     moments = moments_of(job, options.get("moments"), progress)
     task = _Task(job, moments, work, began, progress)
     if plan is not None:
         found = _converted(task, restated(plan, job))
     else:
-        database = database_of(job, model, data, options, progress, moments)
+        database = known or database_of(job, model, data, options, progress, moments)
         found = _solved(task, database, targets) if max_drop is None else _smallest(task, database, max_drop)
     if codec is None:
         return found
@@ -139,8 +141,8 @@ def require_net(model: Model) -> None:
         raise ModelError("KD302", f"{model} is a folder, and a converted net is not converted again; {way_out}")
 
 
-def size_of(recipe: Recipe, target_bytes: int | str | None) -> int | str | None:
-    """The size of the file that is asked for, else the recipe's."""
+def size_of(recipe: Recipe, target_bytes: float | str | None) -> float | str | None:
+    """The size of the file that was given, else the recipe's."""
     return target_bytes if recipe.budget is None or target_bytes is not None else recipe.budget.bytes
 
 

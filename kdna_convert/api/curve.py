@@ -15,7 +15,7 @@ from ..stages.convert.fit import convert as convert_by_plan
 from ..stages.plan.curve import SHARES
 from ..stages.plan.curve import curve as trade_off
 from ..stages.plan.database import QUICK
-from .database import database_of
+from .database import database_of, known_database
 from .job import open_job
 from .measure import measure_of
 from .moments import moments_of
@@ -60,8 +60,9 @@ def curve(
     divergence_of = measure_of(job)
     if divergence_of is None:
         raise DataError("KD401", "to measure takes held-back images; pass --data, with calibration.heldout above 0")
+    known = known_database(job, model, data, options)  # checked before the calibration
     moments = moments_of(job, options.get("moments"), progress)
-    database = database_of(job, model, data, options, progress, moments)
+    database = known or database_of(job, model, data, options, progress, moments)
 
     def measured(plan: Plan) -> Divergence:
         return divergence_of(convert_by_plan(job.loaded.model, plan, moments, sweeps=QUICK, progress=progress)[0])

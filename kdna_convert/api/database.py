@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ModelError, PlanError
+from ..core.fingerprint import Fingerprint
 from ..core.specs import Database, Family, Layer, Plan, Progress
 from ..inputs.models import example_input
 from ..inputs.recipe import alternatives
@@ -19,7 +20,7 @@ from ..stages.analyze.moments import Moments
 from ..stages.plan.database import SurveyedNet, build_database
 from ..stages.plan.edited import restate
 from ..stages.plan.families import Clusters, form_families
-from ..stages.plan.files import read_database, read_plan, request_mark, write_database
+from ..stages.plan.files import read_database, read_plan, request_fingerprint, write_database
 from ..stages.plan.knapsack import no_goal
 from ..stages.plan.routes import form_routes
 from .images import digest_of
@@ -42,23 +43,29 @@ def database_of(
     Raises:
         PlanError: KD505 for a file that was made from something else.
     """
-    path, mark = options.get("database"), _mark(job, model, data, options)
-    known = None if path is None else read_database(path, mark)
+    known = known_database(job, model, data, options)
     if known is not None:
         return known
+    path, made_from = options.get("database"), _made_from(job, model, data, options)
     moments = moments_of(job, options.get("moments"), progress) if moments is None else moments
-    known = _built(job, moments, mark, progress)
+    built = replace(_built(job, moments, made_from.whole, progress), parts=dict(made_from.parts))
     if path is not None:
-        write_database(path, known)
-    return known
+        write_database(path, built)
+    return built
 
 
-def _mark(job: Job, model: Model, data: Any, options: CurveOptions) -> str:
+def known_database(job: Job, model: Model, data: Any, options: CurveOptions) -> Database | None:
+    """The database in the file that the options name; None where there is none. Raises PlanError KD505."""
+    path = options.get("database")
+    return None if path is None else read_database(path, _made_from(job, model, data, options))
+
+
+def _made_from(job: Job, model: Model, data: Any, options: CurveOptions) -> Fingerprint:
     """What the database depends on. A model or data that is not on disk has its digest in place of a name."""
     named = model if isinstance(model, str | Path) else job.loaded.ref.sha256
     on_disk = data is None or isinstance(data, str | Path)
     seen = data if on_disk else digest_of(job.calibration, job.recipe.calibration.batch)
-    return request_mark(job.recipe, named, seen, options)
+    return request_fingerprint(job.recipe, named, seen, options)
 
 
 def _built(job: Job, moments: Moments, mark: str, progress: Progress | None) -> Database:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..core.fingerprint import Fingerprint, parts_of
 from ..core.processes import end_other_processes, gather
 from ..core.specs import Layer, Progress
 from ..inputs.data import Inputs, Reading
@@ -30,28 +31,29 @@ def moments_of(job: Job, path: str | Path | None, progress: Progress | None) -> 
     if not active:  # everything stays dense
         end_other_processes()
         return {}
-    mark = _mark(job, active, path)
+    made_from = _made_from(job, active, path)
     known = path is not None and Path(path).exists()
     if gather(known)[0]:
         end_other_processes()
     if path is not None and known:
-        return load_moments(path, mark)
+        return load_moments(path, made_from)
     moments = _collected(job, active, progress)
     end_other_processes()
     if path is not None:
-        save_moments(path, moments, mark)
+        save_moments(path, moments, made_from)
     return moments
 
 
-def _mark(job: Job, active: Sequence[Layer], path: str | Path | None) -> str:
-    settings = job.recipe.calibration
-    return fingerprint(
-        Recipe(scheme="cp", calibration=settings, seed=job.recipe.seed),
-        model=job.loaded.ref.sha256,
-        inputs=job.loaded.data,
-        images=digest_of(job.calibration, settings.batch) if path is not None else None,
-        layers=[layer.name for layer in active],
-    )
+def _made_from(job: Job, active: Sequence[Layer], path: str | Path | None) -> Fingerprint:
+    """What the moments depend on; without a file, the images are not read for it."""
+    settings, seed = job.recipe.calibration, job.recipe.seed
+    model, inputs = job.loaded.ref.sha256, job.loaded.data
+    images = digest_of(job.calibration, settings.batch) if path is not None else None
+    layers = [layer.name for layer in active]
+    recipe = Recipe(scheme="cp", calibration=settings, seed=seed)
+    whole = fingerprint(recipe, model=model, inputs=inputs, images=images, layers=layers)
+    chosen = [settings.model_dump(mode="json"), seed, str(inputs), job.calibration is None]
+    return Fingerprint(whole, parts_of(model=model, recipe=layers, data=images, settings=chosen))
 
 
 def _collected(job: Job, active: Sequence[Layer], progress: Progress | None) -> Moments:

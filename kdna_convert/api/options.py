@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 from ..core.specs import Plan
 from ..inputs.data import Data
 from ..inputs.finetune import Part, Precision
-from ..inputs.recipe import Recipe
+from ..inputs.recipe import Recipe, parse_count, parse_target
 
 
 class NetOptions(TypedDict, total=False):
@@ -103,9 +103,15 @@ class CompareOptions(TypedDict, total=False):
 class Targets(NamedTuple):
     """The budgets of a call: shares of the parameters and multiply-adds, and the size of the file; at most one."""
 
-    params: float | None = None
-    bytes: int | str | None = None
-    macs: float | None = None
+    params: float | str | None = None
+    bytes: float | str | None = None
+    macs: float | str | None = None
+
+    def check(self) -> None:
+        """Raise PlanError KD506 for what is no size or share, before the minutes that a calibration takes."""
+        for parse, target in ((parse_count, self.params), (parse_target, self.bytes), (parse_count, self.macs)):
+            if target is not None:
+                parse(target, 1)
 
 
 def check_keywords(verb: str, given: Mapping[str, Any], known: type) -> None:

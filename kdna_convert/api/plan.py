@@ -26,9 +26,9 @@ def plan(
     *,
     recipe: Recipe | str = "balanced",
     data: Data | str | Path | None = None,
-    target_params: float | None = None,
-    target_bytes: int | str | None = None,
-    target_macs: float | None = None,
+    target_params: float | str | None = None,
+    target_bytes: float | str | None = None,
+    target_macs: float | str | None = None,
     progress: Progress | bool | None = None,
     **options: Unpack[PlanOptions],
 ) -> Plan:
@@ -38,7 +38,7 @@ def plan(
         model: a model name, a converted folder, or a module.
         recipe: a recipe, its name, or its file. Its budget holds where no target is given.
         data: unlabelled images that the moments are measured on: a path, a tensor of inputs, or batches.
-        target_params: share of the original's parameters.
+        target_params: share of the original's parameters: 0.5, "50%" or "1/2".
         target_bytes: size of the whole file ("1.2MB"), or a share of the original's ("1/20").
         target_macs: share of the original's multiply-adds, with converted layers run factored.
         progress: True for a bar on stderr, or a function of (what, done, total).
@@ -53,6 +53,7 @@ def plan(
     check_keywords("plan", options, PlanOptions)
     progress = as_progress(progress)
     targets = Targets(target_params, target_bytes, target_macs)
+    targets.check()
     if options.get("max_drop") is not None:
         return convert(
             model,

@@ -11,15 +11,15 @@ from typing import Any
 from ..core.errors import DataError, ModelError
 from ..core.specs import Progress
 from ..inputs.data import check_classes
-from ..inputs.recipe import Recipe
+from ..inputs.recipe import Recipe, parse_share
 from ..network.totals import original_bytes
-from ..stages.plan.files import request_mark
+from ..stages.plan.files import request_fingerprint
 from .code import require_size
 from .convert import require_net, size_of
 from .images import digest_of, images_of
 from .job import checked_recipe
 from .nets import load_any, outputs_of
-from .options import NetOptions, RunOptions
+from .options import NetOptions, RunOptions, Targets
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RunRequest:
     recipe: Recipe
     data: Any
     params: float | None
-    size: int | str | None
+    size: float | str | None
     options: NetOptions
     shares: bool | None
     mark: str
@@ -44,7 +44,7 @@ def request_of(
     model: Any,
     recipe: Recipe | str,
     data: Any,
-    targets: tuple[float | None, int | str | None],
+    targets: tuple[float | str | None, float | str | None],
     options: RunOptions,
     progress: Progress | None,
 ) -> RunRequest:
@@ -60,7 +60,9 @@ def request_of(
             "KD302", "a run keeps its stages as folders, which name their net; name it, as file.py:factory"
         )
     require_net(model)
-    recipe, (params, target_bytes) = checked_recipe(recipe), targets
+    Targets(*targets).check()
+    recipe, (share, target_bytes) = checked_recipe(recipe), targets
+    params = parse_share(share) if isinstance(share, str) else share
     loaded = load_any(model, options.get("checkpoint"), options.get("inputs"))
     size, whole = size_of(recipe, target_bytes), original_bytes(loaded.model)
     final = recipe.at_size(size, whole)
@@ -73,7 +75,7 @@ def request_of(
         check_classes(images, outputs_of(loaded.model, loaded.data))
     parts = [recipe.model_dump(mode="json"), loaded.ref.sha256, digest_of(images, 2), params, size]
     named = data if isinstance(data, str | Path) else None
-    parts += [request_mark(recipe, model, named, options), str(options.get("class_map"))]
+    parts += [request_fingerprint(recipe, model, named, options).whole, str(options.get("class_map"))]
     mark = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     shares = None if recipe.sharing is None else final.scheme != recipe.scheme
     return RunRequest(str(model), final, data, params, size, net_options(options), shares, mark, progress)

@@ -49,8 +49,8 @@ def run(
     recipe: Recipe | str = "balanced",
     data: Data | str | Path | None = None,
     output: str | Path,
-    target_params: float | None = None,
-    target_bytes: int | str | None = None,
+    target_params: float | str | None = None,
+    target_bytes: float | str | None = None,
     progress: Progress | bool | None = None,
     **options: Unpack[RunOptions],
 ) -> Conversion:

@@ -41,9 +41,9 @@ NOT_NESTED = "the order of what is cut comes from that noise too: the recipe did
 def shrink(
     folder: str | Path | Conversion,
     *,
-    target_params: float | None = None,
-    target_bytes: int | float | str | None = None,
-    target_macs: float | None = None,
+    target_params: float | str | None = None,
+    target_bytes: float | str | None = None,
+    target_macs: float | str | None = None,
     data: Data | str | Path | None = None,
     class_map: str | Path | None = None,
     device: str = "auto",

@@ -132,7 +132,7 @@ CODES: dict[str, str] = {
     "KD502": "The plan file is invalid. Correct the field that the message names, or plan again.",
     "KD503": "The plan does not fit this model: a layer is missing or has another shape. Plan again for this model.",
     "KD504": "No budget was given, and the recipe sets no rank. Pass --target-params 0.5, say, or set the rank in the recipe.",
-    "KD505": "The database was built with another model, recipe, data or settings. Delete it, or name another file.",
+    "KD505": "The database or the moments were made from another model, recipe, data or settings; the message says which. Delete the file, or name another.",
     "KD506": "A size is invalid, or two were given. Write it like 1200000, 1.2MB, 50% or 1/2.",
     "KD507": "No family of the folder can be cut: their schemes have no ordered directions. Convert the original to that size.",
     "KD508": "`kdna compare` has no tool of this name. Use one of those that the message lists.",

@@ -249,6 +249,7 @@ class Database:
 
     Attributes:
         fingerprint: A hash of everything that the database depends on.
+        parts: The hashes of the model, recipe, data and settings; none in files of earlier versions.
         model: The original.
         layers: Every layer of the model.
         tensors: Those of the original file.
@@ -280,6 +281,7 @@ class Database:
     gate_macs: int = 0
     seed: int = 0
     version: int = 1
+    parts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_STRICT)

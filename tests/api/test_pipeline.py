@@ -226,21 +226,21 @@ def test_moments_are_collected_once_and_read_afterwards(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("changed", "why"),
     [
-        {"model": tiny.net(8)},
-        {"data": IMAGES + 1},
-        {"data": IMAGES[:20]},
-        {"data_free": True},
-        {"inputs": {"crop_pct": 0.5}},
+        ({"model": tiny.net(8)}, "another model"),
+        ({"data": IMAGES + 1}, "other data"),
+        ({"data": IMAGES[:20]}, "other data"),
+        ({"data_free": True}, "other data and other settings"),
+        ({"inputs": {"crop_pct": 0.5}}, "other settings"),
     ],
     ids=["model", "images", "fewer images", "no images", "inputs"],
 )
-def test_moments_of_something_else_are_refused(changed: dict[str, Any], tmp_path: Path) -> None:
+def test_moments_of_something_else_are_refused(changed: dict[str, Any], why: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {"model": NET, "recipe": recipe(), "data": IMAGES, "target_params": 0.7}
     given["moments"] = tmp_path / "moments.safetensors"
     kdna.convert(**given)
-    with pytest.raises(PlanError, match="KD505"):
+    with pytest.raises(PlanError, match=f"KD505: .* was made from {why}"):
         kdna.convert(**{**given, **changed})
 
 

@@ -30,6 +30,7 @@ from kdna_convert.inputs.recipe import (
 )
 from kdna_convert.inputs.recipe.patterns import Precision, best, precision
 from kdna_convert.inputs.recipe.schema import Finetune
+from kdna_convert.inputs.recipe.sizes import parse_count, parse_share, parse_target
 from kdna_convert.routing import ROUTINGS
 from kdna_convert.schemes import SCHEMES
 from kdna_convert.stages.plan.routes import form_routes, gate_specs
@@ -132,6 +133,45 @@ def test_a_size_is_read_in_every_notation() -> None:
 def test_an_invalid_size_is_refused(size: Any) -> None:
     with pytest.raises(PlanError, match="KD506"):
         parse_size(size)
+
+
+def test_shares_read_as_people_write_them() -> None:
+    assert [parse_share(share) for share in (0.05, 1, 1.0, "1/20", "5%", "5 %", " .5 ", 1e-5)] == [
+        *(0.05, 1, 1, 0.05, 0.05, 0.05, 0.5, 1e-5)
+    ]
+    assert [parse_count(target, 1000) for target in (0.5, "50%", "1/4", 1, 1.0, 250)] == [
+        500,
+        500,
+        250,
+        1000,
+        1000,
+        250,
+    ]
+    assert [parse_target(target, 10_000) for target in ("5%", "1/20", 0.05, 500, "0.5kB")] == [500] * 5
+
+
+@pytest.mark.parametrize("share", ["", "half", "150%", "1/0", 0, -0.5, 1.5, "2", True, math.nan])
+def test_anything_else_is_no_share(share: Any) -> None:
+    with pytest.raises(PlanError, match=r"KD506: .* is not a share; write it like 1/20, 5% or 0.05"):
+        parse_share(share)
+
+
+@pytest.mark.parametrize("written", ["0.25", "25%", "1/4"])
+def test_a_budget_is_a_share_as_people_write_it(written: str) -> None:
+    for kind in ("params", "macs"):
+        budget = parse_recipe(f"scheme: cp\nbudget: {{{kind}: {written}}}\n").budget
+        assert budget is not None
+        assert getattr(budget, kind) == 0.25
+    whole = 10_000
+    budget = parse_recipe(f"scheme: cp\nbudget: {{bytes: {written}}}\n").budget
+    assert budget is not None
+    assert budget.bytes is not None
+    assert parse_target(budget.bytes, whole) == whole // 4
+
+
+@pytest.mark.parametrize("kind", ["params", "macs", "bytes"])
+def test_a_budget_that_is_no_share_is_refused_with_its_place(kind: str) -> None:
+    assert f"mine.yaml line 2: budget.{kind}: " in refused(f"scheme: cp\nbudget: {{{kind}: 3/2}}\n").message
 
 
 @pytest.mark.parametrize("text", ["none", "~", "null", ""])

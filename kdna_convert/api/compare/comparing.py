@@ -16,7 +16,7 @@ from ...core.progress import as_progress
 from ...core.specs import Progress
 from ...inputs.data import Data, batches, check_classes
 from ...inputs.models import example_input
-from ...inputs.recipe import Recipe, load_recipe, parse_size
+from ...inputs.recipe import Recipe, load_recipe, parse_share, parse_target
 from ...network.totals import totals
 from ..images import images_of
 from ..job import Job, open_job
@@ -44,8 +44,8 @@ def compare(
     *,
     data: Data | str | Path,
     eval: Data | str | Path,  # noqa: A002 - the flag's name
-    at: Sequence[float] | None = None,
-    bytes: Sequence[int | str] | None = None,  # noqa: A002
+    at: Sequence[float | str] | None = None,
+    bytes: Sequence[float | str] | None = None,  # noqa: A002
     peers: Sequence[str] | None = None,
     progress: Progress | bool | None = None,
     **options: Unpack[CompareOptions],
@@ -59,8 +59,8 @@ def compare(
         model: a model name, or a module that can be pickled.
         data: images to calibrate on: a path, a tensor of inputs, or batches.
         eval: images to measure on.
-        at: shares of the net's parameters. Default: DEFAULT_AT, where `bytes` is not given either.
-        bytes: sizes of the file ("570kB"), or shares of the original's ("1/14"). Default: DEFAULT_BYTES.
+        at: shares of the net's parameters: 0.5, "50%" or "1/2". Default: DEFAULT_AT, where `bytes` is not given either.
+        bytes: sizes of the file ("570kB"), or shares of the original's ("1/14", "5%"). Default: DEFAULT_BYTES.
         peers: the tools, by their names in PEERS. Default: all.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: `recipe` and `bytes_recipe`, kdna's recipes for the two kinds of budget; checkpoint, inputs and
@@ -139,31 +139,22 @@ def _recipe(recipe: Recipe | str) -> Recipe:
     return recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
 
 
-def rungs_of(original: nn.Module, at: Sequence[float] | None, sizes: Sequence[int | str] | None) -> tuple[Rung, ...]:
-    """The budgets in numbers: shares of the parameters, then sizes or shares of the file. Raises PlanError KD506."""
+def rungs_of(
+    original: nn.Module, at: Sequence[float | str] | None, sizes: Sequence[float | str] | None
+) -> tuple[Rung, ...]:
+    """The budgets in numbers: shares of the parameters, then sizes of the file. Raises PlanError KD506."""
     if at is None and sizes is None:
         at, sizes = DEFAULT_AT, DEFAULT_BYTES
     params, size = count(original), written(original)
-    for share in at or ():
-        if not 0 < share < 1:
-            raise PlanError("KD506", f"--at {share:g}: give shares of the parameters between 0 and 1, as 0.5,0.25")
-    limits = [_limit(each, size) for each in sizes or ()]
+    shares = [parse_share(share) for share in at or ()]
+    limits = [parse_target(each, size) for each in sizes or ()]
+    if 1 in shares:
+        raise PlanError("KD506", "--at 1: that is the original; give shares of the parameters below 1, as 0.5,0.25")
     for limit in limits:
         if limit >= size:
             raise PlanError("KD506", f"--bytes {limit}: the original has {size} bytes; give less")
-    by_params = [Rung("params", share, int(share * params)) for share in at or ()]
+    by_params = [Rung("params", share, int(share * params)) for share in shares]
     return (*by_params, *(Rung("bytes", limit / size, limit) for limit in limits))
-
-
-def _limit(text: int | str, size: int) -> int:
-    """Bytes of `570kB`, or of `1/14` of the original's file."""
-    over, slash, under = str(text).partition("/")
-    if not slash:
-        return parse_size(text)
-    try:
-        return int(size * float(over) / float(under))
-    except (ValueError, ZeroDivisionError):
-        raise PlanError("KD506", f"--bytes {text}: write a size as 570kB, or a share of the file as 1/14") from None
 
 
 def _pool(job: Job) -> Tensor:

@@ -10,10 +10,10 @@ import typer
 
 from .completion import recipe_names
 from .console import picture_path, reporting, show, show_json, tell, tell_remarks
-from .options import Force, Images, Output, Source, Text, grouped, numbers
+from .options import Force, Images, Output, Source, Text, grouped
 
 EVAL_HELP = "Images to measure every net on; not those of --data. Class folders give top-1 too."
-SIZES_HELP = "Sizes of the file: 570kB,1/14."
+SIZES_HELP = "Sizes of the file: 570kB,1/14,5%."
 PEERS_HELP = "Compare only these tools: kdna,cp,nncodec. Default: all."
 SAME = "--eval and --data are the same images: every tool may have calibrated on them; give other images to --eval"
 
@@ -26,7 +26,7 @@ def compare(
     images: Images,
     out: Output,
     eval_: Annotated[str | None, typer.Option("--eval", metavar="DATA", help=EVAL_HELP)] = None,
-    at: Annotated[Text, typer.Option(metavar="LIST", help="Shares of the parameters: 0.5,0.25.")] = None,
+    at: Annotated[Text, typer.Option(metavar="LIST", help="Shares of the parameters: 0.5,25%.")] = None,
     bytes_: Annotated[Text, typer.Option("--bytes", metavar="LIST", help=SIZES_HELP)] = None,
     peers: Annotated[Text, typer.Option(metavar="LIST", help=PEERS_HELP)] = None,
     recipe_name: Annotated[Text, _recipe("--recipe", "-r", help="Recipe of kdna for shares of the parameters.")] = None,
@@ -53,7 +53,7 @@ def compare(
 
     recipes = {"recipe": recipe_name, "bytes_recipe": bytes_recipe}
     options: dict[str, Any] = {name: value for name, value in recipes.items() if value is not None}
-    options |= {"at": None if at is None else numbers(at), "bytes": _list(bytes_), "peers": _list(peers)}
+    options |= {"at": _list(at), "bytes": _list(bytes_), "peers": _list(peers)}
     with reporting(out.quiet) as progress:
         comparison = stage(**arguments, **options, eval=eval_, limit=limit, time_limit=time_limit, progress=progress)
     tell_remarks([SAME] if eval_ == images.data else [], comparison.skipped)

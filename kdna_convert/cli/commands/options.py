@@ -34,6 +34,7 @@ DATA_HELP = (
     "(hfds/OWNER/NAME:train) or kdna:digits/train (bundled)."
 )
 RECIPE_HELP = "Recipe file or bundled name; see `kdna recipe ls`."
+PARAMS_HELP = "Share of the parameters to keep: 0.5, 50% or 1/2."
 SET_HELP = "Override a recipe key. Repeatable."
 BYTES_HELP = "Size of the file with its header: 1.2MB, or a share of the original's as 5% or 1/20."
 
@@ -184,6 +185,10 @@ class Calibration:
         Text, _data(metavar="SIZE", help="Memory limit for the moments: 4GiB. Default: the recipe's.")
     ] = None
 
+    calibration_images: Annotated[
+        int | None, _data(metavar="N", min=1, help="Number of images to calibrate on. Default: the recipe's.")
+    ] = None
+
     @property
     def recipe(self) -> Recipe:
         """The recipe with the overrides of the command line."""
@@ -192,6 +197,7 @@ class Calibration:
         values = {
             "seed": self.seed,
             "calibration.memory": self.moments_memory,
+            "calibration.images": self.calibration_images,
             "scheme": self.scheme,
             "codec": self.codec,
         }
@@ -215,12 +221,10 @@ class Calibration:
 class Size:
     """The size of the result, relative to the original: at most one of the three."""
 
-    target_params: Annotated[
-        Share, _budget(metavar="SHARE", min=0.0, max=1.0, help="Share of the parameters to keep: 0.5.")
-    ] = None
-    target_bytes: Annotated[Text, _budget(metavar="SIZE", help="Size of the file with its header: 1.2MB.")] = None
+    target_params: Annotated[Text, _budget(metavar="SHARE", help=PARAMS_HELP)] = None
+    target_bytes: Annotated[Text, _budget(metavar="SIZE", help=BYTES_HELP)] = None
     target_macs: Annotated[
-        Share, _budget(metavar="SHARE", min=0.0, max=1.0, help="Share of the MACs to keep in the factored net: 0.5.")
+        Text, _budget(metavar="SHARE", help="Share of the MACs to keep in the factored net: 0.5, 50% or 1/2.")
     ] = None
 
     @property

@@ -58,12 +58,12 @@ def make_plan(
     source: Source, images: Images, calibration: Calibration, goal: Goal, run: Run, plan: Path | None = None
 ) -> Plan:
     """The plan. If the database file already holds the errors, no model is loaded."""
-    from ...stages.plan.files import replan, request_mark
+    from ...stages.plan.files import replan, request_fingerprint
 
     question = source.arguments | images.arguments | calibration.arguments
-    mark = request_mark(question["recipe"], source.model, images.data, question)
+    made_from = request_fingerprint(question["recipe"], source.model, images.data, question)
     by_size = {name: value for name, value in goal.budget.items() if name != "max_drop"}
-    known = None if goal.max_drop is not None else replan(goal.database, mark, question["recipe"], **by_size)
+    known = None if goal.max_drop is not None else replan(goal.database, made_from, question["recipe"], **by_size)
     if known is not None:
         return known
     from ...api.plan import plan as stage

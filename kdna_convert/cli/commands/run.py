@@ -10,7 +10,7 @@ import typer
 from .code import NO_IMAGES
 from .completion import recipe_names
 from .console import COMMAND, reporting, show, show_json, tell, tell_remarks, tell_written
-from .options import BYTES_HELP, RECIPE_HELP, SET_HELP, Force, Images, OutputFolder, Run, Source, grouped
+from .options import BYTES_HELP, PARAMS_HELP, RECIPE_HELP, SET_HELP, Force, Images, OutputFolder, Run, Source, grouped
 
 if TYPE_CHECKING:  # imports torch, which --help does not need
     from ...network.folder import Conversion
@@ -35,9 +35,7 @@ def run(
         ),
     ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
-    target_params: Annotated[
-        float | None, typer.Option(metavar="SHARE", min=0.0, max=1.0, help="Share of the parameters to keep: 0.5.")
-    ] = None,
+    target_params: Annotated[str | None, typer.Option(metavar="SHARE", help=PARAMS_HELP)] = None,
     target_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help=BYTES_HELP)] = None,
     output: OutputFolder = None,
     force: Force = False,

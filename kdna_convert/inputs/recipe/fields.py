@@ -8,12 +8,30 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from ...core.errors import PlanError, RecipeError
 from . import patterns
-from .sizes import parse_size, parse_time
+from .sizes import parse_share, parse_size, parse_target, parse_time
 
 
 def _size(value: object) -> int:
     try:
         return parse_size(value if isinstance(value, int) else str(value))
+    except PlanError as error:
+        raise ValueError(error.message) from None
+
+
+def _target(value: object) -> int | str:
+    """Bytes of a written size; a share stays as it is written, since the whole is not known yet."""
+    try:
+        return str(value) if parse_target(str(value), 10**9) != parse_target(str(value), 10**8) else _size(value)
+    except PlanError as error:
+        raise ValueError(error.message) from None
+
+
+def _share(value: object) -> object:
+    """The number of a written share; a number is checked by its limits."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_share(value)
     except PlanError as error:
         raise ValueError(error.message) from None
 
@@ -37,7 +55,8 @@ def _patterns(value: object) -> tuple[str, ...]:
 
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns, json_schema_input_type=str | list[str])]
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str)]
-Share = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1), BeforeValidator(_share, json_schema_input_type=float | str)]
+Target = Annotated[int | str, BeforeValidator(_target, json_schema_input_type=int | str)]
 Time = Annotated[
     float,
     BeforeValidator(_time, json_schema_input_type=str),

@@ -13,8 +13,8 @@ from ...core.names import CodecName, MetricName, RoutingName, SchemeName, StepNa
 from ...core.specs import Options
 from ..finetune import Settings, about, default_of, kind_of
 from . import yamlfile
-from .fields import Patterns, Share, Size, Time
-from .sizes import parse_target
+from .fields import Patterns, Share, Size, Target, Time
+from .sizes import parse_count, parse_target
 
 
 def _routing(value: object) -> object:
@@ -95,7 +95,9 @@ class Budget(_Section):
     """The size of the result. Exactly one of the keys is set."""
 
     params: Share | None = Field(None, description="Parameters, as a share of the whole net's.")
-    bytes: Size | None = Field(None, description="Size of the file, such as 1.2MB.")
+    bytes: Target | None = Field(
+        None, description="Size of the file, such as 1.2MB, or a share of the original's, such as 5%."
+    )
     macs: Share | None = Field(None, description="Multiply-adds, as a share of the whole net's.")
 
     @model_validator(mode="after")
@@ -275,7 +277,7 @@ class Recipe(_Section):
         sharing = self.sharing
         if sharing is None:
             return self
-        if target is None or parse_target(target, whole) >= parse_target(sharing.below, whole):
+        if target is None or parse_target(target, whole) >= parse_count(sharing.below, whole):
             return self.model_copy(update={"sharing": None})
         keys: dict[str, Any] = {"scheme": sharing.scheme, "options": sharing.options, "repair": sharing.repair}
         keys["finetune"] = sharing.finetune

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from ...core.errors import PlanError, RecipeError
@@ -22,7 +23,7 @@ def parse_size(size: int | str) -> int:
 
 def parse_target(target: float | str, whole: int) -> int:
     """Bytes of a size as above, or of a share of the `whole`: 0.05, '5%' or '1/20'. Raises PlanError KD506."""
-    text = str(target).strip()
+    text = _written(target)
     found = _SHARE.fullmatch(text)
     if found and (found[2] or found[3] or float(found[1]) < 1):
         number, divisor = _fraction(text)
@@ -30,10 +31,24 @@ def parse_target(target: float | str, whole: int) -> int:
     return parse_size(text)
 
 
+def parse_count(target: float | str, whole: int) -> int:
+    """Parameters or MACs of a share of the `whole`; a number above 1 is the count itself. Raises PlanError KD506."""
+    if isinstance(target, int | float) and 1 < target < math.inf:
+        return int(target)
+    number, divisor = _fraction(_written(target))
+    return int(number / divisor * whole)
+
+
 def parse_share(share: float | str) -> float:
     """The number of 0.05, '5%' or '1/20', above 0 and at most 1. Raises PlanError KD506."""
-    number, divisor = _fraction(str(share).strip())
+    number, divisor = _fraction(_written(share))
     return number / divisor
+
+
+def _written(value: float | str) -> str:
+    """A number without an exponent: 0.00001 for 1e-05."""
+    text = str(value).strip()
+    return f"{value:.20f}".rstrip("0") if isinstance(value, float) and "e" in text else text
 
 
 def _fraction(text: str) -> tuple[float, float]:

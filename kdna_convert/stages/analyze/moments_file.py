@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...core.errors import CheckpointError, FolderError, PlanError
+from ...core.errors import CheckpointError, FolderError
+from ...core.fingerprint import Fingerprint
 from ...core.linalg import Kronecker, Moment
 from ...core.tensorfile import load_tensors, save_tensors
 from .moments import LayerMoments, Moments
@@ -15,13 +16,13 @@ from .moments import LayerMoments, Moments
 _FORMAT = "kdna-moments-2"
 
 
-def save_moments(path: str | Path, moments: Moments, fingerprint: str) -> None:
+def save_moments(path: str | Path, moments: Moments, made_from: Fingerprint) -> None:
     """Write moments to one safetensors file.
 
     Args:
         path: The file.
         moments: The moments.
-        fingerprint: Hash of what they were made from: model, data, options.
+        made_from: The fingerprint of the model, data and settings.
 
     Raises:
         FolderError: KD604 if the file cannot be written; an older file is then intact.
@@ -38,23 +39,23 @@ def save_moments(path: str | Path, moments: Moments, fingerprint: str) -> None:
         if item.gram_ee is not None:
             tensors[f"{name}/gram"] = item.gram_ee
     try:
-        save_tensors(path, tensors, {"format": _FORMAT, "fingerprint": fingerprint, "layers": json.dumps(rows)})
+        about = {"format": _FORMAT, "fingerprint": made_from.whole, "parts": json.dumps(dict(made_from.parts))}
+        save_tensors(path, tensors, {**about, "layers": json.dumps(rows)})
     except OSError as error:
         raise FolderError("KD604", f"{path}: the moments cannot be written: {error}") from error
 
 
-def load_moments(path: str | Path, fingerprint: str) -> Moments:
+def load_moments(path: str | Path, made_from: Fingerprint) -> Moments:
     """Read the file of `save_moments`.
 
     Raises:
         CheckpointError: KD304 if it is no such file.
-        PlanError: KD505 if it has another fingerprint.
+        PlanError: KD505 if it was made from something else.
     """
     tensors, metadata = load_tensors(path)
     if metadata.get("format") != _FORMAT:
         raise CheckpointError("KD304", f"{path}: not a file of moments written by this version of kdna")
-    if metadata.get("fingerprint") != fingerprint:
-        raise PlanError("KD505", f"{path}: made from another model, data or options; delete it or name another file")
+    made_from.require(path, metadata.get("fingerprint"), json.loads(metadata.get("parts", "{}")))
     moments: Moments = {}
     for name, row in json.loads(metadata["layers"]).items():
         second: Moment

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,9 @@ from pydantic import ValidationError
 
 from ...core.atomic import write_text
 from ...core.errors import PlanError
+from ...core.fingerprint import Fingerprint, digest, parts_of
 from ...core.specs import Database, Plan, from_json, to_json
-from ...inputs.recipe import Recipe, parse_target
+from ...inputs.recipe import Recipe, parse_count, parse_target
 from .costs import Kind, original_totals
 from .knapsack import Budget, solve
 
@@ -22,26 +21,36 @@ _LATER = {"budget", "fit", "repair", "nested", "codec", "finetune", "sharing"}
 
 
 def fingerprint(recipe: Recipe, **made_from: Any) -> str:
-    """One sha256 of what a database is made from: the recipe without its budget, and everything else given."""
+    """The hash of the recipe without its budget, and of everything else given."""
     kept = recipe.model_dump(mode="json", exclude=_LATER)
     files = {key: _stamp(value) for key, value in made_from.items() if key in ("checkpoint", "data")}
     values = {key: str(value) for key, value in sorted(made_from.items())}
-    return hashlib.sha256(json.dumps([kept, values, files], sort_keys=True).encode()).hexdigest()
+    return digest([kept, values, files])
 
 
-def request_mark(recipe: Recipe, model: str | Path, data: str | Path | None, given: Mapping[str, Any]) -> str:
-    """The fingerprint of a database, from the user's request: no model needs to be loaded to check it.
+def request_fingerprint(
+    recipe: Recipe, model: str | Path, data: str | Path | None, given: Mapping[str, Any]
+) -> Fingerprint:
+    """The fingerprint of a database, from the arguments of a call: no model needs to be loaded to check it.
 
-    For a model or data that is not on disk, pass its digest.
+    Args:
+        recipe: The recipe.
+        model: The model's name, or its digest if it is not on disk.
+        data: The path of the images, or their digest.
+        given: checkpoint, inputs and data_free, as far as they are given.
     """
-    return fingerprint(
-        recipe,
-        model=model,
-        data=data,
-        checkpoint=given.get("checkpoint"),
-        inputs=dict(given.get("inputs") or {}),
-        data_free=bool(given.get("data_free")),
+    checkpoint, data_free = given.get("checkpoint"), bool(given.get("data_free"))
+    inputs = dict(given.get("inputs") or {})
+    whole = fingerprint(recipe, model=model, data=data, checkpoint=checkpoint, inputs=inputs, data_free=data_free)
+    kept = recipe.model_dump(mode="json", exclude=_LATER)
+    settings = [kept.pop("calibration"), kept.pop("seed"), str(inputs), data_free]
+    parts = parts_of(
+        model=[str(model), str(checkpoint), _stamp(checkpoint)],
+        recipe=kept,
+        data=[str(data), _stamp(data)],
+        settings=settings,
     )
+    return Fingerprint(whole, parts)
 
 
 def _stamp(place: Any) -> list[int] | None:
@@ -53,11 +62,11 @@ def _stamp(place: Any) -> list[int] | None:
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def read_database(path: str | Path, expected: str) -> Database | None:
+def read_database(path: str | Path, expected: Fingerprint) -> Database | None:
     """The database in a file; None if there is no such file.
 
     Raises:
-        PlanError: KD505 if the file is no database or has another fingerprint.
+        PlanError: KD505 if the file is no database or was made from something else.
     """
     try:
         text = Path(path).read_bytes()
@@ -69,8 +78,7 @@ def read_database(path: str | Path, expected: str) -> Database | None:
         database = from_json(Database, text)
     except ValidationError:
         raise PlanError("KD505", f"{path}: not a database of this version of kdna; delete it") from None
-    if database.fingerprint != expected:
-        raise PlanError("KD505", f"{path}: made for another model, recipe or data; delete it or name another file")
+    expected.require(path, database.fingerprint, database.parts)
     return database
 
 
@@ -94,9 +102,9 @@ def read_plan(path: str | Path) -> Plan:
 def budget_of(
     database: Database,
     recipe: Recipe,
-    target_params: float | None = None,
-    target_bytes: int | str | None = None,
-    target_macs: float | None = None,
+    target_params: float | str | None = None,
+    target_bytes: float | str | None = None,
+    target_macs: float | str | None = None,
 ) -> Budget | None:
     """The target, or else the recipe's budget, in whole units. Targets up to 1 are shares of the original net.
 
@@ -104,7 +112,7 @@ def budget_of(
         None if neither is given: the recipe sets every size itself.
 
     Raises:
-        PlanError: KD506 for two targets, or for one that is not positive.
+        PlanError: KD506 for two targets, or for one that is no size or share.
     """
     targets = {"params": target_params, "bytes": target_bytes, "macs": target_macs}
     given = {key: value for key, value in targets.items() if value is not None}
@@ -116,18 +124,15 @@ def budget_of(
         raise PlanError("KD506", f"give one budget, not {len(given)} ({', '.join(given)})")
     ((kind, value),) = given.items()
     if kind == "bytes":
-        return Budget("bytes", parse_target(str(value), original_totals(database).bytes))
+        return Budget("bytes", parse_target(value, original_totals(database).bytes))
     whole = database.params if kind == "params" else database.macs
-    share = float(value)
-    if not share > 0:
-        raise PlanError("KD506", f"a budget of {value} {kind} is not positive; give a share such as 0.5")
-    return Budget(_KINDS[kind], int(share * whole) if share <= 1 else int(share))
+    return Budget(_KINDS[kind], parse_count(value, whole))
 
 
 _KINDS: dict[str, Kind] = {"params": "params", "macs": "macs"}
 
 
-def replan(path: str | Path | None, expected: str, recipe: Recipe, **budget: Any) -> Plan | None:
+def replan(path: str | Path | None, expected: Fingerprint, recipe: Recipe, **budget: Any) -> Plan | None:
     """The plan for a budget, solved from the database file; None if there is no such file."""
     database = None if path is None else read_database(path, expected)
     return None if database is None else solve(database, budget_of(database, recipe, **budget))

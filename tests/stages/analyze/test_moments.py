@@ -11,6 +11,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from kdna_convert.core.errors import CheckpointError, DataError, FolderError, NumericsError, PlanError
+from kdna_convert.core.fingerprint import Fingerprint
 from kdna_convert.core.linalg import Kronecker
 from kdna_convert.core.specs import Layer
 from kdna_convert.network.patches import choose
@@ -391,8 +392,8 @@ def test_moments_survive_a_file(tmp_path: Path) -> None:
     model, x = Small(), noise(8, 3, 6, 6)
     before = moments_of(model, [x], memory=4 * (27**2 + 36**2 + 4**2) - 1)
     assert isinstance(before["conv"].second, Kronecker)
-    save_moments(tmp_path / "m.safetensors", before, "this")
-    after = load_moments(tmp_path / "m.safetensors", "this")
+    save_moments(tmp_path / "m.safetensors", before, Fingerprint("this"))
+    after = load_moments(tmp_path / "m.safetensors", Fingerprint("this"))
     assert list(after) == list(before)
     for name, item in before.items():
         assert (after[name].count, after[name].sensitivity) == (item.count, item.sensitivity)
@@ -406,8 +407,8 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_whole(
 ) -> None:
     moments = moments_of(Small(), [noise(4, 3, 6, 6)])
     with pytest.raises(FolderError, match=r"KD604: .*nowhere"):
-        save_moments(tmp_path / "nowhere" / "m", moments, "this")
-    save_moments(tmp_path / "m", moments, "this")
+        save_moments(tmp_path / "nowhere" / "m", moments, Fingerprint("this"))
+    save_moments(tmp_path / "m", moments, Fingerprint("this"))
 
     def full_disk(tensors: object, name: str, metadata: object) -> None:
         Path(name).write_bytes(b"half")
@@ -415,27 +416,27 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_whole(
 
     monkeypatch.setattr("kdna_convert.core.tensorfile.save_file", full_disk)
     with pytest.raises(FolderError, match="No space left"):
-        save_moments(tmp_path / "m", {}, "that")
-    assert set(load_moments(tmp_path / "m", "this")) == set(moments)
+        save_moments(tmp_path / "m", {}, Fingerprint("that"))
+    assert set(load_moments(tmp_path / "m", Fingerprint("this"))) == set(moments)
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
 def test_moments_of_another_model_are_refused(tmp_path: Path) -> None:
-    save_moments(tmp_path / "m", moments_of(Small(), [noise(4, 3, 6, 6)]), "this")
+    save_moments(tmp_path / "m", moments_of(Small(), [noise(4, 3, 6, 6)]), Fingerprint("this"))
     with pytest.raises(PlanError, match="KD505"):
-        load_moments(tmp_path / "m", "that")
+        load_moments(tmp_path / "m", Fingerprint("that"))
 
 
 def test_a_truncated_or_foreign_file_of_moments_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m"
-    save_moments(path, moments_of(Small(), [noise(4, 3, 6, 6)]), "this")
+    save_moments(path, moments_of(Small(), [noise(4, 3, 6, 6)]), Fingerprint("this"))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="KD304"):
-        load_moments(path, "this")
+        load_moments(path, Fingerprint("this"))
     with pytest.raises(CheckpointError, match="KD304"):
-        load_moments(tmp_path / "missing", "this")
+        load_moments(tmp_path / "missing", Fingerprint("this"))
     from safetensors.torch import save_file
 
     save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(CheckpointError, match="KD304"):
-        load_moments(path, "this")
+        load_moments(path, Fingerprint("this"))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import kdna_convert
 from kdna_convert.core.errors import KdnaError, PlanError, RecipeError
+from kdna_convert.core.fingerprint import Fingerprint
 from kdna_convert.core.specs import (
     Choice,
     Database,
@@ -41,7 +42,7 @@ from kdna_convert.network.folder import Conversion, save
 from kdna_convert.network.totals import totals
 from kdna_convert.schemes import SCHEMES
 from kdna_convert.stages.plan.costs import Kind, predicted_error, stored_tensors
-from kdna_convert.stages.plan.files import budget_of, read_database, read_plan, request_mark
+from kdna_convert.stages.plan.files import budget_of, read_database, read_plan, request_fingerprint, write_database
 from kdna_convert.stages.plan.knapsack import Budget, plan_of, solve
 
 pytestmark = pytest.mark.usefixtures("quick_predictions")
@@ -365,6 +366,9 @@ def test_a_predicted_error_is_finite_whatever_was_measured(points: dict[int, flo
     [
         ({"target_params": 0.5}, Budget("params", TOY.params // 2)),
         ({"target_macs": 0.25}, Budget("macs", TOY.macs // 4)),
+        ({"target_params": "50%"}, Budget("params", TOY.params // 2)),
+        ({"target_macs": "1/4"}, Budget("macs", TOY.macs // 4)),
+        ({"target_params": 100}, Budget("params", 100)),
         ({"target_bytes": "3kB"}, Budget("bytes", 3000)),
         ({}, Budget("params", int(0.75 * TOY.params))),
     ],
@@ -373,7 +377,17 @@ def test_a_budget_argument_overrides_the_recipe(asked: dict[str, Any], wanted: B
     assert budget_of(TOY, recipe("lowrank", budget={"params": 0.75}), **asked) == wanted
 
 
-@pytest.mark.parametrize("asked", [{"target_params": 0.5, "target_macs": 0.5}, {"target_params": -0.5}])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"target_params": 0.5, "target_macs": 0.5},
+        {"target_params": -0.5},
+        {"target_params": 0},
+        {"target_macs": "half"},
+        {"target_params": "150%"},
+        {"target_params": "1/0"},
+    ],
+)
 def test_two_budgets_or_an_invalid_one_are_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(PlanError, match="KD506"):
         budget_of(TOY, recipe("lowrank"), **asked)
@@ -412,11 +426,11 @@ def test_a_new_budget_is_solved_from_the_database_without_torch(images: Path, tm
     first = kdna_convert.plan(NET, **given, target_params=0.6, database=path)  # type: ignore[arg-type]
     code = f"""if True:
         import sys
-        from kdna_convert.stages.plan.files import replan, request_mark
+        from kdna_convert.stages.plan.files import replan, request_fingerprint
         from kdna_convert.inputs.recipe import Recipe
         from kdna_convert.core.specs import to_json
         recipe = Recipe(scheme="cp", fit={{"sweeps": 2}})
-        mark = request_mark(recipe, {NET!r}, {str(images)!r}, {{}})
+        mark = request_fingerprint(recipe, {NET!r}, {str(images)!r}, {{}})
         plan = replan({str(path)!r}, mark, recipe, target_params=0.6)
         assert "torch" not in sys.modules, "torch was imported"
         print(to_json(plan), end="")
@@ -441,28 +455,65 @@ def test_a_database_of_something_else_is_refused(other: str, tmp_path: Path) -> 
     path = tmp_path / "database.json"
     kdna_convert.plan(**given, target_params=0.8, database=path)
     changed = {"model": tiny.net(8), "recipe": recipe("basis"), "data": IMAGES + 1}
-    with pytest.raises(PlanError, match=r"KD505: .*another model, recipe or data"):
+    why = {"model": "another model", "recipe": "another recipe", "data": "other data"}[other]
+    with pytest.raises(PlanError, match=f"KD505: .* was made from {why}; "):
         kdna_convert.plan(**{**given, other: changed[other]}, target_params=0.8, database=path)
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(PlanError, match=r"KD505: .*not a database"):
-        read_database(tmp_path / "x.json", "")
-    assert read_database(tmp_path / "none.json", "") is None
+        read_database(tmp_path / "x.json", Fingerprint(""))
+    assert read_database(tmp_path / "none.json", Fingerprint("")) is None
+
+
+def test_a_database_without_parts_says_that_it_differs(tmp_path: Path) -> None:
+    path = tmp_path / "database.json"
+    write_database(path, replace(TOY, fingerprint="old"))
+    assert read_database(path, Fingerprint("old", {"model": "1"})) is not None
+    with pytest.raises(PlanError, match=r"KD505: .* was made from another model, recipe, data or settings; delete it"):
+        read_database(path, Fingerprint("new", {"model": "1", "data": "2"}))
+
+
+def test_every_part_that_differs_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "database.json"
+    made_from = request_fingerprint(recipe("cp"), "net", "images", {})
+    write_database(path, replace(TOY, fingerprint=made_from.whole, parts=dict(made_from.parts)))
+    assert read_database(path, made_from) is not None
+    others = {
+        "another model": request_fingerprint(recipe("cp"), "net2", "images", {}),
+        "another recipe": request_fingerprint(recipe("basis"), "net", "images", {}),
+        "other data": request_fingerprint(recipe("cp"), "net", "photos", {}),
+        r"other settings \(.*\)": request_fingerprint(recipe("cp", seed=1), "net", "images", {}),
+        "another model and other data": request_fingerprint(recipe("cp"), "net2", "photos", {}),
+    }
+    for why, other in others.items():
+        with pytest.raises(PlanError, match=f"KD505: .* was made from {why}; delete it"):
+            read_database(path, other)
+
+
+def test_a_database_of_something_else_is_refused_before_the_calibration(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"data": IMAGES, "target_params": 0.8, "database": tmp_path / "database.json"}
+    kdna_convert.plan(NET, recipe=recipe("lowrank"), **given)
+    stages: list[str] = []
+    with pytest.raises(PlanError, match=r"KD505: .*another recipe"):
+        kdna_convert.convert(
+            NET, recipe=recipe("basis"), **given, progress=lambda what, *_: stages.append(what.split(":")[0])
+        )
+    assert "calibrate" not in stages
 
 
 def test_the_mark_of_a_request_depends_on_all_but_its_budget() -> None:
-    mark = request_mark(recipe("cp"), "net", "images", {})
-    assert mark == request_mark(recipe("cp", budget={"params": 0.3}), "net", "images", {})
+    mark = request_fingerprint(recipe("cp"), "net", "images", {})
+    assert mark == request_fingerprint(recipe("cp", budget={"params": 0.3}), "net", "images", {})
     others = [
-        request_mark(recipe("cp", seed=1), "net", "images", {}),
-        request_mark(recipe("cp"), "net2", "images", {}),
-        request_mark(recipe("cp"), "net", None, {}),
-        request_mark(recipe("cp"), "net", "images", {"data_free": True}),
-        request_mark(recipe("cp"), "net", "images", {"inputs": {"mean": (0.0,)}}),
+        request_fingerprint(recipe("cp", seed=1), "net", "images", {}),
+        request_fingerprint(recipe("cp"), "net2", "images", {}),
+        request_fingerprint(recipe("cp"), "net", None, {}),
+        request_fingerprint(recipe("cp"), "net", "images", {"data_free": True}),
+        request_fingerprint(recipe("cp"), "net", "images", {"inputs": {"mean": (0.0,)}}),
     ]
-    assert len({mark, *others}) == 6
+    assert len({one.whole for one in (mark, *others)}) == 6
 
 
 @pytest.fixture(scope="module")
