@@ -64,12 +64,25 @@ def code(
     device: str = "auto",
     progress: Progress | bool | None = None,
 ) -> Conversion:
-    """A conversion whose file holds its tensors coded, as another conversion; `save` writes it.
+    """Store the tensors of a conversion with a codec; `save` writes the coded file.
 
-    `entropy` meets `target_bytes` (the whole file: 86000, "86kB", or a share of the original's, 0.05 or "1/20") from
-    below, within one percent, and needs unlabelled images to do it well; the other codecs have a size of their own.
-    Raises PlanError KD501 (cannot be that small), KD504 (`entropy` without a size), KD506 (no such codec or size),
-    NumericsError KD701, KD704, DataError KD401.
+    Args:
+        folder: a converted folder, or a conversion, which stays as it is.
+        codec: entropy, which meets `target_bytes`, or fp16, bf16, int8 or int4, which have one size.
+        target_bytes: size of the whole file ("86kB"), or a share of the original's ("1/20", "5%"). The entropy coder
+            meets it from below, within one percent.
+        data: unlabelled images for the entropy coder: a path, a tensor of inputs, or batches. Without images it rounds
+            on synthetic noise, which costs accuracy.
+        class_map: a file of class names, one a line, in the order of the net's outputs.
+        seed: seed of the images' order.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        progress: True for a bar on stderr, or a function of (what, done, total).
+
+    Raises:
+        PlanError: KD501 for a size that cannot be met, KD504 for `entropy` without a size, KD506 for an unknown codec
+            or a size that is none.
+        NumericsError: KD701, KD704.
+        DataError: KD401 without images.
     """
     progress = as_progress(progress)
     began = time.perf_counter()

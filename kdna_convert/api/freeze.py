@@ -37,10 +37,23 @@ def freeze(
     device: str = "auto",
     progress: Progress | bool | None = None,
 ) -> tuple[Conversion, FreezeReport]:
-    """The folder's net without its routing: every kernel an ordinary one, routed layers at their mean over images.
+    """Replace the routing of a net by its mean over images: every kernel becomes an ordinary one.
 
-    The images are those that the recipe calibrates on, and those that it holds back measure what it cost. Raises
-    PlanError KD503 for a net without routing, DataError KD401 without images, NumericsError KD702.
+    Args:
+        folder: a converted folder, or a conversion, whose net has a routing.
+        data: unlabelled images: a path, a tensor of inputs, or batches. The recipe says how many the mean is taken
+            over, and how many are held back to measure the result.
+        class_map: a file of class names, one a line, in the order of the net's outputs.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        progress: True for a bar on stderr, or a function of (what, done, total).
+
+    Returns:
+        The frozen conversion, and its divergences from the routed net and from the original.
+
+    Raises:
+        PlanError: KD503 for a net without routing.
+        DataError: KD401 without images.
+        NumericsError: KD702.
     """
     progress = as_progress(progress)
     began = time.perf_counter()

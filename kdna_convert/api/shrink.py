@@ -49,15 +49,27 @@ def shrink(
     device: str = "auto",
     progress: Progress | bool | None = None,
 ) -> Conversion:
-    """A conversion cut to a smaller size, as another conversion; budgets are shares of the original net, as ever.
+    """Cut a conversion to a smaller size, without converting the original again.
 
-    Every family keeps its leading directions, as many as the knapsack gives it, fitted again to the kernels that its
-    members had. With `data` that is a joint fit from there, and the recipe's repair after it; labels are unread.
-    Without, only each member's mixing is solved, on noise; where the recipe said `nested: true` the order is the
-    folder's own, and a product of two matrices, such as the shared basis, is cut and no more.
+    Every family keeps its leading directions, as many as the knapsack gives it, and is fitted again to the kernels that
+    its members had. With images this is a joint fit, followed by the recipe's repair. Without images, only the
+    adapters are solved, on synthetic noise. A folder that was converted with `nested: true` keeps its own order.
 
-    Raises PlanError KD501 (cannot be that small), KD504 (no budget), KD506, KD507 (no family can be cut), KD509 (no
-    larger than that as it is), FolderError KD606 for a gate that has left the identity, DataError KD401.
+    Args:
+        folder: a converted folder, or a conversion, which stays as it is.
+        target_params: share of the original's parameters: 0.5, "50%" or "1/2".
+        target_bytes: size of the whole file ("1.2MB"), or a share of the original's ("1/20").
+        target_macs: share of the original's multiply-adds, with converted layers run factored.
+        data: unlabelled images: a path, a tensor of inputs, or batches.
+        class_map: a file of class names, one a line, in the order of the net's outputs.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        progress: True for a bar on stderr, or a function of (what, done, total).
+
+    Raises:
+        PlanError: KD501 for a size that cannot be met, KD504 without a budget, KD506 for one that is no size or share,
+            KD507 where no family can be cut, KD509 where the net is not larger than that.
+        FolderError: KD606 for a trained gate.
+        DataError: KD401 without images.
     """
     progress = as_progress(progress)
     began = time.perf_counter()

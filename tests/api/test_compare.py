@@ -19,7 +19,7 @@ from support.tiny import net as random_net
 from support.tiny import noise
 from torch import Tensor, nn
 
-from kdna_convert.api.compare import PEERS, Comparison, Row, compare
+from kdna_convert.api.compare import PEERS, Comparison, ComparisonRow, compare
 from kdna_convert.api.compare.child import PeerError, run
 from kdna_convert.api.compare.comparing import rungs_of
 from kdna_convert.api.compare.measuring import Entry, judged
@@ -205,7 +205,7 @@ def test_a_net_that_fails_on_the_images_leaves_the_others_measured() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.full((len(x), 5), torch.nan)
 
-    row = Row("x", "x", None)
+    row = ComparisonRow("x", "x", None)
     nets = (net(), Picky(), net(), Sick())
     _, picky, same, sick = judged([Entry(row, each) for each in nets], as_images(noise(8)), None)
     assert picky.row.problem == "RuntimeError on the images: not these"
@@ -262,11 +262,15 @@ def test_the_command_needs_images_that_are_not_used_for_calibration(images: Path
 
 HALF = Rung("params", 0.5, 426_509)
 ROWS = (
-    Row("original", "original", None, 853_018, 1.0, 3_457_208, 125_485_706, 18.2, top1=0.933),
-    Row("int8", "int8, rounded", None, 853_018, 1.0, 930_000, 125_485_706, 18.1, 0.932, 0.991, 0.004, 0.1),
-    Row("cp", "tensorly CP +BN", HALF, 426_000, 0.499, 1_764_836, 63_000_000, 91.04, 0.91, 0.941, 0.101, 12.0),
-    Row("aimet", "AIMET spatial SVD", HALF, problem="aimet_torch not installed: pip install 'kdna-convert[compare]'"),
-    Row("kdna", "kdna", HALF, 426_307, 0.4998, 1_754_836, 125_485_706, 18.2, 0.932, 0.9778, 0.0295, 118.8),
+    ComparisonRow("original", "original", None, 853_018, 1.0, 3_457_208, 125_485_706, 18.2, top1=0.933),
+    ComparisonRow("int8", "int8, rounded", None, 853_018, 1.0, 930_000, 125_485_706, 18.1, 0.932, 0.991, 0.004, 0.1),
+    ComparisonRow(
+        "cp", "tensorly CP +BN", HALF, 426_000, 0.499, 1_764_836, 63_000_000, 91.04, 0.91, 0.941, 0.101, 12.0
+    ),
+    ComparisonRow(
+        "aimet", "AIMET spatial SVD", HALF, problem="aimet_torch not installed: pip install 'kdna-convert[compare]'"
+    ),
+    ComparisonRow("kdna", "kdna", HALF, 426_307, 0.4998, 1_754_836, 125_485_706, 18.2, 0.932, 0.9778, 0.0295, 118.8),
 )
 FOUND = Comparison("resnet56", 2000, 1500, "cpu, 1 thread", (HALF,), ROWS)
 

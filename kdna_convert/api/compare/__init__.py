@@ -6,6 +6,6 @@ measures what they made. The tools are the real ones; one that is not installed,
 
 from .comparing import compare
 from .peers import PEERS
-from .rows import Comparison, Row
+from .rows import Comparison, ComparisonRow
 
-__all__ = ["PEERS", "Comparison", "Row", "compare"]
+__all__ = ["PEERS", "Comparison", "ComparisonRow", "compare"]

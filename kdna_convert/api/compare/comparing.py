@@ -25,7 +25,7 @@ from ..options import CompareOptions, JobOptions, check_keywords
 from .child import PeerError, run
 from .measuring import BATCH, Entry, judged, timed
 from .peers import PEERS, chosen
-from .rows import Comparison, Row, Rung
+from .rows import Comparison, ComparisonRow, Rung
 from .task import Task, count, written
 from .worker import IMAGES, NET
 
@@ -180,13 +180,13 @@ def _lay_out(folder: Path, model: Model, original: nn.Module, pool: Tensor) -> s
 
 def _original(net: nn.Module, pool: Tensor) -> Entry:
     cost = totals(net, pool[:1])
-    return Entry(Row(ORIGINAL, ORIGINAL, None, cost.params, bytes=cost.bytes, macs=cost.macs), net)
+    return Entry(ComparisonRow(ORIGINAL, ORIGINAL, None, cost.params, bytes=cost.bytes, macs=cost.macs), net)
 
 
 def _made(task: Task, folder: Path, seconds: float) -> list[Entry]:
     """The rows of one task: one, or two where the tool's net is also measured with new batch-norm statistics."""
     peer = PEERS[task.peer]
-    row = Row(task.peer, peer.title, task.rung)
+    row = ComparisonRow(task.peer, peer.title, task.rung)
     if peer.missing:
         return [Entry(replace(row, problem=peer.missing))]
     try:

@@ -14,7 +14,7 @@ from ...inputs.data import Batch, Images, batches
 from ...network.inference import evaluating
 from ...stages.evaluate.accuracy import accuracy, divergence, first_output
 from ...stages.evaluate.timing import benchmark
-from .rows import Row
+from .rows import ComparisonRow
 
 ROUNDS = 20
 BATCH = 100
@@ -24,7 +24,7 @@ BATCH = 100
 class Entry:
     """A row in the making, and its net where there is one. Not `timed`: it runs as the net of the row before it."""
 
-    row: Row
+    row: ComparisonRow
     net: nn.Module | None = None
     timed: bool = True
 
@@ -79,7 +79,7 @@ def _answers(
     return rows, torch.cat(known) if len(known) == len(labels) else None, problems
 
 
-def timed(entries: Sequence[Entry], example: Tensor, progress: Progress | None) -> tuple[list[Row], str]:
+def timed(entries: Sequence[Entry], example: Tensor, progress: Progress | None) -> tuple[list[ComparisonRow], str]:
     """The rows with their milliseconds, from one run in which the nets take turns; and what that ran on."""
     nets = {str(place): entry.net for place, entry in enumerate(entries) if entry.net is not None and entry.timed}
     timings = {timing.name: timing for timing in benchmark(nets, example, rounds=ROUNDS, progress=progress)}

@@ -27,7 +27,7 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One net. Shares lie in 0..1; None where a number could not be had: no labels, no such count, no net at all.
 
     `kept` is of the original's parameters, `bytes` the file that the tool writes, `macs` and `ms` (batch of one) are of
@@ -59,5 +59,5 @@ class Comparison:
     calibration: int  # that every tool may use, unlabelled
     device: str  # that milliseconds are of
     rungs: tuple[Rung, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     skipped: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from .figures import count, grid, note, short
 if TYPE_CHECKING:  # imports torch, which a report does not need
     from matplotlib.axes import Axes
 
-    from ...api.compare import Comparison, Row
+    from ...api.compare import Comparison, ComparisonRow
 
 OURS = "kdna"
 TICKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)  # percent, on a logarithmic axis
@@ -39,7 +39,7 @@ def comparison_report(comparison: Comparison) -> RenderableType:
     return Group(*parts, note(f"{on}; {comparison.device}. {LEGEND}"))
 
 
-def verdict(rows: Sequence[Row]) -> str | None:
+def verdict(rows: Sequence[ComparisonRow]) -> str | None:
     """Whether kdna is better than all others by agreement and by KL. None if there is nothing to compare."""
     made = [row for row in rows if row.agreement is not None and row.kl is not None]
     own = next((row for row in made if row.peer == OURS), None)
@@ -55,7 +55,7 @@ def verdict(rows: Sequence[Row]) -> str | None:
     return f"kdna is {', '.join(lags)}"
 
 
-def _table(rows: Sequence[Row]) -> Table:
+def _table(rows: Sequence[ComparisonRow]) -> Table:
     table = grid(*COLUMNS)
     table.padding = (0, 1, 0, 0)
     for row in rows:
@@ -64,7 +64,7 @@ def _table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ComparisonRow) -> list[str]:
     def share(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.2f}"
 
@@ -103,7 +103,7 @@ def plot(comparison: Comparison, path: Path) -> None:
         figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
-def _draw(axes: Axes, comparison: Comparison, cost: str, rows: Sequence[Row]) -> None:
+def _draw(axes: Axes, comparison: Comparison, cost: str, rows: Sequence[ComparisonRow]) -> None:
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     whole = getattr(comparison.rows[0], cost)
@@ -128,9 +128,9 @@ def _draw(axes: Axes, comparison: Comparison, cost: str, rows: Sequence[Row]) ->
     axes.grid(alpha=0.3)
 
 
-def _lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def _lines(rows: Sequence[ComparisonRow]) -> dict[str, list[ComparisonRow]]:
     """The rows to draw, by title. The two kinds of budget of kdna are two lines."""
-    lines: dict[str, list[Row]] = {}
+    lines: dict[str, list[ComparisonRow]] = {}
     for row in rows:
         if row.agreement is not None:
             by = "by bytes" if row.rung and row.rung.axis == "bytes" else "by parameters"

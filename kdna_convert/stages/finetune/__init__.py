@@ -1,12 +1,12 @@
 """Fine-tuning a converted net: the original is the teacher, so no image needs a label.
 
-settings.py says what is asked for, loss.py and subnets.py what is lowered, training.py is the loop, length.py how long
-it is, sizes.py at which sizes it runs, codes.py how it moves integers, average.py its moving average, state.py what a
-stopped run goes on from, norms.py how frozen norms cost nothing, rate.py the door to timm's optimisers, engine.py that
-to Accelerate.
+The settings are in inputs/finetune.py. student.py has the nets, loss.py and subnets.py the loss, trainer.py the loop,
+steps.py the optimiser's steps, validation.py the held-back images, length.py the length, sizes.py the sampled sizes,
+codes.py the training of integers, average.py the moving average, state.py the state of a stopped run, norms.py the
+folded norms. rate.py is the only door to timm's optimisers, engine.py that to Accelerate.
 
-BatchNorm's statistics stay as they are: the net is trained in eval mode, so that a small set of images cannot spoil
-them, and so is the teacher, which sees the same view of the same image.
+The net and its teacher are in eval mode, so that a small set of images does not change the BatchNorm statistics. Both
+see the same view of the same image.
 """
 
 from __future__ import annotations
