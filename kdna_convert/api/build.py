@@ -1,4 +1,4 @@
-"""A layout of layouts.py by its name: what it costs beside the net it takes the place of, and weights to start from."""
+"""The verb `build`: the cost of a layout of layouts.py beside the plain net, and fresh weights for it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def build(name: str) -> Built:
 
 
 def fresh(name: str, seed: int = 0) -> nn.Module:
-    """A layout with the weights that its factory draws from this seed, whatever was drawn before. Raises as build."""
+    """A layout with the weights that its factory draws from this seed. Raises what `build` raises."""
     blueprint = _blueprint(name)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

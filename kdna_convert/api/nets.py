@@ -1,4 +1,4 @@
-"""MODEL in its forms: a name, a converted folder, or a module; and what is asked of a net before the work."""
+"""MODEL in its forms: a name, a converted folder, or a module; its number of classes, and its device."""
 
 from __future__ import annotations
 

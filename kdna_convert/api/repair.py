@@ -21,7 +21,7 @@ from ..stages.repair.state import RepairFile, RepairState, copy_state
 from .images import digest_of
 from .job import Job
 
-# What a run that can be gone on with keeps in its work folder.
+# The files that a run which can be resumed keeps in its work folder.
 MOMENTS, DATABASE, LEDGER = WORK_FILES = "moments.safetensors", "database.json", "repair.safetensors"
 # Alpha of the mixtures of images on which layers are fitted anew, and of those by which a step is judged: what becomes
 # of answers that a net is sure of, as of images that it was trained on, says little (docs/decisions/0018).

@@ -78,7 +78,7 @@ def shrink(
     net = fold(copy.deepcopy(before.model))
     database = choices(before.plan, net, recipe)
     budget = _budget(before.plan, database, recipe, target_params, target_bytes, target_macs)
-    solve(database, budget)  # whether it can be met is said before the images are looked at, not after
+    solve(database, budget)  # a budget that cannot be met is refused before the images are read
     settings = recipe.calibration
     seen = None if data is None else split_images(data, before.data, class_map, settings, recipe.seed)
     original = None if seen is None else known_original(before)
@@ -103,7 +103,7 @@ def shrink(
 def _budget(plan: Plan, database: Database, recipe: Recipe, params: Any, size: Any, macs: Any) -> Budget:
     budget = budget_of(database, recipe.model_copy(update={"budget": None}), params, size, macs)
     if budget is None:
-        raise PlanError("KD504", "nothing says how small it shall be; pass --target-params 0.35, say")
+        raise PlanError("KD504", "no budget was given; pass --target-params 0.35, say")
     now = getattr(plan.planned, budget.kind)
     if budget.amount >= now:
         raise PlanError("KD509", f"it has no more than {now:,} {budget.kind}, and {budget.amount:,} are asked for")

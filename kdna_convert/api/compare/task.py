@@ -43,7 +43,7 @@ class Task:
 class Candidate:
     """A net that a tool made. None where the count is that of the net's own tensors, written as safetensors.
 
-    The images (N, C, H, W) in, the logits out: whatever `net` computes with, that is all that is asked of it.
+    `net` takes images (N, C, H, W) and returns logits; nothing else is required of it.
     """
 
     net: nn.Module

@@ -16,7 +16,7 @@ from .state import assign, copies
 
 
 class Average:
-    """Of `parameters`, by their names; with a decay of 0 there is none, and what is said of it holds of them."""
+    """The moving average of `parameters`, by name; with a decay of 0, the parameters themselves."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         self.parameters = parameters
@@ -25,23 +25,23 @@ class Average:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The averages themselves: what is put into them is gone on from."""
+        """The averages themselves, which a resumed run assigns to."""
         kept = self.live if self.ema is None else self.ema.module
         return dict(zip(self.parameters, kept.parameters(), strict=True))
 
     @property
     def kept(self) -> dict[str, Tensor]:
-        """Copies of what a state must hold beside the tensors themselves; nothing without an average."""
+        """Copies of the averages for a state; none without an average."""
         return {} if self.ema is None else copies(self.tensors)
 
     def follow(self, step: int) -> None:
-        """Take up where the tensors are after that step."""
+        """Update the average after that step."""
         if self.ema is not None:
             self.ema.update(self.live, step)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """The net as its average has it, for as long as the context lasts."""
+        """The net with its averages as parameters, for as long as the context lasts."""
         if self.ema is None:
             yield
             return

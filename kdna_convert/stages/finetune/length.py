@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Length:
-    """`steps` decide where they are said, else `seconds`."""
+    """`steps` where they are given, else `seconds`."""
 
     steps: int | None
     seconds: float | None

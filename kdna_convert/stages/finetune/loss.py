@@ -91,7 +91,7 @@ class Objective:
 
     student: Student
     stages: Sequence[str]  # modules whose outputs are matched with the original's
-    bases: Sequence[Tensor]  # tensors whose rows shall be orthogonal
+    bases: Sequence[Tensor]  # tensors whose rows are drawn to orthogonality
     settings: Settings
     ends: Sequence[str] = ()  # where sub-networks end, and
     subnets: nn.Module | None = None  # what answers by these modules' outputs

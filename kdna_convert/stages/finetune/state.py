@@ -1,4 +1,4 @@
-"""What a stopped fine-tune goes on from: one file, whole or not at all.
+"""The state that a stopped fine-tune resumes from: one file, written whole or not at all.
 
 Beside the free tensors it holds the optimiser's, the best tensors so far, and a few numbers. The order of the data and
 the draws of its views need no place in it: data/views.py makes them from the seed and the number of the step.
@@ -61,7 +61,7 @@ class State:
 def take(
     numbers: Numbers, parameters: Mapping[str, nn.Parameter], best: Tensors, optimizer: Any, average: Tensors
 ) -> State:
-    """The state as it is; `best` and `average` are copies already."""
+    """The present state; `best` and `average` are copies already."""
     kept: Tensors = {}
     plain: dict[str, Any] = {}
     for number, entries in optimizer.state_dict()["state"].items():

@@ -1,4 +1,4 @@
-"""Sub-networks on their own: what the net knows by the end of a stage, said in the original's classes.
+"""Sub-networks: the answers of the first stages alone, in the original's classes.
 
     a stage's output -> mean over its places -> a linear map to the classifier's width -> the original's classifier
 
