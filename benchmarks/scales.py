@@ -1,4 +1,4 @@
-"""Where a gate on a convolution's input is cheaper in its kernels, and how these run (routing/modulation.py).
+"""Where a gate on a convolution's input is cheaper in its kernels, and how these run (routing/convolution.py).
 
     python benchmarks/scales.py [--threads 2]
 
@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdna_convert.core.heap import keep_freed
-from kdna_convert.routing.modulation import by_patches
+from kdna_convert.routing.convolution import by_patches
 
 SIZES = ((16, 32), (32, 16), (64, 8), (64, 56), (128, 28), (256, 14), (512, 7))
 BATCH = 32

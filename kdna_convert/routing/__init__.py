@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 from ..core.errors import PlanError
 from ..core.specs import Route
+from .averaging import mean_kernels
 from .cond import Cond
 from .context import Context
 from .dyconv import DyConv
 from .dymn import Dymn
+from .dynamic_filters import choose_filters
 from .frequency import Frequency
-from .means import mean_kernels
 from .omni import Omni
 from .partial import Partial, PartialRouter
-from .partition import partition
 from .router import Router, attach, detach, routers
 from .routing import Routing
 from .se import Se
@@ -43,15 +43,15 @@ ROUTINGS: dict[str, type[Routing]] = {
 def calibrate_routers(model: nn.Module, batches: Iterable[Tensor], seed: int = 0) -> nn.Module:
     """Set what routers take from calibration images, in place. The model's outputs do not change.
 
-    Partial routers choose their dynamic filters (partition.py). No other router needs images.
+    Partial routers choose their dynamic filters (dynamic_filters.py). No other router needs images.
     """
     if any(isinstance(router, PartialRouter) for router in routers(model).values()):
-        partition(model, batches, seed)
+        choose_filters(model, batches, seed)
     return model
 
 
 def routing_of(route: Route) -> Routing:
-    """A route's routing. Raises PlanError KD503 for a name or an option that is unknown."""
+    """The routing of a route. Raises PlanError KD503 for an unknown name or option."""
     if route.routing not in ROUTINGS:
         known = ", ".join(ROUTINGS)
         raise PlanError("KD503", f"this version of kdna has no routing {route.routing!r}; it has {known}")
@@ -62,7 +62,7 @@ def routing_of(route: Route) -> Routing:
 
 
 def attach_routes(model: nn.Module, routes: Sequence[Route], seed: int = 0) -> nn.Module:
-    """Put every route's routers into a model, in place, and return it; its outputs stay what they are."""
+    """Attach the routers of every route, in place, and return the model. Its outputs do not change."""
     for route in routes:
         attach(model, route.layers, routing_of(route), seed)
     return model

@@ -1,4 +1,4 @@
-"""What there is to route by, and what each costs: the table behind `kdna ls routing`."""
+"""What each routing costs by its default options: the table that `kdna ls routing` prints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..core.specs import Layer, Route
 from .routing import Routing
 
 _POSITIONS = 16 * 16
-# What a routing may stand at, each of the width that most nets have somewhere.
+# The kinds of layers that a routing may support, of a width that most nets have.
 _LAYERS = {
     "3x3": Layer("layer", "Conv2d", (64, 64, 3, 3), in_positions=_POSITIONS, out_positions=_POSITIONS),
     "1x1": Layer("layer", "Conv2d", (64, 64, 1, 1), in_positions=_POSITIONS, out_positions=_POSITIONS),
@@ -27,9 +27,18 @@ _BLOCK = "inverted-residual block"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One routing. `takes` are the kinds of layers it can stand at; it adds so many parameters and multiply-adds of an
-    image to `example`, by its default options."""
+class RoutingEntry:
+    """One routing with its default options.
+
+    Attributes:
+        name: Its name in recipes.
+        summary: The first line of its card.
+        options: Its options and their defaults.
+        takes: The kinds of layers that it supports.
+        example: The layer or block that the costs are of.
+        parameters_added: Parameters that it adds to the example.
+        macs_added: Multiply-adds per image that it adds to the example.
+    """
 
     name: str
     summary: str
@@ -40,12 +49,12 @@ class Entry:
     macs_added: int
 
 
-def catalogue(routings: Mapping[str, type[Routing]]) -> list[Entry]:
+def catalogue(routings: Mapping[str, type[Routing]]) -> list[RoutingEntry]:
     """Every routing with its defaults."""
     return [_entry(name, kind) for name, kind in routings.items()]
 
 
-def _entry(name: str, kind: type[Routing]) -> Entry:
+def _entry(name: str, kind: type[Routing]) -> RoutingEntry:
     routing = kind()
     takes = tuple(what for what, layer in _LAYERS.items() if routing.can_route(layer) is None)
     net: nn.Module = nn.ModuleDict({"layer": nn.Conv2d(64, 64, 3, padding=1)})
@@ -66,7 +75,7 @@ def _entry(name: str, kind: type[Routing]) -> Entry:
         for option in fields(kind)
     }
     card = (sys.modules[kind.__module__].__doc__ or "").strip().split("\n")[0]
-    return Entry(name, card.removeprefix(f"{name}: "), options, takes, example, params, macs)
+    return RoutingEntry(name, card.removeprefix(f"{name}: "), options, takes, example, params, macs)
 
 
 def _block() -> tuple[nn.Module, list[Layer]]:

@@ -2,12 +2,12 @@
 
     W(x) = sum_k r_k(x) W_k,   r = sigmoid(fc(mean of x over positions)),   W_k = 2 W / K + d_k
 
-Source: Yang et al., CondConv: Conditionally Parameterized Convolutions, 2019 (K = 8). Cost: K kernels instead of one
-and (c + 1) K parameters of the routing for c input channels; to mix, K times the kernel's size in multiply-adds an
-image, beside one convolution. Exact at the start: fc is zero, so that every r is 1/2, and the d_k sum to zero
-(experts.py). Unlike dyconv's, its mixture may also scale the kernel. For late layers of small nets, where the source
-puts it. Loses where the file's size matters, and where images want the same kernel: nothing in it keeps experts apart.
-Speed as dyconv's.
+Source: Yang et al., CondConv: Conditionally Parameterized Convolutions, NeurIPS 2019 (arXiv 1904.04971; K = 8).
+Cost: K kernels instead of one and (c + 1) K parameters of the routing for c input channels. To mix, K times the
+kernel's size in multiply-adds per image, beside one convolution. Exact at the start: fc is zero, so that every r is
+1/2, and the d_k sum to zero (experts.py). Unlike dyconv's, its mixture can also scale the kernel.
+For late layers of small nets, where the source uses it. Loses if the file size matters, and if all images need the same
+kernel: nothing keeps the experts different. As fast as dyconv.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from ..core.specs import Layer
-from .experts import TOO_FEW, Experts, Owner, create_experts, expert_groups, hold, require_owner, weights
-from .heads import linear, require_counts, silent
-from .modulation import Modulation, pooled
+from .experts import TOO_FEW, Experts, Owner, attach_experts, create_experts, expert_groups, require_owner, term_weights
+from .heads import all_zero, linear, pooled, require_counts
+from .modulation import Modulation
 from .router import Router
 from .routing import Routing
-from .standing import can_mix
+from .supported import can_mix
 
 
 @dataclass(frozen=True)
 class Cond(Routing):
-    """`kernels` is K; `experts` says whose they are: each layer's own, or shared by the layers of one shape."""
+    """Options: `kernels`, K; `experts`, whether each layer has its own or layers of one shape share them."""
 
     name: ClassVar[str] = "cond"
     ungrouped: ClassVar[str] = TOO_FEW
@@ -59,19 +59,19 @@ class Cond(Routing):
 
 
 class CondRouter(Router):
-    """A sum of the layer's experts, from the input's mean over positions."""
+    """A sum of the layer's experts with weights from the input's mean over positions."""
 
     experts: Experts
 
     def __init__(self, layer: Layer, experts: Experts, owned: bool) -> None:
         super().__init__(len(layer.shape) - 2)
         self.fc = linear(layer.input_channels, len(experts.deltas) + 1, None)
-        hold(self, experts, owned)
+        attach_experts(self, experts, owned)
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
         switches = torch.sigmoid(self.fc(pooled(x, self.spatial)))
         total = 2 * switches.mean(1, keepdim=True)
-        return Modulation(mix=weights(total, switches), kernels=self.experts.around(weight))
+        return Modulation(mix=term_weights(total, switches), kernels=self.experts.terms(weight))
 
     def is_identity(self) -> bool:
-        return silent(self.fc)
+        return all_zero(self.fc)

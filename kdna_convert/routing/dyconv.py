@@ -2,12 +2,13 @@
 
     W(x) = sum_k p_k(x) W_k,   p = softmax(fc2(relu(fc1(mean of x over positions))) / T),   W_k = W + d_k
 
-Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, 2020 (K = 4, T falls from 30 to 1). Cost:
-K kernels instead of one and c h + (h + 1) K parameters of the attention for c input channels, h = c / reduction; to
-mix, K times the kernel's size in multiply-adds an image, beside one convolution. Exact at the start: fc2 is zero, and
-the d_k sum to zero (experts.py). For small nets that can have more parameters but not more multiply-adds. Loses where
-the file's size matters, and on a CPU, where every image's kernel is a group of its own: 0.7 of the dense
-net's speed on a ResNet-20 at batch 32.
+Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, CVPR 2020 (arXiv 1912.03458; K = 4, T
+falls from 30 to 1).
+Cost: K kernels instead of one and c h + (h + 1) K parameters of the attention for c input channels, h = c / reduction.
+To mix, K times the kernel's size in multiply-adds per image, beside one convolution. Exact at the start: fc2 is zero,
+and the d_k sum to zero (experts.py).
+For small nets that can have more parameters but not more multiply-adds. Loses if the file size matters, and on a CPU,
+where the kernel of each image is a group of its own: 0.7 of the dense net's speed on a ResNet-20 at batch 32.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.specs import Layer
-from .experts import TOO_FEW, Experts, Owner, create_experts, expert_groups, hold, require_owner, weights
-from .heads import linear, require_counts, silent
-from .modulation import Modulation, pooled
+from .experts import TOO_FEW, Experts, Owner, attach_experts, create_experts, expert_groups, require_owner, term_weights
+from .heads import all_zero, linear, pooled, require_counts
+from .modulation import Modulation
 from .router import Router
 from .routing import Routing
-from .standing import can_mix
-from .temperature import START, Tempered, require_temperature
+from .supported import can_mix
+from .temperature import START, TemperedRouter, require_temperature
 
 
 @dataclass(frozen=True)
 class DyConv(Routing):
-    """`kernels` is K; `experts` says whose they are: each layer's own, or shared by the layers of one shape."""
+    """Options: `kernels`, K; `reduction`, input channels over hidden ones; `temperature`, T; `experts`, whether each
+    layer has its own or layers of one shape share them."""
 
     name: ClassVar[str] = "dyconv"
     ungrouped: ClassVar[str] = TOO_FEW
@@ -65,13 +67,13 @@ class DyConv(Routing):
         return hidden * (channels + self.kernels) + self.kernels * layer.params
 
     def sizes(self, layer: Layer) -> tuple[int, int]:
-        """Input channels and hidden ones."""
+        """The numbers of input channels and of hidden channels."""
         channels = layer.input_channels
         return channels, max(1, channels // self.reduction)
 
 
-class DyConvRouter(Tempered):
-    """A convex mixture of the layer's experts, from the input's mean over positions."""
+class DyConvRouter(TemperedRouter):
+    """A convex mixture of the layer's experts with weights from the input's mean over positions."""
 
     experts: Experts
 
@@ -80,12 +82,12 @@ class DyConvRouter(Tempered):
         channels, hidden = routing.sizes(layer)
         self.fc1 = linear(channels, hidden, seed, bias=False)
         self.fc2 = linear(hidden, routing.kernels, None)
-        hold(self, experts, owned)
+        attach_experts(self, experts, owned)
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
         said = self.fc2(F.relu(self.fc1(pooled(x, self.spatial))))
         mix = torch.softmax(said / self.temperature, 1)
-        return Modulation(mix=weights(torch.ones_like(mix[:, :1]), mix), kernels=self.experts.around(weight))
+        return Modulation(mix=term_weights(torch.ones_like(mix[:, :1]), mix), kernels=self.experts.terms(weight))
 
     def is_identity(self) -> bool:
-        return silent(self.fc2)
+        return all_zero(self.fc2)

@@ -1,23 +1,23 @@
-"""dymn: a whole inverted-residual block made to depend on its input, by one context for all of its parts.
+"""dymn: a whole inverted-residual block depends on its input, by one context for all of its parts.
 
     context     c = hardswish(conv1x1([mean over T, mean over F] of the block's input)), split again into c_F and c_T;
                 h = mean of c over both
     convs       W + sum_k (p_k - p_K) delta_k, p = softmax(head(h) / temperature): that is, K kernels W + delta_k whose
-                deltas sum to nothing, of which K - 1 are stored
+                deltas sum to zero, of which K - 1 are stored
     activation  ReLU: max_j (a_j x + b_j), j = 1, 2, with a and b from h (Dy-ReLU-B); others: act((1 + a) x + b)
     attention   the activation's output * 2 sigmoid(head_F c_F) * 2 sigmoid(head_T c_T), pooled to its size
 
-Source: Schmid et al., Dynamic Convolutional Neural Networks as Efficient Pre-trained Audio Models (DyMN), 2023; Chen et
-al., Dynamic ReLU, 2020; Hou et al., Coordinate Attention, 2021. F and T are an image's two axes. This keeps all of the
-paper but the context's batch norm, and every head starts at zero, where the block is what it was. A
-squeeze-and-excitation of the block's own stays.
+Source: Schmid et al., Dynamic Convolutional Neural Networks as Efficient Pre-trained Audio Models (DyMN), 2023 (arXiv
+2310.15648); Chen et al., Dynamic ReLU, ECCV 2020 (arXiv 2003.10027); Hou et al., Coordinate Attention, CVPR 2021 (arXiv
+2103.02907). F and T are the two axes of an image. This is all of the paper but the context's batch norm. Every head
+starts at zero, where the block is unchanged. A squeeze-and-excitation in the block stays.
 
 Cost, for c input channels, e channels inside, H = e / 4 rounded to a multiple of 8 in 32..128, K kernels and P weights
 in the block's convolutions: (K - 1) P + c H + (3 K + 2 e + 4 e) (H + 1) parameters; 2 K instead of 3 K without an
-expansion, 2 e instead of 4 e for other activations than ReLU. Mixing takes (K - 1) P multiply-adds an image.
+expansion, 2 e instead of 4 e for other activations than ReLU. Mixing takes (K - 1) P multiply-adds per image.
 
-For efficient nets, on spectrograms and on images. Loses where the file must not grow: with K = 4 the convolutions are
-four times as large. `kernels: 1` leaves them as they are and keeps the rest, which any runtime can do.
+For efficient nets, on spectrograms and on images. Loses if the file must not grow: with K = 4 the convolutions are
+four times as large. `kernels: 1` keeps the convolutions and the rest of the block, which any runtime can run.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from torch.nn import functional as F
 
 from ..core.errors import RecipeError
 from ..core.specs import Layer
+from .forward_state import ForwardState
 from .heads import linear, require_counts
-from .inverted import Block, blocks
+from .inverted_residual import BlockParts, inverted_residuals
 from .modulation import Modulation
-from .passing import Passing
-from .router import Router, Static
+from .router import Router, StaticForward
 from .routing import Routing
-from .standing import can_gate, can_mix
+from .supported import can_gate, can_mix
 
-_NUDGE = 0.01  # the norm of a delta at first, of its kernel's
+_START = 0.01  # the norm of a delta at the start, relative to its kernel's
 
 
 @dataclass(frozen=True)
 class Dymn(Routing):
-    """`kernels` that each convolution mixes (1: none); whether the `activation` is dynamic and followed by `attention`;
-    `width` of the context, left out the paper's H."""
+    """Options: `kernels` that each convolution mixes (1: its own only); `activation`, whether it is dynamic;
+    `attention`, whether it follows the activation; `width` of the context, by default the paper's H."""
 
     name: ClassVar[str] = "dymn"
     kernels: int = 4
@@ -58,7 +58,7 @@ class Dymn(Routing):
     def __post_init__(self) -> None:
         require_counts(self.name, kernels=(self.kernels, 1), width=(self.width, 1))
         if self.kernels == 1 and not (self.activation or self.attention):
-            raise RecipeError("KD203", "routing dymn: of one kernel, without activation and attention, nothing is left")
+            raise RecipeError("KD203", "routing dymn: kernels: 1 without activation and attention changes nothing")
 
     def can_route(self, layer: Layer) -> str | None:
         alone = layer.groups == 1 and layer.taps == 1
@@ -67,12 +67,13 @@ class Dymn(Routing):
         return can_gate(layer) or (None if inside else "KD137")
 
     def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
-        """A group a block whose pointwise layers are all among `layers`: its depthwise one need not be."""
+        """One group for each block whose pointwise layers are all in `layers`. Its depthwise layer need not be."""
         given = {layer.name: layer for layer in layers}
-        return [self._members(block, given, model) for block in blocks(model) if given.keys() >= {*block.pointwise}]
+        blocks = [block for block in inverted_residuals(model) if given.keys() >= {*block.pointwise}]
+        return [self._members(block, given, model) for block in blocks]
 
     def build(self, layers: Sequence[Layer], weights: Sequence[Tensor | None], seeds: Sequence[int]) -> list[Router]:
-        passing: Passing[Seen] = Passing()
+        state: ForwardState[BlockContext] = ForwardState()
         width = self._width(next(layer for layer in layers if _is_activation(layer) or layer.groups > 1))
         routers: list[BlockRouter] = []
         for layer, weight, seed in zip(layers, weights, seeds, strict=True):
@@ -83,7 +84,7 @@ class Dymn(Routing):
                 router = MixRouter(layer.shape, weight, width, self.kernels, seed)
             else:
                 router = BlockRouter()
-            router.passing = passing
+            router.state = state
             routers.append(router)
         first = layers[0]
         routers[0].context = linear(first.shape[1] * first.groups, width, seeds[0], bias=False)
@@ -94,7 +95,7 @@ class Dymn(Routing):
         return sum(map(self._macs, layers))
 
     def _macs(self, layer: Layer) -> int:
-        """The context's, which all of a block shares, are the activation's; of maps that are square."""
+        """For square maps. The activation counts the context, which all parts of a block share."""
         width = self._width(layer)
         if not _is_activation(layer):
             return (width * self.kernels + (self.kernels - 1) * layer.params) if self.kernels > 1 else 0
@@ -103,8 +104,8 @@ class Dymn(Routing):
         coefficients = _coefficients(layer.kind) * channels * self.activation
         return width * (inputs * before + coefficients + channels * after * self.attention)
 
-    def _members(self, block: Block, given: Mapping[str, Layer], model: nn.Module) -> tuple[Layer, ...]:
-        """As they run; the activation's shape is (its channels, the channels of the block's input)."""
+    def _members(self, block: BlockParts, given: Mapping[str, Layer], model: nn.Module) -> tuple[Layer, ...]:
+        """The parts of a block as they run. The activation's shape is (its channels, channels of the block's input)."""
         before, after = given[block.pointwise[0]], given[block.project]
         inside: Any = model.get_submodule(block.depthwise)
         depthwise = given.get(block.depthwise) or Layer(
@@ -133,7 +134,7 @@ class Dymn(Routing):
         return self.width or min(128, max(32, 8 * int(inside / 32 + 0.5)))
 
 
-class Seen(NamedTuple):
+class BlockContext(NamedTuple):
     """A block's context: `whole` (batch, width), `rows` (batch, F, width), `columns` (batch, T, width)."""
 
     whole: Tensor
@@ -142,29 +143,29 @@ class Seen(NamedTuple):
 
 
 class BlockRouter(Router):
-    """One part of a block. The first has the `context` and leaves what it sees to the others, the `last` drops it."""
+    """One part of a block. The first has the layer `context` and stores its output for the others; `last` drops it."""
 
-    passing: Passing[Seen]
+    state: ForwardState[BlockContext]
     last = False
 
     def __init__(self) -> None:
         super().__init__(spatial=2)
         self.context: nn.Linear | None = None
 
-    def seen(self, x: Tensor) -> Seen | None:
-        """None where the block's first part has not run on this batch: a part run by itself is what it was."""
+    def block_context(self, x: Tensor) -> BlockContext | None:
+        """The context, or None if the block's first part has not run on this batch: a part by itself is static."""
         if self.context is not None:
             rows, columns = x.mean(3).mT, x.mean(2).mT
-            seen = F.hardswish(self.context(torch.cat([rows, columns], 1)))
-            self.passing.leave(0, Seen(seen.mean(1), *seen.split([rows.shape[1], columns.shape[1]], 1)))
-        left = self.passing.left
+            both = F.hardswish(self.context(torch.cat([rows, columns], 1)))
+            self.state.store(0, BlockContext(both.mean(1), *both.split([rows.shape[1], columns.shape[1]], 1)))
+        context = self.state.value
         if self.last:
-            self.passing.leave(0, None)
-        same = left is not None and left.whole.shape[0] == x.shape[0]  # len() would fix an export's batch
-        return left if same else None
+            self.state.store(0, None)
+        same = context is not None and context.whole.shape[0] == x.shape[0]  # len() would fix an export's batch size
+        return context if same else None
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
-        self.seen(x)
+        self.block_context(x)
         return Modulation()
 
     def is_identity(self) -> bool:
@@ -172,29 +173,29 @@ class BlockRouter(Router):
 
 
 class MixRouter(BlockRouter):
-    """A convolution's kernels, mixed by each image's context. Where `temperature` is high, all count alike."""
+    """Mixes a convolution's kernels by each image's context. At a high `temperature` their weights are nearly equal."""
 
     temperature: Tensor
 
     def __init__(self, shape: Sequence[int], weight: Tensor | None, width: int, kernels: int, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed + 1)
-        scale = 0.0 if weight is None else _NUDGE * float(weight.detach().float().square().mean().sqrt())
+        scale = 0.0 if weight is None else _START * float(weight.detach().float().square().mean().sqrt())
         self.deltas = nn.Parameter(scale * torch.randn((kernels - 1, *shape), generator=generator))
         self.head = linear(width, kernels, None)
         self.register_buffer("temperature", torch.tensor(1.0))
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
-        seen = self.seen(x)
-        if seen is None:
+        context = self.block_context(x)
+        if context is None:
             return Modulation()
-        shares = torch.softmax(self.head(seen.whole) / self.temperature, 1)
+        shares = torch.softmax(self.head(context.whole) / self.temperature, 1)
         mix = torch.cat([torch.ones_like(shares[:, :1]), shares[:, :-1] - shares[:, -1:]], 1)
         return Modulation(mix=mix, kernels=torch.cat([weight[None], self.deltas.to(weight.dtype)]))
 
 
 class ActivationRouter(BlockRouter):
-    """A block's inner activation, its curve and what each position counts."""
+    """The block's inner activation: its curve, and an attention on positions."""
 
     def __init__(self, layer: Layer, width: int, *, curved: bool, attends: bool) -> None:
         super().__init__()
@@ -204,21 +205,21 @@ class ActivationRouter(BlockRouter):
         self.rows = linear(width, channels, None) if attends else None
         self.columns = linear(width, channels, None) if attends else None
 
-    def route(self, layer: nn.Module, static: Static, x: Tensor) -> Tensor:
+    def route(self, layer: nn.Module, static: StaticForward, x: Tensor) -> Tensor:
         if x.ndim == 3:  # one image without a batch axis
             return self.route(layer, static, x[None])[0]
-        seen = self.seen(x)
-        if seen is None:
+        context = self.block_context(x)
+        if context is None:
             return static(x)
-        y = static(x) if self.curve is None else self._curved(static, x, self.curve(seen.whole))
-        for heads, context, axis in ((self.rows, seen.rows, 2), (self.columns, seen.columns, 3)):
-            if heads is not None:
-                y = y * _along(2 * torch.sigmoid(heads(_resized(context, x.shape[axis]))), axis).to(y.dtype)
+        y = static(x) if self.curve is None else self._curved(static, x, self.curve(context.whole))
+        for head, positions, axis in ((self.rows, context.rows, 2), (self.columns, context.columns, 3)):
+            if head is not None:
+                y = y * _along(2 * torch.sigmoid(head(_resized(positions, x.shape[axis]))), axis).to(y.dtype)
         return y
 
-    def _curved(self, static: Static, x: Tensor, coefficients: Tensor) -> Tensor:
-        """From twice as many numbers a channel as there are lines: their slopes less (1, 0), within 1; their heights,
-        within a half."""
+    def _curved(self, static: StaticForward, x: Tensor, coefficients: Tensor) -> Tensor:
+        """The activation by two coefficients a line and channel: the slopes minus (1, 0), in -1..1, and the heights, in
+        -1/2..1/2."""
         theta = (2 * torch.sigmoid(coefficients) - 1).to(x.dtype).unflatten(1, (2 * self.lines, -1))[..., None, None]
         slopes, heights = theta[:, : self.lines], theta[:, self.lines :] / 2
         first = (1 + slopes[:, 0]) * x + heights[:, 0]
@@ -230,15 +231,15 @@ def _is_activation(layer: Layer) -> bool:
 
 
 def _coefficients(kind: str) -> int:
-    """Numbers a channel: slope and height of two lines for a ReLU, which is their maximum, of one for others."""
+    """Coefficients of a channel: slope and height of two lines for a ReLU, which is their maximum, else of one line."""
     return 4 if kind == "ReLU" else 2
 
 
 def _resized(context: Tensor, size: int) -> Tensor:
-    """(batch, positions, width) averaged down to `size` positions, where the block has a stride."""
+    """Average (batch, positions, width) down to `size` positions, for a block with a stride."""
     return context if context.shape[1] == size else F.adaptive_avg_pool1d(context.mT, size).mT
 
 
-def _along(gate: Tensor, axis: int) -> Tensor:
-    """(batch, positions, channels) shaped to scale an image along its rows (axis 2) or its columns (axis 3)."""
-    return gate.mT[:, :, :, None] if axis == 2 else gate.mT[:, :, None, :]
+def _along(factors: Tensor, axis: int) -> Tensor:
+    """Factors (batch, positions, channels) in the shape that scales an image along its rows (axis 2) or columns (3)."""
+    return factors.mT[:, :, :, None] if axis == 2 else factors.mT[:, :, None, :]

@@ -1,20 +1,21 @@
-"""frequency: FDConv's routing. A kernel's frequencies are weighted image by image, and so are those of the input.
+"""frequency: FDConv's routing. Each image weighs the frequencies of the kernel, and those of the input.
 
-    W(x) = sum_g a_g(x) W_g        W_g = the g-th of `bands` bands of W's spectrum (bands.py); sum_g W_g = W
+    W(x) = sum_g a_g(x) W_g        W_g = the g-th of `bands` bands of W's spectrum (kernel_bands.py); sum_g W_g = W
     y = o(x) * conv(i(x) * x', t(x) * l(x) * W(x))        every factor 2 sigmoid(.) of a head that starts at zero
 
 a, i, o and t, for bands, channels and taps, are the heads of one trunk on the input's means: fc1, a norm, s relu(.)^2 +
-b. No W_g is stored: they are W's, whatever W is at that moment. `local` adds l, one factor a weight, by a 1-d
-convolution along the means. `input_bands` weights the input's octaves, each at each position (octaves.py), at 2-d
+b. No W_g is stored: each is computed from the present W. `local` adds l, one factor for each weight, by a 1-d
+convolution over the means. `input_bands` scales the octaves of the input at each position (input_bands.py), for 2-d
 kernels of more than one tap, as published.
 
-Source: Chen et al., FDConv, CVPR 2025 (arXiv 2503.18783). Its trunk's batch norm is a layer norm here, so that one
-image trains. Its converter is not exact and its inverse transform fits even widths only; this is W at every shape.
+Source: Chen et al., FDConv, CVPR 2025 (arXiv 2503.18783). Its trunk has a batch norm; here it is a layer norm, so that
+one image trains. Its converter is not exact, and its inverse transform supports even widths only; this one gives W at
+every shape.
 Cost, for c channels in, k out, t taps, P parameters, h = max(c / reduction, 16): c h + 2 h + 2 + (h + 1) (c + k + t +
-bands) parameters; `bands` P multiply-adds an image, and a kernel for each image in memory. `local`: r k t + 2 c more,
-and r P multiply-adds, r being about log2(c) / 2. `input_bands`: 3 (9 c + 1) more, and three times two products over the
-whole input, which cost as much again as the layers of a small net. W is transformed once a batch.
-For detection and segmentation, says the paper. Loses in speed to gates on channels, with both switches by far.
+bands) parameters; `bands` P multiply-adds per image, and a kernel for each image in memory. `local`: r k t + 2 c
+parameters more and r P multiply-adds, with r about log2(c) / 2. `input_bands`: 3 (9 c + 1) parameters more and three
+times two products with the whole input, which cost as much as the layers of a small net. W is transformed once a batch.
+The paper uses it for detection and segmentation. Loses in speed to gates on channels, by far with both switches on.
 """
 
 from __future__ import annotations
@@ -29,18 +30,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.specs import Layer, Shape, product
-from .bands import bands_of, frequencies, split
-from .heads import hidden_channels, linear, require_counts, silent
-from .modulation import Modulation, pooled
-from .octaves import OCTAVES, InputBands, zero
+from .heads import all_zero, hidden_channels, linear, pooled, require_counts, zero_layer
+from .input_bands import OCTAVES, InputBands
+from .kernel_bands import bands_of, frequency_count, split_bands
+from .modulation import Modulation
 from .router import Router
 from .routing import Routing
-from .standing import can_mix
+from .supported import can_mix
 
 
 @dataclass(frozen=True)
 class Frequency(Routing):
-    """`bands` of the kernel's spectrum; `reduction`, input channels over hidden ones; the switches are said above."""
+    """Options: `bands` of the kernel's spectrum; `reduction`, input channels over hidden ones; `local`, a factor for
+    each weight; `input_bands`, factors of the input's octaves."""
 
     name: ClassVar[str] = "frequency"
     bands: int = 4
@@ -75,19 +77,20 @@ class Frequency(Routing):
         return trunk + mixing + local + len(OCTAVES) * (lowpass + gate) * layer.in_positions
 
     def heads(self, layer: Layer) -> tuple[int, int, int, int]:
-        """How many input channels, output channels, taps and bands have a factor of their own."""
+        """The numbers of factors: of input channels, output channels, taps and bands."""
         taps = layer.taps if layer.taps > 1 else 0
-        return layer.input_channels, layer.out_channels, taps, min(self.bands, frequencies(layer.shape))
+        return layer.input_channels, layer.out_channels, taps, min(self.bands, frequency_count(layer.shape))
 
     def has_octaves(self, layer: Layer) -> bool:
+        """Whether the octaves of the layer's input have factors."""
         return self.input_bands and len(layer.shape) == 4 and layer.taps > 1
 
 
 class FrequencyRouter(Router):
-    """Factors for a layer's bands, channels and taps; with `local` for its weights, with octaves for its input."""
+    """Factors of a layer's bands, channels and taps, with `local` of its weights, and of its input's octaves."""
 
     bins: Tensor
-    fixed: Tensor | None = None
+    kernels: Tensor | None = None
 
     def __init__(self, routing: Frequency, layer: Layer, seed: int) -> None:
         super().__init__(len(layer.shape) - 2)
@@ -102,16 +105,16 @@ class FrequencyRouter(Router):
         self.octaves = InputBands(channels) if routing.has_octaves(layer) else None
         self.register_buffer("bins", bands_of(layer.shape, self.sizes[3]), persistent=False)
 
-    def fix(self, weight: Tensor) -> None:
-        """No Fourier transform in a graph, where each takes hundreds of nodes."""
-        self.fixed = split(weight, self.bins, self.sizes[3])
+    def precompute(self, weight: Tensor) -> None:
+        """Split the kernel once. In a graph, each Fourier transform would take hundreds of nodes."""
+        self.kernels = split_bands(weight, self.bins, self.sizes[3])
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
         means = pooled(x, self.spatial)
         hidden = self.scale * F.relu(self.norm(self.fc1(means))).square() + self.offset
         ins, outs, taps, mix = (2 * torch.sigmoid(self.heads(hidden))).split(self.sizes, dim=1)
-        kernels = split(weight, self.bins, self.sizes[3]) if self.fixed is None else self.fixed
-        said = Modulation(
+        kernels = split_bands(weight, self.bins, self.sizes[3]) if self.kernels is None else self.kernels
+        modulation = Modulation(
             x=None if self.octaves is None else self.octaves(x),
             inputs=ins,
             outputs=outs,
@@ -120,32 +123,32 @@ class FrequencyRouter(Router):
             kernels=kernels,
         )
         if self.local is None:
-            return said
-        kernel = self.local(means) * said.kernel_of(weight)
-        return Modulation(x=said.x, inputs=ins, outputs=outs, kernel=kernel)
+            return modulation
+        kernel = self.local(means) * modulation.kernel_of(weight)
+        return Modulation(x=modulation.x, inputs=ins, outputs=outs, kernel=kernel)
 
     def is_identity(self) -> bool:
         parts = [self.heads, *(part.conv for part in (self.local, self.octaves) if part is not None)]
-        return silent(*parts)
+        return all_zero(*parts)
 
 
 class Local(nn.Module):
-    """A factor for every weight, from the means of the input channels around its own."""
+    """One factor for each weight, from the means of the input channels around its own."""
 
     def __init__(self, channels: int, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
         self.norm = nn.LayerNorm(channels)
         width = reach(channels)
-        self.conv = zero(nn.Conv1d, 1, shape[0] * product(shape[2:]), width, padding=width // 2, bias=False)
+        self.conv = zero_layer(nn.Conv1d, 1, shape[0] * product(shape[2:]), width, padding=width // 2, bias=False)
 
     def forward(self, means: Tensor) -> Tensor:
-        """(batch, channels) means to (batch, out, in, *taps) factors."""
+        """The factors (batch, out, in, *taps) of means (batch, channels)."""
         factors = 2 * torch.sigmoid(self.conv(self.norm(means)[:, None]))
         outs, ins, *taps = self.shape
         return factors.view(-1, outs, product(tuple(taps)), ins).transpose(2, 3).reshape(-1, outs, ins, *taps)
 
 
 def reach(channels: int) -> int:
-    """How many neighbouring channels' means a local factor sees: an odd number near log2(channels) / 2."""
+    """The number of neighbouring channels that a local factor depends on: odd, near log2(channels) / 2."""
     return round(log2(channels) / 2 + 0.5) // 2 * 2 + 1

@@ -1,17 +1,18 @@
-"""ODConv: four attentions from one look at the input: on input channels, filters, taps and K kernels.
+"""ODConv: four attentions from one pooled input: on input channels, filters, taps and K kernels.
 
     y = f(x) * conv(c(x) * x, s(x) * sum_k p_k(x) W_k)
     c, f, s = 2 sigmoid(heads(h) / T),   p = softmax(head(h) / T),   h = relu(fc(mean of x over positions))
 
-Source: Li, Zhou and Yao, Omni-Dimensional Dynamic Convolution, 2022; without its batch norm, which no single image can
-be trained through, and with 2 sigmoid for sigmoid, which starts at one. Cost: K kernels instead of one (experts.py) and
-c h + (h + 1)(c + o + taps + K) parameters for c input and o output channels, h = max(c / reduction, 16). There is no
-attention on filters at a depthwise layer, on taps at a 1x1, on kernels at K = 1. Exact at the start: its heads are
-zero. For any layer that may take a few per cent more parameters; the most general of the attentions, and the dearest.
+Source: Li, Zhou and Yao, Omni-Dimensional Dynamic Convolution, ICLR 2022 (arXiv 2209.07947). Without its batch norm,
+through which a single image cannot be trained, and with 2 sigmoid, which starts at one, instead of sigmoid.
+Cost: K kernels instead of one (experts.py) and c h + (h + 1)(c + o + taps + K) parameters for c input and o output
+channels, h = max(c / reduction, 16). A depthwise layer has no attention on filters, a 1x1 layer none on taps, K = 1
+none on kernels. Exact at the start: the heads are zero.
+For any layer that can take a few per cent more parameters. The most general attention, and the most expensive.
 
-K = 1 without taps leaves the kernel alone: two scales on activations. Everything else gives every image a kernel of its
-own. On a ResNet-20 at batch 32, on two cores, the scales alone leave 0.9 of the dense net's speed, K = 4 with taps 0.6:
-so K = 1 has no taps unless asked. Loses where speed matters: to scale an input is to copy it.
+K = 1 without taps keeps the kernel and scales activations twice. Every other setting gives each image a kernel of its
+own. On a ResNet-20 at batch 32 on two cores, the two scales leave 0.9 of the dense net's speed, K = 4 with taps 0.6.
+So K = 1 has no taps by default. Loses if speed matters: scaling an input copies it.
 """
 
 from __future__ import annotations
@@ -26,19 +27,20 @@ from torch.nn import functional as F
 
 from ..core.errors import RecipeError
 from ..core.specs import Layer
-from .experts import TOO_FEW, Experts, Owner, create_experts, expert_groups, hold, require_owner, weights
-from .heads import factors, hidden_channels, linear, require_counts, silent, through
-from .modulation import Modulation, pooled
+from .experts import TOO_FEW, Experts, Owner, attach_experts, create_experts, expert_groups, require_owner, term_weights
+from .heads import all_zero, apply_linear, gate, hidden_channels, linear, pooled, require_counts
+from .modulation import Modulation
 from .router import Router
 from .routing import Routing
-from .standing import can_gate, can_mix
-from .temperature import START, Tempered, require_temperature
+from .supported import can_gate, can_mix
+from .temperature import START, TemperedRouter, require_temperature
 
 
 @dataclass(frozen=True)
 class Omni(Routing):
-    """`kernels` is K. `spatial`, whether taps have an attention, is by default whether K > 1. `experts` says whose the
-    K kernels are: each layer's own, or shared by the layers of one shape."""
+    """Options: `kernels`, K; `reduction`, input channels over hidden ones; `spatial`, whether taps have an attention,
+    by default if K > 1; `temperature`, T; `experts`, whether each layer has its own or layers of one shape share
+    them."""
 
     name: ClassVar[str] = "omni"
     ungrouped: ClassVar[str] = TOO_FEW
@@ -79,7 +81,7 @@ class Omni(Routing):
         return attention + (kernels + bool(taps)) * layer.params
 
     def heads(self, layer: Layer) -> tuple[int, int, int, int]:
-        """How many numbers each attention gives: input channels, filters, taps, kernels; 0 where it has no place."""
+        """The size of each attention: input channels, filters, taps, kernels. 0 if the layer has no such attention."""
         depthwise = layer.groups > 1 and layer.in_channels == 1
         spatial = self.kernels > 1 if self.spatial is None else self.spatial
         return (
@@ -90,31 +92,31 @@ class Omni(Routing):
         )
 
 
-class OmniRouter(Tempered):
-    """Up to four attentions, from the input's mean over positions. `size` is the kernel's, (*taps)."""
+class OmniRouter(TemperedRouter):
+    """Up to four attentions from the input's mean over positions."""
 
     experts: Experts
 
     def __init__(self, routing: Omni, layer: Layer, seed: int, held: tuple[Experts, bool] | None = None) -> None:
         super().__init__(len(layer.shape) - 2, routing.temperature)
-        self.sizes, self.size = routing.heads(layer), layer.shape[2:]
+        self.sizes, self.kernel_size = routing.heads(layer), layer.shape[2:]
         channels, hidden = layer.input_channels, hidden_channels(layer, routing.reduction)
         self.trunk = linear(channels, hidden, seed, bias=False)
         self.heads = linear(hidden, sum(self.sizes), None)
         if held is not None:
-            hold(self, *held)
+            attach_experts(self, *held)
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
-        said = through(self.heads, F.relu(through(self.trunk, pooled(x, self.spatial)))) / self.temperature
+        said = apply_linear(self.heads, F.relu(apply_linear(self.trunk, pooled(x, self.spatial)))) / self.temperature
         mix = torch.softmax(said[:, -self.sizes[3] :], 1) if self.sizes[3] else None
-        inputs, outputs, taps, _ = factors(said).split_with_sizes(self.sizes, 1)
+        inputs, outputs, taps, _ = gate(said).split_with_sizes(self.sizes, 1)
         return Modulation(
             inputs=inputs,
             outputs=outputs if self.sizes[1] else None,
-            taps=taps.unflatten(1, self.size) if self.sizes[2] else None,
-            mix=None if mix is None else weights(torch.ones_like(mix[:, :1]), mix),
-            kernels=None if mix is None else self.experts.around(weight),
+            taps=taps.unflatten(1, self.kernel_size) if self.sizes[2] else None,
+            mix=None if mix is None else term_weights(torch.ones_like(mix[:, :1]), mix),
+            kernels=None if mix is None else self.experts.terms(weight),
         )
 
     def is_identity(self) -> bool:
-        return silent(self.heads)
+        return all_zero(self.heads)

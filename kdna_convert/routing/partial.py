@@ -1,14 +1,16 @@
-"""PAD-Net: only some of a layer's filters depend on the input; the rest stay static.
+"""PAD-Net: only some of a layer's filters depend on the input. The others stay static.
 
     filter o of W(x) = that of another routing, for the ceil(ratio * out) dynamic filters;  W_o for the others
 
-Source: He et al., PAD-Net: An Efficient Framework for Dynamic Networks, 2023, with whole filters where the source masks
-single weights: its masks are dense, so that it saves nothing, while here the other routing stores what it adds for its
-own filters only. Cost: that routing's at a layer of so many filters, and an index for each. Exact at the start, as the
-other routing is. For nets that a dynamic layer helps more than its parameters allow. Loses against the other routing
-wherever parameters are free: its mixing costs less, its convolution as much.
+Source: He et al., PAD-Net: An Efficient Framework for Dynamic Networks, ACL 2023 (arXiv 2211.05528). The source masks
+single weights; its masks are dense, so that nothing is saved. Here whole filters are dynamic, and the other routing
+stores parameters for these only.
+Cost: that of the other routing at a layer with so many filters, and an index for each. Exact at the start, as the other
+routing is.
+For nets that gain from dynamic layers but cannot pay for them in full. Loses to the other routing if parameters are
+free: its mixing costs less, its convolution as much.
 
-Which filters: those of the largest norm, until partition.py chooses them by what images ask of them.
+The dynamic filters are those of the largest norm, until dynamic_filters.py chooses them by calibration images.
 """
 
 from __future__ import annotations
@@ -31,15 +33,15 @@ from .modulation import Modulation
 from .omni import Omni
 from .router import Router
 from .routing import Routing
-from .standing import can_mix
+from .supported import can_mix
 
-# What can be partial: routings that neither replace the layer's input nor ask for modules beside it.
+# The routings that can be partial: they neither replace the layer's input nor need modules beside it.
 WHOLE: dict[str, type[Routing]] = {Omni.name: Omni, Cond.name: Cond, DyConv.name: DyConv}
 
 
 @dataclass(frozen=True)
 class Partial(Routing):
-    """`of` is the other routing, as a recipe has it: its name and its options. `ratio` is the dynamic share, (0, 1]."""
+    """Options: `of`, the other routing, its name and its options as in a recipe; `ratio`, the dynamic share, (0, 1]."""
 
     name: ClassVar[str] = "partial"
     ungrouped: ClassVar[str] = TOO_FEW
@@ -52,7 +54,11 @@ class Partial(Routing):
         self.whole()
 
     def whole(self) -> Routing:
-        """The other routing. Raises RecipeError: KD202 for an unknown option, KD203 for what cannot be partial."""
+        """The other routing.
+
+        Raises:
+            RecipeError: KD202 for an unknown option, KD203 for a wrong value or a routing that cannot be partial.
+        """
         name, options = self.of.get("name"), {key: value for key, value in self.of.items() if key != "name"}
         if name not in WHOLE:
             raise RecipeError("KD203", f"routing partial: `of` must name one of {', '.join(WHOLE)}, got {name!r}")
@@ -64,8 +70,8 @@ class Partial(Routing):
             return adapter.validate_python(options, strict=False)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            said = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}, got {first['input']!r}"
-            raise RecipeError("KD203", f"routing partial: of {name}: {said}") from None
+            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}, got {first['input']!r}"
+            raise RecipeError("KD203", f"routing partial: of {name}: {problem}") from None
 
     def can_route(self, layer: Layer) -> str | None:
         code = can_mix(layer)
@@ -89,7 +95,7 @@ class Partial(Routing):
         return self.whole().macs([self.dynamic(layer) for layer in layers])
 
     def dynamic(self, layer: Layer) -> Layer:
-        """The layer as if it had its dynamic filters only."""
+        """The layer as if it had only its dynamic filters."""
         return replace(layer, shape=(ceil(self.ratio * layer.out_channels), *layer.shape[1:]))
 
 
@@ -105,35 +111,35 @@ class PartialRouter(Router):
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
         rows = weight[self.index]
-        said = self.whole(x, rows)
-        return Modulation(outputs=self._outputs(said, len(weight)), **self._kernels(said, rows, weight))
+        modulation = self.whole(x, rows)
+        return Modulation(outputs=self._outputs(modulation, len(weight)), **self._kernels(modulation, rows, weight))
 
-    def _kernels(self, said: Modulation, rows: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """The layer's kernels, a sum of static ones where the input's channels have no scales of their own."""
-        terms = said.terms() if said.inputs is None else None
+    def _kernels(self, modulation: Modulation, rows: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """The layer's kernels: a sum of static ones if the input channels have no factors."""
+        terms = modulation.terms() if modulation.inputs is None else None
         if terms is not None:
             mix, kernels = terms
-            still = weight.index_fill(0, self.index, 0)[None]
-            moving = kernels.new_zeros(len(kernels), *weight.shape).index_copy(1, self.index, kernels)
-            return {"mix": torch.cat([torch.ones_like(mix[:, :1]), mix], 1), "kernels": torch.cat([still, moving])}
-        kernel = said.kernel_of(rows)
-        if said.inputs is not None:
-            kernel = kernel * said.inputs[:, None].reshape(len(said.inputs), 1, -1, *[1] * self.spatial)
+            static = weight.index_fill(0, self.index, 0)[None]
+            dynamic = kernels.new_zeros(len(kernels), *weight.shape).index_copy(1, self.index, kernels)
+            return {"mix": torch.cat([torch.ones_like(mix[:, :1]), mix], 1), "kernels": torch.cat([static, dynamic])}
+        kernel = modulation.kernel_of(rows)
+        if modulation.inputs is not None:
+            kernel = kernel * modulation.inputs[:, None].reshape(len(modulation.inputs), 1, -1, *[1] * self.spatial)
         every = weight.expand(len(kernel), *weight.shape).to(kernel.dtype)
         return {"kernel": every.index_copy(1, self.index, kernel)}
 
-    def _outputs(self, said: Modulation, filters: int) -> Tensor | None:
-        if said.outputs is None:
+    def _outputs(self, modulation: Modulation, filters: int) -> Tensor | None:
+        if modulation.outputs is None:
             return None
-        ones = said.outputs.new_ones(len(said.outputs), filters)
-        return ones.index_copy(1, self.index, said.outputs)
+        ones = modulation.outputs.new_ones(len(modulation.outputs), filters)
+        return ones.index_copy(1, self.index, modulation.outputs)
 
     def is_identity(self) -> bool:
         return self.whole.is_identity()
 
 
 def _largest(weight: Tensor | None, count: int) -> Tensor:
-    """The filters of the largest norm, ascending; the first ones where there are no weights."""
+    """The indices of the filters of the largest norm, ascending; the first ones if there are no weights."""
     if weight is None:
         return torch.arange(count)
     norms = torch.linalg.vector_norm(weight.detach().flatten(1), dim=1)

@@ -1,8 +1,9 @@
-"""What stands at a layer to make it depend on its input, and how it gets there: attach, detach, routers.
+"""The router of a layer, and how it is attached: attach, detach, routers.
 
-A router lives in its layer as `layer.gate`, so its tensors are called `<layer>.gate.<name>`. It runs the layer: the
-instance's `forward` is a partial of a module-level function, which deepcopy and pickle follow to the copy. Routers that
-share tensors hold them as derived weights do (derive.py, Note [Borrowed tensors]): the first member's registers them.
+A router is stored in its layer as `layer.gate`, so its tensors are called `<layer>.gate.<name>`. It runs the layer: the
+instance's `forward` is a partial of a module-level function, so that deepcopy and pickle bind it to the copy. Routers
+that share tensors hold them as derived weights do (network/derive.py, Note [Borrowed tensors]): the first member
+registers them.
 """
 
 from __future__ import annotations
@@ -17,42 +18,48 @@ from torch import Tensor, nn
 
 from ..core.errors import ModelError, PlanError
 from ..core.specs import Layer
-from .modulation import Form, Modulation, run
+from .convolution import KernelForm, run
+from .modulation import Modulation
 
 if TYPE_CHECKING:
     from .routing import Routing
 
-Static = Callable[[Tensor], Tensor]
+StaticForward = Callable[[Tensor], Tensor]
 
 
 class Router(nn.Module):
-    """A layer's input-dependent part: `forward(x, weight)` says what one batch does to the layer, as a Modulation.
+    """The input-dependent part of a layer. `forward` returns what one batch does to the layer.
 
-    `spatial` is the number of position axes after the channel axis; 0 is a linear layer, its channels last. `form` is
-    how kernels that differ from image to image are run. Built at the identity; nothing in it may depend on the batch.
+    A router is built at the identity, and nothing in it may depend on the other images of the batch.
+
+    Attributes:
+        spatial: The number of position axes after the channel axis. 0 is a linear layer, whose channels are last.
+        form: How kernels that differ between images are run (convolution.py).
     """
 
-    form: Form = "each"
+    form: KernelForm = "each"
 
     def __init__(self, spatial: int) -> None:
         super().__init__()
         self.spatial = spatial
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
+        """The modulation of the layer with kernel `weight` for the batch `x`."""
         raise NotImplementedError
 
-    def stand(self, layers: Sequence[nn.Module], place: int) -> None:
-        """Told by attach which layers the group stands at and which is its own: for routers that read their weights."""
+    def bind(self, layers: Sequence[nn.Module], place: int) -> None:
+        """Called by `attach` with the layers of the group and the place of the router's own. For routers that read
+        the weights of other layers."""
 
-    def fix(self, weight: Tensor) -> None:
-        """Told by an export that the layer keeps this weight for good: for what a router makes of the weight alone."""
+    def precompute(self, weight: Tensor) -> None:
+        """Called by an export once the layer's weight is final. For what depends on the weight alone."""
 
     def is_identity(self) -> bool:
-        """Whether every input gives exactly what the layer alone makes of it."""
+        """Whether the layer gives for every input exactly what it gives without the router."""
         raise NotImplementedError
 
-    def route(self, layer: nn.Module, static: Static, x: Tensor) -> Tensor:
-        """The layer's output; `static` is the layer without its router."""
+    def route(self, layer: nn.Module, static: StaticForward, x: Tensor) -> Tensor:
+        """The layer's output for `x`. `static` is the layer's forward pass without its router."""
         if x.ndim == self.spatial + 1:  # one image without a batch axis
             return self.route(layer, static, x[None])[0]
         weight = cast("Tensor", layer.weight)
@@ -60,18 +67,30 @@ class Router(nn.Module):
 
 
 def attach(model: nn.Module, layers: Sequence[Layer], routing: Routing, seed: int = 0) -> nn.Module:
-    """Put routers on one group of layers, in place, and return the model; its outputs stay what they are.
+    """Attach routers to one group of layers, in place. The model's outputs do not change.
 
-    Each layer draws its own numbers from `seed` and its name, so a router does not depend on which others there are.
-    Raises ModelError KD113 when a layer has an attribute `gate` already, PlanError KD503 where there is no such layer.
+    Each layer's seed comes from `seed` and the layer's name, so a router does not depend on which others there are.
+
+    Args:
+        model: The net.
+        layers: A group that `routing.groups` returned.
+        routing: The routing.
+        seed: Seed of the routers' random numbers.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelError: KD113 for a layer with an attribute `gate` of its own.
+        PlanError: KD503 for a layer that the model lacks.
     """
     modules = [_module(model, layer.name) for layer in layers]
     weights = [weight if isinstance(weight := getattr(m, "weight", None), Tensor) else None for m in modules]
     with torch.no_grad():
         starts = [None if weight is None else weight.detach() for weight in weights]
-        routers = routing.build(layers, starts, [seed ^ zlib.crc32(layer.name.encode()) for layer in layers])
-    for place, (module, weight, router) in enumerate(zip(modules, weights, routers, strict=True)):
-        router.stand(modules, place)
+        built = routing.build(layers, starts, [seed ^ zlib.crc32(layer.name.encode()) for layer in layers])
+    for place, (module, weight, router) in enumerate(zip(modules, weights, built, strict=True)):
+        router.bind(modules, place)
         like = weight if weight is not None else next(model.parameters())
         module.gate = router.to(device=like.device, dtype=like.dtype).train(module.training)
         module.forward = partial(_routed, module)
@@ -79,7 +98,7 @@ def attach(model: nn.Module, layers: Sequence[Layer], routing: Routing, seed: in
 
 
 def detach(layer: nn.Module) -> Router | None:
-    """Take a layer's router off, in place, and return it; None where there was none."""
+    """Take a layer's router off, in place, and return it, or None if there is none."""
     if not _is_routed(layer):
         return None
     del layer.forward
@@ -89,7 +108,7 @@ def detach(layer: nn.Module) -> Router | None:
 
 
 def routers(model: nn.Module) -> dict[str, Router]:
-    """Every router of a model, by the name of its layer."""
+    """Every router of a model by the name of its layer."""
     routed = ((name, module) for name, module in model.named_modules() if _is_routed(module))
     return {name: cast("Router", module.gate) for name, module in routed}
 

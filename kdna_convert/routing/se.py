@@ -2,11 +2,12 @@
 
     x <- x * 2 sigmoid(fc2(relu(norm(fc1(mean of x over positions)))))
 
-Source: KernelDNA (input gate); Hu et al., Squeeze-and-Excitation Networks, 2018. The release normalises the hidden
-channels over the batch; here, if at all, over the image's own, so that a batch of one trains and no image depends on
-another. Cost: 2 c h + c parameters (and 2 h of the norm) for c input channels and h hidden ones, h = c / reduction or
-`width`, and one pass over the input. Loses when the layer must be merged into an ordinary weight: a gate that has
-learned something cannot be folded, only frozen.
+Source: KernelDNA's input gate (arXiv 2503.23379); Hu et al., Squeeze-and-Excitation Networks, CVPR 2018 (arXiv
+1709.01507). The release normalises the hidden channels over the batch. Here the optional norm is over the hidden
+channels of each image, so that a batch of one trains and no image depends on another.
+Cost: 2 c h + c parameters (and 2 h of the norm) for c input channels and h hidden ones, h = c / reduction or `width`,
+and one pass over the input.
+Loses if the layer must be merged into an ordinary weight: a trained gate cannot be folded, only frozen.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from torch.nn import functional as F
 
 from ..core.errors import RecipeError
 from ..core.specs import Layer
-from .heads import factors, linear, require_counts, silent, through
-from .modulation import Modulation, pooled
+from .heads import all_zero, apply_linear, gate, linear, pooled, require_counts
+from .modulation import Modulation
 from .router import Router
 from .routing import Routing
-from .standing import can_gate
+from .supported import can_gate
 
 
 @dataclass(frozen=True)
 class Se(Routing):
-    """`width` is the number of hidden channels; left out, it is the input channels over `reduction`.
+    """Options: `reduction`, input channels over hidden ones; `width`, the number of hidden channels instead; `norm`,
+    which normalises the hidden channels of each image.
 
-    `norm` normalises them image by image: for gates that are trained from nothing. There are then two at least, since
-    of a single one it would leave nothing.
+    The norm is for gates that are trained from scratch. It needs at least two hidden channels.
     """
 
     name: ClassVar[str] = "se"
@@ -66,7 +67,7 @@ class Se(Routing):
 
 
 class SeRouter(Router):
-    """A factor for every input channel, from the input's mean over positions."""
+    """One factor for each input channel, from the input's mean over positions."""
 
     def __init__(self, channels: int, hidden: int, spatial: int, seed: int, norm: bool = False) -> None:
         super().__init__(spatial)
@@ -75,9 +76,9 @@ class SeRouter(Router):
         self.fc2 = linear(hidden, channels, None)
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
-        hidden = through(self.fc1, pooled(x, self.spatial))
+        hidden = apply_linear(self.fc1, pooled(x, self.spatial))
         hidden = F.relu(hidden if self.norm is None else self.norm(hidden))
-        return Modulation(inputs=factors(through(self.fc2, hidden)))
+        return Modulation(inputs=gate(apply_linear(self.fc2, hidden)))
 
     def is_identity(self) -> bool:
-        return silent(self.fc2)
+        return all_zero(self.fc2)

@@ -88,7 +88,7 @@ def test_a_frames_gates_know_its_clip_and_no_other() -> None:
 def test_a_batch_is_whole_clips() -> None:
     net = routed(chain(1), frames=3)
     for count in (1, 4):
-        with pytest.raises(DataError, match=rf"KD409: a batch of {count} is no whole number of clips of 3 frames"):
+        with pytest.raises(DataError, match=rf"KD409: a batch of {count} is not a whole number of clips of 3 frames"):
             net(images(count))
 
 
@@ -117,12 +117,12 @@ def test_a_batch_of_another_size_is_no_context() -> None:
 def test_nothing_of_a_batch_is_left_in_the_net_or_a_copy_of_it() -> None:
     net = routed(chain())
     net(images())
-    assert all(router.stage.left is None for router in routers(net).values())
+    assert all(router.stage.value is None for router in routers(net).values())
     net[0](images())
     for replica in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         stages = {id(router.stage): router.stage for router in routers(replica).values()}
-        assert [stage.left for stage in stages.values()] == [None]
-    assert net[0].gate.stage.left is not None
+        assert [stage.value for stage in stages.values()] == [None]
+    assert net[0].gate.stage.value is not None
 
 
 def test_a_stage_is_a_run_of_layers_of_one_output_size() -> None:

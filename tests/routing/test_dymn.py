@@ -15,7 +15,7 @@ from torchvision.models import mobilenetv2, mobilenetv3
 from kdna_convert.core.errors import RecipeError
 from kdna_convert.core.specs import Layer
 from kdna_convert.routing import ROUTINGS, attach, routers
-from kdna_convert.routing.inverted import Block, blocks
+from kdna_convert.routing.inverted_residual import BlockParts, inverted_residuals
 
 Dymn = ROUTINGS["dymn"]
 
@@ -51,7 +51,7 @@ def routed(net: nn.Module, start: bool = False, **options: Any) -> nn.Module:
 
 
 def parts(net: nn.Module) -> list[tuple[str, ...]]:
-    return [(*filter(None, [b.expand]), b.depthwise, b.activation, b.project) for b in blocks(net)]
+    return [(*filter(None, [b.expand]), b.depthwise, b.activation, b.project) for b in inverted_residuals(net)]
 
 
 def test_blocks_of_torchvision_and_timm_are_found() -> None:
@@ -68,8 +68,12 @@ def test_blocks_of_torchvision_and_timm_are_found() -> None:
 
 def test_blocks_in_one_flat_row_share_no_layer() -> None:
     row = nn.Sequential(*block(), nn.ReLU(), *separable(6), *separable(6))
-    found = blocks(row)
-    assert found == [Block("0", "2", "3", "4"), Block(None, "6", "7", "8"), Block(None, "9", "10", "11")]
+    found = inverted_residuals(row)
+    assert found == [
+        BlockParts("0", "2", "3", "4"),
+        BlockParts(None, "6", "7", "8"),
+        BlockParts(None, "9", "10", "11"),
+    ]
     assert all(not set(one.pointwise) & set(other.pointwise) for one, other in pairwise(found))
 
 
@@ -86,7 +90,7 @@ def test_blocks_in_one_flat_row_share_no_layer() -> None:
     ids=["no activation", "a conv between", "grouped", "grouped project", "shared activation", "alone"],
 )
 def test_what_is_no_block_is_left(net: nn.Module) -> None:
-    assert blocks(net) == []
+    assert inverted_residuals(net) == []
     assert Dymn().groups(described(net), net) == []
 
 
@@ -198,7 +202,7 @@ def test_without_curve_and_attention_the_activation_has_no_router_and_high_tempe
 def test_nothing_of_a_batch_is_left_behind_and_a_part_by_itself_is_what_it_was() -> None:
     net, x = routed(block()), torch.randn(2, 8, 5, 5)
     net(x)
-    assert all(router.passing.left is None for router in routers(net).values())
+    assert all(router.state.value is None for router in routers(net).values())
     inner = torch.randn(2, 16, 5, 5)
     torch.testing.assert_close(net[4](inner), block()[4](inner))
     torch.testing.assert_close(net[3](inner), inner.relu())

@@ -13,7 +13,7 @@ from kdna_convert.core.errors import RecipeError
 from kdna_convert.core.specs import Layer
 from kdna_convert.inputs.recipe.resolving import Assignment
 from kdna_convert.routing import ROUTINGS, attach, routers
-from kdna_convert.routing.experts import directions
+from kdna_convert.routing.experts import principal_deltas
 from kdna_convert.stages.plan.routes import form_routes
 
 MIXING = {"omni": {"kernels": 3}, "cond": {"kernels": 3}, "dyconv": {"kernels": 3}}
@@ -175,7 +175,7 @@ def test_shared_experts_start_along_what_tells_the_familys_kernels_apart() -> No
     torch.testing.assert_close(residuals @ projector, residuals, atol=1e-6, rtol=0)  # 3 directions hold 4 kernels
     torch.testing.assert_close(deltas.norm(dim=1), 0.01 * rows.norm(dim=1).mean().expand(3), rtol=1e-5, atol=0)
     kernels = torch.randn(5, 4, 3, 3, 3, dtype=torch.float64)
-    torch.testing.assert_close(directions(2, kernels), directions(2, kernels.flip(0)))  # whatever the layers' order
+    torch.testing.assert_close(principal_deltas(2, kernels), principal_deltas(2, kernels.flip(0)))  # in any order
 
 
 def test_a_family_with_fewer_layers_than_experts_is_left_out_with_its_reason() -> None:

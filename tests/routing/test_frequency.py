@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from kdna_convert.core.errors import RecipeError
 from kdna_convert.core.specs import Layer
 from kdna_convert.routing import ROUTINGS, routers
-from kdna_convert.routing.bands import bands_of, frequencies, split
 from kdna_convert.routing.frequency import Frequency, reach
-from kdna_convert.routing.octaves import InputBands, lowpass
+from kdna_convert.routing.input_bands import InputBands, lowpass
+from kdna_convert.routing.kernel_bands import bands_of, frequency_count, split_bands
 
 SHAPES = [(6, 5, 3, 3), (4, 3, 5, 5), (7, 9, 1, 1), (8, 1, 3, 3), (6, 4, 3), (3, 4, 2, 3, 3), (4, 6, 1, 3)]
 
@@ -33,7 +33,7 @@ def matrix_of(weight: Tensor) -> Tensor:
 def test_bands_are_disjoint_rise_in_frequency_and_sum_to_the_kernel(shape: tuple[int, ...], bands: int) -> None:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     bins = bands_of(shape, bands)
-    kernels = split(weight, bins, bands)
+    kernels = split_bands(weight, bins, bands)
     torch.testing.assert_close(kernels.sum(0), weight, atol=1e-12, rtol=0)
     matrix = matrix_of(weight)
     spectra = [torch.fft.rfft2(matrix_of(kernel)) for kernel in kernels]
@@ -48,7 +48,7 @@ def test_bands_are_disjoint_rise_in_frequency_and_sum_to_the_kernel(shape: tuple
     assert all(below.max() <= above.min() + 1e-6 for below, above in pairwise(inside))
     pairs = {frozenset({(r, c), (-r % rows, -c % columns)}): (r, c) for r in range(rows) for c in range(bins.shape[1])}
     counts = torch.tensor([bins[at] for at in pairs.values()]).bincount()
-    assert len(pairs) == frequencies(shape)
+    assert len(pairs) == frequency_count(shape)
     assert counts.max() - counts.min() <= 1
 
 
@@ -137,8 +137,8 @@ def test_a_small_kernel_has_no_more_bands_than_frequencies() -> None:
 def test_the_spectrum_is_taken_in_float32_whatever_the_precision() -> None:
     weight = torch.randn(16, 16, 3, 3)
     bins = bands_of((16, 16, 3, 3), 4)
-    exact = split(weight.bfloat16().float(), bins, 4)
-    found = split(weight.bfloat16(), bins, 4)
+    exact = split_bands(weight.bfloat16().float(), bins, 4)
+    found = split_bands(weight.bfloat16(), bins, 4)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), exact, atol=0.02, rtol=0.01)
 

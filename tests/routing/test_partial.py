@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdna_convert.core.errors import DataError, ModelError, RecipeError
 from kdna_convert.core.specs import Layer
 from kdna_convert.routing import ROUTINGS, attach, routers
-from kdna_convert.routing.partition import gradient_variance, partition
+from kdna_convert.routing.dynamic_filters import choose_filters, gradient_variance
 
 INNER: dict[str, dict[str, Any]] = {
     "omni": {"name": "omni"},
@@ -125,7 +125,7 @@ def test_images_choose_the_filters_whose_gradients_differ_most() -> None:
     bare = static(net).eval()
     before = net.eval()(x)
     net.train()
-    scores = partition(net, x.split(5))
+    scores = choose_filters(net, x.split(5))
     assert net[3].gate.index.tolist() == [2, 5]
     assert scores["3"][[0, 1, 3, 4]].abs().max() < 1e-12
     assert net.training
@@ -153,11 +153,11 @@ def test_filters_in_use_no_image_and_no_logits_are_refused() -> None:
     net, x = classifier()
     gate = net[3].gate
     with pytest.raises(DataError, match="KD405"):
-        partition(net, [])
+        choose_filters(net, [])
     with pytest.raises(ModelError, match="KD308"):
-        partition(net[:5], [x])
+        choose_filters(net[:5], [x])
     assert net[3].gate is gate
     learned(net)
     with pytest.raises(ValueError, match="0: its router has been trained"):
-        partition(net, [x])
+        choose_filters(net, [x])
     assert len(routers(net)) == 2

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from kdna_convert.core.errors import ModelError, PlanError, RecipeError
 from kdna_convert.core.specs import Layer, Route
-from kdna_convert.routing import ROUTINGS, attach, attach_routes, detach, modulation, routers, routing_of
+from kdna_convert.routing import ROUTINGS, attach, attach_routes, convolution, detach, routers, routing_of
 from kdna_convert.stages.plan.routes import gate_specs
 
 
@@ -85,19 +85,19 @@ def test_every_form_gives_the_same(routing: Any, kind: str) -> None:
     for name, router in routers(net).items():
         router.form = "static"
         if hasattr(net.get_submodule(name), "weight"):
-            router.fix(net.get_submodule(name).weight)
+            router.precompute(net.get_submodule(name).weight)
     torch.testing.assert_close(net(x), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_kernels_that_are_large_beside_the_images_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = nn.Conv2d(16, 16, 3, padding=1, bias=False)
     x, kernels = torch.randn(3, 16, 2, 2), torch.randn(3, 16, 16, 3, 3)
-    ran, patches = [], modulation.by_patches
-    monkeypatch.setattr(modulation, "by_patches", lambda *given: ran.append(1) or patches(*given))
-    expected = modulation.per_sample(layer, x, kernels)
+    ran, patches = [], convolution.by_patches
+    monkeypatch.setattr(convolution, "by_patches", lambda *given: ran.append(1) or patches(*given))
+    expected = convolution.per_sample(layer, x, kernels)
     assert not ran
-    monkeypatch.setattr(modulation, "_LARGE", 0)
-    torch.testing.assert_close(modulation.per_sample(layer, x, kernels), expected, atol=1e-4, rtol=1e-4)
+    monkeypatch.setattr(convolution, "_LARGE", 0)
+    torch.testing.assert_close(convolution.per_sample(layer, x, kernels), expected, atol=1e-4, rtol=1e-4)
     assert ran
 
 
@@ -123,8 +123,8 @@ def test_scales_that_go_into_small_kernels_scale_the_same(
     learned(net).eval()
     x = torch.randn(3, 8, 40, 40)
     ran = []
-    scaled = modulation.with_scales
-    monkeypatch.setattr(modulation, "with_scales", lambda *given: ran.append(1) or scaled(*given))
+    scaled = convolution.scale_channels
+    monkeypatch.setattr(convolution, "scale_channels", lambda *given: ran.append(1) or scaled(*given))
     expected = net(x)
     assert not ran
     with torch.no_grad():

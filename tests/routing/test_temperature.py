@@ -12,7 +12,7 @@ from support.routings import described
 from torch import nn
 
 from kdna_convert.routing import ROUTINGS, attach
-from kdna_convert.routing.temperature import Annealing, anneal, cooled
+from kdna_convert.routing.temperature import Annealing, anneal, temperature_at
 
 
 def routed(**options: Any) -> tuple[nn.Module, nn.Module]:
@@ -30,7 +30,7 @@ def routed(**options: Any) -> tuple[nn.Module, nn.Module]:
 
 
 def test_the_temperature_falls_to_1_in_the_first_third_and_stays_there() -> None:
-    assert [cooled(31, done) for done in (0, 1 / 6, 1 / 3, 0.5, 1)] == pytest.approx([31, 16, 1, 1, 1])
+    assert [temperature_at(31, done) for done in (0, 1 / 6, 1 / 3, 0.5, 1)] == pytest.approx([31, 16, 1, 1, 1])
     net = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
     for name, options in (("0", {"of": {"name": "omni"}}), ("1", {})):
         attach(net, [described(name, net[int(name)])], ROUTINGS["partial" if options else "dyconv"](**options))
@@ -43,7 +43,7 @@ def test_the_temperature_falls_to_1_in_the_first_third_and_stays_there() -> None
         "1.gate.temperature": 1.0,
     }
     Annealing(net).set(0.0)
-    assert float(net[1].gate.temperature) == 1.0  # what has cooled stays cool in a second training
+    assert float(net[1].gate.temperature) == 1.0  # what has temperature_at stays cool in a second training
 
 
 def test_at_the_start_no_temperature_changes_the_net() -> None:
@@ -67,7 +67,7 @@ def temperatures(model: nn.Module, original: nn.Module, **said: Any) -> list[flo
 def test_a_fine_tune_of_some_steps_sets_the_temperature_by_the_step() -> None:
     model, original = routed()
     seen = temperatures(model, original, steps=12, batch_size=32)
-    assert seen == pytest.approx([cooled(30, (step + 0.5) / 12) for step in range(12)])
+    assert seen == pytest.approx([temperature_at(30, (step + 0.5) / 12) for step in range(12)])
     assert float(model[0].gate.temperature) == 1.0
 
 
@@ -82,7 +82,7 @@ def test_a_fine_tune_of_some_seconds_sets_the_temperature_by_the_time(monkeypatc
 
     finetune(model, original, images(), seconds=1.0, batch_size=8, progress=progress)
     passed = [0.0, *(0.125 * step for step in range(8))]  # at the end of the step before
-    assert seen == pytest.approx([cooled(30, time) for time in passed])
+    assert seen == pytest.approx([temperature_at(30, time) for time in passed])
 
 
 def test_a_killed_run_resumes_at_the_temperature_of_the_straight_one(tmp_path: Path) -> None:

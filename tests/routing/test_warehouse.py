@@ -14,7 +14,7 @@ from kdna_convert.core.errors import RecipeError
 from kdna_convert.core.specs import Family, Layer
 from kdna_convert.network.derive import derive, derived_layers
 from kdna_convert.routing import attach, routers
-from kdna_convert.routing.modulation import pooled
+from kdna_convert.routing.heads import pooled
 from kdna_convert.routing.warehouse import Warehouse
 from kdna_convert.stages.analyze.survey import survey
 

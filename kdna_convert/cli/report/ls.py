@@ -12,7 +12,7 @@ from rich.text import Text
 from .figures import count, grid, note
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
-    from ...routing.catalogue import Entry
+    from ...routing.catalogue import RoutingEntry
 
 
 def name_table(entries: Mapping[str, str]) -> Table:
@@ -24,7 +24,7 @@ def name_table(entries: Mapping[str, str]) -> Table:
     return table
 
 
-def routing_table(entries: Sequence[Entry]) -> RenderableType:
+def routing_table(entries: Sequence[RoutingEntry]) -> RenderableType:
     """One row per routing. Parameters and MACs are what its defaults add to the example below."""
     table = grid("routing", ">adds", ">MACs", "layers", "description")
     for entry in entries:

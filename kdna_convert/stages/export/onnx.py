@@ -72,7 +72,7 @@ class Onnx(Export):
                 router.form = "static"
                 weight = getattr(net.get_submodule(name), "weight", None)
                 if weight is not None:
-                    router.fix(weight)
+                    router.precompute(weight)
         with tempfile.TemporaryDirectory() as folder:
             draft = Path(folder) / "net.onnx"
             _write(net, example_input(conversion.data, 2), draft)

@@ -1,9 +1,9 @@
-"""Where a net has inverted-residual blocks: [expand 1x1, norm, act], depthwise, norm, act, [gate], project 1x1.
+"""Find the inverted-residual blocks of a net: [expand 1x1, norm, act], depthwise, norm, act, [gate], project 1x1.
 
-Found by the kinds of the layers inside one module and not by a class name, so that the MobileNets and EfficientNets of
-timm, of torchvision and of one's own are all read: a depthwise convolution whose next is a pointwise one of its
-channels, with an activation between. What holds several convolutions (a squeeze-and-excitation) is passed over. Order
-is that of definition.
+Blocks are found by the kinds of layers inside one module, not by class names. This covers the MobileNets and
+EfficientNets of timm, of torchvision and of users: a depthwise convolution followed by a pointwise one of its channels,
+with an activation between. A module with several convolutions (a squeeze-and-excitation) is skipped. The order is that
+of definition.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from .modulation import is_exact
+from .supported import is_exact
 
 # torch's and timm's.
 ACTIVATIONS = frozenset(
@@ -24,8 +24,8 @@ ACTIVATIONS = frozenset(
 
 
 @dataclass(frozen=True)
-class Block:
-    """The names of its modules, in the order they run in; a depthwise-separable block has no `expand`."""
+class BlockParts:
+    """The names of a block's modules, in the order in which they run. A depthwise-separable block has no `expand`."""
 
     expand: str | None
     depthwise: str
@@ -34,27 +34,28 @@ class Block:
 
     @property
     def pointwise(self) -> tuple[str, ...]:
+        """The pointwise convolutions, in the order in which they run."""
         return (self.project,) if self.expand is None else (self.expand, self.project)
 
 
-def blocks(model: nn.Module) -> list[Block]:
-    """Every block of a model, in module order, but for those with a module that goes by two names."""
+def inverted_residuals(model: nn.Module) -> list[BlockParts]:
+    """Every block of a model, in module order. Blocks with a module of two names are skipped."""
     names = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
-    found: list[Block] = []
+    blocks: list[BlockParts] = []
     for name, module in model.named_modules():
         if _is_depthwise(module):
-            block = _around(model, name, {block.project for block in found})
+            block = _around(model, name, {block.project for block in blocks})
             if block is not None and all(names[id(model.get_submodule(part))] == 1 for part in _parts(block)):
-                found.append(block)
-    return found
+                blocks.append(block)
+    return blocks
 
 
-def _parts(block: Block) -> tuple[str, ...]:
+def _parts(block: BlockParts) -> tuple[str, ...]:
     return (block.depthwise, block.activation, *block.pointwise)
 
 
-def _around(model: nn.Module, depthwise: str, taken: Set[str]) -> Block | None:
-    """The block of the innermost module that holds a whole one around this layer."""
+def _around(model: nn.Module, depthwise: str, taken: Set[str]) -> BlockParts | None:
+    """The block of the innermost module that contains a complete one around this layer."""
     parent = depthwise
     while parent:
         parent = parent.rpartition(".")[0]
@@ -64,7 +65,7 @@ def _around(model: nn.Module, depthwise: str, taken: Set[str]) -> Block | None:
     return None
 
 
-def _within(model: nn.Module, parent: str, depthwise: str, taken: Set[str]) -> Block | None:
+def _within(model: nn.Module, parent: str, depthwise: str, taken: Set[str]) -> BlockParts | None:
     prefix = f"{parent}." if parent else ""
     convs: list[str] = []
     activations: list[str] = []
@@ -85,7 +86,7 @@ def _within(model: nn.Module, parent: str, depthwise: str, taken: Set[str]) -> B
         return None
     if before in taken or before is None or not _is_pointwise(model.get_submodule(before), outputs=channels):
         before = None
-    return Block(before, depthwise, activations[0], after)
+    return BlockParts(before, depthwise, activations[0], after)
 
 
 def _is_depthwise(module: Any) -> bool:

@@ -1,13 +1,13 @@
-"""Which filters of a partial routing are worth being dynamic: those of which different images ask different things.
+"""Choose the dynamic filters of a partial routing: those of which different images require different changes.
 
-The score of a filter is the variance, over images, of the loss's gradient with respect to it: what one static filter
-cannot follow. At the identity it is all that one can know, for a dynamic filter's first step is the image's own
-gradient. The labels are sampled from the net's own answers, so none are needed, and the mean gradient of a trained net
-is nothing but noise.
+The score of a filter is the variance, over images, of the loss's gradient with respect to it: the part that one static
+filter cannot follow. At the identity no other measure is known to be better, since the first step of a dynamic filter
+is the image's own gradient. The labels are sampled from the net's own answers, so none are needed, and the mean
+gradient of a trained net is only noise.
 
-PAD-Net goes from all filters to the ratio in rounds, each of which scores a net whose other filters have just become
-static, as its experts differ already. Here they do not: at the identity every round would score the same net, and
-the first one decides.
+PAD-Net reduces the dynamic filters from all to the ratio in rounds. Each round scores a net whose other filters have
+just become static, and its experts differ already. Here they do not: at the identity every round would score the same
+net, so one round decides.
 """
 
 from __future__ import annotations
@@ -26,15 +26,25 @@ from .modulation import Modulation
 from .partial import PartialRouter
 from .router import Router, routers
 
-_TEMPERATURE = 2.0  # a trained net is near-certain of its images: at 1 the labels it samples carry hardly any gradient
+# A trained net is nearly certain of its images: at 1, the labels that it samples carry hardly any gradient.
+_TEMPERATURE = 2.0
 
 
-def partition(model: nn.Module, batches: Iterable[Tensor], seed: int = 0) -> dict[str, Tensor]:
-    """Choose the dynamic filters of every partial router by unlabelled batches of inputs, in place, each layer for
-    itself; the net's outputs stay what they are. Returns each layer's scores, (filters,).
+def choose_filters(model: nn.Module, batches: Iterable[Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """Choose the dynamic filters of every partial router, in place, layer by layer. The outputs do not change.
 
-    Raises ValueError, with nothing changed, where a router has left the identity: its filters are in use; DataError
-    KD405 without an image; ModelError KD308 when the net does not return (batch, classes).
+    Args:
+        model: The routed net.
+        batches: Batches of unlabelled inputs.
+        seed: Seed of the labels that are sampled.
+
+    Returns:
+        The scores of each layer's filters, (filters,).
+
+    Raises:
+        ValueError: A router has left the identity, so that its filters are in use. Nothing is changed.
+        DataError: KD405 without an image.
+        ModelError: KD308 if the net does not return (batch, classes).
     """
     partial = {name: router for name, router in routers(model).items() if isinstance(router, PartialRouter)}
     for name, router in partial.items():
@@ -49,12 +59,27 @@ def partition(model: nn.Module, batches: Iterable[Tensor], seed: int = 0) -> dic
 def gradient_variance(
     model: nn.Module, names: Iterable[str], batches: Iterable[Tensor], seed: int = 0
 ) -> dict[str, Tensor]:
-    """(filters,) of each named, routed layer: the variance over images of the loss's gradient by each filter, summed
-    over its weights; float64. The loss is that of labels sampled from the net's own softmax at temperature 2. Runs the
-    layers without their routers, in eval mode, and leaves the model as it was. Raises as `partition` does."""
+    """The variance over images of the loss's gradient by each filter, summed over the filter's weights.
+
+    The loss is the cross-entropy against labels that are sampled from the net's own softmax at temperature 2. The
+    layers run without their routers, in eval mode; the model does not change.
+
+    Args:
+        model: The routed net.
+        names: The routed layers to score.
+        batches: Batches of unlabelled inputs.
+        seed: Seed of the labels.
+
+    Returns:
+        (filters,) of each layer, float64.
+
+    Raises:
+        DataError: KD405 without an image.
+        ModelError: KD308 if the net does not return (batch, classes).
+    """
     known, generator = routers(model), torch.Generator().manual_seed(seed)
     probes = {name: _Probe(known[name].spatial) for name in names}
-    seen = False
+    empty = True
     with _probing(model, probes):
         for batch in batches:
             loss = _sampled_loss(model(batch), len(batch), generator)
@@ -64,18 +89,18 @@ def gradient_variance(
                 probe.add(gradient)
             for probe in probes.values():
                 probe.kernels.clear()
-            seen = True
-    if not seen:
+            empty = False
+    if empty:
         raise DataError("KD405", "no calibration image was given; pass at least one")
     return {name: probe.variance() for name, probe in probes.items()}
 
 
 class _Probe(Router):
-    """Runs its layer with a copy of the kernel for each image, so that the gradient by each is that image's own."""
+    """Runs its layer with a copy of the kernel for each image, so that each copy has the gradient of its own image."""
 
     def __init__(self, spatial: int) -> None:
         super().__init__(spatial)
-        self.kernels: list[Tensor] = []  # of the batch that is running
+        self.kernels: list[Tensor] = []  # of the current batch
         self.images, self.squares, self.total = 0, torch.zeros(()), torch.zeros(())
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
@@ -84,7 +109,7 @@ class _Probe(Router):
         return Modulation(kernel=kernel)
 
     def add(self, gradient: Tensor) -> None:
-        """Take note of (images, filters, in, *kernel size)."""
+        """Add gradients (images, filters, in, *kernel size) to the sums."""
         each = gradient.double().flatten(2)
         self.images += len(each)
         self.squares = each.square().sum((0, 2)) + self.squares.to(each)
@@ -96,7 +121,7 @@ class _Probe(Router):
 
 @contextmanager
 def _probing(model: nn.Module, probes: Mapping[str, _Probe]) -> Iterator[None]:
-    """The model in eval mode with probes in the place of routers; both undone after."""
+    """Put the model in eval mode with probes instead of routers; both are undone on exit."""
     layers: dict[str, Any] = {name: model.get_submodule(name) for name in probes}
     gates = {name: cast("Router", layer.gate) for name, layer in layers.items()}
     try:
