@@ -1,17 +1,18 @@
-"""Atoms: a family shares the coefficients of its kernels, each member has spatial atoms of its own.
+"""Atoms: a family shares the coefficients of its kernels; each member has spatial atoms of its own.
 
     W[o,i,s] ~ sum_m A[o,i,m] D[m,s]          A (out x in x r) shared; D (r x taps) the member's adapter
 
-The kernel dictionary of DCFNet (Qiu et al. 2018) and Atom-Coefficient sharing (Wang et al. 2020), the other way round
-from shared filters: the member is next to free, r taps numbers, and the family as heavy as r/taps kernels. Only kernels
-of equal out and in share, of any taps. Parameters: r out in + r sum taps. No factored form: a kernel of r >= taps atoms
-costs more multiply-adds than the dense one, so the net costs what it did before.
-Loses to shared CP by far, to the shared basis too but for wide layers at half their parameters, and saves no
-multiply-add: nothing says that filter o of one layer resembles filter o of another. Layers that are nearly one layer,
-or an original that has such coefficients, cost it nothing.
+The kernel dictionary of DCFNet (Qiu et al. 2018, arXiv 1802.04145) and Atom-Coefficient sharing (Wang et al. 2020,
+arXiv 2009.02386): shared coefficients instead of shared filters. A member takes only r taps numbers, and the shared
+tensor as much as r/taps kernels. Only kernels of equal out and in share, of any taps.
+Parameters: r out in + r sum taps. No factored form: a kernel of r >= taps atoms takes more multiply-adds than the dense
+one, so MACs do not change.
+Loses to shared CP by far, to the shared basis too except for wide layers at half their parameters, and saves no
+multiply-adds: there is no reason why filter o of one layer should resemble filter o of another. Layers that are nearly
+equal, or an original with such coefficients, are fitted without error.
 
-Fit: A starts from the singular vectors of the kernels laid side by side, (out in) x (members taps), under the mean
-metric; A and D then descend together by L-BFGS, and D is solved again in closed form.
+Fit: A starts from the singular vectors of the kernels side by side, (out in) x (members taps), under the mean metric.
+A and D then descend together by L-BFGS, and D is solved again in closed form.
 """
 
 from __future__ import annotations

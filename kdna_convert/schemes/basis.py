@@ -1,14 +1,15 @@
-"""Shared basis: a family shares r filters V, each member mixes them by its own U.
+"""Shared basis: a family shares r filters V, and each member mixes them with its own U.
 
     W[o,n] ~ sum_q U[o,q] V[q,n]          V (r x n) shared, n = in x taps; U (out x r) the member's adapter
 
-Basis Sharing (ICLR 2025, for language models) and learned filter bases (ICCV 2019), fitted data-aware: the error is
-that of the outputs under each member's own second moment. Parameters: r n + r sum out. Run folded it is an ordinary
-convolution; run factored (r filters, then 1x1) it takes r (n + out) multiply-adds a position.
-Loses against shared CP wherever kernels have taps: a row of V spends n parameters, a CP row in + taps.
+Basis Sharing (ICLR 2025, arXiv 2410.03765, for language models) and learned filter bases (ICCV 2019), fitted to data:
+the error is that of the outputs under each member's own second moment.
+Parameters: r n + r sum out. Folded, a member is an ordinary convolution. Factored (r filters, then 1x1), it takes
+r (n + out) multiply-adds a position.
+Loses to shared CP if kernels have several taps: a row of V takes n parameters, a CP row in + taps.
 
-Fit: V starts from the singular vectors of the stacked kernels under the mean moment; then variable projection, as in
-cp.py: U is solved in closed form and V moves along the exact gradient by L-BFGS.
+Fit: V starts from the singular vectors of the stacked kernels under the mean moment. Then variable projection, as in
+cp.py: U is solved in closed form, and V moves along the exact gradient by L-BFGS.
 """
 
 from __future__ import annotations

@@ -1,22 +1,23 @@
-"""Codebook: every cell of a kernel is a gain times one of the family's bank of cells, or a sum of a few of these.
+"""Codebook: each cell of a kernel is a gain times one cell of the family's bank, or a sum of a few of these.
 
     W[o,(b,c),s] ~ U[o,b] E[K[o,b],c,s]             E (r x cell x taps) shared; K (out x in/cell) and U, as K or (out),
     W[o,(b,c),s] ~ sum_j U[o,j] E[K[o,b,j],c,s]     its own; with `codes` m, K (out x in/cell x m) and U (out x m)
 
-KernelWarehouse's cells (Li et al., ICML 2024), mixed of one or few: vector quantisation of kernels. With `gain: cell`,
-gain-shape (Sabin and Gray 1984), signs in the gains; with `gain: filter`, a gain for each filter and plain codes, which
-halves what a layer keeps of its own. `codes` (with gain: filter) is how many cells of the bank are added up, each for
-what those before it left: additive quantisation (Babenko and Lempitsky, CVPR 2014), all from one bank. K holds int16
-indices, each counted as one parameter. `cell` is how many input channels a cell spans, or their greatest common
-divisor: 1, the default, makes a 3x3 kernel an index; 1x1 layers, where that would be one number, are cut in 2 or 4.
-Kernels of any width share where that and the taps agree: one bank serves all 3x3 layers of a net.
-Parameters: r cell taps + codes sum(out in / cell) + the gains: at 3x3 never less than 1/9 of the dense ones, 2/9 with
-two codes or a gain for each cell.
-Loses below, where it does not reach, and where multiply-adds count, as it has no factored form. A fine-tune moves E and
-U, never K.
+KernelWarehouse's cells (Li et al., ICML 2024, arXiv 2406.07879), each a mixing of one or few: vector quantization of
+kernels. With `gain: cell`, gain-shape quantization (Sabin and Gray 1984), with signs in the gains. With `gain: filter`,
+one gain for each filter and plain codes, which halves the numbers that a layer keeps of its own. `codes` (with gain:
+filter) is the number of bank cells that are added up, each for the rest of those before it: additive quantization
+(Babenko and Lempitsky, CVPR 2014), all from one bank. K holds int16 indices, each counted as one parameter. `cell` is
+the number of input channels that a cell spans, or their greatest common divisor: with 1, the default, a 3x3 kernel is
+one index; 1x1 layers, for which that would be one number, are cut in 2 or 4. Kernels of any width share if that and the
+taps agree: one bank serves all 3x3 layers of a net.
+Parameters: r cell taps + codes sum(out in / cell) + the gains. At 3x3 this is never less than 1/9 of the dense ones,
+2/9 with two codes or a gain for each cell.
+Loses at smaller sizes, which it cannot reach, and if multiply-adds count, since it has no factored form. A fine-tune
+changes E and U, never K.
 
-Fit: a bank by k-means of the cells, and of what is left of them; then, twice, the codes with the error of each cell fed
-forward into the next (quantising.py), and E and U down the exact error together by L-BFGS; at last U in closed form.
+Fit: a bank by k-means of the cells, and of what is left of them. Then, twice, the codes with the error of each cell fed
+forward into the next (quantising.py), and E and U down the exact error together by L-BFGS. At last U in closed form.
 """
 
 from __future__ import annotations

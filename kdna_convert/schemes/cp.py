@@ -1,17 +1,17 @@
-"""Shared CP: a family shares one pointwise bank V, each member adds its own spatial kernels b and its mixing U.
+"""Shared CP: a family shares one pointwise bank V; each member adds its own spatial kernels b and its mixing U.
 
     W[o,i,s] ~ sum_q U[o,q] V[q,i] b[q,s]          V (r x in) shared; b (r x taps) and U (out x r) the member's adapter
 
 KernelDNA's idea (arXiv 2503.23379: parent x spatial modulation x filter modulation) with enough freedom to fit a
-pretrained kernel; the form is a canonical polyadic decomposition whose input factor is coupled over the layers.
-Parameters: r in + r sum(out + taps). Run folded it is an ordinary convolution; run factored (1x1, depthwise, 1x1) it
-takes r (in + taps + out) multiply-adds a position. A 1x1 kernel has no b: there the scheme is the shared basis.
-Loses where kernels are not spatially low rank (a single tap, or a stem) and where a family has one narrow member.
+pretrained kernel. The form is a canonical polyadic decomposition whose input factor is shared by the layers.
+Parameters: r in + r sum(out + taps). Folded, a member is an ordinary convolution. Factored (1x1, depthwise, 1x1), it
+takes r (in + taps + out) multiply-adds a position. A 1x1 kernel has no b: for it the scheme is the shared basis.
+Loses if kernels are not spatially low rank (a single tap, or a stem), and if a family has one narrow member.
 
 Fit, by variable projection (Golub and Pereyra 1973): U is the closed-form least-squares mixing of the rows V[q] x b[q],
-so the error is a function of V and b alone, minimised by L-BFGS on its exact gradient. Measured against alternating
-least squares and Adam in docs/decisions/0002-fitting-shared-cp.md. Kernels with long patches are searched in
-the Kronecker form of their moment; their U is then solved in the full one.
+so the error is a function of V and b alone, which L-BFGS minimises by its exact gradient. Compared with alternating
+least squares and Adam in docs/decisions/0002-fitting-shared-cp.md. Kernels with long patches are searched in the
+Kronecker form of their moment; their U is then solved in the full one.
 """
 
 from __future__ import annotations

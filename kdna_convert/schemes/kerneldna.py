@@ -1,14 +1,16 @@
-"""KernelDNA's static modulation: a child is its family's parent, scaled by filter, by tap and, optionally, by channel.
+"""KernelDNA's static modulation: a child is its family's parent, scaled by filter, by tap and optionally by channel.
 
     W[o,i,s] ~ P[o,i,s] (1 + f[o]) (1 + s[s]) (1 + c[i])  +  sum_q A[o,q] B[q,(i,s)]
 
 P shared; f (out), s (taps), optional c (in) and the optional low-rank residual A B the member's adapter (arXiv
-2503.23379, section 3; the channel vector is the static part of its input gate). Parameters of a child: out + taps
-(+ in) (+ r (out + n)). Only kernels of one shape share. No factored form: it costs the dense net's multiply-adds.
+2503.23379, section 3; the channel vector is the static part of its input gate).
+Parameters of a child: out + taps (+ in) (+ r (out + n)). Only kernels of one shape share. No factored form: MACs do not
+change.
 
-A pretrained kernel is not near any such child: two independent kernels leave 99.8 % of the error, so this scheme loses
-to every other at the start and lives by its fine-tune; the residual rank buys back accuracy at low rank's price. A fit
-shrinks what it cannot explain towards zero, which can be worse than the tied parent: `start: best` tries all three.
+A pretrained kernel is not close to any such child: two independent kernels leave 99.8 % of the error. So this scheme
+loses to every other before the fine-tune and depends on it; the residual rank improves accuracy at the price of low
+rank. A fit shrinks what it cannot explain towards zero, which can be worse than the tied parent: `start: best` tries
+all three starts.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     W[o,n] ~ sum_q U[o,q] V[q,n]          V (r x n) and U (out x r) both the layer's own
 
-The data-aware singular value decomposition (SVD-LLM's idea for convolutions), exact and in closed form: U are the
-leading eigenvectors of W C W^T and V = U^T W. Parameters: r (n + out). The baseline that sharing has to beat; the right
-choice for layers that are like no other.
+The data-aware singular value decomposition (SVD-LLM, arXiv 2403.07378, for convolutions), exact and in closed form: U
+are the leading eigenvectors of W C W^T and V = U^T W.
+Parameters: r (n + out).
+The baseline that sharing has to beat, and the right choice for layers that resemble no other.
 """
 
 from __future__ import annotations

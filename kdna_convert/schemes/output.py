@@ -1,16 +1,17 @@
-"""Output basis: a family shares the space that its outputs lie in; each member has filters of its own into it.
+"""Output basis: a family shares the space of its outputs; each member has its own filters into it.
 
     W[o,n] ~ sum_q U[o,q] V[q,n]          U (out x r) shared; V (r x n) the member's adapter, n = in x taps
 
-The shared basis with its sides changed: kernels of any input width and any taps share, if they write equally many
-channels, e.g. all that write to one residual stream. Parameters: r out + r sum n. Run folded it is an ordinary
-convolution; run factored (r filters, then 1x1) it takes r (n + out) multiply-adds a position.
-Loses to every other scheme, low rank included, at 3x3: what is shared is the small factor, out numbers of out + n, so
-it buys next to no rank, and each layer is held to the directions of the others. Its own place is a family whose
-members agree in their outputs alone, and write to the same few directions of them.
+The shared basis with its sides exchanged: kernels of any input width and any taps share if they write equally many
+channels, for example all that write to one residual stream.
+Parameters: r out + r sum n. Folded, a member is an ordinary convolution. Factored (r filters, then 1x1), it takes
+r (n + out) multiply-adds a position.
+Loses to every other scheme at 3x3, low rank included: what is shared is the small factor, out numbers of out + n, so it
+saves almost no rank, and each layer is restricted to the directions of the others. For a family whose members agree
+only in their outputs and write to the same few directions of them.
 
-Fit, exact and in closed form: given U the best V_l is U^+ X_l C_l^-1, X_l the cross moment, whatever C_l is; so U are
-the leading eigenvectors of sum_l weight_l X_l C_l^-1 X_l^T. No iterations, no start, no seed.
+Fit, exact and in closed form: given U the best V_l is U^+ X_l C_l^-1, with X_l the cross moment, whatever C_l is. So U
+are the leading eigenvectors of sum_l weight_l X_l C_l^-1 X_l^T. No iterations, no start, no seed.
 """
 
 from __future__ import annotations

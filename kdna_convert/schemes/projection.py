@@ -1,9 +1,9 @@
-"""Variable projection: the search that schemes share whose kernels are mixings of rows.
+"""Variable projection: the joint search of the schemes whose kernels are mixings of rows.
 
     W_l[o,n] ~ sum_r U_l[o,r] R_l[r,n]          R_l a function of the tensors that are searched for
 
-At the best U_l the error is a function of those tensors alone, and its slope by the rows is that at U_l held (Golub and
-Pereyra 1973): autograd only has to carry it from the rows to what they are made of.
+At the best U_l the error is a function of those tensors alone, and its gradient by the rows is the one with U_l held
+fixed (Golub and Pereyra 1973). Autograd only carries it from the rows to the tensors.
 """
 
 from __future__ import annotations

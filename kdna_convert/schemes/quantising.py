@@ -1,8 +1,8 @@
-"""Vector quantisation of kernels: a bank of cells, and which of them stands for each cell of a kernel.
+"""Vector quantization of kernels: a bank of cells, and the code of each cell of a kernel.
 
-A bank is begun by k-means of all cells under their mean moment. Which code a cell takes is then decided cell after
-cell, with the error of those before fed forward into it through the whole moment of the layer's inputs, as rounding
-does for single numbers (GPTQ, arXiv 2210.17323; for vectors GPTVQ, arXiv 2402.15319).
+A bank starts from k-means of all cells under their mean moment. The code of each cell is then chosen cell after cell,
+with the error of earlier cells fed forward through the whole moment of the layer's inputs, as rounding does for single
+numbers (GPTQ, arXiv 2210.17323; for vectors GPTVQ, arXiv 2402.15319).
 """
 
 from __future__ import annotations

@@ -2,14 +2,15 @@
 
     W[o,i,x,y] ~ sum_q U[o,q] V[q,i] b0[q,x] b1[q,y]          V (r x in) shared; b0, b1 and U the member's adapter
 
-Spatially separable filters (Rigamonti et al. 2013; Jaderberg et al. 2014) over a bank that the family shares. An axis
-of one tap has no vector. Parameters: r in + r sum(out + kh + kw). Run folded it is an ordinary convolution; run
-factored (1x1, depthwise, 1x1) it takes the multiply-adds of shared CP, r (in + kh kw + out) a position.
-At 3x3 its error is within 7 % of shared CP's (docs/explanation/schemes.md): the three numbers saved for each rank buy
-back what a kernel that is not separable is worth. Larger taps save more (7x7: 14 numbers for 49). Loses where shared CP
-does, by as much.
+Spatially separable filters (Rigamonti et al. 2013; Jaderberg et al. 2014, arXiv 1405.3866) over a bank that the family
+shares. An axis of one tap has no vector.
+Parameters: r in + r sum(out + kh + kw). Folded, a member is an ordinary convolution. Factored (1x1, depthwise, 1x1), it
+takes the multiply-adds of shared CP, r (in + kh kw + out) a position.
+At 3x3 it equals shared CP, to 7 % of the error either way (docs/explanation/schemes.md): the three numbers that it
+saves a rank make up for kernels that are not separable. Larger taps save more (7x7: 14 numbers instead of 49). Loses
+where shared CP does, by as much.
 
-Fit: variable projection over V and the vectors, from cp's own start and vectors of noise (projection.py).
+Fit: variable projection over V and the vectors, from cp's own start and random vectors (projection.py).
 """
 
 from __future__ import annotations

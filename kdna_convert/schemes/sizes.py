@@ -1,4 +1,4 @@
-"""How large a family may be, from what it stores."""
+"""The largest useful size of a family, from what it stores."""
 
 from __future__ import annotations
 

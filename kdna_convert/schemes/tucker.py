@@ -1,18 +1,19 @@
-"""Tucker-2 with a shared input factor: a family reads through one bank V; each member has its own core and mixing.
+"""Tucker-2 with a shared input factor: a family shares one bank V; each member has its own core and mixing.
 
     W[o,i,s] ~ sum_pq U[o,p] G[p,q,s] V[q,i]          V (r x in) shared; G (r x r x taps), U (out x r) the adapter
 
-Kim et al. 2016 (Tucker-2 on the channel modes), its input factor coupled over the layers and fitted data-aware. Both
-channel ranks are one number: of cores at equal parameters the square one came within 3 % of the best at every budget
-(docs/explanation/schemes.md). Parameters: r in + sum(r out + r^2 taps). Run folded it is an ordinary convolution; run
-factored (1x1, a full convolution of r to r channels, 1x1) it takes r in + r^2 taps + r out multiply-adds a position. A
-1x1 kernel has no core: there the scheme is the shared basis.
-Loses against shared CP and the shared basis at 3x3 by far, if not to low rank: the core, r^2 taps numbers a layer, is
-what they do without, and all that is shared is the smallest factor. Its chain is the one that hardware runs best, few
+Kim et al. 2016 (arXiv 1511.06530, Tucker-2 on the channel modes), its input factor shared by the layers and fitted to
+data. Both channel ranks are one number: of cores at equal parameters the square one came within 3 % of the best at
+every budget (docs/explanation/schemes.md).
+Parameters: r in + sum(r out + r^2 taps). Folded, a member is an ordinary convolution. Factored (1x1, a full convolution
+of r to r channels, 1x1), it takes r in + r^2 taps + r out multiply-adds a position. A 1x1 kernel has no core: for it
+the scheme is the shared basis.
+Loses by far to shared CP and the shared basis at 3x3, but not to low rank: they need no core, which takes r^2 taps
+numbers a layer, and all that is shared is the smallest factor. Its chain is the one that hardware runs best, with few
 channels and no depthwise convolution, and at equal parameters it takes the fewest multiply-adds.
 
 Fit: V starts from the channels that the kernels read most under the mean moment, G from the best output directions of
-each kernel seen through V; then variable projection over V and G, U in closed form (projection.py).
+each kernel seen through V. Then variable projection over V and G, with U in closed form (projection.py).
 """
 
 from __future__ import annotations

@@ -1,17 +1,19 @@
-"""Warehouse: kernels are cut along their inputs into cells, and every cell is a mixing of one shared bank of cells.
+"""Warehouse: kernels are cut along their inputs into cells, and each cell is a mixing of one shared bank of cells.
 
     W[o,(b,c),s] ~ sum_q U[o,b,q] E[q,c,s]          E (r x cell x taps) shared; U (out x in/cell x r) the adapter
 
-KernelWarehouse (Li et al., ICML 2024) as storage: its cells and its warehouse with a mixing that is fixed, not
-computed from the input. `cell` is how many input channels a cell spans, or their greatest common divisor; kernels of
-any width share where that and the taps agree, so one warehouse can serve several stages of a net. The shared basis is
-the case of one cell a filter. Parameters: r cell taps + r sum(out in / cell). Run folded it is an ordinary convolution;
-run factored (a grouped convolution by E, then 1x1) it takes r (in taps + out in / cell) multiply-adds a position.
+KernelWarehouse (Li et al., ICML 2024, arXiv 2406.07879) as storage: its cells and its warehouse, with a fixed mixing
+that is not computed from the input. `cell` is the number of input channels that a cell spans, or their greatest common
+divisor. Kernels of any width share if that and the taps agree, so one warehouse can serve several stages of a net. The
+shared basis is the case of one cell a filter.
+Parameters: r cell taps + r sum(out in / cell). Folded, a member is an ordinary convolution. Factored (a grouped
+convolution by E, then 1x1), it takes r (in taps + out in / cell) multiply-adds a position.
 Loses to shared CP everywhere, and to whole filters wherever a family can pay for them: each block of a filter is mixed
-on its own, so what its blocks have in common is stored once a block. Its own place is a net with few layers of any one
-width. Cells that are mixed of a few of many (k-means, sparse coding) are no better: docs/explanation/schemes.md.
+by itself, so what its blocks have in common is stored once a block. For nets with few layers of any one width. Cells
+that are mixed of a few of many (k-means, sparse coding) are no better: docs/explanation/schemes.md.
 
-Fit: E starts from the singular vectors of all cells; then variable projection over E, U in closed form (projection.py).
+Fit: E starts from the singular vectors of all cells. Then variable projection over E, with U in closed form
+(projection.py).
 """
 
 from __future__ import annotations
