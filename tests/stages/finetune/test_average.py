@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.fine_tuning import finetune, images, killed_and_resumed, pair, run, same, state
+from support.fine_tuning import KilledError, finetune, images, killed_and_resumed, pair, run, same, state
 from torch import nn
 
 from kdna_convert.core.errors import RecipeError
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.finetune.average import Average
 from kdna_convert.stages.finetune.rate import Schedule
+from kdna_convert.stages.finetune.state import read
 
 
 def test_an_average_has_its_decay_and_a_faster_start() -> None:
@@ -72,6 +73,20 @@ def test_the_average_of_steps_that_are_too_long_is_closer_than_the_last_of_them(
         held = images(256, seed=1)
         kls.append(divergence(logits(model, [held]), logits(original, [held])).kl)
     assert kls[1] < 0.9 * kls[0]
+
+
+def test_the_average_is_what_is_validated(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        run(tmp_path, until=7, ema=0.9)
+    left = read(tmp_path, "mine")
+    assert left is not None
+    held, kls = [images(64, seed=1)], []
+    for tensors in (left.average, left.now):
+        net, original = pair()
+        net.load_state_dict(tensors, strict=False)
+        kls.append(divergence(logits(net, held), logits(original, held)).kl)
+    assert left.numbers.kls[-1] == pytest.approx(kls[0], rel=1e-4)
+    assert kls[1] != pytest.approx(kls[0], rel=1e-2)
 
 
 @pytest.mark.parametrize("until", [1, 7, 11])

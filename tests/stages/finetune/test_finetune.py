@@ -132,11 +132,22 @@ def test_after_a_loss_that_is_not_finite_the_rate_is_halved(monkeypatch: pytest.
     true = loss.distillation
 
     def once(*arguments: Any) -> Tensor:
-        return true(*arguments) * (math.nan if next(calls) == 4 else 1.0)
+        return true(*arguments) * (math.nan if next(calls) == 5 else 1.0)
 
     monkeypatch.setattr(loss, "distillation", once)
+    rates: list[tuple[float, float]] = []
+    set_rate = Schedule.set
+
+    def recorded(schedule: Schedule, done: float, factor: float) -> None:
+        set_rate(schedule, done, factor)
+        rates.append((done, schedule.optimizer.param_groups[0]["lr"]))
+
+    monkeypatch.setattr(Schedule, "set", recorded)
     tuned = finetune(model, original, images(), epochs=4, batch_size=32, heldout=images(64, seed=1), save_every=3)
     assert (tuned.falls, tuned.steps, tuned.kept) == (1, 12, True)
+    steps = [int(done * 12) for done, _ in rates]
+    assert steps == [0, 1, 2, 3, 4, 3, 4, *range(5, 12)]  # back to the state after step 3
+    assert [rate for _, rate in rates[5:7]] == pytest.approx([rate / 2 for _, rate in rates[3:5]])
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
