@@ -44,14 +44,14 @@ def rows(args: argparse.Namespace, name: str) -> list[dict[str, Any]]:
                 )
             except PlanError:
                 break
-            steps, after = conversion.report["repair"], conversion.report["divergence"]
-            before = steps[0]["before"] if steps else after
+            steps, after = conversion.report.repair, conversion.report.divergence
+            before = steps[0].before if steps else after
             row = {"recipe": name, "share": share, "predicted": sum(conversion.plan.predicted.values())}
-            row |= {"before": (before["kl"], before["agreement"]), "after": (after["kl"], after["agreement"])}
+            row |= {"before": (before.kl, before.agreement), "after": (after.kl, after.agreement)}
             print(
                 f"{args.model} {name} {share:4.2f}  predicted {row['predicted']:9.3g}  "
-                f"before {before['kl']:9.3g} {before['agreement']:6.1%}  "
-                f"after {after['kl']:9.3g} {after['agreement']:6.1%}",
+                f"before {before.kl:9.3g} {before.agreement:6.1%}  "
+                f"after {after.kl:9.3g} {after.agreement:6.1%}",
                 flush=True,
             )
             measured.append(row)

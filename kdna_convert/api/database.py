@@ -101,9 +101,9 @@ def _families(
     formed = []
     ways = (job.assignments, *alternatives(job.recipe, job.assignments))
     for way in ways:
-        said = [replace(one, reason=one.reason or reasons[one.layer]) for one in way]
+        assigned = [replace(one, reason=one.reason or reasons[one.layer]) for one in way]
         try:
-            formed.append(form_families(layers, said, clusters))
+            formed.append(form_families(layers, assigned, clusters))
         except ModelError as error:
             if error.code != "KD306" or (way is ways[-1] and not any(found for _, found in formed)):
                 raise

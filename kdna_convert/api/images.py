@@ -53,11 +53,11 @@ def split_images(data: Any, config: DataConfig, class_map: Any, settings: Calibr
         DataError: KD401 where there is no image, and what opening the data raises.
     """
     images = images_of(data, config, class_map, None, seed)
-    wanted, kept = settings.images, settings.heldout
-    if len(images) < wanted + kept:
+    count, kept = settings.images, settings.heldout
+    if len(images) < count + kept:
         kept = min(kept, len(images) // 3)
-        wanted = min(wanted, len(images) - kept)
-    calibration, heldout = split(images, [wanted, kept], seed)
+        count = min(count, len(images) - kept)
+    calibration, heldout = split(images, [count, kept], seed)
     return ImageSplit(images, calibration, heldout, settings.batch)
 
 

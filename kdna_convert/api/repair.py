@@ -37,8 +37,8 @@ def repair_file(job: Job, plan: Plan, work: Path | None) -> RepairFile | None:
         return None
     settings = job.recipe.model_dump(mode="json", include={"repair", "fit", "calibration", "seed"})
     seen = digest_of(job.calibration, job.recipe.calibration.batch)
-    said = json.dumps([settings, to_json(plan), seen], sort_keys=True)
-    return RepairFile(work / LEDGER, hashlib.sha256(said.encode()).hexdigest())
+    parts = json.dumps([settings, to_json(plan), seen], sort_keys=True)
+    return RepairFile(work / LEDGER, hashlib.sha256(parts.encode()).hexdigest())
 
 
 def repair(

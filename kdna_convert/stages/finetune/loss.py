@@ -97,21 +97,21 @@ class Objective:
     subnets: nn.Module | None = None  # what answers by these modules' outputs
 
     def __call__(self, run: Callable[[Tensor], object], inputs: Tensor, labels: Tensor | None) -> LossResult:
-        with torch.no_grad(), captured(self.student.original, self.stages) as wanted:
+        with torch.no_grad(), captured(self.student.original, self.stages) as targets:
             target = first_output(self.student.teacher(inputs), len(inputs)).float()
             if self.stages and self.student.teacher is not self.student.original:
                 self.student.original(inputs)
-        with captured(self.student.model, {*self.stages, *self.ends}) as found:
+        with captured(self.student.model, {*self.stages, *self.ends}) as outputs:
             output = first_output(run(inputs), len(inputs)).float()
         loss = distillation(output, target, self.settings.temperature)
         if self.settings.label_weight and labels is not None:
             loss = loss + self.settings.label_weight * label_error(output, labels)
         if self.stages:
-            loss = loss + self.settings.feature_weight * feature_error(found, wanted)
+            loss = loss + self.settings.feature_weight * feature_error(outputs, targets)
         if self.bases:
             loss = loss + self.settings.orthogonality * crowding(self.bases)
         if self.subnets is not None:
-            early = self.subnets(*(found[name] for name in self.ends))
+            early = self.subnets(*(outputs[name] for name in self.ends))
             errors = [distillation(answer.float(), target, self.settings.temperature) for answer in early]
             loss = loss + self.settings.subnets * torch.stack(errors).mean()
         return LossResult(loss, (output.detach().argmax(1) == target.argmax(1)).float().mean())

@@ -97,10 +97,10 @@ def write(folder: Path, state: State, mark: str) -> None:
     """Raises FolderError KD604 when the disk does not take it; the file before it is then still whole."""
     parts = {"now": state.now, "best": state.best, "optimizer": state.optimizer, "average": state.average}
     tensors = {f"{part}/{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
-    said = {"mark": mark, "numbers": json.dumps(vars(state.numbers)), "plain": json.dumps(state.plain)}
+    metadata = {"mark": mark, "numbers": json.dumps(vars(state.numbers)), "plain": json.dumps(state.plain)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(folder / FILE, tensors, said)
+        save_tensors(folder / FILE, tensors, metadata)
     except OSError as error:
         raise FolderError("KD604", f"{folder / FILE} cannot be written: {error}; the one before it is whole") from error
 
@@ -114,16 +114,16 @@ def read(folder: Path, mark: str) -> State | None:
     if not path.exists():
         return None
     try:
-        tensors, said = load_tensors(path)
+        tensors, metadata = load_tensors(path)
     except CheckpointError as error:
         raise FolderError("KD610", f"{error.message}; leave out --resume to begin anew") from error
-    if said.get("mark") != mark:
+    if metadata.get("mark") != mark:
         what = "was left by a fine-tune of another net, or with other images or settings"
         raise FolderError("KD610", f"{path} {what}: repeat that command, or leave out --resume to begin anew")
-    numbers = json.loads(said["numbers"])
+    numbers = json.loads(metadata["numbers"])
     lists = {key: tuple(value) for key, value in numbers.items() if isinstance(value, list)}
     parts = {name: _part(name, tensors) for name in ("now", "best", "optimizer", "average")}
-    return State(Numbers(**{**numbers, **lists}), **parts, plain=json.loads(said["plain"]))
+    return State(Numbers(**{**numbers, **lists}), **parts, plain=json.loads(metadata["plain"]))
 
 
 def _part(part: str, tensors: Tensors) -> Tensors:
