@@ -6,7 +6,7 @@ This is the Python API; the CLI calls the same functions.
 
     conversion = kdna.convert("resnet50", recipe="shared-cp", target_params=0.5, data="images/")
     kdna.save(conversion, "resnet50-half")
-    model = kdna.load("resnet50-half")  # still timm's ResNet, with other weights
+    model = kdna.load("resnet50-half", folded=True)  # still timm's ResNet, with other weights
 
 Nothing heavy is imported before it is used. Nothing is printed: pass `progress=True` for a bar, or enable the logger
 "kdna_convert" at level INFO.
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .network.derive import fold as fold
     from .network.folder import Conversion as Conversion
     from .network.folder import load as load
+    from .network.folder import open_folder as open_folder
     from .network.folder import save as save
     from .network.folder import verify as verify
 
@@ -63,6 +64,7 @@ _HOME = {
     "fold": "network.derive",
     "freeze": "api.freeze",
     "load": "network.folder",
+    "open_folder": "network.folder",
     "plan": "api.plan",
     "run": "api.run",
     "save": "network.folder",

@@ -25,8 +25,9 @@ from ..stages.analyze.moments import Moments
 from ..stages.convert.fit import SWEEPS, Measure
 from ..stages.convert.fit import convert as convert_by_plan
 from ..stages.convert.nest import nest
-from ..stages.plan.files import budget_of
-from ..stages.plan.knapsack import Budget, solve
+from ..stages.plan.budget import Budget, budget_of
+from ..stages.plan.costs import original_totals
+from ..stages.plan.knapsack import solve
 from ..stages.plan.max_drop import smallest
 from ..stages.plan.routes import routes_note
 from ..stages.repair.state import RepairFile, RepairState
@@ -174,7 +175,9 @@ def _work_files(job: Job, options: ConvertOptions) -> tuple[Path | None, Convert
 
 def _solved(task: _Task, database: Database, targets: Targets) -> Conversion:
     """The conversion by the plan of that budget, or of the recipe's."""
-    return _converted(task, solve(database, budget_of(database, without_bytes(task.job.recipe), *targets)))
+    return _converted(
+        task, solve(database, budget_of(original_totals(database), without_bytes(task.job.recipe), *targets))
+    )
 
 
 def _smallest(task: _Task, database: Database, max_drop: float) -> Conversion:

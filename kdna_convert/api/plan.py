@@ -9,7 +9,8 @@ from ..core.progress import as_progress
 from ..core.specs import Plan, Progress
 from ..inputs.data import Data
 from ..inputs.recipe import Recipe
-from ..stages.plan.files import budget_of
+from ..stages.plan.budget import budget_of
+from ..stages.plan.costs import original_totals
 from ..stages.plan.knapsack import solve
 from .convert import convert
 from .database import database_of, require_goal, restated
@@ -71,4 +72,4 @@ def plan(
         return restated(edited, job)
     require_goal(job, *targets)
     database = database_of(job, model, data, options, progress)
-    return solve(database, budget_of(database, job.recipe, *targets))
+    return solve(database, budget_of(original_totals(database), job.recipe, *targets))

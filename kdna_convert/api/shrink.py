@@ -24,8 +24,9 @@ from ..stages.analyze.data_free import data_free
 from ..stages.analyze.moments import Moments
 from ..stages.convert.cut import choices, cut, cuttable, nested, order_families, with_errors
 from ..stages.convert.fit import SWEEPS, Measure
-from ..stages.plan.files import budget_of
-from ..stages.plan.knapsack import Budget, solve
+from ..stages.plan.budget import Budget, budget_of
+from ..stages.plan.costs import original_totals
+from ..stages.plan.knapsack import solve
 from ..stages.repair.net_pair import NetPair
 from ..stages.repair.run import run_steps
 from .images import ImageSplit, split_images
@@ -101,7 +102,7 @@ def shrink(
 
 
 def _budget(plan: Plan, database: Database, recipe: Recipe, params: Any, size: Any, macs: Any) -> Budget:
-    budget = budget_of(database, recipe.model_copy(update={"budget": None}), params, size, macs)
+    budget = budget_of(original_totals(database), recipe.model_copy(update={"budget": None}), params, size, macs)
     if budget is None:
         raise PlanError("KD504", "no budget was given; pass --target-params 0.35, say")
     now = getattr(plan.planned, budget.kind)

@@ -1,1 +1,1 @@
-"""The commands of `kdna`, a file for each kind. A command parses, calls one stage, prints one report."""
+"""The commands of `kdna`, one file per command. A command parses, calls one stage, prints one report."""

@@ -51,5 +51,7 @@ def check_classes(images: Images, outputs: int) -> None:
                 "KD402", f"the class map gives {name!r} the number {highest}, but the net has {outputs} outputs"
             )
     elif len(classes) != outputs:
-        way_out = "pass --class-map FILE with the number of each class"
+        way_out = (
+            "pass --class-map FILE, one class name per line in the order of the outputs, or a folder without classes"
+        )
         raise DataError("KD402", f"the images have {len(classes)} classes, the net has {outputs} outputs; {way_out}")

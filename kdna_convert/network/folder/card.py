@@ -62,7 +62,7 @@ def _divergence(measured: Divergence | None) -> str:
 
 
 def _load(folder: str) -> str:
-    code = f'import kdna_convert\n\nmodel = kdna_convert.load("{folder}")  # folded=True for ordinary weights'
+    code = f'import kdna_convert\n\nmodel = kdna_convert.load("{folder}", folded=True)  # ordinary weights'
     merged = f"kdna export {folder} --to merged -o merged.safetensors"
     plain = "As an ordinary state dict of the original architecture"
     alone = "Or with torch alone: `loader.state_dict(folder)` of the `loader.py` that lies beside this page."

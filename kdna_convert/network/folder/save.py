@@ -36,10 +36,18 @@ _LOADER = Path(__file__).parent / "loader.py"
 def save(conversion: Conversion, directory: str | Path, force: bool = False) -> Path:
     """Write the folder and return its path. A folder that `force` replaces stays whole until the new one is complete.
 
+    Args:
+        conversion: What `convert`, `finetune` or `open_folder` returned. A net that `load` returned is not enough.
+
     Raises:
+        TypeError: For anything but a Conversion.
         FolderError: KD601 (the folder exists and `force` is not given, or kdna did not write it), KD604 (it cannot be
             written), KD609 (the weights of a coded model have changed since they were coded).
     """
+    if not isinstance(conversion, Conversion):
+        raise TypeError(
+            f"save takes a Conversion, as convert, finetune and open_folder return, not {type(conversion).__name__}"
+        )
     target = Path(directory)
     require_free(target, force)
     name = target.resolve().name

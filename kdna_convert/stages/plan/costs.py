@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Literal
 
 import numpy as np
 
@@ -27,8 +26,8 @@ from ...core.specs import (
     Totals,
     product,
 )
+from .budget import Kind
 
-Kind = Literal["params", "bytes", "macs"]
 # The size option of each family, in the order of the database; None for a family that is not chosen.
 Sizes = tuple[int | None, ...]
 

@@ -8,7 +8,8 @@ from scipy.stats import spearmanr
 
 from ...core.errors import PlanError
 from ...core.specs import Curve, Database, Divergence, Plan, Point
-from .knapsack import Budget, solve
+from .budget import Budget
+from .knapsack import solve
 
 # Shares of the net's parameters.
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)

@@ -12,9 +12,10 @@ from ...core.atomic import write_text
 from ...core.errors import PlanError
 from ...core.fingerprint import Fingerprint, digest, parts_of
 from ...core.specs import Database, Plan, from_json, to_json
-from ...inputs.recipe import Recipe, parse_count, parse_target
-from .costs import Kind, original_totals
-from .knapsack import Budget, solve
+from ...inputs.recipe import Recipe
+from .budget import budget_of
+from .costs import original_totals
+from .knapsack import solve
 
 # Keys of a recipe that a database does not depend on.
 _LATER = {"budget", "fit", "repair", "nested", "codec", "finetune", "sharing"}
@@ -99,40 +100,7 @@ def read_plan(path: str | Path) -> Plan:
         raise PlanError("KD502", f"{path}: {where}: {first['msg']}") from None
 
 
-def budget_of(
-    database: Database,
-    recipe: Recipe,
-    target_params: float | str | None = None,
-    target_bytes: float | str | None = None,
-    target_macs: float | str | None = None,
-) -> Budget | None:
-    """The target, or else the recipe's budget, in whole units. Targets up to 1 are shares of the original net.
-
-    Returns:
-        None if neither is given: the recipe sets every size itself.
-
-    Raises:
-        PlanError: KD506 for two targets, or for one that is no size or share.
-    """
-    targets = {"params": target_params, "bytes": target_bytes, "macs": target_macs}
-    given = {key: value for key, value in targets.items() if value is not None}
-    if not given and recipe.budget is not None:
-        given = {key: value for key, value in recipe.budget.model_dump().items() if value is not None}
-    if not given:
-        return None
-    if len(given) > 1:
-        raise PlanError("KD506", f"give one budget, not {len(given)} ({', '.join(given)})")
-    ((kind, value),) = given.items()
-    if kind == "bytes":
-        return Budget("bytes", parse_target(value, original_totals(database).bytes))
-    whole = database.params if kind == "params" else database.macs
-    return Budget(_KINDS[kind], parse_count(value, whole))
-
-
-_KINDS: dict[str, Kind] = {"params": "params", "macs": "macs"}
-
-
 def replan(path: str | Path | None, expected: Fingerprint, recipe: Recipe, **budget: Any) -> Plan | None:
     """The plan for a budget, solved from the database file; None if there is no such file."""
     database = None if path is None else read_database(path, expected)
-    return None if database is None else solve(database, budget_of(database, recipe, **budget))
+    return None if database is None else solve(database, budget_of(original_totals(database), recipe, **budget))

@@ -16,8 +16,8 @@ from scipy.sparse import csr_array
 
 from ...core.errors import PlanError
 from ...core.specs import Choice, Database, Plan, product
+from .budget import KINDS, Budget
 from .costs import (
-    Kind,
     Sizes,
     family_cost,
     family_tensors,
@@ -29,14 +29,6 @@ from .costs import (
 
 # The most sizes of one family among which the knapsack chooses.
 GRID = 48
-
-
-@dataclass(frozen=True)
-class Budget:
-    """At most `amount` of `kind`: parameters of the net, bytes of its file, or MACs per image."""
-
-    kind: Kind
-    amount: int
 
 
 def solve(database: Database, budget: Budget | None) -> Plan:
@@ -230,9 +222,6 @@ def _spend(database: Database, budget: Budget, sizes: Sizes) -> Sizes:
     return tuple(chosen)
 
 
-_UNITS: dict[Kind, str] = {"params": "parameters", "bytes": "bytes", "macs": "multiply-adds"}
-
-
 def _unreachable(database: Database, budget: Budget, least: int) -> PlanError:
     """The error for a budget below the smallest plan, with the size of that plan."""
     whole = max(getattr(original_totals(database), budget.kind), 1)
@@ -240,6 +229,6 @@ def _unreachable(database: Database, budget: Budget, least: int) -> PlanError:
     share = f"{budget.amount / whole:.2%} of the net's"
     return PlanError(
         "KD501",
-        f"a budget of {budget.amount:,} {_UNITS[budget.kind]} ({share}) cannot be met; the smallest that this recipe "
+        f"a budget of {budget.amount:,} {KINDS[budget.kind]} ({share}) cannot be met; the smallest that this recipe "
         f"can make is {least:,} ({least / whole:.2%} of the net's){routing}",
     )

@@ -161,7 +161,7 @@ def test_the_model_card_has_the_fields_of_the_hub(saved: Path) -> None:
     assert front["base_model"] == NAME
     assert front["base_model_relation"] == "quantized"
     assert "kdna" in front["tags"]
-    for text in ("0.98", "0.0123", "kdna convert small", 'kdna_convert.load("out")', "scheme: cp", "1,300"):
+    for text in ("0.98", "0.0123", "kdna convert small", 'kdna_convert.load("out", folded=True)', "scheme: cp", "1,300"):
         assert text in body
 
 
@@ -506,3 +506,9 @@ def test_loading_folded_is_loading_and_folding(tmp_path: Path, scheme: str, rout
         assert torch.equal(folded.state_dict()[name], tensor), name
     assert all(parameter.requires_grad for parameter in folded.parameters())
     assert not any(module.training for module in folded.modules())
+
+
+def test_saving_a_net_that_is_no_conversion_says_what_to_pass(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="Conversion, as convert, finetune and open_folder return, not Small"):
+        save(load(folder, model=small()), tmp_path / "again")  # type: ignore[arg-type]
+    assert not (tmp_path / "again").exists()

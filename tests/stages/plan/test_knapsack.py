@@ -41,9 +41,10 @@ from kdna_convert.network.derive import factor
 from kdna_convert.network.folder import Conversion, save
 from kdna_convert.network.totals import totals
 from kdna_convert.schemes import SCHEMES
-from kdna_convert.stages.plan.costs import Kind, predicted_error, stored_tensors
-from kdna_convert.stages.plan.files import budget_of, read_database, read_plan, request_fingerprint, write_database
-from kdna_convert.stages.plan.knapsack import Budget, plan_of, solve
+from kdna_convert.stages.plan.budget import Budget, budget_of
+from kdna_convert.stages.plan.costs import Kind, original_totals, predicted_error, stored_tensors
+from kdna_convert.stages.plan.files import read_database, read_plan, request_fingerprint, write_database
+from kdna_convert.stages.plan.knapsack import plan_of, solve
 
 pytestmark = pytest.mark.usefixtures("quick_predictions")
 
@@ -374,7 +375,7 @@ def test_a_predicted_error_is_finite_whatever_was_measured(points: dict[int, flo
     ],
 )
 def test_a_budget_argument_overrides_the_recipe(asked: dict[str, Any], wanted: Budget) -> None:
-    assert budget_of(TOY, recipe("lowrank", budget={"params": 0.75}), **asked) == wanted
+    assert budget_of(original_totals(TOY), recipe("lowrank", budget={"params": 0.75}), **asked) == wanted
 
 
 @pytest.mark.parametrize(
@@ -390,7 +391,7 @@ def test_a_budget_argument_overrides_the_recipe(asked: dict[str, Any], wanted: B
 )
 def test_two_budgets_or_an_invalid_one_are_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(PlanError, match="KD506"):
-        budget_of(TOY, recipe("lowrank"), **asked)
+        budget_of(original_totals(TOY), recipe("lowrank"), **asked)
 
 
 def test_a_layer_that_cannot_become_smaller_has_a_reason() -> None:
