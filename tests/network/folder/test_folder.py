@@ -161,7 +161,8 @@ def test_the_model_card_has_the_fields_of_the_hub(saved: Path) -> None:
     assert front["base_model"] == NAME
     assert front["base_model_relation"] == "quantized"
     assert "kdna" in front["tags"]
-    for text in ("0.98", "0.0123", "kdna convert small", 'kdna_convert.load("out", folded=True)', "scheme: cp", "1,300"):
+    loading = 'kdna_convert.load("out", folded=True)'
+    for text in ("0.98", "0.0123", "kdna convert small", loading, "scheme: cp", "1,300"):
         assert text in body
 
 
