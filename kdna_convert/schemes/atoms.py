@@ -54,7 +54,7 @@ class Atoms(Scheme):
         return shape[:2]
 
     def limit(self, shapes: Sequence[Shape]) -> int:
-        """The number at which the family stores as much as its dense kernels."""
+        """The number of atoms at which the family stores as much as its dense kernels."""
         return dense_limit(self.layout(shapes), shapes)
 
     def layout(self, shapes: Sequence[Shape]) -> Layout:
@@ -117,9 +117,10 @@ def _normal(mixing_oim: Tensor, target: Target) -> Tensor:
 
 
 def _leading_mixing(targets: Sequence[Target], count: int) -> Tensor:
-    """A (out x in x m), of unit columns: what the kernels, side by side, have most of under their mean metric.
+    """A (out, in, m) with unit columns: the leading singular vectors of the kernels side by side, in their mean metric.
 
-    Raises RecipeError KD207 for more atoms than the kernels can carry.
+    Raises:
+        RecipeError: KD207 for more atoms than the rank of the kernels.
     """
     out, channels = targets[0].shape[:2]
     moments = [_separated(target) for target in targets]

@@ -41,7 +41,7 @@ class Basis(CuttableScheme):
         return shape[1], product(shape[2:])
 
     def limit(self, shapes: Sequence[Shape]) -> int:
-        """The rank at which the family stores as much as its dense kernels: never above what these can carry."""
+        """The rank at which the family stores as much as its dense kernels, never more than the rank of these."""
         return dense_limit(self.layout(shapes), shapes)
 
     def layout(self, shapes: Sequence[Shape]) -> Layout:
@@ -57,7 +57,6 @@ class Basis(CuttableScheme):
     def refine(
         self, shared: Tensors, adapters: Sequence[Tensors], targets: Sequence[Target], sweeps: int
     ) -> tuple[Tensors, list[Tensors]]:
-        """The joint fit from these tensors on."""
 
         def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
             (basis_rn,) = point
@@ -88,17 +87,22 @@ class Basis(CuttableScheme):
 
 
 def two_factors(mixing_or: Tensor, basis_rn: Tensor, shape: Shape) -> list[Tensor]:
-    """r filters of the kernel's own size, then a pointwise mixing."""
+    """The chain of r filters of the kernel's own size and a pointwise mixing."""
     return [basis_rn.view(len(basis_rn), *shape[1:]), mixing_or.view(*mixing_or.shape, *(1,) * len(shape[2:]))]
 
 
 def leading_rows(targets: Sequence[Target], rank: int) -> Tensor:
-    """The r directions that carry most of the weighted output energy of all kernels, under the targets' mean moment.
+    """The r directions with most of the weighted output energy of all kernels, under the targets' mean moment.
 
-    One target alone is its exact truncated fit (Eckart and Young in the output metric). Worked on the smaller side of
-    the stacked kernels M: the eigenvectors E of M C M^T give the rows E^T M, those of C^1/2 M^T M C^1/2 need no M.
-    A direction that carries nothing is a unit row too, so that training can use it. Raises RecipeError KD207 for more
-    rows than the kernels can carry.
+    For one target this is the exact truncated fit (Eckart and Young in the output metric). It is computed on the
+    smaller side of the stacked kernels M: the eigenvectors E of M C M^T give the rows E^T M; those of
+    C^1/2 M^T M C^1/2 need no M. A direction without energy is a unit row too, so that training can use it.
+
+    Returns:
+        Rows of unit length, (rank, n).
+
+    Raises:
+        RecipeError: KD207 for more rows than the rank of the stacked kernels.
     """
     stacked = torch.cat([target.kernel_on * target.weight**0.5 for target in targets])
     if rank > min(stacked.shape):

@@ -17,7 +17,8 @@ Loses at smaller sizes, which it cannot reach, and if multiply-adds count, since
 changes E and U, never K.
 
 Fit: a bank by k-means of the cells, and of what is left of them. Then, twice, the codes with the error of each cell fed
-forward into the next (quantising.py), and E and U down the exact error together by L-BFGS. At last U in closed form.
+forward into the next (vector_quantization.py), and E and U down the exact error together by L-BFGS. At last U in closed
+form.
 """
 
 from __future__ import annotations
@@ -45,27 +46,27 @@ from ..core.linalg import (
     weighted_energy,
 )
 from ..core.specs import Layout, Shape, SymbolicShape, product
-from .quantising import codes_of, feed, lines, points
 from .scheme import Scheme, Tensors
 from .sizes import dense_limit
+from .vector_quantization import choose_codes, error_feedback, line_bank, point_bank
 
-# Codes of a bank, far below what an int16 can tell apart: k-means takes cells x codes multiply-adds a round.
+# The most codes of a bank. An int16 allows more, but k-means takes cells x codes multiply-adds a round.
 MOST = 2**14
-# Rounds of k-means, and how often each of a cell's codes is chosen anew for what the others leave: of a fit, and of a
-# quick one, which is asked for at most SHORT iterations and passes over the codes once.
+# Rounds of k-means, and how often each of a cell's codes is chosen again for the rest of the others: of a fit, and of a
+# quick fit, which has at most SHORT iterations and chooses the codes once.
 ROUNDS, AGAIN = (24, 4), (2, 0)
 SHORT = 30
-# How often codes are chosen anew in a repair, each time for the gains that came of the time before.
+# How often a repair chooses codes again, each time for the gains of the time before.
 CHOSEN = 2
-# Numbers that a step over many filters may hold at once.
+# The most numbers that a step over many filters holds at once.
 CHUNK = 2**23
 
 
 @dataclass(frozen=True)
 class Codebook(Scheme):
-    """Options: `rank`, the number of cells in the bank; `cell`, the input channels that a cell spans; `gain`, what has
-    one of its own: every cell, or every filter; `codes`, how many cells of the bank add up to one, each with a gain of
-    its own a filter."""
+    """Options: `rank`, the number of cells in the bank; `cell`, the input channels that a cell spans; `gain`, whether
+    every cell or every filter has one; `codes`, the number of bank cells that add up to one cell, each with its own
+    gain in every filter."""
 
     rank: int = 0
     cell: Annotated[int, Field(ge=1)] = 1
@@ -74,7 +75,7 @@ class Codebook(Scheme):
 
     name: ClassVar[str] = "codebook"
     size: ClassVar[str] = "rank"
-    probes: ClassVar[tuple[float, ...]] = (0.0, 0.002, 0.01, 0.05, 0.25)  # an error falls with a power of the rank
+    probes: ClassVar[tuple[float, ...]] = (0.0, 0.002, 0.01, 0.05, 0.25)  # the error falls with a power of the rank
 
     def __post_init__(self) -> None:
         if self.codes > 1 and self.gain == "cell":
@@ -84,7 +85,7 @@ class Codebook(Scheme):
         return gcd(shape[1], self.cell), product(shape[2:])
 
     def limit(self, shapes: Sequence[Shape]) -> int:
-        """The number of codes at which the family stores as much as its dense kernels, or the most that can be told."""
+        """The number of codes at which the family stores as much as its dense kernels, at most MOST."""
         return min(dense_limit(self.layout(shapes), shapes), MOST)
 
     def layout(self, shapes: Sequence[Shape]) -> Layout:
@@ -100,17 +101,17 @@ class Codebook(Scheme):
     def share(self, targets: Sequence[Target], *, seed: int, sweeps: int) -> tuple[Tensors, list[Tensors]]:
         searched = [search_target(target) for target in targets]
         blocks = [self._blocks(target.shape) for target in targets]
-        feeds = [feed(target.moment, count) for target, count in zip(searched, blocks, strict=True)]
+        feeds = [error_feedback(target.moment, count) for target, count in zip(searched, blocks, strict=True)]
         quick = sweeps <= SHORT
         rounds, again = ROUNDS[quick], AGAIN[quick]
-        known: Sequence[Tensor | None] = [None] * len(targets)  # gains that a code is chosen for; else the best for it
+        known: Sequence[Tensor | None] = [None] * len(targets)  # gains that codes are chosen for; None: the best one
         if self.gain == "cell":
-            bank_rc = lines(searched, blocks, self.rank, seed, rounds)
+            bank_rc = line_bank(searched, blocks, self.rank, seed, rounds)
         else:
-            bank_rc, known = points(searched, blocks, self.rank, self.codes, seed, rounds)
+            bank_rc, known = point_bank(searched, blocks, self.rank, self.codes, seed, rounds)
         for steps in (sweeps // 4,) if quick else (sweeps // 3, sweeps):
-            met = zip(known, searched, feeds, strict=True)
-            codes = [codes_of(bank_rc, gain, target.kernel_on, how, again) for gain, target, how in met]
+            members = zip(known, searched, feeds, strict=True)
+            codes = [choose_codes(bank_rc, gain, target.kernel_on, own, again) for gain, target, own in members]
             solved = [self._solve(bank_rc, code, target) for code, target in zip(codes, searched, strict=True)]
             bank_rc, solved = _descend(bank_rc, solved, codes, searched, steps)
             known = [gain_obm[:, 0] for gain_obm in solved] if self.gain == "filter" else known
@@ -119,17 +120,17 @@ class Codebook(Scheme):
         return shared, [self.fit(shared, own, target) for own, target in zip(kept, targets, strict=True)]
 
     def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
-        """U by least squares, all gains of a filter together; the indices stay."""
+        """U by least squares, all gains of a filter together. The indices are fixed."""
         gain_obm = self._solve(shared["E"], self._codes(adapter), target)
         return {"U": self._kept(gain_obm if self.gain == "cell" else gain_obm[:, 0]), "K": adapter["K"]}
 
     def reassign(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
-        """The indices anew too, the bank held: for the gains that there are, then for those that came of it."""
+        """The bank is fixed. The indices are chosen for the present gains, then for the new ones."""
         wished = replace(target, kernel_on=times_inverse(target.cross_on, target.moment))
-        how = feed(search_target(wished).moment, self._blocks(target.shape))
+        feedback = error_feedback(search_target(wished).moment, self._blocks(target.shape))
         for _ in range(CHOSEN):
             gain_om = None if self.gain == "cell" else self._gains(adapter)[:, 0]
-            code_obm = codes_of(shared["E"], gain_om, wished.kernel_on, how, AGAIN[0])
+            code_obm = choose_codes(shared["E"], gain_om, wished.kernel_on, feedback, AGAIN[0])
             adapter = self.fit(shared, {"K": self._kept(code_obm).to(torch.int16)}, target)
         return adapter
 
@@ -140,7 +141,7 @@ class Codebook(Scheme):
         return None
 
     def _solve(self, bank_rc: Tensor, code_obm: Tensor, target: Target) -> Tensor:
-        """The least-squares gains, of a cell's codes (out x blocks x 1) or of a filter's (out x 1 x codes)."""
+        """The least-squares gains of cells (out, blocks, 1) or of filters (out, 1, codes)."""
         if self.gain == "filter":
             cells_obmc = bank_rc[code_obm]
             return _gain(cells_obmc.movedim(2, 1).flatten(2), target)[:, None]
@@ -150,20 +151,20 @@ class Codebook(Scheme):
         return torch.cat([_gains(cells, cross, target.moment) for cells, cross in parts])[..., None]
 
     def _gains(self, adapter: Tensors) -> Tensor:
-        """(out x blocks x codes), blocks and codes being 1 where they have one between them."""
+        """The gains (out, blocks, codes); an axis that has one gain in common is 1."""
         gains = adapter["U"] if self.gain == "cell" else adapter["U"][:, None]
         return gains if self.codes > 1 else gains[..., None]
 
     def _codes(self, adapter: Tensors) -> Tensor:
-        """(out x blocks x codes)"""
+        """The indices (out, blocks, codes)."""
         return (adapter["K"] if self.codes > 1 else adapter["K"][..., None]).long()
 
     def _kept(self, of_codes: Tensor) -> Tensor:
-        """Without the last axis where there is but one code."""
+        """Drop the last axis if there is one code."""
         return of_codes if self.codes > 1 else of_codes[..., 0]
 
     def _length(self, shape: Shape) -> int:
-        """Numbers in a cell."""
+        """The numbers in a cell."""
         return gcd(shape[1], self.cell) * product(shape[2:])
 
     def _blocks(self, shape: Shape) -> int:
@@ -171,7 +172,7 @@ class Codebook(Scheme):
 
 
 def _gains(cells_obc: Tensor, cross_on: Tensor, moment: Moment) -> Tensor:
-    """(out x blocks): the least-squares gains of these cells. Raises NumericsError KD703."""
+    """The least-squares gains of these cells, (out, blocks). Raises NumericsError KD703."""
     out, blocks, length = cells_obc.shape
     if isinstance(moment, Kronecker):
         shaped = cells_obc.view(out, blocks, -1, len(moment.taps_tt))
@@ -190,7 +191,7 @@ def _gains(cells_obc: Tensor, cross_on: Tensor, moment: Moment) -> Tensor:
 
 
 def _gain(kernels_omn: Tensor, target: Target) -> Tensor:
-    """(out x codes): the least-squares gains of what a filter's codes make, each as a whole."""
+    """The least-squares gains (out, codes) of the kernels that each code of a filter makes."""
     seen_omn = torch.stack([times(kernel_on, target.moment) for kernel_on in kernels_omn.unbind(1)], 1)
     normal_omp = seen_omn @ kernels_omn.mT
     normal_omp.diagonal(dim1=1, dim2=2).mul_(1 + JITTER).add_(TINY)
@@ -200,7 +201,7 @@ def _gain(kernels_omn: Tensor, target: Target) -> Tensor:
 
 
 def _summed(gain_obm: Tensor, cells_obmc: Tensor) -> Tensor:
-    """(out x blocks x numbers): the codes of each cell, times their gains."""
+    """The sum of each cell's codes times their gains, (out, blocks, numbers)."""
     if cells_obmc.shape[2] == 1:
         return gain_obm * cells_obmc[:, :, 0]
     return (gain_obm[..., None] * cells_obmc).sum(2)
@@ -209,7 +210,7 @@ def _summed(gain_obm: Tensor, cells_obmc: Tensor) -> Tensor:
 def _descend(
     bank_rc: Tensor, gains: Sequence[Tensor], codes: Sequence[Tensor], targets: Sequence[Target], steps: int
 ) -> tuple[Tensor, list[Tensor]]:
-    """The bank and all gains together down the exact error, the codes held."""
+    """Minimise the exact error over the bank and all gains, with the codes fixed."""
     scale = 1 / weighted_energy(targets)
 
     def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:

@@ -68,7 +68,6 @@ class Cp(CuttableScheme):
     def refine(
         self, shared: Tensors, adapters: Sequence[Tensors], targets: Sequence[Target], sweeps: int
     ) -> tuple[Tensors, list[Tensors]]:
-        """The joint fit from these tensors on: from the bank and the spatial kernels, for the mixings follow."""
         if not any(_spatial(target.shape) for target in targets):
             return Basis(self.rank).refine(shared, adapters, targets, sweeps)
         searched = [_searched(target) for target in targets]
@@ -109,7 +108,7 @@ class Cp(CuttableScheme):
 
 
 def _spatial(shape: Shape) -> int:
-    """Parameters of one spatial kernel: none where there is a single tap."""
+    """The parameters of one spatial kernel: 0 for a single tap."""
     taps = product(shape[2:])
     return taps if taps > 1 else 0
 
@@ -130,7 +129,7 @@ def _searched(target: Target) -> Target:
 
 
 def _start(targets: Sequence[Target], rank: int, seed: int) -> list[Tensor]:
-    """Random banks in the directions the family's kernels read most, and random spatial kernels, of unit rows."""
+    """A random bank in the directions that the kernels read most, and random spatial kernels, with unit rows."""
     generator = torch.Generator().manual_seed(seed)
     bank_ri = bank_start(targets, rank, generator)
     spatials = [
@@ -141,7 +140,7 @@ def _start(targets: Sequence[Target], rank: int, seed: int) -> list[Tensor]:
 
 
 def bank_start(targets: Sequence[Target], rank: int, generator: torch.Generator) -> Tensor:
-    """Random rows (r x in), of unit length, in the directions the family's kernels read most."""
+    """Random rows (rank, in) of unit length, in the directions that the family's kernels read most."""
     channels = targets[0].shape[1]
     reads_ii = torch.zeros(channels, channels, dtype=torch.float64)
     for target in targets:
@@ -160,9 +159,9 @@ def _unit_rows(rows: Tensor) -> Tensor:
 
 
 def _explained(bank_ri: Tensor, spatial_rs: Tensor, target: Target) -> tuple[float, Tensor, Tensor]:
-    """The output energy that the best mixing of the rows explains; its gradients by the bank and the spatial kernels.
+    """The output energy that the best mixing of the rows explains, and its gradients by the bank and the spatials.
 
-    At the best U the derivative by U vanishes, so the gradient by the rows is 2 U^T (cross - U rows C).
+    At the best U the derivative by U is zero, so the gradient by the rows is 2 U^T (cross - U rows C).
     """
     rows_rn = _rows(bank_ri, spatial_rs)
     cross_or = target.cross_on @ rows_rn.T

@@ -102,7 +102,7 @@ class KernelDna(Scheme):
 
 
 def _modulation(shape: Shape, channel: bool) -> dict[str, Shape]:
-    """A child's scales: f by filter, s by tap where there are several, c by channel where the options ask for it."""
+    """The shapes of a child's scales: f by filter, s by tap if there are several, c by channel if `channel` is set."""
     scales = {"f": (shape[0],), "s": shape[2:], "c": (shape[1],)}
     return {k: v for k, v in scales.items() if k == "f" or (k == "s" and product(v) > 1) or (k == "c" and channel)}
 
@@ -120,7 +120,7 @@ def _scaled(parent: Tensor, scales: Tensors) -> Tensor:
 
 
 def _medoid(targets: Sequence[Target]) -> Tensor:
-    """The member whose kernel is, by weight cosine, closest to all the others."""
+    """The kernel that is closest to all others by weight cosine."""
     stacked = torch.stack([target.kernel_on.flatten() for target in targets])
     stacked = stacked / stacked.norm(dim=1, keepdim=True).clamp_min(1e-30)
     chosen = targets[int((stacked @ stacked.T).abs().sum(1).argmax())]
@@ -128,7 +128,7 @@ def _medoid(targets: Sequence[Target]) -> Tensor:
 
 
 def _fitted_parent(targets: Sequence[Target], parent: Tensor, channel: bool) -> Tensor:
-    """Parent and scales in turn: each entry of the parent is the weighted least squares of the members' own entries."""
+    """Fit parent and scales in turn. Each entry of the parent is the weighted least squares of the members' entries."""
     for _ in range(5):
         total, norm = torch.zeros_like(parent), torch.zeros_like(parent)
         for target in targets:
@@ -199,7 +199,7 @@ def _between_entries(kernel_ois: Tensor, moment_nn: Tensor) -> Tensor:
 
 
 def _residual(target: Target, child_on: Tensor, rank: int) -> Tensors:
-    """The best rank-r correction of what the scaled parent leaves, in the target's metric."""
+    """The best rank-r fit of the residual of the scaled parent, in the target's metric."""
     gap_on = target.kernel_on - child_on
     left = replace(target, kernel_on=gap_on, cross_on=times(gap_on, target.moment), weight=1.0)
     rows_rn = leading_rows([left], rank)

@@ -59,7 +59,7 @@ class LowRank(CuttableScheme):
     def refine(
         self, shared: Tensors, adapters: Sequence[Tensors], targets: Sequence[Target], sweeps: int
     ) -> tuple[Tensors, list[Tensors]]:
-        """Nothing is shared: each member has its rows already, and mixes them anew."""
+        """Nothing is shared: each member keeps its rows and is only fitted."""
         return shared, [self.fit(shared, a, target) for a, target in zip(adapters, targets, strict=True)]
 
     def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:

@@ -66,7 +66,7 @@ class Output(Scheme):
         return shared, [self.fit(shared, {}, target) for target in targets]
 
     def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
-        """V by least squares: the kernel that the target asks for, seen from the shared directions."""
+        """V by least squares: the target's kernel in the shared directions."""
         wanted_on = times_inverse(target.cross_on, target.moment)
         return {"V": torch.linalg.lstsq(shared["U"], wanted_on, driver="gelsd").solution}
 

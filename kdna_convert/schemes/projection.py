@@ -20,7 +20,7 @@ Rows = Callable[[Sequence[Tensor], int], Tensor]
 
 
 def search(rows: Rows, start: Sequence[Tensor], targets: Sequence[Target], sweeps: int) -> list[Tensor]:
-    """The tensors whose rows, mixed at their best, leave the least weighted error: L-BFGS, at most `sweeps` steps.
+    """Find the tensors whose rows, at their best mixing, leave the least weighted error, by L-BFGS.
 
     Long patches are met in the Kronecker form of their moment; what mixes the rows is to be solved in the full one.
     """
@@ -42,7 +42,7 @@ def search(rows: Rows, start: Sequence[Tensor], targets: Sequence[Target], sweep
 
 
 def explain(rows_rn: Tensor, target: Target) -> tuple[float, Tensor]:
-    """The output energy that the best mixing of these rows explains, and its slope by them."""
+    """The output energy that the best mixing of these rows explains, and its gradient by the rows."""
     rows_c_rn = times(rows_rn, target.moment)
     cross_or = target.cross_on @ rows_rn.T
     mixing_or = mix(rows_c_rn @ rows_rn.T, cross_or)
@@ -51,5 +51,5 @@ def explain(rows_rn: Tensor, target: Target) -> tuple[float, Tensor]:
 
 
 def mixing(rows_rn: Tensor, target: Target) -> Tensor:
-    """U (out x r) by least squares on these rows."""
+    """U (out, r) by least squares on these rows."""
     return mix(times(rows_rn, target.moment) @ rows_rn.T, target.cross_on @ rows_rn.T)

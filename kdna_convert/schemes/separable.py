@@ -72,7 +72,6 @@ class Separable(CuttableScheme):
     def refine(
         self, shared: Tensors, adapters: Sequence[Tensors], targets: Sequence[Target], sweeps: int
     ) -> tuple[Tensors, list[Tensors]]:
-        """The joint fit from these tensors on."""
         start, places = [shared["V"]], []
         for adapter, target in zip(adapters, targets, strict=True):
             places.append({letter: len(start) + place for place, letter in enumerate(_axes(target.shape))})
@@ -96,7 +95,7 @@ class Separable(CuttableScheme):
         return _rows(shared["V"], adapter, shape)
 
     def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:
-        """The vectors as one depthwise kernel: a chain of one an axis would need paddings of their own."""
+        """The vectors are one depthwise kernel, since a chain of one an axis would need its own paddings."""
         ones = (1,) * len(shape[2:])
         chain = [tensor.view(*tensor.shape, *ones) for tensor in (shared["V"], adapter["U"])]
         spatial = _spatial(shared["V"], adapter, shape).view(-1, 1, *shape[2:])
@@ -104,12 +103,12 @@ class Separable(CuttableScheme):
 
 
 def _axes(shape: Shape) -> dict[str, int]:
-    """The vectors of a kernel, a letter an axis of several taps, and their lengths."""
+    """The lengths of a kernel's vectors by their letters, one for each axis of several taps."""
     return {f"b{axis}": taps for axis, taps in enumerate(shape[2:]) if taps > 1}
 
 
 def _spatial(bank_ri: Tensor, adapter: Tensors, shape: Shape) -> Tensor:
-    """(rank x taps): the products of each rank's vectors."""
+    """The products of each rank's vectors, (rank, taps)."""
     spatial_rs = bank_ri.new_ones(len(bank_ri), 1)
     for letter in _axes(shape):
         spatial_rs = (spatial_rs[:, :, None] * adapter[letter][:, None, :]).flatten(1)

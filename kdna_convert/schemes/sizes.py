@@ -8,8 +8,10 @@ from ..core.specs import Layout, Shape, SymbolicShape, product
 
 
 def dense_limit(layout: Layout, shapes: Sequence[Shape]) -> int:
-    """The size at which a family stores as much as its dense kernels; at least 1. For layouts in which every tensor's
-    shape names the size once, or not at all."""
+    """The size at which a family stores as much as its dense kernels, at least 1.
+
+    For layouts in which every tensor's shape contains the size at most once.
+    """
     specs = [*layout.shared.values(), *(shape for adapter in layout.adapters for shape in adapter.values())]
     constant = sum(_numbers(shape) for shape in specs if not _grows(shape))
     each = sum(_numbers(shape) for shape in specs if _grows(shape))
@@ -21,5 +23,5 @@ def _grows(shape: SymbolicShape) -> bool:
 
 
 def _numbers(shape: SymbolicShape) -> int:
-    """Of the tensor, or of each unit of its size."""
+    """The numbers in the tensor, or in each unit of the size."""
     return product(tuple(axis for axis in shape if not isinstance(axis, str)))

@@ -93,7 +93,7 @@ class Tucker(Scheme):
 
 
 def _core_taps(shape: Shape) -> int:
-    """Taps of the core: none where there is a single one, and no core."""
+    """The taps of the core: 0 for a single tap, which has no core."""
     taps = product(shape[2:])
     return taps if taps > 1 else 0
 
@@ -107,7 +107,7 @@ def _member_rows(bank_ri: Tensor, adapter: Tensors) -> Tensor:
 
 
 def _leading_channels(targets: Sequence[Target], rank: int, generator: torch.Generator) -> Tensor:
-    """(r x in): the input directions that carry most of the kernels' output energy, then random ones."""
+    """The input directions with most of the kernels' output energy, then random ones: (rank, in)."""
     channels = targets[0].shape[1]
     slices = []
     for target in targets:
@@ -121,7 +121,7 @@ def _leading_channels(targets: Sequence[Target], rank: int, generator: torch.Gen
 
 
 def _leading_core(bank_ri: Tensor, target: Target, generator: torch.Generator) -> Tensor:
-    """(r x r x taps): the kernel seen through the bank, by its r best output directions, then random ones."""
+    """The r best output directions of the kernel seen through the bank, then random ones: (rank, rank, taps)."""
     taps, rank = product(target.shape[2:]), len(bank_ri)
     eye_tt = torch.eye(taps, dtype=torch.float64)
     through_mn = torch.kron(bank_ri, eye_tt)  # m = (rank, tap)

@@ -83,7 +83,7 @@ class Warehouse(Scheme):
         return [bank, adapter["U"].reshape(shape[0], -1, *ones)]
 
     def _cell(self, shape: Shape) -> int:
-        """Input channels of a cell; all of them in a linear layer, which cannot be run in groups."""
+        """The input channels of a cell: all of them in a linear layer, which cannot run in groups."""
         return gcd(shape[1], self.cell) if len(shape) > 2 else shape[1]
 
     def _blocks(self, shape: Shape) -> int:
@@ -91,13 +91,13 @@ class Warehouse(Scheme):
 
 
 def _side_by_side(bank_rc: Tensor, blocks: int) -> Tensor:
-    """The rows that a filter of several blocks mixes: the bank once a block, zero elsewhere; ((b,q) x n)."""
+    """The rows that a filter of several blocks mixes, ((block, q), n): the bank once a block, zero elsewhere."""
     rows_rn: Tensor = torch.block_diag(*[bank_rc] * blocks)
     return rows_rn
 
 
 def cells_of(target: Target, blocks: int) -> Target:
-    """The target's cells as kernels of their own, under the mean moment of the blocks."""
+    """The cells of a target as kernels of their own, under the mean moment of the blocks."""
     cells_xc = target.kernel_on.view(len(target.kernel_on) * blocks, -1)
     return replace(target, kernel_on=cells_xc, moment=_mean_block(target.moment, blocks))
 

@@ -14,7 +14,7 @@ from kdna_convert.core.errors import RecipeError
 from kdna_convert.core.linalg import dense, fit_error, kronecker, plain_target, times
 from kdna_convert.core.specs import product
 from kdna_convert.schemes import make
-from kdna_convert.schemes.quantising import codes_of, feed, lines, nearest_sum, points
+from kdna_convert.schemes.vector_quantization import choose_codes, error_feedback, line_bank, nearest_sum, point_bank
 
 
 def test_cells_that_are_scaled_copies_of_few_cost_a_codebook_no_error() -> None:
@@ -74,11 +74,13 @@ def test_codes_that_make_up_for_the_errors_before_them_leave_less_than_the_neare
     channels = inputs.T @ inputs / 400  # as behind a ReLU: of one sign, so they have much to do with each other
     moment = torch.kron(channels, torch.eye(9, dtype=torch.float64))
     target = plain_target(draw(0, *shape), moment, 1.0)
-    bank, gains = points([target], [8], 48, 1, 0, 8) if gain == "filter" else (lines([target], [8], 48, 0, 8), [None])
+    bank, gains = (
+        point_bank([target], [8], 48, 1, 0, 8) if gain == "filter" else (line_bank([target], [8], 48, 0, 8), [None])
+    )
     scheme = make("codebook", {"rank": 48, "gain": gain})
     errors = []
     for seen in (target.moment, torch.eye(72, dtype=torch.float64)):
-        codes = codes_of(bank, gains[0], target.kernel_on, feed(seen, 8))[..., 0]
+        codes = choose_codes(bank, gains[0], target.kernel_on, error_feedback(seen, 8))[..., 0]
         adapter = scheme.fit({"E": bank}, {"K": codes}, target)
         errors.append(fit_error(scheme.expand({"E": bank}, adapter, shape).flatten(1), target))
     assert errors[0] < 0.9 * errors[1]

@@ -18,28 +18,34 @@ from ..core.errors import NumericsError
 from ..core.linalg import TINY, Kronecker, Moment, Target, dense, mean_diagonal
 from .warehouse import cells_of
 
-# Products of cells and codes that are held at once: a few, which stay in the cache.
+# Products of cells and codes that are held at once: few enough to stay in the cache.
 _CACHED = 2**20
-# Of the mean diagonal. Cells are met far more coarsely than numbers are rounded: where inputs have nearly everything to
-# do with each other, what is fed forward could leave the reach of the bank. A hundredth does as well on ResNet-56.
+# Damping of the moment, of its mean diagonal. Cells are approximated far more coarsely than numbers are rounded: for
+# strongly correlated inputs, the error that is fed forward could leave the range of the bank. 0.01 does as well on
+# ResNet-56.
 DAMPING = 0.1
-# Cells for each code that k-means is run on, where there are more.
+# The most cells for each code that k-means runs on.
 PER_CODE = 256
 
 
 @dataclass(frozen=True)
-class Feed:
-    """How the error of a cell is carried on: the order of the blocks, largest input first, the upper factor R of the
-    inverse moment in that order, C^-1 = R^T R, as (block x number x block x number), and the inverses of its diagonal
-    blocks."""
+class ErrorFeedback:
+    """How the error of a cell is fed forward.
+
+    Attributes:
+        order_b: The order of the blocks, largest input first.
+        upper_bcbc: The upper factor R of the inverse moment in that order, C^-1 = R^T R, as (block, number, block,
+            number).
+        inverse_bcc: The inverses of its diagonal blocks.
+    """
 
     order_b: Tensor
     upper_bcbc: Tensor
     inverse_bcc: Tensor
 
 
-def feed(moment: Moment, blocks: int) -> Feed:
-    """Raises NumericsError KD703 for a moment that has no factor."""
+def error_feedback(moment: Moment, blocks: int) -> ErrorFeedback:
+    """The feedback for a moment and a number of blocks. Raises NumericsError KD703 if the moment has no factor."""
     if isinstance(moment, Kronecker):
         order_b, channels = _factor(moment.channels_cc, blocks)
         _, taps = _factor(moment.taps_tt, 1)
@@ -47,17 +53,26 @@ def feed(moment: Moment, blocks: int) -> Feed:
     else:
         order_b, upper = _factor(moment, blocks)
     upper_bcbc = upper.view(blocks, -1, blocks, len(upper) // blocks)
-    return Feed(order_b, upper_bcbc, torch.linalg.inv(torch.einsum("bcbd->bcd", upper_bcbc)))
+    return ErrorFeedback(order_b, upper_bcbc, torch.linalg.inv(torch.einsum("bcbd->bcd", upper_bcbc)))
 
 
-def codes_of(bank_rc: Tensor, gain_om: Tensor | None, kernel_on: Tensor, how: Feed, again: int = 0) -> Tensor:
-    """(out x blocks x codes): indices into the bank. `gain_om` has what each code of a filter's cells is multiplied by;
-    without it a cell has one code and a gain of its own, whichever serves it best. `again` as in nearest_sum."""
-    blocks = len(how.order_b)
-    rest_obc = kernel_on.view(len(kernel_on), blocks, -1)[:, how.order_b].clone()
+def choose_codes(
+    bank_rc: Tensor, gain_om: Tensor | None, kernel_on: Tensor, feedback: ErrorFeedback, again: int = 0
+) -> Tensor:
+    """Choose the codes of a kernel's cells: indices into the bank, (out, blocks, codes).
+
+    Args:
+        bank_rc: The bank of cells.
+        gain_om: The factor of each code of a filter's cells. None: a cell has one code and its own best gain.
+        kernel_on: The kernel.
+        feedback: How the error of a cell is fed forward.
+        again: As in nearest_sum.
+    """
+    blocks = len(feedback.order_b)
+    rest_obc = kernel_on.view(len(kernel_on), blocks, -1)[:, feedback.order_b].clone()
     codes = []
     for b in range(blocks):
-        cell_oc, seen_rc = rest_obc[:, b] @ how.inverse_bcc[b], bank_rc @ how.inverse_bcc[b]
+        cell_oc, seen_rc = rest_obc[:, b] @ feedback.inverse_bcc[b], bank_rc @ feedback.inverse_bcc[b]
         if gain_om is None:
             code_o, gain_o = nearest_line(cell_oc, seen_rc)
             codes.append(code_o[:, None])
@@ -65,12 +80,12 @@ def codes_of(bank_rc: Tensor, gain_om: Tensor | None, kernel_on: Tensor, how: Fe
         else:
             code_om, error_oc = nearest_sum(cell_oc, seen_rc, gain_om, again)
             codes.append(code_om)
-        rest_obc[:, b + 1 :] -= torch.einsum("oc,cbd->obd", error_oc, how.upper_bcbc[b, :, b + 1 :])
-    return torch.stack(codes, 1)[:, how.order_b.argsort()]
+        rest_obc[:, b + 1 :] -= torch.einsum("oc,cbd->obd", error_oc, feedback.upper_bcbc[b, :, b + 1 :])
+    return torch.stack(codes, 1)[:, feedback.order_b.argsort()]
 
 
-def lines(targets: Sequence[Target], blocks: Sequence[int], rank: int, seed: int, rounds: int) -> Tensor:
-    """A bank of unit cells: k-means of lines through the origin, so that a gain of either sign serves each cell."""
+def line_bank(targets: Sequence[Target], blocks: Sequence[int], rank: int, seed: int, rounds: int) -> Tensor:
+    """A bank of unit cells: k-means of lines through the origin, since gains can have either sign."""
     cells, root_cc = _whitened(targets, blocks)
     cells_xc = torch.cat(cells)
     cells_xc = cells_xc[_drawn(len(cells_xc), rank, seed)]
@@ -82,11 +97,13 @@ def lines(targets: Sequence[Target], blocks: Sequence[int], rank: int, seed: int
     return _unit(_over(bank_rc, root_cc))
 
 
-def points(
+def point_bank(
     targets: Sequence[Target], blocks: Sequence[int], rank: int, codes: int, seed: int, rounds: int
 ) -> tuple[Tensor, list[Tensor]]:
-    """A bank of cells, and each member's gains (out x codes): k-means of cells over the size of the filter they are in,
-    a part of the bank for each code, of what the codes before it left."""
+    """A bank of cells, and each member's gains (out, codes): k-means of cells divided by the size of their filter.
+
+    Each code has its own part of the bank, from k-means of the rest that earlier codes left.
+    """
     cells, root_cc = _whitened(targets, blocks)
     banks: list[Tensor] = []
     gains: list[list[Tensor]] = []
@@ -102,7 +119,7 @@ def points(
 
 
 def _centres(cells: Sequence[Tensor], sizes: Sequence[Tensor], rank: int, seed: int, rounds: int) -> Tensor:
-    """The means of cells over the size of their filter, each of the cells nearest to it."""
+    """K-means of cells divided by the size of their filter."""
     size_x = torch.cat([_repeated(size, own) for own, size in zip(cells, sizes, strict=True)])
     drawn_x = _drawn(len(size_x), rank, seed)
     weight_x1 = size_x[drawn_x, None].square()
@@ -117,12 +134,12 @@ def _centres(cells: Sequence[Tensor], sizes: Sequence[Tensor], rank: int, seed: 
 
 
 def _size(cells_xc: Tensor, blocks: int) -> Tensor:
-    """(out): the root mean square of each filter's cells."""
+    """The root mean square of each filter's cells, (out,)."""
     return cells_xc.view(-1, blocks * cells_xc.shape[1]).square().mean(1).clamp_min(TINY).sqrt()
 
 
 def _left(cells_xc: Tensor, size_o: Tensor, bank_rc: Tensor) -> Tensor:
-    """What the nearest rows, times their filter's size, leave of the cells."""
+    """The rest of the cells after their nearest rows, times their filter's size, are subtracted."""
     size_x = _repeated(size_o, cells_xc)
     return cells_xc - size_x[:, None] * bank_rc[nearest_point(cells_xc, bank_rc, size_x)]
 
@@ -132,7 +149,7 @@ def _repeated(size_o: Tensor, cells_xc: Tensor) -> Tensor:
 
 
 def nearest_line(cells_xc: Tensor, bank_rc: Tensor) -> tuple[Tensor, Tensor]:
-    """The row through whose line each cell comes nearest, and the gain, signed, at which it does."""
+    """The row whose line each cell is nearest to, and the signed gain of the nearest point."""
     energy_r = bank_rc.square().sum(1).clamp_min(TINY)
     unit_cr = (bank_rc / energy_r.sqrt()[:, None]).float().T
     code_x = _largest(cells_xc, unit_cr, lambda seen_xr: seen_xr.abs_())
@@ -140,7 +157,7 @@ def nearest_line(cells_xc: Tensor, bank_rc: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nearest_point(cells_xc: Tensor, bank_rc: Tensor, gain_x: Tensor | None = None) -> Tensor:
-    """The row, times the cell's gain, that is nearest to each cell: the one of largest g x . e - g^2 |e|^2 / 2."""
+    """The row e whose product with the cell's gain g is nearest to each cell x: the largest g x . e - g^2 |e|^2 / 2."""
     extended_cr = torch.cat([bank_rc, -bank_rc.square().sum(1, keepdim=True) / 2], 1).float().T
     gain_x1 = cells_xc.new_ones(len(cells_xc), 1) if gain_x is None else gain_x[:, None]
     extended_xc = torch.cat([gain_x1 * cells_xc, gain_x1.square()], 1)
@@ -148,10 +165,10 @@ def nearest_point(cells_xc: Tensor, bank_rc: Tensor, gain_x: Tensor | None = Non
 
 
 def nearest_sum(cells_xc: Tensor, bank_rc: Tensor, gain_xm: Tensor, again: int) -> tuple[Tensor, Tensor]:
-    """The rows (cells x codes) that, each times its gain, add up to near each cell, and what is left of the cells.
+    """Choose rows (cells, codes) whose sum, each times its gain, is near each cell. Returns the rows and the rest.
 
-    One after the other, each for what those before it left; then, `again` so many times, each for what all others leave
-    (iterated conditional modes).
+    They are chosen one after the other, each for the rest of those before it. Then each is chosen again for the rest of
+    all others, `again` times (iterated conditional modes).
     """
     left_xc, gains = cells_xc, gain_xm.unbind(1)
     codes: list[Tensor] = []
@@ -167,13 +184,13 @@ def nearest_sum(cells_xc: Tensor, bank_rc: Tensor, gain_xm: Tensor, again: int) 
 
 
 def _largest(cells_xc: Tensor, bank_cr: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
-    """The column with whose product each row is largest. NumPy's argmax is a dozen times faster than torch's here."""
+    """The column with the largest product for each row. NumPy's argmax is a dozen times faster than torch's here."""
     chunks = cells_xc.float().split(max(1, _CACHED // bank_cr.shape[1]))
     return torch.from_numpy(np.concatenate([of(chunk @ bank_cr).numpy().argmax(1) for chunk in chunks]))
 
 
 def _whitened(targets: Sequence[Target], blocks: Sequence[int]) -> tuple[list[Tensor], Tensor]:
-    """Each member's cells in coordinates in which errors simply add up, and the matrix that they were multiplied by."""
+    """Each member's cells in coordinates with a Euclidean error, and the matrix that they were multiplied by."""
     parts = [cells_of(target, count) for target, count in zip(targets, blocks, strict=True)]
     metric_cc = torch.stack([dense(part.moment) / mean_diagonal(part.moment) for part in parts]).mean(0)
     values, vectors = torch.linalg.eigh(metric_cc)
@@ -182,7 +199,7 @@ def _whitened(targets: Sequence[Target], blocks: Sequence[int]) -> tuple[list[Te
 
 
 def _factor(moment_nn: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
-    """The order of the blocks and the upper factor of the inverse in that order."""
+    """The order of the blocks, and the upper factor of the inverse moment in that order."""
     moment_bcbc = moment_nn.view(blocks, len(moment_nn) // blocks, blocks, -1)
     order_b = torch.einsum("bcbc->b", moment_bcbc).argsort(descending=True, stable=True)
     ordered_nn = moment_bcbc[order_b][:, :, order_b].reshape(moment_nn.shape)
@@ -202,12 +219,12 @@ def _over(rows_xc: Tensor, matrix_cc: Tensor) -> Tensor:
 
 
 def _drawn(cells: int, rank: int, seed: int) -> Tensor:
-    """Which cells k-means is run on, in a random order: all, or so many for each code."""
+    """The cells that k-means runs on, in random order: all, or PER_CODE for each code."""
     return torch.randperm(cells, generator=torch.Generator().manual_seed(seed))[: max(1, PER_CODE * rank)]
 
 
 def _some(cells_xc: Tensor, rank: int) -> Tensor:
-    """As many of the cells as the bank has; all of them, and some twice, where there are fewer."""
+    """As many cells as the bank has; some of them twice if there are fewer."""
     return cells_xc[torch.arange(rank) % len(cells_xc)]
 
 
