@@ -1,9 +1,9 @@
-"""Integers as bytes, by an adaptive entropy coder: `constriction`'s asymmetric numeral systems (arXiv 0902.0271).
+"""Integers as bytes by an adaptive entropy coder: `constriction`'s asymmetric numeral systems (arXiv 0902.0271).
 
-The integers of all tensors are coded together, in passes that each take a share of every tensor. What earlier passes
-hold gives every integer an expected magnitude (expectation.py); those of like expectation form a bucket, and each
-bucket has a histogram of its own, counted as it goes. So nothing is sent but the integers and one number a tensor, and
-a pass is one call of the coder for each bucket, however many tensors there are.
+The integers of all tensors are coded together, in passes that each take a share of every tensor. Earlier passes give
+each integer an expected magnitude (expectation.py). Integers of similar expectation form a bucket, and each bucket has
+an adaptive histogram of its own. So only the integers and one number for each tensor are stored, and a pass is one call
+of the coder for each bucket, however many tensors there are.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .ordering import ByBucket
 
 Categorical, Uniform, AnsCoder = stream.model.Categorical, stream.model.Uniform, stream.stack.AnsCoder
 
-# Larger integers are refused: a step so fine stores more than the floats that it replaces.
+# The limit of magnitudes: with a finer step the integers take more bytes than the floats.
 LARGEST = 1 << 22
-# How much of every tensor is coded after each pass.
+# The share of every tensor that is coded after each pass.
 _SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 # Histograms have a bin for each of -CAP..CAP; the outermost open outwards.
 _CAP = 20
 _BINS = 2 * _CAP + 1
-# How many integers a bucket is thought to have seen before it has seen one.
+# The number of integers that a bucket's histogram starts with.
 _BELIEF = 20.0
 # Magnitudes beyond the bins have 0 to 22 bits.
 _LENGTHS = 23
@@ -48,10 +48,10 @@ def encode(arrays: Sequence[Integers]) -> bytes:
 
 
 def decode(data: bytes, shapes: Sequence[Shape]) -> list[Integers]:
-    """The inverse of encode. Raises FolderError KD608 for a stream that is not one for these shapes.
+    """The inverse of encode. Raises FolderError KD608 for a stream that does not fit these shapes.
 
-    That much the coder itself notices; a stream altered in its middle may pass as other integers, so files carry a
-    digest (container.py).
+    The coder detects no more than that: a stream altered in its middle can decode to other integers, so files carry a
+    digest (network/packed.py).
     """
     flat = np.zeros(sum(map(product, shapes)), np.int32)
     reader = _Reader(data)
@@ -61,7 +61,7 @@ def decode(data: bytes, shapes: Sequence[Shape]) -> list[Integers]:
 
 
 class _Coder(Protocol):
-    """Both directions as one: what is known is written and returned, what is not is read."""
+    """Both directions in one interface: a writer codes the known integers and returns them, a reader decodes them."""
 
     def scales(self, parts: Sequence[Integers]) -> Integers:
         """The bucket of the mean magnitude of each tensor, as far as they are known."""
@@ -100,7 +100,7 @@ def _code(coder: _Coder, shapes: Sequence[Shape], flat: Integers) -> list[Intege
 
 
 def _pass(coder: _Coder, alike: Sequence[tuple[list[int], Alike]], counts: NDArray[np.float64], share: float) -> None:
-    """Code what is missing of `share` of every tensor. The tensors come in their own order, whatever is alike."""
+    """Code every tensor up to `share` of it. The order of the tensors does not depend on their shapes."""
     sizes = np.zeros(sum(len(own) for own, _ in alike), np.int64)
     places: dict[int, tuple[Integers, Index]] = {}
     for own, tensors in alike:
@@ -120,7 +120,7 @@ def _pass(coder: _Coder, alike: Sequence[tuple[list[int], Alike]], counts: NDArr
 
 
 def _buckets(coder: _Coder, lengths: Index, values: Integers, counts: NDArray[np.float64]) -> None:
-    """Code the integers of each bucket, which lie one after the other, in place."""
+    """Code the integers of each bucket, in place. The buckets lie one after the other."""
     ends = np.cumsum(lengths)
     for which in np.flatnonzero(lengths):
         part = slice(ends[which] - lengths[which], ends[which])
@@ -134,9 +134,9 @@ def _bins(coarse: Integers) -> Integers:
 
 
 def _believed() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """What each bucket is thought to have counted, two-sided geometric; how many low bits of its integers are plain.
+    """The counts that each bucket starts with, two-sided geometric, and the number of its integers' low bits.
 
-    Those of large integers are as good as even; histograms are then of integers in units of 2^shift.
+    The low bits of large integers are coded as uniform; the histogram is then of integers in units of 2^shift.
     """
     shifts = np.maximum(0, (np.arange(BUCKETS) >> 2) - 9)
     magnitude = _MIDDLES.astype(np.float64) / (1 << shifts)
@@ -153,7 +153,7 @@ _BELIEVED, _SHIFTS = _believed()
 
 
 class _Writer:
-    """Collects what is to be coded: a coder that works as a stack is filled from the end."""
+    """Collects the integers to code, since a coder that works as a stack is filled from the end."""
 
     def __init__(self) -> None:
         self.pieces: list[tuple[Integers, Any]] = []
@@ -189,7 +189,7 @@ class _Writer:
 
 
 class _Reader:
-    """The way back. A stream that is not the writer's may yield anything, but rarely leaves the coder empty."""
+    """Decodes. A stream of another origin can give any integers, but rarely leaves the coder empty."""
 
     def __init__(self, data: bytes) -> None:
         if len(data) % 4 or data[-4:] == b"\0\0\0\0":
@@ -218,7 +218,7 @@ class _Reader:
         return ((coarse << shift) + self.plain(known, 1 << shift) if shift else coarse), tally
 
     def _excess(self, count: int) -> Integers:
-        """How far magnitudes lie beyond the bins."""
+        """The parts of magnitudes beyond the bins."""
         lengths = self.plain(np.zeros(count, np.int32), _LENGTHS)
         excess = np.minimum(lengths, 1)
         for length in np.unique(lengths[lengths > 1]):

@@ -1,12 +1,12 @@
-"""How large each integer of a weight tensor is likely to be, from those of its tensor that are known already.
+"""The expected magnitude of each integer of a weight tensor, from the integers of the tensor that are known already.
 
-A tensor is a matrix: a row an output channel, a column an input and a tap, and the columns of one input a kernel. It
-becomes known in a few passes, each a share of every row. What a place is expected to hold is its row's mean magnitude
-times its column's over the tensor's, drawn towards what its own kernel holds.
+A tensor is treated as a matrix: a row for each output channel, a column for each input and tap; the columns of one
+input are a kernel. It becomes known in a few passes, each a share of every row. The expected magnitude at a place is
+its row's mean magnitude times its column's over the tensor's, averaged with that of its own kernel.
 
 # Note [Same on every machine]
-# The decoder repeats the encoder's arithmetic and must come to the same bit. Sums are therefore of integers, and floats
-# meet only in elementwise + - * /, which IEEE 754 defines exactly: no exp or log, no sum of fractions.
+# The decoder repeats the encoder's arithmetic and must get the same bits. Sums are therefore of integers, and floats
+# are used only in elementwise + - * /, which IEEE 754 defines exactly: no exp or log, no sum of fractions.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Buckets = NDArray[np.uint8]
 # Buckets are quarter octaves of the expected magnitude, from 2^-8 to 2^23: the top bits of a float32.
 BUCKETS = 31 << 2
 _LOWEST = (127 - 8) << 2
-# As if so many known ones of a line held the tensor's mean, and of a kernel what its lines say. Measured on the
-# integers of a ResNet-56 at 1 to 2 bits a weight; half or double costs up to 0.3 % of the bytes.
+# The prior weight of the tensor's mean in the mean of a row or column, and of rows and columns in that of a kernel, in
+# known integers. Measured on a ResNet-56 at 1 to 2 bits a weight: half or double costs up to 0.3 % of the bytes.
 _LINE, _KERNEL = np.float32(20), np.float32(16)
-# From this share of a tensor on, its kernels have a say.
+# The known share of a tensor from which on kernels are used.
 _KERNELS_SPEAK = 0.2
-_GOLDEN = np.uint32(2654435769)  # 2^32 over the golden ratio: its multiples lie evenly
+_GOLDEN = np.uint32(2654435769)  # 2^32 over the golden ratio: its multiples are evenly spread
 
 
 def bucket_of(magnitude: Any) -> Buckets:
@@ -50,10 +50,10 @@ def middles() -> NDArray[np.float32]:
 
 
 class Alike:
-    """Tensors of one shape, as far as they are known: what of them is known next lies at the same places in each.
+    """Tensors of one shape, as far as they are known. The places that become known next are the same in each.
 
-    `values` are all integers of each, flat; `means` about their mean sizes. One for all of a shape, because a net has
-    many small tensors of few shapes, and what it takes to choose is then worked out once.
+    `values` are the integers of each, flat; `means` their approximate mean magnitudes. One object serves all tensors of
+    a shape: a net has many small tensors of few shapes, and the places are then computed once.
     """
 
     def __init__(self, shape: Shape, values: Sequence[Integers], means: NDArray[np.float32]) -> None:
@@ -71,10 +71,10 @@ class Alike:
         self.known = 0  # of each row
 
     def choose(self, share: float) -> int:
-        """Set `place`: what of each flat tensor is known next, so that `share` of it is; returns how many they are.
+        """Set `place`, the places of each flat tensor that become known next, up to `share`. Returns their number.
 
-        As many places of every row. Each row begins its round of the columns elsewhere, so that every column has its
-        part in every pass.
+        Every row has equally many. Each row starts its round of the columns at another one, so that every pass covers
+        all columns.
         """
         chosen = self.order[self.known : round(share * self.columns)]
         column = chosen + self.begin[:, None]
@@ -85,7 +85,7 @@ class Alike:
         return len(self.place)
 
     def buckets(self) -> Buckets:
-        """(tensors x places): the buckets of the magnitudes to expect at the chosen places."""
+        """The buckets of the expected magnitudes at the chosen places, (tensors, places)."""
         column_mean = self.column_sum.astype(np.float32) + _LINE * self.means
         column_mean /= self.column_count.astype(np.float32) + _LINE
         row_share = self.row_sum.astype(np.float32) / self.means + _LINE
@@ -102,7 +102,7 @@ class Alike:
         return bucket_of(expected)
 
     def learn(self, found: Sequence[Integers]) -> None:
-        """The integers at the chosen places, of each tensor."""
+        """Store the integers of each tensor at the chosen places, and update the sums."""
         for values, own in zip(self.values, found, strict=True):
             values[self.place] = own
         self.known += len(self.place) // self.rows

@@ -1,7 +1,7 @@
-"""Integers as they are, such as a codebook's indices, by one adaptive histogram of all that are given.
+"""Integers such as a codebook's indices, coded by one adaptive histogram of all of them.
 
-Any value of their range is at first as likely as another; after each piece the histogram counts what it held. So even
-use takes log2 of the range's size for each, skewed use less, and no table is sent.
+At the start, all values of their range are equally likely. After each piece the histogram counts the piece's values. So
+uniform use takes log2 of the range's size for each, skewed use takes less, and no table is stored.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ..core.errors import FolderError
 
-# The most values that a histogram tells apart: with more there are seldom enough integers to learn from.
+# The most values of a histogram: with more there are seldom enough integers to learn from.
 WIDEST = 1 << 16
-# Pieces after which the histogram is counted anew, and how often each value is thought to have been met before.
+# The number of pieces, and the count that each value starts with.
 _PIECES, _BELIEF = 64, 1.0
 _HEADER = np.dtype([("lowest", "<i8"), ("size", "<u4")])
 _DAMAGED = "a coded stream is damaged; restore the file, or convert again"
@@ -25,7 +25,7 @@ Integers = NDArray[np.int64]
 
 
 def encode(integers: Integers) -> bytes | None:
-    """The integers as their lowest, the size of their range and a stream; None where the range is wider than WIDEST."""
+    """The lowest integer, the size of the range and a stream; None if the range is wider than WIDEST."""
     if not len(integers) or int(integers.max()) - int(integers.min()) >= WIDEST:
         return None
     lowest = int(integers.min())
@@ -43,7 +43,7 @@ def encode(integers: Integers) -> bytes | None:
 
 
 def decode(data: bytes, count: int) -> Integers:
-    """The inverse of encode. Raises FolderError KD608 for a stream that is not one of so many integers."""
+    """The inverse of encode. Raises FolderError KD608 for a stream that does not hold `count` integers."""
     words = data[_HEADER.itemsize :]
     if len(data) < _HEADER.itemsize or len(words) % 4 or words[-4:] == b"\0\0\0\0":
         raise FolderError("KD608", _DAMAGED)
@@ -62,5 +62,5 @@ def decode(data: bytes, count: int) -> Integers:
 
 
 def _model(counts: NDArray[np.float64]) -> Any:
-    """None where there is but one value."""
+    """The model of a histogram; None for a single value."""
     return stream.model.Categorical(counts, perfect=False) if len(counts) > 1 else None

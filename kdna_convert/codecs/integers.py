@@ -1,7 +1,7 @@
-"""int8 and int4: one step an output channel, so that its largest weight is the largest integer; symmetric, rounded.
+"""int8 and int4: symmetric rounding with one step for each output channel, whose largest weight is the largest integer.
 
-A channel is a row of the tensor's first axis; its step is kept as bfloat16, which reaches as far as fp32, rounded up so
-that nothing is clipped. int4 holds -7..7, two to a byte. Plain rounding: accuracy falls steeply at four bits.
+A channel is a row of the tensor's first axis. Its step is stored as bfloat16, which has the range of fp32, rounded up
+so that nothing is clipped. int4 holds -7..7, two to a byte. This is plain rounding: accuracy falls steeply at 4 bits.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ..core.errors import FolderError
 from ..core.specs import Shape, product
 from .codec import Codec
 
-# The smallest normal bfloat16: the step of a channel that is all zeros.
+# The step of a channel of zeros: the smallest normal bfloat16.
 _LEAST = torch.finfo(torch.bfloat16).tiny
 
 
 @dataclass(frozen=True)
 class Int8(Codec):
-    """One byte a number, and two a channel."""
+    """One byte a number, and two bytes a channel."""
 
     name: ClassVar[str] = "int8"
     largest: ClassVar[int] = 127
@@ -43,12 +43,12 @@ class Int8(Codec):
         return found
 
     def bound(self, tensor: Tensor, step: int) -> Tensor:
-        """Half a step, and what it takes to compute with it in float32."""
+        """Half a step, and the rounding error of float32."""
         step_r1 = channel_steps(tensor, self.largest)
         return (step_r1 * (0.5 + 2e-5)).expand_as(_as_rows(tensor)).reshape(tensor.shape)
 
     def packed(self, count: int) -> int:
-        """Bytes of so many integers."""
+        """The bytes of this number of integers."""
         return count
 
     def pack(self, integers: Tensor) -> bytes:
@@ -93,7 +93,7 @@ class Int4(Int8):
 
 
 def channel_steps(tensor: Tensor, largest: int) -> Tensor:
-    """A tensor's step for each of its rows, (rows, 1) float32, each a bfloat16 that is not below the exact one."""
+    """The step of each row of a tensor, (rows, 1) float32: a bfloat16 that is not below the exact step."""
     rows = _as_rows(tensor)
     exact = (F.pad(rows.abs(), (0, 1)).amax(1, keepdim=True) / largest).clamp_min(_LEAST)
     rounded = exact.to(torch.bfloat16)
@@ -106,5 +106,5 @@ def _as_rows(tensor: Tensor) -> Tensor:
 
 
 def _rows(shape: Shape) -> int:
-    """Channels: one for a vector or a scalar."""
+    """The number of channels: 1 for a vector or a scalar."""
     return shape[0] if len(shape) > 1 else 1

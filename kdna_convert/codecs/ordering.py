@@ -1,6 +1,6 @@
-"""The stable order of numbers by their buckets, and back, in blocks that a processor's cache holds.
+"""The stable order of numbers by their buckets, and its inverse, in blocks that fit a processor's cache.
 
-Sorting and scattering millions of numbers at once waits for memory: in blocks both take a third of the time.
+Sorting and scattering millions of numbers at once waits for memory. In blocks, both take a third of the time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _BLOCK = 1 << 16
 
 
 class ByBucket:
-    """What lies in bucket 0 first, then bucket 1, each in its given order. `lengths`: how many a bucket has."""
+    """Numbers of bucket 0 first, then of bucket 1, each in its given order. `lengths`: the numbers in each bucket."""
 
     def __init__(self, bucket: Buckets) -> None:
         self.size = len(bucket)
@@ -22,7 +22,7 @@ class ByBucket:
         tallies = [np.bincount(block, minlength=BUCKETS) for block in blocks]
         counted = np.array(tallies, np.int64).reshape(-1, BUCKETS)
         self.lengths: Index = counted.sum(0)
-        # (blocks x buckets): where what a block has of a bucket begins, among all that is sorted.
+        # (blocks, buckets): where a block's numbers of a bucket begin in the sorted order.
         self.starts = (np.cumsum(self.lengths) - self.lengths) + np.cumsum(counted, 0) - counted
         self.counted = counted
 
@@ -46,7 +46,7 @@ class ByBucket:
         return found
 
     def _pieces(self, block: int) -> list[slice]:
-        """Where the block's numbers are among all that are sorted, bucket after bucket."""
+        """Where the block's numbers are in the sorted order, bucket after bucket."""
         own = np.flatnonzero(self.counted[block])
         starts = self.starts[block][own]
         return [

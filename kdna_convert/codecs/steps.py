@@ -1,7 +1,7 @@
-"""The codec `entropy`: multiples of a step a tensor, and what is close to zero costs next to nothing.
+"""entropy: multiples of one step for each tensor, entropy coded: numbers near zero take almost no bytes.
 
-Steps lie on a grid of their own, 2^(k / 64), so that one is a small integer k. The scales of normalisations, by which
-channels are multiplied, are kept as integers of their logarithm, and signs.
+Steps lie on a grid, 2^(k / 64), so that a step is a small integer k. The scales of normalisations, by which channels
+are multiplied, are stored as integers of their logarithm, and signs.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from .codec import Codec
 from .entropy import LARGEST, decode, encode
 from .expectation import Integers
 
-# Steps to the octave: so fine that a size can be met by them, so coarse that a number takes two digits.
+# Grid steps to the octave: fine enough to reach a given file size, coarse enough for two digits.
 PER_OCTAVE = 64
-# Factors to the octave: one is met within 2.2 %, which the weights that it multiplies can make up for.
+# Factors to the octave: the error is within 2.2 %, which the weights that a factor multiplies can correct.
 _FACTORS = 16
 
 
 def step_of(number: int) -> float:
-    """The step of a number of the grid."""
+    """The step of a grid number."""
     return float(2.0 ** (number / PER_OCTAVE))
 
 
 def nearest_step(wished: float) -> int:
-    """The number of the grid's step nearest to a positive one, by ratio."""
+    """The grid number of the step nearest to a positive one, by ratio."""
     return round(PER_OCTAVE * math.log2(wished))
 
 
 @dataclass(frozen=True)
 class Entropy(Codec):
-    """Integers of round(x / step) through the adaptive coder; `steps` has the grid's number for each tensor."""
+    """Integers round(x / step) through the adaptive coder. `steps` holds each tensor's grid number."""
 
     name: ClassVar[str] = "entropy"
 
@@ -50,11 +50,11 @@ class Entropy(Codec):
         return [values(found, step) for found, step in zip(decode(data, shapes), steps, strict=True)]
 
     def bound(self, tensor: Tensor, step: int) -> Tensor:
-        """Half a step, and what float32 rounds."""
+        """Half a step, and the rounding error of float32."""
         return (step_of(step) * 0.5 + tensor.abs().double() * 2.0**-22).float()
 
     def integers(self, tensor: Tensor, step: int) -> Integers:
-        """Raises NumericsError KD704 where the step is too fine for the tensor's largest number."""
+        """The integers of a tensor. Raises NumericsError KD704 if the step is too fine for its largest number."""
         found = (tensor.detach().double() / step_of(step)).round()
         if found.numel() and float(found.abs().max()) >= LARGEST:
             largest = float(tensor.abs().max())
@@ -63,14 +63,14 @@ class Entropy(Codec):
 
 
 def values(integers: Integers, step: int) -> Tensor:
-    """The numbers that integers of a step stand for, float32: each the float nearest to the exact product."""
+    """The numbers of integers at a step, float32: each is the float nearest to the exact product."""
     found = np.empty(integers.shape, np.float32)
     np.multiply(integers, step_of(step), out=found, dtype=np.float64, casting="same_kind")  # no array of doubles
     return torch.from_numpy(found)
 
 
 def scale_integers(scale: Tensor) -> tuple[Integers, Integers]:
-    """Factors as logarithms, 16 to the octave, and signs (1: negative). What is zero becomes tiny."""
+    """Factors as logarithms, 16 to the octave, and signs (1: negative). Zeros become tiny."""
     size = (
         scale.detach().double().abs().clamp_min(float(scale.abs().max()) * 2.0**-24 + torch.finfo(torch.float32).tiny)
     )
