@@ -90,12 +90,12 @@ def test_a_folder_without_routing_or_without_images_is_refused() -> None:
     made = convert_net(net, recipe=recipe, data=IMAGES, inputs={"input_size": (3, 12, 12)})
     with pytest.raises(DataError, match="KD401: a mean is taken over images"):
         freeze(made)
-    still, said = freeze(made, data=IMAGES)
+    still, report = freeze(made, data=IMAGES)
     assert still.plan.routes == still.plan.families == ()
     assert still.plan.planned.params == sum(p.numel() for p in net.parameters())
-    assert said.from_routed is not None
-    assert said.from_routed.agreement == 1
-    assert said.images == 12
+    assert report.from_routed is not None
+    assert report.from_routed.agreement == 1
+    assert report.images == 12
 
 
 def test_a_frozen_net_can_be_routed_again() -> None:

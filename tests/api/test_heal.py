@@ -1,4 +1,4 @@
-"""Families converted and healed one by one: in which order, what is trained, on what, and what is said of it."""
+"""Families converted and healed one by one: their order, what is trained, on which images, and what is reported."""
 
 import copy
 import json
@@ -34,15 +34,15 @@ def three() -> tuple[nn.Module, Plan]:
 
 def test_families_are_converted_by_rising_predicted_error_and_reported_in_plan_order() -> None:
     original, plan = three()
-    met: list[set[str]] = []
+    converted: list[set[str]] = []
 
     def heal(model: nn.Module) -> Divergence:
-        met.append(set(derived_layers(model)))
-        return Divergence(1.0, len(met) / 10, 0.0, 1)
+        converted.append(set(derived_layers(model)))
+        return Divergence(1.0, len(converted) / 10, 0.0, 1)
 
     _, fits = convert_by_plan(original, plan, moments_of(original), heal=heal)
     first, second, third = MEMBERS[2], MEMBERS[0], MEMBERS[1]
-    assert met == [{first}, {first, second}, {first, second, third}]
+    assert converted == [{first}, {first, second}, {first, second, third}]
     assert [(fit.owner, fit.healed) for fit in fits] == list(zip(MEMBERS, (0.2, 0.3, 0.1), strict=True))
 
 
@@ -69,8 +69,8 @@ def test_healing_lowers_the_divergence_and_leaves_the_fits_alone() -> None:
     original = net().eval()
     found = []
     for progressive in (None, 10):
-        said: dict[str, Any] = {"fit": {"sweeps": 3, "progressive": progressive}}
-        recipe = Recipe(scheme="lowrank", calibration={"images": 30, "heldout": 20}, **said)
+        options: dict[str, Any] = {"fit": {"sweeps": 3, "progressive": progressive}}
+        recipe = Recipe(scheme="lowrank", calibration={"images": 30, "heldout": 20}, **options)
         found.append(kdna_convert.convert(copy.deepcopy(original), recipe=recipe, data=noise(60), target_params=0.5))
     plain, healed = (one.report for one in found)
     assert healed.divergence.kl < plain.divergence.kl
@@ -84,9 +84,9 @@ def test_a_call_is_reproducible_to_the_bit_and_leaves_the_callers_net_alone() ->
     torch.manual_seed(0)
     original = net()
     before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
-    said: dict[str, Any] = {"fit": {"sweeps": 3, "progressive": 2}, "calibration": {"images": 30, "heldout": 20}}
+    options: dict[str, Any] = {"fit": {"sweeps": 3, "progressive": 2}, "calibration": {"images": 30, "heldout": 20}}
     once, again = (
-        kdna_convert.convert(original, recipe=Recipe(scheme="cp", **said), data=noise(60), target_params=0.6).model
+        kdna_convert.convert(original, recipe=Recipe(scheme="cp", **options), data=noise(60), target_params=0.6).model
         for _ in range(2)
     )
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in once.state_dict().items())

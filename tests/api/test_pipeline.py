@@ -210,18 +210,18 @@ def test_a_fit_with_images_is_closer_than_one_without() -> None:
 
 
 def test_moments_are_collected_once_and_read_afterwards(tmp_path: Path) -> None:
-    said: list[str] = []
+    stages: list[str] = []
     first, again = (
         kdna.convert(
             NET,
             recipe=recipe(options={"rank": 8}),
             data=IMAGES,
             moments=tmp_path / "moments.safetensors",
-            progress=lambda doing, *_: said.append(doing),
+            progress=lambda doing, *_: stages.append(doing),
         )
         for _ in range(2)
     )
-    assert said.count("calibrate") == 1
+    assert stages.count("calibrate") == 1
     assert state_digest(first.model) == state_digest(again.model)
 
 

@@ -16,9 +16,9 @@ from kdna_convert.network.folder.report import to_plain
 FEW = (*FEW_IMAGES, "--set", "fit.sweeps=10")
 
 
-def made(images: Path, out: Path, *said: str) -> Path:
-    recipe = () if "--recipe" in said else ("--recipe", "shared-cp")
-    done = kdna("convert", NET, "--data", images, *recipe, *FEW, *said, "-o", out)
+def made(images: Path, out: Path, *options: str) -> Path:
+    recipe = () if "--recipe" in options else ("--recipe", "shared-cp")
+    done = kdna("convert", NET, "--data", images, *recipe, *FEW, *options, "-o", out)
     assert done.exit_code == 0, done.stderr
     return out
 

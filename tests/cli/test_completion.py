@@ -50,8 +50,8 @@ def test_the_shell_completes(line: str, candidates: list[str]) -> None:
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
 def test_completion_is_shown_and_installed_for_a_shell(name: str, tmp_path: Path) -> None:
     assert "_KDNA_COMPLETE" in shell("--show-completion", name, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
-    said = shell("--install-completion", name, HOME=str(tmp_path), _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
-    assert f"{name} completion installed" in said
+    output = shell("--install-completion", name, HOME=str(tmp_path), _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert f"{name} completion installed" in output
     assert [path for path in tmp_path.rglob("*") if path.is_file() and "kdna" in path.read_text()]
 
 

@@ -95,8 +95,8 @@ def test_an_invalid_time_is_refused(time: str, images: Path, folder: Path, tmp_p
 
 
 def test_two_lengths_are_refused(images: Path, folder: Path, tmp_path: Path) -> None:
-    said = refused("KD208", "finetune", folder, "--data", images, *TRAINING, "--time", "1m", "-o", tmp_path / "out")
-    assert "give one of time, epochs and steps" in said
+    message = refused("KD208", "finetune", folder, "--data", images, *TRAINING, "--time", "1m", "-o", tmp_path / "out")
+    assert "give one of time, epochs and steps" in message
 
 
 @pytest.mark.skipif(find_spec("tensorboard") is not None, reason="tensorboard is here")

@@ -157,8 +157,8 @@ def test_a_plan_that_loses_most_at_1x1_names_the_recipe_that_does_not(scheme: st
     layers = (layer("wide"), layer("narrow", (64, 64, 1, 1)))
     families = (Family("cp", ("wide",), {"rank": 9}), Family(scheme, ("narrow",), {"rank": 9}))
     plan = replace(PLAN, layers=layers, families=families, stored={"wide": 9, "narrow": 9}, routes=(), unrouted={})
-    said = printed(plan_report(replace(plan, predicted={"wide": 1 - pointwise, "narrow": pointwise})))
-    assert ("--recipe accurate" in said) == (pointwise > 0.5 and scheme != "codebook")
+    text = printed(plan_report(replace(plan, predicted={"wide": 1 - pointwise, "narrow": pointwise})))
+    assert ("--recipe accurate" in text) == (pointwise > 0.5 and scheme != "codebook")
 
 
 def test_totals(golden: Golden) -> None:

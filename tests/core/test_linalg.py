@@ -41,8 +41,8 @@ def factors(seed: int, channels: int, taps: int) -> Kronecker:
     return Kronecker(moment(seed, channels), moment(seed + 1, taps))
 
 
-def close(found: Tensor, wanted: Tensor) -> None:
-    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-10)
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-10)
 
 
 @few

@@ -67,9 +67,9 @@ def test_the_fine_tune_of_a_recipe_has_the_settings_of_the_command_and_their_def
 
     assert {*Finetune.model_fields} - {"time"} == {field.name for field in fields(Settings)} - {"seconds", "seed"}
     assert Finetune().settings(7) == Settings(seed=7)
-    said = parse_recipe("scheme: cp\nfinetune: {time: 1.5h, clip: 1, lr: 1e-2}\n").finetune
-    assert said is not None
-    assert said.settings(0) == Settings(seconds=5400, clip=1.0, lr=0.01)
+    finetune = parse_recipe("scheme: cp\nfinetune: {time: 1.5h, clip: 1, lr: 1e-2}\n").finetune
+    assert finetune is not None
+    assert finetune.settings(0) == Settings(seconds=5400, clip=1.0, lr=0.01)
 
 
 def test_a_recipe_made_in_python_keeps_its_fine_tune() -> None:
@@ -78,7 +78,7 @@ def test_a_recipe_made_in_python_keeps_its_fine_tune() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ("finetune: {ema: 1}", "finetune.ema"),
         ("finetune: {orthogonality: 0.1}", "use --train shared (train: shared)"),
@@ -94,8 +94,8 @@ def test_a_recipe_made_in_python_keeps_its_fine_tune() -> None:
         ("sharing: {below: 0.1, params: 0.3}", "`sharing` needs `codec`"),
     ],
 )
-def test_a_wrong_fine_tune_or_sharing_is_refused_with_its_line(wrong: str, said: str) -> None:
-    assert said in refused(f"scheme: cp\n{wrong}\n").message
+def test_a_wrong_fine_tune_or_sharing_is_refused_with_its_line(wrong: str, message: str) -> None:
+    assert message in refused(f"scheme: cp\n{wrong}\n").message
     assert "mine.yaml line" in refused(f"scheme: cp\n{wrong}\n").message
 
 
@@ -557,10 +557,10 @@ def test_a_preset_says_how_many_parameters_it_leaves_and_adds(preset: str) -> No
         stored = [size for part in (layout.shared, *layout.adapters) for size in part.values()]
         params += sum(math.prod(size) for size in stored if "residual_rank" not in size) - sum(map(math.prod, family))
     gates = gate_specs(model, form_routes(model, layers, assignments)[0])[1]
-    said = (
+    text = (
         f"# Reaches: {(params + gates) / 1e6:.2f} of {before / 1e6:.2f} million parameters, {gates / 1e6:.2f} of them"
     )
-    assert said in load_recipe(preset).text
+    assert text in load_recipe(preset).text
     assert params + gates < before
 
 

@@ -61,8 +61,8 @@ def test_cond_adds_its_kernels_each_by_a_sigmoid() -> None:
 def test_omni_scales_channels_filters_and_taps_and_mixes_kernels() -> None:
     net, router, x = one_layer("omni", kernels=3)
     for image, found in zip(x, net(x), strict=True):
-        said = linear(linear(image.mean((1, 2)), router.trunk).clamp_min(0), router.heads) / 2
-        inputs, outputs, taps, scores = said.split([8, 6, 9, 3])
+        attention = linear(linear(image.mean((1, 2)), router.trunk).clamp_min(0), router.heads) / 2
+        inputs, outputs, taps, scores = attention.split([8, 6, 9, 3])
         kernel = sum(p * w for p, w in zip(scores.softmax(0), kernels_of(net[0]), strict=True))
         kernel = kernel * 2 * taps.sigmoid().view(3, 3)
         y = F.conv2d((image * 2 * inputs.sigmoid()[:, None, None])[None], kernel, net[0].bias, padding=1)[0]
@@ -100,7 +100,7 @@ def test_omni_leaves_out_the_attentions_that_a_layer_has_no_place_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "message"),
     [
         ("omni", {"kernels": 0}, "kernels must be at least 1, got 0"),
         ("omni", {"reduction": 0}, "reduction must be at least 1, got 0"),
@@ -116,8 +116,8 @@ def test_omni_leaves_out_the_attentions_that_a_layer_has_no_place_for() -> None:
         ("dyconv", {"experts": "lent"}, "experts must be own or shared"),
     ],
 )
-def test_an_option_outside_its_limits_is_refused(name: str, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(RecipeError, match=f"KD203: routing {name}: {said}"):
+def test_an_option_outside_its_limits_is_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=f"KD203: routing {name}: {message}"):
         ROUTINGS[name](**options)
 
 
@@ -184,8 +184,8 @@ def test_a_family_with_fewer_layers_than_experts_is_left_out_with_its_reason() -
 
     def routed(kernels: int) -> Any:
         options = {"kernels": kernels, "experts": "shared"}
-        wanted = [Assignment(layer.name, "cp", {}, "dyconv", options) for layer in layers]
-        return form_routes(net, layers, wanted)
+        assignments = [Assignment(layer.name, "cp", {}, "dyconv", options) for layer in layers]
+        return form_routes(net, layers, assignments)
 
     routes, left = routed(3)
     assert [route.members for route in routes] == [("0", "1", "2")]

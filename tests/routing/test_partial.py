@@ -67,7 +67,7 @@ def test_shared_experts_can_be_partial() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "said"),
+    ("options", "code", "message"),
     [
         ({"ratio": 0.0}, "KD203", "ratio must be above 0 and at most 1, got 0"),
         ({"ratio": 1.1}, "KD203", "ratio must be above 0 and at most 1, got 1.1"),
@@ -79,8 +79,8 @@ def test_shared_experts_can_be_partial() -> None:
         ({"of": {"name": "cond", "kernels": 1}}, "KD203", "kernels must be at least 2, got 1"),
     ],
 )
-def test_an_option_outside_its_limits_is_refused(options: dict[str, Any], code: str, said: str) -> None:
-    with pytest.raises(RecipeError, match=f"{code}: routing .*{said}"):
+def test_an_option_outside_its_limits_is_refused(options: dict[str, Any], code: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=f"{code}: routing .*{message}"):
         ROUTINGS["partial"](**options)
 
 

@@ -57,11 +57,11 @@ def test_at_the_start_no_temperature_changes_the_net() -> None:
     assert torch.equal(seen[0], seen[2])
 
 
-def temperatures(model: nn.Module, original: nn.Module, **said: Any) -> list[float]:
+def temperatures(model: nn.Module, original: nn.Module, **options: Any) -> list[float]:
     """What every step of a fine-tune saw."""
-    seen: list[float] = []
-    finetune(model, original, images(), progress=lambda *_: seen.append(float(model[0].gate.temperature)), **said)
-    return seen
+    values: list[float] = []
+    finetune(model, original, images(), progress=lambda *_: values.append(float(model[0].gate.temperature)), **options)
+    return values
 
 
 def test_a_fine_tune_of_some_steps_sets_the_temperature_by_the_step() -> None:

@@ -26,8 +26,8 @@ def test_kerneldnas_norm_start_gives_each_filter_its_output_energy(channel: bool
     for target, adapter in zip(targets, adapters, strict=True):
         child_on = scheme.expand(shared, adapter, target.shape).flatten(1)
         energy = (times(child_on, target.moment) * child_on).sum(1)
-        wanted = (target.cross_on * target.kernel_on).sum(1)
-        torch.testing.assert_close(energy, wanted, rtol=1e-6, atol=1e-9)
+        expected = (target.cross_on * target.kernel_on).sum(1)
+        torch.testing.assert_close(energy, expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("start", ["best", "tie", "lstsq", "norm"])

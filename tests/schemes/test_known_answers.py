@@ -82,8 +82,8 @@ def test_a_target_of_another_kernel_is_what_output_fits() -> None:
     """A refit's target: its cross moment is not the kernel's own."""
     (target,), (other,) = aims([(6, 4, 3, 3)]), aims([(6, 4, 3, 3)], seed=5)
     moved = replace(target, cross_on=times(other.kernel_on, target.moment))
-    wanted = make("output", {"rank": 6}).fit({"U": torch.eye(6).double()}, {}, moved)["V"]
-    torch.testing.assert_close(wanted, other.kernel_on, rtol=1e-6, atol=1e-6)
+    mixing = make("output", {"rank": 6}).fit({"U": torch.eye(6).double()}, {}, moved)["V"]
+    torch.testing.assert_close(mixing, other.kernel_on, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(6, 4, 3, 3), (6, 5, 1, 1)])

@@ -445,14 +445,14 @@ def test_verify_compares_the_original_checkpoint_where_it_is(tmp_path: Path) -> 
 def test_a_folder_cannot_make_its_reader_run_anything_else(
     folder: Path, name: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cwd, here = folder.parent, folder.parent / "executed"
+    cwd, executed = folder.parent, folder.parent / "executed"
     monkeypatch.chdir(cwd)
-    (folder / "evil.py").write_text(f"open({str(here)!r}, 'w')\ndef model(): ...\n")
+    (folder / "evil.py").write_text(f"open({str(executed)!r}, 'w')\ndef model(): ...\n")
     (cwd / "indirect.py").write_text("from subprocess import call\n")
-    name = name.replace("HERE", str(here)).replace("FOLDER", str(folder)).replace("CWD", str(cwd))
+    name = name.replace("HERE", str(executed)).replace("FOLDER", str(folder)).replace("CWD", str(cwd))
     with pytest.raises(FolderError, match=f"KD607: .*{message}.*pass model="):
         load(resealed(folder, name=name))
-    assert not here.exists()
+    assert not executed.exists()
     assert load(folder, model=small())
 
 

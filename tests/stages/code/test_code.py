@@ -291,17 +291,17 @@ def test_a_size_below_that_of_a_zero_net_is_refused(inputs: list[Tensor]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("said", "bytes_"),
+    ("target", "bytes_"),
     [("1/20", 5000), ("5%", 5000), (0.05, 5000), ("0.05", 5000), ("86kB", 86000), (86000, 86000), ("1.2MB", 1200000)],
 )
-def test_a_target_is_a_size_or_a_share(said: str | float, bytes_: int) -> None:
-    assert parse_target(said, 100_000) == bytes_
+def test_a_target_is_a_size_or_a_share(target: str | float, bytes_: int) -> None:
+    assert parse_target(target, 100_000) == bytes_
 
 
-@pytest.mark.parametrize("said", ["0", "2/1", "1/0", "-1", "kB", "1/20kB", ""])
-def test_an_invalid_target_is_refused(said: str) -> None:
+@pytest.mark.parametrize("target", ["0", "2/1", "1/0", "-1", "kB", "1/20kB", ""])
+def test_an_invalid_target_is_refused(target: str) -> None:
     with pytest.raises(PlanError, match="KD506"):
-        parse_target(said, 100_000)
+        parse_target(target, 100_000)
 
 
 @pytest.fixture(scope="module")

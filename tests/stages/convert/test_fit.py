@@ -99,10 +99,10 @@ def test_a_higher_rank_gives_a_smaller_error(scheme: str) -> None:
 def test_several_families_are_fitted_each_by_itself() -> None:
     net = small()
     plan = plan_for(net, family("lowrank", MEMBERS[:1]), family("basis", MEMBERS[1:]))
-    said: list[tuple[str, int, int]] = []
-    converted, fits = convert(net, plan, moments_of(net), progress=lambda *step: said.append(step))
+    steps: list[tuple[str, int, int]] = []
+    converted, fits = convert(net, plan, moments_of(net), progress=lambda *step: steps.append(step))
     assert [fit.owner for fit in fits] == [MEMBERS[0], MEMBERS[1]]
-    assert said == [("fit: body.0 (1 layers)", 0, 2), ("fit: body.2 (2 layers)", 1, 2), ("fit", 2, 2)]
+    assert steps == [("fit: body.0 (1 layers)", 0, 2), ("fit: body.2 (2 layers)", 1, 2), ("fit", 2, 2)]
     assert converted(images()).isfinite().all()
 
 

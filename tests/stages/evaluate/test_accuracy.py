@@ -83,12 +83,12 @@ def test_without_labels_accuracy_is_none_or_refused_where_it_is_wanted() -> None
 def test_divergence_is_its_definition() -> None:
     z = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
     z0 = torch.randn(50, 7, generator=torch.Generator().manual_seed(1))
-    seen = divergence(z, z0)
+    result = divergence(z, z0)
     kl = F.kl_div(F.log_softmax(z, 1), F.log_softmax(z0, 1), reduction="batchmean", log_target=True)
-    assert math.isclose(seen.kl, float(kl), rel_tol=1e-5)
-    assert math.isclose(seen.logit_error, float((z - z0).norm() ** 2 / z0.norm() ** 2), rel_tol=1e-5)
-    assert math.isclose(seen.agreement, float((z.argmax(1) == z0.argmax(1)).float().mean()), rel_tol=1e-6)
-    assert seen.images == 50
+    assert math.isclose(result.kl, float(kl), rel_tol=1e-5)
+    assert math.isclose(result.logit_error, float((z - z0).norm() ** 2 / z0.norm() ** 2), rel_tol=1e-5)
+    assert math.isclose(result.agreement, float((z.argmax(1) == z0.argmax(1)).float().mean()), rel_tol=1e-6)
+    assert result.images == 50
 
 
 def test_equal_logits_have_no_divergence() -> None:
@@ -195,8 +195,8 @@ def test_a_derived_layer_costs_the_macs_of_its_folded_form_and_the_parameters_it
 
 
 def test_metadata_counts_towards_the_file() -> None:
-    model, said = net(), {"format": "pt", "kdna": "1", "base_model": "a" * 100}
-    assert evaluate(model, [images()], metadata=said).bytes == len(save(model.state_dict(), said))
+    model, metadata = net(), {"format": "pt", "kdna": "1", "base_model": "a" * 100}
+    assert evaluate(model, [images()], metadata=metadata).bytes == len(save(model.state_dict(), metadata))
 
 
 def test_a_shared_parameter_counts_once() -> None:

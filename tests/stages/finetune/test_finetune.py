@@ -108,8 +108,8 @@ def test_the_best_state_on_the_held_out_images_is_kept(monkeypatch: pytest.Monke
 
 def test_a_plateau_ends_the_fine_tune() -> None:
     model, original = pair()
-    said = {"heldout": images(64, seed=1), "epochs": 50, "batch_size": 32, "lr": 30.0, "save_every": 2}
-    tuned = finetune(model, original, images(), patience=2, **said)
+    options = {"heldout": images(64, seed=1), "epochs": 50, "batch_size": 32, "lr": 30.0, "save_every": 2}
+    tuned = finetune(model, original, images(), patience=2, **options)
     assert (tuned.ended, tuned.steps, tuned.kept) == ("plateau", 4, False)
 
 
@@ -210,8 +210,8 @@ def test_a_label_weight_moves_the_answers_to_the_labels() -> None:
     shares = []
     for weight in (0.0, 100.0):
         model, original = pair()
-        said = {"epochs": 10, "batch_size": 32, "lr": 0.1, "shared_lr": 0.1, "train": "all", "label_weight": weight}
-        finetune(model, original, [(images(), labels)], **said)
+        options = {"epochs": 10, "batch_size": 32, "lr": 0.1, "shared_lr": 0.1, "train": "all", "label_weight": weight}
+        finetune(model, original, [(images(), labels)], **options)
         shares.append(float((logits(model, [images()]).argmax(1) == 0).float().mean()))
     assert shares[1] > shares[0]
     with pytest.raises(DataError, match="KD403"):
@@ -225,10 +225,10 @@ def test_a_feature_weight_brings_the_features_closer() -> None:
     for weight in (0.0, 30.0):
         model, original = pair()
         finetune(model, original, images(), epochs=10, batch_size=32, lr=1e-2, feature_weight=weight)
-        with captured(model, ["3"]) as found, captured(original, ["3"]) as wanted:
+        with captured(model, ["3"]) as outputs, captured(original, ["3"]) as targets:
             logits(model, [images()])
             logits(original, [images()])
-        errors.append(float((found["3"] - wanted["3"]).square().sum()))
+        errors.append(float((outputs["3"] - targets["3"]).square().sum()))
     assert errors[1] < errors[0]
 
 
@@ -294,8 +294,8 @@ def test_a_net_with_an_output_per_position_learns_at_each_position() -> None:
     model, original = pair()
     for net in (model, original):
         net[5], net[6], net[7] = nn.Flatten(2), nn.Identity(), nn.Identity()  # (images, classes, positions)
-    said: dict[str, Any] = {"heldout": images(64, seed=1), "epochs": 5, "batch_size": 32, "lr": 1e-2}
-    tuned = finetune(model, original, images(), **said)
+    options: dict[str, Any] = {"heldout": images(64, seed=1), "epochs": 5, "batch_size": 32, "lr": 1e-2}
+    tuned = finetune(model, original, images(), **options)
     assert tuned.before is not None
     assert tuned.after is not None
     assert tuned.after.kl < 0.9 * tuned.before.kl

@@ -48,8 +48,8 @@ def test_the_penalty_makes_rows_more_orthogonal() -> None:
         basis = derived_layers(model)["0"].shared["V"]
         with torch.no_grad():
             basis[1] += basis[0]
-        said = {"train": "shared", "epochs": 20, "batch_size": 32, "lr": 1e-2, "orthogonality": weight}
-        finetune(model, original, images(), **said)
+        options = {"train": "shared", "epochs": 20, "batch_size": 32, "lr": 1e-2, "orthogonality": weight}
+        finetune(model, original, images(), **options)
         found.append(float(crowding([basis.detach()])))
     assert found[1] < 0.5 * found[0]
 

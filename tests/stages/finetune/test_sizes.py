@@ -73,8 +73,8 @@ def test_training_at_sampled_sizes_lowers_the_error_of_a_cut_net() -> None:
     found = []
     for sampled in (False, True):
         model, original = pair()
-        said = {"epochs": 40, "batch_size": 32, "lr": 1e-2, "train": "shared", "sampled": sampled}
-        finetune(model, original, noise(), nested=MEMBERS, **said)
+        options = {"epochs": 40, "batch_size": 32, "lr": 1e-2, "train": "shared", "sampled": sampled}
+        finetune(model, original, noise(), nested=MEMBERS, **options)
         found.append((cut_kl(model, original, 0.5), cut_kl(model, original, 1.0)))
     assert found[1][0] < 0.7 * found[0][0]
     assert found[1][1] < cut_kl(*pair(), 1.0)

@@ -63,8 +63,8 @@ def early_kl(model: nn.Module, original: nn.Module) -> float:
     with torch.no_grad(), captured(model, ends_of(original)) as outputs:
         model(noise())
         answer = subnets(*outputs.values())[0].log_softmax(1)
-        wanted = original(noise()).log_softmax(1)
-    return float((wanted.exp() * (wanted - answer)).sum(1).mean())
+        target = original(noise()).log_softmax(1)
+    return float((target.exp() * (target - answer)).sum(1).mean())
 
 
 def test_subnets_end_at_every_stage_but_the_last() -> None:
@@ -91,19 +91,19 @@ def test_the_classifier_is_the_last_linear_layer() -> None:
 
 def test_a_map_is_the_least_squares_solution_with_a_bias() -> None:
     generator = torch.Generator().manual_seed(0)
-    given, error = torch.randn(200, 4, generator=generator).double() + 3, torch.randn(200, 2, generator=generator)
-    wanted = given[:, :2] * 2 - 1 + error.double()
-    weight, bias = linear_fit(given, wanted)
-    best = torch.linalg.lstsq(torch.cat([given, torch.ones(200, 1)], 1), wanted).solution
+    features, error = torch.randn(200, 4, generator=generator).double() + 3, torch.randn(200, 2, generator=generator)
+    targets = features[:, :2] * 2 - 1 + error.double()
+    weight, bias = linear_fit(features, targets)
+    best = torch.linalg.lstsq(torch.cat([features, torch.ones(200, 1)], 1), targets).solution
     assert torch.allclose(weight.double(), best[:4].T, atol=1e-3)
     assert torch.allclose(bias.double(), best[4], atol=1e-2)
 
 
 def test_a_fitted_subnet_is_closer_than_the_mean_answer() -> None:
     original = two()[1]
-    wanted = original(noise()).detach().softmax(1)
-    blind = (wanted * (wanted.log() - wanted.mean(0).log())).sum(1).mean()
-    assert early_kl(original, original) < float(blind)
+    target = original(noise()).detach().softmax(1)
+    kl_of_mean = (target * (target.log() - target.mean(0).log())).sum(1).mean()
+    assert early_kl(original, original) < float(kl_of_mean)
 
 
 def test_only_the_maps_of_subnets_train() -> None:
@@ -151,10 +151,10 @@ def test_a_killed_run_resumes_with_their_maps_to_the_bit(ema: float, tmp_path: P
 def converted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The staged net, converted by the command line."""
     out = tmp_path_factory.mktemp("staged") / "out"
-    said = ("--set", "calibration.images=30", "--set", "calibration.heldout=0", "--set", "fit.sweeps=3")
+    options = ("--set", "calibration.images=30", "--set", "calibration.heldout=0", "--set", "fit.sweeps=3")
     size = ("--mean", "0.5", "--std", "0.5", "--input-size", "8")
-    made = ("convert", f"{Path(__file__)}:staged", "--data", images, *size, *said)
-    done = kdna(*made, "--recipe", "shared-basis", "--target-params", "0.9", "-o", out)
+    command = ("convert", f"{Path(__file__)}:staged", "--data", images, *size, *options)
+    done = kdna(*command, "--recipe", "shared-basis", "--target-params", "0.9", "-o", out)
     assert done.exit_code == 0, done.output
     return out
 

@@ -318,20 +318,20 @@ def test_a_budget_below_the_routing_names_the_size_of_the_routing() -> None:
     routed = recipe("lowrank", routing={"name": "dyconv"})
     with pytest.raises(PlanError, match=r"KD501: .*, with the ([\d,]+) parameters of its routing") as caught:
         kdna_convert.plan(tiny.Net(blocks=2).eval(), recipe=routed, data=IMAGES, target_params=0.5)
-    said = int(caught.value.message.rsplit(" the ", 1)[1].split(" ")[0].replace(",", ""))
+    params = int(caught.value.message.rsplit(" the ", 1)[1].split(" ")[0].replace(",", ""))
     whole = kdna_convert.plan(tiny.Net(blocks=2).eval(), recipe=routed, data=IMAGES, target_params=100_000)
-    assert whole.routed == said
+    assert whole.routed == params
 
 
 def test_a_missing_budget_and_rank_is_refused_at_once_with_both_ways_out(
     databases: dict[str, Database],
 ) -> None:
-    wanted, said = r"KD504: .*rank.*--target-params 0\.5, or set options\.rank", []
+    message, stages = r"KD504: .*rank.*--target-params 0\.5, or set options\.rank", []
     for verb in (kdna_convert.plan, kdna_convert.convert):
-        with pytest.raises(PlanError, match=wanted):
-            verb(NET, recipe=recipe("cp"), data=IMAGES, progress=lambda doing, *_: said.append(doing))  # type: ignore[operator]
-    assert "calibrate" not in said
-    with pytest.raises(PlanError, match=wanted):
+        with pytest.raises(PlanError, match=message):
+            verb(NET, recipe=recipe("cp"), data=IMAGES, progress=lambda doing, *_: stages.append(doing))  # type: ignore[operator]
+    assert "calibrate" not in stages
+    with pytest.raises(PlanError, match=message):
         solve(databases["cp"], None)
 
 
@@ -363,7 +363,7 @@ def test_a_predicted_error_is_finite_whatever_was_measured(points: dict[int, flo
 
 
 @pytest.mark.parametrize(
-    ("asked", "wanted"),
+    ("arguments", "budget"),
     [
         ({"target_params": 0.5}, Budget("params", TOY.params // 2)),
         ({"target_macs": 0.25}, Budget("macs", TOY.macs // 4)),
@@ -374,12 +374,12 @@ def test_a_predicted_error_is_finite_whatever_was_measured(points: dict[int, flo
         ({}, Budget("params", int(0.75 * TOY.params))),
     ],
 )
-def test_a_budget_argument_overrides_the_recipe(asked: dict[str, Any], wanted: Budget) -> None:
-    assert budget_of(original_totals(TOY), recipe("lowrank", budget={"params": 0.75}), **asked) == wanted
+def test_a_budget_argument_overrides_the_recipe(arguments: dict[str, Any], budget: Budget) -> None:
+    assert budget_of(original_totals(TOY), recipe("lowrank", budget={"params": 0.75}), **arguments) == budget
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "arguments",
     [
         {"target_params": 0.5, "target_macs": 0.5},
         {"target_params": -0.5},
@@ -389,9 +389,9 @@ def test_a_budget_argument_overrides_the_recipe(asked: dict[str, Any], wanted: B
         {"target_params": "1/0"},
     ],
 )
-def test_two_budgets_or_an_invalid_one_are_refused(asked: dict[str, Any]) -> None:
+def test_two_budgets_or_an_invalid_one_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(PlanError, match="KD506"):
-        budget_of(original_totals(TOY), recipe("lowrank"), **asked)
+        budget_of(original_totals(TOY), recipe("lowrank"), **arguments)
 
 
 def test_a_layer_that_cannot_become_smaller_has_a_reason() -> None:
@@ -442,12 +442,12 @@ def test_a_new_budget_is_solved_from_the_database_without_torch(images: Path, tm
 
 
 def test_an_existing_database_is_read_and_not_rebuilt(tmp_path: Path) -> None:
-    said: list[str] = []
+    stages: list[str] = []
     given: dict[str, Any] = {"recipe": recipe("basis"), "data": IMAGES, "database": tmp_path / "database.json"}
     for share in (0.8, 0.6):
-        said.clear()
-        kdna_convert.plan(NET, **given, target_params=share, progress=lambda doing, *_: said.append(doing))
-    assert not [line for line in said if line.startswith(("calibrate", "predict"))]
+        stages.clear()
+        kdna_convert.plan(NET, **given, target_params=share, progress=lambda doing, *_: stages.append(doing))
+    assert not [line for line in stages if line.startswith(("calibrate", "predict"))]
 
 
 @pytest.mark.parametrize("other", ["model", "recipe", "data"])
@@ -524,9 +524,9 @@ def planned(quick_predictions: None) -> Plan:
 
 def edited(plan: Plan, path: Path, **options: Any) -> Path:
     """The plan's file, after somebody changed the first family's options in an editor."""
-    said = json.loads(to_json(plan))
-    said["families"][0]["options"].update(options)
-    path.write_text(json.dumps(said))
+    content = json.loads(to_json(plan))
+    content["families"][0]["options"].update(options)
+    path.write_text(json.dumps(content))
     return path
 
 
@@ -553,7 +553,7 @@ def test_a_plan_together_with_a_budget_is_refused(planned: Plan) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "place_of_error"),
     [
         (("families", 0, "members"), "blocks.0.conv1", "families.0.members"),
         (("layers", 1, "shape"), ["a"], "layers.1.shape.0"),
@@ -562,7 +562,7 @@ def test_a_plan_together_with_a_budget_is_refused(planned: Plan) -> None:
     ],
 )
 def test_a_wrong_field_of_a_plan_is_named(
-    field: tuple[Any, ...], value: Any, said: str, planned: Plan, tmp_path: Path
+    field: tuple[Any, ...], value: Any, place_of_error: str, planned: Plan, tmp_path: Path
 ) -> None:
     content: Any = json.loads(to_json(planned))
     place = content
@@ -570,7 +570,7 @@ def test_a_wrong_field_of_a_plan_is_named(
         place = place[key]
     place[field[-1]] = value
     (tmp_path / "plan.json").write_text(json.dumps(content))
-    with pytest.raises(PlanError, match=rf"KD502: .*plan\.json: {said.replace('.', '[.]')}: "):
+    with pytest.raises(PlanError, match=rf"KD502: .*plan\.json: {place_of_error.replace('.', '[.]')}: "):
         read_plan(tmp_path / "plan.json")
 
 
@@ -592,7 +592,7 @@ def route(plan: Plan, routing: str, name: str, shape: tuple[int, ...] = (12, 12,
 
 
 @pytest.mark.parametrize(
-    ("spoil", "code", "said"),
+    ("spoil", "code", "message"),
     [
         (lambda p: family(p, members=("blocks.7.conv1",)), "KD503", "blocks.7.conv1, which this model does not have"),
         (lambda p: family(p, members=(*p.families[0].members, "stem")), "KD503", "cannot share between"),
@@ -609,10 +609,10 @@ def route(plan: Plan, routing: str, name: str, shape: tuple[int, ...] = (12, 12,
         (lambda p: replace(p, layers=(replace(p.layers[0], shape=(1, 2)),)), "KD503", "another model"),
     ],
 )
-def test_a_plan_that_does_not_fit_says_where(spoil: Any, code: str, said: str, planned: Plan) -> None:
+def test_a_plan_that_does_not_fit_says_where(spoil: Any, code: str, message: str, planned: Plan) -> None:
     with pytest.raises(KdnaError, match=code) as caught:
         kdna_convert.plan(NET, recipe=recipe("cp"), plan=spoil(planned))
-    assert said in caught.value.message
+    assert message in caught.value.message
 
 
 def test_a_plan_that_converts_what_the_recipe_leaves_out_says_so(planned: Plan) -> None:
