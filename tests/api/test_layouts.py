@@ -151,7 +151,7 @@ def test_what_build_writes_is_a_checkpoint_for_the_factory(tmp_path: Path) -> No
     assert done.exit_code == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed["after"]["bytes"] == file.stat().st_size
-    assert f"kdna eval {printed['model']} --checkpoint {file}" in done.stderr
+    assert f"kdna eval {printed['model']} --checkpoint TRAINED" in done.stderr
     loaded = load_model(printed["model"], checkpoint=str(file)).model.state_dict()
     expected = fresh("kerneldna-mobilenetv2-050", 3).state_dict()
     assert all(torch.equal(loaded[key], tensor) for key, tensor in expected.items())
