@@ -1,4 +1,4 @@
-"""Fixtures for every test: golden terminal output, and the real nets and images of ../shared/data where they are."""
+"""Fixtures for all tests: golden terminal output, the tiny net's images and folder, and ../shared/data if it exists."""
 
 import os
 from collections.abc import Callable, Iterator

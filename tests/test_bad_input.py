@@ -1,4 +1,4 @@
-"""Every bad input of a user gets one line that names the thing and the way out, exit code 2, and loses nothing."""
+"""Invalid input gives one line that names the thing and the way out, exit code 2, and loses nothing."""
 
 import json
 import resource

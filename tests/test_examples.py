@@ -1,4 +1,4 @@
-"""The CIFAR ResNets of examples/ are those of the paper and of the shared checkpoints; the net for sounds is routed."""
+"""The ResNets of examples/ equal those of the paper and of the shared checkpoints; the audio net is routed."""
 
 import runpy
 from pathlib import Path

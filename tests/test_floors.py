@@ -1,4 +1,4 @@
-"""The architecture as a test: who may import whom, and which file is the only door to which library."""
+"""The architecture: which files may import which rooms and libraries."""
 
 import ast
 import subprocess
@@ -74,7 +74,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def places(path: Path) -> set[tuple[str, ...]]:
-    """What a file imports of the package, as parts below it: ("stages", "plan", "knapsack")."""
+    """The modules of the package that a file imports, as paths: ("stages", "plan", "knapsack")."""
     return {tuple(name.split(".")[1:]) for name in imports(path) if name.startswith("kdna_convert.")}
 
 

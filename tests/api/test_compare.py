@@ -1,4 +1,4 @@
-"""`kdna compare`: budgets are kept, counts are those of real files, and what fails is a row and never the end."""
+"""`kdna compare`: budgets hold, counts are those of real files, and a failing tool gives a row with its problem."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo does the whole job, and its table says what is true of the nets it names."""
+"""The demo runs every stage, and its table agrees with the folder that it writes."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""What a frozen net is: every routed layer at the mean of its kernels over images, and nothing dynamic left."""
+"""Freezing a routed net: every routed layer gets the mean of its kernels over images."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""The release's own nets: the published sizes, who shares with whom, a start that is plain, and `kdna build`."""
+"""The nets of the KernelDNA release: published sizes, sharing, initial outputs, and `kdna build`."""
 
 import json
 from pathlib import Path

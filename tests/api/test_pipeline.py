@@ -1,4 +1,4 @@
-"""From a net's name to a folder and back: laws of the whole way, over nets of timm, of torchvision and of one's own."""
+"""From a net's name to a folder and back, for nets of timm, of torchvision and of a user."""
 
 from __future__ import annotations
 

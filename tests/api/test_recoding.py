@@ -1,4 +1,4 @@
-"""What a fine-tune of a coded folder's normalisations leaves: the same codes, and a file that is no larger."""
+"""Training the normalisations of a coded folder: the codes stay, and the file is no larger."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`kdna run`: the whole job of a recipe in one call, stopped anywhere and gone on with."""
+"""`kdna run`: every stage of a recipe in one call that can be stopped and resumed anywhere."""
 
 from __future__ import annotations
 

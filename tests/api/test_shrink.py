@@ -1,4 +1,4 @@
-"""`kdna shrink`: a converted folder cut to a smaller size, exactly, and what it says where it cannot."""
+"""`kdna shrink`: a converted folder is cut to a smaller size, or refused with the reason."""
 
 import json
 from pathlib import Path

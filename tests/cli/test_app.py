@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help everywhere, results on stdout, the rest on stderr, honest exit codes."""
+"""The command line: help for everything, results on stdout, the rest on stderr, exit codes."""
 
 import json
 import re

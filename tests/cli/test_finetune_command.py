@@ -1,4 +1,4 @@
-"""`kdna finetune` and what it refuses: each with its code, before any work where that can be."""
+"""`kdna finetune`: what it prints and writes, and what it refuses, before the work if possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the reports look like at 80 columns, to the character, without colour; and that they hold with colour."""
+"""Reports at 80 columns, compared character by character without colour; layout with colour."""
 
 import math
 from collections.abc import Callable

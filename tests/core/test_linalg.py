@@ -1,4 +1,4 @@
-"""Laws of the tensor maths that every fit stands on."""
+"""Laws of the tensor functions that all fits use."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Laws of several processes: what they find together is what one finds, in each of them, and they fail together."""
+"""Laws of several processes: each has the result of one process, and an error ends all of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ONES = [*BATCHES, "folder"]
 
 @pytest.fixture(scope="module")
 def damaged(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The images, and two that cannot be read: each process meets one."""
+    """The images with two that cannot be read: each process gets one."""
     folder = tmp_path_factory.mktemp("damaged") / "images"
     shutil.copytree(images, folder)
     for place in ("class0/00.png", "class2/27.png"):
@@ -37,7 +37,7 @@ def one(damaged: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def two(damaged: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes found."""
+    """The results of each of two processes."""
     out = tmp_path_factory.mktemp("two")
     done = torchrun("support.shared_passes", damaged, out)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Laws of DATA: what is read, in which order, with which labels, and what happens to what cannot be read."""
+"""Laws of DATA: which images are read, their order and labels, and how unreadable ones are handled."""
 
 import random
 import tarfile
@@ -251,7 +251,7 @@ def test_the_number_of_class_folders_must_be_that_of_the_outputs(folder: Path) -
 
 
 class Painted(Dataset[tuple[Image.Image, int]]):
-    """What torchvision's datasets look like."""
+    """A dataset with the interface of torchvision's."""
 
     classes = ("x", "y")
 
@@ -263,7 +263,7 @@ class Painted(Dataset[tuple[Image.Image, int]]):
 
 
 class Streamed(IterableDataset[tuple[Image.Image, int]]):
-    """What timm's streams look like: some do not know their length."""
+    """A stream with the interface of timm's; a length of 0 means unknown."""
 
     def __init__(self, length: int) -> None:
         self.length, self.read = length, 0
@@ -279,7 +279,7 @@ class Streamed(IterableDataset[tuple[Image.Image, int]]):
 
 @pytest.fixture
 def named(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[tuple[str, dict[str, Any]]]]:
-    """Lets every scheme open a given dataset; the list it returns fills with what timm was asked for."""
+    """named(dataset): open this dataset under every name. Returns the list of the calls of timm's create_dataset."""
 
     def opens(dataset: Any) -> list[tuple[str, dict[str, Any]]]:
         asked: list[tuple[str, dict[str, Any]]] = []

@@ -1,4 +1,4 @@
-"""The bundled net: small, repeated, accurate, and loadable as any other model."""
+"""The bundled digits and net: fixed splits, size, accuracy, and loading like any other model."""
 
 import runpy
 import sys

@@ -1,4 +1,4 @@
-"""Laws of MODEL: one grammar, strict checkpoints that execute nothing, and the input a net says it takes."""
+"""Laws of MODEL: the grammar of names, strict checkpoints that execute nothing, and the input of a net."""
 
 import argparse
 import math

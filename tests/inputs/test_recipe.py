@@ -1,4 +1,4 @@
-"""A recipe is checked to the line, and resolves to one assignment a layer."""
+"""Recipes: errors name the line, and every layer resolves to one assignment."""
 
 import math
 import subprocess

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 @pytest.fixture(autouse=True)
 def collected() -> Iterator[None]:
-    """What is left open is closed here, and not in another test."""
+    """Close the files that a test leaves open, so that no other test warns of them."""
     yield
     gc.collect()
 

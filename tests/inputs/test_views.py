@@ -1,4 +1,4 @@
-"""What is trained on: an order and views that a seed and a place decide, and no image that cannot be read."""
+"""Training images: the order and the views depend on a seed and a position; unreadable images are replaced."""
 
 from __future__ import annotations
 

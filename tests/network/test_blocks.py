@@ -1,4 +1,4 @@
-"""How a net falls into blocks, and what lies behind each layer."""
+"""Laws of the blocks of a net, and of the normalisation behind each layer."""
 
 from typing import Any
 

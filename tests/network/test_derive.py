@@ -1,4 +1,4 @@
-"""Derived weights: every trap of the design as a law, for every scheme."""
+"""Derived weights: laws for every scheme."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""A net's tensors as one string of bytes, in a folder and out of it, and what is refused."""
+"""A net's tensors as one coded stream: round trips inside and outside a folder, and refused streams."""
 
 from __future__ import annotations
 

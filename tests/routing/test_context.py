@@ -1,4 +1,4 @@
-"""The routing context: its formulas worked out slowly, what is context and what is not, its cost and its limits."""
+"""The routing context: its formulas computed directly, the scope of the context, its cost and its limits."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""The routing dymn: which blocks it finds, its formula worked out slowly, its published cost, what options leave."""
+"""The routing dymn: the blocks it finds, its formula computed directly, its published cost, its options."""
 
 from functools import partial
 from itertools import pairwise

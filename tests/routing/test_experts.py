@@ -1,4 +1,4 @@
-"""omni, cond and dyconv: their formulas against one image at a time, their cost, their limits, and shared experts."""
+"""omni, cond and dyconv: their formulas for one image at a time, their cost, their limits, and shared experts."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""Laws of the frequency routing beyond the contract: its bands, its formulas and counts as published, its limits."""
+"""The frequency routing: its bands, its published formulas and counts, and its limits."""
 
 import warnings
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""A partial routing: only so many filters are dynamic, and images say which."""
+"""The partial routing: a share of the filters is dynamic, chosen by images or by norm."""
 
 from typing import Any
 

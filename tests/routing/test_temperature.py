@@ -1,4 +1,4 @@
-"""The temperature of an attention: exact at the start at any, falling with the fine-tune, the same after a resume."""
+"""The temperature of an attention: it does not change a new net, falls during a fine-tune, and is resumed."""
 
 import copy
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_at_the_start_no_temperature_changes_the_net() -> None:
 
 
 def temperatures(model: nn.Module, original: nn.Module, **options: Any) -> list[float]:
-    """What every step of a fine-tune saw."""
+    """The temperature at every step of a fine-tune."""
     values: list[float] = []
     finetune(model, original, images(), progress=lambda *_: values.append(float(model[0].gate.temperature)), **options)
     return values

@@ -1,4 +1,4 @@
-"""Routed nets outside the process that made them: in folders, in two processes at once, and in another runtime."""
+"""Routed nets in folders, in two processes and in onnxruntime."""
 
 import os
 from pathlib import Path

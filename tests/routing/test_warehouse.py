@@ -1,4 +1,4 @@
-"""Laws of the warehouse routing beyond the contract: its formula, its groups and counts as published, what it reads."""
+"""The warehouse routing: its formula, its published groups and counts, and the kernels it mixes."""
 
 import copy
 from typing import Any

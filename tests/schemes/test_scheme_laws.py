@@ -84,7 +84,7 @@ def _fitted(scheme: Any, shapes: tuple[Shape, ...]) -> tuple[Tensors, list[Tenso
 
 
 def fitted(scheme: Any, shapes: list[Shape]) -> tuple[Tensors, list[Tensors]]:
-    """What `share` makes of aims(shapes), worked out once for all laws."""
+    """The result of `share` for aims(shapes), computed once for all laws."""
     return _fitted(scheme, tuple(shapes))
 
 

@@ -73,20 +73,20 @@ VARIANTS: dict[str, tuple[Any, tuple[str, ...]]] = {
 
 
 def described(name: str, layer: Any, reason: str | None = None) -> Layer:
-    """What the survey says of a layer, but for its positions."""
+    """A layer as the survey lists it, without its positions."""
     shape = tuple(layer.weight.shape)
     return Layer(name, type(layer).__name__, shape, getattr(layer, "groups", 1), reason=reason)
 
 
 def groups(routing: Any, net: nn.Module) -> list[tuple[Layer, ...]]:
-    """Of a net without routers, the layers that the routing may stand at, by its own grouping."""
+    """The groups of layers of a net that the routing can be placed at."""
     weighted = [(name, module) for name, module in net.named_modules() if isinstance(module, (_ConvNd, nn.Linear))]
     layers = [described(name, module) for name, module in weighted]
     return routing.groups([layer for layer in layers if routing.can_route(layer) is None], net)
 
 
 def takes(routing: Any, make: Callable[[], nn.Module]) -> bool:
-    """Whether a routing stands at two layers like these side by side."""
+    """Whether a routing can be placed at two layers like these side by side."""
     return bool(groups(routing, nn.Sequential(Twice(make(), make()))))
 
 
@@ -110,7 +110,7 @@ def placed_at(*kinds: str) -> pytest.MarkDecorator:
 
 
 def routed(kind: str, routing: Any, batch: int = 3, seed: int = 0) -> tuple[nn.Sequential, Tensor]:
-    """Two of a kind side by side in one net, both routed, and an input."""
+    """A net of two routed layers of a kind side by side, and an input."""
     make, size = LAYERS[kind]
     torch.manual_seed(0)
     net = nn.Sequential(Twice(make(), make()))
@@ -120,7 +120,7 @@ def routed(kind: str, routing: Any, batch: int = 3, seed: int = 0) -> tuple[nn.S
 
 
 def learned(net: nn.Sequential) -> nn.Sequential:
-    """The same net with its routers away from the identity."""
+    """The net, with its routers moved away from the identity in place."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for router in routers(net).values():

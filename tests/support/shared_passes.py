@@ -38,16 +38,16 @@ class Counted:
 
 
 def passes(folder: Path) -> dict[str, Any]:
-    """What is found of the tiny net, by the name of what it was found on."""
+    """Moments, evaluations and errors of the tiny net, by the name of the batches."""
     torch.manual_seed(0)
     model = net().eval()
     other = copy.deepcopy(model)
     torch.nn.init.normal_(other.get_parameter("fc.bias"), std=0.1)
     layers = survey(model, torch.zeros(1, 3, SIZE, SIZE))
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name, sizes in BATCHES.items():
         batches = list(_labelled(sizes))
-        found[name] = {
+        results[name] = {
             "moments": collect(model, layers, [images for images, _ in batches], gradients="pairs"),
             "evaluation": figures(model, batches, other),
         }
@@ -55,12 +55,12 @@ def passes(folder: Path) -> dict[str, Any]:
     source: Any = images.source
     source.decode = Counted(source.decode)
     reading = Reading(images, 4)
-    found["folder"] = {
+    results["folder"] = {
         "moments": collect(model, layers, Inputs(reading), gradients="pairs"),
         "evaluation": figures(model, reading, other),
     }
     images.gather_skipped()
-    found["folder"] |= {"skipped": images.skipped, "decoded": source.decode.calls}
+    results["folder"] |= {"skipped": images.skipped, "decoded": source.decode.calls}
     sick = [images for images, _ in _labelled([4, 4, 4])]
     sick[1][0] = torch.nan  # of two processes, the second one's
     for name, work in {
@@ -70,14 +70,14 @@ def passes(folder: Path) -> dict[str, Any]:
         try:
             work()
         except KdnaError as error:
-            found[name] = error.code
-    return found
+            results[name] = error.code
+    return results
 
 
 def figures(model: nn.Module, batches: Iterable[Batch], original: nn.Module) -> dict[str, Any]:
-    found = asdict(evaluate(model, batches, original=original))
-    assert not found.pop("skipped")  # which the caller adds
-    return found
+    results = asdict(evaluate(model, batches, original=original))
+    assert not results.pop("skipped")  # which the caller adds
+    return results
 
 
 def _labelled(sizes: list[int]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,4 +1,4 @@
-"""Nets small enough to convert in milliseconds, and their conversion, for the tests of part derive and checkpoint."""
+"""A net small enough to convert in milliseconds, and its conversion."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Nets small enough to convert in a second, as MODEL names them: tests/tiny.py:net and its unhappy relatives."""
+"""Nets small enough to convert in a second, named as MODEL (support/tiny.py:net), and nets with a defect."""
 
 from __future__ import annotations
 

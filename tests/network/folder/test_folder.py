@@ -1,4 +1,4 @@
-"""The converted folder: what is written is read back, damage is named, nothing is lost and nothing is executed."""
+"""The converted folder: round trips, damage is named, a failed write loses nothing, loading executes nothing."""
 
 import ast
 import copy

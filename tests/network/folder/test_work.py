@@ -1,4 +1,4 @@
-"""The folder that a stopped run is gone on from: its own files come and go, nobody else's do."""
+"""The folder of a stopped run: only its own files are removed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Laws of the families: blocks are found, numbering is stable, the silhouette is honest."""
+"""Laws of clustering: blocks are found, families are numbered by their first member, and the silhouette."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Laws of working without images: the moments are usable, repeatable and nearer to real ones than the identity is."""
+"""Laws of moments without images: noise of the right statistics, and moments that are positive definite."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Laws of the analysis: groups hold what could share, families what is alike, and all of it survives JSON."""
+"""Laws of the analysis: groups of layers that can share, families of similar layers, and its JSON."""
 
 import json
 from collections.abc import Sequence

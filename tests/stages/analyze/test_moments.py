@@ -1,4 +1,4 @@
-"""Laws of calibration: moments are those of unfolded patches, sensitivities autograd's, and the net comes back."""
+"""Laws of calibration: moments of unfolded patches, sensitivities equal to autograd's, an unchanged net."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Laws of the similarities: between 0 and 1, known where the answer is known, blind to what must not matter."""
+"""Laws of similarities: values in [0, 1], known answers, and invariances."""
 
 import math
 

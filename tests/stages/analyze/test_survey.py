@@ -1,4 +1,4 @@
-"""Laws of the survey: every layer is listed, its costs are exact, and what cannot be converted says why."""
+"""Laws of the survey: every layer is listed with exact costs, and a reason code if it cannot be converted."""
 
 import pytest
 import torch

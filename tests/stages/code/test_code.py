@@ -1,4 +1,4 @@
-"""Coding a net in a given number of bytes: the size is met from below, and errors are made up for."""
+"""Coding a net in a given number of bytes: the size is met, and rounding errors are fed back."""
 
 from __future__ import annotations
 

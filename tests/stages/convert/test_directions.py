@@ -1,4 +1,4 @@
-"""The order of a family's directions: nothing lost at the full size, the least that can be at every smaller one."""
+"""The order of a family's directions: no loss at full size, the least loss at smaller sizes."""
 
 from itertools import pairwise
 from typing import Any
@@ -42,7 +42,7 @@ def family(name: str, taps: int = 3) -> Fitted:
 
 
 def refitted_error(name: str, shared: Tensors, adapters: list[Tensors], targets: list[Target], size: int) -> float:
-    """The family cut to `size` directions, its mixings fitted: what is left, member by member."""
+    """The weighted error of the family cut to `size` directions, with fitted mixings."""
     scheme = make(name, {"rank": size})
     shared, adapters = leading(scheme, [target.shape for target in targets], shared, adapters, size)
     kernels = [
@@ -87,7 +87,7 @@ def test_an_ordered_family_loses_less_than_a_shuffled_one(name: str) -> None:
 
 
 def test_elimination_drops_the_direction_of_least_error_first() -> None:
-    """The first to go, against trying each: shared CP, whose directions can only be put in another order."""
+    """Compared with trying every direction, for shared CP."""
     scheme, shared, adapters, targets = family("cp")
     found = order(scheme, shared, adapters, targets)
 

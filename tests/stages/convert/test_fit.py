@@ -1,4 +1,4 @@
-"""Laws of the conversion itself: what is fitted, what is left alone, and what decides between starts."""
+"""Laws of a conversion: what is fitted, what stays unchanged, and how a start is chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation: accuracy by hand, divergence by its definition, costs by counting."""
+"""Evaluation: accuracy, divergence and costs against their definitions."""
 
 import math
 from collections import OrderedDict

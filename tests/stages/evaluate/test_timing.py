@@ -1,4 +1,4 @@
-"""Timing: nets take turns, and what they are timed on is put back."""
+"""Timing: nets take turns on a clock that the test moves, and all settings are restored."""
 
 import gc
 
@@ -14,7 +14,7 @@ X = torch.zeros(4, 3)
 
 
 class Timed(nn.Module):
-    """A net whose calls take known times, the last of them over and over, and which writes down its calls."""
+    """A net that records its calls, each of which takes a given time; the last time is repeated."""
 
     def __init__(self, clock: Clock, *seconds: float, name: str = "", calls: list[str] | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The ONNX graph of a converted net: onnxruntime gives torch's answers, or nothing is written."""
+"""The ONNX graph of a converted net: onnxruntime agrees with torch, or nothing is written."""
 
 from pathlib import Path
 

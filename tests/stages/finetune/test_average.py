@@ -1,4 +1,4 @@
-"""The moving average of a fine-tune: what it is, that it leaves the training alone, and that it is what is kept."""
+"""The moving average of a fine-tune: its formula, its independence of the steps, and its use as the result."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Integers that train: the net runs on them, their bits have a price, and the file does not grow."""
+"""Training codes: weights are rounded in the forward pass, bits have a price, and the file does not grow."""
 
 from __future__ import annotations
 

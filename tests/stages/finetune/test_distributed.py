@@ -1,4 +1,4 @@
-"""Two processes: the same result as one, and one that writes."""
+"""A fine-tune by two processes: the result of one, written once."""
 
 from __future__ import annotations
 

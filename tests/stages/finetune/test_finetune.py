@@ -1,4 +1,4 @@
-"""Fine-tuning: towards the original, only what may change, and back when it goes wrong."""
+"""Fine-tuning: the net comes closer to the original, only the chosen parts train, and failures are undone."""
 
 import json
 import math

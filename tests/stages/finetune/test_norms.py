@@ -1,4 +1,4 @@
-"""Frozen norms inside their convolutions: the same function and gradients, and less kept for the backward pass."""
+"""Frozen norms folded into their convolutions: the same outputs and gradients with less memory."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_convolution_with_a_second_reader_is_not_folded() -> None:
 
 
 def kept_bytes(net: nn.Module, x: Tensor) -> int:
-    """What the forward pass keeps for the backward pass, each storage once, the parameters' own left out."""
+    """Bytes that the forward pass stores for the backward pass, without the parameters."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*net.parameters(), *net.buffers())}
     storages: dict[int, int] = {}
     held = []

@@ -1,4 +1,4 @@
-"""The penalty on the rows of what a family shares: what it is, where it applies, and that it does what it says."""
+"""The orthogonality penalty on shared rows: its value, where it applies, and its effect."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A fine-tune that is stopped, killed, resumed, out of room, or asked to hold a guard."""
+"""A fine-tune that is stopped, killed or resumed, on a full disk, or with a guard."""
 
 from __future__ import annotations
 

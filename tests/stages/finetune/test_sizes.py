@@ -1,4 +1,4 @@
-"""Sampled sizes: what is drawn, what a kernel of few directions is, and that training with them lets a net be cut."""
+"""Sampled sizes: their distribution, kernels of few directions, and the effect on a cut net."""
 
 from collections import Counter
 from pathlib import Path

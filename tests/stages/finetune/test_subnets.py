@@ -1,4 +1,4 @@
-"""Sub-networks in a fine-tune: where they end, how they start, what they do, and that nothing of them stays."""
+"""Sub-networks in a fine-tune: where they end, how they start, their effect, and that they leave no trace."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The trade-off over budgets, and the search for the smallest net that holds."""
+"""The trade-off over budgets, and the search for the smallest net within a drop."""
 
 import pytest
 from support.plans import TOY

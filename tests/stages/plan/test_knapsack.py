@@ -1,4 +1,4 @@
-"""Laws of the planner: exact sizes, budgets that hold, and a database from which any of them is solved at once."""
+"""Laws of the planner: exact sizes, budgets that hold, and databases that solve any budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layers share under each scheme, from the recipe to the folder, on a net of layers that agree in part."""
+"""The families that each scheme forms, from the recipe to the folder, on a net whose layers agree in part."""
 
 from __future__ import annotations
 
