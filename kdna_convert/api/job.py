@@ -21,7 +21,8 @@ from .nets import Model, conversion_of, device_of_name, load_any
 from .options import JobOptions
 
 DATA_FREE_NOTE = (
-    "no images: fitted on synthetic noise, which costs about 30 % more output error than 1,000 real images; pass --data"
+    "no calibration images: fitted on synthetic noise, with about 30 % more output error than on 1,000 real images; "
+    "pass --data without --data-free"
 )
 
 

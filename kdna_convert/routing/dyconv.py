@@ -85,8 +85,8 @@ class DyConvRouter(TemperedRouter):
         attach_experts(self, experts, owned)
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
-        said = self.fc2(F.relu(self.fc1(pooled(x, self.spatial))))
-        mix = torch.softmax(said / self.temperature, 1)
+        logits = self.fc2(F.relu(self.fc1(pooled(x, self.spatial))))
+        mix = torch.softmax(logits / self.temperature, 1)
         return Modulation(mix=term_weights(torch.ones_like(mix[:, :1]), mix), kernels=self.experts.terms(weight))
 
     def is_identity(self) -> bool:

@@ -107,9 +107,9 @@ class OmniRouter(TemperedRouter):
             attach_experts(self, *held)
 
     def forward(self, x: Tensor, weight: Tensor) -> Modulation:
-        said = apply_linear(self.heads, F.relu(apply_linear(self.trunk, pooled(x, self.spatial)))) / self.temperature
-        mix = torch.softmax(said[:, -self.sizes[3] :], 1) if self.sizes[3] else None
-        inputs, outputs, taps, _ = gate(said).split_with_sizes(self.sizes, 1)
+        logits = apply_linear(self.heads, F.relu(apply_linear(self.trunk, pooled(x, self.spatial)))) / self.temperature
+        mix = torch.softmax(logits[:, -self.sizes[3] :], 1) if self.sizes[3] else None
+        inputs, outputs, taps, _ = gate(logits).split_with_sizes(self.sizes, 1)
         return Modulation(
             inputs=inputs,
             outputs=outputs if self.sizes[1] else None,

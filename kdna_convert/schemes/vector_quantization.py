@@ -113,8 +113,8 @@ def point_bank(
         gains.append([_size(own, count) for own, count in zip(cells, blocks, strict=True)])
         part = max(1, rank * (code + 1) // codes - rank * code // codes)
         banks.append(_centres(cells, gains[-1], part, seed + code, rounds))
-    felt = [(target.weight * mean_diagonal(target.moment)) ** 0.5 for target in targets]
-    members = zip(felt, zip(*gains, strict=True), strict=True)
+    scales = [(target.weight * mean_diagonal(target.moment)) ** 0.5 for target in targets]
+    members = zip(scales, zip(*gains, strict=True), strict=True)
     return _over(torch.cat(banks)[:rank], root_cc), [torch.stack(sizes, 1) / max(own, TINY) for own, sizes in members]
 
 

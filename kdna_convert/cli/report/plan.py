@@ -41,7 +41,7 @@ def family_table(plan: Plan) -> RenderableType:
     """One row per family: parameters before and after, and its share of the predicted error."""
     layers = {layer.name: layer for layer in plan.layers}
     whole = sum(plan.predicted.values())
-    table = grid("family", "scheme", ">layers", ">before", ">after", ">kept", ">of error")
+    table = grid("family", "scheme", ">layers", ">before", ">after", ">kept", ">error share")
     for family in plan.families:
         owner, *others = family.members
         before = sum(layers[name].params for name in family.members)
