@@ -135,7 +135,7 @@ def test_no_images_is_refused(tmp_path: Path) -> None:
 def test_fitting_without_images_gives_a_warning(flags: list[str]) -> None:
     done = kdna("plan", NET, *flags, "-q")
     assert done.exit_code == 0
-    assert "no images" in done.stderr
+    assert "no calibration images" in done.stderr
     assert "--data" in done.stderr
 
 
