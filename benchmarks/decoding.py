@@ -3,7 +3,7 @@
     python benchmarks/decoding.py FOLDER torchvision:resnet18
 
 A coded folder as it is; of a net's name, random weights rounded at `--step` of each tensor's standard deviation: 1.2 is
-about two bits a weight. `encode` is the way there, without the search for a step.
+about two bits per weight. `encode` is the way there, without the search for a step.
 """
 
 from __future__ import annotations

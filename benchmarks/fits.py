@@ -16,7 +16,7 @@ import torch
 from families import largest, parser
 from torch import Tensor
 
-from kdna_convert.core.linalg import Target, minimise, mix
+from kdna_convert.core.linalg import Target, minimize, mix
 from kdna_convert.schemes.cp import _explained, _rows, _start
 
 Point = list[Tensor]
@@ -42,7 +42,7 @@ def variable_projection(start: Point, aims: Sequence[Target], seconds: float) ->
 
     point = start
     while True:
-        point = minimise(error, point, 25)
+        point = minimize(error, point, 25)
         yield point
 
 

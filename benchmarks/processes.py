@@ -3,7 +3,7 @@
     python benchmarks/processes.py FOLDER --data IMAGES [--processes 2] [--steps 20] [--batch 128] [--rounds 3]
 
 It runs `kdna finetune`, alone and under torchrun, and takes each one's best round: the steps alone, without the looks
-at held-back images. The last line is what a step costs beyond its images, which no second process takes away: what the
+at held-out images. The last line is what a step costs beyond its images, which no second process takes away: what the
 times of a whole batch and of half of one, in one process, leave for a batch of none.
 """
 

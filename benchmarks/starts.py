@@ -16,7 +16,7 @@ import torch
 from families import largest, parser
 from torch import Tensor
 
-from kdna_convert.core.linalg import Kronecker, Target, kronecker, mean_diagonal, minimise, times, weighted_energy
+from kdna_convert.core.linalg import Kronecker, Target, kronecker, mean_diagonal, minimize, times, weighted_energy
 from kdna_convert.core.specs import product
 from kdna_convert.schemes.cp import _explained, _start
 
@@ -37,7 +37,7 @@ def descend(start: Point, aims: Sequence[Target], bases: Sequence[Tensor], steps
         return value, [slope @ basis.T for slope, basis in zip(slopes, bases, strict=True)]
 
     begin = [torch.linalg.solve(basis, p, left=False) for p, basis in zip(start, bases, strict=True)]
-    found = minimise(error, begin, steps)
+    found = minimize(error, begin, steps)
     return [x @ basis for x, basis in zip(found, bases, strict=True)], error(found)[0]
 
 
@@ -93,7 +93,7 @@ def main() -> None:
             plain(aims),
         ),
         "whitened coordinates": (lambda: _start(aims, rank, 0), metric(aims, -0.5)),
-        "coordinates coloured by C^1/4": (lambda: _start(aims, rank, 0), metric(aims, 0.25)),
+        "coordinates colored by C^1/4": (lambda: _start(aims, rank, 0), metric(aims, 0.25)),
     }
     print(f"{len(aims)} layers, rank {rank}")
     print("| start |", " | ".join(map(str, MARKS)), "|\n| --- |", " | ".join("---:" for _ in MARKS), "|")

@@ -90,7 +90,7 @@ def test_resnet56_keeps_its_accuracy_without_training(
     shared_data: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """On all 5,000 test images, from at most 2,000 unlabelled training images; the original reaches 93.30 %."""
+    """On all 5,000 test images, from at most 2,000 unlabeled training images; the original reaches 93.30 %."""
     cache = tmp_path_factory.getbasetemp()
     conversion = kdna_convert.convert(
         **given("resnet56"),

@@ -37,7 +37,7 @@ def analyze(
         recipe: a recipe, its name, or its file.
         metric: the similarity that the families are formed by: explained, angles, cka or cosine. Default: the
             recipe's.
-        data: unlabelled images that the moments are measured on: a path, a tensor of inputs, or batches.
+        data: unlabeled images that the moments are measured on: a path, a tensor of inputs, or batches.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: checkpoint, inputs, class_map, data_free, moments and device, as for `convert`.
 

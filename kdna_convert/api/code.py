@@ -71,7 +71,7 @@ def code(
         codec: entropy, which meets `target_bytes`, or fp16, bf16, int8 or int4, which have one size.
         target_bytes: size of the whole file ("86kB"), or a share of the original's ("1/20", "5%"). The entropy coder
             meets it from below, within one percent.
-        data: unlabelled images for the entropy coder: a path, a tensor of inputs, or batches. Without images it rounds
+        data: unlabeled images for the entropy coder: a path, a tensor of inputs, or batches. Without images it rounds
             on synthetic noise, which costs accuracy.
         class_map: a file of class names, one a line, in the order of the net's outputs.
         seed: seed of the images' order.
@@ -108,7 +108,7 @@ def code(
 def recoded(conversion: Conversion) -> Conversion:
     """A coded conversion that was trained as it is coded (CODED), coded again within the bytes it had.
 
-    Every tensor keeps its step, so that what was not trained is what it was, to the bit; the normalisations' shifts
+    Every tensor keeps its step, so that what was not trained is what it was, to the bit; the normalizations' shifts
     are rounded more coarsely where they would not fit. Its divergence is no longer known.
     """
     blob, done = conversion.coded, conversion.report.code
@@ -123,7 +123,7 @@ def recoded(conversion: Conversion) -> Conversion:
         if size <= room:
             break
     else:
-        raise PlanError("KD501", f"the trained normalisations take {size:,} bytes, and {room:,} are allowed")
+        raise PlanError("KD501", f"the trained normalizations take {size:,} bytes, and {room:,} are allowed")
     model = load_stored(copy.deepcopy(conversion.model), unpack(blob)).eval()
     plan = replace(conversion.plan, planned=replace(conversion.plan.planned, bytes=size))
     report = replace(conversion.report, code=replace(done, bytes=size))
@@ -164,7 +164,7 @@ class _Task:
     before: Conversion
     original: nn.Module | None
     inputs: list[Tensor]
-    measure: Measure | None  # the divergence from the original on held-back images
+    measure: Measure | None  # the divergence from the original on held-out images
     device: torch.device
     seed: int
     progress: Progress | None

@@ -67,14 +67,14 @@ def convert(
     Args:
         model: a model name, or a module, which is copied.
         recipe: a recipe, its name, or its file. Its budget holds where no target is given.
-        data: unlabelled images: a path, a tensor of inputs, or batches. Without images the fit is on synthetic noise.
+        data: unlabeled images: a path, a tensor of inputs, or batches. Without images the fit is on synthetic noise.
         target_params: share of the original's parameters: 0.5, "50%" or "1/2".
         target_bytes: size of the whole file ("1.2MB"), or a share of the original's ("1/20").
         target_macs: share of the original's multiply-adds, with converted layers run factored.
         progress: True for a bar on stderr, or a function of (what, done, total).
         plan: a plan, or its file; no plan is made then, and no target can be given.
         max_drop: in place of a target: find the fewest parameters that lose at most so many points of top-1 on the
-            held-back images, or of agreement where these have no labels. Every budget tried is converted and repaired.
+            held-out images, or of agreement where these have no labels. Every budget tried is converted and repaired.
         database: a file of predicted errors, read where it exists, else written.
         moments: a file of moments, read where it exists, else written.
         data_free: use the images only to measure.

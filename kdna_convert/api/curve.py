@@ -41,9 +41,9 @@ def curve(
     Args:
         model: a model name, a converted folder, or a module.
         recipe: a recipe, its name, or its file.
-        data: unlabelled images: a path, a tensor of inputs, or batches.
+        data: unlabeled images: a path, a tensor of inputs, or batches.
         shares: the shares of the original's parameters.
-        measure: also convert at each share, by a quick fit without repair, and measure the divergence on held-back
+        measure: also convert at each share, by a quick fit without repair, and measure the divergence on held-out
             images.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: checkpoint, inputs, class_map, data_free, moments, database and device, as for `convert`.
@@ -59,7 +59,7 @@ def curve(
         return trade_off(database_of(job, model, data, options, progress), shares=shares)
     divergence_of = measure_of(job)
     if divergence_of is None:
-        raise DataError("KD401", "to measure takes held-back images; pass --data, with calibration.heldout above 0")
+        raise DataError("KD401", "to measure takes held-out images; pass --data, with calibration.heldout above 0")
     known = known_database(job, model, data, options)  # checked before the calibration
     moments = moments_of(job, options.get("moments"), progress)
     database = known or database_of(job, model, data, options, progress, moments)

@@ -1,4 +1,4 @@
-"""The verb `evaluate`: accuracy on labelled images, and agreement with the original net."""
+"""The verb `evaluate`: accuracy on labeled images, and agreement with the original net."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def evaluate(
     progress: Progress | bool | None = None,
     **options: Unpack[NetOptions],
 ) -> Evaluation:
-    """Measure accuracy on labelled images; for a conversion or its folder also agreement with the original and KL.
+    """Measure accuracy on labeled images; for a conversion or its folder also agreement with the original and KL.
 
     Args:
         model: a model name, a converted folder, a conversion, or a module.
@@ -62,7 +62,7 @@ def evaluate(
         about = metadata(conversion.plan.model, conversion.recipe)
         original = original_from(conversion, checkpoint)
     images = images_of(data, config, options.get("class_map"), limit, seed)
-    if images.labelled:
+    if images.labeled:
         check_classes(images, outputs_of(net, config))
     device = device_of_name(options.get("device") or "auto")
     found = evaluate_net(

@@ -31,7 +31,7 @@ from .options import FinetuneOptions, check_keywords
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# Images held back to validate on: at most so many, and at most this share of them.
+# Images held out to validate on: at most so many, and at most this share of them.
 HELD, HELD_SHARE = 1000, 0.2
 # Keywords of the verb that are no settings.
 FILES = ("teacher_checkpoint", "work", "resume", "log", "track")
@@ -54,7 +54,7 @@ def finetune(
 
     Args:
         folder: a converted folder, or a conversion, which stays as it is.
-        data: images: a path, a tensor of inputs, or batches. At most 1,000 of them, and at most a fifth, are held back.
+        data: images: a path, a tensor of inputs, or batches. At most 1,000 of them, and at most a fifth, are held out.
         class_map: a file of class names, one a line, in the order of the net's outputs.
         teacher: another net to learn from in place of the original.
         device: auto, cpu, cuda, cuda:1 or mps.
@@ -65,7 +65,7 @@ def finetune(
             TensorBoard.
 
     Returns:
-        The trained conversion, with its divergence on the held-back images.
+        The trained conversion, with its divergence on the held-out images.
 
     Raises:
         FolderError: KD607 when the original cannot be rebuilt, KD610 when `work` is of another run.
@@ -132,18 +132,18 @@ def _report(before: Report, tuned: FinetuneReport) -> Report:
 
 
 def hold(conversion: Conversion, max_drop: float) -> None:
-    """Check that a fine-tuned conversion changes at most `max_drop` % of the answers to held-back images.
+    """Check that a fine-tuned conversion changes at most `max_drop` % of the answers to held-out images.
 
     Raises:
-        GuardError: KD801 where it changes more, or no images were held back.
+        GuardError: KD801 where it changes more, or no images were held out.
     """
     tuned = conversion.report.finetune
     after = None if tuned is None else tuned.after
     if after is None:
-        raise GuardError("KD801", "no images were held back, so that --max-drop cannot be checked; pass more images")
+        raise GuardError("KD801", "no images were held out, so that --max-drop cannot be checked; pass more images")
     drop = 100 * (1 - after.agreement)
     if drop > max_drop:
-        seen = f"{drop:.2f} % of the answers to {after.images:,} held-back images are not the teacher's"
+        seen = f"{drop:.2f} % of the answers to {after.images:,} held-out images are not the teacher's"
         raise GuardError("KD801", f"{seen}, and --max-drop allows {max_drop:g}; the best step is kept")
 
 

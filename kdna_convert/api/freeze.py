@@ -41,8 +41,8 @@ def freeze(
 
     Args:
         folder: a converted folder, or a conversion, whose net has a routing.
-        data: unlabelled images: a path, a tensor of inputs, or batches. The recipe says how many the mean is taken
-            over, and how many are held back to measure the result.
+        data: unlabeled images: a path, a tensor of inputs, or batches. The recipe says how many the mean is taken
+            over, and how many are held out to measure the result.
         class_map: a file of class names, one a line, in the order of the net's outputs.
         device: auto, cpu, cuda, cuda:1 or mps.
         progress: True for a bar on stderr, or a function of (what, done, total).
@@ -95,7 +95,7 @@ def frozen(model: nn.Module, plan: Plan, inputs: Iterable[Tensor]) -> nn.Module:
 
 
 def _measured(before: Conversion, net: nn.Module, images: ImageSplit) -> FreezeReport:
-    """The divergences that can be measured; the original is loaded only where images were held back."""
+    """The divergences that can be measured; the original is loaded only where images were held out."""
     count = len(images.calibration)
     from_routed = images.divergence_from(before.model)
     if from_routed is None:

@@ -29,7 +29,7 @@ def require_images(job: Job) -> None:
 def healer(job: Job, progress: Progress | None) -> Heal | None:
     """What trains the adapters towards the original for the recipe's number of steps; None where it wants none.
 
-    Trained on all images but those held back, by which the best is kept, be it the start.
+    Trained on all images but those held out, by which the best is kept, be it the start.
     """
     steps, images = job.recipe.fit.progressive, job.training
     if steps is None or images is None:

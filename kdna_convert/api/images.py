@@ -1,4 +1,4 @@
-"""The images of a verb: opened, divided into those that calibrate and those that are held back to measure on."""
+"""The images of a verb: opened, divided into those that calibrate and those that are held out to measure on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..stages.evaluate.accuracy import divergence_from
 
 @dataclass(frozen=True)
 class ImageSplit:
-    """Images that calibrate, and others that are held back; both are read `batch` at a time."""
+    """Images that calibrate, and others that are held out; both are read `batch` at a time."""
 
     whole: Images
     calibration: Images
@@ -31,22 +31,22 @@ class ImageSplit:
         return [inputs for inputs, _ in batches(self.calibration, self.batch)]
 
     def heldout_inputs(self) -> list[Tensor]:
-        """The held-back images as batches; none where none were held back."""
+        """The held-out images as batches; none where none were held out."""
         return [inputs for inputs, _ in batches(self.heldout, self.batch)] if len(self.heldout) else []
 
     def divergence_from(self, net: nn.Module | None) -> Measure | None:
-        """What measures a net's divergence from this one on the held-back images; None without either."""
+        """What measures a net's divergence from this one on the held-out images; None without either."""
         return None if net is None or not len(self.heldout) else divergence_from(net, self.heldout_inputs())
 
 
 def split_images(data: Any, config: DataConfig, class_map: Any, settings: Calibration, seed: int) -> ImageSplit:
-    """Open DATA and draw the calibration and held-back images from it. Of too few, at most a third is held back.
+    """Open DATA and draw the calibration and held-out images from it. Of too few, at most a third is held out.
 
     Args:
         data: a path, a tensor of inputs, or batches (see inputs/data).
         config: how an image becomes an input of the net.
         class_map: a file of class names, one a line, or None.
-        settings: how many images calibrate and how many are held back, as in a recipe.
+        settings: how many images calibrate and how many are held out, as in a recipe.
         seed: seed of the draw.
 
     Raises:

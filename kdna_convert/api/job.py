@@ -30,7 +30,7 @@ DATA_FREE_NOTE = (
 class Job:
     """A loaded model, its surveyed layers with the recipe's assignments, and the images.
 
-    `layers` have the recipe's reasons. `training` are all images but those held back. What is worth saying about the
+    `layers` have the recipe's reasons. `training` are all images but those held out. What is worth saying about the
     result is added to `notes`.
     """
 
@@ -79,7 +79,7 @@ def _loaded(model: Model, options: JobOptions) -> Loaded:
 def _images(
     data: Any, loaded: Loaded, recipe: Recipe, options: JobOptions
 ) -> tuple[Images | None, Images | None, Images | None]:
-    """Calibration and held-back images, and all but the second; data-free, only the second are used."""
+    """Calibration and held-out images, and all but the second; data-free, only the second are used."""
     if data is None:
         return None, None, None
     images = split_images(data, loaded.data, options.get("class_map"), recipe.calibration, recipe.seed)

@@ -1,4 +1,4 @@
-"""What a net has lost on a job's held-back images: its divergence from the original, or points of accuracy."""
+"""What a net has lost on a job's held-out images: its divergence from the original, or points of accuracy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .job import Job
 
 
 def measure_of(job: Job) -> Measure | None:
-    """The divergence of a net from the original on the held-back images; the original's logits are computed once."""
+    """The divergence of a net from the original on the held-out images; the original's logits are computed once."""
     if job.heldout is None:
         return None
     inputs = [inputs for inputs, _ in batches(job.heldout, job.recipe.calibration.batch)]
@@ -23,15 +23,13 @@ def measure_of(job: Job) -> Measure | None:
 
 
 def points_lost(job: Job) -> tuple[Callable[[nn.Module], float], str]:
-    """The points that a net loses on the held-back images, and of what: top-1, or agreement where there are no labels.
+    """The points that a net loses on the held-out images, and of what: top-1, or agreement where there are no labels.
 
     Raises:
-        DataError: KD401 where no images were held back.
+        DataError: KD401 where no images were held out.
     """
     if job.heldout is None:
-        raise DataError(
-            "KD401", "a drop is measured on held-back images; pass --data, with calibration.heldout above 0"
-        )
+        raise DataError("KD401", "a drop is measured on held-out images; pass --data, with calibration.heldout above 0")
     seen = list(batches(job.heldout, job.recipe.calibration.batch))
     inputs = [images for images, _ in seen]
     z0 = logits(job.loaded.model, inputs)

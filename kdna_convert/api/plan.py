@@ -38,7 +38,7 @@ def plan(
     Args:
         model: a model name, a converted folder, or a module.
         recipe: a recipe, its name, or its file. Its budget holds where no target is given.
-        data: unlabelled images that the moments are measured on: a path, a tensor of inputs, or batches.
+        data: unlabeled images that the moments are measured on: a path, a tensor of inputs, or batches.
         target_params: share of the original's parameters: 0.5, "50%" or "1/2".
         target_bytes: size of the whole file ("1.2MB"), or a share of the original's ("1/20").
         target_macs: share of the original's multiply-adds, with converted layers run factored.

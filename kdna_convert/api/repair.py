@@ -27,7 +27,7 @@ MOMENTS, DATABASE, LEDGER = WORK_FILES = "moments.safetensors", "database.json",
 # of answers that a net is sure of, as of images that it was trained on, says little (docs/decisions/0018).
 MIXED = 1.0
 UNJUDGED = (
-    "no repair (KD127): no images were held back to judge it by; pass --data, and keep calibration.heldout above 0"
+    "no repair (KD127): no images were held out to judge it by; pass --data, and keep calibration.heldout above 0"
 )
 
 
@@ -75,7 +75,7 @@ def mixtures(images: Images, batch: int, seed: int) -> Mixed:
 
 
 def judging(original: nn.Module, heldout: Images, batch: int, seed: int) -> Measure:
-    """The divergence from the original on mixtures of held-back images, by which a step of a repair is kept."""
+    """The divergence from the original on mixtures of held-out images, by which a step of a repair is kept."""
     return divergence_from(original, list(mixtures(heldout, batch, seed)))
 
 

@@ -62,7 +62,7 @@ def run(
     Args:
         model: a model name.
         recipe: a recipe, its name, or its file.
-        data: unlabelled images: a path, a tensor of inputs, or batches.
+        data: unlabeled images: a path, a tensor of inputs, or batches.
         output: the folder to write.
         target_params: share of the parameters that sharing keeps.
         target_bytes: size of the whole file ("1.2MB"), or a share of the original's ("1/20"). With `sharing`, the
@@ -201,7 +201,7 @@ def _measure(request: RunRequest, eval_data: Any) -> Callable[[Conversion, Mappi
     options = request.options
     loaded = load_any(request.model, options.get("checkpoint"), options.get("inputs"))
     images = images_of(eval_data, loaded.data, options.get("class_map"), None, 0)
-    if images.labelled:
+    if images.labeled:
         check_classes(images, outputs_of(loaded.model, loaded.data))
     device = device_of_name(options.get("device") or "auto")
 

@@ -61,7 +61,7 @@ def shrink(
         target_params: share of the original's parameters: 0.5, "50%" or "1/2".
         target_bytes: size of the whole file ("1.2MB"), or a share of the original's ("1/20").
         target_macs: share of the original's multiply-adds, with converted layers run factored.
-        data: unlabelled images: a path, a tensor of inputs, or batches.
+        data: unlabeled images: a path, a tensor of inputs, or batches.
         class_map: a file of class names, one a line, in the order of the net's outputs.
         device: auto, cpu, cuda, cuda:1 or mps.
         progress: True for a bar on stderr, or a function of (what, done, total).

@@ -27,7 +27,7 @@ Buckets = NDArray[np.uint8]
 BUCKETS = 31 << 2
 _LOWEST = (127 - 8) << 2
 # The prior weight of the tensor's mean in the mean of a row or column, and of rows and columns in that of a kernel, in
-# known integers. Measured on a ResNet-56 at 1 to 2 bits a weight: half or double costs up to 0.3 % of the bytes.
+# known integers. Measured on a ResNet-56 at 1 to 2 bits per weight: half or double costs up to 0.3 % of the bytes.
 _LINE, _KERNEL = np.float32(20), np.float32(16)
 # The known share of a tensor from which on kernels are used.
 _KERNELS_SPEAK = 0.2

@@ -1,4 +1,4 @@
-"""fp16 and bf16, two bytes a number: fp16 is within 2^-11 of any number up to 65504, bf16 within 2^-8 of all."""
+"""fp16 and bf16, two bytes per number: fp16 is within 2^-11 of any number up to 65504, bf16 within 2^-8 of all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Float16(Codec):
-    """Two bytes a number, IEEE half precision. Numbers above 65504 are an error (KD704)."""
+    """Two bytes per number, IEEE half precision. Numbers above 65504 are an error (KD704)."""
 
     name: ClassVar[str] = "fp16"
 
@@ -42,7 +42,7 @@ class Float16(Codec):
 
 @dataclass(frozen=True)
 class BFloat16(Float16):
-    """Two bytes a number, with the range of fp32 and 8 bits of precision."""
+    """Two bytes per number, with the range of fp32 and 8 bits of precision."""
 
     name: ClassVar[str] = "bf16"
 

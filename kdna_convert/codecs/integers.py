@@ -24,7 +24,7 @@ _LEAST = torch.finfo(torch.bfloat16).tiny
 
 @dataclass(frozen=True)
 class Int8(Codec):
-    """One byte a number, and two bytes a channel."""
+    """One byte per number, and two bytes per channel."""
 
     name: ClassVar[str] = "int8"
     largest: ClassVar[int] = 127
@@ -72,7 +72,7 @@ class Int8(Codec):
 
 @dataclass(frozen=True)
 class Int4(Int8):
-    """Half a byte a number, and two bytes a channel."""
+    """Half a byte per number, and two bytes per channel."""
 
     name: ClassVar[str] = "int4"
     largest: ClassVar[int] = 7

@@ -1,6 +1,6 @@
 """entropy: multiples of one step for each tensor, entropy coded: numbers near zero take almost no bytes.
 
-Steps lie on a grid, 2^(k / 64), so that a step is a small integer k. The scales of normalisations, by which channels
+Steps lie on a grid, 2^(k / 64), so that a step is a small integer k. The scales of normalizations, by which channels
 are multiplied, are stored as integers of their logarithm, and signs.
 """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import minimize as scipy_minimize
 from torch import Tensor
 
 from .errors import NumericsError
@@ -161,7 +161,7 @@ def fit_error(kernel_on: Tensor, target: Target) -> float:
     return float((times(difference_on, target.moment) * difference_on).sum())
 
 
-def minimise(
+def minimize(
     function: Callable[[Sequence[Tensor]], tuple[float, Sequence[Tensor]]], start: Sequence[Tensor], steps: int
 ) -> list[Tensor]:
     """Minimize by L-BFGS from `start`, in at most `steps` steps. `function` returns its value and its gradients."""
@@ -176,5 +176,5 @@ def minimise(
         return value, torch.cat([gradient.reshape(-1) for gradient in gradients]).numpy()
 
     flat = torch.cat([tensor.reshape(-1) for tensor in start]).numpy()
-    result = minimize(flat_function, flat, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 12})
+    result = scipy_minimize(flat_function, flat, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 12})
     return unpack(torch.from_numpy(result.x))

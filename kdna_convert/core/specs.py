@@ -1,4 +1,4 @@
-"""The data that stages exchange: plain values without behaviour. Importing this file does not import torch.
+"""The data that stages exchange: plain values without behavior. Importing this file does not import torch.
 
 Each is a frozen pydantic dataclass, so that an edited JSON file is validated field by field when it is read.
 """

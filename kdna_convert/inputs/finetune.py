@@ -58,7 +58,7 @@ class Settings:
     The loss is the KL divergence from the teacher at `temperature`, plus the weighted losses. A rate is relative to
     each tensor's root mean square; without `lr` it is estimated from the first batch (rate.fitting_rate). The rate of
     codes is in integer steps. Mixup is that of Zhang et al. 2018, arXiv 1710.09412. Every `save_every` steps the state
-    is saved and the net is validated on held-back images; after `patience` validations without improvement it ends.
+    is saved and the net is validated on held-out images; after `patience` validations without improvement it ends.
 
     Raises:
         RecipeError: KD208 for a setting outside its limits, and for settings that exclude each other.

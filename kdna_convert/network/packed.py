@@ -39,7 +39,7 @@ _DIGEST = 8
 
 
 def pack(model: nn.Module, codec: str, steps: Mapping[str, int]) -> bytes:
-    """Code the tensors of a net (stored.py): weights of two or more axes by the codec, others in two bytes a number.
+    """Code the tensors of a net (stored.py): weights of two or more axes by the codec, others in two bytes per number.
 
     Args:
         model: The net.

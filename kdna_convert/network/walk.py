@@ -236,13 +236,13 @@ class _Sums:
         self.square_o += y_ro.square().sum(0)
         self.count += len(rows_rn)
 
-    def finish(self, centred: bool) -> LayerProblem:
+    def finish(self, centered: bool) -> LayerProblem:
         order = torch.arange(self.channels * self.taps).view(self.taps, self.channels).T.flatten()
         moment = self.moment.double().cpu()[order][:, order] / self.count
         cross = self.cross.double().cpu()[:, order] / self.count
         mean_n, mean_o = self.first_n.cpu()[order] / self.count, self.first_o.cpu() / self.count
         variance_o = self.square_o.cpu() / self.count - mean_o.square()
-        if not centred:
+        if not centered:
             return LayerProblem(
                 moment, cross, torch.zeros_like(mean_n), torch.zeros_like(mean_o), variance_o, self.count
             )

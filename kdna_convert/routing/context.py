@@ -5,7 +5,7 @@
     frames:  z = relu(fc1 [g, temporal(g), g - g before])      temporal: a depthwise convolution over five frames
 
 Source: our own interpretation of DESign (arXiv 2507.03339, "dynamic context-aware convolution"), whose equations are
-not public: gates for each frame, from the frame, its neighbours and its motion. On still images the neighbour is the
+not public: gates for each frame, from the frame, its neighbors and its motion. On still images the neighbor is the
 layer before. A stage is a run of layers of equal output size. With `frames` above 1 a batch is whole clips, frame after
 frame.
 Cost: h (2 in + out + 1) + in + out parameters for an image's gates, h' h more for a layer that has one before it, one

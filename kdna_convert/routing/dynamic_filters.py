@@ -35,7 +35,7 @@ def choose_filters(model: nn.Module, batches: Iterable[Tensor], seed: int = 0) -
 
     Args:
         model: The routed net.
-        batches: Batches of unlabelled inputs.
+        batches: Batches of unlabeled inputs.
         seed: Seed of the labels that are sampled.
 
     Returns:
@@ -67,7 +67,7 @@ def gradient_variance(
     Args:
         model: The routed net.
         names: The routed layers to score.
-        batches: Batches of unlabelled inputs.
+        batches: Batches of unlabeled inputs.
         seed: Seed of the labels.
 
     Returns:

@@ -150,5 +150,5 @@ class Local(nn.Module):
 
 
 def reach(channels: int) -> int:
-    """The number of neighbouring channels that a local factor depends on: odd, near log2(channels) / 2."""
+    """The number of neighboring channels that a local factor depends on: odd, near log2(channels) / 2."""
     return round(log2(channels) / 2 + 0.5) // 2 * 2 + 1

@@ -3,7 +3,7 @@
     x <- x * 2 sigmoid(fc2(relu(norm(fc1(mean of x over positions)))))
 
 Source: KernelDNA's input gate (arXiv 2503.23379); Hu et al., Squeeze-and-Excitation Networks, CVPR 2018 (arXiv
-1709.01507). The release normalises the hidden channels over the batch. Here the optional norm is over the hidden
+1709.01507). The release normalizes the hidden channels over the batch. Here the optional norm is over the hidden
 channels of each image, so that a batch of one trains and no image depends on another.
 Cost: 2 c h + c parameters (and 2 h of the norm) for c input channels and h hidden ones, h = c / reduction or `width`,
 and one pass over the input.
@@ -31,7 +31,7 @@ from .supported import can_gate
 @dataclass(frozen=True)
 class Se(Routing):
     """Options: `reduction`, input channels over hidden ones; `width`, the number of hidden channels instead; `norm`,
-    which normalises the hidden channels of each image.
+    which normalizes the hidden channels of each image.
 
     The norm is for gates that are trained from scratch. It needs at least two hidden channels.
     """

@@ -5,7 +5,7 @@
 A cell is a block of channels, out by in, at one tap. The warehouse e_1 .. e_n consists of the cells of all kernels of a
 stage, at their present values, and with `budget` b > 1 of (b - 1) times as many that are stored. gamma, one number for
 each cell, starts at zero; fc2 does not, so that gamma has a gradient at once. The z can be negative and compete, which
-is the paper's contrastive attention. Its normaliser adds 1/1000; here it adds 1, since with 1/1000 a small z has a
+is the paper's contrastive attention. Its normalizer adds 1/1000; here it adds 1, since with 1/1000 a small z has a
 thousandfold gradient. One column of z belongs to no cell, as in the paper. Layers with inputs of one size form a stage,
 so that strided layers belong to the layers before them. A layer joins if its channels are multiples of the stage's
 smallest.

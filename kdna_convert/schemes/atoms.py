@@ -30,7 +30,7 @@ from ..core.linalg import (
     Target,
     kronecker,
     mean_diagonal,
-    minimise,
+    minimize,
     mix,
     search_target,
     times,
@@ -82,7 +82,7 @@ class Atoms(Scheme):
 
         start = {"A": _leading_mixing(searched, self.rank)}
         atoms = [self.fit(start, {}, target)["D"] for target in searched]
-        mixing_oim, *_ = minimise(error, [start["A"], *atoms], sweeps)
+        mixing_oim, *_ = minimize(error, [start["A"], *atoms], sweeps)
         shared = {"A": mixing_oim}
         return shared, [self.fit(shared, {}, target) for target in targets]
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import RecipeError
-from ..core.linalg import Target, dense, mean_diagonal, minimise, mix, search_target, times, weighted_energy
+from ..core.linalg import Target, dense, mean_diagonal, minimize, mix, search_target, times, weighted_energy
 from ..core.specs import Layout, Shape, product
 from .scheme import CuttableScheme, Tensors
 from .sizes import dense_limit
@@ -72,7 +72,7 @@ class Basis(CuttableScheme):
 
         searched = [search_target(target) for target in targets]
         scale = 1 / weighted_energy(searched)
-        shared = {"V": minimise(error, [shared["V"]], sweeps)[0] if sweeps else shared["V"]}
+        shared = {"V": minimize(error, [shared["V"]], sweeps)[0] if sweeps else shared["V"]}
         return shared, [self.fit(shared, {}, target) for target in targets]
 
     def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:

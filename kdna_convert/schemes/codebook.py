@@ -39,7 +39,7 @@ from ..core.linalg import (
     Kronecker,
     Moment,
     Target,
-    minimise,
+    minimize,
     search_target,
     times,
     times_inverse,
@@ -210,7 +210,7 @@ def _summed(gain_obm: Tensor, cells_obmc: Tensor) -> Tensor:
 def _descend(
     bank_rc: Tensor, gains: Sequence[Tensor], codes: Sequence[Tensor], targets: Sequence[Target], steps: int
 ) -> tuple[Tensor, list[Tensor]]:
-    """Minimise the exact error over the bank and all gains, with the codes fixed."""
+    """Minimize the exact error over the bank and all gains, with the codes fixed."""
     scale = 1 / weighted_energy(targets)
 
     def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
@@ -226,5 +226,5 @@ def _descend(
             slopes.append((slope_ob1c * cells_obmc).sum(3).sum_to_size(gain_obm.shape))
         return value, [slope_rc, *slopes]
 
-    bank_rc, *found = minimise(error, [bank_rc, *gains], steps)
+    bank_rc, *found = minimize(error, [bank_rc, *gains], steps)
     return bank_rc, found

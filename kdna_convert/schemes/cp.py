@@ -9,7 +9,7 @@ takes r (in + taps + out) multiply-adds a position. A 1x1 kernel has no b: for i
 Loses if kernels are not spatially low rank (a single tap, or a stem), and if a family has one narrow member.
 
 Fit, by variable projection (Golub and Pereyra 1973): U is the closed-form least-squares mixing of the rows V[q] x b[q],
-so the error is a function of V and b alone, which L-BFGS minimises by its exact gradient. Compared with alternating
+so the error is a function of V and b alone, which L-BFGS minimizes by its exact gradient. Compared with alternating
 least squares and Adam in docs/decisions/0002-fitting-shared-cp.md. Kernels with long patches are searched in the
 Kronecker form of their moment; their U is then solved in the full one.
 """
@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.linalg import TINY, Kronecker, Target, minimise, mix, search_target, times, weighted_energy
+from ..core.linalg import TINY, Kronecker, Target, minimize, mix, search_target, times, weighted_energy
 from ..core.specs import Layout, Shape, product
 from .basis import Basis
 from .scheme import CuttableScheme, Tensors
@@ -84,7 +84,7 @@ class Cp(CuttableScheme):
                 slopes.append(-scale * target.weight * by_spatial)
             return value, [slope_ri, *slopes]
 
-        bank_ri, *spatials = minimise(error, start, sweeps)
+        bank_ri, *spatials = minimize(error, start, sweeps)
         shared = {"V": bank_ri}
         adapters = [
             {"b": spatial.view(self.rank, *target.shape[2:])} if _spatial(target.shape) else {}

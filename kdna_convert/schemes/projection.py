@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..core.linalg import Target, minimise, mix, search_target, times, weighted_energy
+from ..core.linalg import Target, minimize, mix, search_target, times, weighted_energy
 
 # The tensors searched for, and a member's place in the family, give that member's rows (r x n), differentiably.
 Rows = Callable[[Sequence[Tensor], int], Tensor]
@@ -38,7 +38,7 @@ def search(rows: Rows, start: Sequence[Tensor], targets: Sequence[Target], sweep
             slopes = [slope if own is None else slope + own for slope, own in zip(slopes, found, strict=True)]
         return value, slopes
 
-    return minimise(error, start, sweeps)
+    return minimize(error, start, sweeps)
 
 
 def explain(rows_rn: Tensor, target: Target) -> tuple[float, Tensor]:

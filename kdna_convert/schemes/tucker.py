@@ -8,8 +8,8 @@ every budget (docs/explanation/schemes.md).
 Parameters: r in + sum(r out + r^2 taps). Folded, a member is an ordinary convolution. Factored (1x1, a full convolution
 of r to r channels, 1x1), it takes r in + r^2 taps + r out multiply-adds a position. A 1x1 kernel has no core: for it
 the scheme is the shared basis.
-Loses by far to shared CP and the shared basis at 3x3, but not to low rank: they need no core, which takes r^2 taps
-numbers a layer, and all that is shared is the smallest factor. Its chain is the one that hardware runs best, with few
+Loses by far to shared CP and the shared basis at 3x3, but not to low rank: they store no core, which has r^2 numbers
+per tap for each layer, and only the smallest factor is shared. Its chain is the one that hardware runs best, with few
 channels and no depthwise convolution, and at equal parameters it takes the fewest multiply-adds.
 
 Fit: V starts from the channels that the kernels read most under the mean moment, G from the best output directions of

@@ -112,13 +112,13 @@ def point_bank(
             cells = [_left(own, size, banks[-1]) for own, size in zip(cells, gains[-1], strict=True)]
         gains.append([_size(own, count) for own, count in zip(cells, blocks, strict=True)])
         part = max(1, rank * (code + 1) // codes - rank * code // codes)
-        banks.append(_centres(cells, gains[-1], part, seed + code, rounds))
+        banks.append(_centers(cells, gains[-1], part, seed + code, rounds))
     scales = [(target.weight * mean_diagonal(target.moment)) ** 0.5 for target in targets]
     members = zip(scales, zip(*gains, strict=True), strict=True)
     return _over(torch.cat(banks)[:rank], root_cc), [torch.stack(sizes, 1) / max(own, TINY) for own, sizes in members]
 
 
-def _centres(cells: Sequence[Tensor], sizes: Sequence[Tensor], rank: int, seed: int, rounds: int) -> Tensor:
+def _centers(cells: Sequence[Tensor], sizes: Sequence[Tensor], rank: int, seed: int, rounds: int) -> Tensor:
     """K-means of cells divided by the size of their filter."""
     size_x = torch.cat([_repeated(size, own) for own, size in zip(cells, sizes, strict=True)])
     drawn_x = _drawn(len(size_x), rank, seed)

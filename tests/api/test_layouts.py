@@ -111,13 +111,13 @@ def test_a_layout_trains_from_nothing_on_one_image_a_step(name: str) -> None:
     torch.manual_seed(0)
     without_zeros = {} if "mobilenet" in name else {"zero_init_last": False}
     model = LAYOUTS[name].factory(num_classes=3, **without_zeros).train()
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     reached = set()
     for _ in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         nn.functional.cross_entropy(model(torch.randn(1, 3, 64, 64)), torch.tensor([1])).backward()
         reached |= {key for key, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-        optimiser.step()
+        optimizer.step()
     assert reached == {key for key, _ in model.named_parameters()}
     assert not any(router.is_identity() for router in routers(model).values())
 

@@ -59,7 +59,7 @@ ZOO = [
     ("test_resnet", "kerneldna", 32, 0.95),
     ("test_efficientnet", "lowrank", 32, 0.8),
     ("test_convnext", "basis", 32, 0.8),
-    ("test_nfnet", "cp", 32, 0.8),  # weight-standardised convolutions
+    ("test_nfnet", "cp", 32, 0.8),  # weight-standardized convolutions
     ("torchvision:squeezenet1_1", "basis", 64, 0.7),
     (f"{Path(__file__)}:lines", "cp", None, 0.8),
 ]
@@ -133,7 +133,7 @@ def test_divergence_falls_with_the_budget() -> None:
         rules = recipe(fit={"sweeps": 20})
         moved.append(kdna.convert(NET, recipe=rules, data=IMAGES, target_params=share).report.divergence)
     assert moved[0].logit_error > moved[1].logit_error > moved[2].logit_error
-    assert {one.images for one in moved} == {8}, "a third of few images is held back"
+    assert {one.images for one in moved} == {8}, "a third of few images is held out"
 
 
 def test_the_report_says_what_was_done() -> None:

@@ -1,4 +1,4 @@
-"""Training the normalisations of a coded folder: the codes stay, and the file is no larger."""
+"""Training the normalizations of a coded folder: the codes stay, and the file is no larger."""
 
 import copy
 from pathlib import Path
@@ -20,7 +20,7 @@ from kdna_convert.network.stored import stored_state
 
 
 def nudged(made: Conversion, by: float) -> Conversion:
-    """The same, its normalisations and biases trained so far."""
+    """The same, its normalizations and biases trained so far."""
     trainable(made.model, "norms")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -60,7 +60,7 @@ def test_shifts_are_rounded_more_coarsely_if_they_do_not_fit() -> None:
     norms = foldable_norms(made.model)
     assert all(steps_of(after.coded or b"")[name] > steps_of(made.coded or b"")[name] for name in norms)
     made.report = Report(code=CodeReport("entropy", 0, 100))
-    with pytest.raises(PlanError, match=r"KD501: the trained normalisations take .* bytes, and 100 are allowed"):
+    with pytest.raises(PlanError, match=r"KD501: the trained normalizations take .* bytes, and 100 are allowed"):
         recoded(made)
 
 

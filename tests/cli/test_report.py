@@ -1,4 +1,4 @@
-"""Reports at 80 columns, compared character by character without colour; layout with colour."""
+"""Reports at 80 columns, compared character by character without color; layout with color."""
 
 import math
 from collections.abc import Callable
@@ -231,7 +231,7 @@ def test_heatmap(golden: Golden, members: int) -> None:
 
 
 @pytest.mark.parametrize("members", [1, 2, 20, 21, 60, 61, 200])
-def test_a_heatmap_fits_eighty_columns_with_and_without_colour(members: int) -> None:
+def test_a_heatmap_fits_eighty_columns_with_and_without_color(members: int) -> None:
     map_ = heatmap(["a.rather.long.name.of.a.layer"] * members, similar(members), range(members))
     plain = printed(map_).splitlines()
     assert max(map(len, plain)) <= 80

@@ -15,7 +15,7 @@ from kdna_convert.core.linalg import (
     fit_error,
     kronecker,
     mean_diagonal,
-    minimise,
+    minimize,
     mix,
     plain_target,
     search_target,
@@ -118,7 +118,7 @@ def test_an_indefinite_gram_matrix_is_a_numerics_error() -> None:
 
 @few
 @given(seeds, st.integers(1, 6))
-def test_minimise_reaches_the_minimum_of_a_quadratic(seed: int, size: int) -> None:
+def test_minimize_reaches_the_minimum_of_a_quadratic(seed: int, size: int) -> None:
     curve, goals = moment(seed, size) + torch.eye(size).double(), (draw(seed + 1, size), draw(seed + 2, 2, size))
 
     def quadratic(point: object) -> tuple[float, list[Tensor]]:
@@ -126,19 +126,19 @@ def test_minimise_reaches_the_minimum_of_a_quadratic(seed: int, size: int) -> No
         return sum(float((gap @ curve * gap).sum()) for gap in gaps) / 2, [gap @ curve for gap in gaps]
 
     start = [torch.zeros_like(goal) for goal in goals]
-    found = minimise(quadratic, start, 200)
+    found = minimize(quadratic, start, 200)
     for reached, goal in zip(found, goals, strict=True):
         torch.testing.assert_close(reached, goal, rtol=1e-3, atol=1e-3)
     assert all(not tensor.any() for tensor in start), "the start is not to be changed"
 
 
-def test_minimise_takes_no_more_steps_than_it_is_given() -> None:
+def test_minimize_takes_no_more_steps_than_it_is_given() -> None:
     def quadratic(point: object) -> tuple[float, list[Tensor]]:
         (x,) = point  # type: ignore[misc]
         slope = torch.arange(1, 31).double() ** 3
         return float((slope * (x - 1) ** 2).sum()), [2 * slope * (x - 1)]
 
-    errors = [quadratic(minimise(quadratic, [torch.zeros(30).double()], steps))[0] for steps in (1, 5, 30)]
+    errors = [quadratic(minimize(quadratic, [torch.zeros(30).double()], steps))[0] for steps in (1, 5, 30)]
     assert errors[0] > errors[1] > errors[2]
 
 

@@ -76,13 +76,13 @@ def test_a_folder_may_name_the_bundled_net(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_the_bundled_images_are_normalised_as_the_net_takes_them(part: str) -> None:
+def test_the_bundled_images_are_normalized_as_the_net_takes_them(part: str) -> None:
     inputs, labels = read(f"kdna:digits/{part}")
     expected, known = digits(part)  # type: ignore[arg-type]
     assert torch.equal(inputs, expected)
     assert torch.equal(labels, known)
     images = open_images("kdna:digits", OWN, split=part)
-    assert (len(images), images.labelled) == (len(known), True)
+    assert (len(images), images.labeled) == (len(known), True)
     check_classes(images, 10)
     with pytest.raises(DataError, match="10 classes"):
         check_classes(images, 1000)
@@ -98,10 +98,10 @@ def test_another_input_size_is_interpolated_and_its_channels_repeated() -> None:
     config = DataConfig(input_size=(3, 16, 12), mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 2.0))
     inputs, _ = read("kdna:digits/test", config)
     assert inputs.shape == (540, 3, 16, 12)
-    grey = [inputs[:, c] * config.std[c] + config.mean[c] for c in range(3)]
-    torch.testing.assert_close(grey[0], grey[1])
-    torch.testing.assert_close(grey[0], grey[2])
-    torch.testing.assert_close(grey[0].mean(), (digits("test")[0] * 0.376 + 0.305).mean(), atol=0.01, rtol=0)
+    gray = [inputs[:, c] * config.std[c] + config.mean[c] for c in range(3)]
+    torch.testing.assert_close(gray[0], gray[1])
+    torch.testing.assert_close(gray[0], gray[2])
+    torch.testing.assert_close(gray[0].mean(), (digits("test")[0] * 0.376 + 0.305).mean(), atol=0.01, rtol=0)
 
 
 def test_names_and_inputs_that_do_not_fit_are_refused(tmp_path: Path) -> None:

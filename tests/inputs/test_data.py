@@ -31,9 +31,9 @@ def folder(tmp_path: Path) -> Path:
 # --- reading
 
 
-def test_a_folder_of_class_folders_is_labelled_in_their_order(folder: Path) -> None:
+def test_a_folder_of_class_folders_is_labeled_in_their_order(folder: Path) -> None:
     images = open_images(folder, CONFIG)
-    assert (len(images), images.labelled, dict(images.classes)) == (12, True, {"a": 0, "b": 1, "c": 2})
+    assert (len(images), images.labeled, dict(images.classes)) == (12, True, {"a": 0, "b": 1, "c": 2})
     assert values(images) == list(range(12))
     assert labels(images) == [0] * 4 + [1] * 4 + [2] * 4
 
@@ -85,7 +85,7 @@ def test_images_without_class_folders_have_no_labels(tmp_path: Path, nested: str
     for value in range(3):
         paint(tmp_path / nested / f"{value}.png", value)
     images = open_images(tmp_path, CONFIG)
-    assert (images.labelled, dict(images.classes)) == (False, {})
+    assert (images.labeled, dict(images.classes)) == (False, {})
     assert [known for _, known in batches(images)] == [None]
     assert values(images) == [0, 1, 2]
 
@@ -93,7 +93,7 @@ def test_images_without_class_folders_have_no_labels(tmp_path: Path, nested: str
 def test_images_beside_class_folders_leave_all_without_labels(folder: Path) -> None:
     paint(folder / "cover.png", 99)
     images = open_images(folder, CONFIG)
-    assert not images.labelled
+    assert not images.labeled
     assert sorted(values(images)) == [*range(12), 99]
 
 
@@ -106,7 +106,7 @@ def test_a_tar_file_reads_like_its_folder(folder: Path, tmp_path: Path, workers:
     with tarfile.open(tmp_path / "images.tar", "w") as tar:
         tar.add(folder, ".")
     images = open_images(tmp_path / "images.tar", CONFIG)
-    assert (images.labelled, images.classes) == (True, open_images(folder, CONFIG).classes)
+    assert (images.labeled, images.classes) == (True, open_images(folder, CONFIG).classes)
     assert values(images) == values(images, batch_size=3, workers=workers) == list(range(12))
     assert labels(images) == labels(open_images(folder, CONFIG))
 
@@ -225,7 +225,7 @@ def test_a_class_map_of_other_classes_is_refused_with_both_sides_named(folder: P
 def test_a_single_folder_is_a_class_only_with_a_class_map(tmp_path: Path) -> None:
     paint(tmp_path / "images" / "b" / "1.png", 1)
     (tmp_path / "map.txt").write_text("a\nb\n")
-    assert not open_images(tmp_path / "images", CONFIG).labelled
+    assert not open_images(tmp_path / "images", CONFIG).labeled
     assert labels(open_images(tmp_path / "images", CONFIG, class_map=tmp_path / "map.txt")) == [1]
 
 
@@ -356,7 +356,7 @@ class Singles(Dataset[tuple[Tensor, int]]):
 
 
 @pytest.mark.parametrize(
-    ("data", "labelled"),
+    ("data", "labeled"),
     [
         (INPUTS, False),
         ([INPUTS[:4], INPUTS[4:]], False),
@@ -366,12 +366,12 @@ class Singles(Dataset[tuple[Tensor, int]]):
         (Singles(), True),
     ],
 )
-def test_tensors_datasets_and_batches_are_data_too(data: Any, labelled: bool) -> None:
+def test_tensors_datasets_and_batches_are_data_too(data: Any, labeled: bool) -> None:
     for read in (batches(data, 3), batches(as_images(data), 3)):
         inputs, known = zip(*read, strict=True)
         assert torch.equal(torch.cat(inputs), INPUTS)
-        assert (torch.cat(known).tolist() == LABELS.tolist()) if labelled else set(known) == {None}
-    assert as_images(data).labelled is labelled
+        assert (torch.cat(known).tolist() == LABELS.tolist()) if labeled else set(known) == {None}
+    assert as_images(data).labeled is labeled
     assert len(as_images(data, limit=5)) == 5
 
 

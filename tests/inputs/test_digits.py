@@ -26,7 +26,7 @@ def test_the_splits_are_fixed_and_disjoint() -> None:
     assert min(torch.bincount(test[1])) >= 52
 
 
-def test_inputs_are_normalised() -> None:
+def test_inputs_are_normalized() -> None:
     images, _ = digits("train")
     assert abs(float(images.mean())) < 0.01
     assert abs(float(images.std()) - 1) < 0.01

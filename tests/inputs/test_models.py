@@ -188,7 +188,7 @@ def test_a_detection_net_with_random_weights_fetches_no_backbone(monkeypatch: py
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
     loaded = load_model("torchvision:ssdlite320_mobilenet_v3_large", pretrained=False)
     assert loaded.data.input_size == (3, 320, 320)
-    assert loaded.data.mean == (0.0,) * 3, "it normalises by itself"
+    assert loaded.data.mean == (0.0,) * 3, "it normalizes by itself"
 
 
 # --- checkpoints

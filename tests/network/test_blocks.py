@@ -1,4 +1,4 @@
-"""Laws of the blocks of a net, and of the normalisation behind each layer."""
+"""Laws of the blocks of a net, and of the normalization behind each layer."""
 
 from typing import Any
 

@@ -346,7 +346,7 @@ def test_a_one_channel_layer_is_chained_too() -> None:
     torch.testing.assert_close(factor(net)(x), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_grouped_and_standardised_layers_are_folded_where_others_are_chained() -> None:
+def test_grouped_and_standardized_layers_are_folded_where_others_are_chained() -> None:
     net = nn.Sequential(nn.Conv2d(6, 6, 3, groups=2, padding=1), StdConv2d(6, 6, 3, padding=1))
     convert(net, "cp", ("0",))
     convert(net, "cp", ("1",))

@@ -1,4 +1,4 @@
-"""Laws of batch normalisation in eval mode: it is a scale and a shift a channel."""
+"""Laws of batch normalization in eval mode: it is a scale and a shift a channel."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from kdna_convert.network.norms import foldable_norms, is_batch_norm, norm_affin
 
 
 def norm(affine: bool = True) -> nn.BatchNorm2d:
-    """A normalisation with statistics and parameters of its own, in eval mode."""
+    """A normalization with statistics and parameters of its own, in eval mode."""
     made, generator = nn.BatchNorm2d(5, affine=affine).eval(), torch.Generator().manual_seed(0)
     for tensor in made.state_dict().values():
         if tensor.is_floating_point():

@@ -67,7 +67,7 @@ def test_moments_are_those_of_the_unfolded_inputs(nets) -> None:
 
 
 def test_the_last_layer_of_a_branch_corrects_the_error_of_the_skip_path(nets) -> None:
-    """With the skip path off by a constant, the target's mean moves by that constant through the normalisation."""
+    """With the skip path off by a constant, the target's mean moves by that constant through the normalization."""
     net, other, blocks, batches = nets
     with torch.no_grad():
         other.stem.weight.zero_()

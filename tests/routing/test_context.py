@@ -163,7 +163,7 @@ def test_limits_and_codes() -> None:
     for options in ({"frames": 0}, {"reduction": 0}, {"width": 0}):
         with pytest.raises(RecipeError, match=r"KD203: routing context: .* at least 1"):
             Context(**options)
-    standardised = Layer("a", "StdConv2d", (8, 8, 3, 3))
-    assert Context().can_route(standardised) is None
-    assert Context(taps=True).can_route(standardised) == "KD131"
+    standardized = Layer("a", "StdConv2d", (8, 8, 3, 3))
+    assert Context().can_route(standardized) is None
+    assert Context(taps=True).can_route(standardized) == "KD131"
     assert Context(taps=True).can_route(Layer("a", "Linear", (8, 8))) is None

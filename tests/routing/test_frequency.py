@@ -69,7 +69,7 @@ def test_the_kernel_is_the_weighted_spectrum_and_every_gate_has_its_place() -> N
         torch.testing.assert_close(layer(x)[image], y * outs[image][:, None, None], atol=1e-5, rtol=1e-4)
 
 
-def test_a_local_factor_sees_the_means_of_neighbouring_channels() -> None:
+def test_a_local_factor_sees_the_means_of_neighboring_channels() -> None:
     net, x = routed("conv2d", Frequency(local=True))
     layer = learned(net).eval()[0].one
     gate = layer.gate

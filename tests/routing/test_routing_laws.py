@@ -36,12 +36,12 @@ def test_gradients_reach_every_parameter_within_a_few_steps_of_one_image_each(ro
     net.train()
     own = {name: p for name, p in net.named_parameters() if ".gate." in name}
     reached = set()
-    optimiser = torch.optim.SGD(own.values(), lr=0.01)
+    optimizer = torch.optim.SGD(own.values(), lr=0.01)
     for image in x:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         net(image[None]).square().sum().backward()
         reached |= {name for name, p in own.items() if p.grad is not None and p.grad.abs().sum() > 0}
-        optimiser.step()
+        optimizer.step()
     assert reached == set(own)
     assert not any(router.is_identity() for router in routers(net).values())
 

@@ -31,8 +31,8 @@ def test_a_gate_is_the_formula(norm: bool) -> None:
     def gate(image: Tensor) -> Tensor:
         hidden = state["0.gate.fc1.weight"] @ image.mean((1, 2))
         if norm:
-            centred = hidden - hidden.mean()
-            hidden = centred / (centred.square().mean() + 1e-5).sqrt()
+            centered = hidden - hidden.mean()
+            hidden = centered / (centered.square().mean() + 1e-5).sqrt()
             hidden = hidden * state["0.gate.norm.weight"] + state["0.gate.norm.bias"]
         return 2 * torch.sigmoid(state["0.gate.fc2.weight"] @ hidden.relu() + state["0.gate.fc2.bias"])
 

@@ -95,9 +95,9 @@ def stepped(name: str, net: nn.Module, x: Tensor, wrapped: Any = None) -> dict[s
     """The routers' parameters after one step; the loss is a mean over images, so that halves add up."""
     run = net if wrapped is None else wrapped(net)
     own = {key: p for key, p in net.named_parameters() if ".gate." in key}
-    optimiser = torch.optim.SGD(own.values(), lr=0.1)
+    optimizer = torch.optim.SGD(own.values(), lr=0.1)
     run(x).square().flatten(1).sum(1).mean().backward()
-    optimiser.step()
+    optimizer.step()
     return {key: parameter.detach().clone() for key, parameter in own.items()}
 
 

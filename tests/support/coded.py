@@ -16,7 +16,7 @@ from kdna_convert.network.stored import load_stored, stored_state
 
 
 def steps(net: nn.Module, share: float = 0.02) -> dict[str, int]:
-    """A fine step for every tensor and every normalisation's shifts."""
+    """A fine step for every tensor and every normalization's shifts."""
     state = stored_state(net)
     found = {name: nearest_step(share * float(t.abs().max() + 1e-9)) for name, t in state.items()}
     return found | {name: nearest_step(share) for name in foldable_norms(net)}

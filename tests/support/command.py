@@ -14,7 +14,7 @@ FEW_IMAGES = ("--set", "calibration.images=30", "--set", "calibration.heldout=20
 
 
 def kdna(*arguments: object, input: str | None = None) -> Result:  # noqa: A002 - click's name for it
-    """The outcome of a command line, 80 columns wide, without colour; `input` is what is typed."""
+    """The outcome of a command line, 80 columns wide, without color; `input` is what is typed."""
     environment = {"COLUMNS": "80", "NO_COLOR": "1"}
     return CliRunner().invoke(
         app, [str(argument) for argument in arguments], prog_name="kdna", env=environment, input=input

@@ -1,4 +1,4 @@
-"""Pictures of one grey value each, and which of them a data set reads, in which order, with which labels."""
+"""Pictures of one gray value each, and which of them a data set reads, in which order, with which labels."""
 
 from __future__ import annotations
 

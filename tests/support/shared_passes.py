@@ -46,7 +46,7 @@ def passes(folder: Path) -> dict[str, Any]:
     layers = survey(model, torch.zeros(1, 3, SIZE, SIZE))
     results: dict[str, Any] = {}
     for name, sizes in BATCHES.items():
-        batches = list(_labelled(sizes))
+        batches = list(_labeled(sizes))
         results[name] = {
             "moments": collect(model, layers, [images for images, _ in batches], gradients="pairs"),
             "evaluation": figures(model, batches, other),
@@ -61,7 +61,7 @@ def passes(folder: Path) -> dict[str, Any]:
     }
     images.gather_skipped()
     results["folder"] |= {"skipped": images.skipped, "decoded": source.decode.calls}
-    sick = [images for images, _ in _labelled([4, 4, 4])]
+    sick = [images for images, _ in _labeled([4, 4, 4])]
     sick[1][0] = torch.nan  # of two processes, the second one's
     for name, work in {
         "collect": lambda: collect(model, layers, sick),
@@ -80,7 +80,7 @@ def figures(model: nn.Module, batches: Iterable[Batch], original: nn.Module) -> 
     return results
 
 
-def _labelled(sizes: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+def _labeled(sizes: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
     draws = torch.Generator().manual_seed(1)
     for size in sizes:
         yield torch.randn(size, 3, SIZE, SIZE, generator=draws), torch.randint(0, 5, (size,), generator=draws)

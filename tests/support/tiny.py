@@ -48,7 +48,7 @@ def net(width: int = 12, blocks: int = 2) -> nn.Module:
 
 
 def net_with_statistics(seed: int = 0) -> Net:
-    """A net whose normalisations have statistics of their own."""
+    """A net whose normalizations have statistics of their own."""
     torch.manual_seed(seed)
     net = Net()
     for module in net.modules():

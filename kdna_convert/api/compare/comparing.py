@@ -52,7 +52,7 @@ def compare(
 ) -> Comparison:
     """Compare kdna with other tools on the CPU: the same net, the same images, the same budgets.
 
-    Every tool may use the same unlabelled images of `data`, as many as `recipe` calibrates on and holds back. Every net
+    Every tool may use the same unlabeled images of `data`, as many as `recipe` calibrates on and holds out. Every net
     is measured on the images of `eval`.
 
     Args:
@@ -84,7 +84,7 @@ def compare(
     net_options: JobOptions = {"checkpoint": options.get("checkpoint"), "inputs": options.get("inputs")}
     job = open_job(model, recipes["params"], data, net_options, progress)
     images = images_of(eval, job.loaded.data, options.get("class_map"), options.get("limit"), job.recipe.seed)
-    if images.labelled:
+    if images.labeled:
         check_classes(images, outputs_of(job.loaded.model, job.loaded.data))
     ladder = _Ladder(model, job, rungs_of(job.loaded.model, at, bytes), names, recipes)
     pool = _pool(job)

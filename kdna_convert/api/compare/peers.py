@@ -29,7 +29,7 @@ class Tool(Protocol):
 
         Args:
             net: The original net, in eval mode. It may be changed in place.
-            images: Unlabelled calibration images (N, C, H, W).
+            images: Unlabeled calibration images (N, C, H, W).
             task: Which layers may change, and how large the whole net may be.
         """
         ...

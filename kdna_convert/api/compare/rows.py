@@ -56,7 +56,7 @@ class Comparison:
 
     model: str
     images: int  # that every row is measured on
-    calibration: int  # that every tool may use, unlabelled
+    calibration: int  # that every tool may use, unlabeled
     device: str  # that milliseconds are of
     rungs: tuple[Rung, ...]
     rows: tuple[ComparisonRow, ...]

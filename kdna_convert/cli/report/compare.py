@@ -85,7 +85,7 @@ def _cells(row: ComparisonRow) -> list[str]:
 def plot(comparison: Comparison, path: Path) -> None:
     """Draw agreement against parameters and against bytes, as SVG, PNG or PDF by the name of the file.
 
-    Each tool has a colour; kdna is black. Dashed: batch norms re-estimated. Needs matplotlib. Equal rows give equal SVG
+    Each tool has a color; kdna is black. Dashed: batch norms re-estimated. Needs matplotlib. Equal rows give equal SVG
     files.
     """
     from matplotlib import rc_context

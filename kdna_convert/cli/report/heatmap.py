@@ -1,4 +1,4 @@
-"""A similarity matrix in the terminal, as colours with digits or shades."""
+"""A similarity matrix in the terminal, as colors with digits or shades."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _fit(name: str, width: int) -> str:
 
 
 def _style(value: float | None, solid: bool = False) -> Style:
-    """The colour of a value. `solid` hides the character, which is for terminals without colour."""
+    """The color of a value. `solid` hides the character, which is for terminals without color."""
     if value is None:
         return Style(dim=True)
     place = min(max(value, 0.0), 1.0) * (len(RAMP) - 1)

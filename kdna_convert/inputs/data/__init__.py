@@ -61,7 +61,7 @@ def open_images(
     """Open a data set as inputs of a net.
 
     Args:
-        path: A folder of class folders or of unlabelled images, a .tar, the bundled `kdna:digits/train` or
+        path: A folder of class folders or of unlabeled images, a .tar, the bundled `kdna:digits/train` or
             `kdna:digits/test`, or a timm dataset: `hfds/owner/name:train`, `wds/folder:train`, `torch/cifar10`.
             `:train|5000` gives the number of images of a split that does not say it.
         config: The net's input.

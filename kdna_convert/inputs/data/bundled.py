@@ -16,7 +16,7 @@ TRAIN, TEST = "kdna:digits/train", "kdna:digits/test"
 
 
 def open_bundled(name: str, config: DataConfig, class_map: Classes | None = None) -> TensorSource:
-    """The labelled images of a bundled data set, normalized by `config`'s mean and std.
+    """The labeled images of a bundled data set, normalized by `config`'s mean and std.
 
     Images of another size than 8x8 are interpolated (bilinear). More than one channel repeats the gray value.
 
@@ -31,7 +31,7 @@ def open_bundled(name: str, config: DataConfig, class_map: Classes | None = None
     if name not in (TRAIN, TEST):
         raise DataError("KD401", f"there is no bundled data set {name!r}; use {TRAIN} or {TEST}")
     if class_map is not None:
-        raise DataError("KD402", f"{name} is labelled with the digits 0 to 9; leave out the class map")
+        raise DataError("KD402", f"{name} is labeled with the digits 0 to 9; leave out the class map")
     if len(config.input_size) != 3:
         raise DataError("KD406", f"{name} holds images, which cannot become inputs of size {config.input_size}")
     channels, *size = config.input_size

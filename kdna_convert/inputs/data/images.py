@@ -31,8 +31,8 @@ class Images:
         return len(self.positions)
 
     @property
-    def labelled(self) -> bool:
-        return self.source.labelled
+    def labeled(self) -> bool:
+        return self.source.labeled
 
     @property
     def classes(self) -> Classes:

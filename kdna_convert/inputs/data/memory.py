@@ -24,7 +24,7 @@ class TensorSource:
     def __init__(self, inputs: Tensor, labels: Tensor | None, classes: Classes | None = None) -> None:
         self.classes: Classes = classes or {}
         self.inputs, self.labels = _as_input(inputs), labels
-        self.labelled = labels is not None
+        self.labeled = labels is not None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -47,7 +47,7 @@ class DatasetSource:
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.classes: Classes = {}
         self.dataset: Any = dataset
-        self.labelled = len(self) > 0 and self.sample(0)[1] is not None
+        self.labeled = len(self) > 0 and self.sample(0)[1] is not None
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -45,7 +45,7 @@ class Source(Protocol):
     them.
     """
 
-    labelled: bool
+    labeled: bool
     classes: Classes
     mapped: bool
 
@@ -107,7 +107,7 @@ class Decoder:
 class FolderSource:
     """A folder or a .tar, sorted by path, so that a seed draws the same images on every machine.
 
-    It is labelled if each image is in one of several folders, or in a folder that the class map names. `unmapped` lists
+    It is labeled if each image is in one of several folders, or in a folder that the class map names. `unmapped` lists
     the images that are skipped because the class map does not name their folder.
     """
 
@@ -116,17 +116,17 @@ class FolderSource:
         self.decode = decode
         self.finish = decode.finish
         self.mapped = class_map is not None
-        self.labelled = "" not in folders and (len(folders) > 1 or self.mapped)
-        self.classes: Classes = (folders if class_map is None else class_map) if self.labelled else {}
-        if self.labelled and not any(folder in self.classes for folder in folders):
+        self.labeled = "" not in folders and (len(folders) > 1 or self.mapped)
+        self.classes: Classes = (folders if class_map is None else class_map) if self.labeled else {}
+        if self.labeled and not any(folder in self.classes for folder in folders):
             named = f"(it names {_few(self.classes)}; the folders are {_few(folders)})"
             raise DataError("KD402", f"{path}: the class map names none of the folders {named}")
         label_of = {target: self.classes.get(folder) for folder, target in folders.items()}
         names = [PurePath(name).as_posix() for name in self.reader.filenames()]
         rows = sorted(range(len(names)), key=names.__getitem__)
-        kept = [row for row in rows if not self.labelled or label_of[targets[row]] is not None]
+        kept = [row for row in rows if not self.labeled or label_of[targets[row]] is not None]
         self.rows = [(row, names[row], label_of[targets[row]]) for row in kept]
-        self.unmapped = [names[row] for row in rows if self.labelled and label_of[targets[row]] is None]
+        self.unmapped = [names[row] for row in rows if self.labeled and label_of[targets[row]] is None]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -168,7 +168,7 @@ class NamedSource:
         self.classes: Classes = own if class_map is None else class_map
         renumber = class_map is not None and self.records is dataset  # timm's reader applies the map itself
         self._labels = {index: self.classes.get(name) for name, index in own.items()} if renumber else None
-        self.labelled = self._label(self.records[0][1]) is not None
+        self.labeled = self._label(self.records[0][1]) is not None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -191,7 +191,7 @@ class Stream:
     Every process reads all of it and keeps its own part: timm's readers would give each process some of the shards.
     """
 
-    labelled = True
+    labeled = True
 
     def __init__(self, dataset: Any, decode: Decoder, class_map: Classes | None) -> None:
         self.dataset = dataset

@@ -43,11 +43,11 @@ CODED = "kdna"
 FORMAT = 2
 FORMAT_BYTES, INDEX_LENGTH, DIGEST = 1, 4, 8
 
-# Codecs of two bytes a number; int8 and int4 have a bfloat16 step a row, and int4 two numbers a byte, from -8 on.
+# Codecs of two bytes per number; int8 and int4 have a bfloat16 step per row, and int4 two numbers a byte, from -8 on.
 HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 NIBBLE, NIBBLE_ZERO = 16, 8
 
-# entropy: steps to the octave, and to the octave of a normalisation's scales.
+# entropy: steps to the octave, and to the octave of a normalization's scales.
 STEPS, SCALE_STEPS = 64, 16
 # Each pass of the coder has decoded this share of every tensor.
 SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
@@ -166,7 +166,7 @@ def decode(coded: bytes) -> dict[str, Tensor]:
 
 
 def _norms(codec: str, data: bytes, rows: list[Any]) -> dict[str, Tensor]:
-    """Batch normalisations that scale and shift: their statistics are 0 and 1."""
+    """Batch normalizations that scale and shift: their statistics are 0 and 1."""
     sizes = [row[1] for row in rows]
     if codec == "entropy":
         logarithm, sign, shifts = _integers(data, [[sum(sizes)]] * 3)

@@ -78,7 +78,7 @@ class MaxDropReport:
 class FinetuneReport:
     """The result of a fine-tune. `trained` of `params` parameters were free to change.
 
-    `losses` are means between two looks at the held-back images. `before` and `after` are measured on these images,
+    `losses` are means between two looks at the held-out images. `before` and `after` are measured on these images,
     None without them; the tensors that did best there are kept, and `kept` is False where that was the start. `lr` is
     the peak rate. `falls` counts losses that were not finite; `ended` is "length" or "plateau". `settings` are those of
     stages.finetune.Settings, `teacher` the net whose answers were learned, None for the original.
@@ -136,9 +136,9 @@ class ShrinkReport:
 
 @dataclass(frozen=True, config=_LENIENT)
 class FreezeReport:
-    """How far the frozen net is from the routed one, and either from the original, on held-back images.
+    """How far the frozen net is from the routed one, and either from the original, on held-out images.
 
-    A divergence is None where no image was held back, or the original's weights are not available.
+    A divergence is None where no image was held out, or the original's weights are not available.
     """
 
     from_routed: Divergence | None
@@ -150,7 +150,7 @@ class FreezeReport:
 
 @dataclass(frozen=True, config=_LENIENT)
 class StageSummary:
-    """One stage of `kdna run`. `agreement` and `kl` (nats) are measured on `images` that the stage held back, `top1` on
+    """One stage of `kdna run`. `agreement` and `kl` (nats) are measured on `images` that the stage held out, `top1` on
     the images of `eval_data`; None where they were not measured. `done_before`: an earlier call did this stage.
     """
 

@@ -1,4 +1,4 @@
-"""Calibration: the moments of all layers from one pass over unlabelled images."""
+"""Calibration: the moments of all layers from one pass over unlabeled images."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ...network.patches import watch
 from .moments import Moments, plan_memory
 from .tally import EXAMPLES, Tally, TallyForm
 
-# Output positions drawn per image. Neighbours are alike: for six layers of a CIFAR ResNet-56 (1,000 images of 1,024
+# Output positions drawn per image. Neighbors are alike: for six layers of a CIFAR ResNet-56 (1,000 images of 1,024
 # positions) the error was less than 0.5 % above that of 128 positions, with a sixteenth of all patches.
 POSITIONS = 64
 # Bytes that the autograd graph may take, about; larger batches go through the net in parts. The graph takes about four
-# times the outputs of the layers: the output itself, its normalisation's, its activation's, and the gradients.
+# times the outputs of the layers: the output itself, its normalization's, its activation's, and the gradients.
 GRAPH, _GRAPH_PER_OUTPUT = 2 * 2**30, 4
 # Temperature of the softmax that labels are drawn from. A trained net is nearly certain of its images: labels drawn at
 # temperature 1 give almost no gradient.
@@ -60,7 +60,7 @@ def collect(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> Moments:
-    """Collect the moments of a net's layers in one pass over unlabelled inputs.
+    """Collect the moments of a net's layers in one pass over unlabeled inputs.
 
     The loss is the cross-entropy with labels drawn from the net's own softmax at temperature 2. Its backward pass takes
     large batches in parts. The model gets its device, modes and weights back. In processes.sharing each process

@@ -30,7 +30,7 @@ from .collect import Sampling, collect
 from .moments import Moments
 
 _CORRELATION = 0.9  # the share of a pixel's variance that its channels have in common
-_NEIGHBOURS = 0.5  # correlation of neighbouring taps; of taps two steps apart its square
+_NEIGHBORS = 0.5  # correlation of neighboring taps; of taps two steps apart its square
 _BATCH = 32
 
 
@@ -76,7 +76,7 @@ def towards_independence(moment: Moment, kernel_size: Shape) -> Moment:
     taps_tt = torch.ones(1, 1)
     for size in kernel_size:
         steps = (torch.arange(size)[:, None] - torch.arange(size)).abs()
-        taps_tt = torch.kron(taps_tt, _NEIGHBOURS**steps)
+        taps_tt = torch.kron(taps_tt, _NEIGHBORS**steps)
     if isinstance(moment, Kronecker):
         energy = moment.taps_tt.diagonal().mean()
         return Kronecker(_averaged(moment.channels_cc, torch.ones(1, 1)), (moment.taps_tt + energy * taps_tt) / 2)

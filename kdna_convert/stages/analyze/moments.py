@@ -26,12 +26,12 @@ class LayerMoments:
     An input patch u has n = input channels of a group x taps numbers, channels first; groups are averaged.
 
     Attributes:
-        second: E[u u^T], not centred.
+        second: E[u u^T], not centered.
         mean: E[u], (n).
         count: How many patches were averaged; 0 for moments that were made without data.
         gradient: E over images of the sum over output positions of g g^T, with g the gradient of the loss at one
             position of the output: the diagonal (out) or the whole matrix (out x out). Zeros if unknown.
-        gram_ee: U-centred Gram matrix of the outputs for up to 256 images, of norm 1. The inner product of two layers'
+        gram_ee: U-centered Gram matrix of the outputs for up to 256 images, of norm 1. The inner product of two layers'
             Gram matrices is their debiased CKA.
     """
 

@@ -31,7 +31,7 @@ class Kernel:
         shape: The shape of the kernel.
         kernel_on: The kernel (out x patch).
         moment: The second moment of its inputs; None: the identity.
-        gram_ee: The U-centred Gram matrix of its outputs; None: unknown.
+        gram_ee: The U-centered Gram matrix of its outputs; None: unknown.
     """
 
     shape: Shape
@@ -176,8 +176,8 @@ def _weighted(x_on: Tensor, moment: Moment | None) -> Tensor:
     return x_on if moment is None else times(x_on, moment)
 
 
-def centred_gram(x_ef: Tensor) -> Tensor | None:
-    """The U-centred Gram matrix of examples x features, of Frobenius norm 1: inner products of two are debiased CKA.
+def centered_gram(x_ef: Tensor) -> Tensor | None:
+    """The U-centered Gram matrix of examples x features, of Frobenius norm 1: inner products of two are debiased CKA.
 
     Plain centring overestimates wide layers on few images; this one is unbiased (Szekely and Rizzo 2014). None for
     fewer than four examples, or if all are equal.

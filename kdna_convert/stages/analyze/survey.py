@@ -23,7 +23,7 @@ from ...network.patches import output_positions, patches, watch
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 # Names of timm's convolutions that standardize their weight on every forward pass.
-_STANDARDISED = frozenset({"StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame"})
+_STANDARDIZED = frozenset({"StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame"})
 # The largest relative difference of patches times kernel from the layer's output: allows half precision and TF32.
 _TOLERANCE = 0.03
 
@@ -65,7 +65,7 @@ def target_kernel(module: nn.Module) -> Tensor:
     if not isinstance(weight, Tensor):
         raise TypeError(f"{type(module).__name__} has no weight tensor")
     kernel = weight.detach().double()
-    if {kind.__name__ for kind in type(module).__mro__} & _STANDARDISED:
+    if {kind.__name__ for kind in type(module).__mro__} & _STANDARDIZED:
         variance, mean = torch.var_mean(kernel.flatten(1), dim=1, correction=0)
         axes = (-1,) + (1,) * (kernel.dim() - 1)
         kernel = (kernel - mean.view(axes)) / (variance + float(getattr(module, "eps", 0.0))).sqrt().view(axes)
@@ -97,8 +97,8 @@ def _listed(module: nn.Module, linear: bool) -> bool:
     if isinstance(module, (*_CONV, *_TRANSPOSED)) or (linear and isinstance(module, nn.Linear)):
         return True
     # torch.ao's quantized layers return packed weights from a method and share no class with the float layers.
-    quantised = type(module).__module__.startswith("torch.ao.nn.") and callable(getattr(module, "weight", None))
-    return quantised and (linear or "Linear" not in type(module).__name__)
+    quantized = type(module).__module__.startswith("torch.ao.nn.") and callable(getattr(module, "weight", None))
+    return quantized and (linear or "Linear" not in type(module).__name__)
 
 
 def _unreadable(module: nn.Module) -> str | None:

@@ -17,7 +17,7 @@ from ...core.processes import all_sum, gather
 from ...core.specs import Layer
 from ...network.patches import choose, patches
 from .moments import LayerMoments, MomentForm
-from .similarity import centred_gram
+from .similarity import centered_gram
 
 # Images whose outputs are compared by CKA, and the cells to which each output is averaged along each axis.
 EXAMPLES, _CELLS = 256, 2
@@ -102,7 +102,7 @@ class Tally:
 
     def _gram(self, examples: int) -> Tensor | None:
         features = torch.cat(list(self.features.values()))[:EXAMPLES] if self.features else torch.empty(0, 1)
-        return centred_gram(features) if len(features) == examples else None
+        return centered_gram(features) if len(features) == examples else None
 
     def _second(self) -> Moment:
         channels, taps = self.layer.in_channels, self.layer.taps

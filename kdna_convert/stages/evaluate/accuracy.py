@@ -1,4 +1,4 @@
-"""Evaluate a net: its accuracy on labelled images, and its divergence from the original on any images.
+"""Evaluate a net: its accuracy on labeled images, and its divergence from the original on any images.
 
 z0 = logits(original, batches)           # once
 divergence(logits(model, batches), z0)   # after each stage

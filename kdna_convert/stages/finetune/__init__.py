@@ -1,9 +1,9 @@
 """Fine-tuning a converted net: the original is the teacher, so no image needs a label.
 
 The settings are in inputs/finetune.py. student.py has the nets, loss.py and subnets.py the loss, trainer.py the loop,
-steps.py the optimiser's steps, validation.py the held-back images, length.py the length, sizes.py the sampled sizes,
+steps.py the optimizer's steps, validation.py the held-out images, length.py the length, sizes.py the sampled sizes,
 codes.py the training of integers, average.py the moving average, state.py the state of a stopped run, norms.py the
-folded norms. rate.py is the only door to timm's optimisers, engine.py that to Accelerate.
+folded norms. rate.py is the only door to timm's optimizers, engine.py that to Accelerate.
 
 The net and its teacher are in eval mode, so that a small set of images does not change the BatchNorm statistics. Both
 see the same view of the same image.
@@ -56,7 +56,7 @@ def finetune(
         images: images of a folder or dataset, seen in random views, or tensors, seen as they are.
         settings: the settings; by default those of `Settings()`.
         heldout: images that choose the step that is kept; without them, the last is.
-        config: the size of a view and its normalisation.
+        config: the size of a view and its normalization.
         files: where the state and the log are written.
         device: the device; by default Accelerate's.
         progress: called with (what, done, total).
@@ -91,7 +91,7 @@ def finetune(
 
 
 def _check(student: Student, images: Images, settings: Settings) -> None:
-    if settings.label_weight and not images.labelled:
+    if settings.label_weight and not images.labeled:
         raise DataError("KD403", "these images have no labels, and a label weight needs them; give folders by class")
     if settings.sampled and not student.nested:
         why = "this net's directions are in no order; convert it with `nested: true`, or leave --sampled out"

@@ -1,6 +1,6 @@
 """Training the integers of a coded net, in the bytes that it has.
 
-A coded tensor is integers times a step. What the optimiser moves is a real number behind each, which begins where the
+A coded tensor is integers times a step. What the optimizer moves is a real number behind each, which begins where the
 integer is; the net runs on the nearest integers, and their gradient is taken for that of the numbers (straight-through:
 Bengio et al. 2013, arXiv 1308.3432, as BinaryConnect arranges it, arXiv 1511.00363). So an integer changes once many
 steps have agreed on it.

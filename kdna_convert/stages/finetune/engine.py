@@ -83,7 +83,7 @@ class Engine:
         return float(self.accelerator.clip_grad_norm_(parameters, math.inf if clip is None else clip))
 
     def step(self, optimizer: Any) -> None:
-        """Of the optimiser; none where a gradient overflowed in fp16, and the scale is halved."""
+        """Of the optimizer; none where a gradient overflowed in fp16, and the scale is halved."""
         self.scaler.step(optimizer)
         self.scaler.update()
 

@@ -1,4 +1,4 @@
-"""Frozen batch normalisation inside the convolution before it, for as long as a fine-tune lasts.
+"""Frozen batch normalization inside the convolution before it, for as long as a fine-tune lasts.
 
 With its statistics held, norm(conv(x)) is one convolution: kernel w g / s and bias b + (c - m) g / s, with s, m the
 statistics, g, b the norm's own parameters and c the convolution's bias. The same function with the same gradients, but
@@ -64,7 +64,7 @@ def _convolve(conv: Any, norm: Any, x: Tensor) -> Tensor:
 
 
 def _rest(norm: Any, x: Tensor) -> Tensor:
-    """What timm's norm does after normalising."""
+    """What timm's norm does after normalizing."""
     rest: Tensor = norm.act(norm.drop(x)) if _with_activation(norm) else x
     return rest
 

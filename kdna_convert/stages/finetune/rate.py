@@ -1,4 +1,4 @@
-"""The optimiser and its schedule, timm's: every free tensor steps in proportion to its own size.
+"""The optimizer and its schedule, timm's: every free tensor steps in proportion to its own size.
 
 A layer's tensors differ in size by two orders of magnitude, and only their product means something; so Adam's step,
 which has the size of its rate, is measured by each tensor's root mean square as it was at the start. How large a step
@@ -52,10 +52,10 @@ def create_optimizer(
     """One group a tensor of these, with its peak rate: the settings', or `rate` where they name none; `codes` are moved
     by so much of an integer.
 
-    Raises RecipeError KD208 for an optimiser that timm has not.
+    Raises RecipeError KD208 for an optimizer that timm has not.
     """
     if settings.opt not in list_optimizers():
-        raise RecipeError("KD208", f"opt: timm has no optimiser {settings.opt!r}; adamw, lion, sgd, lamb and others")
+        raise RecipeError("KD208", f"opt: timm has no optimizer {settings.opt!r}; adamw, lion, sgd, lamb and others")
     derived = derived_layers(model).values()
     adapters = {id(tensor) for weight in derived for tensor in weight.adapter.values()}
     shared = {id(tensor) for weight in derived for tensor in weight.shared.values()}

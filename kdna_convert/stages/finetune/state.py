@@ -1,6 +1,6 @@
 """The state that a stopped fine-tune resumes from: one file, written whole or not at all.
 
-Beside the free tensors it holds the optimiser's, the best tensors so far, and a few numbers. The order of the data and
+Beside the free tensors it holds the optimizer's, the best tensors so far, and a few numbers. The order of the data and
 the draws of its views need no place in it: data/views.py makes them from the seed and the number of the step.
 """
 
@@ -24,7 +24,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Numbers:
-    """Where a fine-tune stands. `losses` are the means between two looks at the held-back images, `kls` what was seen
+    """Where a fine-tune stands. `losses` are the means between two looks at the held-out images, `kls` what was seen
     there, from the start on; `best` is the look that `State.best` was taken at. `factor` lowers the rate, `falls`
     counts the losses that were not finite, `pending` are the sum and the number of those since the last look. `scale`
     is Engine.scale, `price` Codes.price.
@@ -44,7 +44,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class State:
-    """Copies on the CPU: of the free tensors now and at their best, of what the optimiser keeps of each, and of their
+    """Copies on the CPU: of the free tensors now and at their best, of what the optimizer keeps of each, and of their
     average, where one is kept."""
 
     numbers: Numbers
@@ -52,7 +52,7 @@ class State:
     best: Tensors
     optimizer: Tensors
     average: Tensors
-    plain: dict[str, Any] = field(default_factory=dict)  # of the optimiser, what is no tensor
+    plain: dict[str, Any] = field(default_factory=dict)  # of the optimizer, what is no tensor
 
     def with_numbers(self, **changed: Any) -> State:
         return replace(self, numbers=replace(self.numbers, **changed))
@@ -73,7 +73,7 @@ def take(
 
 
 def put(state: State, parameters: Mapping[str, nn.Parameter], optimizer: Any) -> None:
-    """Bring the tensors and the optimiser, in place, to where the state has them."""
+    """Bring the tensors and the optimizer, in place, to where the state has them."""
     assign(parameters, state.now)
     entries: dict[int, dict[str, Any]] = {}
     for name, value in {**state.optimizer, **state.plain}.items():

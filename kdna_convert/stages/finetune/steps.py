@@ -1,4 +1,4 @@
-"""The optimiser's steps of a fine-tune: batches in, one outcome a step."""
+"""The optimizer's steps of a fine-tune: batches in, one outcome a step."""
 
 from __future__ import annotations
 

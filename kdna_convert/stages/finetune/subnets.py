@@ -95,8 +95,8 @@ def fit_subnets(
 def linear_fit(given_bc: Tensor, wanted_bd: Tensor) -> Map:
     """The least-squares map from the one to the other, in float32; both are float64."""
     mean_c, mean_d = given_bc.mean(0), wanted_bd.mean(0)
-    centred_bc = given_bc - mean_c
-    weight_dc = mix(dense(damp(centred_bc.T @ centred_bc)), (wanted_bd - mean_d).T @ centred_bc)
+    centered_bc = given_bc - mean_c
+    weight_dc = mix(dense(damp(centered_bc.T @ centered_bc)), (wanted_bd - mean_d).T @ centered_bc)
     return weight_dc.float(), (mean_d - weight_dc @ mean_c).float()
 
 

@@ -1,4 +1,4 @@
-"""The loop: steps, validations on the held-back images, saved states, and what to do when a loss is not finite."""
+"""The loop: steps, validations on the held-out images, saved states, and what to do when a loss is not finite."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Trainer:
         return take(numbers, self.parameters, best, self.stepper.optimizer, self.average.kept)
 
     def _put(self, state: State) -> None:
-        """Bring the net and the optimiser to a state, in place."""
+        """Bring the net and the optimizer to a state, in place."""
         put(state, self.parameters, self.stepper.optimizer)
         self.engine.scale = state.numbers.scale
         if self.codes is not None:
@@ -144,7 +144,7 @@ class Trainer:
         return state.with_numbers(falls=state.numbers.falls + 1, factor=state.numbers.factor / 2)
 
     def _validated(self, numbers: Numbers, before: State) -> State:
-        """The state after a validation on the held-back images."""
+        """The state after a validation on the held-out images."""
         total, count = numbers.pending
         numbers = replace(numbers, losses=(*numbers.losses, total / max(1, count)), pending=(0.0, 0))
         with self.average.shown(), self.stepper.rounded():

@@ -1,4 +1,4 @@
-"""The held-back images of a fine-tune: the loss that chooses the best step, and the divergence."""
+"""The held-out images of a fine-tune: the loss that chooses the best step, and the divergence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .loss import label_error
 
 
 class Validation:
-    """Measures the student on held-back images; every result is None without them.
+    """Measures the student on held-out images; every result is None without them.
 
     `first` is the loss before any step, `before` the divergence then.
     """

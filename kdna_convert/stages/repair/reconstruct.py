@@ -81,16 +81,16 @@ class Reconstruct(Step):
         for parameter in free:
             parameter.requires_grad_(True)
         groups = [{"params": [p], "lr": self.rate * float(p.detach().abs().mean().clamp_min(1e-6))} for p in free]
-        optimiser = torch.optim.Adam(groups)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
+        optimizer = torch.optim.Adam(groups)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         generator = torch.Generator().manual_seed(self.seed)
         energy = target.square().mean().clamp_min(1e-30)
         for _ in range(self.steps):
             chosen = torch.randint(len(inputs), (min(self.batch, len(inputs)),), generator=generator)
             loss = (block(inputs[chosen]) - target[chosen]).square().mean() / energy
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
 
 

@@ -62,10 +62,10 @@ def test_parts_of_a_report_are_added_last_and_removed() -> None:
 
 
 def test_keys_of_another_version_are_dropped_and_missing_ones_have_their_defaults() -> None:
-    report = from_plain({"command": "kdna convert", "colour": "red", "finetune": {**PLAIN_TUNING, "mood": 1}})
+    report = from_plain({"command": "kdna convert", "color": "red", "finetune": {**PLAIN_TUNING, "mood": 1}})
     assert report.command == "kdna convert"
     assert report.finetune == FinetuneReport(3, 10, 20, (0.1,), None, None, False)
-    assert "colour" not in to_plain(report)
+    assert "color" not in to_plain(report)
     assert report.stages == {}
 
 

@@ -50,7 +50,7 @@ def test_towards_independence_keeps_the_mean_energy(kernel_size: tuple[int, ...]
     torch.testing.assert_close(torch.kron(*mixed_factors).trace(), torch.kron(*factors).trace())
 
 
-def test_neighbouring_taps_correlate_by_their_distance() -> None:
+def test_neighboring_taps_correlate_by_their_distance() -> None:
     mixed = towards_independence(torch.eye(18), (3, 3))
     assert isinstance(mixed, Tensor)
     torch.testing.assert_close(mixed[0, :9], torch.tensor([4, 1, 0.5, 1, 0.5, 0.25, 0.5, 0.25, 0.125]) / 4)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from kdna_convert.core.linalg import kronecker
-from kdna_convert.stages.analyze.similarity import METRICS, Kernel, centred_gram
+from kdna_convert.stages.analyze.similarity import METRICS, Kernel, centered_gram
 
 SHAPES = [(6, 4, 3, 3), (8, 4, 3, 3), (6, 4, 1, 1), (5, 6, 3, 3), (6, 4, 3, 3)]
 every_metric = pytest.mark.parametrize("name", METRICS)
@@ -22,7 +22,7 @@ def kernels(scale: float = 1.0) -> list[Kernel]:
         kernel_on = scale * draw(*shape, seed=place).flatten(1)
         root = draw(kernel_on.shape[1], 2 * kernel_on.shape[1], seed=place + 10)
         moment = root @ root.T / root.shape[1]
-        gram = centred_gram(draw(12, 7, seed=place + 20))
+        gram = centered_gram(draw(12, 7, seed=place + 20))
         found.append(Kernel(shape, kernel_on, kronecker(moment, shape[1]) if place % 2 else moment, gram))
     return found
 

@@ -13,7 +13,7 @@ from kdna_convert.stages.analyze.similarity import (
     METRICS,
     Kernel,
     angles,
-    centred_gram,
+    centered_gram,
     cka,
     comparable,
     cosine,
@@ -51,7 +51,7 @@ def test_every_measure_lies_between_0_and_1(
     count: int, out: int, channels: int, taps: list[tuple[int, ...]], seed: int, scale: float
 ) -> None:
     shapes = [(out + index, channels, *taps[index]) for index in range(count)]
-    grams = [centred_gram(draw(8, 5, seed=seed + index)) for index in range(count)]
+    grams = [centered_gram(draw(8, 5, seed=seed + index)) for index in range(count)]
     kernels = [
         Kernel(s, scale * draw(*s, seed=seed + i).flatten(1), moment(math.prod(s[1:]), seed + i), grams[i])
         for i, s in enumerate(shapes)
@@ -67,7 +67,7 @@ def test_every_measure_lies_between_0_and_1(
 
 @pytest.mark.parametrize("name", ["angles", "cka", "cosine"])
 def test_the_similarity_of_a_layer_to_itself_is_1(name: str) -> None:
-    one = kernel((6, 4, 3, 3), gram=centred_gram(draw(20, 50)))
+    one = kernel((6, 4, 3, 3), gram=centered_gram(draw(20, 50)))
     assert METRICS[name]([one, one]).flatten().tolist() == pytest.approx([1.0] * 4)
 
 
@@ -191,7 +191,7 @@ def test_cosine_between_shapes_is_undefined() -> None:
 
 def test_cka_ignores_rotation_and_scale_of_the_features() -> None:
     x = draw(40, 12)
-    grams = [centred_gram(x), centred_gram(5 * x @ rotation(12) + 3)]
+    grams = [centered_gram(x), centered_gram(5 * x @ rotation(12) + 3)]
     values = cka([Kernel((1, 1), draw(1, 1), gram_ee=gram) for gram in grams])
     assert values[0, 1].item() == pytest.approx(1.0, abs=1e-5)
 
@@ -199,17 +199,17 @@ def test_cka_ignores_rotation_and_scale_of_the_features() -> None:
 def test_cka_of_unrelated_wide_features_on_few_images_is_near_zero() -> None:
     """Plain CKA says 0.9 here: it is biased upwards when features outnumber examples."""
     first, second = draw(64, 1000, seed=1), draw(64, 1000, seed=2)
-    grams = [centred_gram(first), centred_gram(second)]
+    grams = [centered_gram(first), centered_gram(second)]
     assert cka([Kernel((1, 1), draw(1, 1), gram_ee=gram) for gram in grams])[0, 1] < 0.05
     plain = [(x - x.mean(0)) @ (x - x.mean(0)).T for x in (first, second)]
     assert (plain[0] * plain[1]).sum() / (plain[0].norm() * plain[1].norm()) > 0.9
 
 
 def test_cka_is_undefined_where_outputs_are_unknown() -> None:
-    values = cka([kernel((2, 2)), kernel((2, 2), gram=centred_gram(draw(9, 3)))])
+    values = cka([kernel((2, 2)), kernel((2, 2), gram=centered_gram(draw(9, 3)))])
     assert values.isnan().tolist() == [[True, True], [True, False]]
 
 
 @pytest.mark.parametrize("features", [torch.zeros(3, 5), torch.ones(10, 5)])
 def test_too_few_or_equal_examples_have_no_gram(features: Tensor) -> None:
-    assert centred_gram(features) is None
+    assert centered_gram(features) is None

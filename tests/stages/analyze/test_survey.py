@@ -172,7 +172,7 @@ def test_a_lazy_weight_is_kd111_and_has_its_shape_after_the_forward_pass() -> No
     assert (layer.reason, layer.shape) == ("KD111", (6, 4, 3, 3))
 
 
-def test_a_quantised_weight_is_kd111() -> None:
+def test_a_quantized_weight_is_kd111() -> None:
     class Integers(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:
             return F.conv2d(x, self.weight.float(), self.bias)
@@ -182,7 +182,7 @@ def test_a_quantised_weight_is_kd111() -> None:
     assert reason_of(conv) == "KD111"
 
 
-class Normalised(nn.Conv2d):
+class Normalized(nn.Conv2d):
     """A subclass that convolves with something other than its weight."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ class Shifted(nn.Conv2d):
         return F.conv2d(F.pad(x, (2, 0, 2, 0)), self.weight, self.bias)
 
 
-@pytest.mark.parametrize("kind", [Normalised, Shifted])
+@pytest.mark.parametrize("kind", [Normalized, Shifted])
 def test_a_layer_whose_patches_do_not_give_its_output_is_kd112(kind: type[nn.Conv2d]) -> None:
     assert reason_of(kind(4, 6, 3)) == "KD112"
 
@@ -248,7 +248,7 @@ def test_the_survey_leaves_modes_weights_and_hooks_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", [StdConv2d, ScaledStdConv2d])
-def test_the_target_of_a_standardised_layer_survives_being_standardised_again(kind: type[nn.Conv2d]) -> None:
+def test_the_target_of_a_standardized_layer_survives_being_standardized_again(kind: type[nn.Conv2d]) -> None:
     conv = kind(4, 6, 3, bias=True)
     nn.init.normal_(conv.weight, 2.0, 5.0)
     before = conv(IMAGE)

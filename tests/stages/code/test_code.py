@@ -183,7 +183,7 @@ def test_balanced_rows_have_equal_costs_and_the_net_computes_the_same(
 
 
 class Skipping(Net):
-    """The stem's output is read by its normalisation, and by a sum."""
+    """The stem's output is read by its normalization, and by a sum."""
 
     def __init__(self) -> None:
         super().__init__(blocks=0)

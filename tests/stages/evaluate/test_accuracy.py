@@ -37,7 +37,7 @@ def images(count: int = 12) -> Tensor:
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-def labelled(model: nn.Module, x: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+def labeled(model: nn.Module, x: Tensor) -> list[tuple[Tensor, Tensor | None]]:
     """Batches of 5 whose labels are what the model itself answers."""
     labels = logits(model, [x]).argmax(1)
     return list(zip(x.split(5), labels.split(5), strict=True))
@@ -63,7 +63,7 @@ def test_a_label_beyond_the_outputs_is_refused(label: int) -> None:
 
 def test_labels_from_the_nets_own_outputs_give_accuracy_1() -> None:
     model = net()
-    found = evaluate(model, labelled(model, images()), require_labels=True)
+    found = evaluate(model, labeled(model, images()), require_labels=True)
     assert (found.top1, found.top5, found.images) == (1.0, 1.0, 12)
     assert (found.agreement, found.kl, found.logit_error) == (None, None, None)
 

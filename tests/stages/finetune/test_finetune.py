@@ -256,7 +256,7 @@ def test_a_net_without_logits_is_refused() -> None:
         ({"seconds": -1.0}, "seconds"),
         ({"label_weight": -0.1}, "label_weight"),
         ({"batch_size": 10, "accumulate": 3}, "batch_size"),
-        ({"opt": "no-such-optimiser"}, "opt"),
+        ({"opt": "no-such-optimizer"}, "opt"),
     ],
     ids=str,
 )
@@ -299,9 +299,9 @@ def test_a_net_with_an_output_per_position_learns_at_each_position() -> None:
     assert tuned.before is not None
     assert tuned.after is not None
     assert tuned.after.kl < 0.9 * tuned.before.kl
-    labelled = [(images(), torch.zeros(96, dtype=torch.long))]
+    labeled = [(images(), torch.zeros(96, dtype=torch.long))]
     with pytest.raises(ModelError, match=r"KD308: label_weight: .* by position"):
-        finetune(model, original, labelled, epochs=1, label_weight=1.0)
+        finetune(model, original, labeled, epochs=1, label_weight=1.0)
 
 
 def test_rows_of_labels_train_a_net_with_an_output_per_position() -> None:

@@ -186,5 +186,5 @@ def test_a_guard_without_held_back_images_fails(folder: Path) -> None:
     from kdna_convert.api.finetune import hold
 
     tuned = verb(folder, data=torch.randn(4, 3, 16, 16), steps=1)
-    with pytest.raises(GuardError, match=r"KD801.*no images were held back"):
+    with pytest.raises(GuardError, match=r"KD801.*no images were held out"):
         hold(tuned, 5.0)

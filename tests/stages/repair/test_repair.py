@@ -88,7 +88,7 @@ def test_a_reconstruction_lowers_the_divergence_and_leaves_shared_tensors_alone(
     assert all(parameter.requires_grad for parameter in nets.converted.parameters())
 
 
-def test_correcting_gives_every_normalisation_the_mean_of_the_original() -> None:
+def test_correcting_gives_every_normalization_the_mean_of_the_original() -> None:
     nets, _ = pair()
     STEPS["correct"](variance=1.0).run(nets, 0, lambda done, of: None)  # type: ignore[call-arg]
     seen: list[Tensor] = []
@@ -99,7 +99,7 @@ def test_correcting_gives_every_normalisation_the_mean_of_the_original() -> None
     torch.testing.assert_close(seen[1], seen[0], atol=1e-3, rtol=1e-3)
 
 
-def test_a_net_without_normalisation_gives_a_reason_code() -> None:
+def test_a_net_without_normalization_gives_a_reason_code() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 5)).eval()
     nets = NetPair(net, copy.deepcopy(net), survey(net, IMAGES[:1]), [IMAGES[:8]])
     for name in ("correct", "reestimate"):

@@ -80,7 +80,7 @@ def test_two_runs_give_the_same_net(name: str) -> None:
 
 @pytest.mark.parametrize("name", STEPS)
 def test_what_is_skipped_is_a_layer_and_a_known_code(name: str) -> None:
-    """A net without normalisations, of a depthwise layer and a last one: every step has to skip something."""
+    """A net without normalizations, of a depthwise layer and a last one: every step has to skip something."""
     net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=6), nn.Flatten(), nn.Linear(6 * 144, 3)).eval()
     converted = copy.deepcopy(net)
     family = Family("lowrank", ("1",), {"rank": 1})

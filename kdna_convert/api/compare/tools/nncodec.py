@@ -1,6 +1,6 @@
 """NNCodec, Fraunhofer's encoder of ISO/IEC 15938-17, data-free, at the finest step whose bitstream fits the budget.
 
-The step is its `qp`, whole numbers, larger is coarser; all else as it comes (dependent quantisation, parameter search).
+The step is its `qp`, whole numbers, larger is coarser; all else as it comes (dependent quantization, parameter search).
 """
 
 from __future__ import annotations

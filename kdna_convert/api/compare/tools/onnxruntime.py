@@ -39,10 +39,10 @@ class OnnxNet(nn.Module):
 
 
 def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
-    """The exported net, quantised; it has the original's parameters and multiply-adds, of eight bits each."""
+    """The exported net, quantized; it has the original's parameters and multiply-adds, of eight bits each."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        exported, ready, quantised = (folder / f"{stage}.onnx" for stage in ("exported", "ready", "quantised"))
+        exported, ready, quantized = (folder / f"{stage}.onnx" for stage in ("exported", "ready", "quantized"))
         batch = torch.export.Dim("batch")
         torch.onnx.export(
             net, (images[:2].clone(),), exported, input_names=[INPUT], dynamo=True, dynamic_shapes=({0: batch},)
@@ -50,18 +50,18 @@ def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
         quant_pre_process(exported, ready)
         quantize_static(
             ready,
-            quantised,
+            quantized,
             _Reader(images[:CALIBRATION]),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             weight_type=QuantType.QInt8,
         )
-        graph = quantised.read_bytes()
+        graph = quantized.read_bytes()
     return Candidate(OnnxNet(graph), params=count(net), bytes=len(graph), macs=macs(net, example_of(images)))
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """The images one by one, as the quantiser asks for them."""
+    """The images one by one, as the quantizer asks for them."""
 
     def __init__(self, images: Tensor) -> None:
         self._images = iter(images.split(1))

@@ -2,7 +2,7 @@
 
 The integers are torch's own (fake_quantize_per_channel_affine, symmetric, scale = largest weight / largest integer).
 torchao rounds linear layers only, so it is no peer for a convolutional net. The file is what a minimal writer needs:
-integers, two to a byte where they have four bits, an fp32 scale a channel, and everything else as it was.
+integers, two to a byte where they have four bits, an fp32 scale per channel, and everything else as it was.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""tensorly-torch's factorised convolutions: CP, and Tucker with the spatial modes left whole (Tucker-2).
+"""tensorly-torch's factorized convolutions: CP, and Tucker with the spatial modes left whole (Tucker-2).
 
-Every layer keeps the same share of its own parameters, the largest that fits the budget. The net runs factorised, as
+Every layer keeps the same share of its own parameters, the largest that fits the budget. The net runs factorized, as
 the library ships it; 20 sweeps of alternating least squares for CP.
 """
 
@@ -20,22 +20,22 @@ DECOMPOSITION: dict[str, dict[str, Any]] = {"cp": {"n_iter_max": 20}, "tucker": 
 
 
 def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
-    """The net with every layer of the task factorised at one share of its parameters."""
+    """The net with every layer of the task factorized at one share of its parameters."""
     kind = PEERS[task.peer].option
     convs = plain_convs(net, task.layers)
     rest = count(net) - sum(conv.weight.numel() for conv in convs.values())
 
     def size(share: float) -> int:
-        empty = (_factorised(conv, kind, share) for conv in convs.values())
+        empty = (_factorized(conv, kind, share) for conv in convs.values())
         return rest + sum(count(layer.weight) for layer in empty)
 
     share = largest_share(size, task.limit)
     for name, conv in convs.items():
-        net.set_submodule(name, _factorised(conv, kind, share, seed=task.recipe.seed))
+        net.set_submodule(name, _factorized(conv, kind, share, seed=task.recipe.seed))
     return Candidate(net)
 
 
-def _factorised(conv: nn.Conv2d, kind: str, share: float, seed: int | None = None) -> Any:
+def _factorized(conv: nn.Conv2d, kind: str, share: float, seed: int | None = None) -> Any:
     """The layer at that share of its parameters; without a seed only in shape, nothing decomposed."""
     return tltorch.FactorizedConv.from_conv(
         conv,
