@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.measurements import Analysis
 from ..core.progress import as_progress
-from ..core.specs import Analysis, Layer, Progress
+from ..core.specs import Layer, Progress
 from ..inputs.data import Data
 from ..inputs.recipe import Recipe
 from ..schemes import make

@@ -36,8 +36,8 @@ from ..stages.code import CodedNet, code_to_size, sensitivity_of
 from ..stages.convert.fit import Measure
 from ..stages.finetune import Codes
 from ..stages.repair.net_pair import BlockProgress, NetPair
-from .images import split_images
 from .nets import device_of_name, known_original
+from .splits import split_images
 
 # Images that second moments are measured on and that the layers' inputs come from, and images to measure on. With 400
 # in place of 1,000, a ResNet-56 at 1/40 of its bytes has 1/7 more KL divergence on new images (docs/decisions/0015).

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ..core.choices import Database
 from ..core.errors import ModelError, PlanError
+from ..core.measurements import Divergence
 from ..core.progress import as_progress
-from ..core.specs import Database, Divergence, Plan, Progress
+from ..core.specs import Plan, Progress
 from ..inputs.data import Data, batches
 from ..inputs.recipe import Recipe
 from ..network.derive import derive_empty

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import DataError
+from ..core.measurements import Curve, Divergence
 from ..core.progress import as_progress
-from ..core.specs import Curve, Divergence, Plan, Progress
+from ..core.specs import Plan, Progress
 from ..inputs.data import Data
 from ..inputs.recipe import Recipe
 from ..stages.convert.fit import convert as convert_by_plan

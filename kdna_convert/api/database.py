@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..core.choices import Database
 from ..core.errors import ModelError, PlanError
 from ..core.fingerprint import Fingerprint
-from ..core.specs import Database, Family, Layer, Plan, Progress
+from ..core.specs import Family, Layer, Plan, Progress
 from ..inputs.models import example_input
 from ..inputs.recipe import alternatives
 from ..network.totals import totals
@@ -23,11 +24,11 @@ from ..stages.plan.families import Clusters, form_families
 from ..stages.plan.files import read_database, read_plan, request_fingerprint, write_database
 from ..stages.plan.knapsack import no_goal
 from ..stages.plan.routes import form_routes
-from .images import digest_of
 from .job import Job
 from .moments import moments_of
 from .nets import Model
 from .options import CurveOptions
+from .splits import digest_of
 
 
 def database_of(

@@ -17,8 +17,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..core.errors import FolderError
+from ..core.measurements import Analysis, Divergence
 from ..core.progress import as_progress
-from ..core.specs import Analysis, Divergence, Plan, Progress, Totals, required
+from ..core.specs import Plan, Progress, Totals, required
 from ..inputs.digits import WEIGHTS, digits
 from ..inputs.models import load_model
 from ..inputs.recipe import load_recipe

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..core.filesize import metadata
+from ..core.measurements import Evaluation
 from ..core.progress import as_progress
-from ..core.specs import Evaluation, Progress
+from ..core.specs import Progress
 from ..inputs.data import Data, batches, check_classes
 from ..inputs.models import override
 from ..network.folder import Conversion
 from ..stages.evaluate.accuracy import evaluate as evaluate_net
-from .images import images_of
 from .nets import Model, conversion_of, device_of_name, load_any, original_from, outputs_of
 from .options import NetOptions, check_keywords
+from .splits import images_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

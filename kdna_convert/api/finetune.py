@@ -24,9 +24,9 @@ from ..stages.evaluate.accuracy import divergence_from
 from ..stages.finetune import RunFiles, Settings, Student
 from ..stages.finetune import finetune as finetune_net
 from .code import CODED, codes_of, recoded
-from .images import digest_of, images_of
 from .nets import Model, conversion_of, device_of_name, load_any, outputs_of
 from .options import FinetuneOptions, check_keywords
+from .splits import digest_of, images_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -25,8 +25,8 @@ from ..network.folder.report import FreezeReport
 from ..network.inference import evaluating
 from ..network.totals import totals
 from ..routing import detach, mean_kernels
-from .images import ImageSplit, split_images
 from .nets import device_of_name, known_original
+from .splits import ImageSplit, split_images
 
 
 def freeze(

@@ -9,8 +9,9 @@ from __future__ import annotations
 from torch import nn
 
 from ..core.errors import DataError
+from ..core.measurements import Divergence
 from ..core.processes import count
-from ..core.specs import Divergence, Progress
+from ..core.specs import Progress
 from ..stages.convert.fit import Heal
 from ..stages.finetune import Settings, Student, finetune
 from .job import Job

@@ -16,9 +16,9 @@ from ..routing import ROUTINGS
 from ..schemes import SCHEMES
 from ..stages.analyze.survey import survey
 from ..stages.repair import STEPS
-from .images import split_images
 from .nets import Model, conversion_of, device_of_name, load_any
 from .options import JobOptions
+from .splits import split_images
 
 DATA_FREE_NOTE = (
     "no calibration images: fitted on synthetic noise, with about 30 % more output error than on 1,000 real images; "

@@ -15,8 +15,8 @@ from ..stages.analyze.data_free import data_free
 from ..stages.analyze.moments import Moments
 from ..stages.analyze.moments_file import load_moments, save_moments
 from ..stages.plan.files import fingerprint
-from .images import digest_of
 from .job import Job
+from .splits import digest_of
 
 
 def moments_of(job: Job, path: str | Path | None, progress: Progress | None) -> Moments:

@@ -18,8 +18,8 @@ from ..stages.evaluate.accuracy import divergence_from
 from ..stages.repair.net_pair import NetPair
 from ..stages.repair.run import run_steps
 from ..stages.repair.state import RepairFile, RepairState, copy_state
-from .images import digest_of
 from .job import Job
+from .splits import digest_of
 
 # The files that a run which can be resumed keeps in its work folder.
 MOMENTS, DATABASE, LEDGER = WORK_FILES = "moments.safetensors", "database.json", "repair.safetensors"

@@ -16,10 +16,10 @@ from ..network.totals import original_bytes
 from ..stages.plan.files import request_fingerprint
 from .code import require_size
 from .convert import require_net, size_of
-from .images import digest_of, images_of
 from .job import checked_recipe
 from .nets import load_any, outputs_of
 from .options import NetOptions, RunOptions, Targets
+from .splits import digest_of, images_of
 
 
 @dataclass(frozen=True)

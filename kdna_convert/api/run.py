@@ -27,11 +27,11 @@ from ..stages.finetune.state import FILE
 from .code import CODED, code
 from .convert import convert, without_bytes
 from .finetune import finetune
-from .images import images_of
 from .nets import device_of_name, load_any, outputs_of
 from .options import RunOptions, check_keywords
 from .repair import WORK_FILES
 from .request import RunRequest, request_of
+from .splits import images_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

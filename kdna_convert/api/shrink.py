@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.choices import Database
 from ..core.errors import PlanError
 from ..core.progress import as_progress
-from ..core.specs import Database, Plan, Progress
+from ..core.specs import Plan, Progress
 from ..inputs.data import Data
 from ..inputs.recipe import Recipe, parse_recipe
 from ..network.derive import fold
@@ -29,9 +30,9 @@ from ..stages.plan.costs import original_totals
 from ..stages.plan.knapsack import solve
 from ..stages.repair.net_pair import NetPair
 from ..stages.repair.run import run_steps
-from .images import ImageSplit, split_images
 from .nets import device_of_name, known_original
 from .repair import judging, mixtures
+from .splits import ImageSplit, split_images
 
 NO_IMAGES = (
     "no images: what is cut was fitted again on synthetic noise, or not at all, which costs accuracy; pass --data"

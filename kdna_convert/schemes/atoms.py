@@ -37,8 +37,8 @@ from ..core.linalg import (
     weighted_energy,
 )
 from ..core.specs import Layout, Shape, product
+from .dense_limit import dense_limit
 from .scheme import Scheme, Tensors
-from .sizes import dense_limit
 
 
 @dataclass(frozen=True)

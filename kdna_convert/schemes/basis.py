@@ -24,8 +24,8 @@ from torch import Tensor
 from ..core.errors import RecipeError
 from ..core.linalg import Target, dense, mean_diagonal, minimize, mix, search_target, times, weighted_energy
 from ..core.specs import Layout, Shape, product
+from .dense_limit import dense_limit
 from .scheme import CuttableScheme, Tensors
-from .sizes import dense_limit
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ from ..core.linalg import (
     weighted_energy,
 )
 from ..core.specs import Layout, Shape, SymbolicShape, product
+from .dense_limit import dense_limit
 from .scheme import Scheme, Tensors
-from .sizes import dense_limit
 from .vector_quantization import choose_codes, error_feedback, line_bank, point_bank
 
 # The most codes of a bank. An int16 allows more, but k-means takes cells x codes multiply-adds a round.

@@ -26,8 +26,8 @@ from torch import Tensor
 from ..core.linalg import TINY, Kronecker, Target, minimize, mix, search_target, times, weighted_energy
 from ..core.specs import Layout, Shape, product
 from .basis import Basis
+from .dense_limit import dense_limit
 from .scheme import CuttableScheme, Tensors
-from .sizes import dense_limit
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from ..core.errors import RecipeError
 from ..core.linalg import Target, times_inverse
 from ..core.specs import Layout, Shape, product
 from .basis import two_factors
+from .dense_limit import dense_limit
 from .scheme import Scheme, Tensors
-from .sizes import dense_limit
 
 
 @dataclass(frozen=True)

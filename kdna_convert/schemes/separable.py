@@ -25,9 +25,9 @@ from torch import Tensor
 from ..core.linalg import Target
 from ..core.specs import Layout, Shape, SymbolicShape, product
 from .cp import bank_start
+from .dense_limit import dense_limit
 from .projection import mixing, search
 from .scheme import CuttableScheme, Tensors
-from .sizes import dense_limit
 
 
 @dataclass(frozen=True)

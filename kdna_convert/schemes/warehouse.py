@@ -30,9 +30,9 @@ from torch import Tensor
 from ..core.linalg import Kronecker, Moment, Target
 from ..core.specs import Layout, Shape, SymbolicShape, product
 from .basis import leading_rows
+from .dense_limit import dense_limit
 from .projection import mixing, search
 from .scheme import Scheme, Tensors
-from .sizes import dense_limit
 
 
 @dataclass(frozen=True)

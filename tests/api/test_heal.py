@@ -16,7 +16,8 @@ from torch import nn
 
 import kdna_convert
 from kdna_convert.core.errors import DataError
-from kdna_convert.core.specs import Divergence, Plan
+from kdna_convert.core.measurements import Divergence
+from kdna_convert.core.specs import Plan
 from kdna_convert.inputs.data import as_images
 from kdna_convert.inputs.recipe import Recipe
 from kdna_convert.network.derive import derived_layers

@@ -25,21 +25,8 @@ from kdna_convert.cli.report.layers import layer_table
 from kdna_convert.cli.report.plan import plan_report
 from kdna_convert.cli.report.run import run_report
 from kdna_convert.cli.report.verify import check_table
-from kdna_convert.core.specs import (
-    Analysis,
-    Curve,
-    DataConfig,
-    Divergence,
-    Evaluation,
-    Family,
-    Group,
-    Layer,
-    ModelRef,
-    Plan,
-    Point,
-    Route,
-    Totals,
-)
+from kdna_convert.core.measurements import Analysis, Curve, Divergence, Evaluation, Group, Point
+from kdna_convert.core.specs import DataConfig, Family, Layer, ModelRef, Plan, Route, Totals
 from kdna_convert.network.folder import Check, Conversion
 from kdna_convert.network.folder.report import FinetuneReport, Report, RunReport, StageSummary, StepResult
 from kdna_convert.stages.evaluate.timing import Timing

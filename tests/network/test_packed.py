@@ -23,7 +23,7 @@ from kdna_convert.network.folder import Conversion, open_folder, save, uncoded
 from kdna_convert.network.packed import pack, unpack
 from kdna_convert.network.stored import load_stored, stored_specs
 
-LOADER = Path(kdna_convert.__file__).parent / "network" / "folder" / "loader.py"
+LOADER = Path(kdna_convert.__file__).parent / "network" / "folder" / "standalone_loader.py"
 EACH_CODEC = pytest.mark.parametrize("codec", CODECS)
 
 
@@ -77,7 +77,7 @@ def test_the_file_has_the_size_that_was_counted(codec: str, saved: Saved) -> Non
 @pytest.mark.parametrize("scheme", [None, *OPTIONS])
 def test_the_loader_in_the_folder_reads_every_codec_and_scheme(codec: str, scheme: str | None, saved: Saved) -> None:
     conversion, folder = saved(codec, scheme)
-    state = travelling(folder).state_dict(folder)
+    state = loaded_module(folder / "loader.py").state_dict(folder)
     net = small(1)
     net.load_state_dict(state)
     assert torch.allclose(net(images()), conversion.model(images()), atol=1e-5)
@@ -89,14 +89,14 @@ def test_the_loader_in_the_folder_reads_a_codebook_with_a_gain_per_filter(
 ) -> None:
     monkeypatch.setitem(OPTIONS, "codebook", {"rank": 12, "gain": "filter", "codes": codes})
     conversion = coded("entropy", "codebook")
-    state = travelling(save(conversion, tmp_path / "out")).state_dict(tmp_path / "out")
+    state = loaded_module(save(conversion, tmp_path / "out") / "loader.py").state_dict(tmp_path / "out")
     net = small(1)
     net.load_state_dict(state)
     assert torch.allclose(net(images()), conversion.model(images()), atol=1e-5)
 
 
-def travelling(folder: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("loader", folder / "loader.py")
+def loaded_module(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("loader", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -107,7 +107,7 @@ def travelling(folder: Path) -> ModuleType:
 def test_the_loader_in_the_folder_decodes_to_the_bit() -> None:
     net = small()
     blob = pack(net, "entropy", steps(net, 0.001))
-    found, expected = travelling(LOADER.parent).decode(blob), unpack(blob)
+    found, expected = loaded_module(LOADER).decode(blob), unpack(blob)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
@@ -116,7 +116,7 @@ def test_the_loader_in_the_folder_names_a_missing_library(monkeypatch: pytest.Mo
     monkeypatch.setitem(__import__("sys").modules, "constriction", None)
     net = small()
     with pytest.raises(ImportError, match="pip install constriction"):
-        travelling(LOADER.parent).decode(pack(net, "entropy", steps(net)))
+        loaded_module(LOADER).decode(pack(net, "entropy", steps(net)))
 
 
 @EACH_CODEC
@@ -129,10 +129,10 @@ def test_a_truncated_or_changed_stream_is_refused(codec: str) -> None:
         with pytest.raises(FolderError, match="KD608"):
             unpack(blob[:place] + bytes([blob[place] ^ 4]) + blob[place + 1 :])
         with pytest.raises(ValueError, match="cut short or altered"):
-            travelling_decode(blob[:place])
+            standalone_decode(blob[:place])
 
 
-travelling_decode = travelling(LOADER.parent).decode
+standalone_decode = loaded_module(LOADER).decode
 
 
 def test_a_newer_format_is_refused_as_such() -> None:
@@ -231,7 +231,7 @@ def with_integers(names: Iterable[str]) -> nn.Module:
 def test_integers_of_any_dtype_and_size_come_back_to_the_bit(names: list[str]) -> None:
     net = with_integers(names)
     blob = pack(net, "entropy", steps(small()))
-    for found in (unpack(blob), travelling_decode(blob)):
+    for found in (unpack(blob), standalone_decode(blob)):
         for name in names:
             assert found[name].dtype == WHOLE[name].dtype
             assert torch.equal(found[name], WHOLE[name])

@@ -8,17 +8,8 @@ from typing import Any
 from support.small_nets import MEMBERS, images
 from torch import nn
 
-from kdna_convert.core.specs import (
-    Choice,
-    Database,
-    Family,
-    Layer,
-    MemberMacs,
-    ModelRef,
-    Plan,
-    TensorSpec,
-    Totals,
-)
+from kdna_convert.core.choices import Choice, Database, MemberMacs
+from kdna_convert.core.specs import Family, Layer, ModelRef, Plan, TensorSpec, Totals
 from kdna_convert.schemes import SCHEMES
 from kdna_convert.stages.analyze.collect import collect
 from kdna_convert.stages.analyze.moments import Moments

@@ -18,10 +18,10 @@ from ...inputs.data import Data, batches, check_classes
 from ...inputs.models import example_input
 from ...inputs.recipe import Recipe, load_recipe, parse_share, parse_target
 from ...network.totals import totals
-from ..images import images_of
 from ..job import Job, open_job
 from ..nets import Model, outputs_of
 from ..options import CompareOptions, JobOptions, check_keywords
+from ..splits import images_of
 from .child import PeerError, run
 from .measuring import BATCH, Entry, judged, timed
 from .peers import PEERS, chosen

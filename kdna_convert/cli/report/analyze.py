@@ -8,7 +8,7 @@ from rich.console import Group as Parts
 from rich.console import RenderableType
 from rich.text import Text
 
-from ...core.specs import Analysis, Group, Matrix
+from ...core.measurements import Analysis, Group, Matrix
 from .figures import count, dimensions, grid, note, percent
 from .heatmap import heatmap
 from .layers import layer_count, layer_table

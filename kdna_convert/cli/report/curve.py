@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Group, RenderableType
 
-from ...core.specs import Curve
+from ...core.measurements import Curve
 from ...stages.plan.expected import RECOMMENDED, expected_kl, recommended
 from .expected import EXPECTED_NOTE, expected_cells, nats
 from .figures import count, grid, kept, note, percent, short

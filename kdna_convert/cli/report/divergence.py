@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rich.console import Group, RenderableType
 
-from ...core.specs import Divergence
+from ...core.measurements import Divergence
 from .figures import count, grid, note, percent
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import RenderableType
 
-from ...core.specs import Evaluation
+from ...core.measurements import Evaluation
 from .figures import count, grid, percent, short
 
 

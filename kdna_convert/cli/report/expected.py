@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import RenderableType
 from rich.table import Table
 
-from ...core.specs import Plan, Point
+from ...core.measurements import Point
+from ...core.specs import Plan
 from ...stages.plan.expected import Range, expected_agreement, expected_kl
 from .figures import note, percent
 

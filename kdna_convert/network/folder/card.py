@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from ...core.specs import Divergence, ModelRef, Plan, Totals
+from ...core.measurements import Divergence
+from ...core.specs import ModelRef, Plan, Totals
 from .report import Report
 
 _TAGS = ["kdna", "image-classification", "model-compression", "kernel-sharing"]

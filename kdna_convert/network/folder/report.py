@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 from pydantic.dataclasses import dataclass
 
-from ...core.specs import Divergence, Evaluation, Options
+from ...core.measurements import Divergence, Evaluation
+from ...core.specs import Options
 
 # A folder of another version may have keys that this one does not know: they are dropped.
 _LENIENT = ConfigDict(extra="ignore", populate_by_name=True)

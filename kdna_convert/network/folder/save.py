@@ -30,7 +30,7 @@ from .conversion import Conversion
 from .record import CARD, CONFIG, LOADER, PLAN, RECIPE, REPORT, TENSORS, is_ours, with_record
 from .report import to_plain
 
-_LOADER = Path(__file__).parent / "loader.py"
+_LOADER = Path(__file__).parent / "standalone_loader.py"
 
 
 def save(conversion: Conversion, directory: str | Path, force: bool = False) -> Path:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ...core.errors import NumericsError, RecipeError
 from ...core.linalg import JITTER, damp
-from ...core.specs import Analysis, Group, Layer, Matrix, Progress
+from ...core.measurements import Analysis, Group, Matrix
+from ...core.specs import Layer, Progress
 from .clustering import Linkage, cluster
 from .moments import Moments
 from .similarity import METRICS, Kernel

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from torch import nn
 
+from ...core.choices import Choice, Database
 from ...core.errors import PlanError
-from ...core.specs import Choice, Database, Plan
+from ...core.specs import Plan
 from ...inputs.recipe import Recipe
 from ...network.derive import derive
 from ...routing import attach_routes

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ...core.errors import NumericsError
 from ...core.linalg import Target, fit_error
-from ...core.specs import Divergence, Family, Plan, Progress
+from ...core.measurements import Divergence
+from ...core.specs import Family, Plan, Progress
 from ...network.derive import derive
 from ...network.folder.report import FamilyFit
 from ...routing import attach_routes

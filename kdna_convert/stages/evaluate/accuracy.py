@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import DataError, ModelError, NumericsError
+from ...core.measurements import Divergence, Evaluation
 from ...core.processes import gather, raise_together, share
-from ...core.specs import Divergence, Evaluation, Progress
+from ...core.specs import Progress
 from ...network.inference import device_of, evaluating
 from ...network.totals import totals
 

@@ -1,9 +1,11 @@
 """Fine-tuning a converted net: the original is the teacher, so no image needs a label.
 
-The settings are in inputs/finetune.py. student.py has the nets, loss.py and subnets.py the loss, trainer.py the loop,
-steps.py the optimizer's steps, validation.py the held-out images, length.py the length, sizes.py the sampled sizes,
-codes.py the training of integers, average.py the moving average, state.py the state of a stopped run, norms.py the
-folded norms. rate.py is the only door to timm's optimizers, engine.py that to Accelerate.
+The settings are in inputs/finetune.py.
+
+student.py has the nets, loss.py and subnets.py the loss, trainer.py the loop, steps.py the optimizer's steps,
+validation.py the held-out images, length.py the length, sampled_sizes.py the sizes of a nested net, codes.py the
+training of integers, average.py the moving average, state.py the state of a stopped run, norms.py the folded norms.
+Only rate.py uses timm's optimizers, and only engine.py uses Accelerate.
 
 The net and its teacher are in eval mode, so that a small set of images does not change the BatchNorm statistics. Both
 see the same view of the same image.

@@ -19,7 +19,7 @@ from .length import Length
 from .loss import Objective
 from .norms import Pair, folded_norms
 from .rate import Schedule, create_optimizer, fitting_rate, free
-from .sizes import drawn_share, sized
+from .sampled_sizes import drawn_share, sized
 from .state import Numbers
 from .stopping import StopRequest
 

@@ -19,7 +19,7 @@ from .engine import Engine
 from .log import StepLog
 from .loss import Objective
 from .norms import Pair
-from .sizes import JUDGED, sized
+from .sampled_sizes import JUDGED, sized
 from .state import Numbers, State, Tensors, assign, copies, put, read, take, write
 from .steps import Stepper
 from .stopping import StopRequest, stopping

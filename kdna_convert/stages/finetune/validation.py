@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ...core.specs import Divergence
+from ...core.measurements import Divergence
 from ...inputs.data import Images, Inputs, Reading, concat_labels, mixer
 from ...inputs.finetune import Settings
 from ..evaluate.accuracy import divergence, logits

@@ -13,19 +13,9 @@ from functools import cache
 
 import numpy as np
 
+from ...core.choices import Choice, Database
 from ...core.filesize import data_size, file_size
-from ...core.specs import (
-    Choice,
-    Database,
-    Family,
-    Layer,
-    Layout,
-    Shape,
-    SymbolicShape,
-    TensorSpec,
-    Totals,
-    product,
-)
+from ...core.specs import Family, Layer, Layout, Shape, SymbolicShape, TensorSpec, Totals, product
 from .budget import Kind
 
 # The size option of each family, in the order of the database; None for a family that is not chosen.

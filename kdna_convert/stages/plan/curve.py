@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 
 from scipy.stats import spearmanr
 
+from ...core.choices import Database
 from ...core.errors import PlanError
-from ...core.specs import Curve, Database, Divergence, Plan, Point
+from ...core.measurements import Curve, Divergence, Point
+from ...core.specs import Plan
 from .budget import Budget
 from .knapsack import solve
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from ...core.choices import Choice, Database, MemberMacs
 from ...core.errors import RecipeError
 from ...core.filesize import metadata
 from ...core.linalg import fit_error
-from ...core.specs import Choice, Database, Family, Layer, MemberMacs, ModelRef, Progress, Route, Shape, product
+from ...core.specs import Family, Layer, ModelRef, Progress, Route, Shape, product
 from ...inputs.recipe import Recipe
 from ...network.chain import is_plain
 from ...network.stored import stored_specs

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ...core.specs import Plan, Point
+from ...core.measurements import Point
+from ...core.specs import Plan
 
 # Measured ratios as rows (x, least, middle, largest). Between two rows they are interpolated on logarithmic axes;
 # outside they are constant.

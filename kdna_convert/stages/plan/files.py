@@ -9,9 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from ...core.atomic import write_text
+from ...core.choices import Database
 from ...core.errors import PlanError
 from ...core.fingerprint import Fingerprint, digest, parts_of
-from ...core.specs import Database, Plan, from_json, to_json
+from ...core.specs import Plan, from_json, to_json
 from ...inputs.recipe import Recipe
 from .budget import budget_of
 from .costs import original_totals

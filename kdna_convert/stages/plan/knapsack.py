@@ -14,8 +14,9 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
+from ...core.choices import Choice, Database
 from ...core.errors import PlanError
-from ...core.specs import Choice, Database, Plan, product
+from ...core.specs import Plan, product
 from .budget import KINDS, Budget
 from .costs import (
     Sizes,

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from ...core.errors import NumericsError
-from ...core.specs import Divergence, Options, Progress
+from ...core.measurements import Divergence
+from ...core.specs import Options, Progress
 from ...network.folder.report import StepResult
 from . import step_of
 from .net_pair import NetPair

@@ -24,7 +24,8 @@ from torch import nn
 from kdna_convert.core import tensorfile
 from kdna_convert.core.errors import FolderError, KdnaError
 from kdna_convert.core.filesize import file_size, header, metadata
-from kdna_convert.core.specs import DataConfig, Divergence, Layer, ModelRef, Plan, TensorSpec, Totals
+from kdna_convert.core.measurements import Divergence
+from kdna_convert.core.specs import DataConfig, Layer, ModelRef, Plan, TensorSpec, Totals
 from kdna_convert.inputs.models import load_model, state_digest
 from kdna_convert.network.derive import fold
 from kdna_convert.network.folder import Conversion, load, open_folder, save, verify

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from support.places import TESTS
 
-from kdna_convert.core.specs import Divergence, Evaluation
+from kdna_convert.core.measurements import Divergence, Evaluation
 from kdna_convert.network.folder.report import (
     CodeReport,
     FinetuneReport,

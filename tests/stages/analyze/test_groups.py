@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kdna_convert.core.errors import NumericsError, RecipeError
-from kdna_convert.core.specs import Analysis, Layer, from_json, to_json
+from kdna_convert.core.measurements import Analysis
+from kdna_convert.core.specs import Layer, from_json, to_json
 from kdna_convert.stages.analyze.collect import collect
 from kdna_convert.stages.analyze.groups import Clustering, analyze, group_layers
 from kdna_convert.stages.analyze.similarity import METRICS

@@ -15,7 +15,7 @@ from torch import nn
 
 from kdna_convert.core.errors import NumericsError
 from kdna_convert.core.linalg import Kronecker
-from kdna_convert.core.specs import Divergence
+from kdna_convert.core.measurements import Divergence
 from kdna_convert.inputs.models import state_digest
 from kdna_convert.network.derive import fold
 from kdna_convert.schemes import SCHEMES

@@ -10,7 +10,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from kdna_convert.core.errors import DataError, ModelError, NumericsError
-from kdna_convert.core.specs import Divergence, Evaluation, Family, to_json
+from kdna_convert.core.measurements import Divergence, Evaluation
+from kdna_convert.core.specs import Family, to_json
 from kdna_convert.network.derive import derive
 from kdna_convert.network.inference import evaluating
 from kdna_convert.network.totals import macs, totals

@@ -19,7 +19,7 @@ from support.fine_tuning import KilledError, killed_and_resumed, run, same
 
 from kdna_convert.cli.app import main
 from kdna_convert.core.errors import FolderError, GuardError
-from kdna_convert.core.specs import Divergence
+from kdna_convert.core.measurements import Divergence
 from kdna_convert.stages.finetune import RunFiles
 from kdna_convert.stages.finetune import state as state_file
 from kdna_convert.stages.finetune.engine import Engine

@@ -4,7 +4,8 @@ import pytest
 from support.plans import TOY
 
 from kdna_convert.core.errors import GuardError, PlanError
-from kdna_convert.core.specs import Divergence, Plan, Point, Totals
+from kdna_convert.core.measurements import Divergence, Point
+from kdna_convert.core.specs import Plan, Totals
 from kdna_convert.stages.plan.curve import correlation, curve
 from kdna_convert.stages.plan.max_drop import FINE, LEAST, MOST, smallest
 

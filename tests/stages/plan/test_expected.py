@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from kdna_convert.core.specs import Divergence, ModelRef, Plan, Point, Totals
+from kdna_convert.core.measurements import Divergence, Point
+from kdna_convert.core.specs import ModelRef, Plan, Totals
 from kdna_convert.stages.plan.expected import LARGEST, RECOMMENDED, expected_agreement, expected_kl, recommended
 
 RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"

@@ -20,21 +20,10 @@ from support.plans import TOY, toy
 from torch import Tensor, nn
 
 import kdna_convert
+from kdna_convert.core.choices import Choice, Database, MemberMacs
 from kdna_convert.core.errors import KdnaError, PlanError, RecipeError
 from kdna_convert.core.fingerprint import Fingerprint
-from kdna_convert.core.specs import (
-    Choice,
-    Database,
-    Family,
-    Layer,
-    Layout,
-    MemberMacs,
-    Plan,
-    Route,
-    TensorSpec,
-    from_json,
-    to_json,
-)
+from kdna_convert.core.specs import Family, Layer, Layout, Plan, Route, TensorSpec, from_json, to_json
 from kdna_convert.inputs.models import example_input
 from kdna_convert.inputs.recipe import Recipe
 from kdna_convert.network.derive import factor

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import kdna_convert as kdna
-from kdna_convert.core.specs import Database, from_json
+from kdna_convert.core.choices import Database
+from kdna_convert.core.specs import from_json
 from kdna_convert.inputs.recipe import Recipe
 from kdna_convert.network.derive import fold
 from kdna_convert.network.folder import verify

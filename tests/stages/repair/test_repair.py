@@ -10,7 +10,8 @@ from support.repairs import BANK, FAMILY, IMAGES, pair
 from support.small_nets import fitted
 from torch import Tensor, nn
 
-from kdna_convert.core.specs import Divergence, Family
+from kdna_convert.core.measurements import Divergence
+from kdna_convert.core.specs import Family
 from kdna_convert.network.derive import derive, derived_layers
 from kdna_convert.routing import ROUTINGS, attach, routers
 from kdna_convert.schemes import SCHEMES

@@ -15,7 +15,7 @@ from kdna_convert.network.derive import derived_layers
 from kdna_convert.network.folder import open_folder
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.finetune.rate import Schedule
-from kdna_convert.stages.finetune.sizes import LEAST, drawn_share, sized
+from kdna_convert.stages.finetune.sampled_sizes import LEAST, drawn_share, sized
 
 
 def test_half_of_the_steps_are_at_full_size_and_the_rest_uniform() -> None:

@@ -1,0 +1,129 @@
+"""What is measured on a net: divergence, accuracy, a trade-off curve, the similarity of its layers. Plain values."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from .specs import Layer, Totals
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Divergence:
+    """How far a net is from the original, on the same images.
+
+    Attributes:
+        agreement: The share of images, 0..1, with the same top-1 class.
+        kl: KL(original || net), in nats per image.
+        logit_error: |z - z0|^2 / |z0|^2 of the logits z of the net and z0 of the original.
+        images: How many were measured.
+    """
+
+    agreement: float
+    kl: float
+    logit_error: float
+    images: int
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Evaluation:
+    """Accuracy, divergence and size of a net. A value is None where it was not measured.
+
+    Attributes:
+        top1: The share of images, 0..1, whose best class is the label. None without labels.
+        top5: The share of images, 0..1, whose best five classes include the label. None without labels.
+        images: How many were measured.
+        agreement: As in Divergence. None without the original.
+        kl: As in Divergence. None without the original.
+        params: Parameters.
+        bytes: Size of the file, header included.
+        macs: Multiply-adds per image of the net as it ran (folded).
+        logit_error: As in Divergence. None without the original.
+        skipped: The images that could not be read.
+    """
+
+    top1: float | None
+    top5: float | None
+    images: int
+    agreement: float | None
+    kl: float | None
+    params: int
+    bytes: int
+    macs: int
+    logit_error: float | None = None
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Point:
+    """One budget of a trade-off curve.
+
+    Attributes:
+        share: The budget, as a share of the original's parameters.
+        planned: The size of the plan.
+        predicted: Its predicted error.
+        measured: The divergence of a quick conversion by this plan, None where none was made.
+    """
+
+    share: float
+    planned: Totals
+    predicted: float
+    measured: Divergence | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Curve:
+    """A trade-off curve: points by decreasing share of the original's `params`.
+
+    `correlation` is Spearman's rank correlation of the predicted errors and the measured KL divergences.
+    """
+
+    params: int
+    points: tuple[Point, ...]
+    correlation: float | None = None
+
+
+Matrix = tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Group:
+    """Layers that could share kernels, and their similarity.
+
+    Attributes:
+        key: The group's name.
+        members: The names of the layers.
+        similarities: A matrix for each metric, None where a value is undefined. [i][j] of `explained` is the share of
+            layer j's output energy that the best basis of layer i explains.
+        families: The number of each member's family.
+        silhouette: How distinct the families are, -1 to 1; None where undefined.
+        params: The parameters of all members.
+    """
+
+    key: str
+    members: tuple[str, ...]
+    similarities: dict[str, Matrix]
+    families: tuple[int, ...]
+    silhouette: float | None
+    params: int
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Analysis:
+    """The result of `analyze`.
+
+    Attributes:
+        layers: Every layer of the model.
+        groups: The layers that could share kernels.
+        alone: Layers that could be converted, but share with no other layer.
+        metric: The similarity metric that formed the families.
+        params: The parameters of the whole model.
+    """
+
+    layers: tuple[Layer, ...]
+    groups: tuple[Group, ...]
+    alone: tuple[str, ...]
+    metric: str
+    params: int
