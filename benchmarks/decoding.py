@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdna_convert.codecs.steps import nearest_step
+from kdna_convert.codecs.quantization_steps import nearest_step
 from kdna_convert.inputs.models.building import build
 from kdna_convert.inputs.models.names import parse_name
+from kdna_convert.network.batch_norm import foldable_norms
 from kdna_convert.network.folder import open_folder
-from kdna_convert.network.norms import foldable_norms
 from kdna_convert.network.packed import pack, steps_of, unpack
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from kdna_convert.api.cached_moments import moments_of
 from kdna_convert.api.job import open_job
-from kdna_convert.api.moments import moments_of
-from kdna_convert.api.options import JobOptions
+from kdna_convert.api.keywords import JobOptions
 from kdna_convert.core.linalg import Target
 from kdna_convert.stages.analyze.targets import targets
 from kdna_convert.stages.plan.families import form_families

@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
+from kdna_convert.api.cached_moments import moments_of
 from kdna_convert.api.job import open_job
-from kdna_convert.api.moments import moments_of
-from kdna_convert.api.options import JobOptions
+from kdna_convert.api.keywords import JobOptions
 from kdna_convert.core.linalg import Target, fit_error, weighted_energy
 from kdna_convert.core.specs import Family, Shape, product
 from kdna_convert.schemes import SCHEMES, make

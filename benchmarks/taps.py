@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 from schemes import fit, within
 
+from kdna_convert.api.cached_moments import moments_of
 from kdna_convert.api.job import open_job
-from kdna_convert.api.moments import moments_of
-from kdna_convert.api.options import JobOptions
+from kdna_convert.api.keywords import JobOptions
 from kdna_convert.core.linalg import Target, weighted_energy
 from kdna_convert.core.specs import Family, product
 from kdna_convert.inputs.recipe import parse_recipe

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from kdna_convert.api.compare import PEERS
 from kdna_convert.codecs import CODECS
-from kdna_convert.core import names
+from kdna_convert.core import plugin_names
 from kdna_convert.inputs.recipe import json_schema
 from kdna_convert.inputs.recipe.schema import Alternative, Families, Recipe, RepairStep, Routing
 from kdna_convert.routing import ROUTINGS
@@ -31,12 +31,12 @@ TABLES: dict[str, tuple[str, Mapping[str, Any]]] = {
     "EXPORTS": ("stages/export/__init__.py", EXPORTS),
 }
 NAMES = {
-    "SCHEMES": names.SchemeName,
-    "ROUTINGS": names.RoutingName,
-    "CODECS": names.CodecName,
-    "STEPS": names.StepName,
-    "METRICS": names.MetricName,
-    "EXPORTS": names.ExportName,
+    "SCHEMES": plugin_names.SchemeName,
+    "ROUTINGS": plugin_names.RoutingName,
+    "CODECS": plugin_names.CodecName,
+    "STEPS": plugin_names.StepName,
+    "METRICS": plugin_names.MetricName,
+    "EXPORTS": plugin_names.ExportName,
 }
 
 

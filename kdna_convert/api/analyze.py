@@ -13,10 +13,10 @@ from ..inputs.recipe import Recipe
 from ..schemes import make
 from ..stages.analyze.groups import Clustering
 from ..stages.analyze.groups import analyze as compare_layers
+from .cached_moments import moments_of
 from .job import Job, open_job
-from .moments import moments_of
+from .keywords import JobOptions, check_keywords
 from .nets import Model
-from .options import JobOptions, check_keywords
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

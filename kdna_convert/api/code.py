@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..codecs import CODECS
-from ..codecs.steps import step_of
+from ..codecs.quantization_steps import step_of
 from ..core.errors import FolderError, PlanError, RecipeError
 from ..core.filesize import file_size, metadata
 from ..core.progress import as_progress
@@ -22,10 +22,10 @@ from ..inputs.data import Data, Mixed
 from ..inputs.models import example_input, state_digest
 from ..inputs.recipe import parse_target
 from ..inputs.recipe.schema import Calibration
+from ..network.batch_norm import foldable_norms
 from ..network.derive import fold
 from ..network.folder import Conversion, open_folder, uncoded
 from ..network.folder.report import CodeReport
-from ..network.norms import foldable_norms
 from ..network.packed import coded_specs, pack, steps_of, unpack
 from ..network.stored import load_stored, stored_parameters
 from ..stages.analyze.collect import Sampling, collect

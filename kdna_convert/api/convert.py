@@ -32,15 +32,16 @@ from ..stages.plan.costs import original_totals
 from ..stages.plan.knapsack import solve
 from ..stages.plan.max_drop import smallest
 from ..stages.plan.routes import routes_note
-from ..stages.repair.state import RepairFile, RepairState
+from ..stages.repair.repair_file import RepairFile, RepairState
+from .cached_database import database_of, known_database
+from .cached_moments import moments_of
 from .code import code
-from .database import database_of, known_database, require_goal, require_moments, restated
 from .heal import healer, require_images
+from .heldout_metrics import measure_of, points_lost
 from .job import Job, open_job
-from .measure import measure_of, points_lost
-from .moments import moments_of
+from .keywords import ConvertOptions, Targets, check_keywords
 from .nets import Model
-from .options import ConvertOptions, Targets, check_keywords
+from .plan_checks import require_goal, require_moments, restated
 from .repair import DATABASE, MOMENTS, fits_of, repair, repair_file
 
 if TYPE_CHECKING:

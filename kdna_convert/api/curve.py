@@ -13,15 +13,14 @@ from ..core.specs import Plan, Progress
 from ..inputs.data import Data
 from ..inputs.recipe import Recipe
 from ..stages.convert.fit import convert as convert_by_plan
-from ..stages.plan.curve import SHARES
-from ..stages.plan.curve import curve as trade_off
 from ..stages.plan.database import QUICK
-from .database import database_of, known_database
+from ..stages.plan.trade_off import SHARES, trade_off
+from .cached_database import database_of, known_database
+from .cached_moments import moments_of
+from .heldout_metrics import measure_of
 from .job import open_job
-from .measure import measure_of
-from .moments import moments_of
+from .keywords import CurveOptions, check_keywords
 from .nets import Model
-from .options import CurveOptions, check_keywords
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -14,8 +14,8 @@ from ..inputs.data import Data, batches, check_classes
 from ..inputs.models import override
 from ..network.folder import Conversion
 from ..stages.evaluate.accuracy import evaluate as evaluate_net
+from .keywords import NetOptions, check_keywords
 from .nets import Model, conversion_of, device_of_name, load_any, original_from, outputs_of
-from .options import NetOptions, check_keywords
 from .splits import images_of
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from ..stages.evaluate.accuracy import divergence_from
 from ..stages.finetune import RunFiles, Settings, Student
 from ..stages.finetune import finetune as finetune_net
 from .code import CODED, codes_of, recoded
+from .keywords import FinetuneOptions, check_keywords
 from .nets import Model, conversion_of, device_of_name, load_any, outputs_of
-from .options import FinetuneOptions, check_keywords
 from .splits import digest_of, images_of
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def finetune(
         device: auto, cpu, cuda, cuda:1 or mps.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: the settings of `kdna finetune`: train, epochs, steps or seconds, lr, batch_size ... (see
-            inputs/finetune.py); `teacher_checkpoint`, the teacher's weights; `work`, a folder for the state, from which
-            `resume` continues a stopped run; `log`, a file for a line of JSON a step; `track`, a folder for
+            inputs/finetune_settings.py); `teacher_checkpoint`, the teacher's weights; `work`, a folder for the state,
+            from which `resume` continues a stopped run; `log`, a file for a line of JSON a step; `track`, a folder for
             TensorBoard.
 
     Returns:

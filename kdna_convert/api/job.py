@@ -16,8 +16,8 @@ from ..routing import ROUTINGS
 from ..schemes import SCHEMES
 from ..stages.analyze.survey import survey
 from ..stages.repair import STEPS
+from .keywords import JobOptions
 from .nets import Model, conversion_of, device_of_name, load_any
-from .options import JobOptions
 from .splits import split_images
 
 DATA_FREE_NOTE = (

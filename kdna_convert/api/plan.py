@@ -12,11 +12,12 @@ from ..inputs.recipe import Recipe
 from ..stages.plan.budget import budget_of
 from ..stages.plan.costs import original_totals
 from ..stages.plan.knapsack import solve
+from .cached_database import database_of
 from .convert import convert
-from .database import database_of, require_goal, restated
 from .job import open_job
+from .keywords import PlanOptions, Targets, check_keywords
 from .nets import Model
-from .options import PlanOptions, Targets, check_keywords
+from .plan_checks import require_goal, restated
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

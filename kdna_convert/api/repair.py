@@ -16,8 +16,8 @@ from ..network.folder.report import FamilyFit, StepResult
 from ..stages.convert.fit import Measure
 from ..stages.evaluate.accuracy import divergence_from
 from ..stages.repair.net_pair import NetPair
-from ..stages.repair.run import run_steps
-from ..stages.repair.state import RepairFile, RepairState, copy_state
+from ..stages.repair.repair_file import RepairFile, RepairState, copy_state
+from ..stages.repair.run_steps import run_steps
 from .job import Job
 from .splits import digest_of
 

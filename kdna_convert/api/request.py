@@ -17,8 +17,8 @@ from ..stages.plan.files import request_fingerprint
 from .code import require_size
 from .convert import require_net, size_of
 from .job import checked_recipe
+from .keywords import NetOptions, RunOptions, Targets
 from .nets import load_any, outputs_of
-from .options import NetOptions, RunOptions, Targets
 from .splits import digest_of, images_of
 
 

@@ -23,12 +23,12 @@ from ..network.folder import Conversion, is_ours, open_folder, original_of, requ
 from ..network.folder.report import RunReport, StageSummary
 from ..network.folder.work import clear, work_folder, work_place
 from ..stages.evaluate.accuracy import evaluate
-from ..stages.finetune.state import FILE
+from ..stages.finetune.training_state import FILE
 from .code import CODED, code
 from .convert import convert, without_bytes
 from .finetune import finetune
+from .keywords import RunOptions, check_keywords
 from .nets import device_of_name, load_any, outputs_of
-from .options import RunOptions, check_keywords
 from .repair import WORK_FILES
 from .request import RunRequest, request_of
 from .splits import images_of

@@ -29,7 +29,7 @@ from ..stages.plan.budget import Budget, budget_of
 from ..stages.plan.costs import original_totals
 from ..stages.plan.knapsack import solve
 from ..stages.repair.net_pair import NetPair
-from ..stages.repair.run import run_steps
+from ..stages.repair.run_steps import run_steps
 from .nets import device_of_name, known_original
 from .repair import judging, mixtures
 from .splits import ImageSplit, split_images

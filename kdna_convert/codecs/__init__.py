@@ -5,7 +5,7 @@ from __future__ import annotations
 from .codec import Codec
 from .floats import BFloat16, Float16
 from .integers import Int4, Int8
-from .steps import Entropy
+from .quantization_steps import Entropy
 
 __all__ = ["CODECS", "Codec"]
 

@@ -16,7 +16,7 @@ class Codec(Protocol):
 
     A codec encodes all tensors in one call, since an adaptive one codes better the more tensors it sees. Tensors are
     float32 and finite; NaN is refused earlier (network/packed.py). `steps` holds one number for each tensor, which only
-    `entropy` uses: the tensor's quantization step (steps.py). The laws that each codec obeys are in
+    `entropy` uses: the tensor's quantization step (quantization_steps.py). The laws that each codec obeys are in
     tests/codecs/test_codec_laws.py.
 
     Attributes:

@@ -18,8 +18,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from ..routing import routers
+from .batch_norm import is_batch_norm
 from .inference import device_of, evaluating
-from .norms import is_batch_norm
 
 _SUMS = frozenset({torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__})
 

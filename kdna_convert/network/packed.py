@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from ..codecs import CODECS, entropy, indices
 from ..codecs.floats import LARGEST
-from ..codecs.steps import Entropy, scale_integers, scale_values, values
+from ..codecs.quantization_steps import Entropy, scale_integers, scale_values, values
 from ..core.errors import FolderError, NumericsError
 from ..core.filesize import ITEM_BYTES
 from ..core.specs import Shape, TensorSpec, product
-from .norms import NORM_COUNT, NORM_FLOATS, foldable_norms, norm_affine, plain_norm
+from .batch_norm import NORM_COUNT, NORM_FLOATS, foldable_norms, norm_affine, plain_norm
 from .stored import DTYPES, stored_state
 
 # The one tensor of a coded file.

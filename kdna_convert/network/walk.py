@@ -18,9 +18,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from .batch_norm import norm_affine
 from .blocks import Block, BlockLayer, watching_sums
 from .inference import device_of, evaluating
-from .norms import norm_affine
 from .patches import choose, patches
 
 # Output positions drawn per image, as in calibration.

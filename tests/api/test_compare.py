@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from kdna_convert.api.compare import PEERS, Comparison, ComparisonRow, compare
 from kdna_convert.api.compare.child import PeerError, run
-from kdna_convert.api.compare.comparing import rungs_of
-from kdna_convert.api.compare.measuring import Entry, judged
-from kdna_convert.api.compare.norms import has_statistics, reestimate
+from kdna_convert.api.compare.compare_tools import rungs_of
+from kdna_convert.api.compare.comparison import Rung
+from kdna_convert.api.compare.evaluate_nets import Entry, judged
 from kdna_convert.api.compare.peers import Peer, chosen
-from kdna_convert.api.compare.rows import Rung
+from kdna_convert.api.compare.reestimate_norms import has_statistics, reestimate
 from kdna_convert.api.compare.task import Task, count, written
+from kdna_convert.api.compare.tools.largest_share import largest_share
 from kdna_convert.api.compare.tools.rounding import round_channels
-from kdna_convert.api.compare.tools.search import largest_share
 from kdna_convert.api.compare.worker import IMAGES, PROBLEM, TASK, main, make
 from kdna_convert.cli.report.compare import comparison_report, plot, verdict
 from kdna_convert.core.errors import ModelError, PlanError

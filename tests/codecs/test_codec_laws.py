@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdna_convert.codecs import CODECS
-from kdna_convert.codecs.steps import nearest_step
+from kdna_convert.codecs.quantization_steps import nearest_step
 from kdna_convert.core.errors import FolderError, NumericsError
 
 SHAPES = [(8, 6, 3, 3), (5, 7), (1, 1, 1, 1), (3, 0, 2), (), (9,), (4, 1, 5), (0,)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kdna_convert.codecs import CODECS, entropy
 from kdna_convert.codecs.ordering import ByBucket
-from kdna_convert.codecs.steps import nearest_step, scale_integers, scale_values, step_of
+from kdna_convert.codecs.quantization_steps import nearest_step, scale_integers, scale_values, step_of
 from kdna_convert.core.errors import NumericsError
 
 

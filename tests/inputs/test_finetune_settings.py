@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from support.command import kdna
 
-from kdna_convert.api.options import FinetuneOptions
+from kdna_convert.api.keywords import FinetuneOptions
 from kdna_convert.cli.commands.finetune import Safety, TrainingOptions
 from kdna_convert.core.errors import RecipeError
-from kdna_convert.inputs.finetune import Settings, about, default_of
+from kdna_convert.inputs.finetune_settings import Settings, about, default_of
 from kdna_convert.inputs.recipe import parse_recipe
 from kdna_convert.inputs.recipe.schema import Finetune
 

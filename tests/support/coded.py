@@ -5,12 +5,12 @@ from __future__ import annotations
 from support.small_nets import convert, route, small
 from torch import nn
 
-from kdna_convert.codecs.steps import nearest_step
+from kdna_convert.codecs.quantization_steps import nearest_step
 from kdna_convert.core.filesize import file_size, metadata
 from kdna_convert.core.specs import DataConfig, Family, Layer, ModelRef, Plan, Route, Totals
+from kdna_convert.network.batch_norm import foldable_norms
 from kdna_convert.network.folder import Conversion
 from kdna_convert.network.folder.report import CodeReport, Report
-from kdna_convert.network.norms import foldable_norms
 from kdna_convert.network.packed import coded_specs, pack, unpack
 from kdna_convert.network.stored import load_stored, stored_state
 

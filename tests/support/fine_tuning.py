@@ -19,7 +19,7 @@ from kdna_convert.network.derive import derive
 from kdna_convert.network.folder.report import FinetuneReport
 from kdna_convert.stages.finetune import RunFiles, Settings, Student
 from kdna_convert.stages.finetune import finetune as finetune_by_settings
-from kdna_convert.stages.finetune.state import State, read
+from kdna_convert.stages.finetune.training_state import State, read
 
 MEMBERS = ("0", "3")
 SIX_STEPS = ("--device", "cpu", "--steps", "6", "--batch-size", "8", "--save-every", "3")

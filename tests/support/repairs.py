@@ -11,7 +11,7 @@ from kdna_convert.network.derive import derive
 from kdna_convert.stages.analyze.survey import survey
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.repair.net_pair import NetPair
-from kdna_convert.stages.repair.run import Measure
+from kdna_convert.stages.repair.run_steps import Measure
 
 FAMILY = Family("cp", ("blocks.0.conv1", "blocks.0.conv2", "blocks.1.conv1", "blocks.1.conv2"), {"rank": 12})
 

@@ -1,11 +1,12 @@
-"""`kdna compare`: the same net and the same images through kdna and through the tools one would use instead.
+"""`kdna compare`: compare kdna with other tools on the same net, the same images and the same budgets.
 
-peers.py lists the tools, tools/ holds a file for each kind, worker.py runs one in a process of its own, comparing.py
-measures what they made. The tools are the real ones; one that is not installed, crashes or hangs is a row that says so.
+peers.py lists the tools, and tools/ has one module per kind of tool. compare_tools.py starts one process per net, in
+which worker.py runs a tool; evaluate_nets.py measures the nets. A tool that is not installed, crashes or hangs has a
+row that says so.
 """
 
-from .comparing import compare
+from .compare_tools import compare
+from .comparison import Comparison, ComparisonRow
 from .peers import PEERS
-from .rows import Comparison, ComparisonRow
 
 __all__ = ["PEERS", "Comparison", "ComparisonRow", "compare"]

@@ -11,7 +11,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from ...core.errors import PlanError
-from .rows import Axis
+from .comparison import Axis
 from .task import Candidate, Task
 
 EXTRA = "pip install 'kdna-convert[compare]'"

@@ -13,7 +13,7 @@ from ...core.specs import TensorSpec
 from ...inputs.recipe import Recipe
 from ...network.stored import stored_specs
 from ...network.totals import DENSE_METADATA
-from .rows import Rung
+from .comparison import Rung
 
 
 @dataclass(frozen=True)

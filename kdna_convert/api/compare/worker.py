@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from ...core.errors import KdnaError
 from ...network.totals import macs
 from ..nets import load_any
-from .norms import has_statistics, reestimate
 from .peers import PEERS
+from .reestimate_norms import has_statistics, reestimate
 from .task import Candidate, Made, Task, count, written
 
 TASK, IMAGES, NET, MADE, PROBLEM = "task.pkl", "images.pt", "net.pt", "made.pt", "problem.txt"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ...core.names import MetricName
+from ...core.plugin_names import MetricName
 from .console import reporting, show, show_json, tell_remarks
 from .options import Calibration, Images, Run, Source, grouped
 

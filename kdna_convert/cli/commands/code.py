@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ...core.names import CodecName
+from ...core.plugin_names import CodecName
 from .console import output_path, reporting, save_folder, show, show_json, tell_remarks, tell_written
 from .options import BYTES_HELP, Folder, Force, Images, OutputFolder, Run, grouped
 

@@ -22,7 +22,7 @@ def scheme_names() -> list[Candidate]:
 
 
 def codec_names() -> list[Candidate]:
-    from ...core.names import CodecName
+    from ...core.plugin_names import CodecName
 
     return [(name, "") for name in get_args(CodecName)]
 

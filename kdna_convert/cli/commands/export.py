@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ...core.names import ExportName
+from ...core.plugin_names import ExportName
 from .console import show, show_json, tell
 from .options import Folder, Force, Output, grouped
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from ...core.errors import RecipeError
-from ...inputs.finetune import Settings, about, default_of, kind_of
+from ...inputs.finetune_settings import Settings, about, default_of, kind_of
 from .console import output_path, reporting, save_folder, show, show_json, tell, tell_remarks, tell_written
 from .options import Folder, Force, Images, OutputFolder, Run, grouped
 
@@ -156,7 +156,7 @@ def finetune(
 def _work(target: Path, resume: bool, leads: bool) -> Iterator[Path]:
     """The folder of a stopped run's state. Only the first process creates and clears it."""
     from ...network.folder.work import work_folder, work_place
-    from ...stages.finetune.state import FILE
+    from ...stages.finetune.training_state import FILE
 
     work = work_place(target)
     try:

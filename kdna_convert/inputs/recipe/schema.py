@@ -9,9 +9,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, create_model, model_validator
 
 from ...core.errors import RecipeError
-from ...core.names import CodecName, MetricName, RoutingName, SchemeName, StepName
+from ...core.plugin_names import CodecName, MetricName, RoutingName, SchemeName, StepName
 from ...core.specs import Options
-from ..finetune import Settings, about, default_of, kind_of
+from ..finetune_settings import Settings, about, default_of, kind_of
 from . import yamlfile
 from .fields import Patterns, Share, Size, Target, Time
 from .sizes import parse_count, parse_target

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...codecs.steps import nearest_step
+from ...codecs.quantization_steps import nearest_step
 from ...core.linalg import Moment, times
 from ...network.derive import Derived, derived_layers
 from .grid import put_on_grid

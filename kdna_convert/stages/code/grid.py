@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...codecs.steps import step_of
-from ...network.norms import norm_affine, plain_norm
+from ...codecs.quantization_steps import step_of
+from ...network.batch_norm import norm_affine, plain_norm
 
 
 def put_on_grid(tensor: Tensor, number: int) -> None:

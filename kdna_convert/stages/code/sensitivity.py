@@ -12,8 +12,8 @@ from ...core.specs import product
 from ...network.derive import Derived
 from ..analyze.moments import Moments
 from .factors import Member
-from .rounding import Feedback
-from .rows import RowCosts, row_costs
+from .feedback_rounding import Feedback
+from .row_costs import RowCosts, row_costs
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Sensitivity:
         moments: Moments of the layers' inputs.
         costs: Cost of errors by row, before rows are scaled.
         mean: The geometric mean cost, for layers whose cost is unknown.
-        balanced: As `costs`, for the scaled rows (rows.py).
-        spreads: The step unit of each last factor, from its inputs' moment (rounding.py).
+        balanced: As `costs`, for the scaled rows (row_costs.py).
+        spreads: The step unit of each last factor, from its inputs' moment (feedback_rounding.py).
         banks: The step unit of each bank (factors.py).
 
     The last three are filled in while a net is coded.

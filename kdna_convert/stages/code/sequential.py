@@ -2,8 +2,8 @@
 
 For every layer in the order of execution: take its least-squares problem behind the coded prefix, towards the outputs
 of the original (network/walk.py); solve for its kernel, or the last factor of it, and round with error feedback
-(rounding.py); match the mean of the output in the shift of the normalization or in the bias, and round that too.
-Layers that the walk does not reach are rounded as they are.
+(feedback_rounding.py); match the mean of the output in the shift of the normalization or in the bias, and round that
+too. Layers that the walk does not reach are rounded as they are.
 
 One number `delta` sets the steps of the whole net. The step of a layer is delta x spread / sqrt(cost), in the units of
 its inputs and outputs, so that every integer costs the loss the same, delta^2 / 12.
@@ -19,16 +19,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ...codecs.steps import nearest_step, scale_integers, scale_values
+from ...codecs.quantization_steps import nearest_step, scale_integers, scale_values
 from ...core.linalg import dense, mix
+from ...network.batch_norm import foldable_norms, norm_affine
 from ...network.blocks import BlockLayer
-from ...network.norms import foldable_norms, norm_affine
 from ...network.walk import BlockPair, LayerProblem, layer_problem, match_mean
 from ..repair.net_pair import BlockProgress, NetPair
 from .factors import Factor, balance_banks, factor_of, round_banks
+from .feedback_rounding import feedback_of, round_with_feedback
 from .grid import put_integers, put_norm, put_on_grid, put_shift
-from .rounding import feedback_of, round_with_feedback
-from .rows import balance_rows
+from .row_costs import balance_rows
 from .sensitivity import Sensitivity
 
 # How strongly a kernel is held where it was, relative to the mean second moment of its inputs: a constant part for the
@@ -45,7 +45,7 @@ Rounding = Literal["nearest", "separate", "sequential"]
 
 
 def balance(nets: NetPair, sensitivity: Sensitivity) -> NetPair:
-    """The same nets with the rows (rows.py) and banks (factors.py) of the converted one balanced for rounding.
+    """The same nets with the rows (row_costs.py) and banks (factors.py) of the converted one balanced for rounding.
 
     The converted net computes the same. What was found is stored in `sensitivity`.
     """

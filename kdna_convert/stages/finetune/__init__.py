@@ -1,11 +1,10 @@
-"""Fine-tuning a converted net: the original is the teacher, so no image needs a label.
+"""Fine-tune a converted net. The original is the teacher, so images need no labels.
 
-The settings are in inputs/finetune.py.
-
-student.py has the nets, loss.py and subnets.py the loss, trainer.py the loop, steps.py the optimizer's steps,
-validation.py the held-out images, length.py the length, sampled_sizes.py the sizes of a nested net, codes.py the
-training of integers, average.py the moving average, state.py the state of a stopped run, norms.py the folded norms.
-Only rate.py uses timm's optimizers, and only engine.py uses Accelerate.
+The settings are in inputs/finetune_settings.py. student.py has the nets, loss.py and subnets.py the loss, trainer.py
+the loop, steps.py the optimizer's steps, validation.py the held-out images, length.py the length, sampled_sizes.py the
+sizes of a nested net, codes.py the training of integers, average.py the moving average, training_state.py the state of
+a stopped run, folded_norms.py the folded norms. Only rate.py uses timm's optimizers, and only engine.py uses
+Accelerate.
 
 The net and its teacher are in eval mode, so that a small set of images does not change the BatchNorm statistics. Both
 see the same view of the same image.
@@ -22,19 +21,19 @@ from ...core.errors import DataError, RecipeError
 from ...core.processes import sharing
 from ...core.specs import DataConfig, Progress
 from ...inputs.data import Data, Images, Views, as_images, batches
-from ...inputs.finetune import Settings
+from ...inputs.finetune_settings import Settings
 from ...network.blocks import find_blocks
 from ...network.derive import trainable
 from ...network.folder.report import FinetuneReport
 from .codes import Codes
 from .engine import Engine
+from .folded_norms import Pair, norm_pairs, plain_convolutions
 from .loss import Objective, distillation, stage_ends, trained_bases
-from .modes import untouched
-from .norms import Pair, norm_pairs, plain_convolutions
-from .state import assign
+from .restore_flags import untouched
 from .student import RunFiles, Student
 from .subnets import fit_subnets, subnet_ends
 from .trainer import Trainer, TrainingResult
+from .training_state import assign
 from .validation import Validation
 
 __all__ = ["Codes", "RunFiles", "Settings", "Student", "distillation", "finetune"]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
-from .state import assign, copies
+from .training_state import assign, copies
 
 
 class Average:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .state import assign
+from .training_state import assign
 
 # Of one more in magnitude, an integer's place is expected to hold at least this share of its tensor's mean.
 _LEAST = 0.05

@@ -21,7 +21,7 @@ from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwa
 from torch import Tensor
 
 from ...core.errors import DataError
-from ...inputs.finetune import Settings
+from ...inputs.finetune_settings import Settings
 
 TRACKED = "kdna"  # the name of a run in TensorBoard
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from ...core.errors import FolderError
 from ...core.specs import Progress
-from ...inputs.finetune import Settings
+from ...inputs.finetune_settings import Settings
 from .engine import Engine
 from .length import Length
-from .state import Numbers
 from .steps import StepOutcome
+from .training_state import Numbers
 
 
 class StepLog:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import ModelError
-from ...inputs.finetune import Settings
+from ...inputs.finetune_settings import Settings
 from ...network.blocks import Block
 from ...network.derive import derived_layers
 from ...network.inference import evaluating

@@ -16,7 +16,7 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 
 from ...core.errors import RecipeError
-from ...inputs.finetune import Settings
+from ...inputs.finetune_settings import Settings
 from ...network.derive import derived_layers
 from .codes import Codes
 

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from ...inputs.data import Images, TrainBatch, Views, train_loader
-from ...inputs.finetune import Settings
+from ...inputs.finetune_settings import Settings
 from ...routing.temperature import Annealing
 from .engine import Engine
+from .folded_norms import Pair, folded_norms
 from .length import Length
 from .loss import Objective
-from .norms import Pair, folded_norms
 from .rate import Schedule, create_optimizer, fitting_rate, free
 from .sampled_sizes import drawn_share, sized
-from .state import Numbers
 from .stopping import StopRequest
+from .training_state import Numbers
 
 FASTER = torch.channels_last  # the layout of images in which convolutions are fastest
 

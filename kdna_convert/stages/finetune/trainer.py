@@ -13,17 +13,17 @@ from torch import Tensor
 from ...core.errors import GuardError
 from ...core.specs import Progress
 from ...inputs.data import Images, Views
-from ...inputs.finetune import Settings
+from ...inputs.finetune_settings import Settings
 from .average import Average
 from .engine import Engine
+from .folded_norms import Pair
 from .log import StepLog
 from .loss import Objective
-from .norms import Pair
 from .sampled_sizes import JUDGED, sized
-from .state import Numbers, State, Tensors, assign, copies, put, read, take, write
 from .steps import Stepper
 from .stopping import StopRequest, stopping
 from .student import RunFiles
+from .training_state import Numbers, State, Tensors, assign, copies, put, read, take, write
 from .validation import Validation
 
 FAILURES = 2  # losses that are not finite, before the fine-tune gives up

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ...core.measurements import Divergence
 from ...inputs.data import Images, Inputs, Reading, concat_labels, mixer
-from ...inputs.finetune import Settings
+from ...inputs.finetune_settings import Settings
 from ..evaluate.accuracy import divergence, logits
 from .loss import label_error
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
+from ...network.batch_norm import norm_affine
 from ...network.blocks import BlockLayer
 from ...network.inference import device_of
-from ...network.norms import norm_affine
 from ...network.walk import BlockPair, move_mean, outputs
 from .net_pair import BlockProgress, NetPair
 from .step import Step

@@ -13,7 +13,7 @@ from support.tiny import SIZE, Net
 from torch import Tensor, nn
 
 import kdna_convert
-from kdna_convert.codecs.steps import nearest_step, step_of
+from kdna_convert.codecs.quantization_steps import nearest_step, step_of
 from kdna_convert.core.errors import PlanError
 from kdna_convert.core.specs import Family
 from kdna_convert.inputs.recipe import parse_target
@@ -25,8 +25,8 @@ from kdna_convert.stages.analyze.collect import collect
 from kdna_convert.stages.analyze.survey import survey
 from kdna_convert.stages.code import code_to_size, sensitivity_of
 from kdna_convert.stages.code.factors import last_factor
-from kdna_convert.stages.code.rounding import feedback_of, round_with_feedback
-from kdna_convert.stages.code.rows import DAMPING
+from kdna_convert.stages.code.feedback_rounding import feedback_of, round_with_feedback
+from kdna_convert.stages.code.row_costs import DAMPING
 from kdna_convert.stages.code.sequential import balance, code_net
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.repair.net_pair import NetPair

@@ -11,7 +11,7 @@ from kdna_convert.core.errors import RecipeError
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.finetune.average import Average
 from kdna_convert.stages.finetune.rate import Schedule
-from kdna_convert.stages.finetune.state import read
+from kdna_convert.stages.finetune.training_state import read
 
 
 def test_an_average_has_its_decay_and_a_faster_start() -> None:

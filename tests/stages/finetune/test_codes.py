@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kdna_convert.api.code import codes_of
 from kdna_convert.api.finetune import finetune
-from kdna_convert.codecs.steps import step_of
+from kdna_convert.codecs.quantization_steps import step_of
 from kdna_convert.core.errors import RecipeError
 from kdna_convert.inputs.models import Loaded
 from kdna_convert.network.folder import Conversion

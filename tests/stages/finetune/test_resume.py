@@ -21,10 +21,10 @@ from kdna_convert.cli.app import main
 from kdna_convert.core.errors import FolderError, GuardError
 from kdna_convert.core.measurements import Divergence
 from kdna_convert.stages.finetune import RunFiles
-from kdna_convert.stages.finetune import state as state_file
+from kdna_convert.stages.finetune import training_state as state_file
 from kdna_convert.stages.finetune.engine import Engine
-from kdna_convert.stages.finetune.state import FILE, read
 from kdna_convert.stages.finetune.stopping import stopping
+from kdna_convert.stages.finetune.training_state import FILE, read
 
 
 @pytest.mark.parametrize("until", [1, 5, 7, 11])

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from kdna_convert.core.errors import ModelError, RecipeError
 from kdna_convert.inputs.data import Views, as_images
 from kdna_convert.network.blocks import find_blocks
+from kdna_convert.stages.finetune.folded_norms import plain_convolutions
 from kdna_convert.stages.finetune.loss import captured
-from kdna_convert.stages.finetune.norms import plain_convolutions
 from kdna_convert.stages.finetune.subnets import classifier_of, fit_subnets, linear_fit, pooled, subnet_ends
 
 

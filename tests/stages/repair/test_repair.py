@@ -18,8 +18,8 @@ from kdna_convert.schemes import SCHEMES
 from kdna_convert.stages.analyze.survey import survey
 from kdna_convert.stages.repair import STEPS
 from kdna_convert.stages.repair.net_pair import NetPair
-from kdna_convert.stages.repair.run import Measure, run_steps
-from kdna_convert.stages.repair.state import RepairFile, RepairState, copy_state
+from kdna_convert.stages.repair.repair_file import RepairFile, RepairState, copy_state
+from kdna_convert.stages.repair.run_steps import Measure, run_steps
 
 
 def test_a_refit_lowers_the_divergence() -> None:

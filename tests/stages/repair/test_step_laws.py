@@ -15,8 +15,8 @@ from kdna_convert.stages.analyze.survey import survey
 from kdna_convert.stages.evaluate.accuracy import divergence
 from kdna_convert.stages.repair import STEPS, step_of
 from kdna_convert.stages.repair.net_pair import NetPair
-from kdna_convert.stages.repair.run import run_steps
-from kdna_convert.stages.repair.state import copy_state
+from kdna_convert.stages.repair.repair_file import copy_state
+from kdna_convert.stages.repair.run_steps import run_steps
 
 QUICK = {"reconstruct": {"steps": 5}}
 

@@ -13,7 +13,7 @@ from aimet_torch.defs import ModuleCompRatioPair, SpatialSvdParameters
 from torch import Tensor, nn
 
 from ..task import Candidate, Task, count, plain_convs
-from .search import largest_share
+from .largest_share import largest_share
 
 
 def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:

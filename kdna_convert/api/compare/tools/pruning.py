@@ -11,7 +11,7 @@ import torch_pruning as pruning
 from torch import Tensor, nn
 
 from ..task import Candidate, Task, count, example_of
-from .search import largest_share
+from .largest_share import largest_share
 
 
 def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:

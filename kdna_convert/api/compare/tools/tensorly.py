@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..peers import PEERS
 from ..task import Candidate, Task, count, plain_convs
-from .search import largest_share
+from .largest_share import largest_share
 
 OPTIONS: dict[str, dict[str, Any]] = {"cp": {}, "tucker": {"fixed_rank_modes": "spatial"}}
 DECOMPOSITION: dict[str, dict[str, Any]] = {"cp": {"n_iter_max": 20}, "tucker": {}}

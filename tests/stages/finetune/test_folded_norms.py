@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from kdna_convert.core.specs import Layer
 from kdna_convert.network.blocks import find_blocks
 from kdna_convert.routing import ROUTINGS, attach, routers
-from kdna_convert.stages.finetune.norms import Pair, folded_norms, norm_pairs, plain_convolutions
+from kdna_convert.stages.finetune.folded_norms import Pair, folded_norms, norm_pairs, plain_convolutions
 
 
 def pairs_of(net: nn.Module, x: Tensor) -> tuple[Pair, ...]:

@@ -2,7 +2,7 @@
 
 Then one quantization step serves the whole kernel. G = E[g g^T], with g the loss's gradient at the layer's output
 (analyze/moments.py), is the cost of its errors. The part of a row's cost that later rows cannot compensate
-(rounding.py) is 1 / diagonal^2 of the Cholesky factor of G^-1; rows are scaled by its square root. The batch
+(feedback_rounding.py) is 1 / diagonal^2 of the Cholesky factor of G^-1; rows are scaled by its square root. The batch
 normalization behind the layer stores a scale per channel anyway, so this takes no bytes (docs/decisions/0015).
 """
 
@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...network.batch_norm import foldable_norms, norm_affine
 from ...network.blocks import Block
 from ...network.inference import device_of, evaluating
-from ...network.norms import foldable_norms, norm_affine
 from .factors import factor_of
+from .feedback_rounding import Feedback, feedback_of
 from .grid import put_norm
-from .rounding import Feedback, feedback_of
 
 # Damping of G, relative to its mean diagonal: gradients are noisy, coarse steps make errors that are not small, and no
 # row may count as free of cost.

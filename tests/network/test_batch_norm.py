@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdna_convert.network.norms import foldable_norms, is_batch_norm, norm_affine, plain_norm
+from kdna_convert.network.batch_norm import foldable_norms, is_batch_norm, norm_affine, plain_norm
 
 
 def norm(affine: bool = True) -> nn.BatchNorm2d:

@@ -6,8 +6,8 @@ from support.plans import TOY
 from kdna_convert.core.errors import GuardError, PlanError
 from kdna_convert.core.measurements import Divergence, Point
 from kdna_convert.core.specs import Plan, Totals
-from kdna_convert.stages.plan.curve import correlation, curve
 from kdna_convert.stages.plan.max_drop import FINE, LEAST, MOST, smallest
+from kdna_convert.stages.plan.trade_off import correlation, trade_off
 
 
 def seen(kl: float) -> Divergence:
@@ -19,7 +19,7 @@ def point(predicted: float, kl: float | None) -> Point:
 
 
 def test_fewer_parameters_never_predict_less_error() -> None:
-    found = curve(TOY)
+    found = trade_off(TOY)
     assert len(found.points) > 3
     for more, fewer in zip(found.points, found.points[1:], strict=False):
         assert fewer.planned.params < more.planned.params <= more.share * found.params
@@ -27,14 +27,14 @@ def test_fewer_parameters_never_predict_less_error() -> None:
 
 
 def test_unreachable_budgets_end_the_curve() -> None:
-    whole = curve(TOY, shares=(0.9, 0.5, 1e-3))
+    whole = trade_off(TOY, shares=(0.9, 0.5, 1e-3))
     assert [one.share for one in whole.points] == [0.9, 0.5]
     with pytest.raises(PlanError, match="KD501"):
-        curve(TOY, shares=(1e-3,))
+        trade_off(TOY, shares=(1e-3,))
 
 
 def test_measured_points_give_a_rank_correlation() -> None:
-    found = curve(TOY, measure=lambda plan: seen(min(1.0, 1e-3 * sum(plan.predicted.values()))))
+    found = trade_off(TOY, measure=lambda plan: seen(min(1.0, 1e-3 * sum(plan.predicted.values()))))
     assert found.correlation == pytest.approx(1.0)
     assert all(one.measured is not None for one in found.points)
 

@@ -1,4 +1,4 @@
-"""The trade-off curve: a plan at every budget, and how well predicted errors rank measured ones. No torch."""
+"""Trade off size against error: a plan at every budget, and how well predicted errors rank measured ones. No torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .knapsack import solve
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
 
 
-def curve(
+def trade_off(
     database: Database,
     *,
     shares: Sequence[float] = SHARES,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...codecs.steps import step_of
+from ...codecs.quantization_steps import step_of
 from ...core.errors import NumericsError
 
 # Damping of a moment, relative to its mean diagonal: directions that no image showed must not carry errors.

@@ -1,4 +1,4 @@
-"""The verb: every tool once for every budget; then measuring.py puts all nets over the same images."""
+"""The verb: every tool once for every budget; then evaluate_nets.py puts all nets over the same images."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ...inputs.models import example_input
 from ...inputs.recipe import Recipe, load_recipe, parse_share, parse_target
 from ...network.totals import totals
 from ..job import Job, open_job
+from ..keywords import CompareOptions, JobOptions, check_keywords
 from ..nets import Model, outputs_of
-from ..options import CompareOptions, JobOptions, check_keywords
 from ..splits import images_of
 from .child import PeerError, run
-from .measuring import BATCH, Entry, judged, timed
+from .comparison import Comparison, ComparisonRow, Rung
+from .evaluate_nets import BATCH, Entry, judged, timed
 from .peers import PEERS, chosen
-from .rows import Comparison, ComparisonRow, Rung
 from .task import Task, count, written
 from .worker import IMAGES, NET
 

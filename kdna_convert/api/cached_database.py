@@ -1,4 +1,4 @@
-"""From an opened job to its plan: the database that budgets are solved from, or a plan edited by hand."""
+"""The database that plans of a job are solved from: read from its file, or built and written there."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.choices import Database
-from ..core.errors import ModelError, PlanError
+from ..core.errors import ModelError
 from ..core.fingerprint import Fingerprint
-from ..core.specs import Family, Layer, Plan, Progress
+from ..core.specs import Family, Layer, Progress
 from ..inputs.models import example_input
 from ..inputs.recipe import alternatives
 from ..network.totals import totals
@@ -19,15 +19,13 @@ from ..stages.analyze.groups import Clustering
 from ..stages.analyze.groups import analyze as compare_layers
 from ..stages.analyze.moments import Moments
 from ..stages.plan.database import SurveyedNet, build_database
-from ..stages.plan.edited import restate
 from ..stages.plan.families import Clusters, form_families
-from ..stages.plan.files import read_database, read_plan, request_fingerprint, write_database
-from ..stages.plan.knapsack import no_goal
+from ..stages.plan.files import read_database, request_fingerprint, write_database
 from ..stages.plan.routes import form_routes
+from .cached_moments import moments_of
 from .job import Job
-from .moments import moments_of
+from .keywords import CurveOptions
 from .nets import Model
-from .options import CurveOptions
 from .splits import digest_of
 
 
@@ -148,31 +146,6 @@ def _leaves_a_choice(name: str, job: Job) -> bool:
     assignment = next(one for one in job.assignments if one.layer == name)
     scheme = SCHEMES[assignment.scheme or "cp"]
     return scheme.smallest > 0 and scheme.size not in assignment.options
-
-
-def restated(plan: Plan | str | Path, job: Job) -> Plan:
-    """A plan from elsewhere, checked against the model, its totals worked out anew."""
-    known = plan if isinstance(plan, Plan) else read_plan(plan)
-    cost = totals(job.loaded.model, example_input(job.loaded.data))
-    return restate(known, SurveyedNet(job.loaded.model, job.loaded.ref, job.layers, cost.macs), job.recipe)
-
-
-def require_goal(job: Job, *targets: float | str | None) -> None:
-    """What `solve` would find out as well, but only after the minutes that a calibration takes."""
-    if job.recipe.budget is not None or any(target is not None for target in targets):
-        return
-    for assignment in job.assignments:
-        scheme = SCHEMES.get(assignment.scheme or "")
-        if assignment.reason is None and scheme and scheme.smallest > 0 and scheme.size not in assignment.options:
-            raise no_goal(assignment.layer, scheme.size)
-
-
-def require_moments(plan: Plan, moments: Moments) -> None:
-    """Raises PlanError KD503 for a layer of the plan that the recipe did not have calibrated."""
-    for family in plan.families:
-        for name in family.members:
-            if name not in moments:
-                raise PlanError("KD503", f"the plan converts {name}, which the recipe leaves out; include it there")
 
 
 def _clusters(job: Job, moments: Moments) -> Clusters | None:

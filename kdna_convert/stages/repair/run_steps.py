@@ -16,7 +16,7 @@ from ...core.specs import Options, Progress
 from ...network.folder.report import StepResult
 from . import step_of
 from .net_pair import NetPair
-from .state import RepairFile, RepairState, copy_state
+from .repair_file import RepairFile, RepairState, copy_state
 
 Measure = Callable[[nn.Module], Divergence]
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from ..core.specs import Plan
 from ..inputs.data import Data
-from ..inputs.finetune import Part, Precision
+from ..inputs.finetune_settings import Part, Precision
 from ..inputs.recipe import Recipe, parse_count, parse_target
 
 
@@ -48,7 +48,7 @@ class ConvertOptions(PlanOptions, total=False):
 
 
 class FinetuneOptions(TypedDict, total=False):
-    """The settings of a fine-tune (inputs/finetune.py), and where it writes its state and its log."""
+    """The settings of a fine-tune (inputs/finetune_settings.py), and where it writes its state and its log."""
 
     train: Part
     epochs: float | None

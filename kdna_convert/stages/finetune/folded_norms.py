@@ -53,7 +53,7 @@ def folded_norms(model: nn.Module, pairs: Sequence[Pair]) -> Iterator[None]:
 
 
 def _convolve(conv: Any, norm: Any, x: Tensor) -> Tensor:
-    # Not network/norms.norm_affine: float32 and differentiable, since training runs through it.
+    # Not batch_norm.norm_affine: float32 and differentiable, since training runs through it.
     scale_o = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale_o = scale_o * norm.weight

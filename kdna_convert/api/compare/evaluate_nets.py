@@ -14,7 +14,7 @@ from ...inputs.data import Batch, Images, batches
 from ...network.inference import evaluating
 from ...stages.evaluate.accuracy import accuracy, divergence, first_output
 from ...stages.evaluate.timing import benchmark
-from .rows import ComparisonRow
+from .comparison import ComparisonRow
 
 ROUNDS = 20
 BATCH = 100

@@ -1,0 +1,42 @@
+"""Checks of a plan before work starts: a plan edited by hand, a request without a budget, layers without moments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..core.errors import PlanError
+from ..core.specs import Plan
+from ..inputs.models import example_input
+from ..network.totals import totals
+from ..schemes import SCHEMES
+from ..stages.analyze.moments import Moments
+from ..stages.plan.database import SurveyedNet
+from ..stages.plan.edited import restate
+from ..stages.plan.files import read_plan
+from ..stages.plan.knapsack import no_goal
+from .job import Job
+
+
+def restated(plan: Plan | str | Path, job: Job) -> Plan:
+    """A plan from elsewhere, checked against the model, its totals worked out anew."""
+    known = plan if isinstance(plan, Plan) else read_plan(plan)
+    cost = totals(job.loaded.model, example_input(job.loaded.data))
+    return restate(known, SurveyedNet(job.loaded.model, job.loaded.ref, job.layers, cost.macs), job.recipe)
+
+
+def require_goal(job: Job, *targets: float | str | None) -> None:
+    """What `solve` would find out as well, but only after the minutes that a calibration takes."""
+    if job.recipe.budget is not None or any(target is not None for target in targets):
+        return
+    for assignment in job.assignments:
+        scheme = SCHEMES.get(assignment.scheme or "")
+        if assignment.reason is None and scheme and scheme.smallest > 0 and scheme.size not in assignment.options:
+            raise no_goal(assignment.layer, scheme.size)
+
+
+def require_moments(plan: Plan, moments: Moments) -> None:
+    """Raises PlanError KD503 for a layer of the plan that the recipe did not have calibrated."""
+    for family in plan.families:
+        for name in family.members:
+            if name not in moments:
+                raise PlanError("KD503", f"the plan converts {name}, which the recipe leaves out; include it there")
