@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..core.errors import CheckpointError
 from ..core.specs import Plan, TensorSpec
+from ..core.versions import with_versions
 from ..schemes import concrete, scheme_of
 from .derive import derived_layers
 
@@ -71,7 +72,7 @@ def load_stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise CheckpointError("KD303", f"the stored tensors do not fit the model: {', '.join(problems[:8])}{more}")
     local = all(tensor.device.type in ("cpu", "meta") for _, tensor in stored.values())
-    state = {key: tensors[name] for name, (key, _) in stored.items()}
+    state = with_versions({key: tensors[name] for name, (key, _) in stored.items()}, model)
     model.load_state_dict(state, strict=alone, assign=alone and local)
     return model
 

@@ -13,6 +13,7 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from support.small_nets import Versioned
 from torch import nn
 
 from kdna_convert.core.errors import CheckpointError, DataError, KdnaError, ModelError, NumericsError
@@ -247,6 +248,29 @@ def test_a_model_with_a_child_called_module_keeps_its_own_keys(tmp_path: Path) -
 
     path = write(tmp_path / "net.pth", wrapped(1).state_dict())
     assert state_digest(fit_weights(wrapped(2), read_state_dict(path), path)) == state_digest(wrapped(1))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_a_net_with_a_version_takes_a_file_of_tensors_alone(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"net.{suffix}", dict(Versioned().state_dict()))
+    assert fit_weights(Versioned(), read_state_dict(path), path) is not None
+
+
+def test_a_normalization_without_its_counter_is_loaded(tmp_path: Path) -> None:
+    state = {key: value for key, value in net(1).state_dict().items() if not key.endswith("num_batches_tracked")}
+    path = write(tmp_path / "of_2018.pth", state)
+    assert state_digest(fit_weights(net(2), read_state_dict(path), path)) == state_digest(net(1))
+
+
+def test_a_net_that_refuses_its_tensors_is_kd303(tmp_path: Path) -> None:
+    class Refusing(Versioned):
+        def _load_from_state_dict(self, *_: Any) -> None:
+            raise AssertionError("not these")
+
+    path = write(tmp_path / "net.pth", dict(Versioned().state_dict()))
+    with pytest.raises(CheckpointError, match="not these") as error:
+        fit_weights(Refusing(), read_state_dict(path), path)
+    assert code_of(error) == "KD303"
 
 
 def test_two_keys_for_one_tensor_are_refused(tmp_path: Path) -> None:

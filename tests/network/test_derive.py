@@ -6,7 +6,7 @@ import io
 import pytest
 import timm
 import torch
-from support.small_nets import MEMBERS, OPTIONS, convert, fitted, images, route, small
+from support.small_nets import MEMBERS, OPTIONS, Versioned, convert, fitted, images, route, small
 from timm.layers import Conv2dSame, StdConv2d
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -472,6 +472,14 @@ def test_stored_tensors_fill_an_empty_structure(scheme: str) -> None:
     load_stored(other, stored_state(net))
     assert close(net, other, atol=0)
     assert [(s.name, s.shape) for s in stored_specs(net)] == [(k, tuple(v.shape)) for k, v in stored_state(net).items()]
+
+
+def test_a_net_with_a_version_loads_its_own_tensors() -> None:
+    net, other = Versioned().eval(), Versioned().eval()
+    family = convert(net)
+    plan = Plan(ModelRef("x"), (family,), (), Totals(1, 1, 1), Totals(1, 1, 1))
+    load_stored(derive_empty(other, plan), stored_state(net))
+    assert torch.equal(other(images()), net(images()))
 
 
 def test_no_scheme_stores_a_tensor_without_elements() -> None:

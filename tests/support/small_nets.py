@@ -1,5 +1,7 @@
 """A net small enough to convert in milliseconds, and its conversion."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -82,3 +84,13 @@ def route(net: nn.Module, routing: str | None, members: tuple[str, ...] = MEMBER
     routes = tuple(Route(routing or "", (layer,)) for layer in layers)
     attach_routes(net, routes)
     return routes
+
+
+class Versioned(Small):
+    """A Small that takes tensors of its own version only, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *rest: Any) -> None:
+        assert local_metadata.get("version") == self._version
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)

@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from ...core.errors import CheckpointError, NumericsError
 from ...core.tensorfile import load_tensors
+from ...core.versions import with_versions
 
 # Keys under which training scripts store weights. Moving averages come first: they are the weights to use.
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -68,8 +69,8 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str) -> nn.
         missing, unexpected = [key for key in own if key not in state], [key for key in state if key not in own]
     else:
         try:
-            missing, unexpected = model.load_state_dict(state, strict=False)
-        except RuntimeError as error:
+            missing, unexpected = model.load_state_dict(with_versions(state, model), strict=False)
+        except Exception as error:  # a module may convert old tensors by code of its own, which may raise anything
             raise CheckpointError("KD303", f"{path} does not fit the model: {cause(error)}") from error
     kinds = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
     wrong = "; ".join(_listed(kind, keys) for kind, keys in kinds if keys)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...core.errors import FolderError, KdnaError
 from ...core.tensorfile import load_tensors, save_tensors
+from ...core.versions import with_versions
 
 # Seconds between two writes within a step: the most work that an interruption loses.
 EVERY = 15.0
@@ -59,7 +60,7 @@ class RepairFile:
             return None
         if metadata.get("mark") != self.mark:
             return None
-        model.load_state_dict(_named("now", tensors))
+        restore(model, _named("now", tensors))
         numbers: dict[str, Any] = json.loads(metadata["position"])
         return RepairState(**numbers, before=_named("before", tensors))
 
@@ -88,6 +89,11 @@ def copy_state(model: nn.Module) -> dict[str, Tensor]:
         name: tensor.detach().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
+
+
+def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load what `copy_state` returned."""
+    model.load_state_dict(with_versions(state, model))
 
 
 def _named(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from ...core.specs import Options, Progress
 from ...network.folder.report import StepResult
 from . import step_of
 from .net_pair import NetPair
-from .repair_file import RepairFile, RepairState, copy_state
+from .repair_file import RepairFile, RepairState, copy_state, restore
 
 Measure = Callable[[nn.Module], Divergence]
 
@@ -105,7 +105,7 @@ class _Run:
             skipped = {}
         kept = after is not None and math.isfinite(after.kl) and after.kl < before.kl
         if not kept:
-            nets.converted.load_state_dict(self.state.before)
+            restore(nets.converted, self.state.before)
         result = StepResult(
             step=name,
             kept=kept,
@@ -121,7 +121,7 @@ class _Run:
 def _measured_before(nets: NetPair, state: RepairState, look: Callable[[nn.Module], _Measured]) -> _Measured:
     """How the net measured at the beginning of an interrupted step."""
     now = copy_state(nets.converted)
-    nets.converted.load_state_dict(state.before)
+    restore(nets.converted, state.before)
     measured = look(nets.converted)
-    nets.converted.load_state_dict(now)
+    restore(nets.converted, now)
     return measured
