@@ -76,7 +76,7 @@ def test_uncorrelated_inputs_are_rounded_plainly() -> None:
 def test_the_block_size_does_not_change_the_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     metric, weight = moment(60), torch.randn(7, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     whole = round_with_feedback(weight, 0, feedback_of(metric))
-    monkeypatch.setattr("kdna_convert.stages.code.rounding._BLOCK", 7)
+    monkeypatch.setattr("kdna_convert.stages.code.feedback_rounding._BLOCK", 7)
     assert torch.equal(round_with_feedback(weight, 0, feedback_of(metric)), whole)
 
 
@@ -108,7 +108,7 @@ def test_feedback_in_blocks_equals_feedback_number_by_number(monkeypatch: pytest
     expected = torch.empty_like(found)
     expected[rows.order_n[:, None], columns.order_n] = found
     for block in (1, 4, 48):
-        monkeypatch.setattr("kdna_convert.stages.code.rounding._BLOCK", block)
+        monkeypatch.setattr("kdna_convert.stages.code.feedback_rounding._BLOCK", block)
         assert torch.equal(round_with_feedback(weight, 0, columns, rows), expected)
 
 

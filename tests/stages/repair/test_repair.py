@@ -129,7 +129,7 @@ def test_memory_bounds_how_many_images_are_kept() -> None:
 
 def interrupted(nets: NetPair, measure: Measure, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A repair that is killed after its second block of the second step."""
-    monkeypatch.setattr("kdna_convert.stages.repair.state.EVERY", 0.0)
+    monkeypatch.setattr("kdna_convert.stages.repair.repair_file.EVERY", 0.0)
     seen: list[str] = []
 
     def stop(doing: str, done: int, of: int) -> None:
