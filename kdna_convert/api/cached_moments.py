@@ -11,12 +11,17 @@ from ..core.specs import Layer, Progress
 from ..inputs.data import Inputs, Reading
 from ..inputs.recipe import Recipe
 from ..stages.analyze.collect import Sampling, collect
-from ..stages.analyze.data_free import data_free
+from ..stages.analyze.data_free import BATCH, data_free
 from ..stages.analyze.moments import Moments
 from ..stages.analyze.moments_file import load_moments, save_moments
 from ..stages.plan.files import fingerprint
 from .job import Job
 from .splits import digest_of
+
+NO_GRADIENT = (
+    "calibrated without gradients (KD118): the net returns no logits, one row per image, or has no backward pass; the "
+    "layers' relative errors count alike"
+)
 
 
 def moments_of(job: Job, path: str | Path | None, progress: Progress | None) -> Moments:
@@ -36,11 +41,17 @@ def moments_of(job: Job, path: str | Path | None, progress: Progress | None) -> 
     if gather(known)[0]:
         end_other_processes()
     if path is not None and known:
-        return load_moments(path, made_from)
+        return _noted(job, load_moments(path, made_from))
     moments = _collected(job, active, progress)
     end_other_processes()
     if path is not None:
         save_moments(path, moments, made_from)
+    return _noted(job, moments)
+
+
+def _noted(job: Job, moments: Moments) -> Moments:
+    if moments and not any(layer.sensitivity for layer in moments.values()):
+        job.notes.append(NO_GRADIENT)
     return moments
 
 
@@ -57,11 +68,14 @@ def _made_from(job: Job, active: Sequence[Layer], path: str | Path | None) -> Fi
 
 
 def _collected(job: Job, active: Sequence[Layer], progress: Progress | None) -> Moments:
-    net, memory, seed = job.loaded.model, job.recipe.calibration.memory, job.recipe.seed
+    net, settings, seed = job.loaded.model, job.recipe.calibration, job.recipe.seed
+    memory, batch = settings.memory, settings.batch
     if job.calibration is None:
         size = job.loaded.data.input_size
-        return data_free(net, active, size, memory=memory, seed=seed, device=job.device, progress=progress)
-    inputs = Inputs(Reading(job.calibration, job.recipe.calibration.batch))
+        return data_free(
+            net, active, size, batch=min(batch, BATCH), memory=memory, seed=seed, device=job.device, progress=progress
+        )
+    inputs = Inputs(Reading(job.calibration, batch))
     moments = collect(
         net, active, inputs, memory=memory, sampling=Sampling(seed=seed), device=job.device, progress=progress
     )

@@ -257,5 +257,6 @@ def _fitted(
         job.loaded.model, plan, task.moments, sweeps=sweeps, measure=measure, heal=heal, progress=task.progress
     )
     if job.calibration is not None:
-        calibrate_routers(converted, (inputs for inputs, _ in batches(job.calibration, SETTLING)), plan.seed)
+        size = min(SETTLING, job.recipe.calibration.batch)
+        calibrate_routers(converted, (inputs for inputs, _ in batches(job.calibration, size)), plan.seed)
     return converted, fits, None

@@ -14,7 +14,7 @@ from ..inputs.recipe import Assignment, Recipe, check_options, load_recipe, reso
 from ..network.derive import fold
 from ..routing import ROUTINGS
 from ..schemes import SCHEMES
-from ..stages.analyze.survey import survey
+from ..stages.analyze.survey import survey, takes_batches
 from ..stages.repair import STEPS
 from .keywords import JobOptions
 from .nets import Model, conversion_of, device_of_name, load_any
@@ -24,6 +24,8 @@ DATA_FREE_NOTE = (
     "no calibration images: fitted on synthetic noise, with about 30 % more output error than on 1,000 real images; "
     "pass --data without --data-free"
 )
+
+ONE_BY_ONE = "the net takes one image at a time (KD119): it is calibrated and measured with batches of one image"
 
 
 @dataclass
@@ -52,11 +54,16 @@ def open_job(model: Model, recipe: Recipe | str, data: Any, options: JobOptions,
         progress("load the model", 0, 0)
     loaded = _loaded(model, options)
     layers = survey(loaded.model, example_input(loaded.data))
+    notes: list[str] = []
+    if not takes_batches(loaded.model, example_input(loaded.data, 2)):
+        recipe = _one_by_one(recipe)
+        notes.append(ONE_BY_ONE)
     assignments = resolve(recipe, layers)
     reasons = {assignment.layer: assignment.reason for assignment in assignments}
     layers = tuple(replace(layer, reason=reasons[layer.name]) for layer in layers)
     calibration, heldout, training = _images(data, loaded, recipe, options)
-    notes = [] if calibration is not None else [DATA_FREE_NOTE]
+    if calibration is None:
+        notes.insert(0, DATA_FREE_NOTE)
     device = device_of_name(options.get("device") or "auto")
     return Job(loaded, recipe, layers, assignments, calibration, heldout, training, device, notes)
 
@@ -66,6 +73,11 @@ def checked_recipe(recipe: Recipe | str) -> Recipe:
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_options(recipe, SCHEMES, ROUTINGS, STEPS)
     return recipe
+
+
+def _one_by_one(recipe: Recipe) -> Recipe:
+    """The recipe with batches of one image."""
+    return recipe.model_copy(update={"calibration": recipe.calibration.model_copy(update={"batch": 1})})
 
 
 def _loaded(model: Model, options: JobOptions) -> Loaded:

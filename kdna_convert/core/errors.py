@@ -61,6 +61,12 @@ class GuardError(KdnaError):
     exit_code = 3
 
 
+def cause(error: BaseException) -> str:
+    """The first line of an exception, with its type, for a one-line message."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:240].removesuffix(": ")
+
+
 CODES: dict[str, str] = {
     # why a layer is not converted
     "KD101": "The recipe excludes this layer. By default the first convolution, the classifier, depthwise and Linear layers are excluded. Add the layer to `include` to convert it.",
@@ -80,6 +86,8 @@ CODES: dict[str, str] = {
     "KD115": "The recipe keeps this layer dense: it shares nothing. A codec may still store it in fewer bytes.",
     "KD116": "The family was not cut: its scheme has no ordered directions to drop. Convert the original to that size instead.",
     "KD117": "The layer was folded into an ordinary kernel when the routing was frozen.",
+    "KD118": "No gradient of the loss reaches the layers: the net returns no logits, one row per image, or has no backward pass. The layers' relative errors then count alike.",
+    "KD119": "The net takes one image at a time. It is calibrated and measured with batches of one image.",
     # why a repair step skips a layer, or does nothing
     "KD121": "Not refitted: a grouped convolution is not a single least-squares problem. Other repair steps may still correct its normalization.",
     "KD122": "Skipped: the layer runs more than once, or its block does not take and return one tensor.",

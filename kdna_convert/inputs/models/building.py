@@ -21,10 +21,10 @@ import torch
 import torchvision
 from torch import nn
 
-from ...core.errors import KdnaError, ModelError
+from ...core.errors import KdnaError, ModelError, cause
 from ..digits import WEIGHTS, digits_net
 from .names import ModelName
-from .weights import cause, fit_weights, read_state_dict
+from .weights import fit_weights, read_state_dict
 
 # The nets that come with kdna: name -> (factory, trained weights).
 BUNDLED: dict[str, tuple[Callable[..., nn.Module], Path]] = {"digits": (digits_net, WEIGHTS)}

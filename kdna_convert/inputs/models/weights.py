@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ...core.errors import CheckpointError, NumericsError
+from ...core.errors import CheckpointError, NumericsError, cause
 from ...core.tensorfile import load_tensors
 from ...core.versions import with_versions
 
@@ -101,12 +101,6 @@ def state_digest(model: nn.Module) -> str:
             digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
             digest.update(_bytes(tensor))
     return digest.hexdigest()
-
-
-def cause(error: BaseException) -> str:
-    """The first line of an exception, with its type, for a one-line message."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:240].removesuffix(": ")
 
 
 def _read(path: str) -> dict[str, Tensor]:

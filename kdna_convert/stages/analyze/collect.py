@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.errors import DataError, NumericsError
+from ...core.errors import DataError, KdnaError, ModelError, NumericsError, cause
 from ...core.processes import count, gather, raise_together, share
 from ...core.specs import Layer, Progress
 from ...network.patches import watch
@@ -63,7 +63,8 @@ def collect(
     """Collect the moments of a net's layers in one pass over unlabeled inputs.
 
     The loss is the cross-entropy with labels drawn from the net's own softmax at temperature 2. Its backward pass takes
-    large batches in parts. The model gets its device, modes and weights back. In processes.sharing each process
+    large batches in parts; a net without one has gradients of 0. The model gets its device, modes and weights back. In
+    processes.sharing each process
     runs its share of the batches and all get the same result: what is drawn depends on the seed and the batch number.
 
     Args:
@@ -81,6 +82,7 @@ def collect(
     Raises:
         DataError: KD405 if there is no image.
         NumericsError: KD701 for a weight, KD702 for an input of a layer that is not finite; it names the layer.
+        ModelError: KD307 if the forward pass fails.
     """
     _require_finite_parameters(model)
     forms = _tally_forms(layers, memory, gradients)
@@ -89,12 +91,14 @@ def collect(
     expected = length_hint(batches, 0)
     with _frozen(model, device) as place:
         run = _Pass(forms, sampling, place, backward=gradients != "none")
-        with raise_together(), watch(model, modules, run.observe), torch.set_grad_enabled(run.backward):
+        with raise_together(), watch(model, modules, run.observe), torch.no_grad():
             for number, batch in share(batches):
                 run.batch(model, number, batch, at_once)
                 if progress is not None:
                     progress("calibrate", number + 1, max(expected, number + 1))
             _require_finite(run.tallies)
+            if not all(tally.gradient.isfinite().all() for tally in run.tallies.values()):
+                run.forget_gradients()
         if count() > 1:
             run.merge()
         images = sum(run.sizes.values())
@@ -135,15 +139,18 @@ class _Pass:
 
     def batch(self, model: nn.Module, number: int, batch: Tensor, at_once: int | None) -> None:
         """Run one batch, at most `at_once` images at a time."""
-        self._generator.manual_seed((self.sampling.seed + 7919 * number) % 2**32)
+        self._seed(number)
         begin = 0
         for part in batch.split(at_once or max(1, len(batch))):
             self._part, self._images = (number, begin), len(part)
-            output = model(part.to(self.device))
+            output = self._forward(model, part.to(self.device))
             if self.backward:
-                self._backward(output)
+                self._measure_gradients(output)
             begin += len(part)
         self.sizes[number] = len(batch)
+
+    def _seed(self, number: int) -> None:
+        self._generator.manual_seed((self.sampling.seed + 7919 * number) % 2**32)
 
     def observe(self, name: str, module: nn.Module, x: Tensor, y: Tensor) -> Tensor | None:
         """The hook on every layer."""
@@ -155,8 +162,41 @@ class _Pass:
             tally.keep(module, y.detach(), self._part, sum(self.sizes.values()) + self._part[1])
         return tally.listen(module, y) if self.backward else None
 
+    def _forward(self, model: nn.Module, part: Tensor) -> Any:
+        """The output. A net that runs without gradients only, as the first images show, is calibrated without them."""
+        try:
+            with torch.set_grad_enabled(self.backward):
+                return model(part)
+        except (KdnaError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # the net is user code and may raise anything
+            if not self.backward or self._part[1] or self.sizes:
+                shape, why = tuple(part.shape), cause(error)
+                raise ModelError("KD307", f"the forward pass failed on images of shape {shape}: {why}") from error
+        self.backward = False
+        self.tallies.clear()
+        self._seed(self._part[0])
+        return self._forward(model, part)
+
+    def _measure_gradients(self, output: Any) -> None:
+        """The backward pass. A net that has none keeps the moments, and all gradients become 0."""
+        try:
+            self._backward(output)
+        except (KdnaError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # noqa: BLE001 - the net's own backward may raise anything
+            self.forget_gradients()
+
+    def forget_gradients(self) -> None:
+        """Collect moments alone from here on."""
+        self.backward = False
+        for tally in self.tallies.values():
+            tally.gradient.zero_()
+
     def merge(self) -> None:
         """Add up the tallies of all processes, in each of them. A process without a batch has no tally of its own."""
+        if not all(gather(self.backward)):
+            self.forget_gradients()
         self.sizes = {number: size for own in gather(self.sizes) for number, size in own.items()}
         reached = {name for names in gather(list(self.tallies)) for name in names}
         starts = accumulate((size for _, size in sorted(self.sizes.items())), initial=0)
@@ -175,12 +215,14 @@ class _Pass:
             return
         if not output.requires_grad:
             return
-        logits = output.float() / _TEMPERATURE
+        with torch.enable_grad():
+            logits = output.float() / _TEMPERATURE
         if not logits.isfinite().all():
             _require_finite(self.tallies)
             raise NumericsError("KD702", "the model's output is not finite, though every calibrated layer's input is")
         labels = torch.multinomial(logits.detach().softmax(1).cpu(), 1, generator=self._generator).squeeze(1)
-        F.cross_entropy(logits, labels.to(logits.device), reduction="sum").backward()
+        with torch.enable_grad():
+            F.cross_entropy(logits, labels.to(logits.device), reduction="sum").backward()
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from .moments import Moments
 
 _CORRELATION = 0.9  # the share of a pixel's variance that its channels have in common
 _NEIGHBORS = 0.5  # correlation of neighboring taps; of taps two steps apart its square
-_BATCH = 32
+BATCH = 32  # inputs of noise made at a time
 
 
 def data_free(
@@ -40,6 +40,7 @@ def data_free(
     input_size: Shape,
     *,
     images: int = 256,
+    batch: int = BATCH,
     memory: int = 4 * 2**30,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -52,6 +53,7 @@ def data_free(
         layers: Its surveyed layers.
         input_size: Channels and size of an input.
         images: How many inputs are made.
+        batch: The most inputs in a batch.
         memory: Bound on the bytes of all moments together.
         seed: Seed of the noise and of what `collect` draws.
         device: Where the net runs; None: where it is.
@@ -60,7 +62,7 @@ def data_free(
     Raises:
         NumericsError: As `collect`.
     """
-    noise = list(_noise(input_size, images, seed))
+    noise = [part for made in _noise(input_size, images, seed) for part in made.split(batch)]
     collected = collect(
         model, layers, noise, memory=memory, sampling=Sampling(seed=seed), device=device, progress=progress
     )
@@ -97,8 +99,8 @@ def _noise(input_size: Shape, images: int, seed: int) -> Iterator[Tensor]:
         frequency = (frequency[..., None] ** 2 + torch.fft.fftfreq(points) ** 2).sqrt()
     floor = 1 / max(size, default=1)
     generator = torch.Generator().manual_seed(seed)
-    for start in range(0, images, _BATCH):
-        count = min(_BATCH, images - start)
+    for start in range(0, images, BATCH):
+        count = min(BATCH, images - start)
         common = torch.randn(count, 1, *size, generator=generator)
         own = torch.randn(count, channels, *size, generator=generator)
         white = _CORRELATION**0.5 * common + (1 - _CORRELATION) ** 0.5 * own

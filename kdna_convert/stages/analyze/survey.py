@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ...core.errors import ModelError
+from ...core.errors import ModelError, cause
+from ...core.modes import eval_mode
 from ...core.specs import Layer, Shape
 from ...network.patches import output_positions, patches, watch
 
@@ -53,6 +54,16 @@ def survey(model: nn.Module, example: Tensor, linear: bool = True) -> tuple[Laye
     with watch(model, modules, see):
         _run(model, example)
     return tuple(_row(name, module, uses[name], len(example), shared) for name, module in modules.items())
+
+
+def takes_batches(model: nn.Module, examples: Tensor) -> bool:
+    """Whether the net runs on these two images or more at once. It keeps its modes."""
+    try:
+        with eval_mode(model):
+            _run(model, examples)
+    except ModelError:
+        return False
+    return True
 
 
 def target_kernel(module: nn.Module) -> Tensor:
@@ -117,8 +128,7 @@ def _run(model: nn.Module, example: Tensor) -> None:
         with torch.no_grad():
             model(example)
     except Exception as error:
-        cause = next(iter(str(error).splitlines()), "no message")
-        message = f"forward pass failed on an input of shape {tuple(example.shape)}: {type(error).__name__}: {cause}"
+        message = f"forward pass failed on an input of shape {tuple(example.shape)}: {cause(error)}"
         raise ModelError("KD307", message) from error
 
 

@@ -1,6 +1,6 @@
 """Laws of calibration: moments of unfolded patches, sensitivities equal to autograd's, an unchanged net."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
-from kdna_convert.core.errors import CheckpointError, DataError, FolderError, NumericsError, PlanError
+from kdna_convert.core.errors import CheckpointError, DataError, FolderError, ModelError, NumericsError, PlanError
 from kdna_convert.core.fingerprint import Fingerprint
 from kdna_convert.core.linalg import Kronecker
 from kdna_convert.core.specs import Layer
@@ -320,7 +320,7 @@ def test_calibration_restores_the_model_even_after_an_error() -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     layers = survey(model, noise(1, 3, 6, 6))
     collect(model, layers, [noise(4, 3, 6, 6)])
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ModelError, match="KD307"):
         collect(model, layers, [noise(4, 2, 6, 6)])
     assert (model.training, model.norm.training) == (True, False)
     assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["head.bias"]
@@ -440,3 +440,60 @@ def test_a_truncated_or_foreign_file_of_moments_is_refused(tmp_path: Path) -> No
     save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(CheckpointError, match="KD304"):
         load_moments(path, Fingerprint("this"))
+
+
+class Signs(torch.autograd.Function):
+    """An operation without a backward pass."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        return x.sign()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        raise NotImplementedError("no backward pass")
+
+
+def without_backward(x: Tensor) -> Tensor:
+    return Signs.apply(x)
+
+
+def changed_in_place(x: Tensor) -> Tensor:
+    y = x.exp()
+    return y.mul_(x)
+
+
+def read_by_numpy(x: Tensor) -> Tensor:
+    return torch.from_numpy(x.numpy())
+
+
+@pytest.mark.parametrize("hostile", [without_backward, changed_in_place, read_by_numpy])
+def test_a_net_without_a_backward_pass_keeps_its_moments(hostile: Callable[[Tensor], Tensor]) -> None:
+    class Hostile(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(hostile(self.conv(self.stem(x))).mean((2, 3)))
+
+    net, batches = Hostile(), list(noise(8, 3, 6, 6).split(4))
+    found, plain = moments_of(net, batches), moments_of(net, batches, gradients="none")
+    assert all(item.sensitivity == 0 for item in found.values())
+    for name, item in plain.items():
+        assert torch.equal(found[name].second, item.second)  # type: ignore[arg-type]
+
+
+def test_a_gradient_that_is_not_finite_is_no_gradient() -> None:
+    class Steep(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(self.stem(x))
+            return self.head((x * 0).sqrt().mean((2, 3)))
+
+    assert all(item.sensitivity == 0 for item in moments_of(Steep(), [noise(4, 3, 6, 6)]).values())
+
+
+def test_a_forward_pass_that_fails_during_the_calibration_is_kd307() -> None:
+    class Wary(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.abs().max() < 100, "far too bright"
+            return super().forward(x)
+
+    with pytest.raises(ModelError, match=r"KD307.*far too bright"):
+        moments_of(Wary(), [noise(4, 3, 6, 6), 1000 * noise(4, 3, 6, 6)])

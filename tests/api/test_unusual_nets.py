@@ -1,0 +1,46 @@
+"""Nets that people have and benchmarks do not: each converts, saves, loads and verifies, or is refused with a code."""
+
+from typing import Any
+
+import pytest
+import torch
+from support.tiny import Net, noise
+from torch import Tensor, nn
+
+import kdna_convert as kdna
+from kdna_convert.inputs.recipe import load_recipe
+from kdna_convert.network.folder import Conversion
+
+RECIPE = load_recipe("lowrank", ["calibration.images=12", "calibration.heldout=4"])
+
+
+def converted(net: nn.Module, **options: Any) -> Conversion:
+    return kdna.convert(net, recipe=RECIPE, target_params=0.6, **options)
+
+
+class OneByOne(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        assert len(x) == 1, "one image at a time"
+        return super().forward(x)
+
+
+class WithoutGradient(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(super().forward(x).detach().numpy())
+
+
+@pytest.mark.parametrize("data", [None, noise(16)], ids=["data-free", "images"])
+def test_a_net_that_takes_one_image_at_a_time_is_calibrated_so(data: Tensor | None) -> None:
+    made = converted(OneByOne(), data=data)
+    assert made.plan.families
+    assert any("KD119" in note for note in made.report.notes)
+
+
+def test_a_net_without_gradients_is_converted_and_says_so() -> None:
+    made = converted(WithoutGradient(), data=noise(16))
+    assert made.plan.families
+    assert any("KD118" in note for note in made.report.notes)
+
+
+def test_an_ordinary_net_says_nothing_of_batches_or_gradients() -> None:
+    assert not [note for note in converted(Net(), data=noise(16)).report.notes if "KD11" in note]
