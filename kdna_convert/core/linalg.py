@@ -150,6 +150,17 @@ def mix(gram_rr: Tensor, cross_or: Tensor) -> Tensor:
     return torch.cholesky_solve(cross_or.T, factor).T
 
 
+def inverse_factor(moment_nn: Tensor) -> Tensor:
+    """The upper triangular R with C^-1 = R^T R, for a damped moment C. Raises NumericsError KD703."""
+    lower_nn, failed = torch.linalg.cholesky_ex(moment_nn)
+    upper_nn: Tensor = lower_nn
+    if not failed:
+        upper_nn, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower_nn), upper=True)
+    if failed or not upper_nn.isfinite().all():
+        raise NumericsError("KD703", "a layer's second moment has no Cholesky factor; calibrate on more images")
+    return upper_nn
+
+
 def weighted_energy(targets: Sequence[Target]) -> float:
     """The weighted output energy of a family, which its errors are relative to; never zero."""
     return max(sum(target.weight * target.energy for target in targets), math.sqrt(TINY))

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import NumericsError
-from ..core.linalg import TINY, Kronecker, Moment, Target, dense, mean_diagonal
+from ..core.linalg import TINY, Kronecker, Moment, Target, dense, inverse_factor, mean_diagonal
 from .warehouse import cells_of
 
 # Products of cells and codes that are held at once: few enough to stay in the cache.
@@ -204,12 +203,7 @@ def _factor(moment_nn: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
     order_b = torch.einsum("bcbc->b", moment_bcbc).argsort(descending=True, stable=True)
     ordered_nn = moment_bcbc[order_b][:, :, order_b].reshape(moment_nn.shape)
     ordered_nn.diagonal().add_(DAMPING * ordered_nn.diagonal().mean())
-    lower_nn, failed = torch.linalg.cholesky_ex(ordered_nn)
-    if not failed:
-        upper_nn, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower_nn), upper=True)
-    if failed:
-        raise NumericsError("KD703", "a layer's second moment has no Cholesky factor; calibrate on more images")
-    return order_b, upper_nn
+    return order_b, inverse_factor(ordered_nn)
 
 
 def _over(rows_xc: Tensor, matrix_cc: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from kdna_convert.core.linalg import (
     damp,
     dense,
     fit_error,
+    inverse_factor,
     kronecker,
     mean_diagonal,
     minimize,
@@ -114,6 +115,22 @@ def test_mixing_rows_that_are_zero_gives_zero_and_not_nan() -> None:
 def test_an_indefinite_gram_matrix_is_a_numerics_error() -> None:
     with pytest.raises(NumericsError, match="KD703"):
         mix(torch.diag(torch.tensor([1.0, -1.0]).double()), torch.ones(1, 2).double())
+
+
+@few
+@given(seeds, sizes)
+def test_the_inverse_factor_is_upper_triangular_and_its_square_inverts_the_moment(seed: int, size: int) -> None:
+    moment_nn = damp(moment(seed, size))
+    assert isinstance(moment_nn, Tensor)
+    upper_nn = inverse_factor(moment_nn)
+    torch.testing.assert_close(upper_nn, upper_nn.triu())
+    torch.testing.assert_close(upper_nn.T @ upper_nn @ moment_nn, torch.eye(size, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_a_moment_without_a_factor_is_a_numerics_error(value: float) -> None:
+    with pytest.raises(NumericsError, match="KD703"):
+        inverse_factor(torch.diag(torch.tensor([1.0, value], dtype=torch.float64)))
 
 
 @few

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 
 from ...core.measurements import Curve
-from ...stages.plan.expected import RECOMMENDED, expected_kl, recommended
+from ...stages.plan.expected import RECOMMENDED, expected, recommended
 from .expected import EXPECTED_NOTE, expected_cells, nats
 from .figures import count, grid, kept, note, percent, short
 
@@ -42,13 +42,13 @@ def plot_curve(curve: Curve, path: Path, repaired: bool = True) -> None:
     from matplotlib.figure import Figure
 
     shares = [100 * point.planned.params / curve.params for point in curve.points]
-    ranges = [expected_kl(point, repaired=repaired) for point in curve.points]
-    known = [(share, kl.low, kl.middle, kl.high) for share, kl in zip(shares, ranges, strict=True) if kl]
+    ranges = [expected(point, repaired=repaired) for point in curve.points]
+    bands = [(share, r.kl.low, r.kl.middle, r.kl.high) for share, r in zip(shares, ranges, strict=True) if r]
     with rc_context({"svg.hashsalt": "kdna", "svg.fonttype": "none"}):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.subplots()
-        if known:
-            kept_shares, low, middle, high = zip(*known, strict=True)
+        if bands:
+            kept_shares, low, middle, high = zip(*bands, strict=True)
             axes.fill_between(kept_shares, low, high, alpha=0.2)
             axes.plot(kept_shares, middle, marker="o", label="expected, with its range")
         measured = [(share, p.measured.kl) for share, p in zip(shares, curve.points, strict=True) if p.measured]

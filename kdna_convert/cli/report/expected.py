@@ -7,7 +7,7 @@ from rich.table import Table
 
 from ...core.measurements import Point
 from ...core.specs import Plan
-from ...stages.plan.expected import Range, expected_agreement, expected_kl
+from ...stages.plan.expected import Range, expected
 from .figures import note, percent
 
 EXPECTED_NOTE = (
@@ -18,9 +18,10 @@ EXPECTED_NOTE = (
 
 def expected_lines(plan: Plan, repaired: bool) -> list[RenderableType]:
     """Two figures with their ranges, or nothing where nothing is predicted."""
-    agreement, kl = expected_agreement(plan, repaired=repaired), expected_kl(plan, repaired=repaired)
-    if agreement is None or kl is None:
+    ranges = expected(plan, repaired=repaired)
+    if ranges is None:
         return []
+    agreement, kl = ranges.agreement, ranges.kl
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column(justify="right", style="bold")
@@ -32,10 +33,10 @@ def expected_lines(plan: Plan, repaired: bool) -> list[RenderableType]:
 
 def expected_cells(point: Point, repaired: bool) -> tuple[str, str, str]:
     """Agreement, its range, and KL divergence of one row of a curve."""
-    agreement, kl = expected_agreement(point, repaired=repaired), expected_kl(point, repaired=repaired)
-    if agreement is None or kl is None:
+    ranges = expected(point, repaired=repaired)
+    if ranges is None:
         return "-", "", "-"
-    return percent(agreement.middle), f"({_shares(agreement)})", nats(kl.middle)
+    return percent(ranges.agreement.middle), f"({_shares(ranges.agreement)})", nats(ranges.kl.middle)
 
 
 def _shares(agreement: Range) -> str:

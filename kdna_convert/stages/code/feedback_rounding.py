@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ...codecs.quantization_steps import step_of
-from ...core.errors import NumericsError
+from ...core.linalg import inverse_factor
 
 # Damping of a moment, relative to its mean diagonal: directions that no image showed must not carry errors.
 DAMPING = 1e-3
@@ -56,11 +56,7 @@ def feedback_of(moment_nn: Tensor, damping: float = DAMPING) -> Feedback:
     mean = float(moment_nn.diagonal().mean())
     moment_nn.diagonal().add_(damping * mean if mean > 0 else 1.0)
     order_n = moment_nn.diagonal().argsort(descending=True, stable=True)
-    lower_nn, failed = torch.linalg.cholesky_ex(moment_nn[order_n][:, order_n])
-    if not failed:
-        upper_nn, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower_nn), upper=True)
-    if failed or not upper_nn.isfinite().all():
-        raise NumericsError("KD703", "a layer's second moment has no Cholesky factor; calibrate on more images")
+    upper_nn = inverse_factor(moment_nn[order_n][:, order_n])
     diagonal_n = upper_nn.diagonal()
     return Feedback(order_n, upper_nn / diagonal_n[:, None], diagonal_n)
 

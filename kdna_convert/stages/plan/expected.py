@@ -58,30 +58,32 @@ class Range:
     high: float
 
 
-def expected_kl(plan: Plan | Point, *, repaired: bool = True) -> Range | None:
-    """The expected KL divergence from the original in nats per image, for a net that returns class scores.
+@dataclass(frozen=True)
+class Expected:
+    """What a net that returns class scores is expected to give: KL divergence from the original in nats per image, and
+    top-1 agreement with it, 0..1."""
+
+    kl: Range
+    agreement: Range
+
+
+def expected(plan: Plan | Point, *, repaired: bool = True) -> Expected | None:
+    """What the converted net is expected to give.
 
     Args:
         plan: A plan, or a point of a curve.
         repaired: Whether the conversion is repaired (a recipe with `repair`, and images).
 
     Returns:
-        The range; None if nothing was predicted, or an error beyond all that were measured.
+        The ranges; None if nothing was predicted, or an error beyond all that were measured.
     """
     error = plan.predicted if isinstance(plan, Point) else sum(plan.predicted.values())
     if not 0 < error <= LARGEST:
         return None
     rows = REPAIRED if repaired else UNREPAIRED
-    low, middle, high = (_interpolated(error, rows, column) for column in (1, 2, 3))
-    return Range(low * error, middle * error, high * error)
-
-
-def expected_agreement(plan: Plan | Point, *, repaired: bool = True) -> Range | None:
-    """The expected top-1 agreement with the original, 0..1. Arguments and None as in `expected_kl`."""
-    kl = expected_kl(plan, repaired=repaired)
-    if kl is None:
-        return None
-    return Range(_agreement(kl.high, column=3), _agreement(kl.middle, column=2), _agreement(kl.low, column=1))
+    low, middle, high = (error * _interpolated(error, rows, column) for column in (1, 2, 3))
+    agreement = Range(_agreement(high, column=3), _agreement(middle, column=2), _agreement(low, column=1))
+    return Expected(Range(low, middle, high), agreement)
 
 
 def recommended(points: Sequence[Point], *, repaired: bool = True) -> Point | None:
@@ -90,8 +92,8 @@ def recommended(points: Sequence[Point], *, repaired: bool = True) -> Point | No
     def agreement(point: Point) -> float:
         if point.measured is not None:
             return point.measured.agreement
-        expected = expected_agreement(point, repaired=repaired)
-        return 0.0 if expected is None else expected.middle
+        ranges = expected(point, repaired=repaired)
+        return 0.0 if ranges is None else ranges.agreement.middle
 
     good = [point for point in points if agreement(point) >= RECOMMENDED]
     return min(good, key=lambda point: point.planned.params, default=None)

@@ -11,7 +11,7 @@ import pytest
 
 from kdna_convert.core.measurements import Divergence, Point
 from kdna_convert.core.specs import ModelRef, Plan, Totals
-from kdna_convert.stages.plan.expected import LARGEST, RECOMMENDED, expected_agreement, expected_kl, recommended
+from kdna_convert.stages.plan.expected import LARGEST, RECOMMENDED, Expected, expected, recommended
 
 RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 NETS = ("cifar10_resnet20", "cifar10_resnet56", "squeezenet1_1")
@@ -20,6 +20,12 @@ REPAIRING = ("balanced", "accurate")
 
 def point(predicted: float, params: int = 1, measured: Divergence | None = None) -> Point:
     return Point(0.5, Totals(params, 1, 1), predicted, measured)
+
+
+def expectation(predicted: float, repaired: bool = True) -> Expected:
+    ranges = expected(point(predicted), repaired=repaired)
+    assert ranges is not None
+    return ranges
 
 
 def measured_rows() -> list[tuple[str, bool, float, float, float]]:
@@ -46,41 +52,37 @@ KEYS = ("predicted", "kl", "agreement")
 def test_every_measured_conversion_is_inside_the_range(
     name: str, repaired: bool, predicted: float, kl: float, agreement: float
 ) -> None:
-    expected, alike = (of(point(predicted), repaired=repaired) for of in (expected_kl, expected_agreement))
-    assert expected is not None
-    assert alike is not None
-    assert expected.low <= kl <= expected.high, name
-    assert alike.low - 0.005 <= agreement <= alike.high + 0.005, name  # an image of 128 or 250 is 0.4 to 0.8 %
+    ranges = expected(point(predicted), repaired=repaired)
+    assert ranges is not None
+    assert ranges.kl.low <= kl <= ranges.kl.high, name
+    # an image of 128 or 250 is 0.4 to 0.8 %
+    assert ranges.agreement.low - 0.005 <= agreement <= ranges.agreement.high + 0.005, name
 
 
 @pytest.mark.parametrize("repaired", [True, False])
 def test_more_predicted_error_is_more_divergence_and_less_agreement(repaired: bool) -> None:
     errors = [10 ** (power / 20) for power in range(-100, -5)]
-    kls = [expected_kl(point(error), repaired=repaired) for error in errors]
-    alike = [expected_agreement(point(error), repaired=repaired) for error in errors]
+    ranges = [expectation(error, repaired=repaired) for error in errors]
     for field in ("low", "middle", "high"):
-        assert all(getattr(a, field) < getattr(b, field) for a, b in pairwise(kls))
-        assert all(getattr(a, field) >= getattr(b, field) for a, b in pairwise(alike))
-    assert all(one and one.low < one.middle < one.high for one in kls)
+        assert all(getattr(a.kl, field) < getattr(b.kl, field) for a, b in pairwise(ranges))
+        assert all(getattr(a.agreement, field) >= getattr(b.agreement, field) for a, b in pairwise(ranges))
+    assert all(one.kl.low < one.kl.middle < one.kl.high for one in ranges)
 
 
 def test_a_net_without_repair_is_expected_to_be_further_from_the_original() -> None:
-    with_it, without = expected_kl(point(0.01)), expected_kl(point(0.01), repaired=False)
-    assert with_it is not None
-    assert without is not None
+    with_it, without = expectation(0.01).kl, expectation(0.01, repaired=False).kl
     assert (without.middle, without.high) > (with_it.middle, with_it.high)
 
 
 def test_nothing_is_expected_of_a_plan_without_predictions_or_beyond_what_was_measured() -> None:
     nothing = Plan(ModelRef("net"), (), (), Totals(1, 1, 1), Totals(1, 1, 1))
-    assert expected_kl(nothing) is None
-    assert expected_agreement(nothing) is None
-    assert expected_kl(point(1.01 * LARGEST)) is None
+    assert expected(nothing) is None
+    assert expected(point(1.01 * LARGEST)) is None
 
 
 def test_a_plan_is_as_its_point() -> None:
     plan = Plan(ModelRef("net"), (), (), Totals(1, 1, 1), Totals(1, 1, 1), predicted={"a": 0.001, "b": 0.002})
-    assert expected_kl(plan) == expected_kl(point(0.003))
+    assert expected(plan) == expected(point(0.003))
 
 
 def test_the_smallest_plan_that_is_expected_to_agree_is_recommended() -> None:
