@@ -20,7 +20,7 @@ RECIPES = {
     "shared-cp": "shared CP, no repair",
     "shared-basis": "shared basis, no repair",
 }
-NET = "ResNet-56"
+RECIPES_NET, TOOLS_NET = "ResNet-56", "ResNet-32"
 
 Lines = dict[str, list[tuple[float, float]]]
 
@@ -40,7 +40,7 @@ def tools(results: dict[str, Any]) -> tuple[float, Lines]:
     """The original's top-1, and (parameters kept, the better top-1) of each tool, in %."""
     lines: Lines = {}
     for row in results["rows"]:
-        if row["net"] == NET:
+        if row["net"] == TOOLS_NET:
             top1 = max(row[key][0] for key in ("plain", "batch_norms") if key in row)
             lines.setdefault(row["tool"], []).append((100 * row["keep"], top1))
     original = lines.pop("original")[0]
@@ -53,14 +53,15 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     args = parser.parse_args()
     results = json.loads(args.results.read_text())
-    original, lines = (tools if "tool" in results["rows"][0] else recipes)(results)
+    net, read = (TOOLS_NET, tools) if "tool" in results["rows"][0] else (RECIPES_NET, recipes)
+    original, lines = read(results)
     plt.rcParams["svg.hashsalt"] = "kdna"
     figure, axes = plt.subplots(figsize=(7.6, 3.6), layout="constrained")
     axes.axhline(original, color="0.6", linestyle=":", label="original")
     for label, line in lines.items():
         kept, top1 = zip(*sorted(line), strict=True)
         axes.plot(kept, top1, marker="o", label=label, linewidth=2.5 if label.startswith("kdna") else 1.2)
-    axes.set(xlabel="parameters kept, %", ylabel="top-1, %", title=f"{NET} on CIFAR-10, no training")
+    axes.set(xlabel="parameters kept, %", ylabel="top-1, %", title=f"{net} on CIFAR-10, no training")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize="small", frameon=False)
     figure.savefig(args.picture, metadata={"Date": None})

@@ -155,13 +155,30 @@ def test_the_extras_of_the_install_page_are_those_of_pyproject() -> None:
 def test_the_readmes_table_has_the_recorded_figures() -> None:
     results = json.loads((ROOT / "benchmarks" / "results" / "compare_cifar10.json").read_text())
     recorded: dict[str, list[float]] = {}
-    for row in results["rows"]:
-        if row["tool"] != "original":
+    nets = re.findall(r"ResNet-\d+", README.split("## Results")[1].split("| --- |")[0])
+    for row in sorted(results["rows"], key=lambda row: nets.index(row["net"]) if row["net"] in nets else -1):
+        if row["net"] in nets and row["tool"] != "original":
             best = max(row[key][0] for key in ("plain", "batch_norms") if key in row)
             recorded.setdefault(row["tool"].replace("accurate", "`accurate`"), []).append(best)
     rows = README.split("## Results")[1].split("| --- |")[1].split("\n\n")[0].splitlines()[1:]
     shown = {cells[1].strip(): [float(cell) for cell in cells[2:6]] for cells in (row.split("|") for row in rows)}
     assert shown == recorded
+
+
+def test_the_site_begins_with_the_readmes_words() -> None:
+    index = documents.pages()[documents.DOCS / "index.md"]
+    for start in ("# kdna\n", "## When not to use it\n"):
+        readme, site = (page.split(start)[1].split("\n## ")[0].strip().split("\n\n")[0] for page in (README, index))
+        assert readme == site
+
+
+def test_readme_install_page_and_help_agree_on_the_exit_codes() -> None:
+    said = re.findall(r"(\d+) ([a-z ]+)[,.]", app.info.epilog or "")
+    install = documents.pages()[documents.DOCS / "install.md"]
+    assert [code for code, _ in said] == ["0", "1", "2", "3", "130"]
+    assert ", ".join(f"{code} {meaning}" for code, meaning in said) in " ".join(README.split())
+    for code, meaning in said:
+        assert re.search(rf"^\| {code} \| {meaning}\b", install, re.M)
 
 
 def test_the_reference_has_every_public_name() -> None:
