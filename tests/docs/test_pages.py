@@ -32,6 +32,7 @@ else:
     tomllib = pytest.importorskip("tomli")
 
 README = documents.pages()[ROOT / "README.md"]
+EXTENDING = documents.pages()[documents.DOCS / "extending" / "index.md"]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 SOURCES = sorted(file for name in ("kdna_convert", "benchmarks", "examples") for file in (ROOT / name).rglob("*.py"))
 # Prose may leave arguments out: `kdna convert`, `kdna plan -o`.
@@ -216,10 +217,21 @@ def test_contributing_names_every_room_and_table() -> None:
     page = documents.pages()[ROOT / "CONTRIBUTING.md"]
     rooms = {path.parent.name for path in (ROOT / "kdna_convert").glob("*/__init__.py")}
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == rooms
-    tables = documents.pages()[documents.DOCS / "extending" / "index.md"]
-    for table, place in re.findall(r"^\| `(\w+)` \| `([\w/.]+)` \|", tables, re.M):
-        assert re.search(rf"^{table}\b", (ROOT / place).read_text(), re.M), f"{place} has no {table}"
-        assert f"`{table}`" in page
+    tables = re.findall(r"\| `([A-Z]+)` \| `([\w/.]+)` \|", EXTENDING)
+    for table, place in tables:
+        assert re.search(rf"^{table}\b", (ROOT / "kdna_convert" / place).read_text(), re.M), f"{place} has no {table}"
+    assert {table for table, _ in tables} == set(re.findall(r"`([A-Z]+)`", page))
+
+
+def test_contributing_and_extending_send_to_the_same_places() -> None:
+    page = documents.pages()[ROOT / "CONTRIBUTING.md"]
+    package = ROOT / "kdna_convert"
+    places = set(re.findall(r"`([\w/]+(?:/|\.py))`", page.split("| to add | begin in |")[1].split("\n\n")[0]))
+    assert [place for place in places if not re.search(rf"`{place}", EXTENDING)] == []
+    for place in {*places, *re.findall(r"`([\w/]+(?:/|\.py))`", EXTENDING)}:
+        assert (package / place).exists() or (ROOT / place).exists(), f"{place}: no such file"
+    for name, place in re.findall(r"`(\w+)` (?:in|of) `([\w/.]+\.py)`", EXTENDING):
+        assert re.search(rf"^(class |def )?{name}\b", (package / place).read_text(), re.M), f"{place} has no {name}"
 
 
 def test_ci_runs_the_readmes_test_command_on_every_python() -> None:
