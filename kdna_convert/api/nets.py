@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import nn
 
 from ..core.errors import FolderError, KdnaError, ModelError
 from ..core.specs import DataConfig, ModelRef
-from ..inputs.models import Loaded, example_input, load_model, override, state_digest
+from ..inputs.models import Loaded, example_input, load_model, override, require_usable, state_digest, unwrapped_copy
 from ..network.folder import Conversion, open_folder, original_of
 from ..stages.evaluate.accuracy import first_output
 
@@ -24,7 +23,8 @@ def load_any(model: Model, checkpoint: str | None, inputs: Mapping[str, Any] | N
     """The net that MODEL names, or a copy of the module; `inputs` are fields of DataConfig that override its own."""
     if isinstance(model, nn.Module):
         name = f"{type(model).__module__}:{type(model).__qualname__}"
-        own = copy.deepcopy(model).to("cpu", torch.float32).eval()  # as load_model gives it
+        require_usable(model, name)
+        own = unwrapped_copy(model).to("cpu", torch.float32).eval()  # as load_model gives it
         loaded = Loaded(own, ModelRef(name, None, state_digest(own)), _own_config(own))
     else:
         loaded = load_model(str(model), checkpoint=checkpoint)

@@ -14,6 +14,7 @@ from ...core.specs import DataConfig, ModelRef
 from .building import build
 from .inputs import carried_cfg, data_config, example_input, override
 from .names import ModelName, parse_name
+from .unwrapping import require_usable, unwrapped_copy
 from .weights import check_finite, fit_weights, read_state_dict, state_digest
 
 __all__ = [
@@ -27,7 +28,9 @@ __all__ = [
     "override",
     "parse_name",
     "read_state_dict",
+    "require_usable",
     "state_digest",
+    "unwrapped_copy",
 ]
 
 
@@ -56,6 +59,7 @@ def load_model(name: str, *, checkpoint: str | None = None, pretrained: bool = T
     parsed = parse_name(name)
     state = None if checkpoint is None else read_state_dict(checkpoint)
     model = build(parsed, pretrained and state is None)
+    require_usable(model, name)
     if checkpoint is not None and state is not None:
         fit_weights(model, state, checkpoint)
     model = model.cpu().float().eval()

@@ -24,6 +24,7 @@ from torch import nn
 from ...core.errors import KdnaError, ModelError, cause
 from ..digits import WEIGHTS, digits_net
 from .names import ModelName
+from .unwrapping import unwrapped
 from .weights import fit_weights, read_state_dict
 
 # The nets that come with kdna: name -> (factory, trained weights).
@@ -46,7 +47,7 @@ def build(name: ModelName, pretrained: bool) -> nn.Module:
         raise _failure(name, pretrained, error) from error
     if not isinstance(model, nn.Module):
         raise ModelError("KD302", f"{name.text} returned {type(model).__name__}, not a torch.nn.Module")
-    return model
+    return unwrapped(model)
 
 
 def _build(name: ModelName, pretrained: bool) -> Any:

@@ -55,3 +55,12 @@ def test_neighboring_taps_correlate_by_their_distance() -> None:
     assert isinstance(mixed, Tensor)
     torch.testing.assert_close(mixed[0, :9], torch.tensor([4, 1, 0.5, 1, 0.5, 0.25, 0.5, 0.25, 0.125]) / 4)
     assert mixed[0, 9:].abs().max() == 0
+
+
+def test_a_batch_has_at_most_the_asked_images() -> None:
+    sizes: list[int] = []
+    net = nn.Sequential(nn.Conv2d(3, 4, 3))
+    net.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    layers = survey(net, torch.randn(1, 3, 6, 6))
+    data_free(net, layers, (3, 6, 6), images=5, batch=2)
+    assert max(sizes) == 2
