@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -36,11 +37,8 @@ class Int8(Codec):
         sizes = [2 * _rows(shape) + self.packed(product(shape)) for shape in shapes]
         if len(data) != sum(sizes):
             raise FolderError("KD608", "a coded stream has another length than its tensors; restore the file")
-        found, start = [], 0
-        for size, shape in zip(sizes, shapes, strict=True):
-            found.append(self._decode(data[start : start + size], shape))
-            start += size
-        return found
+        pieces = zip(accumulate(sizes), sizes, shapes, strict=True)
+        return [self._decode(data[end - size : end], shape) for end, size, shape in pieces]
 
     def bound(self, tensor: Tensor, step: int) -> Tensor:
         """Half a step, and the rounding error of float32."""
@@ -55,7 +53,7 @@ class Int8(Codec):
         return integers.to(torch.int8).numpy().tobytes()
 
     def unpack(self, data: bytes, count: int) -> Tensor:
-        return torch.frombuffer(bytearray(data), dtype=torch.int8) if count else torch.empty(0)
+        return torch.frombuffer(bytearray(data), dtype=torch.int8)
 
     def _encode(self, tensor: Tensor) -> bytes:
         step_r1 = channel_steps(tensor, self.largest)
@@ -65,9 +63,11 @@ class Int8(Codec):
 
     def _decode(self, data: bytes, shape: Shape) -> Tensor:
         rows, count = _rows(shape), product(shape)
+        if not count:
+            return torch.zeros(shape)
         step_r = torch.frombuffer(bytearray(data[: 2 * rows]), dtype=torch.bfloat16).float()
         integers = self.unpack(data[2 * rows :], count).float()
-        return (integers.view(rows, count // max(rows, 1)) * step_r[:, None]).view(shape)
+        return (integers.view(rows, -1) * step_r[:, None]).view(shape)
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,6 @@ class Int4(Int8):
         return (pairs[:, 0] + 16 * pairs[:, 1]).to(torch.uint8).numpy().tobytes()
 
     def unpack(self, data: bytes, count: int) -> Tensor:
-        if not count:
-            return torch.empty(0)
         pairs = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(torch.int16)
         return torch.stack([pairs % 16, pairs // 16], 1).view(-1)[:count] - 8
 

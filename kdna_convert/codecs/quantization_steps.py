@@ -65,7 +65,8 @@ class Entropy(Codec):
 def values(integers: Integers, step: int) -> Tensor:
     """The numbers of integers at a step, float32: each is the float nearest to the exact product."""
     found = np.empty(integers.shape, np.float32)
-    np.multiply(integers, step_of(step), out=found, dtype=np.float64, casting="same_kind")  # no array of doubles
+    with np.errstate(over="ignore"):  # a product beyond float32 is infinite
+        np.multiply(integers, step_of(step), out=found, dtype=np.float64, casting="same_kind")  # no array of doubles
     return torch.from_numpy(found)
 
 

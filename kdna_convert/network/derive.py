@@ -141,15 +141,23 @@ def derive_empty(model: nn.Module, plan: Plan) -> nn.Module:
     """
     shapes = {layer.name: layer.shape for layer in plan.layers}
     for family in plan.families:
-        actual = {name: tuple(_derivable(model, name, set()).weight.shape) for name in family.members}
-        for name, shape in actual.items():
-            if shape != shapes.get(name, shape):
-                raise PlanError("KD503", f"{name}: the plan has a kernel of shape {shapes[name]}, the model {shape}")
+        actual = [require_derivable(model, name, shapes.get(name)) for name in family.members]
         scheme = scheme_of(family)
-        layout = scheme.layout([actual[name] for name in family.members])
+        layout = scheme.layout(actual)
         shared, *adapters = (_empty(part, scheme, layout.indices) for part in (layout.shared, *layout.adapters))
         derive(model, family, shared, adapters)
     return attach_routes(model, plan.routes, plan.seed)
+
+
+def require_derivable(model: nn.Module, name: str, shape: Shape | None) -> Shape:
+    """The shape of a layer's weight, which a plan has as `shape`, None for any.
+
+    Raises PlanError KD503 for a layer that does not exist or has another shape, KD105 for a weight that is computed.
+    """
+    own = tuple(_derivable(model, name, set()).weight.shape)
+    if own != (own if shape is None else shape):
+        raise PlanError("KD503", f"{name}: the plan has a kernel of shape {shape}, the model {own}")
+    return own
 
 
 def derived_layers(model: nn.Module) -> dict[str, Derived]:

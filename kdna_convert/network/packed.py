@@ -15,10 +15,12 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..codecs import CODECS, entropy, indices
@@ -27,6 +29,7 @@ from ..codecs.quantization_steps import Entropy, scale_integers, scale_values, v
 from ..core.errors import FolderError, NumericsError
 from ..core.filesize import ITEM_BYTES
 from ..core.specs import Shape, TensorSpec, product
+from ..core.tensorfile import LONGEST, MOST_AXES
 from .batch_norm import NORM_COUNT, NORM_FLOATS, foldable_norms, norm_affine, plain_norm
 from .stored import DTYPES, stored_state
 
@@ -35,7 +38,36 @@ CODED = "kdna"
 VERSION = 2
 # The codec of integers.
 INDICES = "indices"
+# The most bytes of the index before it is deflated: that of a net of 1,000 tensors has 60,000.
+INDEX_LIMIT = 16 * 2**20
+# Steps beyond 2^(this / 64) and its inverse are of no float32.
+_FURTHEST = 64 * 300
 _DIGEST = 8
+_DAMAGED = "the coded tensors are truncated or altered; restore the file, or convert again"
+
+_Count = Annotated[int, Field(ge=0, le=LONGEST)]
+_Shape = Annotated[tuple[_Count, ...], Field(max_length=MOST_AXES)]
+_Step = Annotated[int, Field(ge=-_FURTHEST, le=_FURTHEST)]
+# A tensor: name, shape, step, and the dtype if it is not F32.
+Row = tuple[str, _Shape, _Step] | tuple[str, _Shape, _Step, str]
+# A normalization: name, channels, eps, step of the shifts.
+NormRow = tuple[str, _Count, FiniteFloat, _Step]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Index:
+    """What the streams hold: for each codec, the length of its stream and its tensors; that of the normalizations."""
+
+    parts: tuple[tuple[str, _Count, tuple[Row, ...]], ...]
+    norms: tuple[()] | tuple[str, _Count, tuple[NormRow, ...]]
+
+    @property
+    def norm_parts(self) -> tuple[tuple[str, int, tuple[NormRow, ...]], ...]:
+        """The stream of the normalizations, or none."""
+        return (self.norms,) if self.norms else ()
+
+
+_INDEX = TypeAdapter(Index)
 
 
 def pack(model: nn.Module, codec: str, steps: Mapping[str, int]) -> bytes:
@@ -81,26 +113,37 @@ def pack(model: nn.Module, codec: str, steps: Mapping[str, int]) -> bytes:
 def unpack(blob: bytes) -> dict[str, Tensor]:
     """The tensors that `pack` coded, by their names in the file, with their own dtypes.
 
-    Raises FolderError KD608 for truncated or altered bytes, KD605 for those of a newer kdna.
+    Compare `announced` with the net first where the bytes come from elsewhere: a few bytes can announce tensors of any
+    size. Raises FolderError KD608 for truncated or altered bytes, KD605 for those of a newer kdna.
     """
     index, streams = _opened(blob)
     tensors: dict[str, Tensor] = {}
     start = 0
-    if index["norms"]:
-        codec, length, rows = index["norms"]
-        tensors |= _norms(codec, streams[:length], rows)
+    for codec, length, norms in index.norm_parts:
+        tensors |= _norms(codec, streams[:length], norms)
         start = length
-    for codec, length, rows in index["parts"]:
+    for codec, length, rows in index.parts:
         tensors |= _decoded(codec, streams[start : start + length], rows)
         start += length
     return tensors
 
 
+def announced(blob: bytes) -> list[TensorSpec]:
+    """The tensors that `unpack` will return, from the index alone. Raises as `unpack` does."""
+    index, _ = _opened(blob)
+    specs = [TensorSpec(row[0], row[1], _dtype_of(row)) for _, _, rows in index.parts for row in rows]
+    for _, _, rows in index.norm_parts:
+        for name, size, *_ in rows:
+            specs += [TensorSpec(f"{name}.{part}", (size,)) for part in NORM_FLOATS]
+            specs.append(TensorSpec(f"{name}.{NORM_COUNT}", (), "I64"))
+    return specs
+
+
 def steps_of(blob: bytes) -> dict[str, int]:
     """The steps with which `pack` coded these bytes, needed to code them again. Raises as `unpack` does."""
     index, _ = _opened(blob)
-    parts = {row[0]: row[2] for codec, _, rows in index["parts"] for row in rows if codec == "entropy"}
-    norms = {row[0]: row[3] for row in index["norms"][2]} if index["norms"] else {}
+    parts = {row[0]: row[2] for codec, _, rows in index.parts for row in rows if codec == "entropy"}
+    norms = {row[0]: row[3] for _, _, rows in index.norm_parts for row in rows}
     return parts | norms
 
 
@@ -143,11 +186,15 @@ def _encode(codec: str, tensors: Sequence[Tensor], steps: Sequence[int]) -> tupl
     return (INDICES, coded) if coded is not None and len(coded) < len(raw) else ("raw", raw)
 
 
-def _decoded(codec: str, data: bytes, rows: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
-    shapes = [tuple(row[1]) for row in rows]
-    dtypes = [_TORCH[row[3]] if len(row) > 3 else torch.float32 for row in rows]
+def _dtype_of(row: Row) -> str:
+    return row[3] if len(row) > 3 else "F32"
+
+
+def _decoded(codec: str, data: bytes, rows: Sequence[Row]) -> dict[str, Tensor]:
+    shapes = [row[1] for row in rows]
+    dtypes = [_TORCH[_dtype_of(row)] for row in rows]
     if codec == "raw":
-        tensors = list(_raw(data, shapes, [row[3] for row in rows]))
+        tensors = list(_raw(data, shapes, [_dtype_of(row) for row in rows]))
     elif codec == INDICES:
         sizes = list(map(product, shapes))
         flat = torch.from_numpy(indices.decode(data, sum(sizes)))
@@ -159,6 +206,8 @@ def _decoded(codec: str, data: bytes, rows: Sequence[Sequence[Any]]) -> dict[str
 
 
 def _raw(data: bytes, shapes: Sequence[Shape], dtypes: Sequence[str]) -> Iterator[Tensor]:
+    if len(data) != sum(product(shape) * ITEM_BYTES[dtype] for shape, dtype in zip(shapes, dtypes, strict=True)):
+        raise FolderError("KD608", _DAMAGED)
     start = 0
     for shape, dtype in zip(shapes, dtypes, strict=True):
         end = start + product(shape) * ITEM_BYTES[dtype]
@@ -180,7 +229,7 @@ def _norm_stream(norms: Mapping[str, nn.Module], codec: str, steps: Mapping[str,
     return entropy.encode([*scale_integers(scale), np.concatenate(shifts)])
 
 
-def _norms(codec: str, data: bytes, rows: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
+def _norms(codec: str, data: bytes, rows: Sequence[NormRow]) -> dict[str, Tensor]:
     sizes = [row[1] for row in rows]
     whole = (sum(sizes),)
     if codec == "entropy":
@@ -202,14 +251,36 @@ def _sealed(version: int, index: bytes, streams: Sequence[bytes]) -> bytes:
     return whole + _digest(whole)
 
 
-def _opened(blob: bytes) -> tuple[dict[str, Any], bytes]:
+def _opened(blob: bytes) -> tuple[Index, bytes]:
     whole, digest = blob[:-_DIGEST], blob[-_DIGEST:]
     if len(blob) < 5 + _DIGEST or _digest(whole) != digest:
-        raise FolderError("KD608", "the coded tensors are truncated or altered; restore the file, or convert again")
+        raise FolderError("KD608", _DAMAGED)
     if whole[0] > VERSION:
         raise FolderError("KD605", f"coded in format {whole[0]}, this kdna reads up to {VERSION}; update kdna")
     end = 5 + int.from_bytes(whole[1:5], "little")
-    return json.loads(zlib.decompress(whole[5:end])), whole[end:]
+    streams = whole[end:]
+    try:
+        inflater = zlib.decompressobj()
+        text = inflater.decompress(whole[5:end], INDEX_LIMIT)
+        index = _INDEX.validate_json(text)
+    except (zlib.error, ValidationError):
+        raise FolderError("KD608", _DAMAGED) from None
+    if not inflater.eof or not _is_sound(index, len(streams)):
+        raise FolderError("KD608", _DAMAGED)
+    return index, streams
+
+
+def _is_sound(index: Index, length: int) -> bool:
+    """Whether the index announces streams of this length in all, by known codecs, and each tensor once."""
+    of_norms = {codec for codec, _, _ in index.norm_parts}
+    of_parts = {codec for codec, _, _ in index.parts}
+    names = [row[0] for _, _, rows in index.parts for row in rows]
+    norms = [row[0] for _, _, rows in index.norm_parts for row in rows]
+    dtypes = {_dtype_of(row) for _, _, rows in index.parts for row in rows}
+    parts = [*index.parts, *index.norm_parts]
+    once = len({*names}) == len(names) and len({*norms}) == len(norms)
+    known = of_norms <= {*CODECS} and of_parts <= {*CODECS, INDICES, "raw"} and dtypes <= {*_TORCH}
+    return known and once and all(rows for *_, rows in parts) and sum(each for _, each, _ in parts) == length
 
 
 def _digest(whole: bytes) -> bytes:

@@ -6,7 +6,7 @@ A derived layer stores `<layer>.<letter>` for its adapter and, if it owns its fa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,11 @@ DTYPES = {
 }
 
 
+def stored_name(layer: str, letter: str) -> str:
+    """The name of a layer's tensor in the file. A net that is a single layer has no name."""
+    return f"{layer}.{letter}" if layer else letter
+
+
 def stored_state(model: nn.Module) -> dict[str, Tensor]:
     """The tensors to save by their names in the file, contiguous and without shared memory."""
     tensors = {file_name: tensor for file_name, (_, tensor) in _stored(model)[0].items()}
@@ -47,9 +52,7 @@ def stored_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def stored_specs(model: nn.Module) -> tuple[TensorSpec, ...]:
     """Name, shape and dtype of what stored_state returns, for any model, also on the meta device or not converted."""
-    return tuple(
-        TensorSpec(name, tuple(tensor.shape), DTYPES[tensor.dtype]) for name, (_, tensor) in _stored(model)[0].items()
-    )
+    return tuple(_spec(name, tensor) for name, (_, tensor) in _stored(model)[0].items())
 
 
 def load_stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -58,23 +61,41 @@ def load_stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     A CPU model without tied tensors uses the given tensors themselves, not copies.
 
     Raises:
-        CheckpointError: KD303, with the names that are missing, unexpected or of another shape. Nothing is changed.
+        CheckpointError: KD303, with the names that are missing, unexpected or of another shape or kind of number.
+            Nothing is changed.
     """
     stored, alone = _stored(model)
-    problems = [f"missing {name}" for name in stored if name not in tensors]
-    problems += [f"unexpected {name}" for name in tensors if name not in stored]
-    problems += [
-        f"{name} is {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
-        for name, (_, tensor) in stored.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointError("KD303", f"the stored tensors do not fit the model: {', '.join(problems[:8])}{more}")
+    given = {name: _spec(name, tensor) for name, tensor in tensors.items()}
+    require_fit([_spec(name, tensor) for name, (_, tensor) in stored.items()], given)
     local = all(tensor.device.type in ("cpu", "meta") for _, tensor in stored.values())
     state = with_versions({key: tensors[name] for name, (key, _) in stored.items()}, model)
     model.load_state_dict(state, strict=alone, assign=alone and local)
     return model
+
+
+def require_fit(expected: Sequence[TensorSpec], given: Mapping[str, TensorSpec], optional: Sequence[str] = ()) -> None:
+    """Check tensors before they are read or decoded, by what is known of them.
+
+    Args:
+        expected: What the model stores.
+        given: What there is, by name.
+        optional: Beginnings of names that may be there besides.
+
+    Raises:
+        CheckpointError: KD303, with the names that are missing, unexpected or of another shape or kind of number.
+    """
+    known = {spec.name: spec for spec in expected}
+    problems = [f"missing {name}" for name in known if name not in given]
+    problems += [f"unexpected {name}" for name in given if name not in known and not name.startswith(tuple(optional))]
+    for name, spec in known.items():
+        own = given.get(name, spec)
+        if own.shape != spec.shape:
+            problems.append(f"{name} is {own.shape}, not {spec.shape}")
+        elif _kind(own) != _kind(spec):
+            problems.append(f"{name} is {own.dtype}, not {spec.dtype}")
+    if problems:
+        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise CheckpointError("KD303", f"the stored tensors do not fit the model: {', '.join(problems[:8])}{more}")
 
 
 def folded_tensors(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -91,13 +112,17 @@ def folded_tensors(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tenso
             named = (layout.shared, *layout.adapters)
             owners = (family.members[0], *family.members)
             shared, *adapters = (
-                {letter: state.pop(f"{name}.{letter}") for letter in part if 0 not in concrete(part[letter], scheme)}
+                {
+                    letter: state.pop(stored_name(name, letter))
+                    for letter in part
+                    if 0 not in concrete(part[letter], scheme)
+                }
                 for name, part in zip(owners, named, strict=True)
             )
             for name, adapter in zip(family.members, adapters, strict=True):
                 like = next(iter(adapter.values()))
                 bank = {letter: tensor.to(like) for letter, tensor in shared.items()}
-                state[f"{name}.weight"] = scheme.expand(bank, adapter, shapes[name]).contiguous()
+                state[stored_name(name, "weight")] = scheme.expand(bank, adapter, shapes[name]).contiguous()
     except KeyError as error:
         raise CheckpointError("KD303", f"the stored tensors do not fit the plan: missing {error.args[0]}") from error
     return state
@@ -107,10 +132,9 @@ def _stored(model: nn.Module) -> tuple[dict[str, tuple[str, Tensor]], bool]:
     """Stored name -> (state-dict key, tensor), by the first name of each tensor; and whether no tensor has two."""
     names: dict[str, str] = {}
     for layer, derived in derived_layers(model).items():
-        dot = f"{layer}." if layer else ""
         for part in ("shared", "adapter") if derived.is_owner else ("adapter",):
             for letter in getattr(derived, part):
-                names[f"{dot}parametrizations.weight.0.{part}.{letter}"] = f"{dot}{letter}"
+                names[stored_name(layer, f"parametrizations.weight.0.{part}.{letter}")] = stored_name(layer, letter)
     seen: set[object] = set()
     stored: dict[str, tuple[str, Tensor]] = {}
     state = model.state_dict(keep_vars=True)
@@ -122,6 +146,17 @@ def _stored(model: nn.Module) -> tuple[dict[str, tuple[str, Tensor]], bool]:
             seen.add(same)
             stored[names.get(key, key)] = key, tensor
     return stored, len(stored) == len(state)
+
+
+def _spec(name: str, tensor: Tensor) -> TensorSpec:
+    return TensorSpec(name, tuple(tensor.shape), DTYPES[tensor.dtype])
+
+
+def _kind(spec: TensorSpec) -> str:
+    """F (floating point), F8, I (whole numbers), B (bool) or C (complex): one cannot stand for another."""
+    if spec.dtype.startswith("F8"):
+        return "F8"
+    return "F" if spec.dtype == "BF16" else spec.dtype[0].replace("U", "I")
 
 
 def _held(tensor: Tensor) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from functools import cache
 
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from ..core.errors import PlanError
@@ -51,14 +54,24 @@ def calibrate_routers(model: nn.Module, batches: Iterable[Tensor], seed: int = 0
 
 
 def routing_of(route: Route) -> Routing:
-    """The routing of a route. Raises PlanError KD503 for an unknown name or option."""
+    """The routing of a route. Raises PlanError KD503 for an unknown name or option, or a wrong type."""
     if route.routing not in ROUTINGS:
         known = ", ".join(ROUTINGS)
         raise PlanError("KD503", f"this version of kdna has no routing {route.routing!r}; it has {known}")
+    where = f"route of {route.members[0]}: routing {route.routing}"
+    unknown = route.options.keys() - {option.name for option in fields(ROUTINGS[route.routing])}
+    if unknown:
+        raise PlanError("KD503", f"{where}: no option {', '.join(sorted(unknown))}")
     try:
-        return ROUTINGS[route.routing](**route.options)
-    except TypeError as error:
-        raise PlanError("KD503", f"route of {route.members[0]}: routing {route.routing}: {error}") from None
+        return _reader(route.routing).validate_python(route.options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise PlanError("KD503", f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+@cache
+def _reader(name: str) -> TypeAdapter[Routing]:
+    return TypeAdapter(ROUTINGS[name])
 
 
 def attach_routes(model: nn.Module, routes: Sequence[Route], seed: int = 0) -> nn.Module:

@@ -34,7 +34,7 @@ def data_config(name: ModelName, model: nn.Module) -> DataConfig:
         raise ModelError("KD302", f"{name.text}: its pretrained_cfg does not describe an image: {declared}") from error
     if name.source == "timm":
         config = _with_arguments(config, name.kwargs)
-    problem = _problem(config)
+    problem = input_problem(config)
     if problem:
         raise ModelError("KD302", f"{name.text}: its pretrained_cfg is invalid: {problem}")
     return config
@@ -71,7 +71,7 @@ def override(
         crop_pct=config.crop_pct if crop_pct is None else crop_pct,
         interpolation=interpolation or config.interpolation,
     )
-    problem = _problem(changed)
+    problem = input_problem(changed)
     if problem:
         raise DataError("KD406", problem)
     return changed
@@ -97,6 +97,23 @@ def carried_cfg(model: nn.Module) -> dict[str, Any]:
             "KD302", f"{type(model).__name__}: its pretrained_cfg is a {type(carried).__name__}; it must be a dict"
         )
     return dict(carried)
+
+
+def input_problem(config: DataConfig) -> str | None:
+    """Why no image becomes such an input, or None."""
+    channels = config.input_size[0] if config.input_size else 0
+    if len(config.input_size) < 2 or min(config.input_size) < 1:
+        return f"input size {config.input_size}: give side, height width, or channels height width, each at least 1"
+    for what, values in (("mean", config.mean), ("std", config.std)):
+        if len(values) != channels or not all(math.isfinite(value) for value in values):
+            return f"{what} {values}: give one number, or one for each of {channels} channels"
+    if min(config.std) <= 0:
+        return f"std {config.std}: must be above 0"
+    if not 0 < config.crop_pct <= 1:
+        return f"crop_pct {config.crop_pct}: must be above 0 and at most 1"
+    if config.interpolation not in INTERPOLATIONS:
+        return f"interpolation {config.interpolation!r}: must be one of {', '.join(INTERPOLATIONS)}"
+    return None
 
 
 def _pretrained_cfg(model: nn.Module) -> dict[str, Any]:
@@ -155,19 +172,3 @@ def _per_channel(given: Sequence[float] | None, own: tuple[float, ...], channels
     if len(values) == 1 or (given is None and len(values) != channels):
         return (sum(values) / len(values),) * channels
     return values
-
-
-def _problem(config: DataConfig) -> str | None:
-    channels = config.input_size[0] if config.input_size else 0
-    if len(config.input_size) < 2 or min(config.input_size) < 1:
-        return f"input size {config.input_size}: give side, height width, or channels height width, each at least 1"
-    for what, values in (("mean", config.mean), ("std", config.std)):
-        if len(values) != channels or not all(math.isfinite(value) for value in values):
-            return f"{what} {values}: give one number, or one for each of {channels} channels"
-    if min(config.std) <= 0:
-        return f"std {config.std}: must be above 0"
-    if not 0 < config.crop_pct <= 1:
-        return f"crop_pct {config.crop_pct}: must be above 0 and at most 1"
-    if config.interpolation not in INTERPOLATIONS:
-        return f"interpolation {config.interpolation!r}: must be one of {', '.join(INTERPOLATIONS)}"
-    return None

@@ -13,7 +13,9 @@ from pydantic.dataclasses import dataclass
 
 from ...core.errors import FolderError
 from ...core.filesize import FORMAT_VERSION
-from ...core.specs import DataConfig, ModelRef, to_json
+from ...core.regular import open_regular, read_regular
+from ...core.specs import DataConfig, ModelRef, product, to_json
+from ...inputs.models import input_problem
 
 CONFIG, TENSORS, RECIPE, PLAN, REPORT, CARD, LOADER = (
     "config.json",
@@ -26,6 +28,8 @@ CONFIG, TENSORS, RECIPE, PLAN, REPORT, CARD, LOADER = (
 )
 # Every file except config.json, which holds their hashes.
 FILES = (TENSORS, RECIPE, PLAN, REPORT, CARD, LOADER)
+# The most numbers in one input: a picture of 2,300 pixels square, or a clip of 100 frames of 224.
+MOST_INPUTS = 2**24
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -53,7 +57,9 @@ def read_record(folder: Path) -> Record:
     if not path.is_file():
         raise FolderError("KD602", f"{folder} is not a folder written by kdna: it has no {CONFIG}")
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(read_regular(path))
+    except OSError as error:
+        raise FolderError("KD603", f"{path} cannot be read: {error.strerror}; restore it") from None
     except (ValueError, RecursionError):
         raise FolderError("KD603", f"{path} is damaged: it is not JSON; restore it or convert again") from None
     block = config.get("kdna") if isinstance(config, dict) else None
@@ -72,6 +78,11 @@ def read_record(folder: Path) -> Record:
         raise FolderError(
             "KD603", f"{path} is damaged: it was changed after kdna wrote it; restore it or convert again"
         )
+    problem = input_problem(record.data)
+    if problem is None and product(record.data.input_size) > MOST_INPUTS:
+        problem = f"an input of {product(record.data.input_size):,} numbers, more than {MOST_INPUTS:,}"
+    if problem:
+        raise FolderError("KD603", f"{path} is damaged: {problem}")
     return record
 
 
@@ -105,7 +116,7 @@ def _own_digest(config: Mapping[str, Any]) -> str:
 
 def _digest(path: Path) -> str:
     digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()

@@ -319,7 +319,8 @@ def test_tied_weights_are_tied_after_loading(tmp_path: Path) -> None:
         return net
 
     net, other = tied(), tied()
-    plan = Plan(ModelRef("x"), (convert(net, "cp", ("0",)),), (), Totals(1, 1, 1), Totals(1, 1, 1))
+    layers = (Layer("0", "Conv2d", (4, 4, 3, 3)),)
+    plan = Plan(ModelRef("x"), (convert(net, "cp", ("0",)),), layers, Totals(1, 1, 1), Totals(1, 1, 1))
     save(Conversion(net, plan, DataConfig(), RECIPE), tmp_path / "out")
     assert load(tmp_path / "out", model=other)[2].weight is other[1].weight
 
