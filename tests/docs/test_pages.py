@@ -240,6 +240,8 @@ def test_ci_runs_the_readmes_test_command_on_every_python() -> None:
     test = workflow["jobs"]["test"]
     versions = test["strategy"]["matrix"]["python"]
     assert project["requires-python"] == f">={versions[0]}"
+    classified = [re.match(r"Programming Language :: Python :: (3\.\d+)$", line) for line in project["classifiers"]]
+    assert [match[1] for match in classified if match] == versions
     assert "make test" in [step.get("run") for step in test["steps"]]
     assert "    make test " in README
     assert "kdna env" in (ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text()
