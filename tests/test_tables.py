@@ -12,7 +12,7 @@ from kdna_convert.api.compare import PEERS
 from kdna_convert.codecs import CODECS
 from kdna_convert.core import plugin_names
 from kdna_convert.inputs.recipe import json_schema
-from kdna_convert.inputs.recipe.schema import Alternative, Families, Recipe, RepairStep, Routing
+from kdna_convert.inputs.recipe.schema import Alternative, Families, Recipe, RepairStep, RoutingChoice
 from kdna_convert.routing import ROUTINGS
 from kdna_convert.schemes import SCHEMES
 from kdna_convert.stages.analyze.similarity import METRICS
@@ -76,7 +76,7 @@ def literals(field: FieldInfo) -> set[str]:
 def test_a_recipe_takes_every_row_and_nothing_else() -> None:
     assert literals(Recipe.model_fields["scheme"]) == {*SCHEMES, "dense"}
     assert literals(Alternative.model_fields["scheme"]) == {*SCHEMES}
-    assert literals(Routing.model_fields["name"]) == {*ROUTINGS, "none"}
+    assert literals(RoutingChoice.model_fields["name"]) == {*ROUTINGS, "none"}
     assert literals(Recipe.model_fields["codec"]) == {*CODECS}
     assert literals(RepairStep.model_fields["name"]) == {*STEPS}
     assert literals(Families.model_fields["metric"]) == {*METRICS}

@@ -158,7 +158,7 @@ def require_size(codec: str, target: float | str | None, whole: int) -> int | No
 
 
 @dataclass(frozen=True)
-class _Task:
+class _CodingTask:
     """What is coded and with what: the conversion, its original where it can be had, inputs to calibrate on."""
 
     before: Conversion
@@ -170,17 +170,19 @@ class _Task:
     progress: Progress | None
 
 
-def _task(before: Conversion, data: Any, class_map: Any, seed: int, device: str, progress: Progress | None) -> _Task:
+def _task(
+    before: Conversion, data: Any, class_map: Any, seed: int, device: str, progress: Progress | None
+) -> _CodingTask:
     place = device_of_name(device)
     original = known_original(before)
     if data is None:
-        return _Task(before, original, [], None, place, seed, progress)
+        return _CodingTask(before, original, [], None, place, seed, progress)
     images = split_images(data, before.data, class_map, IMAGES, seed)
     inputs, measure = images.calibration_inputs(), images.divergence_from(original or before.model)
-    return _Task(before, original, inputs, measure, place, seed, progress)
+    return _CodingTask(before, original, inputs, measure, place, seed, progress)
 
 
-def _by_entropy(task: _Task, room: int) -> tuple[bytes, nn.Module, str, float]:
+def _by_entropy(task: _CodingTask, room: int) -> tuple[bytes, nn.Module, str, float]:
     """The bytes, the net that they decode to, which net they approximate and the step that was found."""
     itself = copy.deepcopy(task.before.model).to(task.device).eval()
     plain = fold(copy.deepcopy(itself)) if task.original is None else task.original.to(task.device)
@@ -209,7 +211,7 @@ def _by_entropy(task: _Task, room: int) -> tuple[bytes, nn.Module, str, float]:
     return coded[best].blob, coded[best].model.cpu(), best, coded[best].delta
 
 
-def _goals(task: _Task, itself: nn.Module) -> dict[str, nn.Module]:
+def _goals(task: _CodingTask, itself: nn.Module) -> dict[str, nn.Module]:
     """What the coded net is to stay near to: the original; and, where it was converted or tuned, the net before too.
 
     Errors are made up for along the way towards either; which of the two ends nearer to the original is measured.
@@ -224,7 +226,7 @@ def _goals(task: _Task, itself: nn.Module) -> dict[str, nn.Module]:
     return {**goals, "itself": itself} if changed and task.measure is not None else goals
 
 
-def _moments(task: _Task, plain: nn.Module, layers: Sequence[Layer]) -> Moments:
+def _moments(task: _CodingTask, plain: nn.Module, layers: Sequence[Layer]) -> Moments:
     if task.inputs:
         mixed = Mixed(task.inputs, MIXED, task.seed, each=False)  # as all of explanation/results.md was measured
         sampling = Sampling(seed=task.seed)

@@ -27,7 +27,7 @@ from ..stages.analyze.moments import Moments
 from ..stages.convert.fit import SWEEPS, Measure
 from ..stages.convert.fit import convert as convert_by_plan
 from ..stages.convert.nest import nest
-from ..stages.plan.budget import Budget, budget_of
+from ..stages.plan.budget import PlanBudget, budget_of
 from ..stages.plan.costs import original_totals
 from ..stages.plan.knapsack import solve
 from ..stages.plan.max_drop import smallest
@@ -188,7 +188,7 @@ def _smallest(task: _Task, database: Database, max_drop: float) -> Conversion:
     lost, by = points_lost(task.job)
 
     def attempt(share: float) -> tuple[Conversion, float]:
-        planned = solve(database, Budget("params", int(share * database.params)))
+        planned = solve(database, PlanBudget("params", int(share * database.params)))
         own = replace(task.job, notes=[*task.job.notes])
         made = _converted(replace(task, job=own), planned)
         return made, lost(made.model)

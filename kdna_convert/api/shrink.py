@@ -25,7 +25,7 @@ from ..stages.analyze.data_free import data_free
 from ..stages.analyze.moments import Moments
 from ..stages.convert.cut import choices, cut, cuttable, nested, order_families, with_errors
 from ..stages.convert.fit import SWEEPS, Measure
-from ..stages.plan.budget import Budget, budget_of
+from ..stages.plan.budget import PlanBudget, budget_of
 from ..stages.plan.costs import original_totals
 from ..stages.plan.knapsack import solve
 from ..stages.repair.net_pair import NetPair
@@ -102,7 +102,7 @@ def shrink(
     return replace(before, model=net.cpu().eval(), plan=plan, report=report)
 
 
-def _budget(plan: Plan, database: Database, recipe: Recipe, params: Any, size: Any, macs: Any) -> Budget:
+def _budget(plan: Plan, database: Database, recipe: Recipe, params: Any, size: Any, macs: Any) -> PlanBudget:
     budget = budget_of(original_totals(database), recipe.model_copy(update={"budget": None}), params, size, macs)
     if budget is None:
         raise PlanError("KD504", "no budget was given; pass --target-params 0.35, say")

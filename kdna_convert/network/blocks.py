@@ -119,7 +119,7 @@ def watching_sums(module: nn.Module, see: Callable[[int, Tensor, Tensor], None])
     Sums inside a layer, in the computation of its kernel or in its router, do not count: a converted module has the
     same sums as its original, in the same order.
     """
-    sums = _Sums(see)
+    sums = _SumWatcher(see)
     kernels = (layer for layer in module.modules() if isinstance(layer, (_ConvNd, nn.Linear)))
     layers = {*kernels, *map(module.get_submodule, routers(module))}
     handles = [layer.register_forward_pre_hook(sums.enter) for layer in layers]
@@ -132,7 +132,7 @@ def watching_sums(module: nn.Module, see: Callable[[int, Tensor, Tensor], None])
             handle.remove()
 
 
-class _Sums(TorchFunctionMode):
+class _SumWatcher(TorchFunctionMode):
     def __init__(self, see: Callable[[int, Tensor, Tensor], None]) -> None:
         super().__init__()
         self.see, self.count = see, 0

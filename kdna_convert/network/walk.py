@@ -140,7 +140,7 @@ def layer_problem(
     whole = skip and layer.sum is not None
     bias_o = _bias(module0).float()
     scale_o = _scale(pair.original, layer) if whole else None
-    sums = _Sums(module)
+    sums = _ProblemSums(module)
     with evaluating(pair.original_block), evaluating(pair.converted_block):
         for batch0, batch in zip(pair.inputs0, pair.inputs, strict=True):
             _, y_bop, skip0 = _look(pair.original_block, module0, layer, batch0, whole)
@@ -214,7 +214,7 @@ def _bias(module: nn.Module) -> Tensor:
     return layer.weight.new_zeros(len(layer.weight)).double() if layer.bias is None else layer.bias.detach().double()
 
 
-class _Sums:
+class _ProblemSums:
     """Running sums over rows of patches and targets, float32. Rows are tap-major and are reordered at the end."""
 
     def __init__(self, module: Any) -> None:

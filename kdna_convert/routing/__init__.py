@@ -23,7 +23,7 @@ from .partial import Partial, PartialRouter
 from .router import Router, attach, detach, routers
 from .routing import Routing
 from .se import Se
-from .warehouse import Warehouse
+from .warehouse import WarehouseRouting
 
 __all__ = [
     "ROUTINGS",
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 ROUTINGS: dict[str, type[Routing]] = {
-    routing.name: routing for routing in (Se, Context, Dymn, Omni, Cond, DyConv, Partial, Warehouse, Frequency)
+    routing.name: routing for routing in (Se, Context, Dymn, Omni, Cond, DyConv, Partial, WarehouseRouting, Frequency)
 }
 
 

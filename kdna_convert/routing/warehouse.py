@@ -43,7 +43,7 @@ BUDGETS = (1, 2, 4)
 
 
 @dataclass(frozen=True)
-class Warehouse(Routing):
+class WarehouseRouting(Routing):
     """Options: `budget`, cells in the warehouse over cells in its layers, 1, 2 or 4; `reduction`, input channels over
     hidden ones."""
 

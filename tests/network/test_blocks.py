@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from support.small_nets import small
-from support.tiny import Block, Net
+from support.tiny import Net, ResidualBlock
 from torch import Tensor, nn
 
 from kdna_convert.core.specs import Layer
@@ -29,7 +29,7 @@ def test_residual_blocks_follow_each_other_and_end_in_a_sum() -> None:
     assert (second.norm, second.sum, second.skip) == ("blocks.1.bn2", 0, 0)  # x + branch: the skip path is on the left
 
 
-class InPlace(Block):
+class InPlace(ResidualBlock):
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(torch.relu_(self.bn1(self.conv1(x)))))
         y += x

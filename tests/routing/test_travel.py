@@ -45,7 +45,7 @@ def test_a_routed_net_survives_a_folder_to_the_bit(name: str, scheme: str, tmp_p
     assert all(check.ok for check in verify(tmp_path / "net"))
 
 
-class Small(nn.Sequential):
+class DepthwiseNet(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(
             nn.Conv2d(3, 8, 3, stride=2, padding=1),
@@ -65,7 +65,7 @@ def test_another_runtime_gives_the_same_answers_for_any_batch(name: str, tmp_pat
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)
-    net = Small().eval()
+    net = DepthwiseNet().eval()
     routes = tuple(Route(name, group) for group in groups(ROUTINGS[name](), net))
     attach_routes(net, routes)
     learned(net)

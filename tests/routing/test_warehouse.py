@@ -15,7 +15,7 @@ from kdna_convert.core.specs import Family, Layer
 from kdna_convert.network.derive import derive, derived_layers
 from kdna_convert.routing import attach, routers
 from kdna_convert.routing.heads import pooled
-from kdna_convert.routing.warehouse import Warehouse
+from kdna_convert.routing.warehouse import WarehouseRouting
 from kdna_convert.stages.analyze.survey import survey
 
 
@@ -37,8 +37,8 @@ def stage(**options: Any) -> tuple[Stage, Tensor]:
     torch.manual_seed(0)
     net = Stage().eval()
     x = torch.randn(3, 4, 6, 6)
-    (group,) = Warehouse(**options).groups(survey(net, x), net)
-    return attach(net, group, Warehouse(**options)), x
+    (group,) = WarehouseRouting(**options).groups(survey(net, x), net)
+    return attach(net, group, WarehouseRouting(**options)), x
 
 
 @pytest.mark.parametrize("budget", [1, 2])
@@ -82,7 +82,7 @@ def test_more_cells_are_stored_once() -> None:
 def test_a_resnet18_has_the_published_groups_and_parameters(budget: int, millions: float) -> None:
     net = resnet18()
     layers = [layer for layer in survey(net, torch.zeros(1, 3, 64, 64)) if "layer" in layer.name]
-    routing = Warehouse(budget=budget)
+    routing = WarehouseRouting(budget=budget)
     groups = routing.groups(layers, net)
     assert [sum(layer.params for layer in group) // group[0].shape[0] ** 2 for group in groups] == [56, 47, 47, 27]
     assert "layer2.0.downsample.0" in {layer.name for layer in groups[0]}
@@ -100,7 +100,7 @@ def test_multiply_adds_are_those_of_attention_and_mixing() -> None:
     layers = survey(static(net), x)
     attention = sum(16 * (4 + rows * 30) for rows in (9, 18, 2))
     mixing = 29 * 29 * 16
-    assert Warehouse().macs(layers) == attention + mixing
+    assert WarehouseRouting().macs(layers) == attention + mixing
 
 
 def test_a_layer_joins_where_its_channels_are_multiples_of_the_stages_smallest() -> None:
@@ -116,10 +116,10 @@ def test_a_layer_joins_where_its_channels_are_multiples_of_the_stages_smallest()
         layer("later", 32, 32, 3, 3, positions=16),
         layer("line", 32, 32, 3),
     ]
-    groups = Warehouse().groups(layers, nn.Identity())
+    groups = WarehouseRouting().groups(layers, nn.Identity())
     names = [[one.name for one in group] for group in groups]
     assert names == [["stem"], ["a", "b"], ["depthwise"], ["later"], ["line"]]
-    assert "alone" in {one.name for group in Warehouse(budget=2).groups(layers, nn.Identity()) for one in group}
+    assert "alone" in {one.name for group in WarehouseRouting(budget=2).groups(layers, nn.Identity()) for one in group}
 
 
 def test_cells_are_the_kernels_as_they_are_at_that_moment() -> None:
@@ -142,9 +142,9 @@ def test_below_budget_1_a_schemes_kernels_are_mixed_exact_at_the_start() -> None
     derive(net, family, *fitted(net, family))
     expected = net(x)
     layers = [described(name, net.get_submodule(name)) for name in MEMBERS]
-    (group,) = Warehouse().groups(layers, net)
+    (group,) = WarehouseRouting().groups(layers, net)
     count = len(list(net.parameters()))
-    attach(net, group, Warehouse())
+    attach(net, group, WarehouseRouting())
     torch.testing.assert_close(net(x), expected, atol=1e-5, rtol=0)
     assert len(list(net.parameters())) == count + 5 * len(MEMBERS)
     learned(net)
@@ -157,11 +157,11 @@ def test_below_budget_1_a_schemes_kernels_are_mixed_exact_at_the_start() -> None
 def test_options_have_limits_and_a_way_out() -> None:
     for budget in (3, 0, 8, 1.5):
         with pytest.raises(RecipeError, match="KD203: routing warehouse: budget must be 1, 2 or 4"):
-            Warehouse(budget=budget)
+            WarehouseRouting(budget=budget)
     with pytest.raises(RecipeError, match=r"KD203: .*got 0.25; below 1 it is a scheme's \(`scheme: warehouse`\)"):
-        Warehouse(budget=0.25)
+        WarehouseRouting(budget=0.25)
     with pytest.raises(RecipeError, match="KD203: routing warehouse: reduction must be at least 1"):
-        Warehouse(reduction=0)
+        WarehouseRouting(reduction=0)
 
 
 @pytest.mark.parametrize(
@@ -175,4 +175,4 @@ def test_options_have_limits_and_a_way_out() -> None:
     ],
 )
 def test_only_what_can_be_run_with_a_kernel_an_image_is_routed(kind: str, reason: str | None, code: str | None) -> None:
-    assert Warehouse().can_route(Layer("a", kind, (4, 4, 3, 3), reason=reason)) == code
+    assert WarehouseRouting().can_route(Layer("a", kind, (4, 4, 3, 3), reason=reason)) == code

@@ -22,7 +22,7 @@ _FENCE = re.compile(
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 
 
-class Block(NamedTuple):
+class CodeBlock(NamedTuple):
     """A fenced block of code; `runs` says that it is marked to be run as it is written."""
 
     language: str
@@ -48,9 +48,9 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def blocks(text: str) -> list[Block]:
+def blocks(text: str) -> list[CodeBlock]:
     """The fenced blocks of a page, in order."""
-    return [Block(m["language"], m["text"], m["before"].strip() == RUN) for m in _FENCE.finditer("\n" + text)]
+    return [CodeBlock(m["language"], m["text"], m["before"].strip() == RUN) for m in _FENCE.finditer("\n" + text)]
 
 
 def links(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 SIZE, CLASSES = 16, 5
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """A residual block of two equal 3x3 convolutions."""
 
     def __init__(self, width: int) -> None:
@@ -29,7 +29,7 @@ class Net(nn.Module):
     def __init__(self, width: int = 12, blocks: int = 2) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
-        self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
         self.fc = nn.Linear(width, CLASSES)
         self.pretrained_cfg = {
             "input_size": (3, SIZE, SIZE),

@@ -9,17 +9,17 @@ import typer
 
 from ...core.plugin_names import MetricName
 from .console import reporting, show, show_json, tell_remarks
-from .options import Calibration, Images, Run, Source, grouped
+from .options import CalibrationFlags, ImagesFlags, RunFlags, SourceFlags, grouped
 
 METRIC_HELP = "Similarity to group by: explained, angles, cka or cosine. Default: the recipe's."
 
 
 @grouped
 def analyze(
-    source: Source,
-    images: Images,
-    calibration: Calibration,
-    run: Run,
+    source: SourceFlags,
+    images: ImagesFlags,
+    calibration: CalibrationFlags,
+    run: RunFlags,
     metric: Annotated[MetricName | None, typer.Option(metavar="NAME", help=METRIC_HELP)] = None,
 ) -> None:
     """Show which layers could share kernels, and how similar they are.

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from .console import reporting, show, show_json
-from .options import Net, Run, grouped
+from .options import NetFlags, RunFlags, grouped
 
 
 @grouped
 def bench(
-    net: Net,
-    run: Run,
+    net: NetFlags,
+    run: RunFlags,
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Batch size.")] = 1,
     rounds: Annotated[
         int, typer.Option(metavar="N", min=3, help="Timed rounds. Each runs every net once, in turn.")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import output_path, show, show_json, tell
-from .options import Force, Output, grouped
+from .options import Force, OutputFlags, grouped
 
 NAME_HELP = "kerneldna-resnet18, kerneldna-resnet50, kerneldna-mobilenetv2 or kerneldna-mobilenetv2-050."
 NEXT = """written to {file}
@@ -19,7 +19,7 @@ next  train it; python: from kdna_convert.api.layouts import {factory}
 @grouped
 def build(
     name: Annotated[str, typer.Argument(metavar="NAME", help=NAME_HELP)],
-    out: Output,
+    out: OutputFlags,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write random initial weights as .safetensors."),

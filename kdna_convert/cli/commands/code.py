@@ -8,7 +8,7 @@ import typer
 
 from ...core.plugin_names import CodecName
 from .console import output_path, reporting, save_folder, show, show_json, tell_remarks, tell_written
-from .options import BYTES_HELP, Folder, Force, Images, OutputFolder, Run, grouped
+from .options import BYTES_HELP, Folder, Force, ImagesFlags, OutputFolder, RunFlags, grouped
 
 CODEC_HELP = "fp16, bf16, int8, int4 or entropy; see `kdna ls codecs`."
 NO_IMAGES = "no images: rounding used synthetic noise, layer by layer, which costs accuracy; pass --data"
@@ -18,8 +18,8 @@ NO_IMAGES = "no images: rounding used synthetic noise, layer by layer, which cos
 def code(
     ctx: typer.Context,
     folder: Folder,
-    images: Images,
-    run: Run,
+    images: ImagesFlags,
+    run: RunFlags,
     codec: Annotated[CodecName, typer.Option(metavar="NAME", help=CODEC_HELP)] = "entropy",
     target_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help=BYTES_HELP)] = None,
     output: OutputFolder = None,

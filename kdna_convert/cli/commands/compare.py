@@ -10,7 +10,7 @@ import typer
 
 from .completion import recipe_names
 from .console import picture_path, reporting, show, show_json, tell, tell_remarks
-from .options import Force, Images, Output, Source, Text, grouped
+from .options import Force, ImagesFlags, OutputFlags, SourceFlags, Text, grouped
 
 EVAL_HELP = "Images to measure every net on; not those of --data. Class folders give top-1 too."
 SIZES_HELP = "Sizes of the file: 570kB,1/14,5%."
@@ -22,9 +22,9 @@ _recipe = partial(typer.Option, metavar="RECIPE", autocompletion=recipe_names)
 
 @grouped
 def compare(
-    source: Source,
-    images: Images,
-    out: Output,
+    source: SourceFlags,
+    images: ImagesFlags,
+    out: OutputFlags,
     eval_: Annotated[str | None, typer.Option("--eval", metavar="DATA", help=EVAL_HELP)] = None,
     at: Annotated[Text, typer.Option(metavar="LIST", help="Shares of the parameters: 0.5,25%.")] = None,
     bytes_: Annotated[Text, typer.Option("--bytes", metavar="LIST", help=SIZES_HELP)] = None,

@@ -20,18 +20,18 @@ from .console import (
     tell_remarks,
     tell_written,
 )
-from .options import Calibration, Force, Goal, Images, OutputFolder, Run, Source, grouped
+from .options import CalibrationFlags, Force, GoalFlags, ImagesFlags, OutputFolder, RunFlags, SourceFlags, grouped
 from .plan import is_repaired, make_plan, show_plan
 
 
 @grouped
 def convert(
     ctx: typer.Context,
-    source: Source,
-    images: Images,
-    calibration: Calibration,
-    goal: Goal,
-    run: Run,
+    source: SourceFlags,
+    images: ImagesFlags,
+    calibration: CalibrationFlags,
+    goal: GoalFlags,
+    run: RunFlags,
     output: OutputFolder = None,
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="Use this plan from `kdna plan -o`.")] = None,
     progressive: Annotated[

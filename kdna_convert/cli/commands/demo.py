@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from .console import output_path, reporting, show, show_json
-from .options import Output, grouped
+from .options import OutputFlags, grouped
 
 
 @grouped
 def demo(
-    out: Output,
+    out: OutputFlags,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Keep the converted folder here.")
     ] = None,

@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from .console import reporting, show, show_json, tell_remarks
-from .options import Images, Run, Source, grouped
+from .options import ImagesFlags, RunFlags, SourceFlags, grouped
 
 
 @grouped
 def eval_(
-    source: Source,
-    images: Images,
-    run: Run,
+    source: SourceFlags,
+    images: ImagesFlags,
+    run: RunFlags,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Use N images only, drawn by --seed.")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the draw.")] = 0,
 ) -> None:

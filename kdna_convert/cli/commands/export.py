@@ -9,7 +9,7 @@ import typer
 
 from ...core.plugin_names import ExportName
 from .console import show, show_json, tell
-from .options import Folder, Force, Output, grouped
+from .options import Folder, Force, OutputFlags, grouped
 
 EXPORT_HELP = "File to write. Default: FOLDER-merged.safetensors, or FOLDER.onnx."
 TO_HELP = "merged: the state dict of the original net as .safetensors. onnx: a graph for any ONNX runtime."
@@ -18,7 +18,7 @@ TO_HELP = "merged: the state dict of the original net as .safetensors. onnx: a g
 @grouped
 def export(
     folder: Folder,
-    out: Output,
+    out: OutputFlags,
     to: Annotated[ExportName, typer.Option(metavar="FORM", help=TO_HELP)] = "merged",
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help=EXPORT_HELP)] = None,
     force: Force = False,

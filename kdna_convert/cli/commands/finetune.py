@@ -15,7 +15,7 @@ import typer
 from ...core.errors import RecipeError
 from ...inputs.finetune_settings import Settings, about, default_of, kind_of
 from .console import output_path, reporting, save_folder, show, show_json, tell, tell_remarks, tell_written
-from .options import Folder, Force, Images, OutputFolder, Run, grouped
+from .options import Folder, Force, ImagesFlags, OutputFolder, RunFlags, grouped
 
 T = TypeVar("T")
 # In the order of the help: a length as a time comes before the others.
@@ -112,11 +112,11 @@ class Safety:
 def finetune(
     ctx: typer.Context,
     folder: Folder,
-    images: Images,
+    images: ImagesFlags,
     training: TrainingOptions,
     teacher: Teacher,
     safety: Safety,
-    run: Run,
+    run: RunFlags,
     output: OutputFolder = None,
     force: Force = False,
 ) -> None:

@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from .console import output_path, reporting, save_folder, show, show_json, tell_written
-from .options import Force, Images, OutputFolder, Run, grouped
+from .options import Force, ImagesFlags, OutputFolder, RunFlags, grouped
 
 
 @grouped
 def freeze(
     ctx: typer.Context,
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Converted folder with a routing.")],
-    images: Images,
-    run: Run,
+    images: ImagesFlags,
+    run: RunFlags,
     output: OutputFolder = None,
     force: Force = False,
 ) -> None:

@@ -91,7 +91,7 @@ _model, _data, _recipe, _budget, _run = (
 
 
 @dataclass(frozen=True)
-class Net:
+class NetFlags:
     """The net and the size of its input. Options that are not given keep the net's own values."""
 
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
@@ -112,7 +112,7 @@ class Net:
 
 
 @dataclass(frozen=True)
-class Source(Net):
+class SourceFlags(NetFlags):
     """The net, and how an image becomes its input."""
 
     mean: Annotated[Text, _model(metavar="LIST", help="Mean per channel: 0.5,0.5,0.5.")] = None
@@ -131,7 +131,7 @@ class Source(Net):
 
 
 @dataclass(frozen=True)
-class Images:
+class ImagesFlags:
     """The images and their class names."""
 
     data: Annotated[Text, _data("--data", "-d", metavar="DATA", help=DATA_HELP)] = None
@@ -153,7 +153,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationFlags:
     """The recipe, and how it is calibrated."""
 
     recipe_name: Annotated[
@@ -210,7 +210,7 @@ class Calibration:
     def arguments(self) -> dict[str, Any]:
         return {"recipe": self.recipe, "data_free": self.data_free, "moments": self.moments}
 
-    def notes(self, images: Images) -> list[str]:
+    def notes(self, images: ImagesFlags) -> list[str]:
         """A warning where the net is fitted without images."""
         from ...api.job import DATA_FREE_NOTE
 
@@ -218,7 +218,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Size:
+class SizeFlags:
     """The size of the result, relative to the original: at most one of the three."""
 
     target_params: Annotated[Text, _budget(metavar="SHARE", help=PARAMS_HELP)] = None
@@ -239,7 +239,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Goal(Size):
+class GoalFlags(SizeFlags):
     """A size or a drop in accuracy. Without either, the recipe's budget."""
 
     max_drop: Annotated[
@@ -267,7 +267,7 @@ class Goal(Size):
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputFlags:
     """How the result is printed."""
 
     json: Annotated[bool, _run("--json", help="Print the result as JSON.")] = False
@@ -278,7 +278,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Run(Output):
+class RunFlags(OutputFlags):
     """The same, and the device."""
 
     device: Annotated[str, _run(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import output_path, picture_path, reporting, show, show_json, tell, tell_remarks
-from .options import Calibration, Force, Goal, Images, Run, Source, grouped
+from .options import CalibrationFlags, Force, GoalFlags, ImagesFlags, RunFlags, SourceFlags, grouped
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
     from ...core.specs import Plan
@@ -16,11 +16,11 @@ if TYPE_CHECKING:  # imports pydantic, which --help does not need
 
 @grouped
 def plan(
-    source: Source,
-    images: Images,
-    calibration: Calibration,
-    goal: Goal,
-    run: Run,
+    source: SourceFlags,
+    images: ImagesFlags,
+    calibration: CalibrationFlags,
+    goal: GoalFlags,
+    run: RunFlags,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the plan as JSON.")
     ] = None,
@@ -55,7 +55,12 @@ def plan(
 
 
 def make_plan(
-    source: Source, images: Images, calibration: Calibration, goal: Goal, run: Run, plan: Path | None = None
+    source: SourceFlags,
+    images: ImagesFlags,
+    calibration: CalibrationFlags,
+    goal: GoalFlags,
+    run: RunFlags,
+    plan: Path | None = None,
 ) -> Plan:
     """The plan. If the database file already holds the errors, no model is loaded."""
     from ...stages.plan.files import replan, request_fingerprint
@@ -75,7 +80,13 @@ def make_plan(
 
 
 def _show_curve(
-    source: Source, images: Images, calibration: Calibration, goal: Goal, run: Run, measure: bool, plot: Path | None
+    source: SourceFlags,
+    images: ImagesFlags,
+    calibration: CalibrationFlags,
+    goal: GoalFlags,
+    run: RunFlags,
+    measure: bool,
+    plot: Path | None,
 ) -> None:
     from ...api.curve import curve as stage
     from ..report.curve import curve_report, plot_curve
@@ -90,12 +101,12 @@ def _show_curve(
         tell(f"drawn to {plot}", run.quiet)
 
 
-def is_repaired(images: Images, calibration: Calibration) -> bool:
+def is_repaired(images: ImagesFlags, calibration: CalibrationFlags) -> bool:
     """Whether a conversion with these options is repaired."""
     return images.data is not None and not calibration.data_free and bool(calibration.recipe.repair)
 
 
-def show_plan(plan: Plan, run: Run, repaired: bool) -> None:
+def show_plan(plan: Plan, run: RunFlags, repaired: bool) -> None:
     from ..report.plan import plan_report
 
     show_json(plan) if run.json else show(plan_report(plan, repaired))

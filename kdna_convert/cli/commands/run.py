@@ -10,7 +10,18 @@ import typer
 from .code import NO_IMAGES
 from .completion import recipe_names
 from .console import COMMAND, reporting, show, show_json, tell, tell_remarks, tell_written
-from .options import BYTES_HELP, PARAMS_HELP, RECIPE_HELP, SET_HELP, Force, Images, OutputFolder, Run, Source, grouped
+from .options import (
+    BYTES_HELP,
+    PARAMS_HELP,
+    RECIPE_HELP,
+    SET_HELP,
+    Force,
+    ImagesFlags,
+    OutputFolder,
+    RunFlags,
+    SourceFlags,
+    grouped,
+)
 
 if TYPE_CHECKING:  # imports torch, which --help does not need
     from ...network.folder import Conversion
@@ -25,9 +36,9 @@ STOPPED_EARLY = "kdna: stopped before the first stage ended"
 def run(
     ctx: typer.Context,
     recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP, autocompletion=recipe_names)],
-    source: Source,
-    images: Images,
-    run: Run,
+    source: SourceFlags,
+    images: ImagesFlags,
+    run: RunFlags,
     eval_data: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +77,7 @@ def run(
     _show_run(conversion, output, eval_data, images, run)
 
 
-def _show_run(conversion: Conversion, output: Path, eval_data: str | None, images: Images, run: Run) -> None:
+def _show_run(conversion: Conversion, output: Path, eval_data: str | None, images: ImagesFlags, run: RunFlags) -> None:
     from ...core.specs import required
     from ...network.folder.report import to_plain
     from ..report.run import run_report

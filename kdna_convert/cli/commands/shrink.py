@@ -5,16 +5,16 @@ from __future__ import annotations
 import typer
 
 from .console import output_path, reporting, save_folder, show, show_json, tell_remarks, tell_written
-from .options import Folder, Force, Images, OutputFolder, Run, Size, grouped
+from .options import Folder, Force, ImagesFlags, OutputFolder, RunFlags, SizeFlags, grouped
 
 
 @grouped
 def shrink(
     ctx: typer.Context,
     folder: Folder,
-    images: Images,
-    size: Size,
-    run: Run,
+    images: ImagesFlags,
+    size: SizeFlags,
+    run: RunFlags,
     output: OutputFolder = None,
     force: Force = False,
 ) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import typer
 
 from .console import show, show_json, tell
-from .options import Folder, Output, grouped
+from .options import Folder, OutputFlags, grouped
 
 
 @grouped
-def verify(folder: Folder, out: Output) -> None:
+def verify(folder: Folder, out: OutputFlags) -> None:
     """Check the files and sizes that a folder records. A failed check exits with 2.
 
     Example:

@@ -9,7 +9,7 @@ from ...core.errors import RecipeError
 from ...core.specs import Layer, Options
 from . import patterns, yamlfile
 from .patterns import Precision
-from .schema import DENSE, Alternative, Recipe, Routing, Rule
+from .schema import DENSE, Alternative, Recipe, RoutingChoice, Rule
 
 # In a net without Linear layers, the last convolution is the classifier if its name contains one of these.
 _HEADS = {"classifier", "fc", "head", "last_linear", "linear", "logits"}
@@ -143,7 +143,7 @@ def _assignment(
     layer: Layer,
     scheme: str | None,
     options: Options,
-    routing: Routing,
+    routing: RoutingChoice,
     family: str | None = None,
     rule: int | None = None,
 ) -> Assignment:

@@ -28,7 +28,7 @@ class _Section(BaseModel):
 RoutingOrNone = Literal[RoutingName, "none"]
 
 
-class Routing(_Section):
+class RoutingChoice(_Section):
     """What makes a layer depend on its input. All other keys are the options of the routing."""
 
     model_config = ConfigDict(extra="allow")
@@ -43,7 +43,9 @@ class Routing(_Section):
 SchemeOrDense = Literal[SchemeName, "dense"]
 # The scheme of layers that keep their weights. Not in SCHEMES, since there is nothing to fit.
 DENSE = "dense"
-RoutingField = Annotated[Routing, BeforeValidator(_routing, json_schema_input_type=RoutingOrNone | Routing | None)]
+RoutingField = Annotated[
+    RoutingChoice, BeforeValidator(_routing, json_schema_input_type=RoutingOrNone | RoutingChoice | None)
+]
 
 
 class Rule(_Section):
@@ -207,7 +209,9 @@ class Recipe(_Section):
     options: Options = Field(
         {}, description="The fields of the scheme, such as `rank`. Without a scheme, those of every rule's scheme."
     )
-    routing: RoutingField = Field(Routing(name="none"), description="The routing of every layer that no rule matches.")
+    routing: RoutingField = Field(
+        RoutingChoice(name="none"), description="The routing of every layer that no rule matches."
+    )
     include: Patterns = Field((), description="Patterns of layers to convert although they are excluded by default.")
     exclude: Patterns = Field((), description="Patterns of layers to keep as they are. It overrides every other key.")
     rules: tuple[Rule, ...] = Field(

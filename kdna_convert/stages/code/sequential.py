@@ -77,7 +77,7 @@ def code_net(
     for norm in foldable_norms(model).values():
         scale, shift = norm_affine(norm)
         put_norm(norm, scale_values(*scale_integers(scale)), shift)
-    coder = _Coder(model, sensitivity, delta, round_banks(model, sensitivity.banks, delta))
+    coder = _LayerCoder(model, sensitivity, delta, round_banks(model, sensitivity.banks, delta))
     reached = _reached(nets) if rounding == "sequential" else set()
     for layer in nets.layers:
         if layer.name not in reached:
@@ -99,7 +99,7 @@ def _reached(nets: NetPair) -> set[str]:
 
 
 @dataclass(frozen=True)
-class _Coder:
+class _LayerCoder:
     """A net that is quantized in place, and the numbers of its `steps` by stored name."""
 
     model: nn.Module

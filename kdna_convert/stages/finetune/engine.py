@@ -3,7 +3,7 @@
 `accelerate launch -m kdna_convert finetune ...` and torchrun set the environment that this reads; without it there is
 one process.
 Every process has all of the net and takes its share of each batch, so that the number of processes changes how fast a
-step is and not what it does. Only the first process writes. How processes meet and part says processes.py.
+step is and not what it does. Only the first process writes. How processes meet and part says core/processes.py.
 """
 
 from __future__ import annotations

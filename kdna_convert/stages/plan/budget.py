@@ -18,7 +18,7 @@ KINDS: dict[Kind, str] = {"params": "parameters", "bytes": "bytes", "macs": "mul
 
 
 @dataclass(frozen=True)
-class Budget:
+class PlanBudget:
     """At most `amount` of `kind`: parameters of the net, bytes of its file, or MACs per image."""
 
     kind: Kind
@@ -31,7 +31,7 @@ def budget_of(
     target_params: float | str | None = None,
     target_bytes: float | str | None = None,
     target_macs: float | str | None = None,
-) -> Budget | None:
+) -> PlanBudget | None:
     """The target, or else the recipe's budget, in whole units. Targets up to 1 are shares of the `original` net.
 
     Returns:
@@ -50,4 +50,4 @@ def budget_of(
         raise PlanError("KD506", f"give one budget, not {len(given)} ({', '.join(given)})")
     ((kind, value),) = given.items()
     parse = parse_target if kind == "bytes" else parse_count
-    return Budget(kind, parse(value, getattr(original, kind)))
+    return PlanBudget(kind, parse(value, getattr(original, kind)))

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from ...core.choices import Choice, Database
 from ...core.errors import PlanError
 from ...core.specs import Plan, product
-from .budget import KINDS, Budget
+from .budget import KINDS, PlanBudget
 from .costs import (
     Sizes,
     family_cost,
@@ -32,7 +32,7 @@ from .costs import (
 GRID = 48
 
 
-def solve(database: Database, budget: Budget | None) -> Plan:
+def solve(database: Database, budget: PlanBudget | None) -> Plan:
     """Choose the plan with the least predicted error within the budget.
 
     Args:
@@ -135,7 +135,7 @@ def _rival_sets(database: Database) -> list[frozenset[int]]:
     return sorted({frozenset(rivals) for rivals in of_layer.values()}, key=sorted)
 
 
-def _within(database: Database, budget: Budget, allowed: Sequence[list[int]]) -> Sizes:
+def _within(database: Database, budget: PlanBudget, allowed: Sequence[list[int]]) -> Sizes:
     """Solve with additive costs, and lower the bound until the exact cost fits: the file's header is not additive."""
 
     def price(index: int, size: int) -> int:
@@ -197,7 +197,7 @@ def _best(
     return tuple(chosen.get(index) for index in range(len(database.choices)))
 
 
-def _spend(database: Database, budget: Budget, sizes: Sizes) -> Sizes:
+def _spend(database: Database, budget: PlanBudget, sizes: Sizes) -> Sizes:
     """Raise sizes one by one, the best value first, while the exact cost stays within the budget."""
     chosen, spent = list(sizes), total_cost(database, sizes, budget.kind)
 
@@ -223,7 +223,7 @@ def _spend(database: Database, budget: Budget, sizes: Sizes) -> Sizes:
     return tuple(chosen)
 
 
-def _unreachable(database: Database, budget: Budget, least: int) -> PlanError:
+def _unreachable(database: Database, budget: PlanBudget, least: int) -> PlanError:
     """The error for a budget below the smallest plan, with the size of that plan."""
     whole = max(getattr(original_totals(database), budget.kind), 1)
     routing = f", with the {database.gate_params:,} parameters of its routing" if database.gate_params else ""

@@ -10,7 +10,7 @@ from ...core.choices import Database
 from ...core.errors import PlanError
 from ...core.measurements import Curve, Divergence, Point
 from ...core.specs import Plan
-from .budget import Budget
+from .budget import PlanBudget
 from .knapsack import solve
 
 # Shares of the net's parameters.
@@ -40,7 +40,7 @@ def trade_off(
     points: list[Point] = []
     for share in sorted(shares, reverse=True):
         try:
-            plan = solve(database, Budget("params", int(share * database.params)))
+            plan = solve(database, PlanBudget("params", int(share * database.params)))
         except PlanError:
             if points:
                 break

@@ -1,7 +1,7 @@
 """Repair: reduce the error of a converted net without labels or training, by the recipe's steps in order.
 
 `STEPS` is the table, step.py the interface. Each step changes the converted net in place, from unlabeled images and
-the original net. A step is kept only if it lowers the divergence from the original on held-out images (run.py,
+the original net. A step is kept only if it lowers the divergence from the original on held-out images (run_steps.py,
 docs/decisions/0009-repair.md).
 """
 

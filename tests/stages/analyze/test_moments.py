@@ -204,7 +204,7 @@ def test_layers_without_memory_or_never_reached_have_no_moments() -> None:
 # Sensitivity
 
 
-class Small(nn.Module):
+class SkipNet(nn.Module):
     """Inplace activations, a batch norm and a skip: what autograd hooks must survive."""
 
     def __init__(self) -> None:
@@ -219,7 +219,7 @@ class Small(nn.Module):
 
 def test_gradients_are_the_second_moment_of_autograds_own() -> None:
     torch.manual_seed(0)
-    model, batches, seed = Small().eval(), list(noise(11, 3, 6, 6).split(4)), 3
+    model, batches, seed = SkipNet().eval(), list(noise(11, 3, 6, 6).split(4)), 3
     found = moments_of(model, batches, seed=seed, gradients="pairs")
     alone = moments_of(model, batches, seed=seed)
     expected_of = dict.fromkeys(("stem", "conv", "head"), torch.zeros(()))
@@ -259,12 +259,12 @@ def test_a_uniform_net_has_the_sensitivity_of_its_softmax() -> None:
 
 def test_sensitivity_is_zero_if_not_requested_or_not_defined() -> None:
     x = noise(4, 3, 6, 6)
-    assert all(item.sensitivity == 0 for item in moments_of(Small(), [x], gradients="none").values())
+    assert all(item.sensitivity == 0 for item in moments_of(SkipNet(), [x], gradients="none").values())
     assert moments_of(nn.Sequential(nn.Conv2d(3, 4, 3)), [x])["0"].sensitivity == 0
 
 
 def test_a_net_with_no_grad_inside_can_be_calibrated() -> None:
-    class Detached(Small):
+    class Detached(SkipNet):
         def forward(self, x: Tensor) -> Tensor:
             with torch.no_grad():
                 x = F.relu_(self.conv(self.stem(x)))
@@ -275,7 +275,7 @@ def test_a_net_with_no_grad_inside_can_be_calibrated() -> None:
 
 
 def test_sensitivity_does_not_change_the_moments() -> None:
-    model, x = Small(), noise(8, 3, 9, 9)
+    model, x = SkipNet(), noise(8, 3, 9, 9)
     with_it = moments_of(model, [x], positions=10)["conv"]
     without = moments_of(model, [x], positions=10, gradients="none")["conv"]
     assert torch.equal(with_it.second, without.second)  # type: ignore[arg-type]
@@ -306,7 +306,7 @@ def test_one_pass_over_the_batches_is_enough_and_reported() -> None:
     def once() -> Iterator[Tensor]:
         yield from noise(6, 3, 6, 6).split(3)
 
-    model = Small()
+    model = SkipNet()
     layers = survey(model, noise(1, 3, 6, 6))
     moments = collect(model, layers, once(), progress=lambda *step: seen.append(step))
     assert set(moments) == {"stem", "conv", "head"}
@@ -314,7 +314,7 @@ def test_one_pass_over_the_batches_is_enough_and_reported() -> None:
 
 
 def test_calibration_restores_the_model_even_after_an_error() -> None:
-    model = Small().train()
+    model = SkipNet().train()
     model.norm.eval()
     model.head.bias.requires_grad_(False)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -331,11 +331,11 @@ def test_calibration_restores_the_model_even_after_an_error() -> None:
 
 def test_no_image_is_kd405() -> None:
     with pytest.raises(DataError, match="KD405"):
-        collect(Small(), survey(Small(), noise(1, 3, 6, 6)), [])
+        collect(SkipNet(), survey(SkipNet(), noise(1, 3, 6, 6)), [])
 
 
 def test_nan_in_a_weight_is_named() -> None:
-    model = Small()
+    model = SkipNet()
     layers = survey(model, noise(1, 3, 6, 6))
     model.conv.weight.data[0, 0, 0, 0] = float("nan")
     with pytest.raises(NumericsError, match=r"KD701: conv\.weight"):
@@ -344,7 +344,7 @@ def test_nan_in_a_weight_is_named() -> None:
 
 @pytest.mark.parametrize("gradients", ["squares", "none"])
 def test_nan_in_activations_names_the_first_layer_that_sees_it(gradients: Gradients) -> None:
-    model = Small()
+    model = SkipNet()
     layers = survey(model, noise(1, 3, 6, 6))
     model.stem.bias.data[0] = 1e38
     model.conv.weight.data[:, 0] = 1e38
@@ -353,7 +353,7 @@ def test_nan_in_activations_names_the_first_layer_that_sees_it(gradients: Gradie
 
 
 def test_a_net_whose_output_alone_is_not_finite_says_so() -> None:
-    model = Small()
+    model = SkipNet()
     layers = survey(model, noise(1, 3, 6, 6))
     model.head.bias.data[0] = 3e38
     model.head.weight.data[0] = 3e38
@@ -365,7 +365,7 @@ def test_a_net_whose_output_alone_is_not_finite_says_so() -> None:
 
 
 def test_grams_have_norm_one_and_cover_the_same_images() -> None:
-    model, batches = Small(), list(noise(300, 3, 6, 6).split(100))
+    model, batches = SkipNet(), list(noise(300, 3, 6, 6).split(100))
     for item in moments_of(model, batches, gradients="none").values():
         assert item.gram_ee is not None
         assert item.gram_ee.shape == (256, 256)
@@ -389,7 +389,7 @@ def test_a_layer_with_windows_in_its_batch_has_no_gram() -> None:
 
 
 def test_moments_survive_a_file(tmp_path: Path) -> None:
-    model, x = Small(), noise(8, 3, 6, 6)
+    model, x = SkipNet(), noise(8, 3, 6, 6)
     before = moments_of(model, [x], memory=4 * (27**2 + 36**2 + 4**2) - 1)
     assert isinstance(before["conv"].second, Kronecker)
     save_moments(tmp_path / "m.safetensors", before, Fingerprint("this"))
@@ -405,7 +405,7 @@ def test_moments_survive_a_file(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_leaves_the_old_one_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moments = moments_of(Small(), [noise(4, 3, 6, 6)])
+    moments = moments_of(SkipNet(), [noise(4, 3, 6, 6)])
     with pytest.raises(FolderError, match=r"KD604: .*nowhere"):
         save_moments(tmp_path / "nowhere" / "m", moments, Fingerprint("this"))
     save_moments(tmp_path / "m", moments, Fingerprint("this"))
@@ -422,14 +422,14 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_whole(
 
 
 def test_moments_of_another_model_are_refused(tmp_path: Path) -> None:
-    save_moments(tmp_path / "m", moments_of(Small(), [noise(4, 3, 6, 6)]), Fingerprint("this"))
+    save_moments(tmp_path / "m", moments_of(SkipNet(), [noise(4, 3, 6, 6)]), Fingerprint("this"))
     with pytest.raises(PlanError, match="KD505"):
         load_moments(tmp_path / "m", Fingerprint("that"))
 
 
 def test_a_truncated_or_foreign_file_of_moments_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m"
-    save_moments(path, moments_of(Small(), [noise(4, 3, 6, 6)]), Fingerprint("this"))
+    save_moments(path, moments_of(SkipNet(), [noise(4, 3, 6, 6)]), Fingerprint("this"))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="KD304"):
         load_moments(path, Fingerprint("this"))
@@ -469,7 +469,7 @@ def read_by_numpy(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("hostile", [without_backward, changed_in_place, read_by_numpy])
 def test_a_net_without_a_backward_pass_keeps_its_moments(hostile: Callable[[Tensor], Tensor]) -> None:
-    class Hostile(Small):
+    class Hostile(SkipNet):
         def forward(self, x: Tensor) -> Tensor:
             return self.head(hostile(self.conv(self.stem(x))).mean((2, 3)))
 
@@ -481,7 +481,7 @@ def test_a_net_without_a_backward_pass_keeps_its_moments(hostile: Callable[[Tens
 
 
 def test_a_gradient_that_is_not_finite_is_no_gradient() -> None:
-    class Steep(Small):
+    class Steep(SkipNet):
         def forward(self, x: Tensor) -> Tensor:
             x = self.conv(self.stem(x))
             return self.head((x * 0).sqrt().mean((2, 3)))
@@ -490,7 +490,7 @@ def test_a_gradient_that_is_not_finite_is_no_gradient() -> None:
 
 
 def test_a_forward_pass_that_fails_during_the_calibration_is_kd307() -> None:
-    class Wary(Small):
+    class Wary(SkipNet):
         def forward(self, x: Tensor) -> Tensor:
             assert x.abs().max() < 100, "far too bright"
             return super().forward(x)

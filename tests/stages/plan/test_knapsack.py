@@ -30,7 +30,7 @@ from kdna_convert.network.derive import factor
 from kdna_convert.network.folder import Conversion, save
 from kdna_convert.network.totals import totals
 from kdna_convert.schemes import SCHEMES
-from kdna_convert.stages.plan.budget import Budget, budget_of
+from kdna_convert.stages.plan.budget import PlanBudget, budget_of
 from kdna_convert.stages.plan.costs import Kind, original_totals, predicted_error, stored_tensors
 from kdna_convert.stages.plan.files import read_database, read_plan, request_fingerprint, write_database
 from kdna_convert.stages.plan.knapsack import plan_of, solve
@@ -74,7 +74,7 @@ def databases(quick_predictions: None, tmp_path_factory: pytest.TempPathFactory)
     return found
 
 
-class Mixed(nn.Module):
+class MixedNet(nn.Module):
     """Layers of every kind that can be converted, two and more of each."""
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class Mixed(nn.Module):
 @pytest.fixture(scope="module")
 def mixed() -> nn.Module:
     torch.manual_seed(0)
-    return Mixed()
+    return MixedNet()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -159,7 +159,7 @@ def test_a_budget_holds_and_is_used_to_within_one_step(scheme: str, kind: Kind, 
     least, whole = reachable(database, kind)
     assert (least == whole) == (kind == "macs" and scheme in NOT_FACTORED)
     for share in (0.0, 0.3, 0.6, 0.95):
-        budget = Budget(kind, least + int(share * (whole - least)))
+        budget = PlanBudget(kind, least + int(share * (whole - least)))
         plan = solve(database, budget)
         steps = one_step_up(database, plan)
         assert getattr(plan.planned, kind) <= budget.amount
@@ -196,7 +196,7 @@ def test_more_budget_never_predicts_more_error(scheme: str, kind: Kind, database
     database = databases[scheme]
     least, whole = reachable(database, kind)
     amounts = [least + share * (whole - least) // 100 for share in range(0, 101, 10)]
-    losses = [loss(database, solve(database, Budget(kind, amount))) for amount in amounts]
+    losses = [loss(database, solve(database, PlanBudget(kind, amount))) for amount in amounts]
     assert (losses[0] > losses[5] > 0) == (least < whole)
     assert all(more <= less + 1e-3 * losses[0] for less, more in itertools.pairwise(losses)), losses
     assert losses[-1] == 0, "the whole net's size buys the whole net"
@@ -209,7 +209,7 @@ def test_no_other_choice_within_the_budget_is_better(kind: Kind) -> None:
     assert len(costs) > 20
     for amount in costs[:: max(1, len(costs) // 12)]:
         best = min(loss(TOY, plan) for plan in every if getattr(plan.planned, kind) <= amount)
-        found = solve(TOY, Budget(kind, amount))
+        found = solve(TOY, PlanBudget(kind, amount))
         assert getattr(found.planned, kind) <= amount
         assert loss(TOY, found) == pytest.approx(best, rel=2e-3, abs=2e-2)
 
@@ -245,7 +245,7 @@ def test_of_families_that_compete_for_a_layer_the_best_choice_is_taken(kind: Kin
     schemes = set()
     for amount in costs[:: max(1, len(costs) // 20)]:
         within = [loss for loss, plan in zip(losses, every, strict=True) if getattr(plan.planned, kind) <= amount]
-        found = solve(database, Budget(kind, amount))
+        found = solve(database, PlanBudget(kind, amount))
         names = [name for family in found.families for name in family.members]
         assert len(names) == len(set(names))
         assert getattr(found.planned, kind) <= amount
@@ -258,9 +258,9 @@ def test_of_families_that_compete_for_a_layer_the_best_choice_is_taken(kind: Kin
 def test_a_net_that_stays_dense_meets_its_own_size_and_no_smaller_one(kind: Kind) -> None:
     dense = replace(TOY, choices=())
     whole = getattr(plan_of(dense, ()).planned, kind)
-    assert solve(dense, Budget(kind, whole)).families == ()
+    assert solve(dense, PlanBudget(kind, whole)).families == ()
     with pytest.raises(PlanError, match="KD501"):
-        solve(dense, Budget(kind, whole - 1))
+        solve(dense, PlanBudget(kind, whole - 1))
 
 
 def test_alternatives_without_a_budget_are_an_error_that_names_one() -> None:
@@ -296,11 +296,11 @@ def test_a_budget_that_cannot_be_met_names_the_smallest_that_can(
     scheme: str, kind: Kind, databases: dict[str, Database]
 ) -> None:
     with pytest.raises(PlanError, match=r"KD501: .* the smallest that this recipe can make is") as caught:
-        solve(databases[scheme], Budget(kind, 1))
+        solve(databases[scheme], PlanBudget(kind, 1))
     least = int(caught.value.message.rsplit(" is ", 1)[1].split(" ")[0].replace(",", ""))
-    assert getattr(solve(databases[scheme], Budget(kind, least)).planned, kind) == least
+    assert getattr(solve(databases[scheme], PlanBudget(kind, least)).planned, kind) == least
     with pytest.raises(PlanError, match="KD501"):
-        solve(databases[scheme], Budget(kind, least - 1))
+        solve(databases[scheme], PlanBudget(kind, least - 1))
 
 
 def test_a_budget_below_the_routing_names_the_size_of_the_routing() -> None:
@@ -354,16 +354,16 @@ def test_a_predicted_error_is_finite_whatever_was_measured(points: dict[int, flo
 @pytest.mark.parametrize(
     ("arguments", "budget"),
     [
-        ({"target_params": 0.5}, Budget("params", TOY.params // 2)),
-        ({"target_macs": 0.25}, Budget("macs", TOY.macs // 4)),
-        ({"target_params": "50%"}, Budget("params", TOY.params // 2)),
-        ({"target_macs": "1/4"}, Budget("macs", TOY.macs // 4)),
-        ({"target_params": 100}, Budget("params", 100)),
-        ({"target_bytes": "3kB"}, Budget("bytes", 3000)),
-        ({}, Budget("params", int(0.75 * TOY.params))),
+        ({"target_params": 0.5}, PlanBudget("params", TOY.params // 2)),
+        ({"target_macs": 0.25}, PlanBudget("macs", TOY.macs // 4)),
+        ({"target_params": "50%"}, PlanBudget("params", TOY.params // 2)),
+        ({"target_macs": "1/4"}, PlanBudget("macs", TOY.macs // 4)),
+        ({"target_params": 100}, PlanBudget("params", 100)),
+        ({"target_bytes": "3kB"}, PlanBudget("bytes", 3000)),
+        ({}, PlanBudget("params", int(0.75 * TOY.params))),
     ],
 )
-def test_a_budget_argument_overrides_the_recipe(arguments: dict[str, Any], budget: Budget) -> None:
+def test_a_budget_argument_overrides_the_recipe(arguments: dict[str, Any], budget: PlanBudget) -> None:
     assert budget_of(original_totals(TOY), recipe("lowrank", budget={"params": 0.75}), **arguments) == budget
 
 
@@ -614,7 +614,7 @@ def test_a_database_of_many_families_with_hundreds_of_ranks_is_solved_to_the_las
     points = {1: 90.0, 60: 20.0, 120: 5.0, 250: 1.0, 400: 0.1}
     large = toy([{rank: error * (1 + place) for rank, error in points.items()} for place in range(50)])
     room = int(large.params * 0.9)
-    found = solve(large, Budget("params", room))
+    found = solve(large, PlanBudget("params", room))
     one_rank = 2 * (9 * 53 + 53)  # of the widest two layers
     assert room - one_rank < found.planned.params <= room
 

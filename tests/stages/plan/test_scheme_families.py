@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("quick_predictions")
 IMAGES = torch.randn((16, 3, 10, 10), generator=torch.Generator().manual_seed(0))
 
 
-class Net(nn.Module):
+class SharingNet(nn.Module):
     """Layers that agree in their inputs, in their outputs, in both, or only in the cells that they can be cut in."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ every_sharing = pytest.mark.parametrize("scheme", SHARE)
 def net() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Net()
+        return SharingNet()
 
 
 def recipe(scheme: str, **more: Any) -> Recipe:

@@ -51,7 +51,7 @@ def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
         quantize_static(
             ready,
             quantized,
-            _Reader(images[:CALIBRATION]),
+            _ImageReader(images[:CALIBRATION]),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             weight_type=QuantType.QInt8,
@@ -60,7 +60,7 @@ def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
     return Candidate(OnnxNet(graph), params=count(net), bytes=len(graph), macs=macs(net, example_of(images)))
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
+class _ImageReader(CalibrationDataReader):  # type: ignore[misc]
     """The images one by one, as the quantizer asks for them."""
 
     def __init__(self, images: Tensor) -> None:
