@@ -96,6 +96,7 @@ CODES: dict[str, str] = {
     "KD125": "Skipped: the layer's patches are too long to collect their second moments again.",
     "KD126": "Skipped: too few calibration images to estimate normalization statistics. Raise calibration.images.",
     "KD127": "No repair: no images were held out to judge the steps. Pass --data, and keep calibration.heldout above 0.",
+    "KD128": "Not refitted: the layer's input is constant on the calibration images (zero, for example), so that it determines no kernel. The layer keeps the kernel that it has.",
     # why a routing skips a layer
     "KD131": "The routing gives each image its own kernel, which needs an ordinary convolution. Exclude Linear layers and classes that change their weight as they run, or turn off the options that need such kernels (`taps`, `spatial`).",
     "KD132": "The routing splits the layer's filters, which a grouped convolution does not allow. Exclude the layer from the routing.",

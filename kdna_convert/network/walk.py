@@ -27,6 +27,8 @@ from .patches import choose, patches
 POSITIONS = 64
 # The smallest scale of a channel, relative to the mean: the error of the skip path is divided by it.
 _LEAST_SCALE = 1e-2
+# The smallest variance of a layer's inputs, relative to their squared mean, that float32 sums can tell from zero.
+_LEAST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class LayerProblem:
     mean_o: Tensor
     variance_o: Tensor
     count: int
+
+    @property
+    def determined(self) -> bool:
+        """Whether the inputs vary, so that they determine a kernel at all."""
+        return float(self.moment_nn.diagonal().mean()) > _LEAST_VARIANCE * float(self.mean_n.square().mean())
 
 
 def walk(

@@ -22,6 +22,8 @@ BlockProgress = Callable[[int, int], None]
 LONGEST_PATCH = 8192
 # Layers without blocks: transposed (KD104), never run (KD107).
 _UNRUN = ("KD104", "KD107")
+# Layers whose kernel is not the weight they store: computed (KD105), not floating point (KD111), unreadable (KD112).
+_COMPUTED = ("KD105", "KD111", "KD112")
 
 
 @dataclass
@@ -73,6 +75,11 @@ class NetPair:
         module = self.original.get_submodule(name)
         if getattr(module, "groups", 1) != 1:
             return "KD121"
+        reason = next((layer.reason for layer in self.layers if layer.name == name), None)
+        if reason in _COMPUTED:
+            return "KD123"
+        if reason == "KD106":
+            return reason
         weight = cast("nn.Linear", module).weight.detach()
         if weight[0].numel() > LONGEST_PATCH:
             return "KD125"

@@ -3,7 +3,8 @@
 W = argmin E|W u - y|^2 with u from the converted prefix and y from the original. Each layer compensates the errors of
 those before it, and at the end of a residual branch those of the skip path (as in channel pruning, He et al. 2017,
 arXiv 1707.06168, section 3.1.2). Shared tensors do not change: only the adapter of each member is solved for, and the
-indices of its codes are chosen again. Dense layers are solved for too, at no cost. The mean of every output is matched
+indices of its codes are chosen again. Dense layers are solved for too, at no cost. A layer whose input is constant,
+zero for example, keeps its kernel: nothing determines another one. The mean of every output is matched
 in the normalization behind the layer, or in its bias.
 """
 
@@ -55,7 +56,10 @@ class Refit(Step):
                     continue
                 problem = layer_problem(pair, layer)
                 module = nets.converted.get_submodule(layer.name)
-                self._fit(module, derived.get(layer.name), problem)
+                if problem.determined:
+                    self._fit(module, derived.get(layer.name), problem)
+                else:
+                    skipped[layer.name] = "KD128"
                 match_mean(pair, layer, problem)
         return skipped
 

@@ -122,6 +122,40 @@ def test_a_depthwise_layer_is_skipped_with_a_reason_code() -> None:
     assert STEPS["refit"]().run(nets, 0, lambda done, of: None) == {"1": "KD121"}
 
 
+@pytest.mark.parametrize("value", [0.0, 3.0], ids=["zero", "constant"])
+@pytest.mark.parametrize("family", [FAMILY, replace(FAMILY, members=FAMILY.members[:3])], ids=["derived", "dense"])
+def test_a_layer_whose_input_is_constant_keeps_its_kernel_with_a_reason_code(value: float, family: Family) -> None:
+    nets, _ = pair(family)
+    for net in (nets.original, nets.converted):
+        norm = net.get_submodule("blocks.1.bn1")
+        nn.init.zeros_(norm.weight)
+        nn.init.constant_(norm.bias, value)
+        conv = net.get_submodule("blocks.1.conv2")
+        conv.padding_mode, conv._reversed_padding_repeated_twice = "replicate", [1, 1, 1, 1]
+    before = nets.converted.get_submodule("blocks.1.conv2").weight.detach().clone()
+    assert STEPS["refit"]().run(nets, 0, lambda *_: None) == {"blocks.1.conv2": "KD128"}
+    assert torch.equal(nets.converted.get_submodule("blocks.1.conv2").weight, before)
+
+
+class Clamped(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight.clamp(-0.01, 0.01), self.bias)
+
+
+def test_a_refit_leaves_a_dense_layer_that_changes_or_shares_its_weight() -> None:
+    nets, _ = pair(replace(FAMILY, members=FAMILY.members[:1]))
+    for net in (nets.original, nets.converted):
+        net.get_submodule("blocks.0.conv2").__class__ = Clamped
+        net.get_submodule("blocks.1.conv2").weight = net.get_parameter("blocks.1.conv1.weight")
+    nets = replace(nets, layers=survey(nets.original, IMAGES[:1]))
+    reasons = {layer.name: layer.reason for layer in nets.layers if layer.reason}
+    assert reasons == {"blocks.0.conv2": "KD112", "blocks.1.conv1": "KD106", "blocks.1.conv2": "KD106"}
+    before = {name: nets.converted.get_parameter(f"{name}.weight").detach().clone() for name in (*reasons, "fc")}
+    STEPS["refit"]().run(nets, 0, lambda *_: None)
+    kept = {name for name, weight in before.items() if torch.equal(weight, nets.converted.get_parameter(f"{name}.weight"))}
+    assert kept == {*reasons}
+
+
 def test_memory_bounds_how_many_images_are_kept() -> None:
     nets, _ = pair(memory=16 * 3 * 16 * 16 * 100)
     assert sum(map(len, nets.batches)) == 100
