@@ -150,10 +150,10 @@ def test_a_refit_leaves_a_dense_layer_that_changes_or_shares_its_weight() -> Non
     nets = replace(nets, layers=survey(nets.original, IMAGES[:1]))
     reasons = {layer.name: layer.reason for layer in nets.layers if layer.reason}
     assert reasons == {"blocks.0.conv2": "KD112", "blocks.1.conv1": "KD106", "blocks.1.conv2": "KD106"}
-    before = {name: nets.converted.get_parameter(f"{name}.weight").detach().clone() for name in (*reasons, "fc")}
+    weights = {name: nets.converted.get_parameter(f"{name}.weight") for name in (*reasons, "fc")}
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
     STEPS["refit"]().run(nets, 0, lambda *_: None)
-    kept = {name for name, weight in before.items() if torch.equal(weight, nets.converted.get_parameter(f"{name}.weight"))}
-    assert kept == {*reasons}
+    assert {name for name, weight in weights.items() if torch.equal(weight, before[name])} == {*reasons}
 
 
 def test_memory_bounds_how_many_images_are_kept() -> None:
