@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .inputs.recipe import Recipe as Recipe
     from .network.derive import factor as factor
     from .network.derive import fold as fold
+    from .network.derive import unfactored as unfactored
     from .network.folder import Conversion as Conversion
     from .network.folder import load as load
     from .network.folder import open_folder as open_folder
@@ -69,6 +70,7 @@ _HOME = {
     "run": "api.run",
     "save": "network.folder",
     "shrink": "api.shrink",
+    "unfactored": "network.derive",
     "verify": "network.folder",
 }
 

@@ -103,6 +103,11 @@ CODES: dict[str, str] = {
     "KD133": "Fewer layers have this shape than the routing needs for its shared experts. Ask for fewer `kernels`, or set `experts: own`.",
     "KD135": "`local` scales each weight by its input channel, and a grouped or depthwise kernel sees only some of the channels. Turn `local` off.",
     "KD137": "The routing dymn supports inverted-residual blocks only, with two-dimensional pointwise and depthwise convolutions. Exclude the layer from the routing.",
+    # why `factor` folds a layer
+    "KD141": "Folded instead of factored: the layer's scheme or class has no chain of plain layers, as with grouped and weight-standardizing layers.",
+    "KD142": "Folded instead of factored: the chain takes more multiply-adds than the dense layer. Use a smaller rank.",
+    "KD143": "Folded instead of factored: the layer is routed by its input. Freeze the routing first.",
+    "KD144": "Folded instead of factored: the layer has hooks or a second parametrization, which a chain would lose. Remove them first.",
     # recipe
     "KD201": "The recipe file cannot be read, or is not YAML. Correct the line that the message names.",
     "KD202": "The recipe has an unknown key. `kdna recipe schema` lists the keys.",

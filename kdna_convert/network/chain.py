@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 # The plain layer for a kernel with this many axes of taps.
 _PLAIN = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+# What a net may read of a layer besides its weight and bias.
+_SETTINGS = (
+    *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"),
+    *("in_features", "out_features"),
+)
 
 
 def is_plain(cls: type[nn.Module], groups: int) -> bool:
@@ -20,6 +25,40 @@ def is_plain(cls: type[nn.Module], groups: int) -> bool:
     """
     same = cls.__name__ == "Conv2dSame" and cls.__module__.startswith("timm.")
     return groups == 1 and (same or cls in _PLAIN.values())
+
+
+class Chain(nn.Sequential):
+    """The chain of plain layers in place of a layer. Some nets read the `weight` and `bias` of their layers."""
+
+    __jit_unused_properties__: ClassVar[list[str]] = ["weight", "bias"]
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense kernel that the chain computes, (out, in, *taps)."""
+        links: list[Any] = list(self)
+        product_oit: Tensor = _dense(links[0])
+        for link in links[1:]:
+            product_oit = torch.einsum("pot,ois->pits", _dense(link), product_oit).flatten(2)
+        taps = max((tuple(link.weight.shape[2:]) for link in links), key=prod)
+        weight: Tensor = product_oit.reshape(*product_oit.shape[:2], *taps)
+        return weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of the last layer."""
+        last: Any = self[-1]
+        bias: Tensor | None = last.bias
+        return bias
+
+
+def _dense(link: Any) -> Tensor:
+    """The kernel of a link as (out, in, taps), with zeros between groups."""
+    groups = getattr(link, "groups", 1)
+    weight_goit = link.weight.reshape(groups, -1, link.weight.shape[1], prod(link.weight.shape[2:]))
+    every = torch.arange(groups)
+    dense: Tensor = weight_goit.new_zeros(groups, weight_goit.shape[1], groups, *weight_goit.shape[2:])
+    dense[every, :, every] = weight_goit
+    return dense.flatten(2, 3).flatten(0, 1)
 
 
 def build_chain(cls: type[nn.Module], layer: Any, kernels: Sequence[Tensor]) -> nn.Sequential | None:
@@ -36,16 +75,32 @@ def build_chain(cls: type[nn.Module], layer: Any, kernels: Sequence[Tensor]) -> 
     Returns:
         The chain, or None for a linear layer with a diagonal factor.
     """
-    channels = [layer.weight.shape[1], *(len(kernel) for kernel in kernels)]
-    if cls is nn.Linear and any(kernel.shape[1] != c for kernel, c in zip(kernels, channels, strict=False)):
+    if not is_chain(cls, layer, kernels):
         return None
+    channels = [layer.weight.shape[1], *(len(kernel) for kernel in kernels)]
     spatial = max(range(len(kernels)), key=lambda place: prod(kernels[place].shape[2:]))
     biases = [None] * (len(kernels) - 1) + [layer.bias]
     stages = [
         _stage(kernel, channels[place], bias, (cls, layer) if place == spatial else None)
         for place, (kernel, bias) in enumerate(zip(kernels, biases, strict=True))
     ]
-    return nn.Sequential(*stages).train(layer.training)
+    chain = Chain(*stages).train(layer.training)
+    for name in _SETTINGS:
+        if hasattr(layer, name):
+            setattr(chain, name, getattr(layer, name))
+    return chain
+
+
+def is_chain(cls: type[nn.Module], layer: Any, kernels: Sequence[Tensor]) -> bool:
+    """Whether layers of this class can hold the kernels: linear layers have no groups."""
+    channels = [layer.weight.shape[1], *(len(kernel) for kernel in kernels)]
+    return cls is not nn.Linear or all(kernel.shape[1] == c for kernel, c in zip(kernels, channels, strict=False))
+
+
+def has_hooks(layer: nn.Module) -> bool:
+    """Whether something listens to the layer's inputs, outputs or gradients, which a chain would not call."""
+    kinds = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return any(kinds)
 
 
 def _stage(kernel: Tensor, channels: int, bias: Tensor | None, like: tuple[type[nn.Module], Any] | None) -> nn.Module:

@@ -28,7 +28,7 @@ from ..core.linalg import Kronecker, Target
 from ..core.specs import Family, Plan, Shape, SymbolicShape
 from ..routing import attach_routes, detach, routers
 from ..schemes import Scheme, Tensors, concrete, scheme_of
-from .chain import build_chain, is_plain
+from .chain import build_chain, has_hooks, is_chain, is_plain
 
 
 class Derived(nn.Module):
@@ -125,6 +125,8 @@ def derive(model: nn.Module, family: Family, shared: Tensors, adapters: Sequence
     for layer, adapter in zip(layers, adapters, strict=True):
         weight = layer.weight
         derived = Derived(scheme, tuple(weight.shape), list(layer._parameters).index("weight"), owner)
+        if parametrize.is_parametrized(layer):  # copies of the layer share the class, which gets a property for weight
+            layer.__class__ = _class_like(layer)
         parametrize.register_parametrization(layer, "weight", derived, unsafe=True)
         layer.parametrizations.train(layer.training)
         derived.adapter.update(_parameters(adapter, weight))
@@ -197,20 +199,18 @@ def fold_weights(model: nn.Module) -> nn.Module:
 def factor(model: nn.Module) -> nn.Module:
     """Replace every derived layer by the chain of plain layers it factors into, in place, and return the model.
 
-    A chain is, for example, a pointwise, a depthwise and a pointwise convolution. A layer is folded instead if its
-    scheme or class has no such chain (grouped and weight-standardizing layers), if the chain would take more
-    multiply-adds, or if it is routed. Routers that are the identity are removed. Hooks on a replaced layer are lost.
+    A chain is, for example, a pointwise, a depthwise and a pointwise convolution. It still has the `weight` and the
+    settings of the layer, for nets that read them. The layers that `unfactored` lists are folded instead. Routers that
+    are the identity are removed.
     """
     for name, router in routers(model).items():
         if router.is_identity():
             detach(model.get_submodule(name))
-    routed = routers(model)
+    folded = unfactored(model)
     chains: dict[nn.Module | None, nn.Module] = {}
     for name, derived in derived_layers(model).items():
         layer = model.get_submodule(name)
-        saves = derived.scheme.macs(derived.shape, prod(getattr(layer, "stride", ())), 1) < prod(derived.shape)
-        able = saves and name not in routed and is_plain(_own_class(layer), getattr(layer, "groups", 1))
-        kernels = derived.factors() if able else None
+        kernels = None if name in folded else derived.factors()
         chain = kernels and build_chain(_own_class(layer), layer, kernels)
         if chain:
             chains[layer] = chain
@@ -221,6 +221,24 @@ def factor(model: nn.Module) -> nn.Module:
             if child in chains:
                 parent._modules[name] = chains[child]
     return chains.get(model, model)
+
+
+def unfactored(model: nn.Module) -> dict[str, str]:
+    """The derived layers that `factor` folds, with the code of the reason (KD141-KD144)."""
+    routed = {name for name, router in routers(model).items() if not router.is_identity()}
+    reasons = {}
+    for name, derived in derived_layers(model).items():
+        layer = model.get_submodule(name)
+        kernels = derived.factors() if is_plain(_own_class(layer), getattr(layer, "groups", 1)) else None
+        if name in routed:
+            reasons[name] = "KD143"
+        elif has_hooks(layer) or len(layer.parametrizations) > 1:  # type: ignore[arg-type]
+            reasons[name] = "KD144"
+        elif kernels is None or not is_chain(_own_class(layer), layer, kernels):
+            reasons[name] = "KD141"
+        elif derived.scheme.macs(derived.shape, prod(getattr(layer, "stride", ())), 1) >= prod(derived.shape):
+            reasons[name] = "KD142"
+    return reasons
 
 
 @contextmanager
@@ -277,7 +295,7 @@ def _derivable(model: nn.Module, name: str, letters: Set[str]) -> Any:
         raise PlanError("KD503", f"the model has no layer {name!r}") from None
     if not isinstance(getattr(layer, "weight", None), Tensor):
         raise PlanError("KD503", f"{name}: a {type(layer).__name__} has no weight to convert")
-    if parametrize.is_parametrized(layer) or "weight" not in layer._parameters:
+    if "weight" not in layer._parameters:
         raise PlanError(
             "KD105", f"{name}: the layer already computes its weight; remove that first, or exclude the layer"
         )
@@ -290,6 +308,12 @@ def _derivable(model: nn.Module, name: str, letters: Set[str]) -> Any:
 def _own_class(layer: nn.Module) -> type[nn.Module]:
     """The class of a parametrized layer before the parametrization."""
     return type(layer).__bases__[0]
+
+
+def _class_like(layer: nn.Module, without: str | None = None) -> type[nn.Module]:
+    """A class of its own for a parametrized layer, with the same properties but one."""
+    cls = type(layer)
+    return type(cls.__name__, cls.__bases__, {key: value for key, value in vars(cls).items() if key != without})
 
 
 def _parameters(tensors: Tensors, like: Tensor) -> dict[str, nn.Parameter]:
@@ -320,12 +344,13 @@ def _empty(part: dict[str, SymbolicShape], scheme: Scheme, indices: Sequence[str
 
 
 def _fold_layer(layer: Any, derived: Derived) -> None:
-    if set(layer.parametrizations) != {"weight"}:
-        others = ", ".join(sorted(set(layer.parametrizations) - {"weight"}))
-        raise PlanError("KD105", f"a {type(layer).__name__} has parametrizations on {others} too; remove them first")
     weight = nn.Parameter(_copy(layer.weight))
-    layer.__class__ = _own_class(layer)
-    del layer.parametrizations
+    if set(layer.parametrizations) == {"weight"}:
+        layer.__class__ = _own_class(layer)
+        del layer.parametrizations
+    else:
+        layer.__class__ = _class_like(layer, without="weight")
+        del layer.parametrizations["weight"]
     parameters = [*layer._parameters.items()]
     parameters.insert(derived.position, ("weight", weight))
     layer._parameters.clear()

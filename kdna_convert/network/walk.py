@@ -180,7 +180,7 @@ def outputs(pair: BlockPair, layer: BlockLayer) -> tuple[list[Tensor], list[Tens
 
 def absorbs(model: nn.Module, layer: BlockLayer) -> bool:
     """Whether the mean of the layer's output can be set without cost: by its normalization's statistics or its bias."""
-    return layer.norm is not None or getattr(model.get_submodule(layer.name), "bias", None) is not None
+    return layer.norm is not None or model.get_submodule(layer.name)._parameters.get("bias") is not None
 
 
 def match_mean(pair: BlockPair, layer: BlockLayer, problem: LayerProblem) -> None:
@@ -191,7 +191,7 @@ def match_mean(pair: BlockPair, layer: BlockLayer, problem: LayerProblem) -> Non
         target_o = problem.mean_o.to(mean_o) + _bias(module0)
         if layer.norm is not None:
             move_mean(pair, layer.norm, mean_o + _bias(module), target_o)
-        elif getattr(module, "bias", None) is not None:
+        elif module._parameters.get("bias") is not None:
             cast("nn.Linear", module).bias.copy_(target_o - mean_o)
 
 

@@ -16,7 +16,17 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from kdna_convert.core.errors import FolderError, KdnaError, PlanError
 from kdna_convert.core.specs import Family, Layer, ModelRef, Plan, Totals
-from kdna_convert.network.derive import cached, derive, derive_empty, derived_layers, factor, fold, trainable
+from kdna_convert.network.derive import (
+    cached,
+    derive,
+    derive_empty,
+    derived_layers,
+    factor,
+    fold,
+    trainable,
+    unfactored,
+)
+from kdna_convert.network.patches import watch
 from kdna_convert.network.stored import load_stored, stored_specs, stored_state
 from kdna_convert.routing import routers
 from kdna_convert.schemes import SCHEMES, make
@@ -85,11 +95,9 @@ def test_a_layer_that_costs_more_as_a_chain_is_folded() -> None:
 @pytest.mark.parametrize("scheme", ["cp", "basis", "lowrank"])
 def test_a_chain_costs_the_multiply_adds_its_scheme_says(scheme: str) -> None:
     net, sizes = small(), {}
-    for name in MEMBERS:
-        net.get_submodule(name).register_forward_hook(
-            lambda _, args, y, name=name: sizes.update({name: (args[0][0, 0].numel(), y[0, 0].numel())})
-        )
-    net(images(1))
+    modules = {name: net.get_submodule(name) for name in MEMBERS}
+    with watch(net, modules, lambda name, _, x, y: sizes.update({name: (x[0, 0].numel(), y[0, 0].numel())})):
+        net(images(1))
     dense, chained = FlopCounterMode(display=False), FlopCounterMode(display=False)
     with dense:
         net(images(1))
@@ -550,9 +558,69 @@ def test_a_weight_that_is_computed_already_is_refused() -> None:
         assert not parametrize.is_parametrized(net.body[0])
 
 
-def test_a_layer_with_another_parametrization_is_not_folded() -> None:
+class Doubled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+
+def with_parametrized_bias() -> nn.Module:
     net = small()
-    convert(net)
-    parametrize.register_parametrization(net.last, "bias", nn.Identity())
-    with pytest.raises(PlanError, match=r"KD105: .*bias"):
-        fold(net)
+    parametrize.register_parametrization(net.last, "bias", Doubled())
+    return net
+
+
+@pytest.mark.parametrize("scheme", ["cp", "lowrank"])
+def test_a_layer_with_a_parametrized_bias_keeps_it(scheme: str) -> None:
+    net, original = with_parametrized_bias(), with_parametrized_bias()
+    derived = copy.deepcopy(net)
+    convert(derived, scheme)
+    assert torch.equal(net(images()), original(images())), "the copy's class is its own"
+    assert torch.equal(derived.last.bias, net.last.bias)
+    folded, chained = fold(copy.deepcopy(derived)), factor(copy.deepcopy(derived))
+    assert close(derived, folded)
+    assert close(derived, chained, atol=1e-4)
+    assert parametrize.is_parametrized(folded.last, "bias")
+    assert folded.state_dict().keys() == original.state_dict().keys()
+    loaded = with_parametrized_bias()
+    loaded.load_state_dict(folded.state_dict())
+    assert torch.equal(loaded(images()), folded(images()))
+
+
+def test_a_chain_has_the_weight_and_the_settings_of_its_layer() -> None:
+    net = small()
+    convert(net, "cp")
+    dense = {name: net.get_submodule(name).weight.detach() for name in MEMBERS}
+    chained = factor(net)
+    for name, weight in dense.items():
+        chain = chained.get_submodule(name)
+        assert isinstance(chain, nn.Sequential)
+        torch.testing.assert_close(chain.weight, weight, atol=1e-5, rtol=1e-4)
+        assert (chain.kernel_size, chain.in_channels) == ((3, 3), 6)
+        assert (chain.bias is None) == (small().get_submodule(name).bias is None)
+
+
+def test_a_layer_with_hooks_is_folded_instead_of_factored() -> None:
+    def hooked() -> nn.Module:
+        net = small()
+        net.last.register_forward_hook(lambda _, args, y: 2 * y)
+        net.body[0].register_forward_pre_hook(lambda _, args: (args[0] + 1,))
+        return net
+
+    net = hooked()
+    convert(net, "cp")
+    assert unfactored(net) == {"last": "KD144", "body.0": "KD144"}
+    assert close(net, factor(copy.deepcopy(net)), atol=1e-4)
+
+
+def test_every_layer_that_is_not_factored_has_a_reason() -> None:
+    grouped = nn.Sequential(nn.Conv2d(6, 6, 3, groups=2, padding=1))
+    convert(grouped, "cp", ("0",))
+    assert unfactored(grouped) == {"0": "KD141"}
+    small_kernel = nn.Sequential(nn.Conv2d(6, 8, 1))
+    convert(small_kernel, "cp", ("0",))
+    assert unfactored(small_kernel) == {"0": "KD142"}
+    net = small()
+    convert(net, "lowrank")
+    factored = factor(copy.deepcopy(net))
+    chains = {name for name in MEMBERS if isinstance(factored.get_submodule(name), nn.Sequential)}
+    assert chains | unfactored(net).keys() == set(MEMBERS)
