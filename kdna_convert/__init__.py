@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .api.convert import convert as convert
     from .api.curve import curve as curve
     from .api.evaluate import evaluate as evaluate
+    from .api.export import export as export
     from .api.finetune import finetune as finetune
     from .api.freeze import freeze as freeze
     from .api.plan import plan as plan
@@ -60,6 +61,7 @@ _HOME = {
     "convert": "api.convert",
     "curve": "api.curve",
     "evaluate": "api.evaluate",
+    "export": "api.export",
     "factor": "network.derive",
     "finetune": "api.finetune",
     "fold": "network.derive",

@@ -35,7 +35,8 @@ def given(shared_data: Path) -> Callable[[str], dict[str, Any]]:
 def test_the_example_net_with_the_shared_weights_is_as_good_as_it_was_trained(
     given: Callable[[str], dict[str, Any]], shared_data: Path
 ) -> None:
-    found = kdna_convert.evaluate(**given("resnet20"), data=shared_data / "cifar10" / "test", limit=1000)
+    net = given("resnet20")
+    found = kdna_convert.evaluate(net.pop("model"), **net, data=shared_data / "cifar10" / "test", limit=1000)
     assert found.images == 1000
     assert found.top1 is not None
     assert found.top1 > 0.90

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
@@ -18,43 +18,47 @@ from ..network.derive import factor, fold
 from ..network.folder import Conversion
 from ..stages.evaluate.timing import Timing
 from ..stages.evaluate.timing import benchmark as time_nets
+from .keywords import BenchOptions, check_keywords
 from .nets import Model, conversion_of, device_of_name, load_any, original_from
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def benchmark(
-    model: Model,
+    net: Model | Conversion,
+    /,
     *,
-    checkpoint: str | None = None,
-    inputs: Mapping[str, Any] | None = None,
     batch: int = 1,
     rounds: int = 30,
     threads: int | None = None,
-    device: str = "auto",
     progress: Progress | bool | None = None,
+    **options: Unpack[BenchOptions],
 ) -> Sequence[Timing]:
     """Time a net; for a conversion the original, derived, folded and factored net, in one interleaved run.
 
     Args:
-        model: a model name, a converted folder, a conversion, or a module.
-        checkpoint: a weights file; for a conversion, the original's.
-        inputs: fields of DataConfig that override the net's own.
+        net: a model name, a converted folder, a conversion, or a module.
         batch: images a batch.
         rounds: timed rounds; each runs every net once.
         threads: CPU threads. Default: torch's.
-        device: auto, cpu, cuda, cuda:1 or mps.
         progress: True for a bar on stderr, or a function of (what, done, total).
+        **options: checkpoint, a weights file (for a conversion, the original's); inputs, fields of DataConfig that
+            override the net's own; device: auto, cpu, cuda, cuda:1 or mps; model and trust_code, as for `finetune`.
     """
+    check_keywords("benchmark", options, BenchOptions)
     progress = as_progress(progress)
-    conversion = conversion_of(model)
+    checkpoint, inputs = options.get("checkpoint"), options.get("inputs")
+    conversion = conversion_of(net, options.get("trust_code", False), options.get("model"))
     about: dict[str, Mapping[str, str]] = {}
     if conversion is None:
-        loaded = load_any(model, checkpoint, inputs)
+        loaded = load_any(cast("Model", net), checkpoint, inputs)
         nets, config = {"model": loaded.model}, loaded.data
     else:
         config = override(conversion.data, **inputs) if inputs else conversion.data
         nets = _forms(conversion, checkpoint)
         about["converted"] = metadata(conversion.plan.model, conversion.recipe)
-    example, place = example_input(config, batch), device_of_name(device)
+    example, place = example_input(config, batch), device_of_name(options.get("device", "auto"))
     rows = time_nets(nets, example, rounds=rounds, threads=threads, device=place, metadata=about, progress=progress)
     if conversion is None or conversion.coded is None:
         return rows

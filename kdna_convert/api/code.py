@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from ..inputs.recipe import parse_target
 from ..inputs.recipe.schema import Calibration
 from ..network.batch_norm import foldable_norms
 from ..network.derive import fold
-from ..network.folder import Conversion, open_folder, uncoded
+from ..network.folder import Conversion, uncoded
 from ..network.folder.report import CodeReport
 from ..network.packed import coded_specs, pack, steps_of, unpack
 from ..network.stored import load_stored, stored_parameters
@@ -36,8 +36,12 @@ from ..stages.code import CodedNet, code_to_size, sensitivity_of
 from ..stages.convert.fit import Measure
 from ..stages.finetune import Codes
 from ..stages.repair.net_pair import BlockProgress, NetPair
-from .nets import device_of_name, known_original
+from .keywords import StageOptions, check_keywords
+from .nets import device_of_name, known_original, opened
 from .splits import split_images
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # Images that second moments are measured on and that the layers' inputs come from, and images to measure on. With 400
 # in place of 1,000, a ResNet-56 at 1/40 of its bytes has 1/7 more KL divergence on new images (docs/decisions/0015).
@@ -59,10 +63,9 @@ def code(
     codec: str = "entropy",
     target_bytes: float | str | None = None,
     data: Data | str | Path | None = None,
-    class_map: str | Path | None = None,
     seed: int = 0,
-    device: str = "auto",
     progress: Progress | bool | None = None,
+    **options: Unpack[StageOptions],
 ) -> Conversion:
     """Store the tensors of a conversion with a codec; `save` writes the coded file.
 
@@ -73,10 +76,10 @@ def code(
             meets it from below, within one percent.
         data: unlabeled images for the entropy coder: a path, a tensor of inputs, or batches. Without images it rounds
             on synthetic noise, which costs accuracy.
-        class_map: a file of class names, one a line, in the order of the net's outputs.
         seed: seed of the images' order.
-        device: auto, cpu, cuda, cuda:1 or mps.
         progress: True for a bar on stderr, or a function of (what, done, total).
+        **options: class_map, a file of class names, one a line, in the order of the net's outputs; device: auto, cpu,
+            cuda, cuda:1 or mps; model and trust_code, as for `finetune`.
 
     Raises:
         PlanError: KD501 for a size that cannot be met, KD504 for `entropy` without a size, KD506 for an unknown codec
@@ -84,11 +87,12 @@ def code(
         NumericsError: KD701, KD704.
         DataError: KD401 without images.
     """
+    check_keywords("code", options, StageOptions)
     progress = as_progress(progress)
     began = time.perf_counter()
-    before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
+    before = uncoded(opened(folder, options))
     room = require_size(codec, target_bytes, before.plan.original.bytes)
-    task = _task(before, data, class_map, seed, device, progress)
+    task = _task(before, data, options, seed, progress)
     towards, step = None, None
     if codec == "entropy" and room is not None:
         blob, model, towards, step = _by_entropy(task, room)
@@ -170,14 +174,12 @@ class _CodingTask:
     progress: Progress | None
 
 
-def _task(
-    before: Conversion, data: Any, class_map: Any, seed: int, device: str, progress: Progress | None
-) -> _CodingTask:
-    place = device_of_name(device)
+def _task(before: Conversion, data: Any, options: StageOptions, seed: int, progress: Progress | None) -> _CodingTask:
+    place = device_of_name(options.get("device", "auto"))
     original = known_original(before)
     if data is None:
         return _CodingTask(before, original, [], None, place, seed, progress)
-    images = split_images(data, before.data, class_map, IMAGES, seed)
+    images = split_images(data, before.data, options.get("class_map"), IMAGES, seed)
     inputs, measure = images.calibration_inputs(), images.divergence_from(original or before.model)
     return _CodingTask(before, original, inputs, measure, place, seed, progress)
 

@@ -19,7 +19,7 @@ from ..core.specs import Plan, Progress
 from ..inputs.data import Data, batches
 from ..inputs.recipe import Recipe
 from ..network.derive import derive_empty
-from ..network.folder import Conversion
+from ..network.folder import Conversion, Origin
 from ..network.folder.report import CalibrationReport, FamilyFit, MaxDropReport, Report, StepResult
 from ..network.totals import original_bytes
 from ..routing import calibrate_routers
@@ -120,6 +120,8 @@ def convert(
     else:
         database = known or database_of(job, model, data, options, progress, moments)
         found = _solved(task, database, targets) if max_drop is None else _smallest(task, database, max_drop)
+    if isinstance(model, nn.Module):
+        found = replace(found, origin=Origin(module=job.loaded.model))
     if codec is None:
         return found
     files, place = options.get("class_map"), options.get("device") or "auto"

@@ -14,7 +14,7 @@ from ..inputs.data import Data, batches, check_classes
 from ..inputs.models import override
 from ..network.folder import Conversion
 from ..stages.evaluate.accuracy import evaluate as evaluate_net
-from .keywords import NetOptions, check_keywords
+from .keywords import EvaluateOptions, check_keywords
 from .nets import Model, conversion_of, device_of_name, load_any, original_from, outputs_of
 from .splits import images_of
 
@@ -23,26 +23,27 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Model | Conversion,
+    net: Model | Conversion,
+    /,
     *,
     data: Data | str | Path,
     limit: int | None = None,
     seed: int = 0,
     batch: int = 100,
     progress: Progress | bool | None = None,
-    **options: Unpack[NetOptions],
+    **options: Unpack[EvaluateOptions],
 ) -> Evaluation:
     """Measure accuracy on labeled images; for a conversion or its folder also agreement with the original and KL.
 
     Args:
-        model: a model name, a converted folder, a conversion, or a module.
+        net: a model name, a converted folder, a conversion, or a module.
         data: images, by class where accuracy is wanted: a path, a tensor, or batches.
         limit: use only so many images, drawn by `seed`.
         seed: seed of that draw.
         batch: images a batch.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: checkpoint (for a conversion, the original's weights), inputs, class_map and device, as for
-            `convert`.
+            `convert`; model and trust_code, as for `finetune`.
 
     Returns:
         The measured shares and costs. What could not be measured is None: agreement without the original's weights,
@@ -51,23 +52,23 @@ def evaluate(
     Raises:
         DataError: KD401 without images, KD402 where the classes are not the net's.
     """
-    check_keywords("evaluate", options, NetOptions)
+    check_keywords("evaluate", options, EvaluateOptions)
     progress = as_progress(progress)
-    conversion = conversion_of(model)
+    conversion = conversion_of(net, options.get("trust_code", False), options.get("model"))
     checkpoint, inputs = options.get("checkpoint"), options.get("inputs")
     if conversion is None:
-        loaded = load_any(cast("Model", model), checkpoint, inputs)
-        net, config, original, about = loaded.model, loaded.data, None, None
+        loaded = load_any(cast("Model", net), checkpoint, inputs)
+        model, config, original, about = loaded.model, loaded.data, None, None
     else:
-        net, config = conversion.model, override(conversion.data, **inputs) if inputs else conversion.data
+        model, config = conversion.model, override(conversion.data, **inputs) if inputs else conversion.data
         about = metadata(conversion.plan.model, conversion.recipe)
         original = original_from(conversion, checkpoint)
     images = images_of(data, config, options.get("class_map"), limit, seed)
     if images.labeled:
-        check_classes(images, outputs_of(net, config))
+        check_classes(images, outputs_of(model, config))
     device = device_of_name(options.get("device") or "auto")
     found = evaluate_net(
-        net, batches(images, batch), original=original, metadata=about, device=device, progress=progress
+        model, batches(images, batch), original=original, metadata=about, device=device, progress=progress
     )
     if conversion is not None and conversion.coded is not None:
         found = replace(found, bytes=conversion.plan.planned.bytes)

@@ -17,7 +17,7 @@ from ..core.specs import DataConfig, Plan, Progress, to_json
 from ..inputs.data import Data, Images, batches, check_classes, split
 from ..inputs.models import state_digest
 from ..network.derive import fold
-from ..network.folder import Conversion, open_folder, original_of, uncoded
+from ..network.folder import Conversion, original_of, uncoded
 from ..network.folder.report import FinetuneReport, Report
 from ..routing import routers
 from ..stages.evaluate.accuracy import divergence_from
@@ -25,7 +25,7 @@ from ..stages.finetune import RunFiles, Settings, Student
 from ..stages.finetune import finetune as finetune_net
 from .code import CODED, codes_of, recoded
 from .keywords import FinetuneOptions, check_keywords
-from .nets import Model, conversion_of, device_of_name, load_any, outputs_of
+from .nets import Model, conversion_of, device_of_name, load_any, opened, outputs_of
 from .splits import digest_of, images_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Images held out to validate on: at most so many, and at most this share of them.
 HELD, HELD_SHARE = 1000, 0.2
 # Keywords of the verb that are no settings.
-FILES = ("teacher_checkpoint", "work", "resume", "log", "track")
+FILES = ("model", "trust_code", "teacher_checkpoint", "work", "resume", "log", "track")
 
 
 def finetune(
@@ -62,13 +62,16 @@ def finetune(
         **options: the settings of `kdna finetune`: train, epochs, steps or seconds, lr, batch_size ... (see
             inputs/finetune_settings.py); `teacher_checkpoint`, the teacher's weights; `work`, a folder for the state,
             from which `resume` continues a stopped run; `log`, a file for a line of JSON a step; `track`, a folder for
-            TensorBoard.
+            TensorBoard; `model`, a module of the original's architecture, for a net that kdna cannot build by name
+            (with the original's weights, unless the conversion used a checkpoint); `trust_code`, to run the code that
+            the folder, or a teacher's folder, names.
 
     Returns:
         The trained conversion, with its divergence on the held-out images.
 
     Raises:
-        FolderError: KD607 when the original cannot be rebuilt, KD610 when `work` is of another run.
+        FolderError: KD607 when the original cannot be rebuilt, KD611 when that needs `trust_code`, KD610 when `work` is
+            of another run.
         DataError: KD401 without images, KD402 for other classes, KD403 for a label loss without labels.
         ModelError: KD311 for a teacher of other classes or inputs.
         GuardError: KD802 when the loss does not stay finite.
@@ -77,14 +80,13 @@ def finetune(
     check_keywords("finetune", options, FinetuneOptions)
     progress = as_progress(progress)
     settings = _settings(options)
-    before = folder if isinstance(folder, Conversion) else open_folder(folder)
+    before = opened(folder, options)
     before = before if settings.train in CODED else uncoded(before)
     if teacher is None and not settings.label_weight and _is_original(before):
         why = "this net answers as its original does, and has nothing to learn from it"
         raise RecipeError("KD208", f"{why}: pass --teacher MODEL, or --label-weight 1 with images by class")
-    original = original_of(before.plan.model).model
-    checkpoint = options.get("teacher_checkpoint")
-    other = None if teacher is None else _teacher(teacher, checkpoint, original, before.data)
+    original = original_of(before).model
+    other = None if teacher is None else _teacher(teacher, options, original, before.data)
     images = images_of(data, before.data, class_map, None, settings.seed)
     if settings.label_weight:
         check_classes(images, outputs_of(original, before.data))
@@ -166,11 +168,11 @@ def _recoded(conversion: Conversion, teacher: nn.Module, held: Images) -> Conver
     return found
 
 
-def _teacher(model: Model, checkpoint: str | None, original: nn.Module, config: DataConfig) -> nn.Module:
+def _teacher(model: Model, options: FinetuneOptions, original: nn.Module, config: DataConfig) -> nn.Module:
     """The net to learn from in place of the original. Raises ModelError KD311 for other classes or inputs."""
-    conversion = conversion_of(model)
+    conversion = conversion_of(model, options.get("trust_code", False))
     if conversion is None:
-        loaded = load_any(model, checkpoint, None)
+        loaded = load_any(model, options.get("teacher_checkpoint"), None)
         net, own = loaded.model, loaded.data
     else:
         net, own = conversion.model, conversion.data

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,22 +20,25 @@ from ..inputs.data import Data, batches
 from ..inputs.models import example_input
 from ..inputs.recipe import parse_recipe
 from ..network.derive import fold
-from ..network.folder import Conversion, open_folder, uncoded
+from ..network.folder import Conversion, uncoded
 from ..network.folder.report import FreezeReport
 from ..network.inference import evaluating
 from ..network.totals import totals
 from ..routing import detach, mean_kernels
-from .nets import device_of_name, known_original
+from .keywords import StageOptions, check_keywords
+from .nets import device_of_name, known_original, opened
 from .splits import ImageSplit, split_images
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def freeze(
     folder: str | Path | Conversion,
     *,
     data: Data | str | Path | None = None,
-    class_map: str | Path | None = None,
-    device: str = "auto",
     progress: Progress | bool | None = None,
+    **options: Unpack[StageOptions],
 ) -> tuple[Conversion, FreezeReport]:
     """Replace the routing of a net by its mean over images: every kernel becomes an ordinary one.
 
@@ -43,9 +46,8 @@ def freeze(
         folder: a converted folder, or a conversion, whose net has a routing.
         data: unlabeled images: a path, a tensor of inputs, or batches. The recipe says how many the mean is taken
             over, and how many are held out to measure the result.
-        class_map: a file of class names, one a line, in the order of the net's outputs.
-        device: auto, cpu, cuda, cuda:1 or mps.
         progress: True for a bar on stderr, or a function of (what, done, total).
+        **options: class_map, device, model and trust_code, as for `shrink`.
 
     Returns:
         The frozen conversion, and its divergences from the routed net and from the original.
@@ -55,15 +57,17 @@ def freeze(
         DataError: KD401 without images.
         NumericsError: KD702.
     """
+    check_keywords("freeze", options, StageOptions)
     progress = as_progress(progress)
     began = time.perf_counter()
-    before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
+    before = uncoded(opened(folder, options))
     if not before.plan.routes:
         raise PlanError("KD503", "the net has no routing to freeze; `kdna export --to merged` folds it as it is")
     if data is None:
         raise DataError("KD401", "a mean is taken over images; pass --data")
     recipe = parse_recipe(before.recipe)
-    images, place = split_images(data, before.data, class_map, recipe.calibration, recipe.seed), device_of_name(device)
+    images = split_images(data, before.data, options.get("class_map"), recipe.calibration, recipe.seed)
+    place = device_of_name(options.get("device", "auto"))
     inputs = (inputs.to(place) for inputs, _ in batches(images.calibration, images.batch))
     if progress is not None:
         progress("freeze: mean of the routing", 0, 0)

@@ -81,7 +81,7 @@ def _one_by_one(recipe: Recipe) -> Recipe:
 
 
 def _loaded(model: Model, options: JobOptions) -> Loaded:
-    conversion = conversion_of(model)
+    conversion = conversion_of(model, options.get("trust_code", False))
     if conversion is None:
         return load_any(model, options.get("checkpoint"), options.get("inputs"))
     folded = fold(conversion.model)

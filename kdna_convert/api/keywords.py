@@ -6,15 +6,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
+from torch import nn
+
 from ..core.specs import Plan
 from ..inputs.data import Data
 from ..inputs.finetune_settings import Part, Precision
 from ..inputs.recipe import Recipe, parse_count, parse_target
 
 
-class NetOptions(TypedDict, total=False):
-    """How the net and its images are read, and where it runs."""
+class FolderOptions(TypedDict, total=False):
+    """How the net of a folder is built.
 
+    `trust_code` runs the code that the folder names: needed for a folder from elsewhere whose net is not one that timm,
+    torchvision or kdna lists. `model` takes the place of that code: a module of the original's architecture, which is
+    not changed; with the original's weights it is also the original.
+    """
+
+    model: nn.Module | None
+    trust_code: bool
+
+
+class StageOptions(FolderOptions, total=False):
+    """The same, and how images are read and where the net runs."""
+
+    class_map: str | Path | None
+    device: str
+
+
+class NetOptions(TypedDict, total=False):
+    """How the net and its images are read, and where it runs. `trust_code` is that of FolderOptions."""
+
+    trust_code: bool
     checkpoint: str | None
     inputs: Mapping[str, Any] | None
     class_map: str | Path | None
@@ -47,8 +69,22 @@ class ConvertOptions(PlanOptions, total=False):
     work: str | Path | None
 
 
-class FinetuneOptions(TypedDict, total=False):
-    """The settings of a fine-tune (inputs/finetune_settings.py), and where it writes its state and its log."""
+class EvaluateOptions(NetOptions, total=False):
+    """The same, and `model` as in FolderOptions."""
+
+    model: nn.Module | None
+
+
+class BenchOptions(FolderOptions, total=False):
+    """How the net of a folder is built, its weights and input, and where it runs."""
+
+    checkpoint: str | None
+    inputs: Mapping[str, Any] | None
+    device: str
+
+
+class FinetuneOptions(FolderOptions, total=False):
+    """How the net is built, the settings of a fine-tune (inputs/finetune_settings.py), and its state and log."""
 
     train: Part
     epochs: float | None

@@ -15,6 +15,7 @@ from ..core.specs import DataConfig, ModelRef
 from ..inputs.models import Loaded, example_input, load_model, override, require_usable, state_digest, unwrapped_copy
 from ..network.folder import Conversion, open_folder, original_of
 from ..stages.evaluate.accuracy import first_output
+from .keywords import FolderOptions
 
 Model = str | Path | nn.Module
 
@@ -31,28 +32,36 @@ def load_any(model: Model, checkpoint: str | None, inputs: Mapping[str, Any] | N
     return replace(loaded, data=override(loaded.data, **inputs)) if inputs else loaded
 
 
-def conversion_of(model: Any) -> Conversion | None:
-    """A conversion, or the one in a folder; None for a model that is neither."""
-    if isinstance(model, Conversion):
-        return model
-    if isinstance(model, str | Path) and Path(model).is_dir():
-        return open_folder(model)
+def conversion_of(model: Any, trust_code: bool = False, module: nn.Module | None = None) -> Conversion | None:
+    """A conversion, or the one in a folder; None for a model that is neither. The others are those of `opened`."""
+    if isinstance(model, Conversion) or (isinstance(model, str | Path) and Path(model).is_dir()):
+        return opened(model, {"trust_code": trust_code, "model": module})
     return None
+
+
+def opened(folder: str | Path | Conversion, options: FolderOptions) -> Conversion:
+    """A conversion, or the one in a folder. A module in the options is copied, and takes the place of the original."""
+    module = options.get("model")
+    if isinstance(folder, Conversion):
+        found = folder
+    else:
+        net = None if module is None else unwrapped_copy(module)
+        found = open_folder(folder, model=net, trust_code=options.get("trust_code", False))
+    return found if module is None else replace(found, origin=replace(found.origin, module=module))
 
 
 def known_original(conversion: Conversion) -> nn.Module | None:
     """The net that a conversion was made from; None where its weights or its architecture are not available."""
     try:
-        return original_of(conversion.plan.model).model
+        return original_of(conversion).model
     except FolderError:
         return None
 
 
 def original_from(conversion: Conversion, checkpoint: str | None) -> nn.Module | None:
     """The same, its weights from `checkpoint` where one is given. An error is then raised."""
-    ref = conversion.plan.model
     try:
-        return original_of(replace(ref, checkpoint=checkpoint) if checkpoint else ref).model
+        return original_of(conversion, checkpoint).model
     except KdnaError:
         if checkpoint:
             raise

@@ -19,7 +19,7 @@ from ..core.progress import as_progress
 from ..core.specs import Progress
 from ..inputs.data import Data, batches, check_classes
 from ..inputs.recipe import Recipe
-from ..network.folder import Conversion, is_ours, open_folder, original_of, require_free, save
+from ..network.folder import Conversion, is_ours, open_folder, original_of, read_claim, require_free, save
 from ..network.folder.report import RunReport, StageSummary
 from ..network.folder.work import clear, work_folder, work_place
 from ..stages.evaluate.accuracy import evaluate
@@ -106,7 +106,7 @@ def _done(target: Path, request: RunRequest) -> Conversion | None:
     if not is_ours(target):
         return None
     try:
-        found = open_folder(target)
+        found = _opened(target, request)
     except KdnaError:
         return None
     if found.report.run is None or found.report.run.mark != request.mark:
@@ -114,6 +114,11 @@ def _done(target: Path, request: RunRequest) -> Conversion | None:
     if _mark_in(work_place(target)) == request.mark:  # killed after the last stage, before this was removed
         clear(work_place(target), FILES, list(FOLDERS.values()))
     return _with_run(found, replace(_as_done(found.report.run), was_there=True))
+
+
+def _opened(place: Path, request: RunRequest) -> Conversion:
+    """A folder of the run. The caller named its net, so that its code may run."""
+    return open_folder(place, trust_code=read_claim(place).model == request.model)
 
 
 def _with_run(found: Conversion, run: RunReport) -> Conversion:
@@ -143,7 +148,7 @@ def _all_stages(request: RunRequest, work: Path) -> tuple[Conversion, dict[str, 
     done = RunReport(request.mark, request.shares)
     for name in _remaining(places):
         if places[name].exists():
-            found = open_folder(places[name])
+            found = _opened(places[name], request)
             done = _as_done(found.report.run or done)
         else:
             began = time.perf_counter()
@@ -206,11 +211,11 @@ def _measure(request: RunRequest, eval_data: Any) -> Callable[[Conversion, Mappi
     device = device_of_name(options.get("device") or "auto")
 
     def measure(found: Conversion, places: Mapping[str, Path]) -> RunReport:
-        original = original_of(found.plan.model).model
+        original = original_of(found).model
         first = evaluate(original, batches(images, BATCH), device=device, progress=request.progress)
         seen = {
             name: evaluate(
-                open_folder(place).model,
+                _opened(place, request).model,
                 batches(images, BATCH),
                 original=original,
                 device=device,

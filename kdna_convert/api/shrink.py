@@ -6,7 +6,7 @@ import copy
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from ..core.specs import Plan, Progress
 from ..inputs.data import Data
 from ..inputs.recipe import Recipe, parse_recipe
 from ..network.derive import fold
-from ..network.folder import Conversion, open_folder, uncoded
+from ..network.folder import Conversion, uncoded
 from ..network.folder.report import ShrinkReport, StepResult
 from ..stages.analyze.collect import Sampling, collect
 from ..stages.analyze.data_free import data_free
@@ -30,9 +30,13 @@ from ..stages.plan.costs import original_totals
 from ..stages.plan.knapsack import solve
 from ..stages.repair.net_pair import NetPair
 from ..stages.repair.run_steps import run_steps
-from .nets import device_of_name, known_original
+from .keywords import StageOptions, check_keywords
+from .nets import device_of_name, known_original, opened
 from .repair import judging, mixtures
 from .splits import ImageSplit, split_images
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 NO_IMAGES = (
     "no images: what is cut was fitted again on synthetic noise, or not at all, which costs accuracy; pass --data"
@@ -47,9 +51,8 @@ def shrink(
     target_bytes: float | str | None = None,
     target_macs: float | str | None = None,
     data: Data | str | Path | None = None,
-    class_map: str | Path | None = None,
-    device: str = "auto",
     progress: Progress | bool | None = None,
+    **options: Unpack[StageOptions],
 ) -> Conversion:
     """Cut a conversion to a smaller size, without converting the original again.
 
@@ -63,9 +66,9 @@ def shrink(
         target_bytes: size of the whole file ("1.2MB"), or a share of the original's ("1/20").
         target_macs: share of the original's multiply-adds, with converted layers run factored.
         data: unlabeled images: a path, a tensor of inputs, or batches.
-        class_map: a file of class names, one a line, in the order of the net's outputs.
-        device: auto, cpu, cuda, cuda:1 or mps.
         progress: True for a bar on stderr, or a function of (what, done, total).
+        **options: class_map, a file of class names, one a line, in the order of the net's outputs; device: auto, cpu,
+            cuda, cuda:1 or mps; model and trust_code, as for `finetune`.
 
     Raises:
         PlanError: KD501 for a size that cannot be met, KD504 without a budget, KD506 for one that is no size or share,
@@ -73,19 +76,20 @@ def shrink(
         FolderError: KD606 for a trained gate.
         DataError: KD401 without images.
     """
+    check_keywords("shrink", options, StageOptions)
     progress = as_progress(progress)
     began = time.perf_counter()
-    before = uncoded(folder if isinstance(folder, Conversion) else open_folder(folder))
+    before = uncoded(opened(folder, options))
     recipe = parse_recipe(before.recipe)
     net = fold(copy.deepcopy(before.model))
     database = choices(before.plan, net, recipe)
     budget = _budget(before.plan, database, recipe, target_params, target_bytes, target_macs)
     solve(database, budget)  # a budget that cannot be met is refused before the images are read
     settings = recipe.calibration
-    seen = None if data is None else split_images(data, before.data, class_map, settings, recipe.seed)
+    seen = None if data is None else split_images(data, before.data, options.get("class_map"), settings, recipe.seed)
     original = None if seen is None else known_original(before)
     measure = None if seen is None else seen.divergence_from(original)
-    moments = _moments(before, net, database, recipe, seen, device_of_name(device), progress)
+    moments = _moments(before, net, database, recipe, seen, device_of_name(options.get("device", "auto")), progress)
     kept = before.plan.nested if seen is None else {}
     ordered = order_families(before.model, net, before.plan, database, moments, kept=kept)
     curves = {owner: found.errors for owner, found in ordered.items()} | kept

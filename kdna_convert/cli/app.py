@@ -28,6 +28,7 @@ from .commands import (
     recipe,
     run,
     shrink,
+    trust,
     verify,
 )
 from .commands.console import Commands
@@ -56,7 +57,7 @@ COMMANDS = {
         code.code,
         build.build,
     ),
-    "Measure and ship": (evaluate.eval_, compare.compare, bench.bench, verify.verify, export.export),
+    "Measure and ship": (evaluate.eval_, compare.compare, bench.bench, verify.verify, trust.trust, export.export),
     "Learn": (demo.demo, init.init, ls.ls, explain.explain, env.env),
 }
 for panel, commands in COMMANDS.items():

@@ -9,7 +9,7 @@ import typer
 
 from ...core.plugin_names import MetricName
 from .console import reporting, show, show_json, tell_remarks
-from .options import CalibrationFlags, ImagesFlags, RunFlags, SourceFlags, grouped
+from .options import CalibrationFlags, ImagesFlags, RunFlags, SourceFlags, TrustFlags, grouped
 
 METRIC_HELP = "Similarity to group by: explained, angles, cka or cosine. Default: the recipe's."
 
@@ -20,6 +20,7 @@ def analyze(
     images: ImagesFlags,
     calibration: CalibrationFlags,
     run: RunFlags,
+    trust: TrustFlags,
     metric: Annotated[MetricName | None, typer.Option(metavar="NAME", help=METRIC_HELP)] = None,
 ) -> None:
     """Show which layers could share kernels, and how similar they are.
@@ -32,7 +33,7 @@ def analyze(
     from ...core.processes import process_group
     from ..report.analyze import analysis_report
 
-    arguments = source.arguments | images.arguments | calibration.arguments | run.arguments
+    arguments = source.arguments | images.arguments | calibration.arguments | run.arguments | trust.arguments
     with process_group(device_of_name(run.device)) as leads, reporting(run.quiet or not leads) as progress:
         analysis = stage(**arguments, metric=metric, progress=progress)
     tell_remarks(calibration.notes(images))

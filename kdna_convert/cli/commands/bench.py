@@ -7,13 +7,14 @@ from typing import Annotated
 import typer
 
 from .console import reporting, show, show_json
-from .options import NetFlags, RunFlags, grouped
+from .options import NetFlags, RunFlags, TrustFlags, grouped
 
 
 @grouped
 def bench(
     net: NetFlags,
     run: RunFlags,
+    trust: TrustFlags,
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Batch size.")] = 1,
     rounds: Annotated[
         int, typer.Option(metavar="N", min=3, help="Timed rounds. Each runs every net once, in turn.")
@@ -34,6 +35,8 @@ def bench(
     from ..report.bench import bench_table
 
     with reporting(run.quiet) as progress:
-        arguments = net.arguments | run.arguments
-        rows = stage(**arguments, batch=batch, rounds=rounds, threads=threads, progress=progress)
+        arguments = net.arguments | run.arguments | trust.arguments
+        rows = stage(
+            arguments.pop("model"), **arguments, batch=batch, rounds=rounds, threads=threads, progress=progress
+        )
     show_json(rows) if run.json else show(bench_table(rows))

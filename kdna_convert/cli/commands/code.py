@@ -8,7 +8,7 @@ import typer
 
 from ...core.plugin_names import CodecName
 from .console import output_path, reporting, save_folder, show, show_json, tell_remarks, tell_written
-from .options import BYTES_HELP, Folder, Force, ImagesFlags, OutputFolder, RunFlags, grouped
+from .options import BYTES_HELP, Folder, Force, ImagesFlags, OutputFolder, RunFlags, TrustFlags, grouped
 
 CODEC_HELP = "fp16, bf16, int8, int4 or entropy; see `kdna ls codecs`."
 NO_IMAGES = "no images: rounding used synthetic noise, layer by layer, which costs accuracy; pass --data"
@@ -20,6 +20,7 @@ def code(
     folder: Folder,
     images: ImagesFlags,
     run: RunFlags,
+    trust: TrustFlags,
     codec: Annotated[CodecName, typer.Option(metavar="NAME", help=CODEC_HELP)] = "entropy",
     target_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help=BYTES_HELP)] = None,
     output: OutputFolder = None,
@@ -38,7 +39,7 @@ def code(
     from ..report.code import code_report
 
     require_free(target, force)
-    arguments = images.arguments | run.arguments
+    arguments = images.arguments | run.arguments | trust.arguments
     with reporting(run.quiet) as progress:
         conversion = stage(folder, **arguments, codec=codec, target_bytes=target_bytes, seed=seed, progress=progress)
     save_folder(conversion, target, ctx, force)

@@ -9,7 +9,7 @@ import typer
 
 from ...core.plugin_names import ExportName
 from .console import show, show_json, tell
-from .options import Folder, Force, OutputFlags, grouped
+from .options import Folder, Force, OutputFlags, TrustFlags, grouped
 
 EXPORT_HELP = "File to write. Default: FOLDER-merged.safetensors, or FOLDER.onnx."
 TO_HELP = "merged: the state dict of the original net as .safetensors. onnx: a graph for any ONNX runtime."
@@ -19,6 +19,7 @@ TO_HELP = "merged: the state dict of the original net as .safetensors. onnx: a g
 def export(
     folder: Folder,
     out: OutputFlags,
+    trust: TrustFlags,
     to: Annotated[ExportName, typer.Option(metavar="FORM", help=TO_HELP)] = "merged",
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help=EXPORT_HELP)] = None,
     force: Force = False,
@@ -28,12 +29,12 @@ def export(
     Example:
         kdna export half --to onnx
     """
-    from ...network.folder import open_folder
+    from ...api.export import export as stage
     from ...stages.export import EXPORTS
     from ..report.export import export_line
 
-    form = EXPORTS[to]
-    exported = form.write(open_folder(folder), output or Path(f"{Path(folder)}{form.suffix}"), force=force)
+    target = output or Path(f"{Path(folder)}{EXPORTS[to].suffix}")
+    exported = stage(folder, to=to, output=target, force=force, **trust.arguments)
     show_json(exported) if out.json else show(export_line(exported))
     if exported.usage:
         tell(f"python: {exported.usage}", out.quiet)

@@ -15,7 +15,7 @@ import typer
 from ...core.errors import RecipeError
 from ...inputs.finetune_settings import Settings, about, default_of, kind_of
 from .console import output_path, reporting, save_folder, show, show_json, tell, tell_remarks, tell_written
-from .options import Folder, Force, ImagesFlags, OutputFolder, RunFlags, grouped
+from .options import Folder, Force, ImagesFlags, OutputFolder, RunFlags, TrustFlags, grouped
 
 T = TypeVar("T")
 # In the order of the help: a length as a time comes before the others.
@@ -117,6 +117,7 @@ def finetune(
     teacher: Teacher,
     safety: Safety,
     run: RunFlags,
+    trust: TrustFlags,
     output: OutputFolder = None,
     force: Force = False,
 ) -> None:
@@ -126,7 +127,7 @@ def finetune(
         kdna finetune half --data kdna:digits/train --time 1m -o half-tuned
     """
     target, arguments = output_path(output, force), images.required | run.arguments
-    arguments |= training.arguments | teacher.arguments | safety.arguments
+    arguments |= training.arguments | teacher.arguments | safety.arguments | trust.arguments
     from ...api.finetune import finetune as stage
     from ...api.finetune import hold
     from ...api.nets import device_of_name

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .console import output_path, reporting, save_folder, show, show_json, tell_written
-from .options import Force, ImagesFlags, OutputFolder, RunFlags, grouped
+from .options import Force, ImagesFlags, OutputFolder, RunFlags, TrustFlags, grouped
 
 
 @grouped
@@ -16,6 +16,7 @@ def freeze(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Converted folder with a routing.")],
     images: ImagesFlags,
     run: RunFlags,
+    trust: TrustFlags,
     output: OutputFolder = None,
     force: Force = False,
 ) -> None:
@@ -24,7 +25,7 @@ def freeze(
     Example:
         kdna freeze routed --data kdna:digits/train -o frozen
     """
-    target, arguments = output_path(output, force), images.required | run.arguments
+    target, arguments = output_path(output, force), images.required | run.arguments | trust.arguments
     from ...api.freeze import freeze as stage
     from ...network.folder import require_free
     from ..report.freeze import freeze_report

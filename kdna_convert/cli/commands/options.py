@@ -153,6 +153,19 @@ class ImagesFlags:
 
 
 @dataclass(frozen=True)
+class TrustFlags:
+    """Whether a folder may run code."""
+
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Run the code that the folder names. See `kdna trust`.")
+    ] = False
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"trust_code": self.trust_code}
+
+
+@dataclass(frozen=True)
 class CalibrationFlags:
     """The recipe, and how it is calibrated."""
 

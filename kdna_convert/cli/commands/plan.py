@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import output_path, picture_path, reporting, show, show_json, tell, tell_remarks
-from .options import CalibrationFlags, Force, GoalFlags, ImagesFlags, RunFlags, SourceFlags, grouped
+from .options import CalibrationFlags, Force, GoalFlags, ImagesFlags, RunFlags, SourceFlags, TrustFlags, grouped
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
     from ...core.specs import Plan
@@ -21,6 +21,7 @@ def plan(
     calibration: CalibrationFlags,
     goal: GoalFlags,
     run: RunFlags,
+    trust: TrustFlags,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the plan as JSON.")
     ] = None,
@@ -40,7 +41,7 @@ def plan(
     """
     if curve:
         goal.refuse("--curve", besides="database")
-        _show_curve(source, images, calibration, goal, run, measure, plot and picture_path(plot, force))
+        _show_curve(source, images, calibration, goal, run, trust, measure, plot and picture_path(plot, force))
         return
     if measure or plot:
         raise typer.BadParameter("requires --curve", param_hint="--measure" if measure else "--plot")
@@ -48,7 +49,7 @@ def plan(
     from ...core.specs import to_json
 
     target = output and output_path(output, force)
-    planned = make_plan(source, images, calibration, goal, run)
+    planned = make_plan(source, images, calibration, goal, run, trust_code=trust.trust_code)
     if target:
         write_text(target, to_json(planned))
     show_plan(planned, run, is_repaired(images, calibration))
@@ -61,6 +62,8 @@ def make_plan(
     goal: GoalFlags,
     run: RunFlags,
     plan: Path | None = None,
+    *,
+    trust_code: bool = False,
 ) -> Plan:
     """The plan. If the database file already holds the errors, no model is loaded."""
     from ...stages.plan.files import replan, request_fingerprint
@@ -74,7 +77,8 @@ def make_plan(
     from ...api.plan import plan as stage
 
     with reporting(run.quiet) as progress:
-        planned = stage(**question, **goal.arguments, **run.arguments, plan=plan, progress=progress)
+        more = goal.arguments | run.arguments | {"plan": plan, "trust_code": trust_code}
+        planned = stage(**question, **more, progress=progress)
     tell_remarks(calibration.notes(images))
     return planned
 
@@ -85,13 +89,14 @@ def _show_curve(
     calibration: CalibrationFlags,
     goal: GoalFlags,
     run: RunFlags,
+    trust: TrustFlags,
     measure: bool,
     plot: Path | None,
 ) -> None:
     from ...api.curve import curve as stage
     from ..report.curve import curve_report, plot_curve
 
-    arguments = source.arguments | images.arguments | calibration.arguments | run.arguments
+    arguments = source.arguments | images.arguments | calibration.arguments | run.arguments | trust.arguments
     with reporting(run.quiet) as progress:
         points = stage(**arguments, measure=measure, database=goal.database, progress=progress)
     repaired = is_repaired(images, calibration)

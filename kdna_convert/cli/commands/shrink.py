@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from .console import output_path, reporting, save_folder, show, show_json, tell_remarks, tell_written
-from .options import Folder, Force, ImagesFlags, OutputFolder, RunFlags, SizeFlags, grouped
+from .options import Folder, Force, ImagesFlags, OutputFolder, RunFlags, SizeFlags, TrustFlags, grouped
 
 
 @grouped
@@ -15,6 +15,7 @@ def shrink(
     images: ImagesFlags,
     size: SizeFlags,
     run: RunFlags,
+    trust: TrustFlags,
     output: OutputFolder = None,
     force: Force = False,
 ) -> None:
@@ -23,7 +24,7 @@ def shrink(
     Example:
         kdna shrink half --data kdna:digits/train --target-params 0.3 -o third
     """
-    target, arguments = output_path(output, force), images.arguments | size.budget | run.arguments
+    target, arguments = output_path(output, force), images.arguments | size.budget | run.arguments | trust.arguments
     from ...api.shrink import shrink as stage
     from ...core.specs import required
     from ...network.folder import require_free

@@ -10,7 +10,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +29,7 @@ from .weights import fit_weights, read_state_dict
 
 # The nets that come with kdna: name -> (factory, trained weights).
 BUNDLED: dict[str, tuple[Callable[..., nn.Module], Path]] = {"digits": (digits_net, WEIGHTS)}
+_PACKAGE = __name__.partition(".")[0]
 
 
 def build(name: ModelName, pretrained: bool) -> nn.Module:
@@ -145,7 +146,9 @@ def _executed(path: Path) -> ModuleType:
 
 
 def _module(name: ModelName, pretrained: bool) -> Any:
-    with _importable(Path.cwd()):  # a console script, unlike `python -m`, does not search the current directory
+    own = name.path.startswith(f"{_PACKAGE}.")
+    # a console script, unlike `python -m`, does not search the current directory; kdna's own modules need nothing there
+    with nullcontext() if own else _importable(Path.cwd()):
         try:
             module = importlib.import_module(name.path)
         except ModuleNotFoundError as error:

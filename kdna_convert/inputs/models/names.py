@@ -7,6 +7,7 @@ path/to/file.py:factory · package.module:factory        each may end in (args, 
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from typing import Any
 from ...core.errors import ModelError
 
 # The sources that have a list of names.
-_LISTS = ("timm", "torchvision", "kdna")
+LISTS = ("timm", "torchvision", "kdna")
 # Prefixes that timm parses itself (hf_hub is timm's older spelling).
 _TIMM_SOURCES = ("hf-hub", "hf_hub", "local-dir")
+# Characters of a name, and of a name in an error.
+_LONGEST, _SHOWN = 4096, 60
 # Modules of this package that have moved: older folders name the old place.
 _MOVED = {"kdna_convert.digits": "kdna_convert.inputs.digits", "kdna_convert.layouts": "kdna_convert.api.layouts"}
 
@@ -35,16 +38,27 @@ class ModelName:
 
 def parse_name(text: str) -> ModelName:
     """Parse a MODEL without building it. Raises ModelError KD301 (not a name), KD302 (invalid arguments)."""
+    if len(text) > _LONGEST or "\0" in text:
+        why = f"it has more than {_LONGEST} characters, or a null byte"
+        raise ModelError("KD301", f"{text[:_SHOWN]!r} ... is not a model's name: {why}")
     base, args, kwargs = _split_call(text)
     source, path, factory = _source(base)
-    if args and source in _LISTS:
+    if args and source in LISTS:
         raise ModelError("KD302", f"{text}: {source} takes arguments by name only, as in {base}(num_classes=10)")
     return ModelName(text, source, path, factory, args, kwargs)
 
 
+def answer(ask: Callable[[], bool]) -> bool:
+    """The answer to a question about a path; False for what cannot be a path, such as a very long name."""
+    try:
+        return ask()
+    except (OSError, ValueError):
+        return False
+
+
 def _source(base: str) -> tuple[str, str, str]:
     head, _, rest = base.partition(":")
-    if head in (*_TIMM_SOURCES, *_LISTS):
+    if head in (*_TIMM_SOURCES, *LISTS):
         if not rest:
             raise ModelError("KD301", f"{base}: name a model after the colon, as in {head}:NAME")
         return ("timm", base, "") if head in _TIMM_SOURCES else (head, rest, "")
@@ -53,7 +67,7 @@ def _source(base: str) -> tuple[str, str, str]:
         return "file", path, factory
     if colon and factory and all(part.isidentifier() for part in path.split(".")):
         return "module", _MOVED.get(path, path), factory
-    if base and Path(base).is_dir():
+    if base and answer(Path(base).is_dir):
         way_out = f"open a folder of kdna's with kdna_convert.load; write local-dir:{base} for one of timm's"
         raise ModelError("KD301", f"{base} is a folder, not an architecture; {way_out}")
     if base.endswith((".py", ".py:")):
@@ -67,12 +81,12 @@ def _source(base: str) -> tuple[str, str, str]:
 
 def _split_call(text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     """`name(1, key=2)` -> name, (1,), {"key": 2}. A path may contain parentheses, so the call is what parses as one."""
-    if not text.endswith(")") or Path(text).exists():
+    if not text.endswith(")") or answer(Path(text).exists):
         return text, (), {}
     for start in (index for index, letter in enumerate(text) if letter == "("):
         try:
             call = ast.parse("call" + text[start:], mode="eval").body
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply
             continue
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
             return (text[:start], *_literals(call, text))

@@ -1,28 +1,34 @@
 """The converted folder, and the only way to it.
 
 conversion.py is what it stores; save.py writes and load.py reads it; record.py is its record of itself, which verify.py
-checks; config.py has timm's fields, report.py what was measured, card.py the model card; rebuild.py builds the
-architecture that it names, original.py the net it was made from; work.py is the folder of an unfinished run.
+checks; config.py has timm's fields, report.py what was measured, card.py the model card; trust.py decides whether
+the net that it names may be built, rebuild.py builds it, original.py the net it was made from; work.py is the folder of
+an unfinished run.
 """
 
 from __future__ import annotations
 
-from .conversion import Conversion, uncoded
-from .load import load, open_folder
+from .conversion import Conversion, Origin, uncoded
+from .load import load, open_folder, read_claim
 from .original import original_of
 from .record import is_ours
 from .report import Report
 from .save import require_free, save
+from .trust import Claim, remember
 from .verify import Check, verify
 
 __all__ = [
     "Check",
+    "Claim",
     "Conversion",
+    "Origin",
     "Report",
     "is_ours",
     "load",
     "open_folder",
     "original_of",
+    "read_claim",
+    "remember",
     "require_free",
     "save",
     "uncoded",

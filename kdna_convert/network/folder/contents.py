@@ -27,7 +27,7 @@ from ..allocation import AllocatingAtMost
 from ..derive import derive_empty, require_derivable
 from ..packed import CODED, announced, unpack
 from ..stored import DTYPES, folded_tensors, load_stored, require_fit, stored_name, stored_specs
-from .record import CARD, FILES, PLAN, RECIPE, REPORT, TENSORS, Record, check_file, read_record
+from .record import CARD, CONFIG, FILES, PLAN, RECIPE, REPORT, TENSORS, Record, check_file, read_record
 from .report import Report, from_plain
 
 T = TypeVar("T")
@@ -81,6 +81,8 @@ def read_contents(folder: Path) -> Contents:
         if name != CARD:
             check_file(folder, record, name)
     plan = _parse(folder / PLAN, lambda text: from_json(Plan, text))
+    if plan.model != record.model:
+        raise FolderError("KD603", f"{folder} is damaged: its {CONFIG} and {PLAN} name different models; convert again")
     report = _parse(folder / REPORT, lambda text: from_plain(from_json(dict[str, Any], text)))
     recipe = _parse(folder / RECIPE, bytes.decode)
     try:

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from torch import nn
 
+from ...core.errors import FolderError
 from ...core.filesize import file_size, metadata
 from ...core.specs import DataConfig, Plan
 from ..stored import stored_specs
 from .config import describe
 from .report import Report
+from .trust import Permit
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How the original of a conversion is built again. Without a folder: by its name, which the caller gave.
+
+    Attributes:
+        folder: The folder that the conversion was read from.
+        permit: What may be built for that folder.
+        refusal: Why nothing may be built for it.
+        module: A module that the caller passed as `model=`, which takes the place of the name.
+    """
+
+    folder: Path | None = None
+    permit: Permit | None = None
+    refusal: FolderError | None = None
+    module: nn.Module | None = None
 
 
 @dataclass
@@ -26,6 +46,7 @@ class Conversion:
         recipe: The recipe's YAML as given.
         report: How the conversion came about. `divergence` and `command` appear on the model card.
         coded: The coded file (../packed.py) that the tensors were decoded from, None for plain tensors.
+        origin: How the original is built again.
     """
 
     model: nn.Module
@@ -34,6 +55,7 @@ class Conversion:
     recipe: str
     report: Report = field(default_factory=Report)
     coded: bytes | None = None
+    origin: Origin = field(default_factory=Origin)
 
     def __post_init__(self) -> None:
         describe(self.model, self.data)

@@ -6,40 +6,52 @@ from pathlib import Path
 
 from torch import nn
 
+from ...core.errors import FolderError, ModelError
+from ...core.specs import required
 from ..derive import fold
 from .config import describe
 from .contents import fill, fill_folded, read_contents
-from .conversion import Conversion
+from .conversion import Conversion, Origin
 from .rebuild import rebuild
+from .record import Record
+from .trust import Claim, claim_of, permitted
 
 
-def open_folder(directory: str | Path, *, model: nn.Module | None = None) -> Conversion:
+def open_folder(directory: str | Path, *, model: nn.Module | None = None, trust_code: bool = False) -> Conversion:
     """Read a folder back as a Conversion, its model in eval mode.
 
     Args:
         directory: A folder that `save` wrote.
         model: The architecture, converted in place. None builds it from its recorded name.
+        trust_code: Whether to run the code that the folder names. Needed for a folder from elsewhere whose net is not
+            one that timm, torchvision or kdna lists.
 
     Raises:
         FolderError: KD602 (not written by kdna), KD603 (damaged; the message names the file), KD605 (written by a newer
-            kdna), KD607 (the architecture cannot be built).
+            kdna), KD607 (the architecture cannot be built), KD611 (building it needs `trust_code`).
         PlanError: KD503 (`model` has other layers).
         CheckpointError: KD303 (`model` has other tensors).
     """
     contents = read_contents(Path(directory))
-    model = rebuild(contents.record.model, contents.folder) if model is None else model
+    origin = _origin(contents.record, contents.folder, trust_code)
+    if model is None and origin.refusal is not None:
+        raise origin.refusal
+    model = rebuild(required(origin.permit), contents.folder) if model is None else model
     fill(model, contents)
     data, recipe = contents.record.data, contents.recipe
-    return Conversion(model.eval(), contents.plan, data, recipe, contents.report, contents.coded)
+    return Conversion(model.eval(), contents.plan, data, recipe, contents.report, contents.coded, origin)
 
 
-def load(directory: str | Path, *, folded: bool = False, model: nn.Module | None = None) -> nn.Module:
+def load(
+    directory: str | Path, *, folded: bool = False, model: nn.Module | None = None, trust_code: bool = False
+) -> nn.Module:
     """Load the converted model of a folder, in eval mode. Its `pretrained_cfg` says which input the conversion used.
 
     Args:
         directory: A folder that `save` wrote.
         folded: Whether kernels become ordinary weights, as the original has them.
         model: The architecture, converted in place. None builds it from its recorded name.
+        trust_code: Whether to run the code that the folder names, as for open_folder.
 
     Raises:
         FolderError: As open_folder, and KD606 where `folded` and a routing depends on the input.
@@ -47,10 +59,28 @@ def load(directory: str | Path, *, folded: bool = False, model: nn.Module | None
         CheckpointError: As open_folder.
     """
     if not folded:
-        return open_folder(directory, model=model).model
+        return open_folder(directory, model=model, trust_code=trust_code).model
     contents = read_contents(Path(directory))
-    model = rebuild(contents.record.model, contents.folder) if model is None else model
+    if model is None:
+        model = rebuild(permitted(contents.record, contents.folder, trust_code=trust_code), contents.folder)
     describe(model, contents.record.data)
     if contents.plan.routes:
         return fold(fill(model, contents)).eval()
     return fill_folded(model, contents).eval()
+
+
+def read_claim(directory: str | Path) -> Claim:
+    """What a folder would run, its files checked. Nothing is run. Raises what read_contents raises, and KD607."""
+    contents = read_contents(Path(directory))
+    try:
+        return claim_of(contents.record)
+    except ModelError as error:
+        raise FolderError("KD607", f"{contents.folder}: {error.message}") from error
+
+
+def _origin(record: Record, folder: Path, trust_code: bool) -> Origin:
+    """How the original is built again, and whether it may be."""
+    try:
+        return Origin(folder, permitted(record, folder, trust_code=trust_code))
+    except FolderError as error:
+        return Origin(folder, refusal=error)

@@ -1,21 +1,52 @@
-"""The net that a folder was made from, built again from the folder's record."""
+"""The net that a conversion was made from, built again by its name, or from the module that the caller passed."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
 from ...core.errors import FolderError, KdnaError
 from ...core.specs import ModelRef
-from ...inputs.models import Loaded, load_model
+from ...inputs.models import Loaded, fit_weights, load_model, read_state_dict, state_digest, unwrapped_copy
+from .conversion import Conversion
+from .rebuild import Limited
 
 
-def original_of(ref: ModelRef) -> Loaded:
-    """The original with its weights. Raises FolderError KD607 if it cannot be rebuilt or has changed."""
+def original_of(conversion: Conversion, checkpoint: str | None = None) -> Loaded:
+    """The original with its weights, from `checkpoint` where one is given.
+
+    Raises:
+        FolderError: KD607 (it cannot be rebuilt, or has changed), KD611 (the conversion was read from a folder, and
+            building what it names needs the caller's word).
+    """
+    ref, origin = conversion.plan.model, conversion.origin
+    ref = replace(ref, checkpoint=checkpoint) if checkpoint else ref
+    if origin.module is None and origin.refusal is not None:
+        raise origin.refusal
     try:
-        loaded = load_model(ref.name, checkpoint=ref.checkpoint)
+        loaded = _named(conversion, ref) if origin.module is None else _given(origin.module, conversion, ref)
     except KdnaError as error:
         raise FolderError("KD607", f"the original {ref.name} cannot be rebuilt: {error.message}") from error
     if loaded.ref.sha256 != ref.sha256:
         where = f"{ref.name}, {ref.checkpoint}" if ref.checkpoint else ref.name
+        way_out = "pass checkpoint=, or model= with the original's weights"
         raise FolderError(
-            "KD607", f"the original ({where}) has changed since the conversion: its tensors' sha256 differs"
+            "KD607", f"the original ({where}) has changed since the conversion: its tensors' sha256 differs; {way_out}"
         )
     return loaded
+
+
+def _named(conversion: Conversion, ref: ModelRef) -> Loaded:
+    permit = conversion.origin.permit
+    with Limited(None if permit is None else permit.limit, conversion.origin.folder or Path()):
+        return load_model(ref.name, checkpoint=ref.checkpoint)
+
+
+def _given(module: nn.Module, conversion: Conversion, ref: ModelRef) -> Loaded:
+    """A copy of the module, with the weights that it has if they are the original's, else those of the checkpoint."""
+    net = unwrapped_copy(module).cpu().float().eval()
+    if ref.checkpoint is not None and state_digest(net) != ref.sha256 and Path(ref.checkpoint).is_file():
+        fit_weights(net, read_state_dict(ref.checkpoint), ref.checkpoint)
+    return Loaded(net, replace(ref, sha256=state_digest(net)), conversion.data)

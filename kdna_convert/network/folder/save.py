@@ -29,6 +29,7 @@ from .config import timm_config
 from .conversion import Conversion
 from .record import CARD, CONFIG, LOADER, PLAN, RECIPE, REPORT, TENSORS, is_ours, with_record
 from .report import to_plain
+from .trust import remember_saved
 
 _LOADER = Path(__file__).parent / "standalone_loader.py"
 
@@ -61,6 +62,8 @@ def save(conversion: Conversion, directory: str | Path, force: bool = False) -> 
         ref, data = conversion.plan.model, conversion.data
         config = with_record(timm_config(conversion.model, ref.name, data), folder, ref, data)
         _write(folder / CONFIG, _json(config))
+    if conversion.origin.refusal is None:
+        remember_saved(target)
     return target
 
 

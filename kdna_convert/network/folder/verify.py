@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ...core.errors import FolderError, KdnaError
 from ...core.filesize import metadata
-from ...core.specs import ModelRef
 from ...core.tensorfile import load_tensors
 from ...inputs.models import example_input, fit_weights, read_state_dict, state_digest
 from ..derive import fold
@@ -22,7 +21,8 @@ from ..stored import stored_state
 from .conversion import Conversion
 from .load import open_folder
 from .rebuild import rebuild
-from .record import FILES, TENSORS, check_file, read_record
+from .record import FILES, TENSORS, Record, check_file, read_record
+from .trust import permitted
 
 # The largest allowed difference between the outputs of the folded and the derived net, relative to the largest output.
 TOLERANCE = 1e-4
@@ -37,7 +37,7 @@ class Check:
     detail: str
 
 
-def verify(directory: str | Path, *, model: nn.Module | None = None) -> tuple[Check, ...]:
+def verify(directory: str | Path, *, model: nn.Module | None = None, trust_code: bool = False) -> tuple[Check, ...]:
     """Check a folder: its files, tensors and size, loading and folding, and its original.
 
     The groups of checks depend on each other: after a failed one the rest is skipped.
@@ -45,16 +45,17 @@ def verify(directory: str | Path, *, model: nn.Module | None = None) -> tuple[Ch
     Args:
         directory: The folder.
         model: The architecture, for nets that kdna cannot build by name. It is not changed.
+        trust_code: Whether to run the code that the folder names, as for open_folder.
 
     Raises:
-        FolderError: KD602 if kdna did not write the folder.
+        FolderError: KD602 if kdna did not write the folder, KD611 if checking it needs `trust_code`.
     """
     folder = Path(directory)
     checks = [_check("config.json", partial(_config, folder))]
     for group in (_files, _contents, _original):
         if not all(check.ok for check in checks):
             break
-        checks += group(folder, model)
+        checks += group(folder, model, trust_code)
     return tuple(checks)
 
 
@@ -63,7 +64,7 @@ def _check(name: str, claim: Callable[[], str]) -> Check:
     try:
         return Check(name, True, claim())
     except KdnaError as error:
-        if error.code == "KD602":
+        if error.code in ("KD602", "KD611"):
             raise
         return Check(name, False, error.message)
 
@@ -73,7 +74,7 @@ def _config(folder: Path) -> str:
     return f"format {record.version}, made from {record.model.name}"
 
 
-def _files(folder: Path, model: nn.Module | None) -> Iterator[Check]:
+def _files(folder: Path, model: nn.Module | None, trust_code: bool) -> Iterator[Check]:
     record = read_record(folder)
 
     def whole(name: str) -> str:
@@ -83,11 +84,11 @@ def _files(folder: Path, model: nn.Module | None) -> Iterator[Check]:
     return (_check(name, partial(whole, name)) for name in FILES)
 
 
-def _contents(folder: Path, model: nn.Module | None) -> Iterator[Check]:
+def _contents(folder: Path, model: nn.Module | None, trust_code: bool) -> Iterator[Check]:
     opened: list[Conversion] = []
 
     def loads() -> str:
-        opened.append(open_folder(folder, model=copy.deepcopy(model)))
+        opened.append(open_folder(folder, model=copy.deepcopy(model), trust_code=trust_code))
         return "the architecture is built and every tensor has its place"
 
     yield _check("loads", loads)
@@ -140,19 +141,22 @@ def _folded(folder: Path, conversion: Conversion) -> str:
     return f"folding changes the output by {difference:.1e} of its largest value"
 
 
-def _original(folder: Path, model: nn.Module | None) -> Iterator[Check]:
-    ref = read_record(folder).model
+def _original(folder: Path, model: nn.Module | None, trust_code: bool) -> Iterator[Check]:
+    record = read_record(folder)
+    ref = record.model
     if ref.checkpoint is None or not Path(ref.checkpoint).is_file():
         where = "it is not a local checkpoint" if ref.checkpoint is None else f"{ref.checkpoint} is not here"
         yield Check("original", True, f"not checked: {where}")
     else:
-        yield _check("original", partial(_unchanged, folder, model, ref, ref.checkpoint))
+        yield _check("original", partial(_unchanged, folder, model, trust_code, record, ref.checkpoint))
 
 
-def _unchanged(folder: Path, model: nn.Module | None, ref: ModelRef, checkpoint: str) -> str:
-    original = rebuild(ref, folder) if model is None else copy.deepcopy(model)
+def _unchanged(folder: Path, model: nn.Module | None, trust_code: bool, record: Record, checkpoint: str) -> str:
+    original = copy.deepcopy(model)
+    if original is None:
+        original = rebuild(permitted(record, folder, trust_code=trust_code), folder)
     fit_weights(original, read_state_dict(checkpoint), checkpoint)
-    if state_digest(original) != ref.sha256:
+    if state_digest(original) != record.model.sha256:
         raise _broken(f"{checkpoint} has changed since the conversion")
     return f"{checkpoint} is the checkpoint it was made from"
 

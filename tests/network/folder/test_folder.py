@@ -29,7 +29,6 @@ from kdna_convert.core.specs import DataConfig, Layer, ModelRef, Plan, TensorSpe
 from kdna_convert.inputs.models import load_model, state_digest
 from kdna_convert.network.derive import fold
 from kdna_convert.network.folder import Conversion, load, open_folder, save, verify
-from kdna_convert.network.folder.rebuild import rebuild
 from kdna_convert.network.folder.record import FILES, with_record
 from kdna_convert.network.folder.report import Report
 from kdna_convert.network.stored import DTYPES, stored_specs
@@ -388,12 +387,12 @@ def test_a_folder_with_matching_digests_is_still_checked(folder: Path) -> None:
     with pytest.raises(FolderError, match=r"KD603: .*plan.json"):
         load(resealed(folder))
     (folder / "plan.json").write_text(plan.replace('"params": 1300', '"params": 1301'))
-    assert all(check.ok for check in verify(resealed(folder)))
+    assert all(check.ok for check in verify(resealed(folder), trust_code=True))
 
 
 def test_verify_finds_errors_behind_matching_digests(folder: Path) -> None:
     def failing() -> list[str]:
-        return [check.name for check in verify(resealed(folder)) if not check.ok]
+        return [check.name for check in verify(resealed(folder), trust_code=True) if not check.ok]
 
     made = conversion()
     made.plan = replace(made.plan, planned=replace(made.plan.planned, params=1))
@@ -426,45 +425,6 @@ def test_verify_compares_the_original_checkpoint_where_it_is(tmp_path: Path) -> 
     assert torch.equal(outputs(mine), outputs(small(4)))
     checkpoint.unlink()
     assert verify(tmp_path / "out")[-1].detail.startswith("not checked")
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("subprocess:call(['touch', 'HERE'])", "installed package"),
-        ("os:system('touch HERE')", "installed package"),
-        ("torch:load('HERE')", "installed package"),
-        ("timm.models:load_state_dict('HERE')", "defines no model"),
-        ("timm.models.efficientnet:os.system('touch HERE')", "defines no model"),
-        ("resnet18(checkpoint_path='HERE')", "checkpoint while it is built"),
-        ("FOLDER/evil.py:model", "lies inside the folder"),
-        ("CWD/indirect.py:call(['touch', 'HERE'])", "defines no call"),
-        ("CWD/gone.py:model", "is not there"),
-        ("no_such_package.nets:model", "is not there"),
-        ("no_such_net", "no model 'no_such_net'"),
-    ],
-)
-def test_a_folder_cannot_make_its_reader_run_anything_else(
-    folder: Path, name: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cwd, executed = folder.parent, folder.parent / "executed"
-    monkeypatch.chdir(cwd)
-    (folder / "evil.py").write_text(f"open({str(executed)!r}, 'w')\ndef model(): ...\n")
-    (cwd / "indirect.py").write_text("from subprocess import call\n")
-    name = name.replace("HERE", str(executed)).replace("FOLDER", str(folder)).replace("CWD", str(cwd))
-    with pytest.raises(FolderError, match=f"KD607: .*{message}.*pass model="):
-        load(resealed(folder, name=name))
-    assert not executed.exists()
-    assert load(folder, model=small())
-
-
-def test_a_factory_of_the_users_own_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("nets.py").write_text("from torch import nn\ndef tiny(n=2): return nn.Sequential(nn.Linear(n, 3))\n")
-    for name in ("nets.py:tiny(n=4)", "nets:tiny(n=4)"):
-        assert rebuild(ModelRef(name), tmp_path / "out")[0].in_features == 4
-    big = "timm.models.efficientnet:_gen_mobilenet_v1('mobilenetv1_100', 0.25, num_classes=2)"
-    assert rebuild(ModelRef(big), tmp_path / "out").num_classes == 2
 
 
 # --- the loader in the folder ---------------------------------------------------------------------------------------
