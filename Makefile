@@ -4,7 +4,7 @@ VENV ?= .venv
 INSTALLED := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: demo test docs format clean
+.PHONY: demo test fuzz docs format clean
 
 demo: $(INSTALLED)
 	$(BIN)/kdna demo
@@ -14,6 +14,12 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
+# Altered folders without end: prints the seed of the first that breaks the law. SEED resumes.
+SEED ?= 0
+CASES ?= 50000
+fuzz: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/support/folder_fuzz.py --seed $(SEED) --cases $(CASES)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m mkdocs build --strict

@@ -6,6 +6,8 @@ budget, KD6xx folder, KD7xx numerics, KD8xx guard. `kdna explain CODE` prints th
 
 from __future__ import annotations
 
+from .shown import shown
+
 
 class KdnaError(Exception):
     """The user's input cannot be used. The CLI prints one line and exits with `exit_code`.
@@ -18,9 +20,9 @@ class KdnaError(Exception):
     exit_code = 2
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
         self.code = code
-        self.message = message
+        self.message = shown(message)  # it names what files hold
+        super().__init__(f"{code}: {self.message}")
 
     def __reduce__(self) -> tuple[type[KdnaError], tuple[str, str]]:
         """Picklable, so that worker processes can raise it."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
 from .processes import is_first
+from .shown import shown
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none of it
     from .specs import Progress
@@ -36,7 +37,7 @@ class Reporter:
         self.first = 0  # how many were done when the stage began: a resumed one does not begin at 0
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        stage, _, detail = what.partition(": ")
+        stage, _, detail = shown(what).partition(": ")
         now = self.clock()
         if stage != self.stage or done < self.done:
             self.stage_began, self.first = now, done

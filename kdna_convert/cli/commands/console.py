@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
 from typer.core import TyperGroup
 
 from ...core.errors import DataError, FolderError, KdnaError
 from ...core.processes import launched
 from ...core.progress import on_stderr
+from ...core.shown import shown, shown_json
 from .help import command_panels, parameter_panels, write_panels, write_text, write_usage
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
@@ -61,7 +64,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except KdnaError as error:
             if ctx.meta.get(VERBOSE):
-                traceback.print_exc()
+                sys.stderr.write(shown(traceback.format_exc(), lines=True))
             print(f"kdna: error {error.code}: {error.message}", file=sys.stderr)  # noqa: T201
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
@@ -75,22 +78,37 @@ def require_one_process(what: str) -> None:
         raise DataError("KD410", f"{why}; run it without the launcher, which {', '.join(SHARED)} support")
 
 
+class PlainConsole(Console):
+    """A console for text that nobody has checked. A string is one line, is no markup, and controls nothing."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(shown(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """The segments. What a Text holds is made plain here; the line ends in it are the report's own."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=shown(segment.text, lines=True))
+
+
 def show(result: RenderableType) -> None:
     """Print a report on stdout, 80 columns wide if stdout is no terminal."""
-    Console(highlight=False).print(result)
+    PlainConsole().print(result)
 
 
 def show_json(result: Any) -> None:
     """Print dataclasses or plain values as JSON on stdout."""
     from pydantic_core import to_json
 
-    sys.stdout.write(to_json(result, indent=2).decode() + "\n")
+    sys.stdout.write(shown_json(to_json(result, indent=2).decode()) + "\n")
 
 
 def tell(text: str, quiet: bool = False) -> None:
     """Print a note or a hint on stderr."""
     if not quiet:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+        PlainConsole(stderr=True, soft_wrap=True).print(Text(text))
 
 
 def in_terminal() -> bool:
@@ -101,11 +119,11 @@ def in_terminal() -> bool:
 def tell_remarks(notes: Sequence[str], skipped: Sequence[str] = ()) -> None:
     """Print notes on the result and the images that could not be read, also with -q."""
     for note in notes:
-        tell(f"kdna: {note}")
+        tell(f"kdna: {shown(note)}")
     if skipped:
         more = [f"  and {len(skipped) - LISTED} more"] if len(skipped) > LISTED else []
         were = "image was" if len(skipped) == 1 else "images were"
-        tell("\n  ".join([f"kdna: {len(skipped)} {were} skipped", *skipped[:LISTED], *more]))
+        tell("\n  ".join([f"kdna: {len(skipped)} {were} skipped", *map(shown, skipped[:LISTED]), *more]))
 
 
 def save_folder(conversion: Conversion, target: Path, ctx: typer.Context, force: bool) -> None:

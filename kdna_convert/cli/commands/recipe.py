@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ...core.shown import shown
 from .completion import recipe_names
 from .console import Commands, output_path, show, show_json, tell
 from .help import Command
@@ -43,7 +45,8 @@ def show_(recipe: NameOrFile) -> None:
     """
     from ...inputs.recipe import load_recipe
 
-    typer.echo(load_recipe(recipe).text, nl=False)
+    text = load_recipe(recipe).text
+    typer.echo(shown(text, lines=True) if sys.stdout.isatty() else text, nl=False)
 
 
 @app.command("cp", cls=Command)

@@ -9,6 +9,8 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
+from ...core.shown import shown
+
 Rows = Sequence[Sequence[float | None]]
 
 DIGITS_UP_TO = 20  # members: two digits and a space each fit beside a name in 80 columns
@@ -69,11 +71,12 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _name_width(names: Sequence[str], columns: int) -> int:
     """Columns for the names: as many as the matrix leaves."""
-    return min(max(map(len, names)), max(SHORTEST_NAME, WIDTH - 1 - columns))
+    return min(max(len(shown(name)) for name in names), max(SHORTEST_NAME, WIDTH - 1 - columns))
 
 
 def _fit(name: str, width: int) -> str:
     """The name, cut at its beginning if it is too long."""
+    name = shown(name)
     return (name if len(name) <= width else "…" + name[1 - width :]).ljust(width)
 
 

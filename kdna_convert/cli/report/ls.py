@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from .figures import count, grid, note
 
@@ -20,7 +19,7 @@ def name_table(entries: Mapping[str, str]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column()
     for name, meaning in entries.items():
-        table.add_row(Text(name), Text(meaning))  # plain: W[o,i] is not markup
+        table.add_row(name, meaning)
     return table
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from dataclasses import asdict
 from typing import Any
 
 import yaml
 
 from ...core.measurements import Divergence
+from ...core.shown import shown
 from ...core.specs import ModelRef, Plan, Totals
 from .report import Report
 
@@ -23,7 +26,7 @@ def model_card(plan: Plan, recipe: str, report: Report, folder: str) -> str:
     front = {"base_model": plan.model.name, "base_model_relation": "quantized", "library_name": "kdna", "tags": _TAGS}
     sections = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
-        f"# {folder}",
+        f"# {_plain(folder)}",
         f"{_code(plan.model.name)} {_what(plan, report)}.",
         _costs(plan.original, plan.planned),
         _divergence(report.divergence),
@@ -37,7 +40,7 @@ def _what(plan: Plan, report: Report) -> str:
     """What the conversion did: shared kernels, a codec, or both."""
     layers = sum(len(family.members) for family in plan.families)
     shared = f"with its kernels shared across layers by kdna, {len(plan.families)} families, {layers} layers converted"
-    coded = f"its weights coded by kdna ({report.code.codec})" if report.code else ""
+    coded = f"its weights coded by kdna ({_plain(report.code.codec)})" if report.code else ""
     return ", ".join(part for part in (shared if layers else "", coded) if part) or "as it was, in a folder of kdna's"
 
 
@@ -63,22 +66,43 @@ def _divergence(measured: Divergence | None) -> str:
 
 
 def _load(folder: str) -> str:
-    code = f'import kdna_convert\n\nmodel = kdna_convert.load("{folder}", folded=True)  # ordinary weights'
-    merged = f"kdna export {folder} --to merged -o merged.safetensors"
+    path = json.dumps(folder, ensure_ascii=False)
+    code = f"import kdna_convert\n\nmodel = kdna_convert.load({path}, folded=True)  # ordinary weights"
+    merged = f"kdna export {shlex.quote(folder)} --to merged -o merged.safetensors"
     plain = "As an ordinary state dict of the original architecture"
     alone = "Or with torch alone: `loader.state_dict(folder)` of the `loader.py` that lies beside this page."
-    return f"```python\n{code}\n```\n\n{plain}:\n\n```\n{merged}\n```\n\n{alone}"
+    return f"{_block(code, 'python')}\n\n{plain}:\n\n{_block(merged)}\n\n{alone}"
 
 
 def _make(model: ModelRef, recipe: str, command: str | None) -> str:
     checkpoint = f", checkpoint {_code(model.checkpoint)}" if model.checkpoint else ""
     origin = f"From {_code(model.name)}{checkpoint}; sha256 of its tensors {_code(model.sha256)}."
-    by = f"\n\n```\n{command}\n```" if command else ""
-    return f"{origin}{by}\n\nThe recipe:\n\n```yaml\n{recipe.strip()}\n```"
+    by = f"\n\n{_block(command)}" if command else ""
+    return f"{origin}{by}\n\nThe recipe:\n\n{_block(recipe.strip(), 'yaml')}"
 
 
 def _code(text: str) -> str:
-    return f"`{text}`"
+    """Text as code in a line. Its fence is longer than any row of backticks in the text."""
+    text = shown(text)
+    fence = "`" * (_longest_ticks(text) + 1)
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+def _block(text: str, language: str = "") -> str:
+    """Lines of text as a block of code, which nothing in the text can end."""
+    text = shown(text, lines=True)
+    fence = "`" * max(3, _longest_ticks(text) + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _longest_ticks(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
+
+
+def _plain(text: str) -> str:
+    """Text in which no character is Markdown or HTML."""
+    return re.sub(r"([\\`*<>\[\]|&#])", r"\\\1", shown(text))
 
 
 def _number(value: Any) -> str:
