@@ -1,4 +1,4 @@
-"""The interface of an export form, and what both forms check before they write."""
+"""The interface of an export form, and the check of the path that all forms make."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Exported(Protocol):
 
 
 class Export(Protocol):
-    """What every export form has to do. Derive from it. Its laws are in tests/stages/export/test_export_laws.py.
+    """The interface of an export form, to derive from. Its laws are in tests/stages/export/test_export_laws.py.
 
     Attributes:
         name: The form's name on the command line.
@@ -60,7 +60,7 @@ class Export(Protocol):
 
 
 def free_path(path: str | Path, force: bool) -> Path:
-    """The path, once it is known to be free. Raises FolderError KD601."""
+    """The path as a Path. Raises FolderError KD601 if it exists and `force` is not given."""
     target = Path(path)
     if target.is_dir() or (target.exists() and not force):
         raise FolderError("KD601", f"{target} exists already; choose another file or pass --force")

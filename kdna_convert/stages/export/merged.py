@@ -23,7 +23,7 @@ class MergedFile:
 
     @property
     def note(self) -> str:
-        return "loads into the untouched net"
+        return "loads into the original net"
 
     @property
     def usage(self) -> str | None:

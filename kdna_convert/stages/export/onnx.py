@@ -25,7 +25,7 @@ from .export import Export, free_path
 
 INPUT = "images"
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
-TOLERANCE = 1e-3  # of the largest answer
+TOLERANCE = 1e-3  # relative to the largest logit
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class OnnxFile:
 
     @property
     def note(self) -> str:
-        return f"takes any batch; onnxruntime's answers are within {self.difference:.0e} of torch's"
+        return f"takes any batch size; onnxruntime's logits are within {self.difference:.0e} of torch's"
 
     @property
     def usage(self) -> str | None:
@@ -50,15 +50,15 @@ class OnnxFile:
 class Onnx(Export):
     """One ONNX file with folded weights, for batches of any size.
 
-    Gates on activations stay gates. A kernel that is a mixture for each image becomes a weighted sum of static
-    convolutions. Any other kernel of each image becomes a matrix that multiplies the image's patches.
+    Gates on activations stay gates. A kernel that is a mixture per image becomes a weighted sum of static convolutions.
+    Any other kernel per image becomes a matrix that multiplies the patches of the image.
     """
 
     name: ClassVar[str] = "onnx"
     suffix: ClassVar[str] = ".onnx"
 
     def write(self, conversion: Conversion, path: str | Path, *, force: bool = False) -> OnnxFile:
-        """As Export.write. The file is kept only if onnxruntime's logits equal torch's for one image and for three.
+        """As Export.write. The file is written only if onnxruntime's logits equal torch's for one image and for three.
 
         Raises ModelError KD312 too, if a library is missing or ONNX cannot represent the net.
         """
@@ -79,7 +79,9 @@ class Onnx(Export):
             graph = draft.read_bytes()
         difference = max(_difference(net, graph, example_input(conversion.data, batch)) for batch in (1, 3))
         if not difference <= TOLERANCE:
-            raise ModelError("KD312", f"onnxruntime's answers are {difference:.1e} from torch's; nothing was written")
+            raise ModelError(
+                "KD312", f"onnxruntime's logits differ from torch's by {difference:.1e}; nothing was written"
+            )
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(graph)
@@ -121,13 +123,13 @@ def _difference(net: nn.Module, graph: bytes, example: torch.Tensor) -> float:
     noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = net(noise)
-    found = torch.from_numpy(session.run(None, {INPUT: noise.numpy()})[0])
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+    output = torch.from_numpy(session.run(None, {INPUT: noise.numpy()})[0])
+    return float((output - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """The exporter warns of itself."""
+    """Silence the warnings of the exporter about itself."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

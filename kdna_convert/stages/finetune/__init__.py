@@ -29,7 +29,7 @@ from .codes import Codes
 from .engine import Engine
 from .folded_norms import Pair, norm_pairs, plain_convolutions
 from .loss import Objective, distillation, stage_ends, trained_bases
-from .restore_flags import untouched
+from .restore_flags import restored_flags
 from .student import RunFiles, Student
 from .subnets import fit_subnets, subnet_ends
 from .trainer import Trainer, TrainingResult
@@ -50,24 +50,24 @@ def finetune(
     device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> FinetuneReport:
-    """Train the student's model towards the answers of its teacher, in place.
+    """Train the model of `student`, in place, to match the logits of its teacher.
 
     Args:
         student: the nets; all are moved to `device`.
-        images: images of a folder or dataset, seen in random views, or tensors, seen as they are.
-        settings: the settings; by default those of `Settings()`.
-        heldout: images that choose the step that is kept; without them, the last is.
-        config: the size of a view and its normalization.
+        images: images. Those of a folder or dataset are augmented, tensors are used as they are.
+        settings: the settings. Default: `Settings()`.
+        heldout: images that select the best step, which is kept. Default: the last step is kept.
+        config: the input size and the normalization.
         files: where the state and the log are written.
-        device: the device; by default Accelerate's.
+        device: the device. Default: Accelerate's.
         progress: called with (what, done, total).
 
     Raises:
-        GuardError: KD802 when the loss does not stay finite; the best tensors are put back.
-        ModelError: KD308 for a net that does not return logits, KD310 for one without parts for `subnets`.
+        GuardError: KD802 if the loss does not stay finite; the best tensors are restored.
+        ModelError: KD308 for a net that does not return logits, KD310 for one without stages for `subnets`.
         DataError: KD403 for a label loss without labels, KD408 for a batch that processes cannot divide.
-        RecipeError: KD208 for `orthogonality` where nothing is shared, and `sampled` where nothing is nested.
-        FolderError: KD604 for a state that cannot be written, KD610 for one of another run.
+        RecipeError: KD208 for `orthogonality` without shared tensors, or `sampled` without a nested conversion.
+        FolderError: KD604 for a state that cannot be written, KD610 for the state of another run.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, once the state is written.
     """
     settings, files = settings or Settings(), files or RunFiles()
@@ -75,7 +75,7 @@ def finetune(
     _check(student, source, settings)
     engine = Engine(settings, None if device is None else torch.device(device), files.track)
     student.to(engine.device)
-    with sharing(), untouched(*student.nets):
+    with sharing(), restored_flags(*student.nets):
         validation = Validation(student.model, student.teacher, held, settings)
         counts = trainable(student.model, settings.train, frozenset() if student.codes is None else student.codes.ids)
         views = Views(source, config, settings.seed, settings.augment, settings.mixup)
@@ -93,9 +93,11 @@ def finetune(
 
 def _check(student: Student, images: Images, settings: Settings) -> None:
     if settings.label_weight and not images.labeled:
-        raise DataError("KD403", "these images have no labels, and a label weight needs them; give folders by class")
+        raise DataError(
+            "KD403", "label_weight needs labels, and these images have none; pass a folder with one subfolder per class"
+        )
     if settings.sampled and not student.nested:
-        why = "this net's directions are in no order; convert it with `nested: true`, or leave --sampled out"
+        why = "the conversion is not nested; convert with `nested: true`, or leave out --sampled"
         raise RecipeError("KD208", f"sampled: {why}")
 
 
@@ -117,7 +119,9 @@ def _objective(
 def _bases(model: nn.Module, settings: Settings) -> tuple[nn.Parameter, ...]:
     bases = trained_bases(model) if settings.orthogonality else ()
     if settings.orthogonality and not bases:
-        raise RecipeError("KD208", "orthogonality: no family of this net has a shared tensor with rows; leave it out")
+        raise RecipeError(
+            "KD208", "orthogonality: no family of this net has a shared tensor with two or more axes; leave it out"
+        )
     return bases
 
 

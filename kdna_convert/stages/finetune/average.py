@@ -1,7 +1,7 @@
-"""An exponential moving average of what is trained, timm's: of the free tensors alone, so that it costs them once more.
+"""Exponential moving average of the trained tensors, by timm. It takes the memory of one more copy of them.
 
-A net's last steps wander around what they average to. The average follows the tensors as fast as it can at first and by
-the decay that was asked for in the end (timm's warm-up), so that a short run's is not still where it began.
+The last steps of a training fluctuate around a mean. timm's warm-up raises the decay from step to step up to the one
+that was set, so that the average of a short run does not keep the initial values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .training_state import assign, copies
 
 
 class Average:
-    """The moving average of `parameters`, by name; with a decay of 0, the parameters themselves."""
+    """The moving average of `parameters`, by name. With a decay of 0 it is the parameters themselves."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         self.parameters = parameters
@@ -31,7 +31,7 @@ class Average:
 
     @property
     def kept(self) -> dict[str, Tensor]:
-        """Copies of the averages for a state; none without an average."""
+        """Copies of the averages for a saved state; empty without an average."""
         return {} if self.ema is None else copies(self.tensors)
 
     def follow(self, step: int) -> None:
@@ -41,7 +41,7 @@ class Average:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """The net with its averages as parameters, for as long as the context lasts."""
+        """Inside the context, the parameters of the net have the averaged values."""
         if self.ema is None:
             yield
             return

@@ -1,13 +1,13 @@
-"""Training the integers of a coded net, in the bytes that it has.
+"""Train the integers of a coded net without making its file larger.
 
-A coded tensor is integers times a step. What the optimizer moves is a real number behind each, which begins where the
-integer is; the net runs on the nearest integers, and their gradient is taken for that of the numbers (straight-through:
-Bengio et al. 2013, arXiv 1308.3432, as BinaryConnect arranges it, arXiv 1511.00363). So an integer changes once many
-steps have agreed on it.
+A coded tensor is integers times a step. The optimizer updates a real number behind each integer, which starts at the
+integer's value. The net runs on the nearest integers, and their gradient is used for the real numbers
+(straight-through estimator: Bengio et al. 2013, arXiv 1308.3432; as in BinaryConnect, arXiv 1511.00363). So an integer
+changes only after many steps in the same direction.
 
-Every integer has a price in bits, and the file is not to grow: what one more in magnitude would take, as the coder sees
-it (by the mean of its row and of its column; codecs/expectation.py), pulls the numbers towards zero, as strongly as
-keeps the bits of the whole at what they were at the start.
+Every integer has a price: the bits that one more in magnitude would take, which the coder estimates from the means of
+its row and its column (codecs/expectation.py). The price pulls the real numbers towards zero. It is adjusted in every
+step so that the total number of bits stays close to that at the start.
 """
 
 from __future__ import annotations
@@ -22,19 +22,26 @@ from torch import Tensor, nn
 
 from .training_state import assign
 
-# Of one more in magnitude, an integer's place is expected to hold at least this share of its tensor's mean.
+# The least magnitude that is expected of an integer, as a share of its tensor's mean.
 _LEAST = 0.05
-# How fast the price follows: by e in so many steps for each percent that the bits are off what is aimed at, a share of
-# those at the start.
+# The price changes by a factor of e in _FOLLOWS steps for each percent of difference between the bits and their target,
+# _AIM times the bits at the start.
 _FOLLOWS, _AIM = 200, 0.997
-# From zero, a number is not pulled: a sign that flips with every step would be all that comes of it.
+# A number this close to zero, in units of an integer, is not pulled: its sign would flip in every step.
 _ASLEEP = 0.02
 
 
 @dataclass
 class Codes:
-    """`tensors` by name with `steps`, the size of one integer of each; `fits` says whether the net, rounded, takes no
-    more bytes than it may. `price` is what a bit costs, in the loss."""
+    """The coded tensors that are trained.
+
+    Attributes:
+        tensors: The tensors by name.
+        steps: The quantization step of each.
+        fits: Whether the rounded net takes no more bytes than allowed.
+        price: The cost of a bit, in units of the loss.
+        bits: The estimated bits of all tensors at the start.
+    """
 
     tensors: Mapping[str, nn.Parameter]
     steps: Mapping[str, float]
@@ -50,12 +57,12 @@ class Codes:
         return {id(tensor) for tensor in self.tensors.values()}
 
     def step_of(self, tensor: Tensor) -> float | None:
-        """The size of one integer, None for a tensor that is not coded."""
+        """The quantization step of a tensor, None if it is not coded."""
         return next((self.steps[name] for name, own in self.tensors.items() if own is tensor), None)
 
     @contextmanager
     def rounded(self) -> Iterator[None]:
-        """The net on its integers, for as long as the context lasts."""
+        """Inside the context, the net runs on the rounded values."""
         now = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
         self.round_in_place()
         try:
@@ -64,13 +71,13 @@ class Codes:
             assign(self.tensors, now)
 
     def round_in_place(self) -> None:
-        """Every number to its nearest integer, in place."""
+        """Round every number to its nearest integer, in place."""
         assign(self.tensors, {name: self._values(self._integers(name), name) for name in self.tensors})
 
     def charge(self, loss: float) -> None:
-        """Add to the gradients what the bits cost; then the price follows how many they are.
+        """Add the gradient of the bits' cost to the gradients in place, then adjust the price.
 
-        The first price makes all the bits there are cost what the loss is.
+        The first price makes the cost of all bits equal to the loss.
         """
         self.price = self.price or abs(loss) / max(self.bits, 1.0)
         total = 0.0
@@ -91,8 +98,10 @@ class Codes:
 
 
 def _bits(integers: Tensor) -> tuple[Tensor, Tensor]:
-    """About what these integers take, and (rows x columns) what one more in the magnitude of each would: a geometric
-    distribution of the magnitudes and a bit for a sign, the mean that of the row times that of the column."""
+    """Estimate the bits that integers take, and (rows, columns) the bits that one more in magnitude would take.
+
+    Magnitudes are geometrically distributed, with the product of the row's and the column's mean; a sign takes a bit.
+    """
     size_oi = integers.abs().flatten(1) if integers.ndim > 1 else integers.abs()[None]
     mean = size_oi.mean().clamp_min(1e-6)
     expected_oi = size_oi.mean(1, keepdim=True) * size_oi.mean(0, keepdim=True) / mean

@@ -1,9 +1,10 @@
-"""The door to Hugging Face Accelerate for training: one process or many, and in which precision.
+"""Train with Hugging Face Accelerate: one process or several, in fp32, bf16 or fp16.
 
 `accelerate launch -m kdna_convert finetune ...` and torchrun set the environment that this reads; without it there is
 one process.
-Every process has all of the net and takes its share of each batch, so that the number of processes changes how fast a
-step is and not what it does. Only the first process writes. How processes meet and part says core/processes.py.
+
+Every process has the whole net and computes its share of each batch, so the number of processes changes the speed of
+a step and not its result. Only the first process writes. core/processes.py forms the process group.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ TRACKED = "kdna"  # the name of a run in TensorBoard
 
 
 class Engine:
-    """Accelerate as a fine-tune needs it. Raises DataError KD408 when a batch cannot be divided among the processes."""
+    """What a fine-tune needs of Accelerate. Raises DataError KD408 if the processes cannot divide a batch."""
 
     def __init__(self, settings: Settings, device: torch.device | None, track: Path | None) -> None:
-        # Its settings are the process's; a library may be called twice with different ones.
+        # Accelerate's settings are global to the process; a second call may need other ones.
         AcceleratorState._reset_state()
         self.accelerator = Accelerator(
             cpu=device is not None and device.type == "cpu",
@@ -45,7 +46,7 @@ class Engine:
         )
         many = self.accelerator.num_processes
         self.device = self.accelerator.device if many > 1 or device is None else device
-        # Accelerate has fp16 for accelerators alone; torch's own serves a CPU as well.
+        # Accelerate supports fp16 only on accelerators; torch's own scaler also works on a CPU.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         part = settings.batch_size // settings.accumulate
         if part % many:
@@ -60,14 +61,14 @@ class Engine:
 
     @property
     def scale(self) -> tuple[float, int]:
-        """What a loss is multiplied by before it is differentiated, 1 but for fp16, and for how many steps it was."""
-        kept = self.scaler.state_dict()
-        return (float(kept["scale"]), int(kept["_growth_tracker"])) if kept else (1.0, 0)
+        """The factor on the loss before differentiation (1 except for fp16), and the steps since it last changed."""
+        state = self.scaler.state_dict()
+        return (float(state["scale"]), int(state["_growth_tracker"])) if state else (1.0, 0)
 
     @scale.setter
     def scale(self, value: tuple[float, int]) -> None:
-        if kept := self.scaler.state_dict():
-            self.scaler.load_state_dict({**kept, "scale": value[0], "_growth_tracker": value[1]})
+        if state := self.scaler.state_dict():
+            self.scaler.load_state_dict({**state, "scale": value[0], "_growth_tracker": value[1]})
 
     def autocast(self) -> AbstractContextManager[None]:
         if self.scaler.is_enabled():
@@ -83,26 +84,26 @@ class Engine:
         return float(self.accelerator.clip_grad_norm_(parameters, math.inf if clip is None else clip))
 
     def step(self, optimizer: Any) -> None:
-        """Of the optimizer; none where a gradient overflowed in fp16, and the scale is halved."""
+        """A step of the optimizer. If a gradient overflowed in fp16, the step is skipped and the scale is halved."""
         self.scaler.step(optimizer)
         self.scaler.update()
 
     def skip(self) -> None:
-        """What `norm` found is not stepped by."""
+        """Skip a step whose gradients are not finite."""
         if self.scaler.is_enabled():
             self.scaler.update()
 
     def mean(self, *numbers: float | Tensor) -> list[float]:
-        """Each number's mean over the processes, so that all of them decide alike."""
+        """The mean of each number over the processes, so that all of them make the same decisions."""
         rows = [torch.as_tensor(number, dtype=torch.float64).detach().reshape(()).cpu() for number in numbers]
         values = torch.stack(rows)
         if self.accelerator.num_processes > 1:
             values = self.accelerator.reduce(values.to(self.device), reduction="mean")
-        found: list[float] = values.tolist()
-        return found
+        means: list[float] = values.tolist()
+        return means
 
     def from_first(self, value: Any) -> Any:
-        """What the first process has, in every process."""
+        """The value of the first process, in every process."""
         return broadcast_object_list([value])[0] if self.accelerator.num_processes > 1 else value
 
     def prepare(self, *things: Any) -> Any:

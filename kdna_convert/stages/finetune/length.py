@@ -1,4 +1,4 @@
-"""How long a fine-tune is, in steps or by the clock, and how much of that is done."""
+"""The length of a fine-tune in steps or seconds, and the share of it that is done."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Length:
-    """`steps` where they are given, else `seconds`."""
+    """A number of steps, or of seconds if `steps` is None."""
 
     steps: int | None
     seconds: float | None
 
     def share(self, step: int, elapsed: float) -> float:
-        """How much is done after so many steps and seconds, in [0, 1)."""
+        """The share that is done after this many steps and seconds, in [0, 1)."""
         if self.steps is not None:
             return step / self.steps
         return min(elapsed / (self.seconds or math.inf), 1 - 1e-6)
 
     def place(self, step: int, elapsed: float) -> float:
-        """Where in the schedule a step lies: by its middle, so that neither the first nor the last is idle."""
+        """The position of a step in the schedule: its middle, so that no step has rate 0."""
         return self.share(step, elapsed) if self.steps is None else (step + 0.5) / self.steps
 
     def done(self, step: int, elapsed: float) -> bool:
@@ -29,5 +29,5 @@ class Length:
         return elapsed >= (self.seconds or math.inf)
 
     def total(self, step: int, elapsed: float) -> int:
-        """The number of steps, estimated where the clock decides."""
+        """The number of steps; an estimate if the length is in seconds."""
         return self.steps if self.steps is not None else max(step, round(step / max(self.share(step, elapsed), 1e-9)))

@@ -1,4 +1,4 @@
-"""What a fine-tune says about its steps: progress, TensorBoard, and a line of JSON a step."""
+"""Report the steps of a fine-tune: progress, TensorBoard, and one line of JSON per step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .training_state import Numbers
 
 
 class StepLog:
-    """Reports every step of a fine-tune; `begin` is the step that a resumed one begins after."""
+    """Reports every step of a fine-tune. A resumed fine-tune continues after step `begin`."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class StepLog:
         self.progress = progress if engine.leads else None
 
     def add(self, numbers: Numbers, outcome: StepOutcome, rate: float) -> None:
-        """Report a step that was taken at that learning rate. Raises FolderError KD604."""
+        """Report a step and its learning rate. Raises FolderError KD604."""
         speed = self.settings.batch_size * numbers.step / max(1e-9, numbers.elapsed)
         values = {"loss": outcome.loss, "agreement": outcome.agreement, "images_per_second": speed}
         if self.file is not None:
@@ -49,7 +49,7 @@ class StepLog:
 
 
 class JsonLines:
-    """Appends to the file at `path`. Lines after step `begin`, of a killed run, are removed first."""
+    """Appends to the file at `path`. First removes the lines of a killed run that are after step `begin`."""
 
     def __init__(self, path: Path, begin: int) -> None:
         self.path = path
@@ -82,7 +82,7 @@ class JsonLines:
 
 
 def _step(line: str) -> int | None:
-    """The step of a line; None for half a line, which a kill leaves."""
+    """The step of a line; None for an incomplete line of a killed run."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

@@ -1,9 +1,9 @@
-"""What a fine-tune lowers: the distance of a net's answers from its teacher's on the same view of the same images.
+"""The loss of a fine-tune: the distance between the logits of a net and of its teacher on the same view of an image.
 
-KL(original || model) at a temperature T, times T^2 (Hinton et al. 2015, arXiv 1503.02531); it needs no label. Where
-wanted, also the labels' cross-entropy, the outputs of the net's stages (Romero et al. 2015, arXiv 1412.6550, there with
-a learned map between them; the two nets here are of one shape and need none), and how far the rows of what is shared
-are from being orthogonal (as Bansal et al. 2018, arXiv 1810.09102, ask of all kernels).
+It is KL(teacher || model) at a temperature T, times T^2 (Hinton et al. 2015, arXiv 1503.02531), and needs no labels.
+Optional terms are the cross-entropy of labels, the distance between the outputs of the nets' stages (Romero et al.
+2015, arXiv 1412.6550; both nets have the same shapes, so no map between them is needed), and the distance of the rows
+of shared tensors from orthogonality (Bansal et al. 2018, arXiv 1810.09102, do so for all kernels).
 """
 
 from __future__ import annotations
@@ -27,28 +27,32 @@ from .student import Student
 
 @dataclass(frozen=True)
 class LossResult:
-    """The loss (to be differentiated), and the share of the images with the teacher's answer."""
+    """The loss, which can be differentiated, and the share of images on which model and teacher agree (top-1)."""
 
     loss: Tensor
     agreement: Tensor
 
 
 def distillation(output: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(target || output) at temperature T, both (B, classes, ...): the mean over all but the classes."""
+    """T^2 KL(target || output) at temperature T of logits (B, classes, ...): the mean over all axes but the classes."""
     log_p = F.log_softmax(output / temperature, dim=1)
     log_p0 = F.log_softmax(target / temperature, dim=1)
     return (log_p0.exp() * (log_p0 - log_p)).sum(dim=1).mean() * temperature**2
 
 
 def label_error(output: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropy of (B, classes) answers and (B,) labels; of (B, classes, positions) answers and rows of labels
-    (B, length), padded behind with -1, the connectionist temporal classification (Graves et al. 2006), whose blank is
-    class 0: a row that is too long for its positions counts nothing. Raises ModelError KD308 where they do not match.
+    """The cross-entropy of logits (B, classes) and labels (B,), or the CTC loss of sequences.
+
+    CTC (Graves et al. 2006) is for logits (B, classes, positions) and labels (B, length), padded at the end with -1.
+    The blank is class 0. A sequence that is longer than its positions is ignored.
+
+    Raises:
+        ModelError: KD308 if the shapes do not match.
     """
     if output.ndim != labels.ndim + 1:
-        shapes = f"answers {tuple(output.shape)} and labels {tuple(labels.shape)}"
-        why = "a label is an image's, or a row of them where the net answers by position"
-        raise ModelError("KD308", f"label_weight: {why}; these are {shapes}: leave it out")
+        shapes = f"logits {tuple(output.shape)} do not match labels {tuple(labels.shape)}"
+        needed = "one label per image, or one sequence of labels for logits with positions"
+        raise ModelError("KD308", f"label_weight: {shapes}; it needs {needed}. Leave it out")
     if labels.ndim == 1:
         return F.cross_entropy(output, labels)
     log_p_tbc = F.log_softmax(output, dim=1).permute(2, 0, 1)
@@ -68,33 +72,42 @@ def feature_error(features: Mapping[str, Tensor], targets: Mapping[str, Tensor])
 def crowding(bases: Sequence[Tensor]) -> Tensor:
     """The mean over the tensors of |G - I|^2 / r, G the Gram matrix of a tensor's r rows, each at unit length.
 
-    0 where they are orthogonal; r rows of d < r numbers cannot be, and come to r / d - 1 at best.
+    It is 0 for orthogonal rows. For r rows of d < r numbers the minimum is r / d - 1.
     """
-    found = []
+    errors = []
     with torch.autocast(bases[0].device.type, enabled=False):
         for basis in bases:
             unit_rn = F.normalize(basis.flatten(1), dim=1)
             gap_rr = unit_rn @ unit_rn.T - torch.eye(len(unit_rn), dtype=unit_rn.dtype, device=unit_rn.device)
-            found.append(gap_rr.square().sum() / len(unit_rn))
-    return torch.stack(found).mean()
+            errors.append(gap_rr.square().sum() / len(unit_rn))
+    return torch.stack(errors).mean()
 
 
 def trained_bases(model: nn.Module) -> tuple[nn.Parameter, ...]:
-    """The families' shared tensors of two axes or more that may change, each once."""
-    found = {id(basis): basis for derived in derived_layers(model).values() for basis in derived.shared.values()}
-    return tuple(basis for basis in found.values() if basis.ndim > 1 and basis.requires_grad)
+    """The trainable shared tensors with two or more axes, each once."""
+    bases = {id(basis): basis for derived in derived_layers(model).values() for basis in derived.shared.values()}
+    return tuple(basis for basis in bases.values() if basis.ndim > 1 and basis.requires_grad)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Call it with what runs the model (the model itself, or its distributed form), inputs and labels."""
+    """The loss as a function of the model (itself or its distributed form), inputs and labels.
+
+    Attributes:
+        student: The nets.
+        stages: Modules whose outputs are matched with those of the original.
+        bases: Tensors whose rows are to be orthogonal.
+        settings: The weights of the terms.
+        ends: Modules whose outputs are the inputs of `subnets`.
+        subnets: Computes logits from these outputs (subnets.py).
+    """
 
     student: Student
-    stages: Sequence[str]  # modules whose outputs are matched with the original's
-    bases: Sequence[Tensor]  # tensors whose rows are drawn to orthogonality
+    stages: Sequence[str]
+    bases: Sequence[Tensor]
     settings: Settings
-    ends: Sequence[str] = ()  # where sub-networks end, and
-    subnets: nn.Module | None = None  # what answers by these modules' outputs
+    ends: Sequence[str] = ()
+    subnets: nn.Module | None = None
 
     def __call__(self, run: Callable[[Tensor], object], inputs: Tensor, labels: Tensor | None) -> LossResult:
         with torch.no_grad(), captured(self.student.original, self.stages) as targets:
@@ -112,14 +125,14 @@ class Objective:
             loss = loss + self.settings.orthogonality * crowding(self.bases)
         if self.subnets is not None:
             early = self.subnets(*(outputs[name] for name in self.ends))
-            errors = [distillation(answer.float(), target, self.settings.temperature) for answer in early]
+            errors = [distillation(logits.float(), target, self.settings.temperature) for logits in early]
             loss = loss + self.settings.subnets * torch.stack(errors).mean()
         return LossResult(loss, (output.detach().argmax(1) == target.argmax(1)).float().mean())
 
 
 @contextmanager
 def captured(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """The outputs of these modules, filled in by the model's runs while the context lasts."""
+    """The outputs of these modules in the last run of the model inside the context."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
@@ -137,7 +150,7 @@ def captured(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tenso
 
 
 def stage_ends(model: nn.Module, blocks: Sequence[Block], example: Tensor) -> tuple[str, ...]:
-    """The last block of every run of blocks whose outputs have one shape."""
+    """The last block of every sequence of blocks whose outputs have the same shape."""
     names = [block.name for block in blocks if block.whole]
     with evaluating(model), captured(model, names) as outputs:
         model(example)

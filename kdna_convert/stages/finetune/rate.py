@@ -1,8 +1,8 @@
-"""The optimizer and its schedule, timm's: every free tensor steps in proportion to its own size.
+"""The optimizer and its schedule, by timm. The learning rate of a tensor is proportional to its size.
 
-A layer's tensors differ in size by two orders of magnitude, and only their product means something; so Adam's step,
-which has the size of its rate, is measured by each tensor's root mean square as it was at the start. How large a step
-a net bears still depends on its depth and width, by orders of magnitude, and is asked of its gradient.
+The tensors of a layer differ in size by two orders of magnitude, and only their product matters. A step of Adam is as
+large as the rate, so the rate of each tensor is relative to its root mean square at the start. The largest rate at
+which a net trains still depends on its depth and width by orders of magnitude; it is estimated from the gradient.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from ...inputs.finetune_settings import Settings
 from ...network.derive import derived_layers
 from .codes import Codes
 
-# A tensor that starts at zero (a gate, a scale's deviation from one) has no size for its rate to be relative to.
+# A tensor that starts at zero (a gate, the deviation of a scale from one) has no size. Its rate is relative to this.
 NO_SIZE, SIZE_OF_ZERO = 1e-2, 0.1
-# Of the loss, what a first step may be expected to take away; and the rate at most, where the gradient says nothing.
+# The share of the loss that the first step is expected to remove, and the largest rate, also used for a zero gradient.
 CARE, LARGEST = 0.6, 1e-2
-CODES = 1e-2  # of an integer, the peak by which numbers behind codes move in a step
-WARMUP = 0.1  # of the whole
+CODES = 1e-2  # the peak rate of the numbers behind codes, in units of an integer
+WARMUP = 0.1  # share of the schedule
 RESOLUTION = 10_000  # ticks of the schedule
 
 
 def free(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that may change, by name."""
+    """The trainable parameters by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def fitting_rate(parameters: Iterable[nn.Parameter], loss: Tensor) -> float:
-    """The relative rate at which a step of that size along the signs of the gradient, which is Adam's first, would to
-    first order take away the share CARE of the loss: Polyak's step in the norm of Adam.
+    """The relative rate at which the first step of Adam removes the share CARE of the loss, to first order.
+
+    That step is along the signs of the gradient, so this is Polyak's step size in the norm of Adam.
     """
     parameters = list(parameters)
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -49,10 +50,17 @@ def fitting_rate(parameters: Iterable[nn.Parameter], loss: Tensor) -> float:
 def create_optimizer(
     model: nn.Module, parameters: Iterable[nn.Parameter], settings: Settings, rate: float, codes: Codes | None = None
 ) -> Any:
-    """One group a tensor of these, with its peak rate: the settings', or `rate` where they name none; `codes` are moved
-    by so much of an integer.
+    """An optimizer with one group per parameter, each with its peak rate.
 
-    Raises RecipeError KD208 for an optimizer that timm has not.
+    Args:
+        model: The net, whose shared tensors and adapters may have different rates.
+        parameters: The parameters to train.
+        settings: The optimizer and the rates.
+        rate: The relative rate if the settings have none.
+        codes: Parameters whose rate is relative to an integer.
+
+    Raises:
+        RecipeError: KD208 if timm has no optimizer of this name.
     """
     if settings.opt not in list_optimizers():
         raise RecipeError("KD208", f"opt: timm has no optimizer {settings.opt!r}; adamw, lion, sgd, lamb and others")
@@ -73,7 +81,7 @@ def create_optimizer(
 
 
 class Schedule:
-    """A cosine with warm-up over the share of the work that is done; `factor` lowers the whole of it."""
+    """A cosine schedule with warm-up, as a function of the share of the fine-tune that is done."""
 
     def __init__(self, optimizer: Any) -> None:
         warmup = round(WARMUP * RESOLUTION)
@@ -82,7 +90,7 @@ class Schedule:
         self.schedule: Any = CosineLRScheduler(optimizer, t_initial=RESOLUTION - warmup, **cosine)
 
     def set(self, done: float, factor: float) -> None:
-        """Set every rate for the step that begins when the share `done`, in [0, 1), is done."""
+        """Set the rates for the share `done`, in [0, 1), of the schedule, all multiplied by `factor`."""
         self.schedule.step_update(done * RESOLUTION)
         for group in self.optimizer.param_groups:
             group["lr"] *= factor

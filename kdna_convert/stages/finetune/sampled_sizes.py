@@ -1,9 +1,9 @@
-"""Sizes drawn at random, a new one every step, for a net whose families have their directions in order.
+"""Train a nested net at a random size in every step.
 
-A nested folder can be cut to its leading directions afterwards; trained at its full size alone, it forgets that it can.
-So half of the steps run with a share of the directions, the same share in all families: the sandwich of slimmable nets
-(Yu and Huang 2019, arXiv 1903.05134), one size a step. A draw is a function of the seed and the step, like the views of
-the images, so that a resumed run meets the same sizes.
+A nested folder can be cut to its leading directions later. Training at full size alone would lose this property, so
+half of the steps run with only a share of the directions, the same share in all families. This is the sandwich rule of
+slimmable nets (Yu and Huang 2019, arXiv 1903.05134) with one size per step. The share is a function of the seed and the
+step, like the views of the images, so a resumed run draws the same sizes.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from ...network.derive import Derived, derived_layers
 from ...schemes import size_of
 from ..convert.directions import leading
 
-FULL, LEAST = 0.5, 0.25  # of the steps, those at full size; of the directions, the smallest share that is drawn
-JUDGED = (1.0, (1 + LEAST) / 2)  # the sizes that decide which tensors are best: the full one, the middle of the others
+FULL = 0.5  # share of the steps that run at full size
+LEAST = 0.25  # smallest share of the directions
+JUDGED = (1.0, (1 + LEAST) / 2)  # sizes that select the best step: full size, and the middle of the other sizes
 
 
 def drawn_share(seed: int, step: int) -> float:
-    """1 with the probability FULL, else uniform in [LEAST, 1]."""
+    """The share of the directions in a step: 1 with probability FULL, else uniform in [LEAST, 1]."""
     draw = Random(f"{seed} {step}")
     return 1.0 if draw.random() < FULL else draw.uniform(LEAST, 1.0)
 
 
 @contextmanager
 def sized(model: nn.Module, layers: Collection[str], share: float) -> Iterator[None]:
-    """These layers with that share of their directions, rounded up, for as long as the context lasts."""
+    """Inside the context, these layers use only this share of their directions, rounded up."""
     derived = derived_layers(model)
     chosen = [derived[name] for name in layers] if share < 1 else []
     try:

@@ -1,4 +1,4 @@
-"""The optimizer's steps of a fine-tune: batches in, one outcome a step."""
+"""The steps of the optimizer: each takes the next batches and returns one outcome."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from .sampled_sizes import drawn_share, sized
 from .stopping import StopRequest
 from .training_state import Numbers
 
-FASTER = torch.channels_last  # the layout of images in which convolutions are fastest
+FASTER = torch.channels_last  # the memory format in which convolutions are fastest
 
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """One step, in means over the processes. `failed`: the loss or its gradient was not finite, so nothing changed."""
+    """A step, averaged over the processes. `failed`: the loss or its gradient was not finite, and no tensor changed."""
 
     loss: float
     agreement: float
@@ -38,7 +38,7 @@ class StepOutcome:
 
 
 class Stepper:
-    """Takes the steps of one fine-tune, in place. `seconds` is the time that the steps alone have taken."""
+    """Runs the steps of one fine-tune, in place. `seconds` is the time of the steps, without validations."""
 
     def __init__(
         self, engine: Engine, objective: Objective, images: Images, views: Views, pairs: tuple[Pair, ...]
@@ -61,7 +61,7 @@ class Stepper:
         self.seconds = 0.0
 
     def steps(self, numbers: Numbers, began: float, request: StopRequest) -> Iterator[StepOutcome]:
-        """Steps without end, from the one that `numbers` names; `began` is the clock's reading at step 0."""
+        """An endless sequence of steps, after step `numbers.step`; `began` is the clock at step 0."""
         size, accumulate = self.settings.batch_size // self.settings.accumulate, self.settings.accumulate
         begin, workers = numbers.step * accumulate, min(4, torch.get_num_threads())
         loader = self.engine.prepare(train_loader(self.views, size, self.settings.seed, begin=begin, workers=workers))
@@ -83,7 +83,7 @@ class Stepper:
             loader.end()
 
     def rounded(self) -> AbstractContextManager[None]:
-        """The net with its codes rounded, where codes are trained."""
+        """Inside the context, the net runs on rounded codes, if codes are trained."""
         return nullcontext() if self.codes is None else self.codes.rounded()
 
     def _step(self, batches: Iterator[TrainBatch], began: float, request: StopRequest) -> StepOutcome:
@@ -99,7 +99,7 @@ class Stepper:
                 agreements += float(result.agreement) / parts
                 if accelerator.sync_gradients:
                     norm = self.engine.norm(self.optimizer, self.parameters.values(), self.settings.clip)
-        stops, clock = float(request.made), time.monotonic() - began
+        stops, clock = float(request.received), time.monotonic() - began
         loss, agreement, norm, stop, elapsed = self.engine.mean(losses, agreements, norm, stops, clock)
         # With a loss scale, gradients may overflow until it is small enough.
         failed = not math.isfinite(loss) or not (math.isfinite(norm) or self.engine.scale[0] > 1)
@@ -113,7 +113,7 @@ class Stepper:
         return StepOutcome(loss, agreement, stop > 0, elapsed, failed)
 
     def _rate(self) -> float:
-        """The peak rate; estimated from the first batch, which every process reads, where the settings name none."""
+        """The peak rate of the settings, or an estimate from the first batch, which every process reads."""
         if self.settings.lr is not None:
             return self.settings.lr
         size = self.settings.batch_size // self.settings.accumulate
@@ -124,7 +124,7 @@ class Stepper:
             return fitting_rate([own for own in self.parameters.values() if id(own) not in coded], result.loss)
 
     def _placed(self, batch: TrainBatch) -> tuple[Tensor, Tensor | None]:
-        """The batch on the device, in the layout that is fast there; images that could not be read are noted."""
+        """The batch on the device, in the fastest memory format. Records images that could not be read."""
         for position, reason in batch.unread:
             self.images.skip(position, reason)
         inputs = batch.inputs.to(self.engine.device)

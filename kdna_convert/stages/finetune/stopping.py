@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM take effect between two steps: within one they would leave half of the tensors changed."""
+"""Delay Ctrl-C and SIGTERM until the end of a step, so that no step changes only some of the tensors."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopRequest:
     """Whether a signal asked the fine-tune to stop."""
 
-    made: bool = False
+    received: bool = False
 
 
 @contextmanager
 def stopping() -> Iterator[StopRequest]:
-    """Note the first signal; the second interrupts at once. Outside the main thread no signal is noted."""
+    """Record the first signal in the request; the second interrupts at once. Works only in the main thread."""
     request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
-        if request.made:
+        if request.received:
             raise KeyboardInterrupt("stopped at once")
-        request.made = True
+        request.received = True
 
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -14,10 +14,14 @@ from .codes import Codes
 
 @dataclass(frozen=True)
 class Student:
-    """The net that is trained, in place, and the nets that it is compared with.
+    """The net that is trained in place, and the nets that it is compared with.
 
-    `other_teacher` is a net to learn from in place of the original. `nested` names the layers whose directions are in
-    order; `codes` are the coded tensors, where these are trained.
+    Attributes:
+        model: The net to train.
+        original: The net that it was converted from.
+        other_teacher: A teacher to use instead of the original.
+        nested: The layers whose directions are ordered by importance.
+        codes: The coded tensors, if they are trained.
     """
 
     model: nn.Module
@@ -28,12 +32,12 @@ class Student:
 
     @property
     def teacher(self) -> nn.Module:
-        """The net whose answers are learned."""
+        """The net whose logits are the target."""
         return self.original if self.other_teacher is None else self.other_teacher
 
     @property
     def nets(self) -> tuple[nn.Module, ...]:
-        """Every net, once."""
+        """All nets, each once."""
         own = (self.model, self.original)
         return own if self.teacher is self.original else (*own, self.teacher)
 

@@ -1,11 +1,12 @@
-"""Sub-networks: the answers of the first stages alone, in the original's classes.
+"""Sub-networks: logits computed from the output of an early stage.
 
-    a stage's output -> mean over its places -> a linear map to the classifier's width -> the original's classifier
+    output of a stage -> mean over positions -> linear map to the classifier's width -> classifier of the original
 
-The answers of each are drawn to the original's by the same KL as the net's own, so that what a family shares is of use
-to the shallow layers by themselves. The classifier is frozen and one for all; the maps are trained along, from the
-least-squares fit of what the original's classifier takes by what its stages give, and thrown away in the end: nothing
-of them is in what is written. The idea is DESign's, whose design is not published: this is our own reading of it.
+Each sub-network has its own term in the loss: the same KL divergence from the teacher's logits as the whole net. So the
+shared tensors of a family also have to be useful to the shallow layers alone. All sub-networks use the original's
+classifier, which is frozen. The linear maps start as a least-squares fit on the original net and are trained with the
+net. They are discarded after training and are not saved. The idea is from DESign; no description of its design is
+published, so this is our own version.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from ...network.inference import evaluating
 from ..evaluate.accuracy import first_output
 from .loss import captured, stage_ends
 
-IMAGES = 1024  # that the maps are fitted on
+IMAGES = 1024  # images for the least-squares fit of the maps
 Map = tuple[Tensor, Tensor]  # weight (width x channels) and bias
 
 
 class Subnets(nn.Module):
-    """From the outputs (B, channels, ...) of as many stages as there are maps to the answers (B, classes) of each."""
+    """Computes the logits (B, classes) of each sub-network from the outputs (B, channels, ...) of the stages."""
 
     head_kd: Tensor
     shift_k: Tensor | None
@@ -49,69 +50,73 @@ class Subnets(nn.Module):
 
 
 def pooled(output: Tensor) -> Tensor:
-    """(B, channels): the mean over the places."""
+    """The mean over positions, (B, channels)."""
     return output.flatten(2).mean(2)
 
 
 def subnet_ends(original: nn.Module, blocks: Sequence[Block], example: Tensor) -> tuple[str, ...]:
-    """The stages that a sub-network can end with: all that give channels and places, but the last, which is the net's.
+    """The stages that sub-networks start from: all with channels and positions, except the last stage.
 
-    Raises ModelError KD310 when there is none.
+    Raises:
+        ModelError: KD310 if there is none.
     """
     names = stage_ends(original, blocks, example)[:-1]
     with evaluating(original), captured(original, names) as outputs:
         original(example)
     ends = tuple(name for name in names if outputs[name].ndim > 2)
     if not ends:
-        raise ModelError("KD310", "subnets: this net is not made of two stages or more; leave it out")
+        raise ModelError("KD310", "subnets: this net does not have two or more stages; leave it out")
     return ends
 
 
 def fit_subnets(
     original: nn.Module, ends: Sequence[str], example: Tensor, views: Views, batch_size: int, seed: int
 ) -> Subnets:
-    """The sub-networks that end there, their maps fitted on the original, on the views that training begins with.
+    """The sub-networks of the stages `ends`. Their maps are fitted on the original and the first training views.
 
-    Raises ModelError KD310 for an original whose answer is not the output of a Linear layer.
+    Raises:
+        ModelError: KD310 if the output of the original is not the output of a Linear layer.
     """
     classifier = classifier_of(original, example)
     device = next(original.parameters()).device
     loader = islice(train_loader(views, batch_size, seed), -(-IMAGES // batch_size))
-    given: list[list[Tensor]] = [[] for _ in ends]
-    taken: list[Tensor] = []
-    handle = classifier.register_forward_pre_hook(lambda _, args: taken.append(args[0].double()))
+    features: list[list[Tensor]] = [[] for _ in ends]
+    targets: list[Tensor] = []
+    handle = classifier.register_forward_pre_hook(lambda _, args: targets.append(args[0].double()))
     try:
         for inputs in (batch.inputs.to(device) for batch in loader):
             with evaluating(original), captured(original, ends) as outputs:
                 original(inputs)
             for place, name in enumerate(ends):
-                given[place].append(pooled(outputs[name]).double())
+                features[place].append(pooled(outputs[name]).double())
     finally:
         handle.remove()
-    wanted_bd = torch.cat(taken)
-    return Subnets([linear_fit(torch.cat(features), wanted_bd) for features in given], classifier)
+    target_bd = torch.cat(targets)
+    return Subnets([linear_fit(torch.cat(parts), target_bd) for parts in features], classifier)
 
 
-def linear_fit(given_bc: Tensor, wanted_bd: Tensor) -> Map:
-    """The least-squares map from the one to the other, in float32; both are float64."""
-    mean_c, mean_d = given_bc.mean(0), wanted_bd.mean(0)
-    centered_bc = given_bc - mean_c
-    weight_dc = mix(dense(damp(centered_bc.T @ centered_bc)), (wanted_bd - mean_d).T @ centered_bc)
+def linear_fit(feature_bc: Tensor, target_bd: Tensor) -> Map:
+    """The least-squares map from features to targets, both float64. The map is float32."""
+    mean_c, mean_d = feature_bc.mean(0), target_bd.mean(0)
+    centered_bc = feature_bc - mean_c
+    weight_dc = mix(dense(damp(centered_bc.T @ centered_bc)), (target_bd - mean_d).T @ centered_bc)
     return weight_dc.float(), (mean_d - weight_dc @ mean_c).float()
 
 
 def classifier_of(original: nn.Module, example: Tensor) -> nn.Linear:
-    """The Linear layer whose output is the net's answer. Raises ModelError KD310 where there is none."""
-    ran: list[tuple[nn.Linear, Tensor]] = []
+    """The Linear layer whose output is the output of the net. Raises ModelError KD310 if there is none."""
+    outputs: list[tuple[nn.Linear, Tensor]] = []
     layers = [module for module in original.modules() if isinstance(module, nn.Linear)]
-    handles = [layer.register_forward_hook(lambda layer, _, output: ran.append((layer, output))) for layer in layers]
+    handles = [
+        layer.register_forward_hook(lambda layer, _, output: outputs.append((layer, output))) for layer in layers
+    ]
     try:
         with evaluating(original):
-            answer = first_output(original(example), len(example))
+            logits = first_output(original(example), len(example))
     finally:
         for handle in handles:
             handle.remove()
-    found = [layer for layer, output in ran if output is answer]
-    if not found:
-        raise ModelError("KD310", "subnets: the net's answer is not the output of a Linear layer; leave it out")
-    return found[0]
+    classifiers = [layer for layer, output in outputs if output is logits]
+    if not classifiers:
+        raise ModelError("KD310", "subnets: the output of this net is not the output of a Linear layer; leave it out")
+    return classifiers[0]

@@ -1,4 +1,4 @@
-"""The loop: steps, validations on the held-out images, saved states, and what to do when a loss is not finite."""
+"""The training loop: steps, validations on the held-out images, saved states, and recovery from a loss of NaN."""
 
 from __future__ import annotations
 
@@ -26,12 +26,18 @@ from .student import RunFiles
 from .training_state import Numbers, State, Tensors, assign, copies, put, read, take, write
 from .validation import Validation
 
-FAILURES = 2  # losses that are not finite, before the fine-tune gives up
+FAILURES = 2  # losses that are not finite after which the fine-tune continues at half the rate
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """`ended` is "length" or "plateau"; `images_per_second` counts the steps alone."""
+    """The result of a fine-tune.
+
+    Attributes:
+        state: The last state.
+        ended: "length", or "plateau" where the validation loss no longer fell.
+        images_per_second: The speed of the steps, without validations.
+    """
 
     state: State
     ended: str
@@ -63,48 +69,48 @@ class Trainer:
         """Train to the end.
 
         Raises:
-            GuardError: KD802 when the loss does not stay finite; the kept tensors are then the best.
-            FolderError: KD604, KD610.
-            KeyboardInterrupt: when it is stopped, the state written.
+            GuardError: KD802 if the loss does not stay finite; the best tensors are restored before.
+            FolderError: KD604 or KD610.
+            KeyboardInterrupt: on a signal, after the state is written.
         """
         state = self._begin()
         began, first = time.monotonic() - state.numbers.elapsed, state.numbers.step
         log = StepLog(self.engine, self.settings, self.length, self.files.log, first, self.progress)
         with stopping() as request, closing(log):
             while not self._done(state.numbers):
-                state = self._stretch(state, began, request, log)
+                state = self._run_to_validation(state, began, request, log)
                 if self._plateau(state.numbers):
                     return self._result(state, "plateau", first)
         return self._result(state, "length", first)
 
     @property
     def kept(self) -> dict[str, Tensor]:
-        """The tensors that a state's best are put back into: the free ones, and those that the schedule changes."""
+        """The tensors that `State.best` holds: the trainable ones, and those that the schedule changes."""
         return {**self.parameters, **self.stepper.annealing.tensors}
 
     def _begin(self) -> State:
-        """The state of a stopped run, or that of the start."""
-        kept: State | None = None
+        """The state of a stopped run, or the initial state."""
+        saved: State | None = None
         if self.files.work is not None and self.files.resume and self.engine.leads:
-            kept = read(self.files.work, self.files.mark)
-        kept = cast("State | None", self.engine.from_first(kept))
-        if kept is not None:
-            self._put(kept)
-            return kept
+            saved = read(self.files.work, self.files.mark)
+        saved = cast("State | None", self.engine.from_first(saved))
+        if saved is not None:
+            self._put(saved)
+            return saved
         judged = self._judged() if self.stepper.nested or self.codes else self.validation.first
         state = self._state(Numbers(kls=() if judged is None else (judged,)))
         self._write(state)
         return state
 
     def _state(self, numbers: Numbers, best: Tensors | None = None) -> State:
-        """The present state; without `best`, it is the best."""
+        """The current state; without `best`, its tensors are the best."""
         best = copies({**self.average.tensors, **self.stepper.annealing.tensors}) if best is None else best
         price = 0.0 if self.codes is None else self.codes.price
         numbers = replace(numbers, scale=self.engine.scale, price=price)
         return take(numbers, self.parameters, best, self.stepper.optimizer, self.average.kept)
 
     def _put(self, state: State) -> None:
-        """Bring the net and the optimizer to a state, in place."""
+        """Load a state into the net and the optimizer, in place."""
         put(state, self.parameters, self.stepper.optimizer)
         self.engine.scale = state.numbers.scale
         if self.codes is not None:
@@ -112,8 +118,8 @@ class Trainer:
         if state.average:
             assign(self.average.tensors, state.average)
 
-    def _stretch(self, state: State, began: float, request: StopRequest, log: StepLog) -> State:
-        """The steps up to the next validation, the validation, and the state that was written then."""
+    def _run_to_validation(self, state: State, began: float, request: StopRequest, log: StepLog) -> State:
+        """Run the steps up to the next validation, validate, and write and return the state."""
         numbers = state.numbers
         for outcome in self.stepper.steps(numbers, began, request):
             if outcome.failed:
@@ -134,7 +140,7 @@ class Trainer:
         return state
 
     def _failed(self, state: State) -> State:
-        """Return to the last state, at half the rate. Raises GuardError KD802 the third time."""
+        """Return to the last state and halve the rate. Raises GuardError KD802 the third time."""
         if state.numbers.falls == FAILURES:
             assign(self.kept, state.best)
             self._write(state)
@@ -158,7 +164,7 @@ class Trainer:
         return self._state(replace(numbers, best=len(numbers.kls) - 1))
 
     def _judged(self) -> float | None:
-        """The loss that chooses the best step: of the whole net, and of smaller sizes too where these are trained."""
+        """The loss that selects the best step: of the whole net, and for a nested net the mean over JUDGED sizes."""
         if self.codes is not None and not self.codes.fits():
             return math.inf
         losses: list[float] = []

@@ -1,7 +1,7 @@
-"""The state that a stopped fine-tune resumes from: one file, written whole or not at all.
+"""The state from which a stopped fine-tune resumes, in one file that is replaced atomically.
 
-Beside the free tensors it holds the optimizer's, the best tensors so far, and a few numbers. The order of the data and
-the draws of its views need no place in it: data/views.py makes them from the seed and the number of the step.
+It holds the trainable tensors, the optimizer's tensors, the best tensors so far, and a few numbers. The order of the
+images and their random views are not stored: data/views.py derives them from the seed and the number of the step.
 """
 
 from __future__ import annotations
@@ -24,10 +24,19 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Numbers:
-    """Where a fine-tune stands. `losses` are the means between two looks at the held-out images, `kls` what was seen
-    there, from the start on; `best` is the look that `State.best` was taken at. `factor` lowers the rate, `falls`
-    counts the losses that were not finite, `pending` are the sum and the number of those since the last look. `scale`
-    is Engine.scale, `price` Codes.price.
+    """The progress of a fine-tune.
+
+    Attributes:
+        step: The number of steps done.
+        elapsed: The seconds they took.
+        factor: The factor on the learning rate.
+        falls: How often a loss was not finite.
+        best: The index in `kls` of the validation that `State.best` is from.
+        losses: The mean training loss before each validation.
+        kls: The loss of each validation; the first is before any step.
+        pending: The sum and the number of the training losses since the last validation.
+        scale: Engine.scale.
+        price: Codes.price.
     """
 
     step: int = 0
@@ -44,36 +53,44 @@ class Numbers:
 
 @dataclass(frozen=True)
 class State:
-    """Copies on the CPU: of the free tensors now and at their best, of what the optimizer keeps of each, and of their
-    average, where one is kept."""
+    """Copies of tensors on the CPU.
+
+    Attributes:
+        numbers: The progress.
+        now: The current trainable tensors.
+        best: The tensors of the best validation.
+        optimizer: The tensors of the optimizer.
+        average: The moving average; empty without one.
+        plain: The entries of the optimizer's state that are not tensors.
+    """
 
     numbers: Numbers
     now: Tensors
     best: Tensors
     optimizer: Tensors
     average: Tensors
-    plain: dict[str, Any] = field(default_factory=dict)  # of the optimizer, what is no tensor
+    plain: dict[str, Any] = field(default_factory=dict)
 
-    def with_numbers(self, **changed: Any) -> State:
-        return replace(self, numbers=replace(self.numbers, **changed))
+    def with_numbers(self, **changes: Any) -> State:
+        return replace(self, numbers=replace(self.numbers, **changes))
 
 
 def take(
     numbers: Numbers, parameters: Mapping[str, nn.Parameter], best: Tensors, optimizer: Any, average: Tensors
 ) -> State:
-    """The present state; `best` and `average` are copies already."""
-    kept: Tensors = {}
+    """The current state. `best` and `average` are copies already."""
+    tensors: Tensors = {}
     plain: dict[str, Any] = {}
     for number, entries in optimizer.state_dict()["state"].items():
         for key, value in entries.items():
-            (kept if isinstance(value, Tensor) else plain)[f"{number}/{key}"] = (
+            (tensors if isinstance(value, Tensor) else plain)[f"{number}/{key}"] = (
                 _copy(value) if isinstance(value, Tensor) else value
             )
-    return State(numbers, copies(parameters), best, kept, average, plain)
+    return State(numbers, copies(parameters), best, tensors, average, plain)
 
 
 def put(state: State, parameters: Mapping[str, nn.Parameter], optimizer: Any) -> None:
-    """Bring the tensors and the optimizer, in place, to where the state has them."""
+    """Load a state into the parameters and the optimizer, in place."""
     assign(parameters, state.now)
     entries: dict[int, dict[str, Any]] = {}
     for name, value in {**state.optimizer, **state.plain}.items():
@@ -87,14 +104,14 @@ def copies(parameters: Mapping[str, Tensor]) -> Tensors:
 
 
 def assign(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    """In place."""
+    """Copy the values into the parameters, in place."""
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(values[name])
 
 
 def write(folder: Path, state: State, mark: str) -> None:
-    """Raises FolderError KD604 when the disk does not take it; the file before it is then still whole."""
+    """Write the state to a folder. Raises FolderError KD604 if that fails; the previous file is then intact."""
     parts = {"now": state.now, "best": state.best, "optimizer": state.optimizer, "average": state.average}
     tensors = {f"{part}/{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
     metadata = {"mark": mark, "numbers": json.dumps(vars(state.numbers)), "plain": json.dumps(state.plain)}
@@ -102,13 +119,14 @@ def write(folder: Path, state: State, mark: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(folder / FILE, tensors, metadata)
     except OSError as error:
-        raise FolderError("KD604", f"{folder / FILE} cannot be written: {error}; the one before it is whole") from error
+        raise FolderError("KD604", f"{folder / FILE} cannot be written: {error}; the previous one is intact") from error
 
 
 def read(folder: Path, mark: str) -> State | None:
-    """The state in a folder, None where there is none.
+    """The state in a folder, None if there is none.
 
-    Raises FolderError KD610 when it was left by another run: of another net, other images or other settings.
+    Raises:
+        FolderError: KD610 if the state is of another net, other images or other settings, or is damaged.
     """
     path = folder / FILE
     if not path.exists():
@@ -116,10 +134,10 @@ def read(folder: Path, mark: str) -> State | None:
     try:
         tensors, metadata = load_tensors(path)
     except CheckpointError as error:
-        raise FolderError("KD610", f"{error.message}; leave out --resume to begin anew") from error
+        raise FolderError("KD610", f"{error.message}; leave out --resume to start again") from error
     if metadata.get("mark") != mark:
-        what = "was left by a fine-tune of another net, or with other images or settings"
-        raise FolderError("KD610", f"{path} {what}: repeat that command, or leave out --resume to begin anew")
+        what = "is the state of another fine-tune: the net, the images or the settings differ"
+        raise FolderError("KD610", f"{path} {what}. Repeat that command, or leave out --resume to start again")
     numbers = json.loads(metadata["numbers"])
     lists = {key: tuple(value) for key, value in numbers.items() if isinstance(value, list)}
     parts = {name: _part(name, tensors) for name in ("now", "best", "optimizer", "average")}

@@ -12,9 +12,9 @@ from .loss import label_error
 
 
 class Validation:
-    """Measures the student on held-out images; every result is None without them.
+    """Measures the student on held-out images. Without these, every result is None.
 
-    `first` is the loss before any step, `before` the divergence then.
+    `first` and `before` are the loss and the divergence before the first step.
     """
 
     def __init__(self, model: nn.Module, teacher: nn.Module, held: Images | None, settings: Settings) -> None:
@@ -27,9 +27,9 @@ class Validation:
         self.before: Divergence | None = None
         self.first: float | None = None
         if held is not None and self.plain is not None and self.mixed is not None:
-            found = logits(model, self._inputs(held, mixed=False))
-            self.before = divergence(found, self.plain)
-            self.first = self.loss() if settings.mixup else self._loss_of(found, self.mixed, held)
+            z = logits(model, self._inputs(held, mixed=False))
+            self.before = divergence(z, self.plain)
+            self.first = self.loss() if settings.mixup else self._loss_of(z, self.mixed, held)
 
     def divergence(self) -> Divergence | None:
         """The divergence from the teacher, on unmixed images."""
@@ -38,26 +38,27 @@ class Validation:
         return divergence(logits(self.model, self._inputs(self.held, mixed=False)), self.plain)
 
     def loss(self) -> float | None:
-        """The KL divergence from the teacher's answers, plus the weighted cross-entropy where labels are learned.
+        """The KL divergence from the teacher, plus the weighted cross-entropy if labels are used.
 
-        With mixup it is measured on mixtures: on images that resemble the training images, both nets are certain.
+        With mixup it is measured on mixed images. On plain images similar to the training images both nets are certain
+        and agree.
         """
         if self.held is None or self.mixed is None:
             return None
-        found = logits(self.model, self._inputs(self.held, mixed=bool(self.settings.mixup)))
-        return self._loss_of(found, self.mixed, self.held)
+        z = logits(self.model, self._inputs(self.held, mixed=bool(self.settings.mixup)))
+        return self._loss_of(z, self.mixed, self.held)
 
-    def _loss_of(self, found: Tensor, target: Tensor, held: Images) -> float:
-        loss = divergence(found, target).kl
+    def _loss_of(self, z: Tensor, target: Tensor, held: Images) -> float:
+        loss = divergence(z, target).kl
         if self.settings.label_weight:
-            loss += self.settings.label_weight * float(label_error(found, self._labels(held)))
+            loss += self.settings.label_weight * float(label_error(z, self._labels(held)))
         return loss
 
     def _labels(self, held: Images) -> Tensor:
-        """The labels of the images that can be read; found once, since that reads them all."""
+        """The labels of the readable images. They are cached, since this reads all images."""
         if self.labels is None:
-            known = [labels for _, labels in Reading(held, self.settings.batch_size) if labels is not None]
-            self.labels = concat_labels(known)
+            parts = [labels for _, labels in Reading(held, self.settings.batch_size) if labels is not None]
+            self.labels = concat_labels(parts)
         return self.labels
 
     def _inputs(self, held: Images, *, mixed: bool) -> Inputs:

@@ -26,7 +26,7 @@ def outputs(net: nn.Module) -> torch.Tensor:
         return net.eval()(images())
 
 
-def test_the_merged_file_loads_into_the_untouched_net(tmp_path: Path) -> None:
+def test_the_merged_file_loads_into_the_original_net(tmp_path: Path) -> None:
     made = conversion(small(), ("body.0", "body.2", "last"), routing="se")
     path = Merged().write(made, tmp_path / "deep" / "merged.safetensors").file
     plain = small(3)

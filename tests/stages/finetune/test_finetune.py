@@ -300,7 +300,7 @@ def test_a_net_with_an_output_per_position_learns_at_each_position() -> None:
     assert tuned.after is not None
     assert tuned.after.kl < 0.9 * tuned.before.kl
     labeled = [(images(), torch.zeros(96, dtype=torch.long))]
-    with pytest.raises(ModelError, match=r"KD308: label_weight: .* by position"):
+    with pytest.raises(ModelError, match=r"KD308: label_weight: .* logits with positions"):
         finetune(model, original, labeled, epochs=1, label_weight=1.0)
 
 

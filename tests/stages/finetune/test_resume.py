@@ -51,7 +51,7 @@ def test_a_stopped_run_has_written_its_last_step(tmp_path: Path) -> None:
 def test_a_second_signal_stops_at_once() -> None:
     with stopping() as request:
         signal.raise_signal(signal.SIGTERM)
-        assert request.made
+        assert request.received
         with pytest.raises(KeyboardInterrupt, match="at once"):
             signal.raise_signal(signal.SIGINT)
 
