@@ -110,9 +110,11 @@ def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path) -> None:
         ("KD504", "scheme: cp\n", "budget"),
     ],
 )
-def test_a_wrong_recipe_is_refused_with_its_line_and_key(tmp_path: Path, code: str, text: str, named: str) -> None:
+def test_a_wrong_recipe_is_refused_with_its_line_and_key(
+    images: Path, tmp_path: Path, code: str, text: str, named: str
+) -> None:
     (tmp_path / "mine.yaml").write_text(text)
-    assert named in refused(code, "plan", NET, "--recipe", tmp_path / "mine.yaml", "--data-free")
+    assert named in refused(code, "plan", NET, "--recipe", tmp_path / "mine.yaml", "--data", images)
 
 
 def test_an_unknown_bundled_recipe_is_refused_with_a_close_name() -> None:
@@ -165,13 +167,9 @@ def test_classes_that_are_not_the_nets_are_refused(images: Path, tmp_path: Path)
 # --- the budget and the plan
 
 
-def test_a_budget_that_cannot_be_met_names_the_smallest_that_can() -> None:
-    message = refused("KD501", "plan", NET, "--target-params", "0.001", "--data-free")
+def test_a_budget_that_cannot_be_met_names_the_smallest_that_can(images: Path) -> None:
+    message = refused("KD501", "plan", NET, "--target-params", "0.001", "--data", images)
     assert "smallest" in message
-
-
-def test_an_invalid_size_is_refused_by_the_command() -> None:
-    assert "1.2XB" in refused("KD506", "plan", NET, "--target-bytes", "1.2XB", "--data-free")
 
 
 def test_two_budgets_are_a_usage_error() -> None:

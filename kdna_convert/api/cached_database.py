@@ -162,6 +162,6 @@ def _clusters(job: Job, moments: Moments) -> Clusters | None:
             clustering=Clustering(settings.metric, settings.linkage, settings.threshold, settings.count),
             metrics=(settings.metric,),
         )
-        return found.groups[0].families
+        return found.groups[0].clusters
 
     return labels

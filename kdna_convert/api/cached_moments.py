@@ -68,6 +68,8 @@ def _made_from(job: Job, active: Sequence[Layer], path: str | Path | None) -> Fi
 
 
 def _collected(job: Job, active: Sequence[Layer], progress: Progress | None) -> Moments:
+    if progress is not None:
+        progress("calibrate", 0, 0)
     net, settings, seed = job.loaded.model, job.recipe.calibration, job.recipe.seed
     memory, batch = settings.memory, settings.batch
     if job.calibration is None:

@@ -152,13 +152,6 @@ def size_of(recipe: Recipe, target_bytes: float | str | None) -> float | str | N
     return target_bytes if recipe.budget is None or target_bytes is not None else recipe.budget.bytes
 
 
-def without_bytes(recipe: Recipe) -> Recipe:
-    """The recipe as sharing sees it: with a codec, a budget in bytes is the codec's to meet."""
-    if recipe.codec is None or recipe.budget is None or recipe.budget.bytes is None:
-        return recipe
-    return recipe.model_copy(update={"budget": None})
-
-
 def _require_one_goal(targets: Targets, plan: object, max_drop: float | None) -> None:
     given = [target for target in targets if target is not None]
     if plan is not None and (given or max_drop is not None):
@@ -180,9 +173,7 @@ def _work_files(job: Job, options: ConvertOptions) -> tuple[Path | None, Convert
 
 def _solved(task: _Task, database: Database, targets: Targets) -> Conversion:
     """The conversion by the plan of that budget, or of the recipe's."""
-    return _converted(
-        task, solve(database, budget_of(original_totals(database), without_bytes(task.job.recipe), *targets))
-    )
+    return _converted(task, solve(database, budget_of(original_totals(database), task.job.recipe, *targets)))
 
 
 def _smallest(task: _Task, database: Database, max_drop: float) -> Conversion:

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from ..core.progress import LOADING
 from ..core.specs import Layer, ModelRef, Progress
 from ..inputs.data import Images
-from ..inputs.models import Loaded, example_input, state_digest
+from ..inputs.models import Loaded, example_input, factory_note, state_digest
 from ..inputs.recipe import Assignment, Recipe, check_options, load_recipe, resolve
 from ..network.derive import fold
 from ..routing import ROUTINGS
@@ -51,7 +52,7 @@ def open_job(model: Model, recipe: Recipe | str, data: Any, options: JobOptions,
     """Load and survey MODEL, assign its layers by the recipe and open DATA. Raises what these raise."""
     recipe = checked_recipe(recipe)
     if progress is not None:
-        progress("load the model", 0, 0)
+        progress(LOADING, 0, 0)
     loaded = _loaded(model, options)
     layers = survey(loaded.model, example_input(loaded.data))
     notes: list[str] = []
@@ -62,8 +63,10 @@ def open_job(model: Model, recipe: Recipe | str, data: Any, options: JobOptions,
     reasons = {assignment.layer: assignment.reason for assignment in assignments}
     layers = tuple(replace(layer, reason=reasons[layer.name]) for layer in layers)
     calibration, heldout, training = _images(data, loaded, recipe, options)
-    if calibration is None:
+    if calibration is None and recipe.fits:
         notes.insert(0, DATA_FREE_NOTE)
+    if isinstance(model, str) and (made := factory_note(model, options.get("checkpoint"))) is not None:
+        notes.append(made)
     device = device_of_name(options.get("device") or "auto")
     return Job(loaded, recipe, layers, assignments, calibration, heldout, training, device, notes)
 

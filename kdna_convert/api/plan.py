@@ -9,7 +9,7 @@ from ..core.progress import as_progress
 from ..core.specs import Plan, Progress
 from ..inputs.data import Data
 from ..inputs.recipe import Recipe
-from ..stages.plan.budget import budget_of
+from ..stages.plan.budget import budget_of, refuse_coded
 from ..stages.plan.costs import original_totals
 from ..stages.plan.knapsack import solve
 from .cached_database import database_of
@@ -71,6 +71,7 @@ def plan(
     edited = options.get("plan")
     if edited is not None:
         return restated(edited, job)
+    refuse_coded(job.recipe, target_bytes)
     require_goal(job, *targets)
     database = database_of(job, model, data, options, progress)
     return solve(database, budget_of(original_totals(database), job.recipe, *targets))

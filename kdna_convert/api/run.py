@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.atomic import write_text
-from ..core.errors import KdnaError
+from ..core.errors import KdnaError, PlanError
 from ..core.progress import as_progress
 from ..core.specs import Progress
 from ..inputs.data import Data, batches, check_classes
@@ -25,7 +25,7 @@ from ..network.folder.work import clear, work_folder, work_place
 from ..stages.evaluate.accuracy import evaluate
 from ..stages.finetune.training_state import FILE
 from .code import CODED, code
-from .convert import convert, without_bytes
+from .convert import convert
 from .finetune import finetune
 from .keywords import RunOptions, check_keywords
 from .nets import device_of_name, load_any, outputs_of
@@ -95,6 +95,10 @@ def run(
             if command is not None:
                 found = replace(found, report=replace(found.report, command=command))
             save(found, target, force=force)
+        except PlanError:
+            if not any((work / place).exists() for place in FOLDERS.values()):  # the same call fails again
+                clear(work, FILES)
+            raise
         finally:
             if [path.name for path in work.glob("*")] == [MARK]:  # nothing to resume from
                 clear(work, [MARK])
@@ -172,7 +176,7 @@ def _stages(request: RunRequest, work: Path) -> dict[str, Callable[[Any], Conver
     images = {"data": request.data, "class_map": options.get("class_map"), "device": options.get("device") or "auto"}
 
     def converted(_: None) -> Conversion:
-        alone = without_bytes(recipe).model_copy(update={"codec": None, "finetune": None})
+        alone = _without_codec(recipe)
         size = None if recipe.codec else request.size
         goals: dict[str, Any] = {"target_params": request.params, "target_bytes": size}
         return convert(request.model, recipe=alone, data=request.data, work=work, progress=progress, **goals, **options)
@@ -191,6 +195,12 @@ def _stages(request: RunRequest, work: Path) -> dict[str, Callable[[Any], Conver
     if recipe.finetune and recipe.finetune.train in CODED:  # it trains a coded net
         return stages | coding | tuning
     return stages | tuning | coding
+
+
+def _without_codec(recipe: Recipe) -> Recipe:
+    """The recipe of the first stage. A budget in bytes is the codec's to meet, where there is one."""
+    budget = recipe.budget if recipe.codec is None or recipe.budget is None or recipe.budget.bytes is None else None
+    return recipe.model_copy(update={"budget": budget, "codec": None, "finetune": None})
 
 
 def _summary(name: str, found: Conversion, seconds: float) -> StageSummary:

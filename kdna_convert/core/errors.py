@@ -6,6 +6,8 @@ budget, KD6xx folder, KD7xx numerics, KD8xx guard. `kdna explain CODE` prints th
 
 from __future__ import annotations
 
+from typing import Any
+
 from .shown import shown
 
 
@@ -27,6 +29,12 @@ class KdnaError(Exception):
     def __reduce__(self) -> tuple[type[KdnaError], tuple[str, str]]:
         """Picklable, so that worker processes can raise it."""
         return type(self), (self.code, self.message)
+
+
+def reason_of(error: Any) -> str:
+    """What pydantic's first error says, without its own words for the kind of error. Begins in lower case."""
+    text: str = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return text[:1].lower() + text[1:]
 
 
 class RecipeError(KdnaError):
@@ -99,6 +107,7 @@ CODES: dict[str, str] = {
     "KD126": "Skipped: too few calibration images to estimate normalization statistics. Raise calibration.images.",
     "KD127": "No repair: no images were held out to judge the steps. Pass --data, and keep calibration.heldout above 0.",
     "KD128": "Not refitted: the layer's input is constant on the calibration images (zero, for example), so that it determines no kernel. The layer keeps the kernel that it has.",
+    "KD129": "Skipped: the net has no layer that this repair step can change. Leave the step out of the recipe.",
     # why a routing skips a layer
     "KD131": "The routing gives each image its own kernel, which needs an ordinary convolution. Exclude Linear layers and classes that change their weight as they run, or turn off the options that need such kernels (`taps`, `spatial`).",
     "KD132": "The routing splits the layer's filters, which a grouped convolution does not allow. Exclude the layer from the routing.",

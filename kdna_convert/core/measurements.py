@@ -97,15 +97,15 @@ class Group:
         members: The names of the layers.
         similarities: A matrix for each metric, None where a value is undefined. [i][j] of `explained` is the share of
             layer j's output energy that the best basis of layer i explains.
-        families: The number of each member's family.
-        silhouette: How distinct the families are, -1 to 1; None where undefined.
+        clusters: The number of each member's cluster. With `families.by: cluster` in a recipe each is a family.
+        silhouette: How distinct the clusters are, -1 to 1; None where undefined.
         params: The parameters of all members.
     """
 
     key: str
     members: tuple[str, ...]
     similarities: dict[str, Matrix]
-    families: tuple[int, ...]
+    clusters: tuple[int, ...]
     silhouette: float | None
     params: int
 
@@ -118,7 +118,7 @@ class Analysis:
         layers: Every layer of the model.
         groups: The layers that could share kernels.
         alone: Layers that could be converted, but share with no other layer.
-        metric: The similarity metric that formed the families.
+        metric: The similarity metric that formed the clusters.
         params: The parameters of the whole model.
     """
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # pydantic takes a tenth of a second, and --help needs none o
 
 Clock = Callable[[], float]
 LOGGER = logging.getLogger("kdna_convert")
+LOADING = "load the model"  # the first stage
 EVERY = 10.0  # seconds between two plain lines of a stage
 REDRAW = 0.1  # seconds between two drawings of the bar
 CELLS = 24  # columns of the bar

@@ -24,7 +24,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from ..core.errors import RecipeError
+from ..core.errors import RecipeError, reason_of
 from ..core.specs import Layer, Options
 from .cond import Cond
 from .dyconv import DyConv
@@ -70,7 +70,7 @@ class Partial(Routing):
             return adapter.validate_python(options, strict=False)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}, got {first['input']!r}"
+            problem = f"{'.'.join(map(str, first['loc']))}: {reason_of(first)}, got {first['input']!r}"
             raise RecipeError("KD203", f"routing partial: of {name}: {problem}") from None
 
     def can_route(self, layer: Layer) -> str | None:

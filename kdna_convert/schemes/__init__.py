@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..core.errors import PlanError, RecipeError
+from ..core.errors import PlanError, RecipeError, reason_of
 from ..core.specs import Family, Options
 from .atoms import Atoms
 from .basis import Basis
@@ -55,7 +55,7 @@ def make(name: str, options: Options, where: str = "options") -> Scheme:
         first = error.errors()[0]
         key = ".".join((where, *map(str, first["loc"])))
         got = f", got {first['input']!r}" if first["loc"] else ""
-        raise RecipeError("KD203", f"{key}: {first['msg'].removeprefix('Value error, ')}{got}") from None
+        raise RecipeError("KD203", f"{key}: {reason_of(first)}{got}") from None
 
 
 def scheme_of(family: Family, **changed: Any) -> Scheme:

@@ -168,12 +168,12 @@ def test_analysis_report(golden: Golden) -> None:
         key="(64, 9)",
         members=members,
         similarities={"explained": matrix, "angles": matrix, "cka": unknown, "cosine": matrix},
-        families=(0, 0, 0, 1, 1, 1),
+        clusters=(0, 0, 0, 1, 1, 1),
         silhouette=0.4321,
         params=221_184,
     )
     found = Analysis(layers=LAYERS, groups=(group,), alone=("layer2.0.conv1",), metric="explained", params=855_770)
-    golden("analysis", printed(analysis_report(found, "kdna plan resnet56 --data images --curve")))
+    golden("analysis", printed(analysis_report(found)))
 
 
 def test_bench_table(golden: Golden) -> None:

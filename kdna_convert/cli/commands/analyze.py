@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from shlex import join
 from typing import Annotated
 
 import typer
 
 from ...core.plugin_names import MetricName
-from .console import reporting, show, show_json, tell_remarks
+from .console import following, reporting, show, show_json, tell
 from .options import CalibrationFlags, ImagesFlags, RunFlags, SourceFlags, TrustFlags, grouped
 
-METRIC_HELP = "Similarity to group by: explained, angles, cka or cosine. Default: the recipe's."
+METRIC_HELP = "Similarity to cluster by: explained, angles, cka or cosine. Default: the recipe's."
 
 
 @grouped
 def analyze(
+    ctx: typer.Context,
     source: SourceFlags,
     images: ImagesFlags,
     calibration: CalibrationFlags,
@@ -34,10 +34,9 @@ def analyze(
     from ..report.analyze import analysis_report
 
     arguments = source.arguments | images.arguments | calibration.arguments | run.arguments | trust.arguments
-    with process_group(device_of_name(run.device)) as leads, reporting(run.quiet or not leads) as progress:
-        analysis = stage(**arguments, metric=metric, progress=progress)
-    tell_remarks(calibration.notes(images))
-    given = [source.model, *(["--checkpoint", source.checkpoint] if source.checkpoint else [])]
-    given += ["--data", images.data] if images.data else []
-    plan = f"kdna plan {join(given)} --curve"
-    show_json(analysis) if run.json else show(analysis_report(analysis, plan))
+    with process_group(device_of_name(run.device)) as leads:
+        notes = calibration.notes(images) if leads else []
+        with reporting(run.quiet or not leads, notes, source.hints) as progress:
+            analysis = stage(**arguments, metric=metric, progress=progress)
+    show_json(analysis) if run.json else show(analysis_report(analysis))
+    tell(f"next  {following(ctx, 'plan', '--curve')}", run.quiet)

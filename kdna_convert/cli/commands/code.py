@@ -7,11 +7,21 @@ from typing import Annotated
 import typer
 
 from ...core.plugin_names import CodecName
-from .console import output_path, reporting, save_folder, show, show_json, tell_remarks, tell_written
-from .options import BYTES_HELP, Folder, Force, ImagesFlags, OutputFolder, RunFlags, TrustFlags, grouped
+from .console import output_path, reporting, save_folder, show, show_json, tell_written
+from .options import (
+    BYTES_HELP,
+    ROUNDED_ON_NOISE,
+    SIZE,
+    Folder,
+    Force,
+    ImagesFlags,
+    OutputFolder,
+    RunFlags,
+    TrustFlags,
+    grouped,
+)
 
 CODEC_HELP = "fp16, bf16, int8, int4 or entropy; see `kdna ls codecs`."
-NO_IMAGES = "no images: rounding used synthetic noise, layer by layer, which costs accuracy; pass --data"
 
 
 @grouped
@@ -22,7 +32,7 @@ def code(
     run: RunFlags,
     trust: TrustFlags,
     codec: Annotated[CodecName, typer.Option(metavar="NAME", help=CODEC_HELP)] = "entropy",
-    target_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help=BYTES_HELP)] = None,
+    target_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help=BYTES_HELP, callback=SIZE)] = None,
     output: OutputFolder = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the order of images.")] = 0,
     force: Force = False,
@@ -40,9 +50,9 @@ def code(
 
     require_free(target, force)
     arguments = images.arguments | run.arguments | trust.arguments
-    with reporting(run.quiet) as progress:
+    notes = [ROUNDED_ON_NOISE] if codec == "entropy" and images.data is None else []
+    with reporting(run.quiet, notes) as progress:
         conversion = stage(folder, **arguments, codec=codec, target_bytes=target_bytes, seed=seed, progress=progress)
     save_folder(conversion, target, ctx, force)
-    tell_remarks([NO_IMAGES] if codec == "entropy" and images.data is None else [])
     show_json(to_plain(conversion.report)) if run.json else show(code_report(conversion))
     tell_written(conversion, target, run.quiet)

@@ -10,7 +10,7 @@ import typer
 
 from .completion import recipe_names
 from .console import picture_path, reporting, show, show_json, tell, tell_remarks
-from .options import Force, ImagesFlags, OutputFlags, SourceFlags, Text, grouped
+from .options import Force, ImagesFlags, OutputFlags, SourceFlags, Text, grouped, require_form
 
 EVAL_HELP = "Images to measure every net on; not those of --data. Class folders give top-1 too."
 SIZES_HELP = "Sizes of the file: 570kB,1/14,5%."
@@ -46,6 +46,10 @@ def compare(
     target = plot and picture_path(plot, force)
     if eval_ is None:
         raise typer.BadParameter("required: images that no tool calibrates on", param_hint="--eval")
+    for share in _list(at) or ():
+        require_form(share, "parse_share", flag="--at")
+    for size in _list(bytes_) or ():
+        require_form(size, "parse_target", 1, flag="--bytes")
     arguments = source.arguments | images.required
     from ...api.compare import compare as stage
     from ..report.compare import comparison_report
@@ -54,7 +58,7 @@ def compare(
     recipes = {"recipe": recipe_name, "bytes_recipe": bytes_recipe}
     options: dict[str, Any] = {name: value for name, value in recipes.items() if value is not None}
     options |= {"at": _list(at), "bytes": _list(bytes_), "peers": _list(peers)}
-    with reporting(out.quiet) as progress:
+    with reporting(out.quiet, hints=source.hints) as progress:
         comparison = stage(**arguments, **options, eval=eval_, limit=limit, time_limit=time_limit, progress=progress)
     tell_remarks([SAME] if eval_ == images.data else [], comparison.skipped)
     show_json(comparison) if out.json else show(comparison_report(comparison))

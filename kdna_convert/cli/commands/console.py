@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 from ...core.errors import DataError, FolderError, KdnaError
 from ...core.processes import launched
-from ...core.progress import on_stderr
+from ...core.progress import LOADING, Reporter, on_stderr
 from ...core.shown import shown, shown_json
 from .help import command_panels, parameter_panels, write_panels, write_text, write_usage
 
@@ -31,6 +31,9 @@ SHARED = ("analyze", "convert", "eval", "finetune")  # the commands that several
 LISTED = 5  # skipped images to name
 PICTURES = (".svg", ".png", ".pdf")
 VERBOSE, COMMAND = "kdna.verbose", "kdna.command"  # keys of the context's metadata
+STOPPED = "kdna: {why}. The state is in {work}. Run the same command with --resume to continue."
+LEFT = "kdna: {work} keeps what is done so far. --resume uses it."
+OUTPUTS = frozenset({"output", "force", "json", "quiet", "verbose", "help"})  # what a suggested command does not repeat
 
 
 class Commands(TyperGroup):
@@ -143,6 +146,43 @@ def tell_written(conversion: Conversion, folder: Path, quiet: bool, *commands: s
     tell(f"written to {folder}\nnext  {following}", quiet)
 
 
+def following(ctx: typer.Context, verb: str, *options: str, without: Sequence[str] = ()) -> str:
+    """A command of another verb with the arguments of this one that it takes, except `without`, then `options`."""
+    words = ["kdna", verb]
+    group: Any = ctx.find_root().command
+    known = {each.name for each in group.commands[verb].params} - OUTPUTS - {*without}
+    for each in ctx.command.get_params(ctx):
+        name = each.name or ""
+        source: Any = ctx.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name not in known:
+            continue
+        value = ctx.params[name]
+        flag = [] if each.param_type_name == "argument" else [max(each.opts, key=len)]
+        if value is not True:
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [word for one in values for word in (*flag, str(one))]
+        else:
+            words += flag
+    return shlex.join([*words, *options])
+
+
+@contextmanager
+def resumable(target: Path, files: Sequence[str], resume: bool, quiet: bool) -> Iterator[Path]:
+    """The folder for the state of a run. A run that ends early says what is left there."""
+    from ...network.folder.work import work_folder, work_place
+
+    try:
+        with work_folder(target, files, resume) as work:
+            yield work
+    except (KeyboardInterrupt, KdnaError) as stop:
+        work = work_place(target)
+        if work.exists() and isinstance(stop, KeyboardInterrupt):
+            tell(STOPPED.format(why=str(stop) or "stopped", work=work))
+        elif work.exists():
+            tell(LEFT.format(work=work), quiet)
+        raise
+
+
 def picture_path(path: Path, force: bool) -> Path:
     """The --plot of a command, checked before the work begins."""
     if path.suffix.lower() not in PICTURES:
@@ -164,13 +204,38 @@ def output_path(path: Path | None, force: bool) -> Path:
 
 
 @contextmanager
-def reporting(quiet: bool) -> Iterator[Progress | None]:
-    """Progress on stderr: a bar in a terminal, plain lines in a file or a pipe; None with -q."""
-    if quiet:
-        yield None
-        return
-    reporter = on_stderr()
+def reporting(quiet: bool, notes: Sequence[str] = (), hints: Sequence[str] = ()) -> Iterator[Progress | None]:
+    """Progress on stderr: a bar in a terminal, plain lines in a file or a pipe; none with -q.
+
+    Notes are printed when the model is loaded and the long work begins, also with -q; hints are not with -q.
+    """
+    reporter = None if quiet else on_stderr()
+    notes = [*notes, *([] if quiet else hints)]
+    noted = Noted(notes, reporter) if notes else reporter
     try:
-        yield reporter
+        yield noted
+        if notes and isinstance(noted, Noted):
+            noted.tell()
     finally:
-        reporter.close()
+        if reporter is not None:
+            reporter.close()
+
+
+class Noted(Reporter):
+    """Prints notes before the first report of a stage other than loading; passes reports on."""
+
+    def __init__(self, notes: Sequence[str], reporter: Reporter | None) -> None:
+        super().__init__()
+        self.notes, self.reporter = list(notes), reporter
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != LOADING:
+            self.tell()
+        if self.reporter is not None:
+            self.reporter(what, done, total)
+
+    def tell(self) -> None:
+        if self.notes and self.reporter is not None:
+            self.reporter.close()
+        tell_remarks(self.notes)
+        self.notes = []

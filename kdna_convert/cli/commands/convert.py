@@ -11,17 +11,20 @@ from typing import Annotated
 import typer
 
 from .console import (
+    following,
     output_path,
     reporting,
     require_one_process,
+    resumable,
     save_folder,
     show,
     show_json,
+    tell,
     tell_remarks,
     tell_written,
 )
-from .options import CalibrationFlags, Force, GoalFlags, ImagesFlags, OutputFolder, RunFlags, SourceFlags, grouped
-from .plan import is_repaired, make_plan, show_plan
+from .options import CodingFlags, Force, GoalFlags, ImagesFlags, OutputFolder, RunFlags, SourceFlags, grouped
+from .plan import expects_repair, make_plan, show_plan
 
 
 @grouped
@@ -29,7 +32,7 @@ def convert(
     ctx: typer.Context,
     source: SourceFlags,
     images: ImagesFlags,
-    calibration: CalibrationFlags,
+    calibration: CodingFlags,
     goal: GoalFlags,
     run: RunFlags,
     output: OutputFolder = None,
@@ -52,7 +55,11 @@ def convert(
         goal.refuse("--plan")
     if dry_run:
         require_one_process("--dry-run")
-        show_plan(make_plan(source, images, calibration, goal, run, plan), run, is_repaired(images, calibration))
+        if calibration.recipe.codec is not None:  # the codec meets the size of the file, and not the plan
+            goal = replace(goal, target_bytes=None)
+        show_plan(make_plan(source, images, calibration, goal, run, plan), run, expects_repair(images, calibration))
+        writes = ("-o", str(output or "small"))
+        tell(f"next  {following(ctx, 'convert', *writes, without=['dry_run', 'resume'])}", run.quiet)
         return
     target = output_path(output, force)
     from ...api.convert import convert as stage
@@ -61,17 +68,18 @@ def convert(
     from ...core.processes import process_group
     from ...network.folder import require_free
     from ...network.folder.report import to_plain
-    from ...network.folder.work import work_folder
     from ..report.convert import conversion_report
 
     require_free(target, force)
     arguments = source.arguments | images.arguments | calibration.arguments | goal.arguments | run.arguments
     with process_group(device_of_name(run.device)) as leads, ExitStack() as own:
-        work = own.enter_context(work_folder(target, WORK_FILES, resume)) if leads else None
-        with reporting(run.quiet or not leads) as progress:
+        work = own.enter_context(resumable(target, WORK_FILES, resume, run.quiet)) if leads else None
+        notes, hints = calibration.notes(images), source.hints
+        with reporting(run.quiet or not leads, notes if leads else [], hints) as progress:
             conversion = stage(**arguments, plan=plan, work=work, progress=progress)
         save_folder(conversion, target, ctx, force)
-    tell_remarks(conversion.report.notes, conversion.report.calibration.skipped)
+    skipped = conversion.report.calibration.skipped
+    tell_remarks([note for note in conversion.report.notes if note not in (*notes, *hints)], skipped)
     show_json(to_plain(conversion.report)) if run.json else show(conversion_report(conversion))
     finetune = f"kdna finetune {quote(str(target))} --data {quote(images.data or 'DATA')} -o {quote(f'{target}-tuned')}"
     tell_written(conversion, target, run.quiet, finetune)

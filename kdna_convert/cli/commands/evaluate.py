@@ -30,7 +30,10 @@ def eval_(
     from ...core.processes import process_group
     from ..report.evaluate import evaluation_table
 
-    with process_group(device_of_name(run.device)) as leads, reporting(run.quiet or not leads) as progress:
+    with (
+        process_group(device_of_name(run.device)) as leads,
+        reporting(run.quiet or not leads, hints=source.hints) as progress,
+    ):
         evaluation = stage(arguments.pop("model"), **arguments, limit=limit, seed=seed, progress=progress)
     if not leads:
         return

@@ -14,13 +14,12 @@ import typer
 
 from ...core.errors import RecipeError
 from ...inputs.finetune_settings import Settings, about, default_of, kind_of
-from .console import output_path, reporting, save_folder, show, show_json, tell, tell_remarks, tell_written
+from .console import output_path, reporting, resumable, save_folder, show, show_json, tell_remarks, tell_written
 from .options import Folder, Force, ImagesFlags, OutputFolder, RunFlags, TrustFlags, grouped
 
 T = TypeVar("T")
 # In the order of the help: a length as a time comes before the others.
 SETTINGS = ["train", "seconds", *(each.name for each in fields(Settings) if each.name not in ("train", "seconds"))]
-RESUME = "{why}. The state is in {work}. Run the same command with --resume to continue."
 
 
 def _option(panel: str, help: str, *flags: str, **limits: Any) -> Any:  # noqa: A002 - typer's name for it
@@ -127,6 +126,8 @@ def finetune(
         kdna finetune half --data kdna:digits/train --time 1m -o half-tuned
     """
     target, arguments = output_path(output, force), images.required | run.arguments
+    if teacher.teacher is None and teacher.teacher_checkpoint is not None:
+        raise typer.BadParameter("requires --teacher", param_hint="--teacher-checkpoint")
     arguments |= training.arguments | teacher.arguments | safety.arguments | trust.arguments
     from ...api.finetune import finetune as stage
     from ...api.finetune import hold
@@ -140,7 +141,7 @@ def finetune(
     require_free(target, force)
     with (
         process_group(device_of_name(run.device)) as first,
-        _work(target, safety.resume, first) as work,
+        _work(target, safety.resume, run.quiet, first) as work,
         reporting(run.quiet or not first) as progress,
     ):
         conversion = stage(folder, **arguments, work=work, progress=progress)
@@ -154,19 +155,13 @@ def finetune(
 
 
 @contextmanager
-def _work(target: Path, resume: bool, leads: bool) -> Iterator[Path]:
+def _work(target: Path, resume: bool, quiet: bool, leads: bool) -> Iterator[Path]:
     """The folder of a stopped run's state. Only the first process creates and clears it."""
-    from ...network.folder.work import work_folder, work_place
+    from ...network.folder.work import work_place
     from ...stages.finetune.training_state import FILE
 
-    work = work_place(target)
-    try:
-        if leads:
-            with work_folder(target, [FILE], resume):
-                yield work
-        else:
-            yield work
-    except KeyboardInterrupt as stop:
-        if leads:
-            tell(RESUME.format(why=f"kdna: {stop}", work=work))
-        raise
+    if not leads:
+        yield work_place(target)
+        return
+    with resumable(target, [FILE], resume, quiet) as work:
+        yield work

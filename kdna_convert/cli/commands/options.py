@@ -36,6 +36,7 @@ DATA_HELP = (
 RECIPE_HELP = "Recipe file or bundled name; see `kdna recipe ls`."
 PARAMS_HELP = "Share of the parameters to keep: 0.5, 50% or 1/2."
 SET_HELP = "Override a recipe key. Repeatable."
+ROUNDED_ON_NOISE = "no images: rounding uses synthetic noise, layer by layer, which costs accuracy; pass --data"
 BYTES_HELP = "Size of the file with its header: 1.2MB, or a share of the original's as 5% or 1/20."
 
 
@@ -85,6 +86,38 @@ def _remember(ctx: typer.Context, verbose: bool) -> bool:
     return verbose
 
 
+def checked(parse: str, *rest: int) -> Callable[[Text], Text]:
+    """A callback that refuses a value before anything is loaded, unless inputs.recipe's function `parse` reads it."""
+
+    def check(text: Text) -> Text:
+        if text is not None:
+            require_form(text, parse, *rest)
+        return text
+
+    return check
+
+
+def require_form(text: str, parse: str, *rest: int, flag: str | None = None) -> None:
+    """Raise a usage error unless inputs.recipe's function `parse` reads the text."""
+    from ...core.errors import KdnaError
+    from ...inputs import recipe
+
+    try:
+        getattr(recipe, parse)(text, *rest)
+    except KdnaError as error:
+        raise typer.BadParameter(error.message, param_hint=flag) from None
+
+
+def image_notes(recipe: Recipe, has_images: bool) -> list[str]:
+    """What a conversion by this recipe loses for want of images."""
+    from ...api.job import DATA_FREE_NOTE
+
+    fit = [DATA_FREE_NOTE] if recipe.fits else []
+    return [] if has_images else [*fit, *([ROUNDED_ON_NOISE] if recipe.codec == "entropy" else [])]
+
+
+SHARE = checked("parse_share")
+SIZE = checked("parse_target", 1)
 _model, _data, _recipe, _budget, _run = (
     partial(typer.Option, rich_help_panel=panel) for panel in ("Model", "Data", "Recipe", "Budget", "Run")
 )
@@ -104,6 +137,14 @@ class NetFlags:
     def inputs(self) -> dict[str, Any]:
         """The fields of DataConfig that replace the net's own; None keeps those."""
         return {"input_size": self.input_size and dimensions(self.input_size)}
+
+    @property
+    def hints(self) -> list[str]:
+        """A note that the weights are those of the user's factory, if no checkpoint is given."""
+        from ...inputs.models import factory_note
+
+        note = factory_note(self.model, self.checkpoint)
+        return [] if note is None else [note]
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -181,6 +222,61 @@ class CalibrationFlags:
             help="Replace the recipe's scheme; see `kdna ls schemes`. dense: no sharing.",
         ),
     ] = None
+    seed: Annotated[int | None, _recipe(metavar="N", min=0, help="Random seed. Default: the recipe's.")] = None
+    data_free: Annotated[bool, _data("--data-free", help="Fit without images. Costs accuracy.")] = False
+    moments: Annotated[
+        Text, _data(metavar="FILE", help="Second moments of the inputs: read if the file exists, else written.")
+    ] = None
+    moments_memory: Annotated[
+        Text,
+        _data(
+            metavar="SIZE",
+            help="Memory limit for the moments: 4GiB. Default: the recipe's.",
+            callback=checked("parse_size"),
+        ),
+    ] = None
+    calibration_images: Annotated[
+        int | None, _data(metavar="N", min=1, help="Number of images to calibrate on. Default: the recipe's.")
+    ] = None
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """The recipe's keys that options set, None where they do not."""
+        keys = {
+            "seed": self.seed,
+            "calibration.memory": self.moments_memory,
+            "calibration.images": self.calibration_images,
+            "scheme": self.scheme,
+        }
+        if self.scheme == "dense":  # budget and repair apply to sharing only
+            keys |= {"budget": "null", "repair": "[]"}
+        return keys
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe with the overrides of the command line."""
+        from ...inputs.recipe import load_recipe
+
+        over = [f"{key}={value}" for key, value in self.keys.items() if value is not None]
+        return load_recipe(self.recipe_name, [*(self.overrides or []), *over])
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"recipe": self.recipe, "data_free": self.data_free, "moments": self.moments}
+
+    def has_images(self, images: ImagesFlags) -> bool:
+        """Whether the conversion is calibrated on images."""
+        return images.data is not None and not self.data_free
+
+    def notes(self, images: ImagesFlags) -> list[str]:
+        """A warning of each stage that works without images, to be printed before the work."""
+        return image_notes(self.recipe, self.has_images(images))
+
+
+@dataclass(frozen=True)
+class CodingFlags(CalibrationFlags):
+    """The same, and how the result is stored."""
+
     codec: Annotated[
         Text,
         _recipe(
@@ -189,55 +285,25 @@ class CalibrationFlags:
             help="Store the tensors with this codec; see `kdna ls codecs`. --target-bytes is then the coded size.",
         ),
     ] = None
-    seed: Annotated[int | None, _recipe(metavar="N", min=0, help="Random seed. Default: the recipe's.")] = None
-    data_free: Annotated[bool, _data("--data-free", help="Fit without images. Costs accuracy.")] = False
-    moments: Annotated[
-        Text, _data(metavar="FILE", help="Second moments of the inputs: read if the file exists, else written.")
-    ] = None
-    moments_memory: Annotated[
-        Text, _data(metavar="SIZE", help="Memory limit for the moments: 4GiB. Default: the recipe's.")
-    ] = None
-
-    calibration_images: Annotated[
-        int | None, _data(metavar="N", min=1, help="Number of images to calibrate on. Default: the recipe's.")
-    ] = None
 
     @property
-    def recipe(self) -> Recipe:
-        """The recipe with the overrides of the command line."""
-        from ...inputs.recipe import load_recipe
-
-        values = {
-            "seed": self.seed,
-            "calibration.memory": self.moments_memory,
-            "calibration.images": self.calibration_images,
-            "scheme": self.scheme,
-            "codec": self.codec,
-        }
-        if self.scheme == "dense":  # budget and repair apply to sharing only
-            values |= {"budget": "null", "repair": "[]"}
-        over = [f"{key}={value}" for key, value in values.items() if value is not None]
-        return load_recipe(self.recipe_name, [*(self.overrides or []), *over])
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return {"recipe": self.recipe, "data_free": self.data_free, "moments": self.moments}
-
-    def notes(self, images: ImagesFlags) -> list[str]:
-        """A warning where the net is fitted without images."""
-        from ...api.job import DATA_FREE_NOTE
-
-        return [DATA_FREE_NOTE] if images.data is None or self.data_free else []
+    def keys(self) -> dict[str, Any]:
+        return {**super().keys, "codec": self.codec}
 
 
 @dataclass(frozen=True)
 class SizeFlags:
     """The size of the result, relative to the original: at most one of the three."""
 
-    target_params: Annotated[Text, _budget(metavar="SHARE", help=PARAMS_HELP)] = None
-    target_bytes: Annotated[Text, _budget(metavar="SIZE", help=BYTES_HELP)] = None
+    target_params: Annotated[Text, _budget(metavar="SHARE", help=PARAMS_HELP, callback=SHARE)] = None
+    target_bytes: Annotated[Text, _budget(metavar="SIZE", help=BYTES_HELP, callback=SIZE)] = None
     target_macs: Annotated[
-        Text, _budget(metavar="SHARE", help="Share of the MACs to keep in the factored net: 0.5, 50% or 1/2.")
+        Text,
+        _budget(
+            metavar="SHARE",
+            help="Share of the MACs to keep in the factored net: 0.5, 50% or 1/2.",
+            callback=SHARE,
+        ),
     ] = None
 
     @property

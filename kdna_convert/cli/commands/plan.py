@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import output_path, picture_path, reporting, show, show_json, tell, tell_remarks
+from .console import following, output_path, picture_path, reporting, show, show_json, tell
 from .options import CalibrationFlags, Force, GoalFlags, ImagesFlags, RunFlags, SourceFlags, TrustFlags, grouped
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # imports pydantic, which --help does not need
 
 @grouped
 def plan(
+    ctx: typer.Context,
     source: SourceFlags,
     images: ImagesFlags,
     calibration: CalibrationFlags,
@@ -41,7 +42,11 @@ def plan(
     """
     if curve:
         goal.refuse("--curve", besides="database")
-        _show_curve(source, images, calibration, goal, run, trust, measure, plot and picture_path(plot, force))
+        if output is not None:
+            raise typer.BadParameter("--curve makes no single plan; choose a row first", param_hint="-o")
+        if plot and not measure and not calibration.has_images(images):
+            raise typer.BadParameter("requires --data: nothing is expected without images", param_hint="--plot")
+        _show_curve(ctx, source, images, calibration, goal, run, trust, measure, plot and picture_path(plot, force))
         return
     if measure or plot:
         raise typer.BadParameter("requires --curve", param_hint="--measure" if measure else "--plot")
@@ -52,7 +57,10 @@ def plan(
     planned = make_plan(source, images, calibration, goal, run, trust_code=trust.trust_code)
     if target:
         write_text(target, to_json(planned))
-    show_plan(planned, run, is_repaired(images, calibration))
+    show_plan(planned, run, expects_repair(images, calibration))
+    by = ["--plan", str(target)] if target else []
+    sizes = ["target_params", "target_bytes", "target_macs", "max_drop", "database"] if target else []
+    tell(f"next  {following(ctx, 'convert', *by, '-o', 'small', without=sizes)}", run.quiet)
 
 
 def make_plan(
@@ -76,14 +84,13 @@ def make_plan(
         return known
     from ...api.plan import plan as stage
 
-    with reporting(run.quiet) as progress:
+    with reporting(run.quiet, calibration.notes(images), source.hints) as progress:
         more = goal.arguments | run.arguments | {"plan": plan, "trust_code": trust_code}
-        planned = stage(**question, **more, progress=progress)
-    tell_remarks(calibration.notes(images))
-    return planned
+        return stage(**question, **more, progress=progress)
 
 
 def _show_curve(
+    ctx: typer.Context,
     source: SourceFlags,
     images: ImagesFlags,
     calibration: CalibrationFlags,
@@ -94,24 +101,26 @@ def _show_curve(
     plot: Path | None,
 ) -> None:
     from ...api.curve import curve as stage
-    from ..report.curve import curve_report, plot_curve
+    from ..report.curve import chosen, curve_report, plot_curve
 
     arguments = source.arguments | images.arguments | calibration.arguments | run.arguments | trust.arguments
-    with reporting(run.quiet) as progress:
+    with reporting(run.quiet, calibration.notes(images), source.hints) as progress:
         points = stage(**arguments, measure=measure, database=goal.database, progress=progress)
-    repaired = is_repaired(images, calibration)
+    repaired = expects_repair(images, calibration)
     show_json(points) if run.json else show(curve_report(points, repaired))
     if plot:
         plot_curve(points, plot, repaired)
         tell(f"drawn to {plot}", run.quiet)
+    size = f"{chosen(points, repaired).share:g}"
+    tell(f"next  {following(ctx, 'convert', '--target-params', size, '-o', 'small')}", run.quiet)
 
 
-def is_repaired(images: ImagesFlags, calibration: CalibrationFlags) -> bool:
-    """Whether a conversion with these options is repaired."""
-    return images.data is not None and not calibration.data_free and bool(calibration.recipe.repair)
+def expects_repair(images: ImagesFlags, calibration: CalibrationFlags) -> bool | None:
+    """Whether a conversion with these options is repaired; None without images, where nothing is expected."""
+    return bool(calibration.recipe.repair) if calibration.has_images(images) else None
 
 
-def show_plan(plan: Plan, run: RunFlags, repaired: bool) -> None:
+def show_plan(plan: Plan, run: RunFlags, repaired: bool | None) -> None:
     from ..report.plan import plan_report
 
     show_json(plan) if run.json else show(plan_report(plan, repaired))

@@ -97,7 +97,7 @@ def validate(
 
     loaded = load_model(model, pretrained=False)  # names and shapes need no download
     layers = survey(loaded.model, example_input(loaded.data))
-    show(assignment_table(resolve(checked, layers)))
+    show(assignment_table(resolve(checked, layers), checked.codec))
 
 
 @app.command("schema", cls=Command)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .code import NO_IMAGES
+from ...core.errors import KdnaError
 from .completion import recipe_names
 from .console import COMMAND, reporting, show, show_json, tell, tell_remarks, tell_written
 from .options import (
@@ -15,12 +15,15 @@ from .options import (
     PARAMS_HELP,
     RECIPE_HELP,
     SET_HELP,
+    SHARE,
+    SIZE,
     Force,
     ImagesFlags,
     OutputFolder,
     RunFlags,
     SourceFlags,
     grouped,
+    image_notes,
 )
 
 if TYPE_CHECKING:  # imports torch, which --help does not need
@@ -46,8 +49,8 @@ def run(
         ),
     ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
-    target_params: Annotated[str | None, typer.Option(metavar="SHARE", help=PARAMS_HELP)] = None,
-    target_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help=BYTES_HELP)] = None,
+    target_params: Annotated[str | None, typer.Option(metavar="SHARE", help=PARAMS_HELP, callback=SHARE)] = None,
+    target_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help=BYTES_HELP, callback=SIZE)] = None,
     output: OutputFolder = None,
     force: Force = False,
 ) -> None:
@@ -64,28 +67,30 @@ def run(
     from ...inputs.recipe import load_recipe
     from ...network.folder.work import work_place
 
+    recipe = load_recipe(recipe_name, overrides or [])
     arguments = source.arguments | images.arguments | run.arguments
-    arguments |= {"recipe": load_recipe(recipe_name, overrides or []), "eval_data": eval_data, "output": output}
+    arguments |= {"recipe": recipe, "eval_data": eval_data, "output": output}
     arguments |= {"target_params": target_params, "target_bytes": target_bytes, "command": ctx.meta[COMMAND]}
+    notes, hints = image_notes(recipe, images.data is not None), source.hints
     try:
-        with reporting(run.quiet) as progress:
+        with reporting(run.quiet, notes, hints) as progress:
             conversion = stage(**arguments, force=force, progress=progress)
-    except KeyboardInterrupt:
-        work = work_place(output)
-        tell(STOPPED.format(work=work) if work.exists() else STOPPED_EARLY)
+    except (KeyboardInterrupt, KdnaError) as stop:
+        work, stopped = work_place(output), isinstance(stop, KeyboardInterrupt)
+        if work.exists() or stopped:
+            tell(STOPPED.format(work=work) if work.exists() else STOPPED_EARLY, run.quiet and not stopped)
         raise
-    _show_run(conversion, output, eval_data, images, run)
+    tell_remarks([note for note in conversion.report.notes if note not in (*notes, *hints)])
+    _show_run(conversion, output, eval_data, run)
 
 
-def _show_run(conversion: Conversion, output: Path, eval_data: str | None, images: ImagesFlags, run: RunFlags) -> None:
+def _show_run(conversion: Conversion, output: Path, eval_data: str | None, run: RunFlags) -> None:
     from ...core.specs import required
     from ...network.folder.report import to_plain
     from ..report.run import run_report
 
-    report = conversion.report
-    coded, done = report.code is not None and report.code.codec == "entropy", required(report.run)
-    tell_remarks(report.notes, (report.finetune or report.calibration).skipped)
-    tell_remarks([NO_IMAGES] if coded and images.data is None else [])
+    report, done = conversion.report, required(conversion.report.run)
+    tell_remarks([], (report.finetune or report.calibration).skipped)
     show_json(to_plain(report)) if run.json else show(run_report(conversion))
     if done.was_there:
         tell(DONE.format(folder=output), run.quiet)

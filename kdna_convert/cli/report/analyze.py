@@ -1,4 +1,4 @@
-"""The result of `kdna analyze`: the conclusion, each group with its families and heat map, then all layers."""
+"""The result of `kdna analyze`: the conclusion, each group with its clusters and heat map, then all layers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ MEANINGS = {
     "cosine": "cosine of the weights with matched channels",
 }
 
+CLUSTERS_NOTE = (
+    "A conversion makes each group one family. With `families: {by: cluster}` in the recipe, it makes each cluster one."
+)
 
-def analysis_report(analysis: Analysis, plan: str) -> RenderableType:
-    """What can share, and `plan`, the command to run next; then each group, then the layer table."""
-    parts = [*conclusion(analysis), Text(f"next  {plan}")]
+
+def analysis_report(analysis: Analysis) -> RenderableType:
+    """What can share; then each group, then the layer table."""
+    parts = conclusion(analysis)
     for group in analysis.groups:
         parts += ["", group_report(group, analysis)]
     shown = list(dict.fromkeys(name for group in analysis.groups for name in group.similarities))
@@ -32,7 +36,7 @@ def analysis_report(analysis: Analysis, plan: str) -> RenderableType:
 
 
 def conclusion(analysis: Analysis) -> list[RenderableType]:
-    """How many layers can share, how many parameters they have, and how similar the layers of a family are."""
+    """How many layers can share, how many parameters they have, and how similar the layers of a cluster are."""
     members = [name for group in analysis.groups for name in group.members]
     params = sum(group.params for group in analysis.groups)
     head = f"{len(members)} of {layer_count(len(analysis.layers))} can share kernels: {count(params)} parameters"
@@ -42,27 +46,27 @@ def conclusion(analysis: Analysis) -> list[RenderableType]:
         parts.append(f"{layer_count(len(analysis.alone))} can be converted but not shared: {names}")
     if not analysis.groups:
         return parts
-    table = grid("kernels", ">layers", ">families", ">parameters", f">{analysis.metric} within families")
+    table = grid("kernels", ">layers", ">clusters", ">parameters", f">{analysis.metric} within clusters")
     for group in analysis.groups:
-        families = [_members(group, label) for label in sorted(set(group.families))]
-        within = _mean(group.similarities[analysis.metric], families)
-        row = (_kernels(group, analysis), str(len(group.members)), str(len(families)), count(group.params), within)
+        clusters = [_members(group, label) for label in sorted(set(group.clusters))]
+        within = _mean(group.similarities[analysis.metric], clusters)
+        row = (_kernels(group, analysis), str(len(group.members)), str(len(clusters)), count(group.params), within)
         table.add_row(*row)
-    return [*parts, "", table, ""]
+    return [*parts, "", table, note(CLUSTERS_NOTE)]
 
 
 def group_report(group: Group, analysis: Analysis) -> RenderableType:
-    """One group: its size, its families with their mean similarities, and the map of the chosen measure."""
+    """One group: its size, its clusters with their mean similarities, and the map of the chosen measure."""
     heading = Text(f"{len(group.members)} layers with kernels {_kernels(group, analysis)}", style="bold")
     distinct = "" if group.silhouette is None else f", silhouette {group.silhouette:.2f}"
-    families = len(set(group.families))
-    count_of_families = "1 family" if families == 1 else f"{families} families"
+    clusters = len(set(group.clusters))
+    count_of_clusters = "1 cluster" if clusters == 1 else f"{clusters} clusters"
     size = f"{count(group.params)} parameters{_share(group.params, analysis)}"
-    grouping = f"{count_of_families} by {analysis.metric}{distinct}"
-    order = sorted(range(len(group.members)), key=lambda member: (group.families[member], member))
+    grouping = f"{count_of_clusters} by {analysis.metric}{distinct}"
+    order = sorted(range(len(group.members)), key=lambda member: (group.clusters[member], member))
     chosen = heatmap(group.members, group.similarities[analysis.metric], order)
     title = Text(analysis.metric, style="bold")
-    return Parts(heading, size, grouping, "", _family_table(group), "", title, chosen)
+    return Parts(heading, size, grouping, "", _cluster_table(group), "", title, chosen)
 
 
 def _share(params: int, analysis: Analysis) -> str:
@@ -75,11 +79,11 @@ def _kernels(group: Group, analysis: Analysis) -> str:
     return ", ".join(dict.fromkeys(kernels[name] for name in group.members))
 
 
-def _family_table(group: Group) -> RenderableType:
-    """One row per family: for each measure the mean over its pairs, and its members. The last row is over all pairs."""
+def _cluster_table(group: Group) -> RenderableType:
+    """One row per cluster: its mean over pairs by each measure, and its members. The last row is over all pairs."""
     measures = list(group.similarities)
-    table = grid("family", *(f">{name}" for name in measures), "members")
-    labels = sorted(set(group.families))
+    table = grid("cluster", *(f">{name}" for name in measures), "members")
+    labels = sorted(set(group.clusters))
     for label in labels:
         members = _members(group, label)
         names = ", ".join(group.members[member] for member in members)
@@ -91,11 +95,11 @@ def _family_table(group: Group) -> RenderableType:
 
 
 def _members(group: Group, label: int) -> list[int]:
-    return [member for member, own in enumerate(group.families) if own == label]
+    return [member for member, own in enumerate(group.clusters) if own == label]
 
 
-def _mean(matrix: Matrix, families: Sequence[Sequence[int]]) -> str:
-    """The mean over the pairs of different members of one family, for all families together."""
-    values = [matrix[i][j] for members in families for i in members for j in members if i != j]
+def _mean(matrix: Matrix, clusters: Sequence[Sequence[int]]) -> str:
+    """The mean over the pairs of different members of one cluster, for all clusters together."""
+    values = [matrix[i][j] for members in clusters for i in members for j in members if i != j]
     known = [value for value in values if value is not None]
     return f"{sum(known) / len(known):.2f}" if known else "-"

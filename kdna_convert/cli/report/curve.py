@@ -6,43 +6,55 @@ from pathlib import Path
 
 from rich.console import Group, RenderableType
 
-from ...core.measurements import Curve
+from ...core.measurements import Curve, Point
 from ...stages.plan.expected import RECOMMENDED, expected, recommended
-from .expected import EXPECTED_NOTE, expected_cells, nats
+from .expected import EXPECTED_NOTE, UNEXPECTED_NOTE, expected_cells, nats
 from .figures import count, grid, kept, note, percent, short
 
-_EXPECTED = (">agreement", "range", ">KL, nats")
-_MEASURED = (">agreement", ">measured", ">KL, nats", ">measured")
+# The titles of the last columns: whether figures are expected, and whether they are measured.
+_TITLES = {
+    (True, False): (">agreement", "range", ">KL, nats"),
+    (True, True): (">agreement", ">measured", ">KL, nats", ">measured"),
+    (False, True): (">agreement", ">KL, nats"),
+    (False, False): (),
+}
 
 
-def curve_report(curve: Curve, repaired: bool = True) -> RenderableType:
-    """One row per budget with the expected and, where measured, the real agreement; the recommended row is marked."""
-    best = recommended(curve.points, repaired=repaired)
+def curve_report(curve: Curve, repaired: bool | None = True) -> RenderableType:
+    """One row per budget with the expected and, where measured, the real agreement; the recommended row is marked.
+
+    `repaired` says whether conversions are repaired; None: they are without images, and nothing is expected of them.
+    """
+    best = _best(curve, repaired)
     measured = any(point.measured for point in curve.points)
-    table = grid("", ">kept", ">parameters", ">bytes", ">MACs", *(_MEASURED if measured else _EXPECTED))
+    titles = _TITLES[repaired is not None, measured]
+    table = grid("", ">kept", ">parameters", ">bytes", ">MACs", *titles)
     for point in curve.points:
         planned = point.planned
         sizes = (kept(planned.params, curve.params), count(planned.params), short(planned.bytes), short(planned.macs))
-        agreement, spread, kl = expected_cells(point, repaired)
-        row = [agreement, spread, kl]
-        if measured:
-            real = point.measured
-            row = [agreement, percent(real.agreement), kl, nats(real.kl)] if real else [agreement, "-", kl, "-"]
+        row = _cells(point, repaired, measured)
         table.add_row("*" if point is best else "", *sizes, *row, style="bold" if point is best else None)
-    notes = [EXPECTED_NOTE, "Measured: a quick fit without repair." if measured else "", "MACs: factored."]
-    parts: list[RenderableType] = [table, "", _advice(curve, repaired), note(" ".join(filter(None, notes)))]
+    expected = EXPECTED_NOTE if repaired is not None else UNEXPECTED_NOTE
+    notes = [expected, "Measured: a quick fit without repair." if measured else "", "MACs: factored."]
+    advice = [_advice(best)] if repaired is not None or measured else []
+    parts: list[RenderableType] = [table, "", *advice, note(" ".join(filter(None, notes)))]
     if curve.correlation is not None:
         parts.append(f"rank correlation of predicted error and measured divergence: {curve.correlation:.2f}")
     return Group(*parts)
 
 
-def plot_curve(curve: Curve, path: Path, repaired: bool = True) -> None:
+def chosen(curve: Curve, repaired: bool | None) -> Point:
+    """The recommended row, or else the largest budget."""
+    return _best(curve, repaired) or curve.points[0]
+
+
+def plot_curve(curve: Curve, path: Path, repaired: bool | None = True) -> None:
     """Draw the expected KL divergence with its range and, where measured, the real one. Needs matplotlib."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     shares = [100 * point.planned.params / curve.params for point in curve.points]
-    ranges = [expected(point, repaired=repaired) for point in curve.points]
+    ranges = [None if repaired is None else expected(point, repaired=repaired) for point in curve.points]
     bands = [(share, r.kl.low, r.kl.middle, r.kl.high) for share, r in zip(shares, ranges, strict=True) if r]
     with rc_context({"svg.hashsalt": "kdna", "svg.fonttype": "none"}):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
@@ -62,9 +74,25 @@ def plot_curve(curve: Curve, path: Path, repaired: bool = True) -> None:
         figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
-def _advice(curve: Curve, repaired: bool) -> str:
+def _best(curve: Curve, repaired: bool | None) -> Point | None:
+    """The recommended row. Without images it can only be a measured one."""
+    if repaired is None:
+        return recommended([point for point in curve.points if point.measured])
+    return recommended(curve.points, repaired=repaired)
+
+
+def _cells(point: Point, repaired: bool | None, measured: bool) -> list[str]:
+    """The expected and the measured figures of one row."""
+    expected = [] if repaired is None else list(expected_cells(point, repaired))
+    if not measured:
+        return expected
+    real = point.measured
+    seen = ["-", "-"] if real is None else [percent(real.agreement), nats(real.kl)]
+    return [expected[0], seen[0], expected[2], seen[1]] if expected else seen
+
+
+def _advice(best: Point | None) -> str:
     """The recommended row, in a sentence."""
-    best = recommended(curve.points, repaired=repaired)
     if best is None:
         return f"No row agrees with the original on {RECOMMENDED:.0%} of the images."
     source = "an expected" if best.measured is None else "a measured"

@@ -15,6 +15,11 @@ EXPECTED_NOTE = (
     "(docs/decisions/0021); --curve --measure measures yours."
 )
 
+UNEXPECTED_NOTE = (
+    "No agreement or KL divergence is expected without calibration images: that was not measured "
+    "(docs/decisions/0021). Pass --data."
+)
+
 
 def expected_lines(plan: Plan, repaired: bool) -> list[RenderableType]:
     """Two figures with their ranges, or nothing where nothing is predicted."""

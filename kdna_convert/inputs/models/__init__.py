@@ -13,7 +13,7 @@ from torch import nn
 from ...core.specs import DataConfig, ModelRef
 from .building import build
 from .inputs import carried_cfg, data_config, example_input, input_problem, override
-from .names import ModelName, parse_name
+from .names import ModelName, factory_note, parse_name
 from .unwrapping import require_usable, unwrapped_copy
 from .weights import check_finite, fit_weights, read_state_dict, state_digest
 
@@ -23,6 +23,7 @@ __all__ = [
     "carried_cfg",
     "check_finite",
     "example_input",
+    "factory_note",
     "fit_weights",
     "input_problem",
     "load_model",

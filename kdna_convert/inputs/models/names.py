@@ -20,6 +20,8 @@ LISTS = ("timm", "torchvision", "kdna")
 _TIMM_SOURCES = ("hf-hub", "hf_hub", "local-dir")
 # Characters of a name, and of a name in an error.
 _LONGEST, _SHOWN = 4096, 60
+# Packages whose factories are not the user's own.
+_LIBRARIES = ("timm", "torchvision", "kdna_convert")
 # Modules of this package that have moved: older folders name the old place.
 _MOVED = {"kdna_convert.digits": "kdna_convert.inputs.digits", "kdna_convert.layouts": "kdna_convert.api.layouts"}
 
@@ -54,6 +56,18 @@ def answer(ask: Callable[[], bool]) -> bool:
         return ask()
     except (OSError, ValueError):
         return False
+
+
+def factory_note(text: str, checkpoint: str | None) -> str | None:
+    """A note for a MODEL whose weights are those that the user's own factory makes; None for any other."""
+    try:
+        name = parse_name(text)
+    except ModelError:
+        return None
+    own = name.source == "file" or (name.source == "module" and name.path.split(".")[0] not in _LIBRARIES)
+    if checkpoint is not None or not own:
+        return None
+    return f"the weights are those that {name.path}:{name.factory} makes; pass --checkpoint FILE to use trained ones"
 
 
 def _source(base: str) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from ...core.errors import RecipeError
+from ...core.errors import RecipeError, reason_of
 from ...core.specs import Options
 from . import yamlfile
 from .schema import DENSE, SECTIONS, Recipe
@@ -117,11 +117,11 @@ def _explain(error: ValidationError, places: Places) -> RecipeError:
         known = list(section.model_fields)
         meant = _meant(str(path[-1]), known) or f"; its keys are {', '.join(known)}"
         return RecipeError("KD202", f"{places(path)}: unknown key{meant}{more}")
-    sentence = _SENTENCES.get(first["type"], first["msg"].removeprefix("Value error, "))
+    sentence = _SENTENCES.get(first["type"], reason_of(first))
     shown = not isinstance(first["input"], (dict, BaseModel)) and first["type"] != "value_error"
     got = f", got {first['input']!r}" if shown else ""
     meant = _meant(first["input"], re.findall(r"'(\w+)'", sentence)) if first["type"] == "literal_error" else ""
-    return RecipeError("KD203", f"{places(path)}: {sentence[0].lower() + sentence[1:]}{got}{meant}{more}")
+    return RecipeError("KD203", f"{places(path)}: {sentence}{got}{meant}{more}")
 
 
 def _meant(word: object, known: Sequence[str]) -> str:
@@ -177,8 +177,8 @@ def _check_fields(recipe: Recipe, kind: Any, options: Options, path: yamlfile.Pa
         try:
             TypeAdapter(hints[key]).validate_python(value, strict=True)
         except ValidationError as error:
-            sentence = error.errors(include_url=False)[0]["msg"]
-            message = f"{recipe.where(*path, key)}: {sentence[0].lower() + sentence[1:]}, got {value!r}"
+            sentence = reason_of(error.errors(include_url=False)[0])
+            message = f"{recipe.where(*path, key)}: {sentence}, got {value!r}"
             raise RecipeError("KD203", message) from None
 
 

@@ -288,6 +288,11 @@ class Recipe(_Section):
         return self.model_copy(update={**keys, "budget": Budget(params=sharing.params), "sharing": None})
 
     @property
+    def fits(self) -> bool:
+        """Whether kernels may be fitted: some scheme is not `dense`."""
+        return any(scheme not in (None, DENSE) for scheme in (self.scheme, *(rule.scheme for rule in self.rules)))
+
+    @property
     def text(self) -> str:
         """The YAML that it was read from, with comments; for a recipe built in Python, equivalent YAML."""
         return self._text or yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False)

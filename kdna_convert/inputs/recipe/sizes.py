@@ -25,10 +25,14 @@ def parse_target(target: float | str, whole: int) -> int:
     """Bytes of a size as above, or of a share of the `whole`: 0.05, '5%' or '1/20'. Raises PlanError KD506."""
     text = _written(target)
     found = _SHARE.fullmatch(text)
-    if found and (found[2] or found[3] or float(found[1]) < 1):
-        number, divisor = _fraction(text)
-        return int(whole * number / divisor)
-    return parse_size(text)
+    try:
+        if found and (found[2] or found[3] or float(found[1]) < 1):
+            number, divisor = _fraction(text)
+            return int(whole * number / divisor)
+        return parse_size(text)
+    except PlanError:
+        forms = "write it like 570kB or 1.2MB, or as a share of the original's: 0.05, 5% or 1/20"
+        raise PlanError("KD506", f"{text!r} is not a size; {forms}") from None
 
 
 def parse_count(target: float | str, whole: int) -> int:

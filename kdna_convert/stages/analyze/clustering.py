@@ -1,4 +1,4 @@
-"""Cluster layers into families by their similarity. The only file that imports scikit-learn's clustering."""
+"""Cluster layers by their similarity. The only file that imports scikit-learn's clustering."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ def cluster(
     *,
     linkage: Linkage = "average",
     threshold: float | None = None,
-    families: int | None = None,
+    clusters: int | None = None,
 ) -> tuple[tuple[int, ...], float | None]:
     """Agglomerative clustering by the distance 1 - similarity.
 
     Args:
         similarity: A matrix (layers x layers). Both directions are averaged; NaN counts as 0.
-        linkage: How the distance of two families follows from that of their members.
-        threshold: Merge while two families are at least this similar.
-        families: Merge until so many families are left. With neither, the number with the best silhouette.
+        linkage: How the distance of two clusters follows from that of their members.
+        threshold: Merge while two clusters are at least this similar.
+        clusters: Merge until so many clusters are left. With neither, the number with the best silhouette.
 
     Returns:
-        The family of every layer, numbered by first member, and the silhouette (-1..1), None where it is undefined: for
-        one family, or for as many as there are layers.
+        The cluster of every layer, numbered by first member, and the silhouette (-1..1), None where it is undefined:
+        for one cluster, or for as many as there are layers.
 
     Raises:
-        ValueError: Both a threshold and a number of families were given.
+        ValueError: Both a threshold and a number of clusters were given.
     """
-    if threshold is not None and families is not None:
-        raise ValueError("give a threshold or a number of families, not both")
+    if threshold is not None and clusters is not None:
+        raise ValueError("give a threshold or a number of clusters, not both")
     filled = np.nan_to_num(np.asarray(similarity, dtype=np.float64))
     distance = np.clip(1 - (filled + filled.T) / 2, 0, None)
     np.fill_diagonal(distance, 0)
     count = len(distance)
-    if threshold is None and families is None and count > 2:
+    if threshold is None and clusters is None and count > 2:
         candidates = [_cut(distance, linkage, None, number) for number in range(2, count)]
         return max(((labels, _silhouette(distance, labels)) for labels in candidates), key=lambda one: one[1] or -1.0)
     if count < 2:
         return tuple(range(count)), None
-    labels = _cut(distance, linkage, threshold, None if threshold is not None else min(families or 1, count))
+    labels = _cut(distance, linkage, threshold, None if threshold is not None else min(clusters or 1, count))
     return labels, _silhouette(distance, labels)
 
 
-def _cut(distance: NDArray[Any], linkage: Linkage, threshold: float | None, families: int | None) -> tuple[int, ...]:
+def _cut(distance: NDArray[Any], linkage: Linkage, threshold: float | None, clusters: int | None) -> tuple[int, ...]:
     from sklearn.cluster import AgglomerativeClustering
 
     cut = None if threshold is None else 1 - threshold
-    model = AgglomerativeClustering(n_clusters=families, metric="precomputed", linkage=linkage, distance_threshold=cut)
+    model = AgglomerativeClustering(n_clusters=clusters, metric="precomputed", linkage=linkage, distance_threshold=cut)
     labels = model.fit_predict(distance).tolist()
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     return tuple(numbers[label] for label in labels)

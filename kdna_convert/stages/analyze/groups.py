@@ -1,4 +1,4 @@
-"""Which layers could share, how similar they are, and the families that this suggests."""
+"""Which layers could share, how similar they are, and their clusters by similarity."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .survey import target_kernel
 
 @dataclass(frozen=True)
 class Clustering:
-    """How families are found: by the similarity `metric`, merged with `linkage`.
+    """How clusters are found: by the similarity `metric`, merged with `linkage`.
 
-    Merging stops at `threshold`, the least similarity at which two families merge, or at a number of `families`; with
+    Merging stops at `threshold`, the least similarity at which two clusters merge, or at a number of `clusters`; with
     neither, at the best silhouette.
     """
 
     metric: str = "explained"
     linkage: Linkage = "average"
     threshold: float | None = None
-    families: int | None = None
+    clusters: int | None = None
 
 
 _CLUSTERING = Clustering()
@@ -45,19 +45,19 @@ def analyze(
     metrics: Sequence[str] = tuple(METRICS),
     progress: Progress | None = None,
 ) -> Analysis:
-    """Compare the layers of every group, and cluster each group into families.
+    """Compare the layers of every group, and cluster each group.
 
     Args:
         model: The original net.
         layers: Its surveyed layers. Layers with a reason are left out.
         moments: Their moments; a layer without moments is compared by its weights alone.
         group: The key of a layer's group, None for a layer to leave out.
-        clustering: How families are found.
+        clustering: How clusters are found.
         metrics: The similarities to compute; the metric of `clustering` is added.
         progress: Called after each group.
 
     Raises:
-        RecipeError: KD203 for an unknown metric, or for a threshold together with a number of families.
+        RecipeError: KD203 for an unknown metric, or for a threshold together with a number of clusters.
         NumericsError: KD701 for a weight that is not finite; it names the layer.
     """
     shown = tuple(dict.fromkeys((*metrics, clustering.metric)))
@@ -98,26 +98,26 @@ def _check(clustering: Clustering, metrics: Sequence[str]) -> None:
     unknown = [name for name in (clustering.metric, *metrics) if name not in METRICS]
     if unknown:
         raise RecipeError("KD203", f"metric: must be one of {', '.join(METRICS)}, got {unknown[0]!r}")
-    if clustering.threshold is not None and clustering.families is not None:
-        raise RecipeError("KD203", "give a threshold or a number of families, not both")
+    if clustering.threshold is not None and clustering.clusters is not None:
+        raise RecipeError("KD203", "give a threshold or a number of clusters, not both")
 
 
 def _group(
     key: str, members: Sequence[Layer], kernels: Sequence[Kernel], clustering: Clustering, metrics: Sequence[str]
 ) -> Group:
-    """One group with its similarities and families."""
+    """One group with its similarities and clusters."""
     matrices = {name: METRICS[name](kernels) for name in metrics}
     labels, silhouette = cluster(
         matrices[clustering.metric].numpy(),
         linkage=clustering.linkage,
         threshold=clustering.threshold,
-        families=None if clustering.families is None else min(clustering.families, len(members)),
+        clusters=None if clustering.clusters is None else min(clustering.clusters, len(members)),
     )
     return Group(
         key=key,
         members=tuple(layer.name for layer in members),
         similarities={name: _matrix(matrix) for name, matrix in matrices.items()},
-        families=labels,
+        clusters=labels,
         silhouette=silhouette,
         params=sum(layer.params for layer in members),
     )

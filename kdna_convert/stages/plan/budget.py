@@ -34,16 +34,20 @@ def budget_of(
 ) -> PlanBudget | None:
     """The target, or else the recipe's budget, in whole units. Targets up to 1 are shares of the `original` net.
 
+    A codec meets a size in bytes by itself, so a recipe with one has no budget of bytes here.
+
     Returns:
         None if neither is given: the recipe sets every size itself.
 
     Raises:
-        PlanError: KD506 for two targets, or for one that is no size or share.
+        PlanError: KD506 for two targets, for one that is no size or share, or for bytes with a codec.
     """
+    refuse_coded(recipe, target_bytes)
     targets: dict[Kind, float | str | None] = {"params": target_params, "bytes": target_bytes, "macs": target_macs}
     given = {kind: value for kind, value in targets.items() if value is not None}
     if not given and recipe.budget is not None:
-        given = {kind: value for kind in KINDS if (value := getattr(recipe.budget, kind)) is not None}
+        own = {kind: getattr(recipe.budget, kind) for kind in KINDS if kind != "bytes" or recipe.codec is None}
+        given = {kind: value for kind, value in own.items() if value is not None}
     if not given:
         return None
     if len(given) > 1:
@@ -51,3 +55,10 @@ def budget_of(
     ((kind, value),) = given.items()
     parse = parse_target if kind == "bytes" else parse_count
     return PlanBudget(kind, parse(value, getattr(original, kind)))
+
+
+def refuse_coded(recipe: Recipe, target_bytes: float | str | None) -> None:
+    """Raise PlanError KD506 for a plan of so many bytes, if the recipe has a codec."""
+    if recipe.codec is not None and target_bytes is not None:
+        way_out = "size a plan by its parameters (--target-params) or MACs (--target-macs)"
+        raise PlanError("KD506", f"the recipe's codec, {recipe.codec}, meets the bytes of the file; {way_out}")

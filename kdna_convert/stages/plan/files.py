@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ...core.atomic import write_text
 from ...core.choices import Database
-from ...core.errors import PlanError
+from ...core.errors import PlanError, reason_of
 from ...core.fingerprint import Fingerprint, digest, parts_of
 from ...core.specs import Plan, from_json, to_json
 from ...inputs.recipe import Recipe
@@ -98,7 +98,7 @@ def read_plan(path: str | Path) -> Plan:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise PlanError("KD502", f"{path}: {where}: {first['msg']}") from None
+        raise PlanError("KD502", f"{path}: {where}: {reason_of(first)}") from None
 
 
 def replan(path: str | Path | None, expected: Fingerprint, recipe: Recipe, **budget: Any) -> Plan | None:

@@ -1,4 +1,4 @@
-"""Laws of the analysis: groups of layers that can share, families of similar layers, and its JSON."""
+"""Laws of the analysis: groups of layers that can share, clusters of similar layers, and its JSON."""
 
 import json
 from collections.abc import Sequence
@@ -54,10 +54,10 @@ def analysis_of(model: nn.Module, metrics: Sequence[str] = tuple(METRICS), **opt
 
 
 @pytest.mark.parametrize("metric", ["explained", "angles", "cosine"])
-def test_layers_that_are_alike_become_families(twins: Twins, metric: str) -> None:
+def test_layers_that_are_alike_become_clusters(twins: Twins, metric: str) -> None:
     (group,) = analysis_of(twins, metric=metric).groups
     assert group.members == ("body.0", "body.1", "body.2", "body.3")
-    assert group.families == (0, 0, 1, 1)
+    assert group.clusters == (0, 0, 1, 1)
     assert group.silhouette is not None
     assert group.silhouette > 0.3
     assert group.params == 4 * 6 * 6 * 9
@@ -88,13 +88,13 @@ def test_an_analysis_survives_json_with_undefined_values_as_null(twins: Twins) -
 def test_without_moments_layers_are_compared_by_their_weights(twins: Twins) -> None:
     layers = survey(twins, torch.randn(1, 3, 8, 8))
     (group,) = analyze(twins, layers, {}, group=by_patch).groups
-    assert group.families == (0, 0, 1, 1)
+    assert group.clusters == (0, 0, 1, 1)
 
 
 def test_threshold_and_count_apply_to_every_group(twins: Twins) -> None:
-    assert analysis_of(twins, families=1).groups[0].families == (0, 0, 0, 0)
-    assert analysis_of(twins, families=99).groups[0].families == (0, 1, 2, 3)
-    assert analysis_of(twins, threshold=0.0).groups[0].families == (0, 0, 0, 0)
+    assert analysis_of(twins, clusters=1).groups[0].clusters == (0, 0, 0, 0)
+    assert analysis_of(twins, clusters=99).groups[0].clusters == (0, 1, 2, 3)
+    assert analysis_of(twins, threshold=0.0).groups[0].clusters == (0, 0, 0, 0)
 
 
 def test_an_analysis_is_the_same_twice(twins: Twins) -> None:
@@ -129,4 +129,4 @@ def test_an_unknown_measure_and_threshold_with_count_are_refused(twins: Twins) -
     with pytest.raises(RecipeError, match=r"KD203: metric: must be one of explained, .* got 'likeness'"):
         analysis_of(twins, metric="likeness")
     with pytest.raises(RecipeError, match="not both"):
-        analysis_of(twins, threshold=0.5, families=2)
+        analysis_of(twins, threshold=0.5, clusters=2)

@@ -79,7 +79,7 @@ def test_two_runs_give_the_same_net(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_what_is_skipped_is_a_layer_and_a_known_code(name: str) -> None:
+def test_what_is_skipped_is_a_layer_and_its_code_a_reason(name: str) -> None:
     """A net without normalizations, of a depthwise layer and a last one: every step has to skip something."""
     net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=6), nn.Flatten(), nn.Linear(6 * 144, 3)).eval()
     converted = copy.deepcopy(net)
@@ -89,6 +89,6 @@ def test_what_is_skipped_is_a_layer_and_a_known_code(name: str) -> None:
     before = copy_state(converted)
     skipped = step_of(name, QUICK.get(name, {})).run(nets, 0, lambda done, of: None)
     assert skipped.keys() <= {"", *(layer.name for layer in nets.layers)}
-    assert set(skipped.values()) <= CODES.keys()
+    assert set(skipped.values()) <= {code for code in CODES if code.startswith("KD1")}
     after = converted.state_dict()
     assert "" not in skipped or all(torch.equal(tensor, after[key]) for key, tensor in before.items())
