@@ -25,7 +25,7 @@ from kdna_convert.schemes import SCHEMES
 from kdna_convert.stages.repair import STEPS
 
 ROOT = Path(__file__).parent.parent
-SOURCE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+SOURCE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 KINDS = {
     "1": "A layer or a step is skipped",
     "2": "Recipe and settings",
