@@ -234,6 +234,18 @@ def test_contributing_and_extending_send_to_the_same_places() -> None:
         assert re.search(rf"^(class |def )?{name}\b", (package / place).read_text(), re.M), f"{place} has no {name}"
 
 
+def test_every_command_that_reads_a_folder_takes_the_callers_word() -> None:
+    commands = dict(documents.generator()["commands"]())
+    reads = {
+        name for name, command in commands.items() if any(param.metavar == "FOLDER" for param in command.params[:1])
+    }
+    trusting = {name for name, command in commands.items() if "trust_code" in {param.name for param in command.params}}
+    assert reads - {"kdna trust"} <= trusting
+    page = documents.pages()[ROOT / "SECURITY.md"]
+    assert "which every command that reads a folder takes" in page
+    assert "KD611" in page
+
+
 def test_ci_runs_the_readmes_test_command_on_every_python() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -39,7 +39,8 @@ def generator() -> dict[str, Any]:
 @cache
 def pages() -> dict[Path, str]:
     """Every page of the repository by its path, those that are generated for the site too."""
-    written = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md")]
+    names = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md")
+    written = [ROOT / name for name in names]
     found = {path: path.read_text(encoding="utf-8") for path in [*written, *sorted(DOCS.rglob("*.md"))]}
     return found | {DOCS / name: text for name, text in generator()["pages"]().items()}
 
