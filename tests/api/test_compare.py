@@ -23,10 +23,10 @@ from kdna_convert.api.compare import PEERS, Comparison, ComparisonRow, compare
 from kdna_convert.api.compare.child import PeerError, run
 from kdna_convert.api.compare.compare_tools import rungs_of
 from kdna_convert.api.compare.comparison import Rung
-from kdna_convert.api.compare.evaluate_nets import Entry, judged
-from kdna_convert.api.compare.peers import Peer, chosen
+from kdna_convert.api.compare.evaluate_nets import Entry, with_accuracy
+from kdna_convert.api.compare.peers import Peer, peers_of
 from kdna_convert.api.compare.reestimate_norms import has_statistics, reestimate
-from kdna_convert.api.compare.task import Task, count, written
+from kdna_convert.api.compare.task import Task, count, written_bytes
 from kdna_convert.api.compare.tools.largest_share import largest_share
 from kdna_convert.api.compare.tools.rounding import round_channels
 from kdna_convert.api.compare.worker import IMAGES, PROBLEM, TASK, main, make
@@ -73,11 +73,11 @@ def test_a_tool_keeps_to_the_parameters_it_is_given_and_uses_them(
     monkeypatch.chdir(tmp_path)
     original = net()
     rung = Rung("params", 0.5, int(0.5 * count(original)))
-    made = make(copy.deepcopy(original), noise(30), task(name, rung))
-    assert made.plain.params is not None
-    assert 0.85 * rung.limit < made.plain.params <= rung.limit
-    assert made.plain.net(noise(2)).shape == original(noise(2)).shape
-    assert (made.renormed is not None) == PEERS[name].renorm
+    result = make(copy.deepcopy(original), noise(30), task(name, rung))
+    assert result.plain.params is not None
+    assert 0.85 * rung.limit < result.plain.params <= rung.limit
+    assert result.plain.net(noise(2)).shape == original(noise(2)).shape
+    assert (result.renormed is not None) == PEERS[name].renorm
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -86,9 +86,11 @@ def test_a_tool_keeps_to_the_bytes_it_is_given(name: str) -> None:
     if PEERS[name].missing:
         pytest.skip(str(PEERS[name].missing))
     original = net()
-    made = make(copy.deepcopy(original), noise(30), task(name, Rung("bytes", 0.75, int(0.75 * written(original)))))
-    assert made.plain.bytes is not None
-    assert made.plain.bytes <= 0.75 * written(original)
+    result = make(
+        copy.deepcopy(original), noise(30), task(name, Rung("bytes", 0.75, int(0.75 * written_bytes(original))))
+    )
+    assert result.plain.bytes is not None
+    assert result.plain.bytes <= 0.75 * written_bytes(original)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -96,9 +98,9 @@ def test_onnxruntime_runs_its_own_file() -> None:
     if PEERS["onnxruntime"].missing:
         pytest.skip(str(PEERS["onnxruntime"].missing))
     original = net()
-    made = make(copy.deepcopy(original), noise(30), task("onnxruntime"))
-    assert made.plain.bytes == len(made.plain.net.graph)  # type: ignore[arg-type]
-    difference = made.plain.net(noise(5)) - original(noise(5))
+    result = make(copy.deepcopy(original), noise(30), task("onnxruntime"))
+    assert result.plain.bytes == len(result.plain.net.graph)  # type: ignore[arg-type]
+    difference = result.plain.net(noise(5)) - original(noise(5))
     assert 0 < difference.norm() < 0.2 * original(noise(5)).norm()
 
 
@@ -121,15 +123,15 @@ def test_the_share_that_is_found_fits_and_the_next_does_not(limit: int, slope: i
 
 @pytest.mark.parametrize(("name", "dtype"), [("fp16", torch.float16), ("int8", torch.int8)])
 def test_the_bytes_of_a_rounded_net_are_those_of_a_real_file(name: str, dtype: torch.dtype) -> None:
-    made = make(net(), noise(30), task(name)).plain
-    state = made.net.state_dict()
+    result = make(net(), noise(30), task(name)).plain
+    state = result.net.state_dict()
     if name == "fp16":
         file = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
     else:
         kernels = [key for key, value in state.items() if value.ndim > 1]
         scales = {f"{key}_scale": torch.zeros(len(state[key])) for key in kernels}
         file = {**{key: value.to(dtype) if key in kernels else value for key, value in state.items()}, **scales}
-    assert made.bytes == len(save(file, {"format": "pt"}))
+    assert result.bytes == len(save(file, {"format": "pt"}))
 
 
 @settings(max_examples=25, deadline=None)
@@ -158,9 +160,9 @@ def test_a_budget_is_a_share_of_the_net_or_a_size_of_its_file() -> None:
     original = net()
     half, fourteenth, small = rungs_of(original, [0.5], ["1/14", "3kB"])
     assert half == Rung("params", 0.5, count(original) // 2)
-    assert (fourteenth.limit, small.limit) == (written(original) // 14, 3000)
+    assert (fourteenth.limit, small.limit) == (written_bytes(original) // 14, 3000)
     assert half.label == "50 % of the parameters"
-    assert fourteenth.label == f"{written(original) // 14:,} bytes, 1/14 of the file"
+    assert fourteenth.label == f"{written_bytes(original) // 14:,} bytes, 1/14 of the file"
     for at, sizes in (([1.5], None), (None, ["1GB"]), (None, ["1/0"]), (None, ["much"])):
         with pytest.raises(PlanError, match="KD506"):
             rungs_of(original, at, sizes)
@@ -192,7 +194,7 @@ def test_an_exception_in_the_process_gives_its_message(tmp_path: Path) -> None:
 
 
 def test_a_tool_that_hangs_is_stopped(tmp_path: Path) -> None:
-    with pytest.raises(PeerError, match="stopped after 0 s; --time-limit"):
+    with pytest.raises(PeerError, match="stopped after 0 s; raise --time-limit"):
         run(task("fp16"), laid(tmp_path), 0.1)
 
 
@@ -207,7 +209,7 @@ def test_a_net_that_fails_on_the_images_leaves_the_others_measured() -> None:
 
     row = ComparisonRow("x", "x", None)
     nets = (net(), Picky(), net(), Sick())
-    _, picky, same, sick = judged([Entry(row, each) for each in nets], as_images(noise(8)), None)
+    _, picky, same, sick = with_accuracy([Entry(row, each) for each in nets], as_images(noise(8)), None)
     assert picky.row.problem == "RuntimeError on the images: not these"
     assert sick.row.problem == "its logits are not finite"
     assert (picky.net, sick.net) == (None, None)
@@ -216,16 +218,16 @@ def test_a_net_that_fails_on_the_images_leaves_the_others_measured() -> None:
 
 
 def test_an_unknown_peer_is_refused_with_a_close_name() -> None:
-    assert chosen(None) == list(PEERS)
-    assert chosen(["kdna", "cp"]) == ["cp", "kdna"]
+    assert peers_of(None) == list(PEERS)
+    assert peers_of(["kdna", "cp"]) == ["cp", "kdna"]
     with pytest.raises(PlanError, match=r"KD508: no peer 'nncodek'; did you mean nncodec\?"):
-        chosen(["nncodek"])
+        peers_of(["nncodek"])
 
 
 def test_a_module_that_cannot_be_pickled_is_refused_with_a_way_out() -> None:
     model = net()
     model.stem.register_forward_hook(lambda *_: None)
-    with pytest.raises(ModelError, match=r"KD302: Net cannot be passed .*name it as a string"):
+    with pytest.raises(ModelError, match=r"KD302: Net cannot be pickled .*pass path"):
         compare(model, data=noise(30), eval=noise(8), peers=["fp16"], recipe=quick())
 
 

@@ -1,4 +1,4 @@
-"""Running a tool in another process: what it takes with it when it falls is its own row."""
+"""Start a tool in another process. If the tool crashes, only its own row fails."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from .task import Made, Task
 from .worker import MADE, PROBLEM, TASK
 
 PACKAGE_ROOT = Path(__file__).parents[3]
-
-
-SHOWN = 200  # characters of what a tool says when it fails; some quote all their input
+SHOWN = 200  # characters of an error message that are shown; some tools quote all their input
 
 
 class PeerError(Exception):
-    """A tool made no net; the message is its row's one line."""
+    """A tool made no net. The message is one line, the `problem` of its row."""
 
     def __init__(self, message: str) -> None:
         line = " ".join(message.split())
@@ -28,7 +26,7 @@ class PeerError(Exception):
 
 
 def run(task: Task, folder: Path, seconds: float) -> Made:
-    """The task done in `folder` (see worker.py), within so many seconds. Raises PeerError when it was not."""
+    """Run the task in `folder` (worker.py), within this many seconds. Raises PeerError if it fails."""
     for stale in (MADE, PROBLEM):
         (folder / stale).unlink(missing_ok=True)
     (folder / TASK).write_bytes(pickle.dumps(task))
@@ -39,13 +37,13 @@ def run(task: Task, folder: Path, seconds: float) -> Made:
         raise PeerError(f"its process ended with code {code}" + (f": {last}" if last else ""))
     try:
         made: Made = torch.load(folder / MADE, weights_only=False)
-    except Exception as error:  # the net's classes are the tool's, and may refuse to be read back in many ways
+    except Exception as error:  # the classes of the net are the tool's, so any exception is possible
         raise PeerError(f"its net cannot be read back: {type(error).__name__}: {error}") from error
     return made
 
 
 def _call(folder: Path, seconds: float) -> tuple[int, str]:
-    """The process's exit code and the last line it wrote on stderr."""
+    """The exit code of the process, and the last line that it wrote to stderr."""
     paths = [str(PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-m", str(__package__), str(folder)]
@@ -54,6 +52,6 @@ def _call(folder: Path, seconds: float) -> tuple[int, str]:
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, timeout=seconds
         )
     except subprocess.TimeoutExpired:
-        raise PeerError(f"stopped after {seconds:.0f} s; --time-limit gives it more") from None
+        raise PeerError(f"stopped after {seconds:.0f} s; raise --time-limit") from None
     lines = done.stderr.strip().splitlines()
     return done.returncode, lines[-1] if lines else ""

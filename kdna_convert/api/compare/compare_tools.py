@@ -1,4 +1,4 @@
-"""The verb: every tool once for every budget; then evaluate_nets.py puts all nets over the same images."""
+"""The verb `compare`: run every tool at every budget, then measure all nets on the same images."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ from ..nets import Model, outputs_of
 from ..splits import images_of
 from .child import PeerError, run
 from .comparison import Comparison, ComparisonRow, Rung
-from .evaluate_nets import BATCH, Entry, judged, timed
-from .peers import PEERS, chosen
-from .task import Task, count, written
+from .evaluate_nets import BATCH, Entry, with_accuracy, with_times
+from .peers import PEERS, peers_of
+from .task import Task, count, written_bytes
 from .worker import IMAGES, NET
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# The default recipes of kdna's rows, and how long a tool may take for one net, in seconds.
+# Seconds that a tool may take for one net.
 TIME_LIMIT = 1800
+# The default recipes of kdna's rows, and the default budgets.
 PARAMS_RECIPE, BYTES_RECIPE = "balanced", "smallest"
 DEFAULT_AT, DEFAULT_BYTES = (0.5, 0.25), ("1/14", "1/20")
 ORIGINAL = "original"
@@ -52,15 +53,16 @@ def compare(
 ) -> Comparison:
     """Compare kdna with other tools on the CPU: the same net, the same images, the same budgets.
 
-    Every tool may use the same unlabeled images of `data`, as many as `recipe` calibrates on and holds out. Every net
+    Every tool may use the same unlabeled images of `data`: the calibration and held-out images of `recipe`. Every net
     is measured on the images of `eval`.
 
     Args:
         model: a model name, or a module that can be pickled.
         data: images to calibrate on: a path, a tensor of inputs, or batches.
         eval: images to measure on.
-        at: shares of the net's parameters: 0.5, "50%" or "1/2". Default: DEFAULT_AT, where `bytes` is not given either.
-        bytes: sizes of the file ("570kB"), or shares of the original's ("1/14", "5%"). Default: DEFAULT_BYTES.
+        at: budgets as shares of the net's parameters: 0.5, "50%" or "1/2". Default: DEFAULT_AT if `bytes` is not given.
+        bytes: budgets as sizes of the file ("570kB"), or as shares of the original's file ("1/14", "5%"). Default:
+            DEFAULT_BYTES if `at` is not given.
         peers: the tools, by their names in PEERS. Default: all.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: `recipe` and `bytes_recipe`, kdna's recipes for the two kinds of budget; checkpoint, inputs and
@@ -68,17 +70,17 @@ def compare(
             take for one net (1800).
 
     Returns:
-        A row for every net. A tool that is missing, fails or takes longer has a row with its `problem`.
+        A row for every net. A tool that is not installed, fails or takes too long has a row with its `problem`.
 
     Raises:
-        PlanError: KD506 for a budget that is none, KD508 for an unknown peer.
+        PlanError: KD506 for an invalid budget, KD508 for an unknown peer.
         ModelError: KD302 for a converted folder, or a module that cannot be passed to another process.
     """
     check_keywords("compare", options, CompareOptions)
     progress = as_progress(progress)
     if isinstance(model, str | Path) and Path(model).is_dir():
-        raise ModelError("KD302", f"{model} is a folder; name the net that it was made from")
-    names = chosen(peers)
+        raise ModelError("KD302", f"{model} is a folder; pass the net that it was converted from")
+    names = peers_of(peers)
     recipe, bytes_recipe = options.get("recipe", PARAMS_RECIPE), options.get("bytes_recipe", BYTES_RECIPE)
     recipes = {"params": _recipe(recipe), "bytes": _recipe(bytes_recipe)}
     net_options: JobOptions = {"checkpoint": options.get("checkpoint"), "inputs": options.get("inputs")}
@@ -89,8 +91,8 @@ def compare(
     ladder = _Ladder(model, job, rungs_of(job.loaded.model, at, bytes), names, recipes)
     pool = _pool(job)
     entries = _entries(ladder, pool, net_options, options.get("time_limit", TIME_LIMIT), progress)
-    entries = judged(entries, images, progress)
-    rows, device = timed(entries, example_input(job.loaded.data), progress)
+    entries = with_accuracy(entries, images, progress)
+    rows, device = with_times(entries, example_input(job.loaded.data), progress)
     whole = rows[0].params or 1
     rows = [row if row.params is None else replace(row, kept=row.params / whole) for row in rows]
     name, skipped = str(job.loaded.ref.name), tuple(images.skipped)
@@ -99,7 +101,7 @@ def compare(
 
 @dataclass(frozen=True)
 class _Ladder:
-    """What is compared: the net, the budgets, the tools, and kdna's recipe for each kind of budget."""
+    """The net, the budgets, the tools, and kdna's recipe for each kind of budget."""
 
     model: Model
     job: Job
@@ -111,28 +113,28 @@ class _Ladder:
 def _entries(
     ladder: _Ladder, pool: Tensor, options: JobOptions, seconds: float, progress: Progress | None
 ) -> list[Entry]:
-    """The original, and what every tool makes at every budget."""
+    """The original, and the nets of every tool at every budget."""
     job = ladder.job
     entries = [_original(job.loaded.model, pool)]
     layers = tuple(layer.name for layer in job.layers if layer.reason is None)
     with tempfile.TemporaryDirectory(prefix="kdna-compare-") as name:
         folder = Path(name)
-        source = _lay_out(folder, ladder.model, job.loaded.model, pool)
-        pairs = _held_to(ladder.names, ladder.rungs)
+        source = _write_inputs(folder, ladder.model, job.loaded.model, pool)
+        pairs = _tasks(ladder.names, ladder.rungs)
         for done, (peer, rung) in enumerate(pairs):
             recipe = ladder.recipes["params" if rung is None else rung.axis]
             task = Task(peer, rung, source, options.get("checkpoint"), options.get("inputs"), layers, recipe)
             if progress is not None:
                 size = rung.label if rung else "one size"
                 progress(f"convert: {PEERS[peer].title}, {size}", done, len(pairs))
-            entries += _made(task, folder, seconds)
+            entries += _run_task(task, folder, seconds)
     return entries
 
 
-def _held_to(names: Sequence[str], rungs: Sequence[Rung]) -> list[tuple[str, Rung | None]]:
-    """Who is made at which budget, budget by budget; first those that have none."""
-    unbound: list[tuple[str, Rung | None]] = [(name, None) for name in names if not PEERS[name].axes]
-    return unbound + [(name, rung) for rung in rungs for name in names if rung.axis in PEERS[name].axes]
+def _tasks(names: Sequence[str], rungs: Sequence[Rung]) -> list[tuple[str, Rung | None]]:
+    """The pairs of tool and budget: first the tools without a budget, then budget by budget."""
+    unlimited: list[tuple[str, Rung | None]] = [(name, None) for name in names if not PEERS[name].axes]
+    return unlimited + [(name, rung) for rung in rungs for name in names if rung.axis in PEERS[name].axes]
 
 
 def _recipe(recipe: Recipe | str) -> Recipe:
@@ -142,39 +144,41 @@ def _recipe(recipe: Recipe | str) -> Recipe:
 def rungs_of(
     original: nn.Module, at: Sequence[float | str] | None, sizes: Sequence[float | str] | None
 ) -> tuple[Rung, ...]:
-    """The budgets in numbers: shares of the parameters, then sizes of the file. Raises PlanError KD506."""
+    """The budgets as numbers: first shares of the parameters, then sizes of the file. Raises PlanError KD506."""
     if at is None and sizes is None:
         at, sizes = DEFAULT_AT, DEFAULT_BYTES
-    params, size = count(original), written(original)
+    params, size = count(original), written_bytes(original)
     shares = [parse_share(share) for share in at or ()]
     limits = [parse_target(each, size) for each in sizes or ()]
     if 1 in shares:
-        raise PlanError("KD506", "--at 1: that is the original; give shares of the parameters below 1, as 0.5,0.25")
+        raise PlanError("KD506", "--at 1 is the original; pass shares below 1, such as 0.5,0.25")
     for limit in limits:
         if limit >= size:
-            raise PlanError("KD506", f"--bytes {limit}: the original has {size} bytes; give less")
+            raise PlanError("KD506", f"--bytes {limit}: the original has {size} bytes; pass a smaller size")
     by_params = [Rung("params", share, int(share * params)) for share in shares]
     return (*by_params, *(Rung("bytes", limit / size, limit) for limit in limits))
 
 
 def _pool(job: Job) -> Tensor:
-    """All the images that a tool may look at, as inputs (N, C, H, W)."""
+    """All images that a tool may use, as inputs (N, C, H, W)."""
     parts = [part for part in (job.calibration, job.heldout) if part is not None]
     if not parts:
         raise DataError("KD405", "a comparison needs calibration images")
     return torch.cat([inputs for part in parts for inputs, _ in batches(part, BATCH)])
 
 
-def _lay_out(folder: Path, model: Model, original: nn.Module, pool: Tensor) -> str | None:
-    """What every task needs, on disk; and the model's name, None where it has none and went there as a module."""
+def _write_inputs(folder: Path, model: Model, original: nn.Module, pool: Tensor) -> str | None:
+    """Write the inputs of all tasks to the folder. Returns the name of the model; None for a module."""
     torch.save(pool, folder / IMAGES)
     if not isinstance(model, nn.Module):
         return str(model)
     try:
         torch.save(original, folder / NET)
-    except Exception as error:  # whatever a module holds that cannot be pickled
-        way_out = "name it as a string instead, path/to/file.py:factory with its checkpoint"
-        raise ModelError("KD302", f"{type(model).__name__} cannot be passed to another process; {way_out}") from error
+    except Exception as error:  # pickling can raise anything
+        solution = "pass path/to/file.py:factory and its checkpoint instead"
+        raise ModelError(
+            "KD302", f"{type(model).__name__} cannot be pickled for another process; {solution}"
+        ) from error
     return None
 
 
@@ -183,20 +187,20 @@ def _original(net: nn.Module, pool: Tensor) -> Entry:
     return Entry(ComparisonRow(ORIGINAL, ORIGINAL, None, cost.params, bytes=cost.bytes, macs=cost.macs), net)
 
 
-def _made(task: Task, folder: Path, seconds: float) -> list[Entry]:
-    """The rows of one task: one, or two where the tool's net is also measured with new batch-norm statistics."""
+def _run_task(task: Task, folder: Path, seconds: float) -> list[Entry]:
+    """The rows of one task: one, or two if the net is also measured with new batch-norm statistics."""
     peer = PEERS[task.peer]
     row = ComparisonRow(task.peer, peer.title, task.rung)
     if peer.missing:
         return [Entry(replace(row, problem=peer.missing))]
     try:
-        made = run(task, folder, seconds)
+        result = run(task, folder, seconds)
     except PeerError as error:
         return [Entry(replace(row, problem=str(error)))]
-    plain = made.plain
-    row = replace(row, params=plain.params, bytes=plain.bytes, macs=plain.macs, seconds=made.seconds)
+    plain = result.plain
+    row = replace(row, params=plain.params, bytes=plain.bytes, macs=plain.macs, seconds=result.seconds)
     entries = [Entry(row, plain.net)]
-    if made.renormed is not None:
-        again = replace(row, title=f"{row.title} +BN", seconds=made.seconds + made.renorm_seconds)
-        entries.append(Entry(again, made.renormed, timed=False))
+    if result.renormed is not None:
+        second = replace(row, title=f"{row.title} +BN", seconds=result.seconds + result.renorm_seconds)
+        entries.append(Entry(second, result.renormed, timed=False))
     return entries

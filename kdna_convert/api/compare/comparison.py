@@ -1,4 +1,4 @@
-"""What a comparison comes to: a row for every net that was made, or was to be made."""
+"""The result of a comparison: a row for every net, made or failed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Axis = Literal["params", "bytes"]
 
 @dataclass(frozen=True)
 class Rung:
-    """A budget that several tools are held to: the whole net's parameters, or the bytes of its file, at most `limit`.
+    """A budget for several tools: at most `limit` parameters of the whole net, or bytes of its file.
 
-    `share` is of the original net's.
+    `share` is the limit as a share of the original.
     """
 
     axis: Axis
@@ -28,11 +28,22 @@ class Rung:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One net. Shares lie in 0..1; None where a number could not be had: no labels, no such count, no net at all.
+    """One net. Numbers that are not known are None: no labels, no such count, or no net.
 
-    `kept` is of the original's parameters, `bytes` the file that the tool writes, `macs` and `ms` (batch of one) are of
-    the net as it runs, `kl` is KL(original || this) in nats an image, `seconds` what making it took. `rung` is None for
-    what has no budget; `problem` is the one line that stands for a net which was not made.
+    Attributes:
+        peer: The tool, a key of PEERS, or ORIGINAL.
+        title: The name of the row.
+        rung: The budget; None for a tool without one.
+        params: The number of parameters.
+        kept: The share of the original's parameters, 0..1.
+        bytes: The size of the tool's file.
+        macs: Multiply-adds per image, of the net as it runs.
+        ms: Milliseconds for a batch of one, of the net as it runs.
+        top1: The accuracy, 0..1.
+        agreement: The top-1 agreement with the original, 0..1.
+        kl: KL(original || net) in nats per image.
+        seconds: The time to make the net.
+        problem: Why there is no net, in one line.
     """
 
     peer: str
@@ -52,12 +63,22 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, the original's first, and what they were measured on."""
+    """All rows, first that of the original, and how they were measured.
+
+    Attributes:
+        model: The name of the net.
+        images: The number of images that every net is measured on.
+        calibration: The number of unlabeled images that every tool may use.
+        device: The device of the timing.
+        rungs: The budgets.
+        rows: The rows.
+        skipped: Images that could not be read.
+    """
 
     model: str
-    images: int  # that every row is measured on
-    calibration: int  # that every tool may use, unlabeled
-    device: str  # that milliseconds are of
+    images: int
+    calibration: int
+    device: str
     rungs: tuple[Rung, ...]
     rows: tuple[ComparisonRow, ...]
     skipped: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""All nets over the same images, decoded once, and through one timing in which they take turns."""
+"""Measure all nets on the same images, which are decoded once, and time them in turns."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class Entry:
-    """A row in the making, and its net where there is one. Not `timed`: it runs as the net of the row before it."""
+    """A row, and its net if there is one. Without `timed` it takes the time of the row before."""
 
     row: ComparisonRow
     net: nn.Module | None = None
     timed: bool = True
 
 
-def judged(entries: Sequence[Entry], images: Images, progress: Progress | None) -> list[Entry]:
-    """The entries with top-1, agreement and divergence from the first one's net, which is the original.
+def with_accuracy(entries: Sequence[Entry], images: Images, progress: Progress | None) -> list[Entry]:
+    """Add top-1, agreement and KL divergence. The first entry is the original.
 
-    A net that fails on the images, or whose answers are not finite, loses its place and says why; the original's
-    failure is the caller's.
+    A net that fails on the images, or whose logits are not finite, is replaced by a row with its `problem`. An
+    exception of the original is raised.
     """
     nets = {place: entry.net for place, entry in enumerate(entries) if entry.net is not None}
-    rows, labels, problems = _answers(nets, batches(images, BATCH), -(-len(images) // BATCH), progress)
-    found = []
+    logits, labels, problems = _logits(nets, batches(images, BATCH), -(-len(images) // BATCH), progress)
+    measured = []
     for place, entry in enumerate(entries):
         if place in problems:
-            found.append(Entry(replace(entry.row, problem=problems[place])))
+            measured.append(Entry(replace(entry.row, problem=problems[place])))
             continue
         row = entry.row
         if place in nets and labels is not None:
-            row = replace(row, top1=accuracy(rows[place], labels)[0])
+            row = replace(row, top1=accuracy(logits[place], labels)[0])
         if place in nets and place:
-            seen = divergence(rows[place], rows[0])
-            row = replace(row, agreement=seen.agreement, kl=seen.kl)
-        found.append(replace(entry, row=row))
-    return found
+            distance = divergence(logits[place], logits[0])
+            row = replace(row, agreement=distance.agreement, kl=distance.kl)
+        measured.append(replace(entry, row=row))
+    return measured
 
 
-def _answers(
+def _logits(
     nets: Mapping[int, nn.Module], stream: Iterable[Batch], total: int, progress: Progress | None
 ) -> tuple[dict[int, Tensor], Tensor | None, dict[int, str]]:
-    """Each net's logits by its place, the labels if all images have one, and why a net gave no finite answer."""
+    """The logits of each net by its index, the labels if all images have one, and the problems of nets that failed."""
     parts: dict[int, list[Tensor]] = {place: [] for place in nets}
     labels: list[Tensor | None] = []
     problems: dict[int, str] = {}
@@ -70,17 +70,17 @@ def _answers(
                 try:
                     parts[place].append(first_output(nets[place](inputs), len(inputs)).float())
                 except Exception as error:
-                    if place == 0:  # the original is not a tool's: its failure is the user's to hear of
+                    if place == 0:  # the original is the user's net, so the user sees the exception
                         raise
                     problems[place] = f"{type(error).__name__} on the images: {error}".splitlines()[0]
-    rows = {place: torch.cat(own) for place, own in parts.items() if place not in problems}
-    problems |= {place: "its logits are not finite" for place, own in rows.items() if not own.isfinite().all()}
-    known = [label for label in labels if label is not None]
-    return rows, torch.cat(known) if len(known) == len(labels) else None, problems
+    logits = {place: torch.cat(own) for place, own in parts.items() if place not in problems}
+    problems |= {place: "its logits are not finite" for place, own in logits.items() if not own.isfinite().all()}
+    given = [label for label in labels if label is not None]
+    return logits, torch.cat(given) if len(given) == len(labels) else None, problems
 
 
-def timed(entries: Sequence[Entry], example: Tensor, progress: Progress | None) -> tuple[list[ComparisonRow], str]:
-    """The rows with their milliseconds, from one run in which the nets take turns; and what that ran on."""
+def with_times(entries: Sequence[Entry], example: Tensor, progress: Progress | None) -> tuple[list[ComparisonRow], str]:
+    """The rows with their milliseconds, from one run in which the nets take turns, and the device."""
     nets = {str(place): entry.net for place, entry in enumerate(entries) if entry.net is not None and entry.timed}
     timings = {timing.name: timing for timing in benchmark(nets, example, rounds=ROUNDS, progress=progress)}
     rows = [entry.row for entry in entries]

@@ -19,9 +19,9 @@ NNCODEC_EXTRA = "pip install 'kdna-convert[compare,nncodec]'"
 
 
 class Tool(Protocol):
-    """What every module of tools/ is. The laws are in tests/api/test_peer_laws.py.
+    """The interface of every module in tools/. Its laws are in tests/api/test_peer_laws.py.
 
-    A module is imported only in the process that runs it, since its library may be missing.
+    A module is imported only in the process that runs it, since its library may not be installed.
     """
 
     def compress(self, net: nn.Module, images: Tensor, task: Task) -> Candidate:
@@ -42,12 +42,12 @@ class Peer:
     Attributes:
         title: Its name in tables.
         tool: Imports and returns its module of tools/.
-        option: The setting that the module reads from here.
-        axes: The budgets that it can be held to. Empty for a tool that has one size only.
+        option: The setting of the module, such as the number of bits.
+        axes: The kinds of budget that it supports. Empty for a tool with only one size.
         needs: The libraries that it imports.
         install: The command that installs them.
-        renorm: Whether a second net is measured, with batch-norm statistics estimated anew on the calibration images:
-            for tools that use no data.
+        renorm: Whether a second net is measured, with batch-norm statistics re-estimated on the calibration images. It
+            is for tools that use no data.
     """
 
     title: str
@@ -60,7 +60,7 @@ class Peer:
 
     @property
     def missing(self) -> str | None:
-        """What is not installed and how to install it, or None."""
+        """Which libraries are not installed, and how to install them; None if all are."""
         absent = [name for name in self.needs if find_spec(name) is None]
         return f"{', '.join(absent)} not installed: {self.install}" if absent else None
 
@@ -122,8 +122,8 @@ PEERS: dict[str, Peer] = {
 }
 
 
-def chosen(names: Sequence[str] | None) -> list[str]:
-    """The peers of these names in the table's order; all of them for None. Raises PlanError KD508."""
+def peers_of(names: Sequence[str] | None) -> list[str]:
+    """The peers with these names, in the order of the table; None: all. Raises PlanError KD508."""
     for name in names or ():
         if name not in PEERS:
             close = difflib.get_close_matches(name, PEERS, n=1, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""What passes to a tool in its own process, and what comes back."""
+"""The input and the output of a tool that runs in its own process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,16 @@ from .comparison import Rung
 
 @dataclass(frozen=True)
 class Task:
-    """One net to make. `model` names the original, None where it was handed over as a module; `layers` may change.
+    """One net to make.
 
-    `recipe` is for kdna's own rows, `rung` None where the tool has no budget.
+    Attributes:
+        peer: The tool, a key of PEERS.
+        rung: The budget; None for a tool without one.
+        model: The name of the original; None if it is a module, which is then in the folder.
+        checkpoint: As for `convert`.
+        inputs: As for `convert`.
+        layers: The layers that the tool may change.
+        recipe: The recipe, for kdna's own rows.
     """
 
     peer: str
@@ -35,15 +42,15 @@ class Task:
     def limit(self) -> int:
         """The most parameters, or bytes, that the whole net may have."""
         if self.rung is None:
-            raise ValueError(f"{self.peer} was given no budget")
+            raise ValueError(f"{self.peer} has no budget")
         return self.rung.limit
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A net that a tool made. None where the count is that of the net's own tensors, written as safetensors.
+    """A net that a tool made, and its counts. A count that is None is taken from the net, written as safetensors.
 
-    `net` takes images (N, C, H, W) and returns logits; nothing else is required of it.
+    `net` takes images (N, C, H, W) and returns logits.
     """
 
     net: nn.Module
@@ -54,7 +61,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Made:
-    """What a process hands back: the net, perhaps the same with new batch-norm statistics, and the seconds it took."""
+    """The result of a process: the net, for some peers also with new batch-norm statistics, and the seconds it took."""
 
     plain: Candidate
     renormed: nn.Module | None
@@ -63,22 +70,22 @@ class Made:
 
 
 def count(net: nn.Module) -> int:
-    """Parameters, one with several names counted once."""
+    """The number of parameters; a parameter with several names counts once."""
     return sum(parameter.numel() for parameter in net.parameters())
 
 
-def written(net: nn.Module, dtypes: Mapping[str, TensorSpec] | None = None) -> int:
-    """Bytes of the net's tensors as a safetensors file, those in `dtypes` as it says."""
+def written_bytes(net: nn.Module, dtypes: Mapping[str, TensorSpec] | None = None) -> int:
+    """The size of the net's tensors as a safetensors file. `dtypes` replaces the specs of some tensors."""
     specs = [(dtypes or {}).get(spec.name, spec) for spec in stored_specs(net)]
     return file_size(specs, DENSE_METADATA)
 
 
 def plain_convs(net: nn.Module, layers: tuple[str, ...]) -> dict[str, nn.Conv2d]:
-    """Those of the layers that a tool for torch's own Conv2d can split: ungrouped, undilated, padded by numbers."""
-    found = {name: net.get_submodule(name) for name in layers}
+    """Those of the layers that tools for Conv2d can split: no groups, no dilation, numeric padding."""
+    modules = {name: net.get_submodule(name) for name in layers}
     return {
         name: layer
-        for name, layer in found.items()
+        for name, layer in modules.items()
         if type(layer) is nn.Conv2d
         and layer.groups == 1
         and layer.dilation == (1, 1)

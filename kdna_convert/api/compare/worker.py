@@ -1,7 +1,7 @@
-"""One tool in a process of its own: `python -m kdna_convert.api.compare FOLDER`, which child.py starts.
+"""Run one tool in its own process: `python -m kdna_convert.api.compare FOLDER`, started by child.py.
 
-Whatever the tool prints, leaks, leaves in torch's global state or dies of stays in here. The folder holds task.pkl,
-images.pt and, for an original that has no name, net.pt; made.pt or problem.txt is added to it.
+So output, memory leaks, changes of torch's global state and crashes of a tool do not affect the others. The folder
+holds task.pkl, images.pt and, if the original is a module, net.pt. The process writes made.pt or problem.txt to it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ...network.totals import macs
 from ..nets import load_any
 from .peers import PEERS
 from .reestimate_norms import has_statistics, reestimate
-from .task import Candidate, Made, Task, count, written
+from .task import Candidate, Made, Task, count, written_bytes
 
 TASK, IMAGES, NET, MADE, PROBLEM = "task.pkl", "images.pt", "net.pt", "made.pt", "problem.txt"
 
 
 def make(net: nn.Module, images: Tensor, task: Task) -> Made:
-    """The tool's net, counted, and its second one where the peer asks for that."""
+    """Run the tool, count its net, and make the second net if the peer has one (Peer.renorm)."""
     peer = PEERS[task.peer]
     began = time.perf_counter()
     plain = counted(peer.tool().compress(net, images, task), images)
@@ -38,19 +38,19 @@ def make(net: nn.Module, images: Tensor, task: Task) -> Made:
     return Made(plain, renormed, seconds, time.perf_counter() - began)
 
 
-def counted(made: Candidate, images: Tensor) -> Candidate:
-    """The same with every count filled in; counting multiply-adds also shows that the net answers at all."""
-    made.net.eval()
+def counted(candidate: Candidate, images: Tensor) -> Candidate:
+    """The candidate with all counts filled in. Counting multiply-adds runs the net, so a broken net fails here."""
+    net = candidate.net.eval()
     return replace(
-        made,
-        params=count(made.net) if made.params is None else made.params,
-        bytes=written(made.net) if made.bytes is None else made.bytes,
-        macs=macs(made.net, images[:1].clone()) if made.macs is None else made.macs,
+        candidate,
+        params=count(net) if candidate.params is None else candidate.params,
+        bytes=written_bytes(net) if candidate.bytes is None else candidate.bytes,
+        macs=macs(net, images[:1].clone()) if candidate.macs is None else candidate.macs,
     )
 
 
 def main(folder: Path) -> None:
-    """Reads the task, writes what came of it; an exception of the tool becomes a line of text."""
+    """Read the task, run it, and write the result; an exception of the tool becomes one line of text."""
     task: Task = pickle.loads((folder / TASK).read_bytes())
     images: Tensor = torch.load(folder / IMAGES, mmap=True)
     try:
@@ -61,6 +61,6 @@ def main(folder: Path) -> None:
         torch.save(make(net.eval(), images, task), folder / MADE)
     except KdnaError as error:
         (folder / PROBLEM).write_text(str(error))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the tool is not ours: it may raise, or exit, on anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a foreign tool may raise anything, or exit
         first = next(iter(str(error).strip().splitlines()), "")
         (folder / PROBLEM).write_text(f"{type(error).__name__}: {first}" if first else type(error).__name__)

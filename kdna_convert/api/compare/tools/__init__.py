@@ -1,1 +1,1 @@
-"""One module for each tool, with the interface `Tool` of peers.py. worker.py runs it in a process of its own."""
+"""One module per tool, with the interface `Tool` of peers.py. worker.py runs each in its own process."""

@@ -1,4 +1,4 @@
-"""AIMET's spatial SVD: a 3x3 kernel as a 3x1 and a 1x3 one. Every layer at the same ratio (its manual mode)."""
+"""AIMET's spatial SVD: a 3x3 kernel becomes a 3x1 and a 1x3 kernel, at the same ratio in every layer (manual mode)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .largest_share import largest_share
 
 
 def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
-    """The net split at the largest ratio that fits the budget."""
+    """Split the layers at the largest ratio that fits the budget."""
     convs = list(plain_convs(net, task.layers).values())
     shape = (1, *images.shape[1:])
     with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)  # it leaves a folder `data` wherever it runs; this process is its own
+        os.chdir(folder)  # AIMET writes a folder `data` to the working directory
         share = largest_share(lambda ratio: count(_split(net, convs, ratio, shape)), task.limit)
         split = _split(net, convs, share, shape)
         os.chdir("/")
@@ -32,13 +32,13 @@ def _split(net: nn.Module, convs: list[nn.Conv2d], ratio: float, shape: tuple[in
     pairs = [ModuleCompRatioPair(conv, Decimal(str(ratio))) for conv in convs]
     manual = SpatialSvdParameters.ManualModeParams(pairs)
     parameters = SpatialSvdParameters(SpatialSvdParameters.Mode.manual, manual)
-    made: Any = ModelCompressor.compress_model(
+    result: Any = ModelCompressor.compress_model(
         net, _unscored, 1, shape, CompressionScheme.spatial_svd, CostMetric.memory, parameters
     )
-    split: nn.Module = made[0]
+    split: nn.Module = result[0]
     return split
 
 
 def _unscored(model: nn.Module, iterations: int, use_cuda: bool) -> float:
-    """AIMET asks for a score to print; in manual mode nothing hangs on it."""
+    """AIMET prints a score; in manual mode it does not use it."""
     return 0.0

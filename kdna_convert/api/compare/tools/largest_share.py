@@ -1,4 +1,4 @@
-"""Holding a tool that knows only layer-wise ratios to a budget of the whole net."""
+"""Meet a budget of the whole net with a tool that takes only one ratio for its layers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ GRID = 1000
 
 
 def largest_share(size: Callable[[float], int], limit: int) -> float:
-    """The largest share in thousandths, 0 < share <= 1, whose `size` is within the limit, if size never falls with it.
+    """The largest share, 0 < share <= 1 in steps of 0.001, whose `size` is within the limit. `size` must not decrease.
 
-    Raises PlanError KD501 when none is.
+    Raises:
+        PlanError: KD501 if there is none.
     """
     place = bisect_right(range(1, GRID + 1), limit, key=lambda step: size(step / GRID))
     if not place:

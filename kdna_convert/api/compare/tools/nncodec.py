@@ -1,6 +1,7 @@
-"""NNCodec, Fraunhofer's encoder of ISO/IEC 15938-17, data-free, at the finest step whose bitstream fits the budget.
+"""NNCodec, Fraunhofer's encoder of ISO/IEC 15938-17, without data, at the finest step whose bitstream fits the budget.
 
-The step is its `qp`, whole numbers, larger is coarser; all else as it comes (dependent quantization, parameter search).
+The step is its integer `qp`; a larger one is coarser. All other settings are the defaults (dependent quantization,
+parameter search).
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from torch import Tensor, nn
 from ....core.errors import PlanError
 from ..task import Candidate, Task, count
 
-QPS = range(-48, 1)  # qp -48 codes finer than eight bits would, qp 0 leaves next to nothing
+QPS = range(-48, 1)  # -48 is finer than eight bits, 0 leaves almost nothing
 
 
 def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
-    """The net as its decoder gives it back; bytes are the bitstream's."""
+    """The decoded net; its size is that of the bitstream."""
     state = net.state_dict()
     coded = {name: tensor.numpy() for name, tensor in state.items() if tensor.ndim and tensor.is_floating_point()}
     place = bisect_left(QPS, True, key=lambda qp: len(_encode(coded, qp)) <= task.limit)
@@ -41,6 +42,6 @@ def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
 
 
 def _encode(coded: dict[str, NDArray[np.float32]], qp: int) -> bytearray:
-    with tempfile.TemporaryDirectory() as folder:  # it writes its bitstream there as well
+    with tempfile.TemporaryDirectory() as folder:  # the encoder writes its bitstream there
         stream: bytearray = codec.encode(coded, {"results": folder, "qp": qp, "verbose": False})
     return stream

@@ -1,4 +1,4 @@
-"""onnxruntime's static int8: weights by output channel, activations calibrated on the images. Its file is the .onnx."""
+"""onnxruntime's static int8: weights per output channel, activations calibrated on the images; the file is .onnx."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from ....network.totals import macs
 from ..task import Candidate, Task, count, example_of
 
-CALIBRATION = 200  # images: its min-max ranges hardly move after that, and it holds all activations of them
+CALIBRATION = 200  # images: more hardly change the min-max ranges, and onnxruntime holds all their activations
 INPUT = "images"
 
 
 class OnnxNet(nn.Module):
-    """An .onnx file as a net on the CPU, with as many threads as torch has. The session is opened at the first call."""
+    """An .onnx file as a net on the CPU, with as many threads as torch. The session opens at the first call."""
 
     def __init__(self, graph: bytes) -> None:
         super().__init__()
@@ -35,11 +35,11 @@ class OnnxNet(nn.Module):
         return torch.from_numpy(self._session.run(None, {INPUT: x.numpy()})[0])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session": None}  # a session stays in the process that opened it
+        return {**self.__dict__, "_session": None}  # a session cannot be pickled
 
 
 def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
-    """The exported net, quantized; it has the original's parameters and multiply-adds, of eight bits each."""
+    """The exported net, quantized to eight bits. Parameters and multiply-adds are those of the original."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         exported, ready, quantized = (folder / f"{stage}.onnx" for stage in ("exported", "ready", "quantized"))
@@ -61,7 +61,7 @@ def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
 
 
 class _ImageReader(CalibrationDataReader):  # type: ignore[misc]
-    """The images one by one, as the quantizer asks for them."""
+    """The images one by one, for the quantizer."""
 
     def __init__(self, images: Tensor) -> None:
         self._images = iter(images.split(1))

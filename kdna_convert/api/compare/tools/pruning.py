@@ -1,6 +1,6 @@
-"""torch-pruning: whole channels between two layers, by the group's weight norm; a residual stream keeps its width.
+"""torch-pruning: remove whole channels between two layers, by the weight norm of the group.
 
-Channels that several layers write together are left alone, as pruning those without any training ruins a net.
+Channels that several layers write (a residual stream) are kept: without training, pruning them destroys the net.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .largest_share import largest_share
 
 
 def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
-    """The net with the same share of inner channels taken from every layer: the largest net that fits the budget."""
+    """Remove the same share of inner channels from every layer: the smallest share that fits the budget."""
     example = example_of(images)
     kept = largest_share(lambda share: count(_pruned(net, example, 1 - share, task.layers)), task.limit)
     return Candidate(_pruned(net, example, 1 - kept, task.layers))
@@ -35,7 +35,7 @@ def _pruned(net: nn.Module, example: Tensor, ratio: float, layers: tuple[str, ..
 
 
 def _outer(net: nn.Module, example: Tensor, layers: tuple[str, ...]) -> list[nn.Module]:
-    """The layers that are not to lose outputs: not the task's, or writing channels that others write as well."""
+    """The layers that keep all outputs: those not in the task, and those whose channels other layers also write."""
     graph = pruning.DependencyGraph().build_dependency(net, example_inputs=example)
     inner = {name for name in layers if len(_writers(graph, net.get_submodule(name))) == 1}
     return [

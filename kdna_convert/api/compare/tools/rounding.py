@@ -1,8 +1,8 @@
-"""Stock rounding: fp16, or int8 and int4 with a scale for every output channel. Needs torch alone.
+"""Plain rounding: fp16, or int8 and int4 with a scale per output channel. It needs only torch.
 
-The integers are torch's own (fake_quantize_per_channel_affine, symmetric, scale = largest weight / largest integer).
-torchao rounds linear layers only, so it is no peer for a convolutional net. The file is what a minimal writer needs:
-integers, two to a byte where they have four bits, an fp32 scale per channel, and everything else as it was.
+Integers are from torch's fake_quantize_per_channel_affine, symmetric, with scale = largest weight / largest integer.
+torchao quantizes only Linear layers, so it is not used for convolutional nets. The file holds the integers (two per
+byte for int4), an fp32 scale per channel, and all other tensors unchanged.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from ....core.specs import TensorSpec
 from ....network.stored import stored_specs
 from ....network.totals import DENSE_METADATA
 from ..peers import PEERS
-from ..task import Candidate, Task, written
+from ..task import Candidate, Task, written_bytes
 
 FLOATS = ("F32", "F64")
 
 
 def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
-    """The net with rounded weights, which it computes with in fp32."""
+    """The net with rounded weights. It computes in fp32."""
     bits = int(PEERS[task.peer].option)
     return _halved(net) if bits == 16 else _rounded(net, bits)
 
 
 def _halved(net: nn.Module) -> Candidate:
     halves = {spec.name: TensorSpec(spec.name, spec.shape, "F16") for spec in stored_specs(net) if spec.dtype in FLOATS}
-    size = written(net, halves)
+    size = written_bytes(net, halves)
     return Candidate(net.half().float(), bytes=size)
 
 
@@ -53,7 +53,7 @@ def _rounded(net: nn.Module, bits: int) -> Candidate:
 
 
 def round_channels(weight: Tensor, bits: int) -> Tensor:
-    """weight (out, ...) on the grid of each output channel: integers of |q| < 2^(bits-1) times the channel's scale."""
+    """Round a weight (out, ...) to integers |q| < 2^(bits-1) times the scale of the output channel."""
     top = 2 ** (bits - 1) - 1
     scale = weight.flatten(1).abs().amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny) / top
     zero = torch.zeros_like(scale, dtype=torch.int32)

@@ -1,7 +1,7 @@
-"""tensorly-torch's factorized convolutions: CP, and Tucker with the spatial modes left whole (Tucker-2).
+"""tensorly-torch's factorized convolutions: CP, and Tucker with unchanged spatial modes (Tucker-2).
 
-Every layer keeps the same share of its own parameters, the largest that fits the budget. The net runs factorized, as
-the library ships it; 20 sweeps of alternating least squares for CP.
+Every layer keeps the same share of its parameters, the largest that fits the budget. The net runs factorized, which is
+the library's default. CP takes 20 sweeps of alternating least squares.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ DECOMPOSITION: dict[str, dict[str, Any]] = {"cp": {"n_iter_max": 20}, "tucker": 
 
 
 def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
-    """The net with every layer of the task factorized at one share of its parameters."""
+    """Factorize every layer of the task at the same share of its parameters."""
     kind = PEERS[task.peer].option
     convs = plain_convs(net, task.layers)
     rest = count(net) - sum(conv.weight.numel() for conv in convs.values())
 
     def size(share: float) -> int:
-        empty = (_factorized(conv, kind, share) for conv in convs.values())
-        return rest + sum(count(layer.weight) for layer in empty)
+        layers = (_factorized(conv, kind, share) for conv in convs.values())
+        return rest + sum(count(layer.weight) for layer in layers)
 
     share = largest_share(size, task.limit)
     for name, conv in convs.items():
@@ -36,7 +36,7 @@ def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
 
 
 def _factorized(conv: nn.Conv2d, kind: str, share: float, seed: int | None = None) -> Any:
-    """The layer at that share of its parameters; without a seed only in shape, nothing decomposed."""
+    """The factorized layer at this share of its parameters. Without a seed only its shapes are right, for counting."""
     return tltorch.FactorizedConv.from_conv(
         conv,
         rank=share,
