@@ -17,7 +17,7 @@ TEXT_LIMIT = 16 * 2**20
 
 def open_regular(path: str | Path) -> FileIO:
     """Open a regular file for reading, unbuffered. Raises OSError for anything else."""
-    _require_regular(Path(path).stat(), path)
+    require_regular(path)
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         _require_regular(os.fstat(handle), path)  # it may have been replaced in between
@@ -34,6 +34,11 @@ def read_regular(path: str | Path, limit: int = TEXT_LIMIT) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
     return data
+
+
+def require_regular(path: str | Path) -> None:
+    """Raise OSError for anything but a regular file, or a link to one."""
+    _require_regular(Path(path).stat(), path)
 
 
 def _require_regular(found: os.stat_result, path: str | Path) -> None:

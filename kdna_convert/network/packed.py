@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -51,7 +51,7 @@ _Step = Annotated[int, Field(ge=-_FURTHEST, le=_FURTHEST)]
 # A tensor: name, shape, step, and the dtype if it is not F32.
 Row = tuple[str, _Shape, _Step] | tuple[str, _Shape, _Step, str]
 # A normalization: name, channels, eps, step of the shifts.
-NormRow = tuple[str, _Count, FiniteFloat, _Step]
+NormRow = tuple[str, _Count, Annotated[float, Field(ge=0, lt=1)], _Step]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import warnings
 from collections.abc import Iterator, Mapping
 from numbers import Integral
 from pathlib import Path, PurePath
@@ -15,6 +17,7 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
 from ...core.errors import DataError
+from ...core.regular import require_regular
 from ...core.specs import DataConfig
 
 # timm's dataset schemes and the package that each needs. Checked here, since timm reports a missing one on stdout.
@@ -27,6 +30,10 @@ LIBRARIES = {
 }
 STREAMS = ("hfids", "tfds", "wds")
 UNCOUNTED = "does not say how many images it has; add the number, as in wds/FOLDER:train|5000, or set a limit"
+# The most pixels of an image: where Pillow warns of a decompression bomb. In RGB they are 268 MB.
+MOST_PIXELS = 1024**3 // 4 // 3
+# The most folders that are reached through links.
+MOST_LINKED = 2**16
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 Label = int | Tensor  # a class, or a row of classes (length)
@@ -91,7 +98,9 @@ class Decoder:
     def __call__(self, image: Any) -> Tensor:
         """uint8 (C, H, W). Raises UnreadableImageError."""
         try:
-            pixels = (image if isinstance(image, Image.Image) else Image.open(image)).convert(self.mode)
+            pixels = _opened(image).convert(self.mode)
+        except UnreadableImageError:
+            raise
         except UnidentifiedImageError as error:
             raise UnreadableImageError("not an image") from error
         except Exception as error:  # decoders raise almost any exception for a damaged file
@@ -104,6 +113,20 @@ class Decoder:
         return pixels_bchw.float().div_(255).sub_(self.mean_c11).div_(self.std_c11)
 
 
+def _opened(image: Any) -> Image.Image:
+    """The image, its pixels not decoded yet. Raises UnreadableImageError for one above MOST_PIXELS."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened: Image.Image = image if isinstance(image, Image.Image) else Image.open(image)
+    except Image.DecompressionBombError:
+        raise UnreadableImageError(f"KD411: more than {MOST_PIXELS:,} pixels; make it smaller") from None
+    if opened.width * opened.height > MOST_PIXELS:
+        size = f"{opened.width:,} x {opened.height:,} pixels"
+        raise UnreadableImageError(f"KD411: {size}, more than {MOST_PIXELS:,}; make it smaller")
+    return opened
+
+
 class FolderSource:
     """A folder or a .tar, sorted by path, so that a seed draws the same images on every machine.
 
@@ -113,6 +136,7 @@ class FolderSource:
 
     def __init__(self, path: Path, decode: Decoder, class_map: Classes | None) -> None:
         self.reader, folders, targets = _open_reader(path)
+        self.is_folder = path.is_dir()
         self.decode = decode
         self.finish = decode.finish
         self.mapped = class_map is not None
@@ -137,6 +161,8 @@ class FolderSource:
     def sample(self, index: int) -> Sample:
         row, _, label = self.rows[index]
         try:
+            if self.is_folder:
+                require_regular(self.reader.samples[row][0])  # a FIFO would block for ever
             file = self.reader[row][0]
         except OSError as error:
             raise UnreadableImageError(_one_line(error)) from error
@@ -271,9 +297,11 @@ def _open_reader(path: Path) -> tuple[Any, dict[str, int], list[int]]:
     formats = (
         "pass a folder or uncompressed .tar of images, kdna:digits/train, or a timm dataset: hfds/owner/name:train"
     )
-    if not path.is_dir() and path.suffix != ".tar":
+    if not path.is_dir() and not (path.suffix == ".tar" and path.is_file()):
         problem = "not a folder" if path.exists() else "no such folder or file"
         raise DataError("KD401", f"{path}: {problem}; {formats}")
+    if path.is_dir():
+        _require_tree(path)
     try:
         reader = create_dataset("", root=str(path), search_split=False).reader
     except Exception as error:
@@ -281,6 +309,31 @@ def _open_reader(path: Path) -> tuple[Any, dict[str, int], list[int]]:
     if path.is_dir():
         return reader, reader.class_to_idx, [target for _, target in reader.samples]
     return reader, reader.class_name_to_idx, [int(target) for target in reader.targets]
+
+
+def _require_tree(root: Path) -> None:
+    """Raise DataError KD401 for links that make a loop, or more paths than can be walked."""
+    linked = 0
+    waiting: list[tuple[str, tuple[tuple[int, int], ...], bool]] = [(str(root), (_identity(root.stat()),), False)]
+    while waiting:
+        folder, above, by_link = waiting.pop()
+        try:
+            inside = [entry for entry in os.scandir(folder) if entry.is_dir()]
+            known = [(entry, _identity(entry.stat()), by_link or entry.is_symlink()) for entry in inside]
+        except OSError:
+            continue  # the reader skips it too
+        for entry, own, through_link in known:
+            linked += through_link
+            if own in above or linked > MOST_LINKED:
+                problem = (
+                    "leads back to a folder above it" if own in above else f"is one of {linked:,} folders by links"
+                )
+                raise DataError("KD401", f"{entry.path} {problem}; remove the links from the folder of images")
+            waiting.append((entry.path, (*above, own), through_link))
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _one_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,11 +113,15 @@ def _read(path: str) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a malicious file can make a parser raise anything
         raise CheckpointError("KD304", f"{path} cannot be read as weights{_why(path, error)}") from error
+    outer: list[Any] = []
     while isinstance(content, Mapping):
         held = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), None)
         if held is None:
             break
+        outer.append(content)
         content = held
+        if any(content is other for other in outer):
+            raise CheckpointError("KD304", f"{path} holds a state dict inside itself; save the state dict alone")
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError("KD304", f"{path} holds a {type(content).__name__} instead of a state dict")
     for key, value in content.items():
@@ -130,6 +135,13 @@ def _read(path: str) -> dict[str, Tensor]:
 
 def _torch_load(path: str) -> Any:
     """Always weights_only. argparse.Namespace is allowed as plain data: timm's training script stores its arguments."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > Path(path).stat().st_size:  # torch stores its entries as they are
+            raise CheckpointError(
+                "KD304", f"{path} unpacks to {unpacked:,} bytes, more than it has; save it by torch.save"
+            )
     with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -283,7 +283,7 @@ def _tables(model: nn.Module) -> dict[str, Tensor]:
 
 def _try_unusual(model: nn.Module, contents: Contents, tables: Mapping[str, Tensor]) -> None:
     """Run a net once if shapes do not tell whether it runs: routed, of several dtypes, or with tables not its own."""
-    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    dtypes = {held.dtype for held in (*model.parameters(), *model.buffers()) if held.is_floating_point()}
     now = _tables(model)
     as_built = all(torch.equal(table, now[name]) for name, table in tables.items())
     if len(dtypes) <= 1 and as_built and not contents.plan.routes:
