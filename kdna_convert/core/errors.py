@@ -98,6 +98,7 @@ CODES: dict[str, str] = {
     "KD117": "The layer was folded into an ordinary kernel when the routing was frozen.",
     "KD118": "No gradient of the loss reaches the layers: the net returns no logits, one row per image, or has no backward pass. The layers' relative errors then count alike.",
     "KD119": "The net takes one image at a time. It is calibrated and measured with batches of one image.",
+    "KD120": "The convolution runs outside of any layer: in scripted or traced code, or as a function of a parameter. Pass the net before it is scripted, or use nn.Conv2d.",
     # why a repair step skips a layer, or does nothing
     "KD121": "Not refitted: a grouped convolution is not a single least-squares problem. Other repair steps may still correct its normalization.",
     "KD122": "Skipped: the layer runs more than once, or its block does not take and return one tensor.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..core.specs import Layer
 
 # Layers without an input tensor that a router could read, as far as the survey saw.
-_UNREACHABLE = frozenset({"KD104", "KD107", "KD111", "KD112"})
+_UNREACHABLE = frozenset({"KD104", "KD107", "KD111", "KD112", "KD120"})
 # Classes that multiply patches by their kernel, and do nothing else with it.
 _EXACT = ("Conv1d", "Conv2d", "Conv3d", "Conv2dSame")
 

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import pytest
 import torch
 from support.tiny import Net, noise
 from torch import Tensor, nn
 
 import kdna_convert as kdna
+from kdna_convert.core.errors import KdnaError
 from kdna_convert.inputs.recipe import load_recipe
 from kdna_convert.network.folder import Conversion
 
@@ -42,3 +44,32 @@ def test_a_net_without_gradients_is_converted_and_says_so() -> None:
 
 def test_an_ordinary_net_says_nothing_of_batches_or_gradients() -> None:
     assert not [note for note in converted(Net(), data=noise(16)).report.notes if "KD11" in note]
+
+
+class Perceptron(Net):
+    """One convolution, which is the first, and linear layers."""
+
+    def __init__(self, width: int = 12) -> None:
+        super().__init__(width, blocks=0)
+        self.fc = nn.Sequential(nn.Linear(width, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 5))
+
+
+class WideHead(Net):
+    def __init__(self) -> None:
+        super().__init__(blocks=1)
+        self.fc = nn.Sequential(nn.Linear(12, 60), nn.Linear(60, 60), nn.Linear(60, 5))
+
+
+class WideStem(Net):
+    def __init__(self) -> None:
+        super().__init__(blocks=0)
+        self.stem = nn.Conv2d(3, 12, 7, padding=3)
+
+
+@pytest.mark.parametrize(("net", "code"), [(Perceptron(), "KD306"), (WideHead(), "KD501"), (WideStem(), "KD306")])
+def test_what_the_error_suggests_to_include_is_converted(net: nn.Module, code: str) -> None:
+    with pytest.raises(KdnaError, match=rf"{code}: .*--set include=") as error:
+        converted(net, data=noise(16))
+    included = error.value.message.rpartition("--set ")[2]
+    again = load_recipe("lowrank", ["calibration.images=12", "calibration.heldout=4", included])
+    assert kdna.convert(net, recipe=again, data=noise(16), target_params=0.8).plan.families

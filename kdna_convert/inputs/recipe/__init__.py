@@ -43,7 +43,7 @@ layers, which `type:Linear` includes too. A rule includes only the layers that i
 """
 
 from .reading import bundled, check_options, json_schema, load_recipe, parse_recipe
-from .resolving import Assignment, alternatives, resolve
+from .resolving import Assignment, alternatives, inclusion, resolve
 from .schema import Recipe
 from .sizes import parse_count, parse_share, parse_size, parse_target, parse_time
 from .writing import GOALS, SIZES, Answers, next_commands, recipe_text
@@ -57,6 +57,7 @@ __all__ = [
     "alternatives",
     "bundled",
     "check_options",
+    "inclusion",
     "json_schema",
     "load_recipe",
     "next_commands",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ...core.errors import RecipeError
-from ...core.specs import Layer, Options
+from ...core.specs import Layer, Options, product
 from . import patterns, yamlfile
 from .patterns import Precision
 from .schema import DENSE, Alternative, Recipe, RoutingChoice, Rule
@@ -57,6 +58,19 @@ def resolve(recipe: Recipe, layers: Sequence[Layer]) -> tuple[Assignment, ...]:
     assignments = tuple(_assign(recipe, layer, _claim(recipe, layer), by_default.get(layer.name)) for layer in layers)
     _check_rules(recipe, assignments)
     return assignments
+
+
+def inclusion(layers: Sequence[Layer]) -> str:
+    """What a recipe can include to convert more of these layers, as the end of a message; empty if nothing."""
+    left_out = [layer for layer in layers if layer.reason in ("KD101", "KD103")]
+    kinds = Counter(layer.kind for layer in left_out if _is_linear(layer))
+    if kinds and kinds.most_common(1)[0][1] > 1:
+        kind, count = kinds.most_common(1)[0]
+        return f"; include its {count} {kind} layers: --set include=type:{kind}"
+    if not left_out:
+        return ""
+    largest = max(left_out, key=lambda layer: product(layer.shape))
+    return f"; include more layers: --set include={largest.name}"
 
 
 def alternatives(recipe: Recipe, assignments: Sequence[Assignment]) -> list[tuple[Assignment, ...]]:

@@ -30,7 +30,7 @@ GRAPH, _GRAPH_PER_OUTPUT = 2 * 2**30, 4
 # temperature 1 give almost no gradient.
 _TEMPERATURE = 2.0
 # Layers whose inputs cannot be read as patches.
-_UNUSABLE = frozenset({"KD104", "KD107", "KD111", "KD112"})
+_UNUSABLE = frozenset({"KD104", "KD107", "KD111", "KD112", "KD120"})
 # The most outputs of a layer whose gradients are kept for all pairs of channels: 64 MiB.
 LONGEST = 4096
 

@@ -20,6 +20,7 @@ from ...core.errors import ModelError, cause
 from ...core.modes import eval_mode
 from ...core.specs import Layer, Shape
 from ...network.patches import output_positions, patches, watch
+from .functional import watch_functions
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -38,8 +39,9 @@ def survey(model: nn.Module, example: Tensor, linear: bool = True) -> tuple[Laye
         linear: Whether linear layers are listed.
 
     Returns:
-        The layers. `reason` is set if the structure alone forbids a conversion (KD103-KD107, KD111, KD112). Positions
-        are per image; those of a layer that runs several times add up.
+        The layers. `reason` is set if the structure alone forbids a conversion (KD103-KD107, KD111, KD112), and for
+        convolutions outside of any layer (KD120). Positions are per image; those of a layer that runs several times
+        add up.
 
     Raises:
         ModelError: KD307 if the forward pass fails.
@@ -51,9 +53,11 @@ def survey(model: nn.Module, example: Tensor, linear: bool = True) -> tuple[Laye
     def see(name: str, module: nn.Module, x: Any, y: Any) -> None:
         uses[name].add(x, y, channels_last=isinstance(module, nn.Linear))
 
-    with watch(model, modules, see):
+    with watch(model, modules, see), watch_functions(model, modules) as functions:
         _run(model, example)
-    return tuple(_row(name, module, uses[name], len(example), shared) for name, module in modules.items())
+    rows = [_row(name, module, uses[name], len(example), shared) for name, module in modules.items()]
+    order = {name: place for place, (name, _) in enumerate(model.named_modules())}
+    return tuple(sorted([*rows, *functions.rows(len(example))], key=lambda row: order.get(row.name, len(order))))
 
 
 def takes_batches(model: nn.Module, examples: Tensor) -> bool:

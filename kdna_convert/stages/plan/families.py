@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from ...core.errors import ModelError, RecipeError
 from ...core.specs import Family, Layer, product
-from ...inputs.recipe import Assignment
+from ...inputs.recipe import Assignment, inclusion
 from ...schemes import SCHEMES, make, scheme_of
 from ..analyze.groups import group_layers
 from ..analyze.targets import shapes_of
@@ -46,10 +47,18 @@ def form_families(
     reasons = {name: reason for family in families if (reason := no_saving(family, layers)) for name in family.members}
     families = [family for family in families if family.members[0] not in reasons]
     if not families and all(assignment.reason != "KD115" for assignment in assignments):
-        raise ModelError("KD306", "no layer of this model can be converted by this recipe; `kdna analyze` says why")
+        raise _none_left([replace(one, reason=by_name[one.name].reason or reasons.get(one.name)) for one in layers])
     order = {layer.name: place for place, layer in enumerate(layers)}
     explained = tuple(replace(layer, reason=reasons.get(layer.name, layer.reason)) for layer in layers)
     return explained, tuple(sorted(families, key=lambda family: order[family.members[0]]))
+
+
+def _none_left(layers: Sequence[Layer]) -> ModelError:
+    """The error if a recipe converts nothing: how many layers have which reason, and what to include."""
+    counts = Counter(layer.reason for layer in layers)
+    why = ", ".join(f"{count} {code}" for code, count in sorted(counts.items(), key=str)) or "it has none"
+    more = inclusion(layers) or "; `kdna explain CODE` gives the reason"
+    return ModelError("KD306", f"no layer of this model can be converted by this recipe ({why}){more}")
 
 
 def no_saving(family: Family, layers: Sequence[Layer]) -> str | None:

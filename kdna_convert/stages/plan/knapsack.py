@@ -17,6 +17,7 @@ from scipy.sparse import csr_array
 from ...core.choices import Choice, Database
 from ...core.errors import PlanError
 from ...core.specs import Plan, product
+from ...inputs.recipe import inclusion
 from .budget import KINDS, PlanBudget
 from .costs import (
     Sizes,
@@ -231,5 +232,5 @@ def _unreachable(database: Database, budget: PlanBudget, least: int) -> PlanErro
     return PlanError(
         "KD501",
         f"a budget of {budget.amount:,} {KINDS[budget.kind]} ({share}) cannot be met; the smallest that this recipe "
-        f"can make is {least:,} ({least / whole:.2%} of the net's){routing}",
+        f"can make is {least:,} ({least / whole:.2%} of the net's){routing}{inclusion(database.layers)}",
     )

@@ -20,8 +20,8 @@ from ..analyze.survey import target_kernel
 BlockProgress = Callable[[int, int], None]
 # Longer patches have moments of more than half a gigabyte.
 LONGEST_PATCH = 8192
-# Layers without blocks: transposed (KD104), never run (KD107).
-_UNRUN = ("KD104", "KD107")
+# Layers without blocks: transposed (KD104), never run (KD107), no layers at all (KD120).
+_UNRUN = ("KD104", "KD107", "KD120")
 # Layers whose kernel is not the weight they store: computed (KD105), not floating point (KD111), unreadable (KD112).
 _COMPUTED = ("KD105", "KD111", "KD112")
 

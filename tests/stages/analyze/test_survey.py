@@ -1,5 +1,7 @@
 """Laws of the survey: every layer is listed with exact costs, and a reason code if it cannot be converted."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -259,3 +261,53 @@ def test_the_target_of_a_standardized_layer_survives_being_standardized_again(ki
 def test_the_target_of_a_plain_layer_is_its_weight_in_float64() -> None:
     conv = nn.Conv2d(4, 6, 3, groups=2).half()
     assert torch.equal(target_kernel(conv), conv.weight.double())
+
+
+class Functional(nn.Module):
+    """Convolutions with parameters of the net itself, and a constant filter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(8, 3, 3, 3))
+        self.up = nn.Parameter(torch.randn(8, 4, 2, 2))
+        self.inside = nn.Conv2d(4, 4, 3)
+        self.register_buffer("blur", torch.ones(4, 1, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.conv_transpose2d(F.conv2d(x, self.first, stride=2), self.up)
+        return F.conv2d(self.inside(x), self.blur, groups=4)
+
+
+class Computed(nn.Module):
+    """A kernel that is mixed from a bank, as in conditional convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bank = nn.Parameter(torch.randn(2, 4 * 3 * 9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.bank.mean(0).view(4, 3, 3, 3))
+
+
+def test_convolutions_of_a_function_are_kd120_with_their_shapes() -> None:
+    rows = {row.name: row for row in survey(Functional(), torch.randn(2, 3, 12, 12))}
+    assert {name: row.reason for name, row in rows.items()} == {"first": "KD120", "up": "KD120", "inside": None}
+    assert (rows["first"].shape, rows["first"].stride, rows["first"].out_positions) == ((8, 3, 3, 3), (2, 2), 25)
+    assert rows["up"].shape == (4, 8, 2, 2), "out first, also of a transposed convolution"
+
+
+def test_a_computed_kernel_is_kd120_under_the_module_that_computes_it() -> None:
+    (row,) = survey(nn.Sequential(nn.ReLU(), Computed()), torch.randn(1, 3, 8, 8))
+    assert (row.name, row.kind, row.shape, row.reason) == ("1", "Computed", (4, 3, 3, 3), "KD120")
+
+
+@pytest.mark.parametrize("compile_net", [torch.jit.script, lambda net: torch.jit.trace(net, torch.randn(1, 3, 8, 8))])
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_layers_inside_compiled_code_are_kd120(compile_net: Callable[[nn.Module], nn.Module]) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2)).eval()
+    plain = survey(net, torch.randn(1, 3, 8, 8))
+    compiled = survey(compile_net(net), torch.randn(1, 3, 8, 8))
+    assert [(row.name, row.kind, row.shape, row.groups, row.macs) for row in compiled] == [
+        (row.name, row.kind, row.shape, row.groups, row.macs) for row in plain
+    ]
+    assert {row.reason for row in compiled} == {"KD120"}
