@@ -299,3 +299,10 @@ def test_the_next_commands_parse_and_never_measure_on_the_images_that_were_used(
 def test_every_command_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [words for words in commands() if f"kdna {words[0]}" not in readme] == []
+
+
+def test_the_coverage_of_models_is_listed_and_nothing_elses() -> None:
+    listed = json.loads(kdna("ls", "models", "bat_*", "--coverage", "--json").stdout)
+    assert listed == {"bat_resnext26ts": "converts"}
+    assert "bat_resnext26ts" in kdna("ls", "models", "bat_*", "--coverage").stdout
+    assert kdna("ls", "schemes", "--coverage").exit_code == 2

@@ -13,7 +13,7 @@ from kdna_convert.core.specs import DataConfig, ModelRef
 from kdna_convert.inputs.data import batches, check_classes, open_images
 from kdna_convert.inputs.digits import WEIGHTS, digits
 from kdna_convert.inputs.models import load_model
-from kdna_convert.inputs.models.listing import known_models
+from kdna_convert.inputs.models.listing import coverage, known_models
 from kdna_convert.network.folder.rebuild import rebuild
 
 OWN = load_model("kdna:digits").data
@@ -128,3 +128,10 @@ def test_the_commands_take_the_bundled_names(tmp_path: Path) -> None:
     assert measured.exit_code == 0, measured.output
     assert json.loads(measured.stdout)["images"] == 540
     assert json.loads(measured.stdout)["top1"] > 0.9
+
+
+def test_the_recorded_coverage_is_of_known_nets() -> None:
+    known, recorded = set(known_models()), coverage()
+    assert recorded
+    assert len(set(recorded) - known) <= len(recorded) / 10, "most names are those of the installed releases"
+    assert not [name for name, outcome in recorded.items() if outcome in ("traceback", "unequal")]

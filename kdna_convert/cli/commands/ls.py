@@ -27,6 +27,9 @@ class Kind(str, Enum):
 def ls(
     kind: Annotated[Kind, typer.Argument(metavar="KIND", help="models, schemes, routing, codecs or recipes.")],
     pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Only matching names: 'resnet*'.")] = "*",
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="For models: what came of converting each with random weights.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """List models, schemes, routings, codecs or recipes.
@@ -36,11 +39,25 @@ def ls(
     """
     from ..report.ls import name_table
 
+    if coverage:
+        _show_coverage(kind, pattern, json)
+        return
     if kind is Kind.routing:
         _show_routing(pattern, json)
         return
     entries = {name: what for name, what in _entries(kind).items() if fnmatch(name, pattern)}
     show_json(list(entries)) if json else show(name_table(entries))
+
+
+def _show_coverage(kind: Kind, pattern: str, json: bool) -> None:
+    """With --json an object: the outcome is what was asked for."""
+    from ...inputs.models.listing import coverage
+    from ..report.ls import name_table
+
+    if kind is not Kind.models:
+        raise typer.BadParameter("only models have one", param_hint="--coverage")
+    entries = {name: outcome for name, outcome in coverage().items() if fnmatch(name, pattern)}
+    show_json(entries) if json else show(name_table(entries))
 
 
 def _show_routing(pattern: str, json: bool) -> None:

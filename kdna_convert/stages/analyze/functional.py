@@ -59,7 +59,7 @@ def watch_functions(model: nn.Module, listed: Mapping[str, nn.Module]) -> Iterat
 
 class _Mode(TorchDispatchMode):
     def __init__(self, model: nn.Module, listed: Mapping[str, nn.Module], found: dict[str, Layer]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names = {module: name for name, module in model.named_modules()}
         self.listed, self.found = set(listed.values()), found
         self.running: list[nn.Module] = []
