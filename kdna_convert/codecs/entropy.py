@@ -71,11 +71,11 @@ class _Coder(Protocol):
         """The integers at these places of these flat tensors, in that order: as far as they are known."""
         ...
 
-    def plain(self, known: Integers, size: int) -> Integers:
+    def plain(self, integers: Integers, size: int) -> Integers:
         """Integers of 0..size-1, all equally likely."""
         ...
 
-    def part(self, table: Any, shift: int, known: Integers) -> tuple[Integers, Index]:
+    def part(self, table: Any, shift: int, integers: Integers) -> tuple[Integers, Index]:
         """The integers of one bucket, each in units of 2^shift by the table, then its lower bits; and how many fell
         into each bin of the table."""
         ...
@@ -109,8 +109,8 @@ def _pass(coder: _Coder, alike: Sequence[tuple[list[int], Alike]], counts: NDArr
     slices = [slice(end - size, end) for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
     bucket = np.empty(sizes.sum(), np.uint8)
     for own, tensors in alike:
-        for number, found in zip(own, tensors.buckets(), strict=True):
-            bucket[slices[number]] = found
+        for number, own_bucket in zip(own, tensors.buckets(), strict=True):
+            bucket[slices[number]] = own_bucket
     order = ByBucket(bucket)
     values = coder.chosen([places[number] for number in sorted(places)], order)
     _buckets(coder, order.lengths, values, counts)
@@ -165,21 +165,21 @@ class _Writer:
     def chosen(self, places: Sequence[tuple[Integers, Index]], order: ByBucket) -> Integers:
         return order.sorted(np.concatenate([values.take(place, mode="clip") for values, place in places]))
 
-    def plain(self, known: Integers, size: int) -> Integers:
-        if len(known) and size > 1:
-            self.pieces.append((known, Uniform(size)))
-        return known
+    def plain(self, integers: Integers, size: int) -> Integers:
+        if len(integers) and size > 1:
+            self.pieces.append((integers, Uniform(size)))
+        return integers
 
-    def part(self, table: Any, shift: int, known: Integers) -> tuple[Integers, Index]:
-        coarse = known >> shift
+    def part(self, table: Any, shift: int, integers: Integers) -> tuple[Integers, Index]:
+        coarse = integers >> shift
         bins = _bins(coarse)
         self.pieces.append((bins, table))
         excess = np.abs(coarse[(bins == 0) | (bins == _BINS - 1)]) - _CAP
         lengths = self.plain(np.frexp(excess.astype(np.float64))[1].astype(np.int32), _LENGTHS)
         for length in np.unique(lengths[lengths > 1]):
             self.plain(excess[lengths == length] - (1 << (length - 1)), 1 << (int(length) - 1))
-        self.plain(known & ((1 << shift) - 1), 1 << shift)
-        return known, np.bincount(bins, minlength=_BINS)
+        self.plain(integers & ((1 << shift) - 1), 1 << shift)
+        return integers, np.bincount(bins, minlength=_BINS)
 
     def finish(self) -> bytes:
         coder = AnsCoder()
@@ -202,20 +202,20 @@ class _Reader:
     def chosen(self, places: Sequence[tuple[Integers, Index]], order: ByBucket) -> Integers:
         return np.empty(order.size, np.int32)
 
-    def plain(self, known: Integers, size: int) -> Integers:
-        if len(known) and size > 1:
-            found: Integers = self.coder.decode(Uniform(size), len(known))
-            return found
-        return np.zeros_like(known)
+    def plain(self, integers: Integers, size: int) -> Integers:
+        if len(integers) and size > 1:
+            decoded: Integers = self.coder.decode(Uniform(size), len(integers))
+            return decoded
+        return np.zeros_like(integers)
 
-    def part(self, table: Any, shift: int, known: Integers) -> tuple[Integers, Index]:
-        coarse: Integers = self.coder.decode(table, len(known))
+    def part(self, table: Any, shift: int, integers: Integers) -> tuple[Integers, Index]:
+        coarse: Integers = self.coder.decode(table, len(integers))
         tally = np.bincount(coarse, minlength=_BINS)
         coarse -= _CAP
         if tally[0] or tally[-1]:
             outside = np.flatnonzero(np.abs(coarse) == _CAP)
             coarse[outside] += np.sign(coarse[outside]) * self._excess(len(outside))
-        return ((coarse << shift) + self.plain(known, 1 << shift) if shift else coarse), tally
+        return ((coarse << shift) + self.plain(integers, 1 << shift) if shift else coarse), tally
 
     def _excess(self, count: int) -> Integers:
         """The parts of magnitudes beyond the bins."""

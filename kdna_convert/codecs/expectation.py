@@ -40,8 +40,8 @@ def bucket_of(magnitude: Any) -> Buckets:
     quarter_octave -= _LOWEST
     np.maximum(quarter_octave, 0, out=quarter_octave)  # np.clip takes longer to begin than a small tensor to go through
     np.minimum(quarter_octave, BUCKETS - 1, out=quarter_octave)
-    found: Buckets = quarter_octave.astype(np.uint8)
-    return found
+    buckets: Buckets = quarter_octave.astype(np.uint8)
+    return buckets
 
 
 def middles() -> NDArray[np.float32]:
@@ -101,16 +101,16 @@ class Alike:
             expected /= _KERNEL + np.float32(self.taps * self.known / self.columns)
         return bucket_of(expected)
 
-    def learn(self, found: Sequence[Integers]) -> None:
+    def learn(self, integers: Sequence[Integers]) -> None:
         """Store the integers of each tensor at the chosen places, and update the sums."""
-        for values, own in zip(self.values, found, strict=True):
+        for values, own in zip(self.values, integers, strict=True):
             values[self.place] = own
         self.known += len(self.place) // self.rows
         if self.known == self.columns or not len(self.place):
             return
         self.column_count += np.bincount(self.column, minlength=self.columns)
-        magnitudes = np.abs(np.stack(found), dtype=np.float64)
-        self.row_sum += magnitudes.reshape(len(found), self.rows, -1).sum(2)
+        magnitudes = np.abs(np.stack(integers), dtype=np.float64)
+        self.row_sum += magnitudes.reshape(len(integers), self.rows, -1).sum(2)
         for own, column_sum, kernel_sum in zip(magnitudes, self.column_sum, self.kernel_sum, strict=True):
             column_sum += np.bincount(self.column, own, self.columns)
             if self.taps > 1:

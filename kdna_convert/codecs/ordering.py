@@ -28,22 +28,24 @@ class ByBucket:
 
     def sorted(self, values: Integers) -> Integers:
         """The values, bucket after bucket."""
-        found = np.empty_like(values)
+        sorted_values = np.empty_like(values)
         for block, order in enumerate(self.orders):
             own = values[block * _BLOCK :][: len(order)].take(order, mode="clip")
             start = 0
             for piece in self._pieces(block):
                 end = start + piece.stop - piece.start
-                found[piece] = own[start:end]
+                sorted_values[piece] = own[start:end]
                 start = end
-        return found
+        return sorted_values
 
     def restored(self, values: Integers) -> Integers:
         """The inverse of `sorted`."""
-        found = np.empty_like(values)
+        restored_values = np.empty_like(values)
         for block, order in enumerate(self.orders):
-            found[block * _BLOCK :][: len(order)][order] = np.concatenate([values[p] for p in self._pieces(block)])
-        return found
+            restored_values[block * _BLOCK :][: len(order)][order] = np.concatenate(
+                [values[p] for p in self._pieces(block)]
+            )
+        return restored_values
 
     def _pieces(self, block: int) -> list[slice]:
         """Where the block's numbers are in the sorted order, bucket after bucket."""

@@ -47,7 +47,7 @@ class Entropy(Codec):
         return encode([self.integers(*one) for one in zip(tensors, steps, strict=True)])
 
     def decode(self, data: bytes, shapes: Sequence[Shape], steps: Sequence[int]) -> list[Tensor]:
-        return [values(found, step) for found, step in zip(decode(data, shapes), steps, strict=True)]
+        return [values(integers, step) for integers, step in zip(decode(data, shapes), steps, strict=True)]
 
     def bound(self, tensor: Tensor, step: int) -> Tensor:
         """Half a step, and the rounding error of float32."""
@@ -55,19 +55,19 @@ class Entropy(Codec):
 
     def integers(self, tensor: Tensor, step: int) -> Integers:
         """The integers of a tensor. Raises NumericsError KD704 if the step is too fine for its largest number."""
-        found = (tensor.detach().double() / step_of(step)).round()
-        if found.numel() and float(found.abs().max()) >= LARGEST:
+        rounded = (tensor.detach().double() / step_of(step)).round()
+        if rounded.numel() and float(rounded.abs().max()) >= LARGEST:
             largest = float(tensor.abs().max())
             raise NumericsError("KD704", f"a number of {largest:.2g} is {LARGEST:,} steps or more; use --codec bf16")
-        return found.to(torch.int32).cpu().numpy().astype(np.int32)
+        return rounded.to(torch.int32).cpu().numpy().astype(np.int32)
 
 
 def values(integers: Integers, step: int) -> Tensor:
     """The numbers of integers at a step, float32: each is the float nearest to the exact product."""
-    found = np.empty(integers.shape, np.float32)
+    floats = np.empty(integers.shape, np.float32)
     with np.errstate(over="ignore"):  # a product beyond float32 is infinite
-        np.multiply(integers, step_of(step), out=found, dtype=np.float64, casting="same_kind")  # no array of doubles
-    return torch.from_numpy(found)
+        np.multiply(integers, step_of(step), out=floats, dtype=np.float64, casting="same_kind")  # no array of doubles
+    return torch.from_numpy(floats)
 
 
 def scale_integers(scale: Tensor) -> tuple[Integers, Integers]:

@@ -279,8 +279,8 @@ def _is_sound(index: Index, length: int) -> bool:
     dtypes = {_dtype_of(row) for _, _, rows in index.parts for row in rows}
     parts = [*index.parts, *index.norm_parts]
     once = len({*names}) == len(names) and len({*norms}) == len(norms)
-    known = of_norms <= {*CODECS} and of_parts <= {*CODECS, INDICES, "raw"} and dtypes <= {*_TORCH}
-    return known and once and all(rows for *_, rows in parts) and sum(each for _, each, _ in parts) == length
+    has_known_codecs = of_norms <= {*CODECS} and of_parts <= {*CODECS, INDICES, "raw"} and dtypes <= {*_TORCH}
+    return has_known_codecs and once and all(rows for *_, rows in parts) and sum(each for _, each, _ in parts) == length
 
 
 def _digest(whole: bytes) -> bytes:

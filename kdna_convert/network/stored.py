@@ -84,10 +84,10 @@ def require_fit(expected: Sequence[TensorSpec], given: Mapping[str, TensorSpec],
     Raises:
         CheckpointError: KD303, with the names that are missing, unexpected or of another shape or kind of number.
     """
-    known = {spec.name: spec for spec in expected}
-    problems = [f"missing {name}" for name in known if name not in given]
-    problems += [f"unexpected {name}" for name in given if name not in known and not name.startswith(tuple(optional))]
-    for name, spec in known.items():
+    specs = {spec.name: spec for spec in expected}
+    problems = [f"missing {name}" for name in specs if name not in given]
+    problems += [f"unexpected {name}" for name in given if name not in specs and not name.startswith(tuple(optional))]
+    for name, spec in specs.items():
         own = given.get(name, spec)
         if own.shape != spec.shape:
             problems.append(f"{name} is {own.shape}, not {spec.shape}")
@@ -135,15 +135,15 @@ def _stored(model: nn.Module) -> tuple[dict[str, tuple[str, Tensor]], bool]:
         for part in ("shared", "adapter") if derived.is_owner else ("adapter",):
             for letter in getattr(derived, part):
                 names[stored_name(layer, f"parametrizations.weight.0.{part}.{letter}")] = stored_name(layer, letter)
-    seen: set[object] = set()
+    visited: set[object] = set()
     stored: dict[str, tuple[str, Tensor]] = {}
     state = model.state_dict(keep_vars=True)
     for key, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise CheckpointError("KD303", f"{key}: the model's state holds a {type(tensor).__name__}, not a tensor")
         same = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if _held(tensor) else id(tensor)
-        if same not in seen:
-            seen.add(same)
+        if same not in visited:
+            visited.add(same)
             stored[names.get(key, key)] = key, tensor
     return stored, len(stored) == len(state)
 

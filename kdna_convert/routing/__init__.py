@@ -56,8 +56,8 @@ def calibrate_routers(model: nn.Module, batches: Iterable[Tensor], seed: int = 0
 def routing_of(route: Route) -> Routing:
     """The routing of a route. Raises PlanError KD503 for an unknown name or option, or a wrong type."""
     if route.routing not in ROUTINGS:
-        known = ", ".join(ROUTINGS)
-        raise PlanError("KD503", f"this version of kdna has no routing {route.routing!r}; it has {known}")
+        names = ", ".join(ROUTINGS)
+        raise PlanError("KD503", f"this version of kdna has no routing {route.routing!r}; it has {names}")
     where = f"route of {route.members[0]}: routing {route.routing}"
     unknown = route.options.keys() - {option.name for option in fields(ROUTINGS[route.routing])}
     if unknown:

@@ -77,8 +77,8 @@ def gradient_variance(
         DataError: KD405 without an image.
         ModelError: KD308 if the net does not return (batch, classes).
     """
-    known, generator = routers(model), torch.Generator().manual_seed(seed)
-    probes = {name: _Probe(known[name].spatial) for name in names}
+    existing, generator = routers(model), torch.Generator().manual_seed(seed)
+    probes = {name: _Probe(existing[name].spatial) for name in names}
     empty = True
     with _probing(model, probes):
         for batch in batches:

@@ -73,11 +73,11 @@ def create_experts(
     if owner == "own":
         each = zip(layers, starts, seeds, strict=True)
         return [(Experts(random_deltas(kernels - 1, layer.shape, like, seed)), True) for layer, like, seed in each]
-    known = [one.detach().double().cpu() for one in starts if one is not None and one.isfinite().all()]
-    if len(known) < kernels:
+    finite = [one.detach().double().cpu() for one in starts if one is not None and one.isfinite().all()]
+    if len(finite) < kernels:
         shared = Experts(random_deltas(kernels - 1, layers[0].shape, starts[0], seeds[0]))
     else:
-        shared = Experts(principal_deltas(kernels - 1, torch.stack(known)))
+        shared = Experts(principal_deltas(kernels - 1, torch.stack(finite)))
     return [(shared, place == 0) for place in range(len(layers))]
 
 

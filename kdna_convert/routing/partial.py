@@ -62,9 +62,9 @@ class Partial(Routing):
         name, options = self.of.get("name"), {key: value for key, value in self.of.items() if key != "name"}
         if name not in WHOLE:
             raise RecipeError("KD203", f"routing partial: `of` must name one of {', '.join(WHOLE)}, got {name!r}")
-        known = [option.name for option in fields(WHOLE[name])]
-        for key in options.keys() - known:
-            raise RecipeError("KD202", f"routing partial: {name} has no option {key!r}; it has {', '.join(known)}")
+        names = [option.name for option in fields(WHOLE[name])]
+        for key in options.keys() - names:
+            raise RecipeError("KD202", f"routing partial: {name} has no option {key!r}; it has {', '.join(names)}")
         try:
             adapter: TypeAdapter[Routing] = TypeAdapter(WHOLE[name])
             return adapter.validate_python(options, strict=False)
@@ -80,9 +80,9 @@ class Partial(Routing):
         return code or self.whole().can_route(self.dynamic(layer))
 
     def groups(self, layers: Sequence[Layer], model: nn.Module) -> list[tuple[Layer, ...]]:
-        known = {layer.name: layer for layer in layers}
+        by_name = {layer.name: layer for layer in layers}
         groups = self.whole().groups([self.dynamic(layer) for layer in layers], model)
-        return [tuple(known[layer.name] for layer in group) for group in groups]
+        return [tuple(by_name[layer.name] for layer in group) for group in groups]
 
     def build(self, layers: Sequence[Layer], weights: Sequence[Tensor | None], seeds: Sequence[int]) -> list[Router]:
         rows = [self.dynamic(layer) for layer in layers]

@@ -45,10 +45,10 @@ def make(name: str, options: Options, where: str = "options") -> Scheme:
     if name not in SCHEMES:
         raise PlanError("KD503", f"this version of kdna has no scheme {name!r}; it has {', '.join(SCHEMES)}")
     kind = SCHEMES[name]
-    known = {field.name for field in fields(kind)}
+    names = {field.name for field in fields(kind)}
     for key in options:
-        if key not in known:
-            raise RecipeError("KD202", f"{where}: {name} has no option {key!r}; it has {', '.join(sorted(known))}")
+        if key not in names:
+            raise RecipeError("KD202", f"{where}: {name} has no option {key!r}; it has {', '.join(sorted(names))}")
     try:
         return _reader(name).validate_python(options)
     except ValidationError as error:

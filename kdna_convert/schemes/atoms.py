@@ -88,10 +88,10 @@ class Atoms(Scheme):
 
     def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
         """D by least squares. A long patch uses the Kronecker form of its moment: an atom has only taps unknowns."""
-        found, mixing_oim = search_target(target), shared["A"]
-        cross_ois = found.cross_on.view(*mixing_oim.shape[:2], -1)
+        searched, mixing_oim = search_target(target), shared["A"]
+        cross_ois = searched.cross_on.view(*mixing_oim.shape[:2], -1)
         pull_ms = torch.einsum("oim,ois->ms", mixing_oim, cross_ois)
-        atoms = mix(_normal(mixing_oim, found), pull_ms.reshape(1, -1))
+        atoms = mix(_normal(mixing_oim, searched), pull_ms.reshape(1, -1))
         return {"D": atoms.view(pull_ms.shape)}
 
     def expand(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:

@@ -104,17 +104,18 @@ class Codebook(Scheme):
         feeds = [error_feedback(target.moment, count) for target, count in zip(searched, blocks, strict=True)]
         quick = sweeps <= SHORT
         rounds, again = ROUNDS[quick], AGAIN[quick]
-        known: Sequence[Tensor | None] = [None] * len(targets)  # gains that codes are chosen for; None: the best one
+        # The gains that codes are chosen for; None: the best gain of each code.
+        code_gains: Sequence[Tensor | None] = [None] * len(targets)
         if self.gain == "cell":
             bank_rc = line_bank(searched, blocks, self.rank, seed, rounds)
         else:
-            bank_rc, known = point_bank(searched, blocks, self.rank, self.codes, seed, rounds)
+            bank_rc, code_gains = point_bank(searched, blocks, self.rank, self.codes, seed, rounds)
         for steps in (sweeps // 4,) if quick else (sweeps // 3, sweeps):
-            members = zip(known, searched, feeds, strict=True)
+            members = zip(code_gains, searched, feeds, strict=True)
             codes = [choose_codes(bank_rc, gain, target.kernel_on, own, again) for gain, target, own in members]
             solved = [self._solve(bank_rc, code, target) for code, target in zip(codes, searched, strict=True)]
             bank_rc, solved = _descend(bank_rc, solved, codes, searched, steps)
-            known = [gain_obm[:, 0] for gain_obm in solved] if self.gain == "filter" else known
+            code_gains = [gain_obm[:, 0] for gain_obm in solved] if self.gain == "filter" else code_gains
         shared = {"E": bank_rc}
         kept = [{"K": self._kept(code).to(torch.int16)} for code in codes]
         return shared, [self.fit(shared, own, target) for own, target in zip(kept, targets, strict=True)]
@@ -226,5 +227,5 @@ def _descend(
             slopes.append((slope_ob1c * cells_obmc).sum(3).sum_to_size(gain_obm.shape))
         return value, [slope_rc, *slopes]
 
-    bank_rc, *found = minimize(error, [bank_rc, *gains], steps)
-    return bank_rc, found
+    bank_rc, *solved = minimize(error, [bank_rc, *gains], steps)
+    return bank_rc, solved

@@ -84,9 +84,9 @@ class KernelDna(Scheme):
             scales = _fit_scales(shared["P"], target, scales)
         if self.start == "norm":
             child_on = _scaled(shared["P"], scales).flatten(1)
-            wanted = (target.cross_on * target.kernel_on).sum(1)
+            energy_o = (target.cross_on * target.kernel_on).sum(1)
             reached = (times(child_on, target.moment) * child_on).sum(1)
-            scales["f"] = scales["f"] * (wanted / reached.clamp_min(1e-30)).clamp(1e-4, 1e4).sqrt()
+            scales["f"] = scales["f"] * (energy_o / reached.clamp_min(1e-30)).clamp(1e-4, 1e4).sqrt()
         adapter = {name: scale - 1 for name, scale in scales.items()}
         if self.residual_rank:
             adapter |= _residual(target, _scaled(shared["P"], scales).flatten(1), self.residual_rank)
@@ -146,20 +146,20 @@ def _fit_scales(parent: Tensor, target: Target, scales: Tensors) -> Tensors:
 
     A long patch is met in the Kronecker form of its moment; its f is then solved in the full metric.
     """
-    found, last = search_target(target), -float("inf")
+    searched, last = search_target(target), -float("inf")
     ones = torch.ones(1, dtype=torch.float64), torch.ones(target.shape[1], dtype=torch.float64)
     for _ in range(ALTERNATIONS):
-        scales, explained = _fit_filters(parent, found, scales)
+        scales, explained = _fit_filters(parent, searched, scales)
         filtered_ois = (parent.flatten(1) * scales["f"][:, None]).view(*parent.shape[:2], -1)
-        pull_is = (filtered_ois * found.cross_on.view_as(filtered_ois)).sum(0)
+        pull_is = (filtered_ois * searched.cross_on.view_as(filtered_ois)).sum(0)
         taps, channel = scales.get("s", ones[0]).flatten(), scales.get("c", ones[1])
         if "s" in scales:
-            normal_ss = _between_taps(filtered_ois * channel[:, None], found.moment)
+            normal_ss = _between_taps(filtered_ois * channel[:, None], searched.moment)
             # The default driver's last bits depend on where the tensors lie in memory.
             taps = torch.linalg.lstsq(normal_ss, pull_is.T @ channel, driver="gelsd").solution
             scales = scales | {"s": taps.view(target.shape[2:])}
         if "c" in scales:
-            normal_cc = _between_channels(filtered_ois * taps, found.moment)
+            normal_cc = _between_channels(filtered_ois * taps, searched.moment)
             scales = scales | {"c": mix(normal_cc, (pull_is @ taps)[None])[0]}
         if explained - last <= 1e-11 * target.energy:
             break

@@ -34,8 +34,8 @@ def search(rows: Rows, start: Sequence[Tensor], targets: Sequence[Target], sweep
             rows_rn = rows(leaves, place)
             explained, slope_rn = explain(rows_rn.detach(), target)
             value -= scale * target.weight * explained
-            found = torch.autograd.grad(rows_rn, leaves, -scale * target.weight * slope_rn, allow_unused=True)
-            slopes = [slope if own is None else slope + own for slope, own in zip(slopes, found, strict=True)]
+            gradients = torch.autograd.grad(rows_rn, leaves, -scale * target.weight * slope_rn, allow_unused=True)
+            slopes = [slope if own is None else slope + own for slope, own in zip(slopes, gradients, strict=True)]
         return value, slopes
 
     return minimize(error, start, sweeps)

@@ -83,9 +83,9 @@ class Separable(CuttableScheme):
         def rows(point: Sequence[Tensor], member: int) -> Tensor:
             return _rows(point[0], own(point, member), targets[member].shape)
 
-        found = search(rows, start, targets, sweeps)
-        shared = {"V": found[0]}
-        return shared, [self.fit(shared, own(found, member), target) for member, target in enumerate(targets)]
+        solution = search(rows, start, targets, sweeps)
+        shared = {"V": solution[0]}
+        return shared, [self.fit(shared, own(solution, member), target) for member, target in enumerate(targets)]
 
     def fit(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
         """U by least squares on the member's rows."""

@@ -62,7 +62,7 @@ def data_free(
     Raises:
         NumericsError: As `collect`.
     """
-    noise = [part for made in _noise(input_size, images, seed) for part in made.split(batch)]
+    noise = [part for piece in _noise(input_size, images, seed) for part in piece.split(batch)]
     collected = collect(
         model, layers, noise, memory=memory, sampling=Sampling(seed=seed), device=device, progress=progress
     )

@@ -62,13 +62,13 @@ def analyze(
     """
     shown = tuple(dict.fromkeys((*metrics, clustering.metric)))
     _check(clustering, shown)
-    found = group_layers(layers, group)
+    parts = group_layers(layers, group)
     groups: list[Group] = []
-    for done, (key, members) in enumerate(found.items()):
+    for done, (key, members) in enumerate(parts.items()):
         kernels = [_kernel(model, layer, moments) for layer in members]
         groups.append(_group(str(key), members, kernels, clustering, shown))
         if progress is not None:
-            progress(f"compare: {len(members)} layers", done + 1, len(found))
+            progress(f"compare: {len(members)} layers", done + 1, len(parts))
     grouped = {name for one in groups for name in one.members}
     return Analysis(
         layers=tuple(layers),

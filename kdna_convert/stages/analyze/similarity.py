@@ -92,9 +92,9 @@ def cka(kernels: Sequence[Kernel]) -> Tensor:
     """
     count = len(kernels)
     result = torch.full((count, count), math.nan, dtype=torch.float64)
-    known = [(i, k.gram_ee.double().flatten()) for i, k in enumerate(kernels) if k.gram_ee is not None]
-    for i, first in known:
-        for j, second in known:
+    grams = [(i, k.gram_ee.double().flatten()) for i, k in enumerate(kernels) if k.gram_ee is not None]
+    for i, first in grams:
+        for j, second in grams:
             result[i, j] = (first @ second).clamp(0, 1)
     return result
 
