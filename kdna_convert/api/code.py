@@ -208,8 +208,8 @@ def _by_entropy(task: _CodingTask, room: int) -> tuple[bytes, nn.Module, str, fl
         )
     best = next(iter(coded))
     if task.measure is not None and len(coded) > 1:
-        kl = {name: task.measure(found.model).kl for name, found in coded.items()}
-        best = min(kl, key=lambda name: kl[name])
+        far = {name: task.measure(found.model).distance for name, found in coded.items()}
+        best = min(far, key=lambda name: far[name])
     return coded[best].blob, coded[best].model.cpu(), best, coded[best].delta
 
 

@@ -138,11 +138,14 @@ def hold(conversion: Conversion, max_drop: float) -> None:
 
     Raises:
         GuardError: KD801 where it changes more, or no images were held out.
+        ModelError: KD308 for a net with one output, which has no classes.
     """
     tuned = conversion.report.finetune
     after = None if tuned is None else tuned.after
     if after is None:
         raise GuardError("KD801", "no images were held out, so that --max-drop cannot be checked; pass more images")
+    if after.agreement is None:
+        raise ModelError("KD308", "--max-drop counts changed answers, and the net has one output; leave it out")
     drop = 100 * (1 - after.agreement)
     if drop > max_drop:
         seen = f"{drop:.2f} % of the answers to {after.images:,} held-out images are not the teacher's"

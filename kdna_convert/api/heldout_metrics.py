@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import DataError
+from ..core.errors import DataError, ModelError
+from ..core.specs import required
 from ..inputs.data import batches, check_classes
 from ..stages.convert.fit import Measure
 from ..stages.evaluate.accuracy import accuracy, divergence, divergence_from, logits
@@ -27,6 +28,7 @@ def points_lost(job: Job) -> tuple[Callable[[nn.Module], float], str]:
 
     Raises:
         DataError: KD401 where no images were held out.
+        ModelError: KD308 for a net with one output, which has no classes.
     """
     if job.heldout is None:
         raise DataError("KD401", "a drop is measured on held-out images; pass --data, with calibration.heldout above 0")
@@ -34,12 +36,14 @@ def points_lost(job: Job) -> tuple[Callable[[nn.Module], float], str]:
     inputs = [images for images, _ in seen]
     z0 = logits(job.loaded.model, inputs)
     known = [labels for _, labels in seen if labels is not None]
+    if z0.shape[1] == 1:
+        raise ModelError("KD308", "max_drop counts changed answers, and the net has one output; give a size instead")
     labels = torch.cat(known) if len(known) == len(seen) and _fit_outputs(job, z0) else None
 
     def lost(net: nn.Module) -> float:
         z = logits(net, inputs)
         if labels is None:
-            return 100 * (1 - divergence(z, z0).agreement)
+            return 100 * (1 - required(divergence(z, z0).agreement))
         return 100 * (accuracy(z0, labels)[0] - accuracy(z, labels)[0])
 
     return lost, "agreement" if labels is None else "top-1"

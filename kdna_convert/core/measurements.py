@@ -15,16 +15,21 @@ class Divergence:
     """How far a net is from the original, on the same images.
 
     Attributes:
-        agreement: The share of images, 0..1, with the same top-1 class.
-        kl: KL(original || net), in nats per image.
+        agreement: The share of images, 0..1, with the same top-1 class. None for a net with one output.
+        kl: KL(original || net), in nats per image. None for a net with one output.
         logit_error: |z - z0|^2 / |z0|^2 of the logits z of the net and z0 of the original.
         images: How many were measured.
     """
 
-    agreement: float
-    kl: float
+    agreement: float | None
+    kl: float | None
     logit_error: float
     images: int
+
+    @property
+    def distance(self) -> float:
+        """The number that compares two nets: the KL divergence, or the relative logit error where that is undefined."""
+        return self.logit_error if self.kl is None else self.kl
 
 
 @dataclass(frozen=True, config=_STRICT)

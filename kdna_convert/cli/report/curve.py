@@ -63,7 +63,11 @@ def plot_curve(curve: Curve, path: Path, repaired: bool | None = True) -> None:
             kept_shares, low, middle, high = zip(*bands, strict=True)
             axes.fill_between(kept_shares, low, high, alpha=0.2)
             axes.plot(kept_shares, middle, marker="o", label="expected, with its range")
-        measured = [(share, p.measured.kl) for share, p in zip(shares, curve.points, strict=True) if p.measured]
+        measured = [
+            (share, p.measured.kl)
+            for share, p in zip(shares, curve.points, strict=True)
+            if p.measured and p.measured.kl is not None
+        ]
         if measured:
             axes.plot(*zip(*measured, strict=True), marker="o", label="measured, quick fit without repair")
         axes.set(yscale="log", xlabel="parameters kept, %", ylabel="KL divergence from the original, nats per image")
@@ -87,7 +91,8 @@ def _cells(point: Point, repaired: bool | None, measured: bool) -> list[str]:
     if not measured:
         return expected
     real = point.measured
-    seen = ["-", "-"] if real is None else [percent(real.agreement), nats(real.kl)]
+    agreement, kl = (None, None) if real is None else (real.agreement, real.kl)
+    seen = ["-" if agreement is None else percent(agreement), "-" if kl is None else nats(kl)]
     return [expected[0], seen[0], expected[2], seen[1]] if expected else seen
 
 

@@ -61,7 +61,7 @@ def _costs(before: Totals, after: Totals) -> str:
 def _divergence(measured: Divergence | None) -> str:
     if measured is None:
         return ""
-    rows = [f"| {name} | {_number(value)} |" for name, value in asdict(measured).items()]
+    rows = [f"| {name} | {_number(value)} |" for name, value in asdict(measured).items() if value is not None]
     return "\n".join(["Measured against the original on the same images:\n", "| | |", "| --- | ---: |", *rows])
 
 

@@ -23,7 +23,7 @@ _LENIENT = ConfigDict(extra="ignore", populate_by_name=True)
 class FamilyFit:
     """How well one family was fitted: its relative output error by layer, the start that was chosen, seconds.
 
-    `healed`: with a progressive fit, the KL divergence from the original after the family was trained, in nats.
+    `healed`: with a progressive fit, the distance from the original after the family was trained.
     """
 
     owner: str
@@ -38,7 +38,7 @@ class StepResult:
     """The result of one repair step: the divergence before and after it, and whether it was kept.
 
     `after` is None for a step that did nothing, or left a net without finite answers. `left_out` holds reason codes by
-    layer; a code under "" is the whole step's. `judged` is the KL that decided, before and after.
+    layer; a code under "" is the whole step's. `judged` is the distance that decided, before and after.
     """
 
     step: str

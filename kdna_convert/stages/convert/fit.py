@@ -68,7 +68,7 @@ def convert(
         derive(converted, chosen, *fitted)
         errors = dict(zip(family.members, _errors(chosen, fitted, aims), strict=True))
         divergence = heal(converted) if heal else None
-        spent, healed = time.perf_counter() - began, None if divergence is None else divergence.kl
+        spent, healed = time.perf_counter() - began, None if divergence is None else divergence.distance
         fits[family.members[0]] = FamilyFit(family.members[0], errors, chosen.options.get("start"), spent, healed)
     if progress is not None:
         progress("fit", len(plan.families), len(plan.families))
@@ -102,7 +102,7 @@ def _loss(
     if measure is None:
         return sum(_errors(family, fitted, aims))
     try:
-        return measure(derive(copy.deepcopy(converted), family, *fitted)).kl
+        return measure(derive(copy.deepcopy(converted), family, *fitted)).distance
     except NumericsError:  # outputs that are not finite: this variant loses
         return float("inf")
 

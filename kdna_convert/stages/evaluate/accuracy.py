@@ -61,7 +61,7 @@ def evaluate(
         raise DataError("KD403", "these images have no labels, and accuracy needs them; give folders named by class")
     target = rows[1] if teacher is not None else original
     distance = divergence(rows[0], target) if isinstance(target, Tensor) else None
-    top1, top5 = (None, None) if labels is None else accuracy(rows[0], labels)
+    top1, top5 = (None, None) if labels is None or rows[0].shape[1] == 1 else accuracy(rows[0], labels)
     cost = totals(model, example, metadata)
     return Evaluation(
         top1=top1,
@@ -90,13 +90,16 @@ def divergence(model_logits: Tensor, original_logits: Tensor) -> Divergence:
         shapes = f"{tuple(model_logits.shape)} and {tuple(original_logits.shape)}"
         raise ModelError("KD308", f"logits of shapes {shapes} cannot be compared; are they of the same images?")
     z, z0 = model_logits.double(), original_logits.double()
+    energy = z0.square().sum().clamp(min=torch.finfo(torch.float64).tiny)
+    error = float((z - z0).square().sum() / energy)
+    if z.shape[1] == 1:  # a regression or one sigmoid: no class to agree on, and a softmax that is always 1
+        return Divergence(None, None, error, len(z))
     log_p, log_p0 = F.log_softmax(z, dim=1), F.log_softmax(z0, dim=1)
     kl = (log_p0.exp() * (log_p0 - log_p)).sum(dim=1).mean().clamp(min=0)
-    energy = z0.square().sum().clamp(min=torch.finfo(torch.float64).tiny)
     return Divergence(
         agreement=float((z.argmax(dim=1) == z0.argmax(dim=1)).double().mean()),
         kl=float(kl),
-        logit_error=float((z - z0).square().sum() / energy),
+        logit_error=error,
         images=len(z),
     )
 
@@ -110,7 +113,8 @@ def divergence_from(original: nn.Module, inputs: Sequence[Tensor]) -> Callable[[
 def first_output(output: object, images: int) -> Tensor:
     """The first tensor that a net returns, as (images, classes) or (images, classes, positions). Differentiable.
 
-    At most 64 evenly spaced positions of a map are kept, and all positions of a sequence.
+    One number for every image is one output: (images, 1). At most 64 evenly spaced positions of a map are kept, and all
+    positions of a sequence.
 
     Args:
         output: What the net returned: a tensor, or a mapping or sequence that begins with one.
@@ -123,6 +127,8 @@ def first_output(output: object, images: int) -> Tensor:
         output = next(iter(output.values()), None)
     elif isinstance(output, (tuple, list)):
         output = output[0] if output else None
+    if isinstance(output, Tensor) and output.ndim == 1 and len(output) == images:
+        return output[:, None]
     if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != images:
         raise ModelError("KD308", f"the net returns {type(output).__name__}, not a row of logits for every image")
     if output.ndim > 3:

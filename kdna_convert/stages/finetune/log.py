@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,14 @@ class StepLog:
         """Report a step and its learning rate. Raises FolderError KD604."""
         speed = self.settings.batch_size * numbers.step / max(1e-9, numbers.elapsed)
         values = {"loss": outcome.loss, "agreement": outcome.agreement, "images_per_second": speed}
+        if math.isnan(outcome.agreement):  # one output has no classes
+            del values["agreement"]
         if self.file is not None:
             self.file.add(step=numbers.step, seconds=outcome.elapsed, rate=rate, **values)
         self.engine.accelerator.log(values, step=numbers.step)
         if self.progress is not None:
-            detail = f"loss {outcome.loss:.4f}, agreement {outcome.agreement:.1%}, {speed:.0f} images/s"
+            same = [f"agreement {values['agreement']:.1%}"] if "agreement" in values else []
+            detail = ", ".join([f"loss {outcome.loss:.4f}", *same, f"{speed:.0f} images/s"])
             self.progress(f"fine-tune: {detail}", numbers.step, self.length.total(numbers.step, numbers.elapsed))
 
     def close(self) -> None:

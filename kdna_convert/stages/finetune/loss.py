@@ -27,14 +27,22 @@ from .student import Student
 
 @dataclass(frozen=True)
 class LossResult:
-    """The loss, which can be differentiated, and the share of images on which model and teacher agree (top-1)."""
+    """The loss, which can be differentiated, and the share of images on which model and teacher agree (top-1).
+
+    The share is NaN for one output, which has no classes.
+    """
 
     loss: Tensor
     agreement: Tensor
 
 
 def distillation(output: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(target || output) at temperature T of logits (B, classes, ...): the mean over all axes but the classes."""
+    """T^2 KL(target || output) at temperature T of logits (B, classes, ...): the mean over all axes but the classes.
+
+    For one output, whose KL is always 0, the squared error relative to the target's energy.
+    """
+    if output.shape[1] == 1:
+        return (output - target).square().sum() / target.square().sum().clamp_min(1e-30)
     log_p = F.log_softmax(output / temperature, dim=1)
     log_p0 = F.log_softmax(target / temperature, dim=1)
     return (log_p0.exp() * (log_p0 - log_p)).sum(dim=1).mean() * temperature**2
@@ -127,7 +135,8 @@ class Objective:
             early = self.subnets(*(outputs[name] for name in self.ends))
             errors = [distillation(logits.float(), target, self.settings.temperature) for logits in early]
             loss = loss + self.settings.subnets * torch.stack(errors).mean()
-        return LossResult(loss, (output.detach().argmax(1) == target.argmax(1)).float().mean())
+        same = (output.detach().argmax(1) == target.argmax(1)).float().mean()
+        return LossResult(loss, same if output.shape[1] > 1 else torch.full_like(same, torch.nan))
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class Validation:
         return divergence(logits(self.model, self._inputs(self.held, mixed=False)), self.plain)
 
     def loss(self) -> float | None:
-        """The KL divergence from the teacher, plus the weighted cross-entropy if labels are used.
+        """The distance from the teacher (Divergence.distance), plus the weighted cross-entropy if labels are used.
 
         With mixup it is measured on mixed images. On plain images similar to the training images both nets are certain
         and agree.
@@ -49,7 +49,7 @@ class Validation:
         return self._loss_of(z, self.mixed, self.held)
 
     def _loss_of(self, z: Tensor, target: Tensor, held: Images) -> float:
-        loss = divergence(z, target).kl
+        loss = divergence(z, target).distance
         if self.settings.label_weight:
             loss += self.settings.label_weight * float(label_error(z, self._labels(held)))
         return loss

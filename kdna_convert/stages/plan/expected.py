@@ -91,7 +91,7 @@ def recommended(points: Sequence[Point], *, repaired: bool = True) -> Point | No
 
     def agreement(point: Point) -> float:
         if point.measured is not None:
-            return point.measured.agreement
+            return point.measured.agreement or 0.0
         ranges = expected(point, repaired=repaired)
         return 0.0 if ranges is None else ranges.agreement.middle
 

@@ -51,8 +51,8 @@ def trade_off(
 
 
 def correlation(points: Sequence[Point]) -> float | None:
-    """Spearman's correlation of predicted error and measured KL divergence; None for fewer than three points."""
-    pairs = [(point.predicted, point.measured.kl) for point in points if point.measured is not None]
+    """Spearman's correlation of predicted error and measured divergence; None for fewer than three points."""
+    pairs = [(point.predicted, point.measured.distance) for point in points if point.measured is not None]
     if len(pairs) < 3 or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
         return None
     return float(spearmanr(*zip(*pairs, strict=True)).statistic)

@@ -23,10 +23,10 @@ Measure = Callable[[nn.Module], Divergence]
 
 @dataclass(frozen=True)
 class _Measured:
-    """A net's divergence, and the KL divergence that decides."""
+    """A net's divergence, and the distance that decides: KL divergence, or for one output the logit error."""
 
     divergence: Divergence
-    kl: float
+    distance: float
 
 
 def run_steps(
@@ -39,7 +39,7 @@ def run_steps(
     state: RepairState | None = None,
     progress: Progress | None = None,
 ) -> tuple[StepResult, ...]:
-    """Run repair steps on `nets.converted`, in place. A step that does not lower the KL divergence is undone.
+    """Run repair steps on `nets.converted`, in place. A step that does not lower the distance is undone.
 
     Args:
         nets: The original and the converted net, and images.
@@ -56,7 +56,7 @@ def run_steps(
 
     def look(net: nn.Module) -> _Measured:
         divergence = measure(net)
-        return _Measured(divergence, (divergence if judge is None else judge(net)).kl)
+        return _Measured(divergence, (divergence if judge is None else judge(net)).distance)
 
     state = state or RepairState()
     results = TypeAdapter(list[StepResult]).validate_python(state.records)
@@ -103,7 +103,7 @@ class _Run:
             after = None if "" in skipped else look(nets.converted)
         except NumericsError:  # outputs that are not finite: the step is undone
             skipped = {}
-        kept = after is not None and math.isfinite(after.kl) and after.kl < before.kl
+        kept = after is not None and math.isfinite(after.distance) and after.distance < before.distance
         if not kept:
             restore(nets.converted, self.state.before)
         result = StepResult(
@@ -113,7 +113,7 @@ class _Run:
             after=None if after is None else after.divergence,
             seconds=round(time.perf_counter() - began, 2),
             left_out=skipped,
-            judged=(before.kl, None if after is None else after.kl),
+            judged=(before.distance, None if after is None else after.distance),
         )
         return result, after if kept and after is not None else before
 
