@@ -1,4 +1,4 @@
-"""A net with one output: what is defined of classes is not measured, and repair and fine-tuning go by the logit error."""
+"""A net with one output: class measures are not defined; repair and fine-tune go by the logit error."""
 
 from pathlib import Path
 from typing import Any
@@ -91,5 +91,5 @@ def test_a_fine_tune_lowers_the_logit_error() -> None:
 
 
 def test_a_limit_on_changed_answers_is_refused() -> None:
-    with pytest.raises(ModelError, match="KD308.*one output"):
+    with pytest.raises(ModelError, match=r"KD308.*one output"):
         converted(regression(), target_params=None, max_drop=1.0)
