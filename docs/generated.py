@@ -40,15 +40,20 @@ KINDS = {
 
 def pages() -> dict[str, str]:
     """Every generated page as Markdown, by its path below docs/."""
-    copied = {
-        page: (ROOT / source).read_text(encoding="utf-8").replace("](docs/", "](") for source, page in SOURCE.items()
-    }
+    copied = {page: _moved((ROOT / source).read_text(encoding="utf-8")) for source, page in SOURCE.items()}
     return copied | {
         "reference/cli.md": cli_page(),
         "reference/recipes.md": recipes_page(),
         "reference/errors.md": errors_page(),
         "reference/cards.md": cards_page(),
     }
+
+
+def _moved(text: str) -> str:
+    """The text of a page of the root, with its links as they are below docs/."""
+    for source, page in SOURCE.items():
+        text = text.replace(f"]({source}", f"]({page}")
+    return text.replace("](docs/", "](")
 
 
 def on_files(files: Any, config: Any) -> Any:
