@@ -37,10 +37,10 @@ def database_of(
     progress: Progress | None,
     moments: Moments | None = None,
 ) -> Database:
-    """The database in the file that the options name, where it exists; else it is built, and written there.
+    """Read the database from the file in the options, or build it and write it there.
 
     Raises:
-        PlanError: KD505 for a file that was made from something else.
+        PlanError: KD505 for a file of another model, recipe, data or settings.
     """
     known = known_database(job, model, data, options)
     if known is not None:
@@ -54,13 +54,13 @@ def database_of(
 
 
 def known_database(job: Job, model: Model, data: Any, options: CurveOptions) -> Database | None:
-    """The database in the file that the options name; None where there is none. Raises PlanError KD505."""
+    """The database in the file in the options; None if there is no file. Raises PlanError KD505."""
     path = options.get("database")
     return None if path is None else read_database(path, _made_from(job, model, data, options))
 
 
 def _made_from(job: Job, model: Model, data: Any, options: CurveOptions) -> Fingerprint:
-    """What the database depends on. A model or data that is not on disk has its digest in place of a name."""
+    """The fingerprint of what the database depends on. A model or data in memory is named by its digest."""
     named = model if isinstance(model, str | Path) else job.loaded.ref.sha256
     on_disk = data is None or isinstance(data, str | Path)
     seen = data if on_disk else digest_of(job.calibration, job.recipe.calibration.batch)
@@ -91,10 +91,10 @@ def _built(job: Job, moments: Moments, mark: str, progress: Progress | None) -> 
 def _families(
     job: Job, layers: Sequence[Layer], clusters: Clusters | None
 ) -> tuple[tuple[Layer, ...], list[Family], int]:
-    """The layers, the families of the recipe's schemes and then of its alternatives, and how many the former are.
+    """The layers, the families (first those of the recipe's schemes, then of its alternatives), and how many are first.
 
-    An alternative that shares more widely than the recipe's scheme may do so, or keep to its families. A layer has a
-    reason only where it is in none of them. Raises ModelError KD306 where there is no family.
+    If an alternative shares across several families of the recipe, its family is added, and also its part in each of
+    these. A layer keeps its reason only if it is in no family. Raises ModelError KD306 if there is no family.
     """
     reasons = {layer.name: layer.reason for layer in layers}
     formed = []
@@ -117,13 +117,13 @@ def _families(
 
 
 def _within(family: Family, others: Sequence[Family]) -> list[Family]:
-    """What is left of a family inside each of the others, where that is a part of it."""
+    """The parts of a family inside each of the others, without empty and whole parts."""
     parts = [tuple(name for name in family.members if name in other.members) for other in others]
     return [replace(family, members=part) for part in parts if 0 < len(part) < len(family.members)]
 
 
 def _divisible(job: Job, families: Sequence[Family]) -> set[int]:
-    """Places of families of 1x1 layers that no rule holds together.
+    """The indices of families of 1x1 layers that no rule of the recipe fixes.
 
     Without spatial kernels all that such layers can share is the space of their inputs; see docs/decisions/0006.
     """
@@ -142,7 +142,7 @@ def _divisible(job: Job, families: Sequence[Family]) -> set[int]:
 
 
 def _leaves_a_choice(name: str, job: Job) -> bool:
-    """Whether the layer's size is for the plan to choose, and its scheme one whose families of one are of use."""
+    """Whether the plan chooses the size of the layer, and its scheme is useful for single layers."""
     assignment = next(one for one in job.assignments if one.layer == name)
     scheme = SCHEMES[assignment.scheme or "cp"]
     return scheme.smallest > 0 and scheme.size not in assignment.options

@@ -1,4 +1,4 @@
-"""The moments of a job's layers: read from a file, collected on images, or synthesised without any."""
+"""The moments of a job's layers: read from a file, collected on images, or from noise without images."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ NO_GRADIENT = (
 
 
 def moments_of(job: Job, path: str | Path | None, progress: Progress | None) -> Moments:
-    """The moments in the file at `path` where it exists; else they are collected, and written there.
+    """Read the moments from the file at `path`, or collect them and write it.
 
-    Of several processes all collect, and the first alone returns: the rest of a verb is one process's.
+    All processes collect, and only the first returns: it alone does the rest of the verb.
 
     Raises:
-        PlanError: KD505 for a file that was made from something else.
+        PlanError: KD505 for a file of another model, recipe, data or settings.
     """
     active = [layer for layer in job.layers if layer.reason is None]
     if not active:  # everything stays dense
@@ -56,7 +56,7 @@ def _noted(job: Job, moments: Moments) -> Moments:
 
 
 def _made_from(job: Job, active: Sequence[Layer], path: str | Path | None) -> Fingerprint:
-    """What the moments depend on; without a file, the images are not read for it."""
+    """The fingerprint of what the moments depend on. Without a file, the images are not read."""
     settings, seed = job.recipe.calibration, job.recipe.seed
     model, inputs = job.loaded.ref.sha256, job.loaded.data
     images = digest_of(job.calibration, settings.batch) if path is not None else None
@@ -91,6 +91,6 @@ def _note_few(job: Job, layers: Sequence[Layer], moments: Moments) -> None:
     if short and job.calibration is not None:
         need = max(-(-2 * layer.patch * len(job.calibration) // moments[layer.name].count) for layer in short)
         job.notes.append(
-            f"{len(job.calibration)} calibration images are few for {len(short)} wide layers (the widest wants {need});"
-            " their moments are drawn towards a simpler form"
+            f"{len(job.calibration)} calibration images are few for {len(short)} wide layers (the widest needs {need});"
+            " their moments are averaged with a simpler form"
         )

@@ -1,4 +1,4 @@
-"""What a net has lost on a job's held-out images: its divergence from the original, or points of accuracy."""
+"""Measure a net on the held-out images of a job: divergence from the original, or loss of accuracy in points."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ def measure_of(job: Job) -> Measure | None:
 
 
 def points_lost(job: Job) -> tuple[Callable[[nn.Module], float], str]:
-    """The points that a net loses on the held-out images, and of what: top-1, or agreement where there are no labels.
+    """A function for the points that a net loses on the held-out images, and what they are: "top-1" or "agreement".
+
+    It is agreement if the images have no labels.
 
     Raises:
-        DataError: KD401 where no images were held out.
+        DataError: KD401 if no images are held out.
         ModelError: KD308 for a net with one output, which has no classes.
     """
     if job.heldout is None:

@@ -18,14 +18,14 @@ from .job import Job
 
 
 def restated(plan: Plan | str | Path, job: Job) -> Plan:
-    """A plan from elsewhere, checked against the model, its totals worked out anew."""
+    """A plan from a file or another call, checked against the model. Its totals are computed again."""
     known = plan if isinstance(plan, Plan) else read_plan(plan)
     cost = totals(job.loaded.model, example_input(job.loaded.data))
     return restate(known, SurveyedNet(job.loaded.model, job.loaded.ref, job.layers, cost.macs), job.recipe)
 
 
 def require_goal(job: Job, *targets: float | str | None) -> None:
-    """What `solve` would find out as well, but only after the minutes that a calibration takes."""
+    """Raise the error of `solve` for a missing budget before the calibration, which takes minutes."""
     if job.recipe.budget is not None or any(target is not None for target in targets):
         return
     for assignment in job.assignments:
@@ -35,8 +35,8 @@ def require_goal(job: Job, *targets: float | str | None) -> None:
 
 
 def require_moments(plan: Plan, moments: Moments) -> None:
-    """Raises PlanError KD503 for a layer of the plan that the recipe did not have calibrated."""
+    """Raise PlanError KD503 for a layer of the plan that was not calibrated, since the recipe excludes it."""
     for family in plan.families:
         for name in family.members:
             if name not in moments:
-                raise PlanError("KD503", f"the plan converts {name}, which the recipe leaves out; include it there")
+                raise PlanError("KD503", f"the plan converts {name}, which the recipe excludes; add it to `include`")

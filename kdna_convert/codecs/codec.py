@@ -12,7 +12,7 @@ from ..core.specs import Shape
 
 
 class Codec(Protocol):
-    """What every codec has to do. Derive from it.
+    """The interface of a codec. Derive from it.
 
     A codec encodes all tensors in one call, since an adaptive one codes better the more tensors it sees. Tensors are
     float32 and finite; NaN is refused earlier (network/packed.py). `steps` holds one number for each tensor, which only

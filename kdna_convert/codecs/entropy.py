@@ -64,11 +64,11 @@ class _Coder(Protocol):
     """Both directions in one interface: a writer codes the known integers and returns them, a reader decodes them."""
 
     def scales(self, parts: Sequence[Integers]) -> Integers:
-        """The bucket of the mean magnitude of each tensor, as far as they are known."""
+        """The bucket of the mean magnitude of each tensor; a reader passes zeros."""
         ...
 
     def chosen(self, places: Sequence[tuple[Integers, Index]], order: ByBucket) -> Integers:
-        """The integers at these places of these flat tensors, in that order: as far as they are known."""
+        """The integers at these places of these flat tensors, in that order; a reader returns an empty array."""
         ...
 
     def plain(self, integers: Integers, size: int) -> Integers:

@@ -50,7 +50,7 @@ def middles() -> NDArray[np.float32]:
 
 
 class Alike:
-    """Tensors of one shape, as far as they are known. The places that become known next are the same in each.
+    """The known parts of tensors of one shape. The places that become known next are the same in each.
 
     `values` are the integers of each, flat; `means` their approximate mean magnitudes. One object serves all tensors of
     a shape: a net has many small tensors of few shapes, and the places are then computed once.

@@ -32,9 +32,9 @@ def step_of(number: int) -> float:
     return float(2.0 ** (number / PER_OCTAVE))
 
 
-def nearest_step(wished: float) -> int:
+def nearest_step(step: float) -> int:
     """The grid number of the step nearest to a positive one, by ratio."""
-    return round(PER_OCTAVE * math.log2(wished))
+    return round(PER_OCTAVE * math.log2(step))
 
 
 @dataclass(frozen=True)

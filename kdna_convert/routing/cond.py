@@ -4,8 +4,8 @@
 
 Source: Yang et al., CondConv: Conditionally Parameterized Convolutions, NeurIPS 2019 (arXiv 1904.04971; K = 8).
 Cost: K kernels instead of one and (c + 1) K parameters of the routing for c input channels. To mix, K times the
-kernel's size in multiply-adds per image, beside one convolution. Exact at the start: fc is zero, so that every r is
-1/2, and the d_k sum to zero (experts.py). Unlike dyconv's, its mixture can also scale the kernel.
+kernel's size in multiply-adds per image, in addition to one convolution. Exact at the start: fc is zero, so that every
+r is 1/2, and the d_k sum to zero (experts.py). Unlike dyconv's, its mixture can also scale the kernel.
 For late layers of small nets, where the source uses it. Loses if the file size matters, and if all images need the same
 kernel: nothing keeps the experts different. As fast as dyconv.
 """

@@ -62,7 +62,7 @@ def run(
 
 
 def _scales_kernels(layer: Any, x: Tensor, weight: Tensor, modulation: Modulation) -> bool:
-    """Whether the factors of the channels multiply the kernels, because these are small beside the images.
+    """Whether the factors of the channels multiply the kernels, because these are small compared with the images.
 
     This saves a pass over the image for each factor, but a convolution of each image by itself is slower than one of
     the batch unless the images are large. Time relative to scaling the input first (benchmarks/scales.py, one thread,

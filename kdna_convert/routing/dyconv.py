@@ -5,8 +5,8 @@
 Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, CVPR 2020 (arXiv 1912.03458; K = 4, T
 falls from 30 to 1).
 Cost: K kernels instead of one and c h + (h + 1) K parameters of the attention for c input channels, h = c / reduction.
-To mix, K times the kernel's size in multiply-adds per image, beside one convolution. Exact at the start: fc2 is zero,
-and the d_k sum to zero (experts.py).
+To mix, K times the kernel's size in multiply-adds per image, in addition to one convolution. Exact at the start: fc2 is
+zero, and the d_k sum to zero (experts.py).
 For small nets that can have more parameters but not more multiply-adds. Loses if the file size matters, and on a CPU,
 where the kernel of each image is a group of its own: 0.7 of the dense net's speed on a ResNet-20 at batch 32.
 """

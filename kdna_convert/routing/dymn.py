@@ -218,7 +218,7 @@ class ActivationRouter(BlockRouter):
         return y
 
     def _curved(self, static: StaticForward, x: Tensor, coefficients: Tensor) -> Tensor:
-        """The activation by two coefficients a line and channel: the slopes minus (1, 0), in -1..1, and the heights, in
+        """The activation from two coefficients per line and channel: slopes minus (1, 0), in -1..1, and heights, in
         -1/2..1/2."""
         theta = (2 * torch.sigmoid(coefficients) - 1).to(x.dtype).unflatten(1, (2 * self.lines, -1))[..., None, None]
         slopes, heights = theta[:, : self.lines], theta[:, self.lines :] / 2

@@ -5,12 +5,12 @@
 Source: He et al., PAD-Net: An Efficient Framework for Dynamic Networks, ACL 2023 (arXiv 2211.05528). The source masks
 single weights; its masks are dense, so that nothing is saved. Here whole filters are dynamic, and the other routing
 stores parameters for these only.
-Cost: that of the other routing at a layer with so many filters, and an index for each. Exact at the start, as the other
-routing is.
+Cost: that of the other routing at a layer with this number of filters, and an index per filter. Exact at the start, as
+the other routing is.
 For nets that gain from dynamic layers but cannot pay for them in full. Loses to the other routing if parameters are
 free: its mixing costs less, its convolution as much.
 
-The dynamic filters are those of the largest norm, until dynamic_filters.py chooses them by calibration images.
+The dynamic filters are those of the largest norm, until dynamic_filters.py chooses them from calibration images.
 """
 
 from __future__ import annotations

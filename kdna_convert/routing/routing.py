@@ -14,7 +14,7 @@ from .router import Router
 
 
 class Routing(Protocol):
-    """What every routing has to do: a frozen dataclass whose fields are the recipe's options. Derive from it.
+    """The interface of a routing: a frozen dataclass whose fields are the recipe's options. Derive from it.
 
     The laws that each routing obeys are in tests/routing/test_routing_laws.py.
 

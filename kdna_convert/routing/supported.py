@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..core.specs import Layer
 
-# Layers without an input tensor that a router could read, as far as the survey saw.
+# Reasons of layers for which the survey saw no input tensor that a router could read.
 _UNREACHABLE = frozenset({"KD104", "KD107", "KD111", "KD112", "KD120"})
 # Classes that multiply patches by their kernel, and do nothing else with it.
 _EXACT = ("Conv1d", "Conv2d", "Conv3d", "Conv2dSame")

@@ -59,7 +59,7 @@ def temperature_at(start: float, done: float) -> float:
 
 
 def anneal(model: nn.Module, done: float, start: float = START) -> None:
-    """Set every router's temperature, in place, for use in a training loop of one's own.
+    """Set every router's temperature, in place, for use in your own training loop.
 
     Args:
         model: The routed net.

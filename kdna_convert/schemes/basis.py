@@ -5,7 +5,7 @@
 Basis Sharing (ICLR 2025, arXiv 2410.03765, for language models) and learned filter bases (ICCV 2019), fitted to data:
 the error is that of the outputs under each member's own second moment.
 Parameters: r n + r sum out. Folded, a member is an ordinary convolution. Factored (r filters, then 1x1), it takes
-r (n + out) multiply-adds a position.
+r (n + out) multiply-adds per position.
 Loses to shared CP if kernels have several taps: a row of V takes n parameters, a CP row in + taps.
 
 Fit: V starts from the singular vectors of the stacked kernels under the mean moment. Then variable projection, as in

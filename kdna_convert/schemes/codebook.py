@@ -17,8 +17,8 @@ Loses at smaller sizes, which it cannot reach, and if multiply-adds count, since
 changes E and U, never K.
 
 Fit: a bank by k-means of the cells, and of what is left of them. Then, twice, the codes with the error of each cell fed
-forward into the next (vector_quantization.py), and E and U down the exact error together by L-BFGS. At last U in closed
-form.
+forward into the next (vector_quantization.py), and E and U down the exact error together by L-BFGS. U is
+then solved in closed form.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from .dense_limit import dense_limit
 from .scheme import Scheme, Tensors
 from .vector_quantization import choose_codes, error_feedback, line_bank, point_bank
 
-# The most codes of a bank. An int16 allows more, but k-means takes cells x codes multiply-adds a round.
+# The most codes of a bank. An int16 allows more, but k-means takes cells x codes multiply-adds per round.
 MOST = 2**14
 # Rounds of k-means, and how often each of a cell's codes is chosen again for the rest of the others: of a fit, and of a
 # quick fit, which has at most SHORT iterations and chooses the codes once.
@@ -127,11 +127,11 @@ class Codebook(Scheme):
 
     def reassign(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
         """The bank is fixed. The indices are chosen for the present gains, then for the new ones."""
-        wished = replace(target, kernel_on=times_inverse(target.cross_on, target.moment))
-        feedback = error_feedback(search_target(wished).moment, self._blocks(target.shape))
+        solution = replace(target, kernel_on=times_inverse(target.cross_on, target.moment))
+        feedback = error_feedback(search_target(solution).moment, self._blocks(target.shape))
         for _ in range(CHOSEN):
             gain_om = None if self.gain == "cell" else self._gains(adapter)[:, 0]
-            code_obm = choose_codes(shared["E"], gain_om, wished.kernel_on, feedback, AGAIN[0])
+            code_obm = choose_codes(shared["E"], gain_om, solution.kernel_on, feedback, AGAIN[0])
             adapter = self.fit(shared, {"K": self._kept(code_obm).to(torch.int16)}, target)
         return adapter
 

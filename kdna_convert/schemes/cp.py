@@ -5,7 +5,7 @@
 KernelDNA's idea (arXiv 2503.23379: parent x spatial modulation x filter modulation) with enough freedom to fit a
 pretrained kernel. The form is a canonical polyadic decomposition whose input factor is shared by the layers.
 Parameters: r in + r sum(out + taps). Folded, a member is an ordinary convolution. Factored (1x1, depthwise, 1x1), it
-takes r (in + taps + out) multiply-adds a position. A 1x1 kernel has no b: for it the scheme is the shared basis.
+takes r (in + taps + out) multiply-adds per position. A 1x1 kernel has no b: for it the scheme is the shared basis.
 Loses if kernels are not spatially low rank (a single tap, or a stem), and if a family has one narrow member.
 
 Fit, by variable projection (Golub and Pereyra 1973): U is the closed-form least-squares mixing of the rows V[q] x b[q],

@@ -144,7 +144,7 @@ def _fitted_parent(targets: Sequence[Target], parent: Tensor, channel: bool) -> 
 def _fit_scales(parent: Tensor, target: Target, scales: Tensors) -> Tensors:
     """Alternating exact least squares in each of f, s and c, in the metric of the target, to convergence.
 
-    A long patch is met in the Kronecker form of its moment; its f is then solved in the full metric.
+    A long patch uses the Kronecker form of its moment. Its f is then solved with the full moment.
     """
     searched, last = search_target(target), -float("inf")
     ones = torch.ones(1, dtype=torch.float64), torch.ones(target.shape[1], dtype=torch.float64)

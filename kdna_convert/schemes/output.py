@@ -5,7 +5,7 @@
 The shared basis with its sides exchanged: kernels of any input width and any taps share if they write equally many
 channels, for example all that write to one residual stream.
 Parameters: r out + r sum n. Folded, a member is an ordinary convolution. Factored (r filters, then 1x1), it takes
-r (n + out) multiply-adds a position.
+r (n + out) multiply-adds per position.
 Loses to every other scheme at 3x3, low rank included: what is shared is the small factor, out numbers of out + n, so it
 saves almost no rank, and each layer is restricted to the directions of the others. For a family whose members agree
 only in their outputs and write to the same few directions of them.

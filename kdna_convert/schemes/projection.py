@@ -22,7 +22,7 @@ Rows = Callable[[Sequence[Tensor], int], Tensor]
 def search(rows: Rows, start: Sequence[Tensor], targets: Sequence[Target], sweeps: int) -> list[Tensor]:
     """Find the tensors whose rows, at their best mixing, leave the least weighted error, by L-BFGS.
 
-    Long patches are met in the Kronecker form of their moment; what mixes the rows is to be solved in the full one.
+    Long patches use the Kronecker form of their moment. The mixing of the rows is later solved with the full moment.
     """
     searched = [search_target(target) for target in targets]
     scale = 1 / weighted_energy(searched)

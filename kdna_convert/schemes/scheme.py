@@ -21,7 +21,7 @@ Tensors = dict[str, Tensor]
 
 
 class Scheme(Protocol):
-    """What every scheme has to do. Derive from it: abstract members are required, the others have a default.
+    """The interface of a scheme. Derive from it: abstract members are required, the others have a default.
 
     A scheme whose families can be cut to a smaller size later derives from `CuttableScheme` instead. The laws that each
     scheme obeys are in tests/schemes/test_scheme_laws.py.
@@ -92,11 +92,11 @@ class Scheme(Protocol):
         """
 
     def reassign(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
-        """Fit one member's adapter with its indices chosen anew. Without indices this is `fit`."""
+        """Fit one member's adapter and choose its indices again. Without indices this is `fit`."""
         return self.fit(shared, adapter, target)
 
     def variants(self) -> tuple[Options, ...]:
-        """Changes of the options, each to be fitted by itself. The fit that moves the net least is kept.
+        """Variants of the options. Each is fitted alone, and the fit that changes the net least is kept.
 
         The planner's quick fits use the last one.
         """

@@ -6,7 +6,7 @@ Kim et al. 2016 (arXiv 1511.06530, Tucker-2 on the channel modes), its input fac
 data. Both channel ranks are one number: of cores at equal parameters the square one came within 3 % of the best at
 every budget (docs/explanation/schemes.md).
 Parameters: r in + sum(r out + r^2 taps). Folded, a member is an ordinary convolution. Factored (1x1, a full convolution
-of r to r channels, 1x1), it takes r in + r^2 taps + r out multiply-adds a position. A 1x1 kernel has no core: for it
+of r to r channels, 1x1), it takes r in + r^2 taps + r out multiply-adds per position. A 1x1 kernel has no core: for it
 the scheme is the shared basis.
 Loses by far to shared CP and the shared basis at 3x3, but not to low rank: they store no core, which has r^2 numbers
 per tap for each layer, and only the smallest factor is shared. Its chain is the one that hardware runs best, with few
@@ -35,7 +35,7 @@ from .scheme import Scheme, Tensors
 
 @dataclass(frozen=True)
 class Tucker(Scheme):
-    """Options: `rank`, of the inputs and of the outputs alike."""
+    """Options: `rank`, of both the inputs and the outputs."""
 
     rank: int = 0
 

@@ -7,9 +7,9 @@ that is not computed from the input. `cell` is the number of input channels that
 divisor. Kernels of any width share if that and the taps agree, so one warehouse can serve several stages of a net. The
 shared basis is the case of one cell a filter.
 Parameters: r cell taps + r sum(out in / cell). Folded, a member is an ordinary convolution. Factored (a grouped
-convolution by E, then 1x1), it takes r (in taps + out in / cell) multiply-adds a position.
+convolution by E, then 1x1), it takes r (in taps + out in / cell) multiply-adds per position.
 Loses to shared CP everywhere, and to whole filters wherever a family can pay for them: each block of a filter is mixed
-by itself, so what its blocks have in common is stored once a block. For nets with few layers of any one width. Cells
+by itself, so what its blocks have in common is stored once per block. For nets with few layers of any one width. Cells
 that are mixed of a few of many (k-means, sparse coding) are no better: docs/explanation/schemes.md.
 
 Fit: E starts from the singular vectors of all cells. Then variable projection over E, with U in closed form

@@ -1,4 +1,4 @@
-"""Cluster layers by their similarity. The only file that imports scikit-learn's clustering."""
+"""Cluster layers by their similarity, with scikit-learn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cluster(
         similarity: A matrix (layers x layers). Both directions are averaged; NaN counts as 0.
         linkage: How the distance of two clusters follows from that of their members.
         threshold: Merge while two clusters are at least this similar.
-        clusters: Merge until so many clusters are left. With neither, the number with the best silhouette.
+        clusters: Merge until this number of clusters is left. With neither, the number with the best silhouette.
 
     Returns:
         The cluster of every layer, numbered by first member, and the silhouette (-1..1), None where it is undefined:

@@ -40,7 +40,7 @@ Gradients = Literal["none", "squares", "pairs"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """What is drawn at random: so many output `positions` per image (None: all) and the labels, by `seed`."""
+    """What is drawn with `seed`: the labels, and the number of output `positions` per image (None: all)."""
 
     positions: int | None = POSITIONS
     seed: int = 0
@@ -63,9 +63,9 @@ def collect(
     """Collect the moments of a net's layers in one pass over unlabeled inputs.
 
     The loss is the cross-entropy with labels drawn from the net's own softmax at temperature 2. Its backward pass takes
-    large batches in parts; a net without one has gradients of 0. The model gets its device, modes and weights back. In
-    processes.sharing each process
-    runs its share of the batches and all get the same result: what is drawn depends on the seed and the batch number.
+    large batches in parts; a net without one has gradients of 0. The device, modes and weights of the model are
+    restored. In processes.sharing each process runs its share of the batches, and all get the same result: what is
+    drawn depends on the seed and the batch number.
 
     Args:
         model: The original net.

@@ -46,7 +46,7 @@ class Kernel:
 
 
 class Metric(Protocol):
-    """What every similarity metric is: a pure function. Its laws are in tests/stages/analyze/test_metric_laws.py."""
+    """The interface of a metric, a pure function. Its laws are in tests/stages/analyze/test_metric_laws.py."""
 
     def __call__(self, kernels: Sequence[Kernel], /) -> Tensor:
         """The similarities (kernels, kernels) between 0 and 1, float64; NaN where the metric is undefined."""

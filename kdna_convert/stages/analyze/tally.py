@@ -25,7 +25,7 @@ EXAMPLES, _CELLS = 256, 2
 
 @dataclass(frozen=True)
 class TallyForm:
-    """What is summed of a layer: its moment in which form, and whether gradients of all pairs of output channels."""
+    """What is summed for a layer: the form of its moment, and whether gradients of all pairs of output channels."""
 
     layer: Layer
     moment: MomentForm
@@ -46,7 +46,7 @@ class Tally:
         self.features: dict[tuple[int, int], Tensor] = {}
 
     def add(self, module: nn.Module, x: Tensor, y: Tensor, positions: int | None, generator: torch.Generator) -> None:
-        """Add the input patches at so many drawn positions of each image; None: at all."""
+        """Add the input patches at this number of drawn positions per image; None: all positions."""
         per_image = y[0].numel() // y.shape[-1 if isinstance(module, nn.Linear) else 1]
         for rows_ntc in patches(module, x, choose(len(x), per_image, positions, generator)):
             rows = rows_ntc.float()
@@ -95,7 +95,7 @@ class Tally:
         self.features = {part: features[part] for part in sorted(features) if part[0] in first}
 
     def finish(self, images: int) -> LayerMoments:
-        """The averages, after so many images."""
+        """The averages over this number of images."""
         mean = (self.sum_tc / self.count).T.flatten().float().cpu()
         gram = self._gram(min(images, EXAMPLES))
         return LayerMoments(self._second(), mean, self.count, (self.gradient / images).cpu(), gram)

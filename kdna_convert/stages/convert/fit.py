@@ -77,7 +77,7 @@ def convert(
 
 
 def _by_predicted_error(plan: Plan) -> list[Family]:
-    """The families, the least predicted error first."""
+    """The families, in the order of increasing predicted error."""
     return sorted(plan.families, key=lambda family: plan.predicted.get(family.members[0], 0.0))
 
 

@@ -50,7 +50,7 @@ def tensors_of(model: nn.Module, family: Family) -> tuple[Tensors, list[Tensors]
 
 
 def rounded(errors: tuple[float, ...]) -> tuple[float, ...]:
-    """Rounded to four digits: a curve is a few hundred numbers in a file that people read."""
+    """Round to four digits: the plan holds hundreds of these numbers, and people read it."""
     return tuple(float(f"{error:.4g}") for error in errors)
 
 

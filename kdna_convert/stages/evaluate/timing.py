@@ -1,4 +1,4 @@
-"""Time nets in milliseconds. All nets take turns in one run, so that other load slows all of them alike."""
+"""Time nets in milliseconds. All nets take turns in one run, so that other load slows all of them equally."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _interleave(
 
 
 def _clock(device: torch.device) -> Callable[[nn.Module, Tensor, int], float]:
-    """A function that measures the seconds of so many calls. It synchronizes a GPU before and after."""
+    """A function that measures the seconds of a number of calls. It synchronizes a GPU before and after."""
 
     def wait() -> None:
         if device.type == "cuda":
@@ -131,7 +131,7 @@ def _clock(device: torch.device) -> Callable[[nn.Module, Tensor, int], float]:
 
 @contextmanager
 def _quiet(nets: Mapping[str, nn.Module], threads: int | None) -> Iterator[None]:
-    """Eval mode, so many CPU threads and no garbage collection; all are restored afterwards."""
+    """Eval mode, this number of CPU threads and no garbage collection; all are restored on exit."""
     before, collecting = torch.get_num_threads(), gc.isenabled()
     torch.set_num_threads(threads or before)
     gc.collect()

@@ -80,9 +80,9 @@ class JsonLines:
     def _keep_until(self, begin: int) -> None:
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
         kept = [line for line in lines if _step(line) is not None and (_step(line) or 0) <= begin]
-        beside = self.path.with_name(f".{self.path.name}.new")
-        beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        beside.replace(self.path)
+        temporary = self.path.with_name(f".{self.path.name}.new")
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        temporary.replace(self.path)
 
 
 def _step(line: str) -> int | None:

@@ -34,7 +34,7 @@ def budget_of(
 ) -> PlanBudget | None:
     """The target, or else the recipe's budget, in whole units. Targets up to 1 are shares of the `original` net.
 
-    A codec meets a size in bytes by itself, so a recipe with one has no budget of bytes here.
+    A codec meets a size in bytes without a plan, so a recipe with a codec has no budget of bytes here.
 
     Returns:
         None if neither is given: the recipe sets every size itself.
@@ -58,7 +58,7 @@ def budget_of(
 
 
 def refuse_coded(recipe: Recipe, target_bytes: float | str | None) -> None:
-    """Raise PlanError KD506 for a plan of so many bytes, if the recipe has a codec."""
+    """Raise PlanError KD506 for a plan with a size in bytes, if the recipe has a codec."""
     if recipe.codec is not None and target_bytes is not None:
         way_out = "size a plan by its parameters (--target-params) or MACs (--target-macs)"
         raise PlanError("KD506", f"the recipe's codec, {recipe.codec}, meets the bytes of the file; {way_out}")

@@ -1,4 +1,4 @@
-"""What the predicted error of a plan says about the converted net: KL divergence and top-1 agreement, with a range.
+"""Estimate the KL divergence and top-1 agreement of a converted net, with ranges, from the plan's predicted error.
 
 The predicted error is the output error of the layers, weighted by the squared gradient of the loss: to second order
 half the rise of the loss, if the errors are small and independent. Large errors add up faster. The ranges below were
@@ -45,7 +45,7 @@ DISAGREEMENT: _Rows = (
     (4e-1, 0.12, 0.2, 0.5),
     (1e0, 0.2, 0.35, 0.7),
 )
-# The expected agreement that the recommended plan has at least.
+# The least expected agreement of a recommended plan.
 RECOMMENDED = 0.97
 
 

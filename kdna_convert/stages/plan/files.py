@@ -39,7 +39,7 @@ def request_fingerprint(
         recipe: The recipe.
         model: The model's name, or its digest if it is not on disk.
         data: The path of the images, or their digest.
-        given: checkpoint, inputs and data_free, as far as they are given.
+        given: checkpoint, inputs and data_free, if they are given.
     """
     checkpoint, data_free = given.get("checkpoint"), bool(given.get("data_free"))
     inputs = dict(given.get("inputs") or {})

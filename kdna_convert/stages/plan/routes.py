@@ -36,24 +36,24 @@ def form_routes(
             by_routing.setdefault(repr((one.routing, sorted(one.routing_options.items()))), []).append(one)
     routes: list[Route] = []
     skipped: dict[str, str] = {}
-    for alike in by_routing.values():
-        name, options = alike[0].routing or "", dict(alike[0].routing_options)
-        routing = routing_of(Route(name, (by_name[alike[0].layer],), options))
-        reasons = {one.layer: routing.can_route(by_name[one.layer]) for one in alike}
+    for assigned in by_routing.values():
+        name, options = assigned[0].routing or "", dict(assigned[0].routing_options)
+        routing = routing_of(Route(name, (by_name[assigned[0].layer],), options))
+        reasons = {one.layer: routing.can_route(by_name[one.layer]) for one in assigned}
         able = [by_name[layer] for layer, reason in reasons.items() if reason is None]
         groups = routing.groups(able, model) if able else []
         placed = {layer.name for group in groups for layer in group}
         skipped |= {layer: reason or routing.ungrouped for layer, reason in reasons.items() if layer not in placed}
         routes += [Route(name, group, options) for group in groups]
-        _require(alike, placed, skipped)
+        _require(assigned, placed, skipped)
     order = {layer.name: place for place, layer in enumerate(layers)}
     return tuple(sorted(routes, key=lambda route: order.get(route.members[0], len(order)))), skipped
 
 
-def _require(alike: Sequence[Assignment], placed: set[str], skipped: dict[str, str]) -> None:
+def _require(assigned: Sequence[Assignment], placed: set[str], skipped: dict[str, str]) -> None:
     """Raise KD203 for a routing or a rule if all of its layers are skipped."""
     rules: dict[int | None, list[str]] = {}
-    for one in alike:
+    for one in assigned:
         rules.setdefault(one.rule, []).append(one.layer)
     for rule, names in rules.items():
         if (rule is not None or len(rules) == 1) and not placed & set(names):
@@ -61,7 +61,7 @@ def _require(alike: Sequence[Assignment], placed: set[str], skipped: dict[str, s
             code = skipped[names[0]]
             raise RecipeError(
                 "KD203",
-                f"{where}: routing {alike[0].routing} supports none of {len(names)} layers: {names[0]} and others "
+                f"{where}: routing {assigned[0].routing} supports none of {len(names)} layers: {names[0]} and others "
                 f"({code}, see `kdna explain {code}`)",
             )
 

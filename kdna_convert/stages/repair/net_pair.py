@@ -1,4 +1,4 @@
-"""What every repair step works on: the original and the converted net, their blocks, and images."""
+"""The input of every repair step: the original and the converted net, their blocks, and images."""
 
 from __future__ import annotations
 

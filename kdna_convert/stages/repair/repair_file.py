@@ -1,4 +1,4 @@
-"""The file from which an interrupted repair resumes. It is written after every few blocks, whole or not at all."""
+"""The file from which an interrupted repair resumes. It is replaced atomically, at most every 15 seconds."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ EVERY = 15.0
 
 @dataclass
 class RepairState:
-    """How far a repair is.
+    """The progress of a repair.
 
     Attributes:
         step: The index of the current step.
-        block: How many blocks of it are done.
+        block: The number of its blocks that are done.
         records: The results of the steps before it.
-        notes: Whatever the caller wants to have back.
+        notes: Data of the caller.
         before: The net's tensors when the step began.
     """
 

@@ -9,7 +9,7 @@ from .net_pair import BlockProgress, NetPair
 
 
 class Step(Protocol):
-    """What every repair step has to do: a frozen dataclass whose fields are the recipe's options. Derive from it.
+    """The interface of a repair step: a frozen dataclass whose fields are the recipe's options. Derive from it.
 
     The laws that each step obeys are in tests/stages/repair/test_step_laws.py.
 

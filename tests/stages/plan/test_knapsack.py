@@ -606,7 +606,7 @@ def test_a_plan_that_does_not_fit_says_where(spoil: Any, code: str, message: str
 
 def test_a_plan_that_converts_what_the_recipe_leaves_out_says_so(planned: Plan) -> None:
     more = replace(planned.families[0], members=("fc",), options={"rank": 2})
-    with pytest.raises(PlanError, match="KD503: the plan converts fc, which the recipe leaves out; include it"):
+    with pytest.raises(PlanError, match="KD503: the plan converts fc, which the recipe excludes; add it"):
         kdna_convert.convert(NET, recipe=recipe("cp"), plan=replace(planned, families=(more,)), data=IMAGES)
 
 
