@@ -19,7 +19,7 @@ from ..network.folder import Conversion
 from ..stages.evaluate.timing import Timing
 from ..stages.evaluate.timing import benchmark as time_nets
 from .keywords import BenchOptions, check_keywords
-from .nets import Model, conversion_of, device_of_name, load_any, original_from
+from .nets import Model, checkpoint_of, conversion_of, device_of_name, load_any, original_from
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -48,7 +48,7 @@ def benchmark(
     """
     check_keywords("benchmark", options, BenchOptions)
     progress = as_progress(progress)
-    checkpoint, inputs = options.get("checkpoint"), options.get("inputs")
+    checkpoint, inputs = checkpoint_of(options), options.get("inputs")
     conversion = conversion_of(net, options.get("trust_code", False), options.get("model"))
     about: dict[str, Mapping[str, str]] = {}
     if conversion is None:

@@ -82,6 +82,8 @@ def convert(
         moments: a file of moments, read where it exists, else written.
         data_free: use the images only to measure.
         checkpoint: the model's weights file.
+        checkpoint_key: the key of the weights in that file. By default the usual ones are tried, moving averages first.
+        checkpoint_prefix: what the names of the net's weights begin with in that file, as `model.`.
         inputs: fields of DataConfig that override the model's own.
         class_map: a file of class names, one a line, in the order of the net's outputs.
         device: auto, cpu, cuda, cuda:1 or mps.

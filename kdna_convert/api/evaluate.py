@@ -15,7 +15,7 @@ from ..inputs.models import override
 from ..network.folder import Conversion
 from ..stages.evaluate.accuracy import evaluate as evaluate_net
 from .keywords import EvaluateOptions, check_keywords
-from .nets import Model, conversion_of, device_of_name, load_any, original_from, outputs_of
+from .nets import Model, checkpoint_of, conversion_of, device_of_name, load_any, original_from, outputs_of
 from .splits import images_of
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def evaluate(
     check_keywords("evaluate", options, EvaluateOptions)
     progress = as_progress(progress)
     conversion = conversion_of(net, options.get("trust_code", False), options.get("model"))
-    checkpoint, inputs = options.get("checkpoint"), options.get("inputs")
+    checkpoint, inputs = checkpoint_of(options), options.get("inputs")
     if conversion is None:
         loaded = load_any(cast("Model", net), checkpoint, inputs)
         model, config, original, about = loaded.model, loaded.data, None, None

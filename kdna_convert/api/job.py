@@ -18,7 +18,7 @@ from ..schemes import SCHEMES
 from ..stages.analyze.survey import survey, takes_batches
 from ..stages.repair import STEPS
 from .keywords import JobOptions
-from .nets import Model, conversion_of, device_of_name, load_any
+from .nets import Model, checkpoint_of, conversion_of, device_of_name, load_any
 from .splits import split_images
 
 DATA_FREE_NOTE = (
@@ -65,7 +65,9 @@ def open_job(model: Model, recipe: Recipe | str, data: Any, options: JobOptions,
     calibration, heldout, training = _images(data, loaded, recipe, options)
     if calibration is None and recipe.fits:
         notes.insert(0, DATA_FREE_NOTE)
-    if isinstance(model, str) and (made := factory_note(model, options.get("checkpoint"))) is not None:
+    if loaded.taken is not None:
+        notes.append(loaded.taken)
+    if isinstance(model, str) and (made := factory_note(model, checkpoint_of(options))) is not None:
         notes.append(made)
     device = device_of_name(options.get("device") or "auto")
     return Job(loaded, recipe, layers, assignments, calibration, heldout, training, device, notes)
@@ -86,7 +88,7 @@ def _one_by_one(recipe: Recipe) -> Recipe:
 def _loaded(model: Model, options: JobOptions) -> Loaded:
     conversion = conversion_of(model, options.get("trust_code", False))
     if conversion is None:
-        return load_any(model, options.get("checkpoint"), options.get("inputs"))
+        return load_any(model, checkpoint_of(options), options.get("inputs"))
     folded = fold(conversion.model)
     return Loaded(folded, ModelRef(str(model), None, state_digest(folded)), conversion.data)
 

@@ -38,6 +38,8 @@ class NetOptions(TypedDict, total=False):
 
     trust_code: bool
     checkpoint: str | None
+    checkpoint_key: str | None
+    checkpoint_prefix: str | None
     inputs: Mapping[str, Any] | None
     class_map: str | Path | None
     device: str | None
@@ -79,6 +81,8 @@ class BenchOptions(FolderOptions, total=False):
     """How the net of a folder is built, its weights and input, and where it runs."""
 
     checkpoint: str | None
+    checkpoint_key: str | None
+    checkpoint_prefix: str | None
     inputs: Mapping[str, Any] | None
     device: str
 
@@ -130,6 +134,8 @@ class CompareOptions(TypedDict, total=False):
     recipe: Recipe | str
     bytes_recipe: Recipe | str
     checkpoint: str | None
+    checkpoint_key: str | None
+    checkpoint_prefix: str | None
     inputs: Mapping[str, Any] | None
     class_map: str | Path | None
     limit: int | None

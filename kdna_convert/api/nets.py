@@ -10,14 +10,31 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.errors import FolderError, KdnaError, ModelError
+from ..core.errors import CheckpointError, FolderError, KdnaError, ModelError
 from ..core.specs import DataConfig, ModelRef
-from ..inputs.models import Loaded, example_input, load_model, override, require_usable, state_digest, unwrapped_copy
+from ..inputs.models import (
+    CheckpointFile,
+    Loaded,
+    example_input,
+    load_model,
+    override,
+    require_usable,
+    state_digest,
+    unwrapped_copy,
+)
 from ..network.folder import Conversion, open_folder, original_of
 from ..stages.evaluate.accuracy import first_output
 from .keywords import FolderOptions
 
 Model = str | Path | nn.Module
+
+
+def checkpoint_of(options: Mapping[str, Any]) -> str | None:
+    """The checkpoint of a verb's options, with the key and the prefix of the weights that are meant."""
+    path, key, prefix = (options.get(name) for name in ("checkpoint", "checkpoint_key", "checkpoint_prefix"))
+    if path is None and (key or prefix):
+        raise CheckpointError("KD304", "checkpoint_key and checkpoint_prefix choose weights of a checkpoint; pass one")
+    return CheckpointFile(str(path), key, prefix) if key or prefix else path
 
 
 def load_any(model: Model, checkpoint: str | None, inputs: Mapping[str, Any] | None) -> Loaded:

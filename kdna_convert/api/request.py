@@ -18,7 +18,7 @@ from .code import require_size
 from .convert import require_net, size_of
 from .job import checked_recipe
 from .keywords import NetOptions, RunOptions, Targets
-from .nets import load_any, outputs_of
+from .nets import checkpoint_of, load_any, outputs_of
 from .splits import digest_of, images_of
 
 
@@ -63,7 +63,7 @@ def request_of(
     Targets(*targets).check()
     recipe, (share, target_bytes) = checked_recipe(recipe), targets
     params = parse_share(share) if isinstance(share, str) else share
-    loaded = load_any(model, options.get("checkpoint"), options.get("inputs"))
+    loaded = load_any(model, checkpoint_of(options), options.get("inputs"))
     size, whole = size_of(recipe, target_bytes), original_bytes(loaded.model)
     final = recipe.at_size(size, whole)
     if final.codec is not None:

@@ -28,7 +28,7 @@ from .code import CODED, code
 from .convert import convert
 from .finetune import finetune
 from .keywords import RunOptions, check_keywords
-from .nets import device_of_name, load_any, outputs_of
+from .nets import checkpoint_of, device_of_name, load_any, outputs_of
 from .repair import WORK_FILES
 from .request import RunRequest, request_of
 from .splits import images_of
@@ -214,7 +214,7 @@ def _summary(name: str, found: Conversion, seconds: float) -> StageSummary:
 def _measure(request: RunRequest, eval_data: Any) -> Callable[[Conversion, Mapping[str, Path]], RunReport]:
     """A function that adds the evaluation of every stage to a run. `eval_data` is opened now, before the work."""
     options = request.options
-    loaded = load_any(request.model, options.get("checkpoint"), options.get("inputs"))
+    loaded = load_any(request.model, checkpoint_of(options), options.get("inputs"))
     images = images_of(eval_data, loaded.data, options.get("class_map"), None, 0)
     if images.labeled:
         check_classes(images, outputs_of(loaded.model, loaded.data))

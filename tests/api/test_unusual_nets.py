@@ -1,18 +1,26 @@
 """Nets that people have and benchmarks do not: each converts, saves, loads and verifies, or is refused with a code."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from support.tiny import Net, noise
+from support.command import NET
+from support.commands import commands
+from support.tiny import Net, net_with_statistics, noise
 from torch import Tensor, nn
 
 import kdna_convert as kdna
 from kdna_convert.core.errors import KdnaError
 from kdna_convert.inputs.recipe import load_recipe
-from kdna_convert.network.folder import Conversion
+from kdna_convert.network.folder import Conversion, original_of
 
 RECIPE = load_recipe("lowrank", ["calibration.images=12", "calibration.heldout=4"])
+
+
+def takes(command: Any, option: str) -> bool:
+    return any(option in parameter.opts for parameter in command.params)
 
 
 def converted(net: nn.Module, **options: Any) -> Conversion:
@@ -73,3 +81,38 @@ def test_what_the_error_suggests_to_include_is_converted(net: nn.Module, code: s
     included = error.value.message.rpartition("--set ")[2]
     again = load_recipe("lowrank", ["calibration.images=12", "calibration.heldout=4", included])
     assert kdna.convert(net, recipe=again, data=noise(16), target_params=0.8).plan.families
+
+
+class Noisy(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + 0.1 * torch.randn_like(x))
+
+
+def test_a_net_that_draws_random_numbers_verifies(tmp_path: Path) -> None:
+    folder = kdna.save(converted(Noisy(), data=noise(16)), tmp_path / "noisy")
+    assert [check for check in kdna.verify(folder, model=Noisy()) if not check.ok] == []
+
+
+def test_the_weights_that_are_taken_from_a_checkpoint_are_named_and_found_again(tmp_path: Path) -> None:
+    states = {name: net_with_statistics(seed).state_dict() for seed, name in enumerate(("state_dict_ema", "raw"))}
+    torch.save({**states, "best": np.float32(0.9)}, tmp_path / "last.pth")
+    for key in (None, "raw"):
+        made = kdna.convert(
+            NET, recipe=RECIPE, data=noise(16), target_params=0.6, checkpoint=f"{tmp_path}/last.pth", checkpoint_key=key
+        )
+        name = key or "state_dict_ema"
+        assert any(f"under {name} in last.pth" in note for note in made.report.notes)
+        original = original_of(made).model.state_dict()
+        assert all(torch.equal(original[key], tensor) for key, tensor in states[name].items())
+
+
+def test_a_checkpoint_key_without_a_checkpoint_is_refused() -> None:
+    with pytest.raises(KdnaError, match="KD304"):
+        kdna.analyze(NET, recipe=RECIPE, checkpoint_key="ema")
+
+
+@pytest.mark.parametrize("words", [words for words, command in commands().items() if takes(command, "--checkpoint")])
+def test_every_command_with_a_checkpoint_takes_its_key_and_prefix(words: tuple[str, ...]) -> None:
+    command = commands()[words]
+    assert takes(command, "--checkpoint-key")
+    assert takes(command, "--checkpoint-prefix")

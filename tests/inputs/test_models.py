@@ -8,6 +8,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -28,7 +29,9 @@ from kdna_convert.inputs.models import (
     read_state_dict,
     state_digest,
 )
+from kdna_convert.inputs.models.containers import CONTAINERS, CheckpointFile
 from kdna_convert.inputs.models.inputs import data_config
+from kdna_convert.inputs.models.weights import fit_original, prefix_of, read_weights
 
 FACTORY = """
 from torch import nn
@@ -230,11 +233,72 @@ def test_a_state_dict_is_read_from_any_file_without_the_prefixes_of_wrappers(
     assert state_digest(fit_weights(net(2), read, path)) == state_digest(net(1))
 
 
-@pytest.mark.parametrize("container", ["state_dict", "model", "model_ema", "state_dict_ema"])
+@pytest.mark.parametrize("container", CONTAINERS)
 def test_a_state_dict_inside_a_checkpoint_dict_is_found(tmp_path: Path, container: str) -> None:
-    arguments = argparse.Namespace(lr=0.1)  # as timm's training script stores them
-    path = write(tmp_path / "last.pth.tar", {"epoch": 3, "args": arguments, container: net(1).state_dict()})
-    assert read_state_dict(path).keys() == net().state_dict().keys()
+    beside = {
+        "epoch": 3,
+        "args": argparse.Namespace(lr=0.1, out=Path("runs")),  # as training scripts store them
+        "best": np.float64(0.93),
+        "scores": [np.float32(0.5), np.int64(7)],
+        "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]},
+    }
+    path = write(tmp_path / "last.pth.tar", {**beside, container: net(1).state_dict()})
+    read, key = read_weights(path)
+    assert key == container
+    assert state_digest(fit_weights(net(2), read, path)) == state_digest(net(1))
+
+
+def test_an_averaged_model_of_torch_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "swa.pth", torch.optim.swa_utils.AveragedModel(net(1)).state_dict())
+    assert state_digest(fit_weights(net(2), read_state_dict(path), path)) == state_digest(net(1))
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "student.backbone."])
+def test_the_net_inside_a_larger_module_is_found_by_its_names(tmp_path: Path, prefix: str) -> None:
+    state = {f"{prefix}{key}": value for key, value in net(1).state_dict().items()}
+    path = write(tmp_path / "epoch=3.ckpt", {"state_dict": {**state, "criterion.weight": torch.ones(2)}})
+    assert prefix_of(net(2), read_state_dict(path), path) == prefix
+    assert state_digest(fit_weights(net(2), read_state_dict(path), path)) == state_digest(net(1))
+
+
+def test_two_nets_in_one_file_need_a_prefix(tmp_path: Path) -> None:
+    states = {"student": net(1).state_dict(), "teacher": net(2).state_dict()}
+    flat = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
+    path = write(tmp_path / "both.pth", flat)
+    with pytest.raises(CheckpointError, match=r"KD303.*student\., teacher\..*--checkpoint-prefix"):
+        fit_weights(net(3), read_state_dict(path), path)
+    for prefix in ("teacher", "teacher."):
+        chosen = CheckpointFile(path, prefix=prefix)
+        assert state_digest(fit_weights(net(3), read_state_dict(chosen), chosen)) == state_digest(net(2))
+    with pytest.raises(CheckpointError, match=r"KD303.*begin with student, teacher"):
+        fit_weights(net(3), flat, CheckpointFile(path, prefix="pupil"))
+
+
+def test_a_key_chooses_among_several_weights(tmp_path: Path) -> None:
+    path = write(tmp_path / "last.pth", {"ema": net(1).state_dict(), "runs": {"a.b": {"best": net(2).state_dict()}}})
+    for key, seed in (("ema", 1), ("runs.a.b.best", 2)):
+        chosen = CheckpointFile(path, key)
+        assert state_digest(fit_weights(net(3), read_state_dict(chosen), chosen)) == state_digest(net(seed))
+    with pytest.raises(CheckpointError, match=r"KD304.*no key raw; it has ema, runs"):
+        read_state_dict(CheckpointFile(path, "raw"))
+
+
+def test_weights_under_an_unknown_key_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "last.pth", {"epoch": 1, "generator": net(1).state_dict()})
+    with pytest.raises(CheckpointError, match=r"KD304.*--checkpoint-key generator"):
+        read_state_dict(path)
+
+
+def test_the_weights_of_a_digest_are_found_again(tmp_path: Path) -> None:
+    inside = {f"encoder.{key}": value for key, value in net(2).state_dict().items()}
+    path = write(tmp_path / "last.pth", {"ema": net(1).state_dict(), "model": inside})
+    for seed in (1, 2):
+        assert state_digest(fit_original(net(3), path, state_digest(net(seed)))) == state_digest(net(seed))
+
+
+def test_a_checkpoint_file_is_its_path_in_another_process_too() -> None:
+    there = pickle.loads(pickle.dumps(CheckpointFile("a.pth", "ema", "net")))
+    assert (there, there.key, there.prefix) == ("a.pth", "ema", "net")
 
 
 def test_averaged_weights_are_preferred(tmp_path: Path) -> None:

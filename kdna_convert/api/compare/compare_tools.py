@@ -20,7 +20,7 @@ from ...inputs.recipe import Recipe, load_recipe, parse_share, parse_target
 from ...network.totals import totals
 from ..job import Job, open_job
 from ..keywords import CompareOptions, JobOptions, check_keywords
-from ..nets import Model, outputs_of
+from ..nets import Model, checkpoint_of, outputs_of
 from ..splits import images_of
 from .child import PeerError, run
 from .comparison import Comparison, ComparisonRow, Rung
@@ -83,7 +83,7 @@ def compare(
     names = peers_of(peers)
     recipe, bytes_recipe = options.get("recipe", PARAMS_RECIPE), options.get("bytes_recipe", BYTES_RECIPE)
     recipes = {"params": _recipe(recipe), "bytes": _recipe(bytes_recipe)}
-    net_options: JobOptions = {"checkpoint": options.get("checkpoint"), "inputs": options.get("inputs")}
+    net_options: JobOptions = {"checkpoint": checkpoint_of(options), "inputs": options.get("inputs")}
     job = open_job(model, recipes["params"], data, net_options, progress)
     images = images_of(eval, job.loaded.data, options.get("class_map"), options.get("limit"), job.recipe.seed)
     if images.labeled:
@@ -123,7 +123,7 @@ def _entries(
         pairs = _tasks(ladder.names, ladder.rungs)
         for done, (peer, rung) in enumerate(pairs):
             recipe = ladder.recipes["params" if rung is None else rung.axis]
-            task = Task(peer, rung, source, options.get("checkpoint"), options.get("inputs"), layers, recipe)
+            task = Task(peer, rung, source, checkpoint_of(options), options.get("inputs"), layers, recipe)
             if progress is not None:
                 size = rung.label if rung else "one size"
                 progress(f"convert: {PEERS[peer].title}, {size}", done, len(pairs))

@@ -131,6 +131,12 @@ class NetFlags:
     checkpoint: Annotated[
         Text, _model(metavar="FILE", help="Weights: .safetensors, .pth, .pt or .th. Pickled code is never run.")
     ] = None
+    checkpoint_key: Annotated[
+        Text, _model(metavar="KEY", help="Key of the weights in the checkpoint. Default: the usual ones, EMA first.")
+    ] = None
+    checkpoint_prefix: Annotated[
+        Text, _model(metavar="PREFIX", help="Prefix of the net's weights in the checkpoint: model, net or teacher.")
+    ] = None
     input_size: Annotated[Text, _model(metavar="SIZE", help="Input size: 224 or 3,224,224.")] = None
 
     @property
@@ -149,7 +155,8 @@ class NetFlags:
     @property
     def arguments(self) -> dict[str, Any]:
         inputs = {name: value for name, value in self.inputs.items() if value is not None}
-        return {"model": self.model, "checkpoint": self.checkpoint, "inputs": inputs}
+        chosen = {"checkpoint_key": self.checkpoint_key, "checkpoint_prefix": self.checkpoint_prefix}
+        return {"model": self.model, "checkpoint": self.checkpoint, **chosen, "inputs": inputs}
 
 
 @dataclass(frozen=True)

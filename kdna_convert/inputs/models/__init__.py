@@ -12,18 +12,31 @@ from torch import nn
 
 from ...core.specs import DataConfig, ModelRef
 from .building import build
+from .containers import CheckpointFile, remark
 from .inputs import carried_cfg, data_config, example_input, input_problem, override
 from .names import ModelName, factory_note, parse_name
 from .unwrapping import require_usable, unwrapped_copy
-from .weights import check_finite, fit_weights, read_state_dict, state_digest
+from .weights import (
+    check_finite,
+    choices,
+    fit_original,
+    fit_weights,
+    prefix_of,
+    read_state_dict,
+    read_weights,
+    state_digest,
+)
 
 __all__ = [
+    "CheckpointFile",
     "Loaded",
     "ModelName",
     "carried_cfg",
     "check_finite",
+    "choices",
     "example_input",
     "factory_note",
+    "fit_original",
     "fit_weights",
     "input_problem",
     "load_model",
@@ -38,11 +51,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model on the CPU, float32, in eval mode. `ref` names its source, `data` is its input."""
+    """A model on the CPU, float32, in eval mode. `ref` names its source, `data` is its input.
+
+    `taken` says which weights of its checkpoint it has, None if there was no choice.
+    """
 
     model: nn.Module
     ref: ModelRef
     data: DataConfig
+    taken: str | None = None
 
 
 def load_model(name: str, *, checkpoint: str | None = None, pretrained: bool = True) -> Loaded:
@@ -50,7 +67,8 @@ def load_model(name: str, *, checkpoint: str | None = None, pretrained: bool = T
 
     Args:
         name: The MODEL, see names.py. `NAME(pretrained=False)` asks for random weights, the same in every run.
-        checkpoint: A file of weights, whose keys and shapes must match. Nothing in it is executed.
+        checkpoint: A file of weights, whose keys and shapes must match. Nothing in it is executed. A CheckpointFile
+            says which of several weights.
         pretrained: False builds the net with random weights.
 
     Raises:
@@ -59,11 +77,15 @@ def load_model(name: str, *, checkpoint: str | None = None, pretrained: bool = T
         NumericsError: KD701 (a weight is NaN or infinite).
     """
     parsed = parse_name(name)
-    state = None if checkpoint is None else read_state_dict(checkpoint)
+    state, key = (None, "") if checkpoint is None else read_weights(checkpoint)
     model = build(parsed, pretrained and state is None)
     require_usable(model, name)
+    taken = None
     if checkpoint is not None and state is not None:
+        prefix = getattr(checkpoint, "prefix", None) or prefix_of(model, state, checkpoint)
+        taken = remark(checkpoint, key, prefix)
         fit_weights(model, state, checkpoint)
     model = model.cpu().float().eval()
     check_finite(model)
-    return Loaded(model, ModelRef(name, checkpoint, state_digest(model)), data_config(parsed, model))
+    ref = ModelRef(name, None if checkpoint is None else str(checkpoint), state_digest(model))
+    return Loaded(model, ref, data_config(parsed, model), taken)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +18,44 @@ from torch.nn.parameter import is_lazy
 from ...core.errors import CheckpointError, NumericsError, cause
 from ...core.tensorfile import load_tensors
 from ...core.versions import with_versions
+from .containers import ALLOWED, CheckpointFile, inner_states, opened
 
-# Keys under which training scripts store weights. Moving averages come first: they are the weights to use.
-CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _LISTED = 8
 
 
 def read_state_dict(path: str) -> dict[str, Tensor]:
     """Read the tensors of a .safetensors file, or of a torch file (.pth, .pt, .th, .bin), by their names in the model.
 
-    Containers (`state_dict`, `model`, `model_ema`, `state_dict_ema`) are opened. The prefixes that DDP and
-    torch.compile add are removed.
+    Containers (containers.py) are opened. The prefixes that DDP and torch.compile add are removed.
+
+    Args:
+        path: The file, or a CheckpointFile, which says which of its weights are meant.
 
     Raises:
         CheckpointError: KD304 (missing, damaged, without tensors, or asking to run code), KD303 (two keys name the same
             tensor).
     """
-    tensors = _read(path)
+    return read_weights(path)[0]
+
+
+def read_weights(path: str) -> tuple[dict[str, Tensor], str]:
+    """The same, and the key under which the tensors are in the file, empty if they are at its top."""
+    tensors, key = opened(_content(path), path)
     named: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        name = bare_name(key)
+    for own, tensor in tensors.items():
+        name = bare_name(own)
         if name in named:
-            raise CheckpointError("KD303", f"{path}: {key} and another key both name {name}; keep one of them")
+            raise CheckpointError("KD303", f"{path}: {own} and another key both name {name}; keep one of them")
         named[name] = tensor
-    return named
+    return named, key
+
+
+def choices(path: str) -> Iterator[CheckpointFile]:
+    """Every set of weights in the file: by its key, and by the first part of its names."""
+    for key, tensors in inner_states(_content(path)):
+        yield CheckpointFile(path, key or None)
+        for first in dict.fromkeys(bare_name(name).partition(".")[0] for name in tensors):
+            yield CheckpointFile(path, key or None, first)
 
 
 def bare_name(key: str) -> str:
@@ -52,12 +66,34 @@ def bare_name(key: str) -> str:
     return key
 
 
+def prefix_of(model: nn.Module, state: Mapping[str, Tensor], path: str) -> str:
+    """What stands before the model's names in `state`: `model.` in a Lightning module's, mostly nothing.
+
+    Raises:
+        CheckpointError: KD303 if the weights of several nets fit.
+    """
+    own = [bare_name(key) for key in model.state_dict()]
+    if not own or any(key in state for key in own):
+        return ""
+    before = dict.fromkeys(key.removesuffix(own[0]) for key in state if key.endswith(f".{own[0]}"))
+    found = [prefix for prefix in before if all(f"{prefix}{key}" in state for key in own)]
+    if len(found) > 1:
+        which = ", ".join(found[:_LISTED])
+        raise CheckpointError("KD303", f"{path} has several weights that fit: {which}; pass --checkpoint-prefix")
+    return found[0] if found else ""
+
+
 def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str) -> nn.Module:
-    """Load `state` into `model`, in place and strictly, and return the model. `path` appears in errors only.
+    """Load `state` into `model`, in place and strictly, and return the model. `path` is the file, for errors.
+
+    Only the keys after the prefix count, if there is one (`prefix_of`, or the CheckpointFile's).
 
     Raises:
         CheckpointError: KD303, with the first missing, unexpected and misshapen keys.
     """
+    prefix = getattr(path, "prefix", None) or prefix_of(model, state, path)
+    if prefix:
+        state = after(prefix, state, path)
     own = model.state_dict()
     real_name = {bare_name(key): key for key in own}  # a model may itself have a child called `module`
     state = {real_name.get(key, key): tensor for key, tensor in state.items()}
@@ -79,6 +115,26 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str) -> nn.
         way_out = "give the model the arguments it was trained with, as in NAME(num_classes=10)"
         raise CheckpointError("KD303", f"{path} does not fit the model: {wrong}; {way_out}")
     return model
+
+
+def after(prefix: str, state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, without it. Raises CheckpointError KD303 if there are none."""
+    start = prefix if prefix.endswith(".") else f"{prefix}."
+    found = {key.removeprefix(start): tensor for key, tensor in state.items() if key.startswith(start)}
+    if not found:
+        first = ", ".join(list(dict.fromkeys(key.partition(".")[0] for key in state))[:_LISTED])
+        raise CheckpointError("KD303", f"{path}: no name begins with {start}; they begin with {first}")
+    return found
+
+
+def fit_original(model: nn.Module, path: str, sha256: str) -> nn.Module:
+    """Load those weights of the file that have this digest; if none has it, those that `fit_weights` takes."""
+    for choice in choices(path):
+        with suppress(CheckpointError):
+            fit_weights(model, read_state_dict(choice), choice)
+            if state_digest(model) == sha256:
+                return model
+    return fit_weights(model, read_state_dict(path), path)
 
 
 def check_finite(model: nn.Module) -> None:
@@ -104,37 +160,19 @@ def state_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _read(path: str) -> dict[str, Tensor]:
+def _content(path: str) -> Any:
     if not Path(path).is_file():
         raise CheckpointError("KD304", f"{path}: no such file")
     try:
-        content = load_tensors(path)[0] if path.endswith(".safetensors") else _torch_load(path)
+        return load_tensors(path)[0] if path.endswith(".safetensors") else _torch_load(path)
     except CheckpointError:
         raise
     except Exception as error:  # a malicious file can make a parser raise anything
         raise CheckpointError("KD304", f"{path} cannot be read as weights{_why(path, error)}") from error
-    outer: list[Any] = []
-    while isinstance(content, Mapping):
-        held = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), None)
-        if held is None:
-            break
-        outer.append(content)
-        content = held
-        if any(content is other for other in outer):
-            raise CheckpointError("KD304", f"{path} holds a state dict inside itself; save the state dict alone")
-    if not isinstance(content, Mapping) or not content:
-        raise CheckpointError("KD304", f"{path} holds a {type(content).__name__} instead of a state dict")
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            way_out = f"put the tensors under one of the keys {', '.join(CONTAINERS)}"
-            raise CheckpointError(
-                "KD304", f"{path}: {key!r} is a {type(value).__name__} instead of a tensor; {way_out}"
-            )
-    return dict(content)
 
 
 def _torch_load(path: str) -> Any:
-    """Always weights_only. argparse.Namespace is allowed as plain data: timm's training script stores its arguments."""
+    """Always weights_only, with the plain data of training scripts that containers.py allows."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -142,7 +180,7 @@ def _torch_load(path: str) -> Any:
             raise CheckpointError(
                 "KD304", f"{path} unpacks to {unpacked:,} bytes, more than it has; save it by torch.save"
             )
-    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+    with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols
         return torch.load(path, map_location="cpu", weights_only=True)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
-from ...core.errors import FolderError, KdnaError
+from ...core.errors import CheckpointError, FolderError, KdnaError
 from ...core.specs import ModelRef
-from ...inputs.models import Loaded, fit_weights, load_model, read_state_dict, state_digest, unwrapped_copy
+from ...inputs.models import Loaded, choices, fit_original, load_model, state_digest, unwrapped_copy
 from .conversion import Conversion
 from .rebuild import Limited
 
@@ -41,12 +42,23 @@ def original_of(conversion: Conversion, checkpoint: str | None = None) -> Loaded
 def _named(conversion: Conversion, ref: ModelRef) -> Loaded:
     permit = conversion.origin.permit
     with Limited(None if permit is None else permit.limit, conversion.origin.folder or Path()):
-        return load_model(ref.name, checkpoint=ref.checkpoint)
+        return _the_same(ref) if ref.checkpoint else load_model(ref.name)
+
+
+def _the_same(ref: ModelRef) -> Loaded:
+    """The net with those weights of its checkpoint that have the recorded digest, else with the usual ones."""
+    checkpoint = ref.checkpoint or ""
+    for choice in (checkpoint, *choices(checkpoint)):
+        with suppress(CheckpointError):
+            loaded = load_model(ref.name, checkpoint=choice)
+            if loaded.ref.sha256 == ref.sha256:
+                return loaded
+    return load_model(ref.name, checkpoint=checkpoint)
 
 
 def _given(module: nn.Module, conversion: Conversion, ref: ModelRef) -> Loaded:
     """A copy of the module, with the weights that it has if they are the original's, else those of the checkpoint."""
     net = unwrapped_copy(module).cpu().float().eval()
     if ref.checkpoint is not None and state_digest(net) != ref.sha256 and Path(ref.checkpoint).is_file():
-        fit_weights(net, read_state_dict(ref.checkpoint), ref.checkpoint)
+        fit_original(net, ref.checkpoint, ref.sha256)
     return Loaded(net, replace(ref, sha256=state_digest(net)), conversion.data)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...core.errors import FolderError, KdnaError
 from ...core.filesize import metadata
 from ...core.tensorfile import load_tensors
-from ...inputs.models import example_input, fit_weights, read_state_dict, state_digest
+from ...inputs.models import example_input, fit_original, state_digest
 from ..derive import fold
 from ..stored import stored_state
 from .conversion import Conversion
@@ -133,12 +133,19 @@ def _folded(folder: Path, conversion: Conversion) -> str:
     except FolderError as error:
         return f"not checked: {error.message}"
     image = example_input(conversion.data)
-    with torch.no_grad():
-        pairs = list(zip(_tensors(conversion.model(image)), _tensors(folded(image)), strict=True))
+    outputs = [_output(net, image) for net in (conversion.model, folded)]
+    pairs = list(zip(*map(_tensors, outputs), strict=True))
     difference = max((_relative(derived, plain) for derived, plain in pairs), default=0.0)
     if not difference <= TOLERANCE:
         raise _broken(f"folding changes the output by {difference:.1e} of its largest value")
     return f"folding changes the output by {difference:.1e} of its largest value"
+
+
+def _output(net: nn.Module, image: Tensor) -> Any:
+    """The output under one seed: a net may draw random numbers as it runs."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return net(image)
 
 
 def _original(folder: Path, model: nn.Module | None, trust_code: bool) -> Iterator[Check]:
@@ -155,7 +162,7 @@ def _unchanged(folder: Path, model: nn.Module | None, trust_code: bool, record: 
     original = copy.deepcopy(model)
     if original is None:
         original = rebuild(permitted(record, folder, trust_code=trust_code), folder)
-    fit_weights(original, read_state_dict(checkpoint), checkpoint)
+    fit_original(original, checkpoint, record.model.sha256)
     if state_digest(original) != record.model.sha256:
         raise _broken(f"{checkpoint} has changed since the conversion")
     return f"{checkpoint} is the checkpoint it was made from"

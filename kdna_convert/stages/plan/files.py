@@ -39,15 +39,17 @@ def request_fingerprint(
         recipe: The recipe.
         model: The model's name, or its digest if it is not on disk.
         data: The path of the images, or their digest.
-        given: checkpoint, inputs and data_free, if they are given.
+        given: checkpoint, its key and prefix, inputs and data_free, if they are given.
     """
     checkpoint, data_free = given.get("checkpoint"), bool(given.get("data_free"))
+    chosen = {name: given[name] for name in ("checkpoint_key", "checkpoint_prefix") if given.get(name)}
     inputs = dict(given.get("inputs") or {})
-    whole = fingerprint(recipe, model=model, data=data, checkpoint=checkpoint, inputs=inputs, data_free=data_free)
+    how = {"inputs": inputs, "data_free": data_free, **chosen}
+    whole = fingerprint(recipe, model=model, data=data, checkpoint=checkpoint, **how)
     kept = recipe.model_dump(mode="json", exclude=_LATER)
     settings = [kept.pop("calibration"), kept.pop("seed"), str(inputs), data_free]
     parts = parts_of(
-        model=[str(model), str(checkpoint), _stamp(checkpoint)],
+        model=[str(model), str(checkpoint), _stamp(checkpoint), *chosen.items()],
         recipe=kept,
         data=[str(data), _stamp(data)],
         settings=settings,
