@@ -46,6 +46,7 @@ class Target:
         cross_on: E[y u^T], (out, patch), of the layer's outputs y and input patches u.
         moment: C = E[u u^T], (patch, patch), of the input patches.
         weight: The sensitivity of the loss to the layer's output error.
+        bound: Of a layer that standardizes its weight: the largest deviation of its kernel (core/standardize.py).
     """
 
     shape: Shape
@@ -53,6 +54,7 @@ class Target:
     cross_on: Tensor
     moment: Moment
     weight: float
+    bound: float | None = None
 
     @property
     def energy(self) -> float:

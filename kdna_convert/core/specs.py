@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 from pydantic.dataclasses import dataclass
 
 _STRICT = ConfigDict(extra="forbid")
@@ -61,7 +61,11 @@ class DataConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class Layer:
-    """A layer of the model. `shape` is the kernel's, (out, in / groups, *taps); positions are per image."""
+    """A layer of the model. `shape` is the kernel's, (out, in / groups, *taps); positions are per image.
+
+    `standardized` is (eps, bound) of a layer that standardizes its weight (core/standardize.py). In the file it is left
+    out where it is None, as it is in files written before it was known.
+    """
 
     name: str
     kind: str  # the module's class name, e.g. Conv2d, Conv2dSame, Linear
@@ -72,6 +76,12 @@ class Layer:
     in_positions: int = 0
     out_positions: int = 0
     reason: str | None = None  # a KD1xx code when the layer cannot be converted
+    standardized: tuple[float, float] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {key: value for key, value in plain.items() if key != "standardized" or value is not None}
 
     @property
     def out_channels(self) -> int:

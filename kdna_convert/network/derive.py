@@ -25,25 +25,36 @@ from torch.nn.utils import parametrize
 
 from ..core.errors import FolderError, PlanError
 from ..core.linalg import Kronecker, Target
-from ..core.specs import Family, Plan, Shape, SymbolicShape
+from ..core.specs import Family, Layer, Plan, Shape, SymbolicShape
+from ..core.standardize import Standardized, encode, standardize, standardized_by_name
 from ..routing import attach_routes, detach, routers
 from ..schemes import Scheme, Tensors, concrete, scheme_of
 from .chain import build_chain, has_hooks, is_chain, is_plain
+from .standardizing import is_standardizing
 
 
 class Derived(nn.Module):
     """Computes one layer's weight from its family's `shared` tensors and its own `adapter` (Note [Borrowed tensors]).
 
     `shape` is that of the weight; `position` is its index among the layer's parameters, where `fold` restores it.
+    `standardized`: the tensors describe the kernel as it runs, and the weight is what the layer standardizes into it.
     """
 
     shared: nn.ParameterDict
 
-    def __init__(self, scheme: Scheme, shape: Shape, position: int, owner: Derived | None) -> None:
+    def __init__(
+        self,
+        scheme: Scheme,
+        shape: Shape,
+        position: int,
+        owner: Derived | None,
+        standardized: Standardized | None = None,
+    ) -> None:
         super().__init__()
         self.scheme = scheme
         self.shape = shape
         self.position = position
+        self.standardized = standardized
         self.held: Tensor | None = None
         self.adapter = nn.ParameterDict()
         if owner is None:
@@ -64,7 +75,11 @@ class Derived(nn.Module):
         return shared, adapter
 
     def forward(self) -> Tensor:
-        return self.scheme.expand(*self.tensors(), self.shape) if self.held is None else self.held
+        return self.weight_of(self.scheme.expand(*self.tensors(), self.shape)) if self.held is None else self.held
+
+    def weight_of(self, kernel: Tensor) -> Tensor:
+        """The layer's weight for the kernel that the tensors describe."""
+        return kernel if self.standardized is None else encode(kernel, self.standardized)
 
     def factors(self) -> list[Tensor] | None:
         return self.scheme.factors(*self.tensors(), self.shape)
@@ -76,7 +91,10 @@ class Derived(nn.Module):
         """
         if len(self.adapter):
             taps = prod(self.shape[2:])
-            kernel_on = weight.detach().double().cpu().flatten(1)
+            kernel = weight.detach().double().cpu()
+            if self.standardized is not None:
+                kernel = standardize(kernel, *self.standardized)
+            kernel_on = kernel.flatten(1)
             identity = Kronecker(kernel_on.new_ones(self.shape[1]).diag(), kernel_on.new_ones(taps).diag())
             self.refit(Target(self.shape, kernel_on, kernel_on, identity, 1.0))
         return ()
@@ -102,7 +120,9 @@ class Derived(nn.Module):
         return f"{self.scheme}, shape={self.shape}, {'owner' if self.is_owner else 'borrows the shared tensors'}"
 
 
-def derive(model: nn.Module, family: Family, shared: Tensors, adapters: Sequence[Tensors]) -> nn.Module:
+def derive(
+    model: nn.Module, family: Family, shared: Tensors, adapters: Sequence[Tensors], layers: Sequence[Layer] = ()
+) -> nn.Module:
     """Express the weights of a family's members by these tensors, in place, and return the model.
 
     The tensors are copied, to the dtype and device of the layer that stores them.
@@ -112,19 +132,26 @@ def derive(model: nn.Module, family: Family, shared: Tensors, adapters: Sequence
         family: The layers, the scheme and its options.
         shared: The shared tensors, by letter.
         adapters: The tensors of each member, by letter.
+        layers: The layers of the plan. Where they say that a member standardizes its weight, its tensors describe the
+            kernel as it runs. Otherwise they describe the stored weight.
 
     Raises:
         PlanError: KD503 for a layer or option that does not exist, KD105 for a weight that is already computed. Nothing
             is changed.
     """
     scheme = scheme_of(family)
-    layers = [
+    members = [
         _derivable(model, name, {*shared, *adapter}) for name, adapter in zip(family.members, adapters, strict=True)
     ]
+    known = standardized_by_name(layers)
+    standardized = [known.get(name) for name in family.members]
+    for name, member, how in zip(family.members, members, standardized, strict=True):
+        if how is not None and not (is_standardizing(member) and min(how) > 0):
+            raise PlanError("KD503", f"{name}: the plan standardizes the weight of a {type(member).__name__} by {how}")
     owner = None
-    for layer, adapter in zip(layers, adapters, strict=True):
+    for layer, adapter, how in zip(members, adapters, standardized, strict=True):
         weight = layer.weight
-        derived = Derived(scheme, tuple(weight.shape), list(layer._parameters).index("weight"), owner)
+        derived = Derived(scheme, tuple(weight.shape), list(layer._parameters).index("weight"), owner, how)
         if parametrize.is_parametrized(layer):  # copies of the layer share the class, which gets a property for weight
             layer.__class__ = _class_like(layer)
         parametrize.register_parametrization(layer, "weight", derived, unsafe=True)
@@ -147,7 +174,7 @@ def derive_empty(model: nn.Module, plan: Plan) -> nn.Module:
         scheme = scheme_of(family)
         layout = scheme.layout(actual)
         shared, *adapters = (_empty(part, scheme, layout.indices) for part in (layout.shared, *layout.adapters))
-        derive(model, family, shared, adapters)
+        derive(model, family, shared, adapters, plan.layers)
     return attach_routes(model, plan.routes, plan.seed)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..core.errors import CheckpointError
 from ..core.specs import Plan, TensorSpec
+from ..core.standardize import encode, standardized_by_name
 from ..core.versions import with_versions
 from ..schemes import concrete, scheme_of
 from .derive import derived_layers
@@ -105,6 +106,7 @@ def folded_tensors(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tenso
     tensor is missing.
     """
     state, shapes = dict(tensors), {layer.name: layer.shape for layer in plan.layers}
+    standardized = standardized_by_name(plan.layers)
     try:
         for family in plan.families:
             scheme = scheme_of(family)
@@ -122,7 +124,8 @@ def folded_tensors(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tenso
             for name, adapter in zip(family.members, adapters, strict=True):
                 like = next(iter(adapter.values()))
                 bank = {letter: tensor.to(like) for letter, tensor in shared.items()}
-                state[stored_name(name, "weight")] = scheme.expand(bank, adapter, shapes[name]).contiguous()
+                kernel, how = scheme.expand(bank, adapter, shapes[name]), standardized.get(name)
+                state[stored_name(name, "weight")] = (kernel if how is None else encode(kernel, how)).contiguous()
     except KeyError as error:
         raise CheckpointError("KD303", f"the stored tensors do not fit the plan: missing {error.args[0]}") from error
     return state

@@ -12,16 +12,19 @@ Inputs of blocks are kept in memory, so that a layer costs a few passes through 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from ..core.linalg import dense
+from ..core.standardize import without_mean
 from .batch_norm import norm_affine
 from .blocks import Block, BlockLayer, watching_sums
 from .inference import device_of, evaluating
 from .patches import choose, patches
+from .standardizing import is_standardizing, running_kernel
 
 # Output positions drawn per image, as in calibration.
 POSITIONS = 64
@@ -161,7 +164,15 @@ def layer_problem(
             for rows_ntc in patches(module, x, chosen):
                 sums.add(rows_ntc.flatten(1), y_ro[place : place + len(rows_ntc)])
                 place += len(rows_ntc)
-    return sums.finish(absorbs(pair.converted, layer))
+    problem = sums.finish(absorbs(pair.converted, layer))
+    return _less_mean(problem, module) if is_standardizing(module) else problem
+
+
+def _less_mean(problem: LayerProblem, module: Any) -> LayerProblem:
+    """The problem of a layer whose kernels have mean 0, so that it sees no mean of a patch."""
+    cross_on = problem.cross_on - problem.cross_on.mean(1, keepdim=True)
+    moment = without_mean(problem.moment_nn, module.weight.shape[1])
+    return replace(problem, moment_nn=dense(moment), cross_on=cross_on, mean_n=problem.mean_n - problem.mean_n.mean())
 
 
 def outputs(pair: BlockPair, layer: BlockLayer) -> tuple[list[Tensor], list[Tensor]]:
@@ -211,8 +222,8 @@ def move_mean(pair: BlockPair, name: str, mean_o: Tensor, mean0_o: Tensor) -> No
 
 
 def kernel_of(module: nn.Module) -> Tensor:
-    """A layer's kernel as a matrix (out, patch), float64."""
-    return cast("nn.Linear", module).weight.detach().double().flatten(1)
+    """The kernel that a layer runs as a matrix (out, patch), float64."""
+    return running_kernel(module).flatten(1)
 
 
 def _bias(module: nn.Module) -> Tensor:

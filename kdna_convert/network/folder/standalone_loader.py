@@ -35,6 +35,9 @@ SHARED = {"cp": "V", "separable": "V", "basis": "V", "tucker": "V", "output": "U
 SHARED |= {"codebook": "E", "kerneldna": "P"}
 OWN = ("U", "V", "b", "b0", "b1", "b2", "f", "s", "c", "A", "B", "D", "G", "K")
 
+# How far a standardized kernel's variance stays below its bound, relative to it.
+ROOM = 1e-5
+
 # A safetensors file: bytes of the header's length, before the header and the data.
 HEADER_LENGTH = 8
 
@@ -82,12 +85,14 @@ def state_dict(folder: str | Path = ".") -> dict[str, Tensor]:
     if set(tensors) == {CODED}:
         tensors = decode(tensors[CODED].numpy().tobytes())
     shapes = {layer["name"]: layer["shape"] for layer in plan["layers"]}
+    standardized = {layer["name"]: layer.get("standardized") for layer in plan["layers"]}
     for family in plan["families"]:
         owner = family["members"][0]
         shared = {letter: tensors.pop(f"{owner}.{letter}") for letter in SHARED.get(family["scheme"], "")}
         for name in family["members"]:
             own = {letter: tensors.pop(f"{name}.{letter}") for letter in OWN if f"{name}.{letter}" in tensors}
-            tensors[f"{name}.weight"] = _kernel({**shared, **own}, shapes[name])
+            kernel = _kernel({**shared, **own}, shapes[name])
+            tensors[f"{name}.weight"] = _encoded(kernel, *standardized[name]) if standardized[name] else kernel
     for route in plan["routes"]:
         for name in (layer["name"] for layer in route["layers"]):
             gate = {key: tensors.pop(key) for key in list(tensors) if key.startswith(f"{name}.gate.")}
@@ -131,6 +136,16 @@ def _kernel(t: dict[str, Tensor], shape: list[int]) -> Tensor:
     else:
         rows = t["V"][:, :, None] * _spatial(t)[:, None, :]
     return (t["U"] @ rows.flatten(1)).view(shape)
+
+
+def _encoded(kernel: Tensor, eps: float, bound: float) -> Tensor:
+    """The weight that a standardizing layer turns into this kernel, of mean 0 and a deviation below the bound."""
+    variance, mean = torch.var_mean(kernel.float().flatten(1), dim=1, correction=0)
+    axes = (-1,) + (1,) * (kernel.ndim - 1)
+    share = (variance / bound**2).view(axes)
+    shrink = ((1 - ROOM) / share.clamp_min(1e-30)).clamp_max(1).sqrt()
+    bounded = (kernel.float() - mean.view(axes)) * shrink
+    return (bounded / bound * (eps / (1 - share.clamp_max(1 - ROOM))).sqrt()).to(kernel.dtype)
 
 
 def _spatial(t: dict[str, Tensor]) -> Tensor:

@@ -12,10 +12,10 @@ from ...core.errors import NumericsError, RecipeError
 from ...core.linalg import JITTER, damp
 from ...core.measurements import Analysis, Group, Matrix
 from ...core.specs import Layer, Progress
+from ...network.standardizing import running_kernel
 from .clustering import Linkage, cluster
 from .moments import Moments
 from .similarity import METRICS, Kernel
-from .survey import target_kernel
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _group(
 
 
 def _kernel(model: nn.Module, layer: Layer, moments: Moments) -> Kernel:
-    kernel = target_kernel(model.get_submodule(layer.name)).cpu()
+    kernel = running_kernel(model.get_submodule(layer.name)).cpu()
     if not kernel.isfinite().all():
         raise NumericsError("KD701", f"{layer.name}: the weight holds NaN or infinity")
     own = moments.get(layer.name)

@@ -14,18 +14,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from ...core.errors import ModelError, cause
 from ...core.modes import eval_mode
 from ...core.specs import Layer, Shape
+from ...core.standardize import as_run, encode
 from ...network.patches import output_positions, patches, watch
+from ...network.standardizing import running_kernel, standardized_of
 from .functional import watch_functions
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-# Names of timm's convolutions that standardize their weight on every forward pass.
-_STANDARDIZED = frozenset({"StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame"})
 # The largest relative difference of patches times kernel from the layer's output: allows half precision and TF32.
 _TOLERANCE = 0.03
 
@@ -68,23 +69,6 @@ def takes_batches(model: nn.Module, examples: Tensor) -> bool:
     except ModelError:
         return False
     return True
-
-
-def target_kernel(module: nn.Module) -> Tensor:
-    """The kernel that a fit must reproduce, float64, (out, in / groups, *taps).
-
-    This is the weight. For timm's StdConv2d and ScaledStdConv2d it is the standardized weight without gain, because the
-    layer standardizes whatever is stored in it.
-    """
-    weight = module.weight
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"{type(module).__name__} has no weight tensor")
-    kernel = weight.detach().double()
-    if {kind.__name__ for kind in type(module).__mro__} & _STANDARDIZED:
-        variance, mean = torch.var_mean(kernel.flatten(1), dim=1, correction=0)
-        axes = (-1,) + (1,) * (kernel.dim() - 1)
-        kernel = (kernel - mean.view(axes)) / (variance + float(getattr(module, "eps", 0.0))).sqrt().view(axes)
-    return kernel
 
 
 @dataclass
@@ -163,6 +147,7 @@ def _row(name: str, module: nn.Module, use: _Use, images: int, shared: set[nn.Mo
         in_positions=math.ceil(use.in_positions / images),
         out_positions=math.ceil(use.out_positions / images),
         reason=_reason(module, use, shared, depthwise=groups > 1 and shape[1] == 1),
+        standardized=standardized_of(module),
     )
 
 
@@ -197,20 +182,52 @@ def _reason(module: nn.Module, use: _Use, shared: set[nn.Module], depthwise: boo
         return "KD104"
     if not use.calls:
         return "KD107"
-    if use.sample is None or use.reason or not _reproduces(module, *use.sample):
+    if use.sample is None or use.reason or not _reproduces(module, running_kernel(module), *use.sample):
         return "KD112"
+    if not _keeps_kernel(module, use.sample[0]):
+        return "KD105"
     return "KD103" if depthwise else None
 
 
-def _reproduces(module: nn.Module, x: Tensor, y: Tensor) -> bool:
-    """Whether the layer's output at a few positions is its kernel times the patches there."""
+def _keeps_kernel(module: nn.Module, x: Tensor) -> bool:
+    """Whether the layer runs another kernel as it is too: half of its weights at half their size, the others zero.
+
+    A layer that clamps, normalizes or quantizes its weight may run the weight that it has, but not a fitted one.
+    """
+    weight: Tensor = module.weight.detach()  # type: ignore[operator]
+    mask = torch.arange(weight.numel(), device=weight.device).view_as(weight) % 2
+    other = (running_kernel(module) * mask / 2).to(weight)
+    how = standardized_of(module)
+    changed = {name: buffer.clone() for name, buffer in module.named_buffers()}  # an observer changes its buffers
+    changed["weight"] = other if how is None else encode(other, how._replace(bound=1.0))
+    gain = getattr(module, "gain", None)
+    if isinstance(gain, Tensor):
+        changed["gain"] = torch.full_like(gain, 1 / float(module.scale))  # type: ignore[arg-type]
+    try:
+        with torch.no_grad():
+            y = functional_call(_Unhooked(module), {f"layer.{name}": own for name, own in changed.items()}, (x,))
+    except Exception:  # noqa: BLE001 - a user's own layer can do anything with another weight
+        return False
+    return _reproduces(module, other if how is None else as_run(other, 1.0), x, y)
+
+
+class _Unhooked(nn.Module):
+    """A layer without its hooks, which have changed the sampled input already."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Any:
+        return self.layer.forward(x)
+
+
+def _reproduces(module: nn.Module, kernel: Tensor, x: Tensor, y: Tensor) -> bool:
+    """Whether the layer's output at a few positions is this kernel times the patches there."""
     positions = output_positions(module, x)
     if positions is None or y.numel() != positions * len(x) * _shape(module)[0]:
         return False
-    kernel = target_kernel(module)
-    gain, bias = getattr(module, "gain", None), getattr(module, "bias", None)
-    if isinstance(gain, Tensor):
-        kernel = kernel * gain.double() * float(module.scale)  # type: ignore[arg-type]
+    kernel, bias = kernel.double(), getattr(module, "bias", None)
     groups = int(getattr(module, "groups", 1))
     kernel_goct = kernel.reshape(groups, -1, kernel.shape[1], max(1, math.prod(kernel.shape[2:])))
     y_po = (y if isinstance(module, nn.Linear) else y.movedim(1, -1)).reshape(-1, len(kernel)).double()

@@ -8,10 +8,12 @@ from dataclasses import replace
 from torch import nn
 
 from ...core.errors import NumericsError
-from ...core.linalg import Target, plain_target
+from ...core.linalg import Target, fit_error, plain_target
 from ...core.specs import Family, Layer
+from ...core.standardize import as_run, without_mean
+from ...network.standardizing import running_kernel, standardized_of
+from ...schemes import Scheme, Tensors
 from .moments import Moments
-from .survey import target_kernel
 
 # The least weight of a layer, as a share of the mean sensitivity.
 LEAST_WEIGHT = 1e-6
@@ -29,15 +31,24 @@ def targets(model: nn.Module, family: Family, moments: Moments) -> list[Target]:
     least = LEAST_WEIGHT * sum(sensitivities) / max(len(sensitivities), 1)
     result = []
     for name in family.members:
-        kernel = target_kernel(model.get_submodule(name)).cpu()
+        module = model.get_submodule(name)
+        kernel, how = running_kernel(module).cpu(), standardized_of(module)
         if not kernel.isfinite().all():
             raise NumericsError("KD701", f"{name}: the weight holds NaN or infinity")
         own = moments[name]
-        target = plain_target(kernel, own.second, max(own.sensitivity, least), own.count)
+        moment = own.second if how is None else without_mean(own.second, kernel.shape[1])
+        target = plain_target(kernel, moment, max(own.sensitivity, least), own.count)
+        target = target if how is None else replace(target, bound=how.bound)
         if not sensitivities:
             target = replace(target, weight=1 / target.energy if target.energy > 0 else 0.0)
         result.append(target)
     return result
+
+
+def output_error(scheme: Scheme, shared: Tensors, adapter: Tensors, target: Target) -> float:
+    """E|W u - K u|^2 of the kernel K that the layer runs with these tensors."""
+    kernel_on = scheme.expand(shared, adapter, target.shape).flatten(1)
+    return fit_error(kernel_on if target.bound is None else as_run(kernel_on, target.bound), target)
 
 
 def shapes_of(family: Family, layers: Sequence[Layer]) -> list[tuple[int, ...]]:

@@ -12,6 +12,7 @@ from ...core.errors import PlanError
 from ...core.specs import Plan
 from ...inputs.recipe import Recipe
 from ...network.derive import derive
+from ...network.standardizing import free_gains
 from ...routing import attach_routes
 from ...schemes import CuttableScheme, scheme_of, size_of
 from ..analyze.moments import Moments
@@ -119,6 +120,8 @@ def cut(
         if isinstance(scheme, CuttableScheme) and owner in ordered:
             shapes, aims = shapes_of(family, plan.layers), targets(net, family, moments)
             shared, adapters = leading(scheme, shapes, ordered[owner].shared, ordered[owner].adapters, size_of(scheme))
+            if sweeps or owner not in kept or not is_product(shared, adapters[0]):
+                free_gains(net, family, plan.layers)
             if sweeps:
                 shared, adapters = scheme.refine(shared, adapters, aims, sweeps)
                 again = order(scheme, shared, adapters, aims)
@@ -127,7 +130,7 @@ def cut(
                 adapters = [scheme.fit(shared, adapter, aim) for adapter, aim in zip(adapters, aims, strict=True)]
         else:
             shared, adapters = tensors_of(model, family)
-        derive(net, family, shared, adapters)
+        derive(net, family, shared, adapters, plan.layers)
     attach_routes(net, plan.routes, plan.seed)
     return curves
 

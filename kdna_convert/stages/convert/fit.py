@@ -10,15 +10,16 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from ...core.errors import NumericsError
-from ...core.linalg import Target, fit_error
+from ...core.linalg import Target
 from ...core.measurements import Divergence
 from ...core.specs import Family, Plan, Progress
 from ...network.derive import derive
 from ...network.folder.report import FamilyFit
+from ...network.standardizing import free_gains
 from ...routing import attach_routes
 from ...schemes import scheme_of
 from ..analyze.moments import Moments
-from ..analyze.targets import targets
+from ..analyze.targets import output_error, targets
 
 # Default number of L-BFGS iterations of a family's joint fit.
 SWEEPS = 150
@@ -64,8 +65,9 @@ def convert(
             progress(f"fit: {family.members[0]} ({len(family.members)} layers)", done, len(plan.families))
         began = time.perf_counter()
         aims = targets(model, family, moments)
-        chosen, fitted = _fit(converted, family, aims, plan.seed, sweeps, measure)
-        derive(converted, chosen, *fitted)
+        free_gains(converted, family, plan.layers)
+        chosen, fitted = _fit(converted, family, aims, plan, sweeps, measure)
+        derive(converted, chosen, *fitted, plan.layers)
         errors = dict(zip(family.members, _errors(chosen, fitted, aims), strict=True))
         divergence = heal(converted) if heal else None
         spent, healed = time.perf_counter() - began, None if divergence is None else divergence.distance
@@ -82,27 +84,27 @@ def _by_predicted_error(plan: Plan) -> list[Family]:
 
 
 def _fit(
-    converted: nn.Module, family: Family, aims: Sequence[Target], seed: int, sweeps: int, measure: Measure | None
+    converted: nn.Module, family: Family, aims: Sequence[Target], plan: Plan, sweeps: int, measure: Measure | None
 ) -> tuple[Family, Fitted]:
     """The fitted family, with the variant that changes the net least."""
     candidates = []
     for changed in scheme_of(family).variants():
         candidate = replace(family, options={**family.options, **changed})
-        fitted = scheme_of(candidate).share(aims, seed=seed, sweeps=sweeps)
+        fitted = scheme_of(candidate).share(aims, seed=plan.seed, sweeps=sweeps)
         _require_finite(candidate, fitted)
         candidates.append((candidate, fitted))
     if len(candidates) == 1:
         return candidates[0]
-    return min(candidates, key=lambda one: _loss(converted, one[0], one[1], aims, measure))
+    return min(candidates, key=lambda one: _loss(converted, plan, one[0], one[1], aims, measure))
 
 
 def _loss(
-    converted: nn.Module, family: Family, fitted: Fitted, aims: Sequence[Target], measure: Measure | None
+    converted: nn.Module, plan: Plan, family: Family, fitted: Fitted, aims: Sequence[Target], measure: Measure | None
 ) -> float:
     if measure is None:
         return sum(_errors(family, fitted, aims))
     try:
-        return measure(derive(copy.deepcopy(converted), family, *fitted)).distance
+        return measure(derive(copy.deepcopy(converted), family, *fitted, plan.layers)).distance
     except NumericsError:  # outputs that are not finite: this variant loses
         return float("inf")
 
@@ -112,7 +114,7 @@ def _errors(family: Family, fitted: Fitted, aims: Sequence[Target]) -> list[floa
     scheme = scheme_of(family)
     shared, adapters = fitted
     return [
-        fit_error(scheme.expand(shared, adapter, aim.shape).flatten(1), aim) / max(aim.energy, 1e-30)
+        output_error(scheme, shared, adapter, aim) / max(aim.energy, 1e-30)
         for adapter, aim in zip(adapters, aims, strict=True)
     ]
 

@@ -50,4 +50,4 @@ def _expanded(weight: Derived, size: int) -> Tensor:
     """The kernel of the first `size` directions."""
     shared, adapter = weight.tensors()
     shared, (adapter,) = leading(weight.scheme, [weight.shape], shared, [adapter], size)
-    return weight.scheme.expand(shared, adapter, weight.shape)
+    return weight.weight_of(weight.scheme.expand(shared, adapter, weight.shape))

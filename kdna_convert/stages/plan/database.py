@@ -15,7 +15,6 @@ from torch import nn
 from ...core.choices import Choice, Database, MemberMacs
 from ...core.errors import RecipeError
 from ...core.filesize import metadata
-from ...core.linalg import fit_error
 from ...core.specs import Family, Layer, ModelRef, Progress, Route, Shape, product
 from ...inputs.recipe import Recipe
 from ...network.chain import is_plain
@@ -23,7 +22,7 @@ from ...network.stored import stored_specs
 from ...routing import routing_of
 from ...schemes import scheme_of
 from ..analyze.moments import Moments
-from ..analyze.targets import shapes_of, targets
+from ..analyze.targets import output_error, shapes_of, targets
 from .costs import predicted_error
 from .families import no_saving
 from .routes import gate_specs
@@ -189,8 +188,7 @@ def _points(model: nn.Module, choice: Choice, moments: Moments, seed: int) -> di
         scheme = scheme_of(choice.family, **variant, **{choice.size: size})
         shared, adapters = scheme.share(aims, seed=seed, sweeps=QUICK)
         error = sum(
-            aim.weight * fit_error(scheme.expand(shared, adapter, aim.shape).flatten(1), aim)
-            for aim, adapter in zip(aims, adapters, strict=True)
+            aim.weight * output_error(scheme, shared, adapter, aim) for aim, adapter in zip(aims, adapters, strict=True)
         )
         points[size] = min(max(error, 0.0), *points.values(), float("inf"))
     return points

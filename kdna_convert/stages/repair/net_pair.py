@@ -8,13 +8,13 @@ from functools import cached_property
 from itertools import chain
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from ...core.specs import Layer
 from ...network.blocks import Block, find_blocks
+from ...network.derive import derived_layers
+from ...network.standardizing import is_standardizing
 from ...network.walk import BlockPair, walk
-from ..analyze.survey import target_kernel
 
 # Called after every block: (how many are done, of how many).
 BlockProgress = Callable[[int, int], None]
@@ -83,7 +83,9 @@ class NetPair:
         weight = cast("nn.Linear", module).weight.detach()
         if weight[0].numel() > LONGEST_PATCH:
             return "KD125"
-        return None if torch.equal(target_kernel(module).to(weight), weight) else "KD123"
+        converted = derived_layers(self.converted.get_submodule(name)).get("")
+        as_run = converted is not None and converted.standardized is not None
+        return None if as_run or not is_standardizing(module) else "KD123"
 
     @cached_property
     def _opened(self) -> tuple[tuple[Block, ...], list[Tensor]]:

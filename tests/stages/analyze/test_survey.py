@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdna_convert.core.errors import ModelError
-from kdna_convert.stages.analyze.survey import survey, target_kernel
+from kdna_convert.stages.analyze.survey import survey
 
 IMAGE = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
 
@@ -249,18 +249,26 @@ def test_the_survey_leaves_modes_weights_and_hooks_alone() -> None:
     assert not model[0]._forward_hooks
 
 
-@pytest.mark.parametrize("kind", [StdConv2d, ScaledStdConv2d])
-def test_the_target_of_a_standardized_layer_survives_being_standardized_again(kind: type[nn.Conv2d]) -> None:
-    conv = kind(4, 6, 3, bias=True)
-    nn.init.normal_(conv.weight, 2.0, 5.0)
-    before = conv(IMAGE)
-    conv.weight.data = target_kernel(conv).float()
-    torch.testing.assert_close(conv(IMAGE), before, rtol=1e-4, atol=1e-5)
+class UnitLength(nn.Conv2d):
+    """Runs a weight of length 1 as it is, but no other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, F.normalize(self.weight.flatten(1)).view_as(self.weight), self.bias)
 
 
-def test_the_target_of_a_plain_layer_is_its_weight_in_float64() -> None:
-    conv = nn.Conv2d(4, 6, 3, groups=2).half()
-    assert torch.equal(target_kernel(conv), conv.weight.double())
+def test_a_layer_that_runs_its_own_weight_as_it_is_but_no_other_computes_its_weight() -> None:
+    conv = UnitLength(4, 6, 3)
+    conv.weight.data = F.normalize(conv.weight.data.flatten(1)).view_as(conv.weight)
+    assert reason_of(conv) == "KD105"
+
+
+def test_the_probe_with_another_kernel_changes_no_buffer_and_sees_no_hook_twice() -> None:
+    conv = nn.Conv2d(4, 6, 3)
+    conv.register_forward_pre_hook(lambda module, args: (args[0] * 0.5,))
+    conv.register_buffer("calls", torch.zeros(()))
+    conv.register_forward_hook(lambda module, args, output: module.calls.add_(1) and None)
+    assert reason_of(conv) is None
+    assert conv.calls == 1
 
 
 class Functional(nn.Module):
