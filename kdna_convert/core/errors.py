@@ -83,7 +83,7 @@ CODES: dict[str, str] = {
     "KD102": "No rule of the recipe matches this layer. Add a rule for it, or set a scheme for all layers.",
     "KD103": "Depthwise convolution: an adapter costs more than it saves. Add the layer to `include` to convert it anyway.",
     "KD104": "Transposed convolutions are not supported: their kernels have the input channels first. The layer keeps its weight.",
-    "KD105": "The layer already computes its weight (a parametrization, weight norm or spectral norm). Remove that before converting, or exclude the layer.",
+    "KD105": "The layer already computes its weight (a parametrization, weight norm or spectral norm, or a class that clamps, normalizes or quantizes it). Remove that before converting, or exclude the layer.",
     "KD106": "The layer shares its weight with another layer of the model: converting one would change both. Untie the weights, or exclude both layers.",
     "KD107": "The forward pass does not run this layer, so it cannot be calibrated. Exclude it.",
     "KD108": "The layer's second moments need more memory than the limit. Raise --moments-memory, or exclude the layer.",
