@@ -36,10 +36,10 @@ def test_the_example_net_with_the_shared_weights_is_as_good_as_it_was_trained(
     given: Callable[[str], dict[str, Any]], shared_data: Path
 ) -> None:
     net = given("resnet20")
-    found = kdna_convert.evaluate(net.pop("model"), **net, data=shared_data / "cifar10" / "test", limit=1000)
-    assert found.images == 1000
-    assert found.top1 is not None
-    assert found.top1 > 0.90
+    evaluation = kdna_convert.evaluate(net.pop("model"), **net, data=shared_data / "cifar10" / "test", limit=1000)
+    assert evaluation.images == 1000
+    assert evaluation.top1 is not None
+    assert evaluation.top1 > 0.90
 
 
 def test_half_of_resnet20_agrees_with_the_whole_and_has_the_planned_size(
@@ -66,9 +66,9 @@ def test_half_of_resnet20_agrees_with_the_whole_and_has_the_planned_size(
     assert all(check.ok for check in verify(out))
     model = kdna_convert.load(out)
     assert sum(parameter.numel() for parameter in model.parameters()) == plan.planned.params
-    found = kdna_convert.evaluate(out, data=shared_data / "cifar10" / "test", limit=1000)
-    assert found.agreement is not None
-    assert found.agreement > 0.9
+    evaluation = kdna_convert.evaluate(out, data=shared_data / "cifar10" / "test", limit=1000)
+    assert evaluation.agreement is not None
+    assert evaluation.agreement > 0.9
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_resnet56_keeps_its_accuracy_without_training(
     )
     assert conversion.report.calibration.images <= 2000
     assert conversion.plan.planned.params <= share * conversion.plan.original.params
-    found = kdna_convert.evaluate(conversion, data=shared_data / "cifar10" / "test")
-    assert found.images == 5000
-    assert found.top1 is not None
-    assert found.top1 >= least
+    evaluation = kdna_convert.evaluate(conversion, data=shared_data / "cifar10" / "test")
+    assert evaluation.images == 5000
+    assert evaluation.top1 is not None
+    assert evaluation.top1 >= least

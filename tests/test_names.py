@@ -58,6 +58,6 @@ def exists(mention: str, place: Path) -> bool:
 
 
 def test_a_file_that_a_page_a_docstring_or_a_comment_mentions_exists() -> None:
-    found = [(str(path.relative_to(ROOT)), mention) for path in (*PROSE, *CODE) for mention in mentions(path)]
-    assert len(found) > 200
-    assert [(path, mention) for path, mention in found if not exists(mention, ROOT / path)] == []
+    mentioned = [(str(path.relative_to(ROOT)), mention) for path in (*PROSE, *CODE) for mention in mentions(path)]
+    assert len(mentioned) > 200
+    assert [(path, mention) for path, mention in mentioned if not exists(mention, ROOT / path)] == []

@@ -42,11 +42,11 @@ NAMES = {
 
 def assigned(path: Path) -> set[str]:
     """The module-level names that a file gives a value."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        found |= {name.id for target in targets if target for name in ast.walk(target) if isinstance(name, ast.Name)}
-    return found
+        names |= {name.id for target in targets if target for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return names
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -84,17 +84,17 @@ def test_a_recipe_takes_every_row_and_nothing_else() -> None:
 
 def test_the_json_schema_of_a_recipe_takes_every_step_and_routing_by_its_bare_name() -> None:
     """Where a mapping may be shortened to a name, the names are listed a second time."""
-    enums = [set(found) for found in enumerations(json_schema())]
+    enums = [set(values) for values in enumerations(json_schema())]
     assert {*STEPS} in enums
     assert {*ROUTINGS, "none"} in enums
-    assert all(not found & {*STEPS} or found == {*STEPS} for found in enums)
+    assert all(not values & {*STEPS} or values == {*STEPS} for values in enums)
 
 
 def enumerations(value: Any) -> list[list[str]]:
     """Every `enum` in a JSON schema."""
     if isinstance(value, list):
-        return [found for item in value for found in enumerations(item)]
+        return [values for item in value for values in enumerations(item)]
     if not isinstance(value, dict):
         return []
     own = [value["enum"]] if isinstance(value.get("enum"), list) else []
-    return own + [found for item in value.values() for found in enumerations(item)]
+    return own + [values for item in value.values() for values in enumerations(item)]

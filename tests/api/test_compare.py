@@ -147,10 +147,10 @@ def test_rounding_is_to_the_nearest_of_few_values_a_channel(seed: int, bits: int
 def test_renormed_statistics_are_those_of_the_images() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5)).eval()
     with torch.no_grad():
-        seen = model[0](noise(30))
+        outputs = model[0](noise(30))
     reestimate(model, noise(30))
-    torch.testing.assert_close(model[1].running_mean, seen.mean((0, 2, 3)))
-    torch.testing.assert_close(model[1].running_var, seen.var((0, 2, 3)))
+    torch.testing.assert_close(model[1].running_mean, outputs.mean((0, 2, 3)))
+    torch.testing.assert_close(model[1].running_var, outputs.var((0, 2, 3)))
     assert not any(module.training for module in model.modules())
     assert model[1].momentum == nn.BatchNorm2d(4).momentum
     assert not has_statistics(nn.Conv2d(3, 4, 3))
@@ -173,8 +173,8 @@ def test_a_budget_is_a_share_of_the_net_or_a_size_of_its_file() -> None:
 
 def test_a_tool_that_is_not_installed_gives_a_row_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PEERS, "gone", Peer("a tool", PEERS["fp16"].tool, needs=("no_such_library",)))
-    found = compare(NET, data=noise(30), eval=noise(8, seed=1), peers=["gone"], recipe=quick())
-    original, gone = found.rows
+    comparison = compare(NET, data=noise(30), eval=noise(8, seed=1), peers=["gone"], recipe=quick())
+    original, gone = comparison.rows
     assert original.agreement is None
     assert gone.problem == "no_such_library not installed: pip install 'kdna-convert[compare]'"
     assert (gone.params, gone.agreement) == (None, None)
@@ -240,15 +240,15 @@ def test_the_command_compares_on_images_of_its_own(images: Path, tmp_path: Path)
     shared = ["--data", images, "--eval", images, "--recipe", recipe, "--at", "0.7", "--bytes", "1/3", "--limit", "20"]
     done = kdna("compare", NET, *shared, "--peers", "kdna", "--json")
     assert done.exit_code == 0, done.stderr
-    found = json.loads(done.stdout)
-    original, own, coded = found["rows"]
-    assert [row["problem"] for row in found["rows"]] == [None, None, None]
-    assert 0.9 * found["rungs"][1]["limit"] < coded["bytes"] <= found["rungs"][1]["limit"]
-    assert own["params"] <= found["rungs"][0]["limit"] == int(0.7 * original["params"])
+    printed = json.loads(done.stdout)
+    original, own, coded = printed["rows"]
+    assert [row["problem"] for row in printed["rows"]] == [None, None, None]
+    assert 0.9 * printed["rungs"][1]["limit"] < coded["bytes"] <= printed["rungs"][1]["limit"]
+    assert own["params"] <= printed["rungs"][0]["limit"] == int(0.7 * original["params"])
     assert own["bytes"] < original["bytes"]
     assert own["kl"] > 0
-    assert all(row["ms"] > 0 and row["top1"] is not None for row in found["rows"])
-    assert (found["images"], found["calibration"]) == (20, 30)
+    assert all(row["ms"] > 0 and row["top1"] is not None for row in printed["rows"])
+    assert (printed["images"], printed["calibration"]) == (20, 30)
     assert "every tool may have calibrated on them" in done.stderr
 
 

@@ -53,8 +53,13 @@ def test_the_table_agrees_with_the_folder(demo: Demo) -> None:
 
 def test_the_first_row_is_the_bundled_net(demo: Demo) -> None:
     row, test = demo.rows[0], digits("test")
-    found = evaluate(load_model(MODEL, checkpoint=str(WEIGHTS)).model, [test])
-    assert (row.params, row.bytes, row.macs, row.accuracy) == (found.params, found.bytes, found.macs, found.top1)
+    evaluation = evaluate(load_model(MODEL, checkpoint=str(WEIGHTS)).model, [test])
+    assert (row.params, row.bytes, row.macs, row.accuracy) == (
+        evaluation.params,
+        evaluation.bytes,
+        evaluation.macs,
+        evaluation.top1,
+    )
 
 
 def test_the_eight_equal_layers_make_one_family(demo: Demo) -> None:

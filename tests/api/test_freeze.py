@@ -38,12 +38,12 @@ def test_a_net_frozen_on_one_image_gives_the_same_output_for_it(routing: Any, ki
     before = net(image)
     still = frozen(copy.deepcopy(net), plan_of(net, routing.name), [image]).eval()
     assert not routers(still)
-    found = still(image)
+    output = still(image)
     if routing.name == "dymn" or getattr(routing, "input_bands", False):
         # No kernel is an activation or a transformed input: a scale of each channel is what is left of them.
-        assert (found - before).square().sum() < before.square().sum()
+        assert (output - before).square().sum() < before.square().sum()
     else:
-        torch.testing.assert_close(found, before, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(output, before, atol=1e-4, rtol=1e-4)
     assert routers(net)
 
 
@@ -83,14 +83,14 @@ def test_a_mean_that_is_not_finite_names_its_layer() -> None:
 
 def test_a_folder_without_routing_or_without_images_is_refused() -> None:
     net = small()
-    made = convert_net(net, recipe=parse_recipe("scheme: dense"), data=IMAGES, inputs={"input_size": (3, 12, 12)})
+    conversion = convert_net(net, recipe=parse_recipe("scheme: dense"), data=IMAGES, inputs={"input_size": (3, 12, 12)})
     with pytest.raises(PlanError, match="KD503: the net has no routing to freeze"):
-        freeze(made, data=IMAGES)
+        freeze(conversion, data=IMAGES)
     recipe = parse_recipe("scheme: dense\nrouting: se\ncalibration: {images: 12, heldout: 8, batch: 4}")
-    made = convert_net(net, recipe=recipe, data=IMAGES, inputs={"input_size": (3, 12, 12)})
+    conversion = convert_net(net, recipe=recipe, data=IMAGES, inputs={"input_size": (3, 12, 12)})
     with pytest.raises(DataError, match="KD401: a mean is taken over images"):
-        freeze(made)
-    still, report = freeze(made, data=IMAGES)
+        freeze(conversion)
+    still, report = freeze(conversion, data=IMAGES)
     assert still.plan.routes == still.plan.families == ()
     assert still.plan.planned.params == sum(p.numel() for p in net.parameters())
     assert report.from_routed is not None

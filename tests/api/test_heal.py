@@ -68,12 +68,14 @@ def test_the_next_family_is_converted_in_the_healed_net() -> None:
 def test_healing_lowers_the_divergence_and_leaves_the_fits_alone() -> None:
     torch.manual_seed(0)
     original = net().eval()
-    found = []
+    conversions = []
     for progressive in (None, 10):
         options: dict[str, Any] = {"fit": {"sweeps": 3, "progressive": progressive}}
         recipe = Recipe(scheme="lowrank", calibration={"images": 30, "heldout": 20}, **options)
-        found.append(kdna_convert.convert(copy.deepcopy(original), recipe=recipe, data=noise(60), target_params=0.5))
-    plain, healed = (one.report for one in found)
+        conversions.append(
+            kdna_convert.convert(copy.deepcopy(original), recipe=recipe, data=noise(60), target_params=0.5)
+        )
+    plain, healed = (one.report for one in conversions)
     assert healed.divergence.kl < plain.divergence.kl
     assert all(one.healed is None for one in plain.families)
     assert all(one.healed is not None for one in healed.families)

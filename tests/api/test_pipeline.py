@@ -128,12 +128,12 @@ def test_the_same_call_gives_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_divergence_falls_with_the_budget() -> None:
-    moved = []
+    divergences = []
     for share in (0.35, 0.6, 0.9):
         rules = recipe(fit={"sweeps": 20})
-        moved.append(kdna.convert(NET, recipe=rules, data=IMAGES, target_params=share).report.divergence)
-    assert moved[0].logit_error > moved[1].logit_error > moved[2].logit_error
-    assert {one.images for one in moved} == {8}, "a third of few images is held out"
+        divergences.append(kdna.convert(NET, recipe=rules, data=IMAGES, target_params=share).report.divergence)
+    assert divergences[0].logit_error > divergences[1].logit_error > divergences[2].logit_error
+    assert {one.images for one in divergences} == {8}, "a third of few images is held out"
 
 
 def test_the_report_says_what_was_done() -> None:
@@ -163,13 +163,13 @@ def test_an_untrained_routing_changes_no_output() -> None:
 
 
 def test_a_plan_lists_the_layers_that_its_routing_skips(tmp_path: Path) -> None:
-    asked = recipe("dense", routing="cond", include=["fc"])
-    planned = kdna.plan(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json")
+    routed = recipe("dense", routing="cond", include=["fc"])
+    planned = kdna.plan(NET, recipe=routed, data=IMAGES, database=tmp_path / "database.json")
     assert planned.unrouted == {"fc": "KD131"}
-    assert kdna.plan(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json") == planned
-    assert kdna.plan(NET, recipe=asked, data=IMAGES, plan=planned).unrouted == planned.unrouted
-    made = kdna.convert(NET, recipe=asked, data=IMAGES, database=tmp_path / "database.json")
-    assert "routing skips 1 unsupported layer (KD131: fc)" in made.report.notes
+    assert kdna.plan(NET, recipe=routed, data=IMAGES, database=tmp_path / "database.json") == planned
+    assert kdna.plan(NET, recipe=routed, data=IMAGES, plan=planned).unrouted == planned.unrouted
+    conversion = kdna.convert(NET, recipe=routed, data=IMAGES, database=tmp_path / "database.json")
+    assert "routing skips 1 unsupported layer (KD131: fc)" in conversion.report.notes
 
 
 def test_kerneldna_chooses_its_start_by_the_held_back_images() -> None:
@@ -217,11 +217,11 @@ def test_moments_are_collected_once_and_read_afterwards(tmp_path: Path) -> None:
             recipe=recipe(options={"rank": 8}),
             data=IMAGES,
             moments=tmp_path / "moments.safetensors",
-            progress=lambda doing, *_, seen=seen: seen.append(doing),
+            progress=lambda doing, *_, reported=reported: reported.append(doing),
         )
-        for seen in stages
+        for reported in stages
     )
-    assert ["calibrate" in seen for seen in stages] == [True, False]
+    assert ["calibrate" in reported for reported in stages] == [True, False]
     assert state_digest(first.model) == state_digest(again.model)
 
 
@@ -276,10 +276,10 @@ def test_a_family_that_cannot_share_is_refused() -> None:
 
 
 def test_analyze_names_groups_that_share_and_layers_that_are_alone() -> None:
-    found = kdna.analyze(NET, recipe=recipe(), data=IMAGES)
-    (group,) = found.groups
+    analysis = kdna.analyze(NET, recipe=recipe(), data=IMAGES)
+    (group,) = analysis.groups
     assert len(group.members) == 4
-    assert {layer.name: layer.reason for layer in found.layers}["stem"] == "KD101"
+    assert {layer.name: layer.reason for layer in analysis.layers}["stem"] == "KD101"
 
 
 @pytest.mark.parametrize("sick", ["sick_weight", "sick_activation"])
@@ -318,9 +318,9 @@ def test_one_image_is_enough_to_convert_and_gives_a_note() -> None:
 
 def test_evaluating_a_conversion_measures_it_against_its_original(tmp_path: Path) -> None:
     conversion = kdna.convert(NET, recipe=recipe(options={"rank": 8}), data=IMAGES)
-    found = kdna.evaluate(conversion, data=IMAGES)
-    assert found.images == len(IMAGES)
-    assert found.params == conversion.plan.planned.params
-    assert found.bytes == conversion.plan.planned.bytes
+    evaluation = kdna.evaluate(conversion, data=IMAGES)
+    assert evaluation.images == len(IMAGES)
+    assert evaluation.params == conversion.plan.planned.params
+    assert evaluation.bytes == conversion.plan.planned.bytes
     z0 = logits(copy.deepcopy(conversion.model), [IMAGES])
     assert divergence(z0, logits(conversion.model, [IMAGES])).kl == 0

@@ -107,9 +107,9 @@ def test_a_killed_run_repeats_only_the_unfinished_stages(
     before = list(STAGES[: STAGES.index(stage)])
     assert called == before
     called.clear()
-    found = job(images, tmp_path / "net")
+    conversion = job(images, tmp_path / "net")
     assert called == [name for name in STAGES if name not in before]
-    rows = found.report.run.stages
+    rows = conversion.report.run.stages
     assert [(row.stage, row.done_before) for row in rows] == [(name, name in before) for name in STAGES]
     assert equal(tensors(tmp_path / "net"), tensors(done))
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
@@ -118,18 +118,18 @@ def test_a_killed_run_repeats_only_the_unfinished_stages(
 def test_a_fine_tune_killed_half_way_resumes_to_the_bit(
     images: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[int] = []
+    steps: list[int] = []
 
     def kill(what: str, at: int, total: int) -> None:
         if what.startswith("fine-tune"):
-            seen.append(at)
-            if at == 2 and len(seen) == 2:
+            steps.append(at)
+            if at == 2 and len(steps) == 2:
                 raise KilledError
 
     with pytest.raises(KilledError):
         job(images, tmp_path / "net", progress=kill)
     job(images, tmp_path / "net", progress=kill)
-    assert seen == [1, 2, 2, 3]  # killed before step 2 was written down
+    assert steps == [1, 2, 2, 3]  # killed before step 2 was written down
     assert equal(tensors(tmp_path / "net"), tensors(done))
 
 
@@ -144,10 +144,10 @@ def test_a_run_killed_while_it_evaluates_only_evaluates_again(
         with pytest.raises(KilledError):
             job(images, tmp_path / "net", eval_data=images)
     called.clear()
-    found = job(images, tmp_path / "net", eval_data=images)
+    conversion = job(images, tmp_path / "net", eval_data=images)
     assert called == []
-    assert all(row.top1 is not None for row in found.report.run.stages)
-    assert found.report.run.evaluation.images == 60
+    assert all(row.top1 is not None for row in conversion.report.run.stages)
+    assert conversion.report.run.evaluation.images == 60
 
 
 def test_a_changed_recipe_starts_again(
@@ -156,9 +156,9 @@ def test_a_changed_recipe_starts_again(
     killed_in("code", monkeypatch, images, tmp_path / "net")
     called.clear()
     other = parse_recipe(TEXT.replace("steps: 3", "steps: 2"))
-    found = job(images, tmp_path / "net", other)
+    conversion = job(images, tmp_path / "net", other)
     assert called == list(STAGES)
-    assert found.report.finetune.steps == 2
+    assert conversion.report.finetune.steps == 2
 
 
 @pytest.mark.parametrize("changed", [{"target_params": 0.7}, {"target_bytes": "1/2"}, {"inputs": {"crop_pct": 0.9}}])
@@ -169,9 +169,9 @@ def test_a_finished_folder_of_another_run_is_refused(changed: dict[str, Any], im
 
 def test_a_finished_run_is_read_and_not_repeated(images: Path, done: Path, called: list[str]) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in done.iterdir()}
-    found = job(images, done)
+    conversion = job(images, done)
     assert called == []
-    assert found.report.run.was_there
+    assert conversion.report.run.was_there
     assert {path.name: path.stat().st_mtime_ns for path in done.iterdir()} == before
 
 
@@ -222,28 +222,28 @@ def test_a_recipe_shares_kernels_below_its_size_and_then_trains(target: str | No
 
 def test_a_run_shares_only_below_the_recipes_size_and_reports_it(images: Path, tmp_path: Path) -> None:
     for target, stages, families in (("0.49", STAGES, 1), ("0.9", ("convert", "code"), 0)):
-        found = job(images, tmp_path / target, SHARING, target_bytes=target)
-        assert tuple(row.stage for row in found.report.run.stages) == stages
-        assert found.report.run.shares == bool(families)
-        assert bool(found.plan.families) == bool(families)
+        conversion = job(images, tmp_path / target, SHARING, target_bytes=target)
+        assert tuple(row.stage for row in conversion.report.run.stages) == stages
+        assert conversion.report.run.shares == bool(families)
+        assert bool(conversion.plan.families) == bool(families)
 
 
 def test_norms_are_trained_after_the_coding_and_the_file_keeps_its_size(images: Path, tmp_path: Path) -> None:
     text = "scheme: dense\ncodec: entropy\ncalibration: {images: 30, heldout: 20}\n"
     recipe = parse_recipe(text + "finetune: {train: norms, steps: 2, batch_size: 8, lr: 0.1}\n")
-    found = job(images, tmp_path / "net", recipe, target_bytes="1/4")
-    assert tuple(row.stage for row in found.report.run.stages) == ("convert", "code", "finetune")
-    coded, tuned = found.report.run.stages[1:]
-    assert found.coded is not None
-    assert tuned.bytes <= found.report.code.target
+    conversion = job(images, tmp_path / "net", recipe, target_bytes="1/4")
+    assert tuple(row.stage for row in conversion.report.run.stages) == ("convert", "code", "finetune")
+    coded, tuned = conversion.report.run.stages[1:]
+    assert conversion.coded is not None
+    assert tuned.bytes <= conversion.report.code.target
     assert (tmp_path / "net" / "model.safetensors").stat().st_size == tuned.bytes
     assert coded.params == tuned.params
 
 
 def test_convert_ignores_the_sharing_rule_with_a_note(images: Path) -> None:
-    found = kdna_convert.convert(NET, recipe=SHARING, data=images, target_bytes="0.49")
-    assert not found.plan.families
-    assert any("kdna run" in note for note in found.report.notes)
+    conversion = kdna_convert.convert(NET, recipe=SHARING, data=images, target_bytes="0.49")
+    assert not conversion.plan.families
+    assert any("kdna run" in note for note in conversion.report.notes)
     assert not any(
         "kdna run" in note
         for note in kdna_convert.convert(NET, recipe=SHARING, data=images, target_bytes="0.9").report.notes
@@ -292,5 +292,5 @@ def test_a_stopped_command_says_how_to_resume(images: Path, tmp_path: Path, monk
     assert stopped.exit_code == 130
     assert "Run the same command again to resume" in stopped.stderr
     assert (tmp_path / "net.part" / MARK).exists()
-    found = json.loads(kdna(*command, "--json").stdout)
-    assert [row["done_before"] for row in found["run"]["stages"]] == [True, True, False]
+    printed = json.loads(kdna(*command, "--json").stdout)
+    assert [row["done_before"] for row in printed["run"]["stages"]] == [True, True, False]

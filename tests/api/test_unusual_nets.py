@@ -39,15 +39,15 @@ class WithoutGradient(Net):
 
 
 def test_a_net_that_takes_one_image_at_a_time_is_calibrated_so() -> None:
-    made = converted(OneByOne(), data=noise(16))
-    assert made.plan.families
-    assert any("KD119" in note for note in made.report.notes)
+    conversion = converted(OneByOne(), data=noise(16))
+    assert conversion.plan.families
+    assert any("KD119" in note for note in conversion.report.notes)
 
 
 def test_a_net_without_gradients_is_converted_and_says_so() -> None:
-    made = converted(WithoutGradient(), data=noise(16))
-    assert made.plan.families
-    assert any("KD118" in note for note in made.report.notes)
+    conversion = converted(WithoutGradient(), data=noise(16))
+    assert conversion.plan.families
+    assert any("KD118" in note for note in conversion.report.notes)
 
 
 def test_an_ordinary_net_says_nothing_of_batches_or_gradients() -> None:

@@ -143,15 +143,15 @@ def test_copying_a_recipe_does_not_overwrite_one(tmp_path: Path) -> None:
 
 
 def test_validating_a_recipe_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
+    downloads: list[bool] = []
 
     def build(name: object, pretrained: bool) -> torch.nn.Module:
-        asked.append(pretrained)
+        downloads.append(pretrained)
         return net()
 
     monkeypatch.setattr("kdna_convert.inputs.models.build", build)
     assert kdna("recipe", "validate", "balanced", "--model", "resnet18").exit_code == 0
-    assert asked == [False]
+    assert downloads == [False]
 
 
 def test_the_schema_of_a_recipe_is_json() -> None:
@@ -177,9 +177,9 @@ def printed(*arguments: object) -> Any:
 
 
 def test_analyze_prints_every_layer_and_every_measure(images: Path) -> None:
-    found = printed("analyze", NET, "--data", images)
-    assert [layer["name"] for layer in found["layers"]][:2] == ["stem", "blocks.0.conv1"]
-    assert set(found["groups"][0]["similarities"]) == {"explained", "angles", "cka", "cosine"}
+    printed_json = printed("analyze", NET, "--data", images)
+    assert [layer["name"] for layer in printed_json["layers"]][:2] == ["stem", "blocks.0.conv1"]
+    assert set(printed_json["groups"][0]["similarities"]) == {"explained", "angles", "cka", "cosine"}
     assert "silhouette" in kdna("analyze", NET, "--data", images, "--metric", "cosine").stdout
 
 

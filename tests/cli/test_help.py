@@ -78,9 +78,11 @@ def choices() -> Iterator[tuple[str, list[str], str]]:
 
 
 def test_help_lists_the_values_where_there_is_a_fixed_set() -> None:
-    seen = {place: (values, text) for place, values, text in choices()}
-    assert {"analyze metric", "code codec", "finetune train", "finetune precision", "ls kind", "export to"} <= set(seen)
-    for place, (values, text) in seen.items():
+    listed = {place: (values, text) for place, values, text in choices()}
+    assert {"analyze metric", "code codec", "finetune train", "finetune precision", "ls kind", "export to"} <= set(
+        listed
+    )
+    for place, (values, text) in listed.items():
         assert [value for value in values if not re.search(rf"\b{value}\b", text)] == [], place
 
 
@@ -104,5 +106,5 @@ def test_a_command_line_that_does_not_parse_fails_the_law() -> None:
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_help_names_only_flags_that_exist(words: tuple[str, ...]) -> None:
     parameters = [parameter for command in commands().values() for parameter in command.params]
-    known = {flag for parameter in parameters for flag in (*parameter.opts, *parameter.secondary_opts)}
-    assert set(re.findall(r"--[a-z-]+", help_of(words))) <= known | {"--help"}
+    flags = {flag for parameter in parameters for flag in (*parameter.opts, *parameter.secondary_opts)}
+    assert set(re.findall(r"--[a-z-]+", help_of(words))) <= flags | {"--help"}

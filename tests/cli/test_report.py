@@ -172,8 +172,8 @@ def test_analysis_report(golden: Golden) -> None:
         silhouette=0.4321,
         params=221_184,
     )
-    found = Analysis(layers=LAYERS, groups=(group,), alone=("layer2.0.conv1",), metric="explained", params=855_770)
-    golden("analysis", printed(analysis_report(found)))
+    analysis = Analysis(layers=LAYERS, groups=(group,), alone=("layer2.0.conv1",), metric="explained", params=855_770)
+    golden("analysis", printed(analysis_report(analysis)))
 
 
 def test_bench_table(golden: Golden) -> None:

@@ -36,8 +36,8 @@ HELD = [(name, scale) for name in CODECS for scale in SCALES if (name, scale) !=
 def test_every_number_comes_back_within_the_codecs_bound(name: str, scale: float) -> None:
     codec, sent = CODECS[name], tensors(scale)
     numbers = steps(sent)
-    found = codec.decode(codec.encode(sent, numbers), SHAPES, numbers)
-    for before, after, number in zip(sent, found, numbers, strict=True):
+    decoded = codec.decode(codec.encode(sent, numbers), SHAPES, numbers)
+    for before, after, number in zip(sent, decoded, numbers, strict=True):
         assert after.shape == before.shape
         assert after.dtype == torch.float32
         assert ((after - before).abs() <= codec.bound(before, number)).all()
@@ -67,8 +67,8 @@ def test_no_tensors_take_no_bytes(name: str) -> None:
 @EACH_CODEC
 def test_zeros_come_back_as_zeros(name: str) -> None:
     codec = CODECS[name]
-    (found,) = codec.decode(codec.encode([torch.zeros(4, 3)], [0]), [(4, 3)], [0])
-    assert not found.any()
+    (decoded,) = codec.decode(codec.encode([torch.zeros(4, 3)], [0]), [(4, 3)], [0])
+    assert not decoded.any()
 
 
 @EACH_CODEC
@@ -87,5 +87,5 @@ def test_fp16_refuses_what_it_cannot_hold() -> None:
 
 def test_int4_reaches_each_channels_own_extreme() -> None:
     weight = torch.tensor([[1.0, -0.5], [1000.0, 1.0]])
-    (found,) = CODECS["int4"].decode(CODECS["int4"].encode([weight], [0]), [(2, 2)], [0])
-    assert torch.allclose(found.abs().amax(1), weight.abs().amax(1), rtol=0.01)
+    (decoded,) = CODECS["int4"].decode(CODECS["int4"].encode([weight], [0]), [(2, 2)], [0])
+    assert torch.allclose(decoded.abs().amax(1), weight.abs().amax(1), rtol=0.01)

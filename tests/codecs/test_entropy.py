@@ -55,8 +55,8 @@ def test_similar_rows_columns_and_kernels_save_bytes() -> None:
 )
 def test_any_integers_come_back(drawn: list[tuple[list[int], int, float]]) -> None:
     arrays = [np.random.default_rng(seed).laplace(0, scale, shape).astype(np.int32) for shape, seed, scale in drawn]
-    found = entropy.decode(entropy.encode(arrays), [array.shape for array in arrays])
-    assert all(np.array_equal(before, after) for before, after in zip(arrays, found, strict=True))
+    decoded = entropy.decode(entropy.encode(arrays), [array.shape for array in arrays])
+    assert all(np.array_equal(before, after) for before, after in zip(arrays, decoded, strict=True))
 
 
 def test_the_largest_integers_come_back() -> None:
@@ -112,6 +112,6 @@ def test_steps_lie_on_their_grid() -> None:
 
 def test_scales_keep_sign_and_size() -> None:
     scale = torch.tensor([1.0, -0.3, 7.0, 0.0, -1e-3, 1e3])
-    found = scale_values(*scale_integers(scale))
-    assert torch.allclose(found, scale, rtol=0.022, atol=1e-4)
-    assert scale_values(*scale_integers(found)).equal(found)
+    decoded = scale_values(*scale_integers(scale))
+    assert torch.allclose(decoded, scale, rtol=0.022, atol=1e-4)
+    assert scale_values(*scale_integers(decoded)).equal(decoded)

@@ -143,8 +143,8 @@ def test_minimize_reaches_the_minimum_of_a_quadratic(seed: int, size: int) -> No
         return sum(float((gap @ curve * gap).sum()) for gap in gaps) / 2, [gap @ curve for gap in gaps]
 
     start = [torch.zeros_like(goal) for goal in goals]
-    found = minimize(quadratic, start, 200)
-    for reached, goal in zip(found, goals, strict=True):
+    minimum = minimize(quadratic, start, 200)
+    for reached, goal in zip(minimum, goals, strict=True):
         torch.testing.assert_close(reached, goal, rtol=1e-3, atol=1e-3)
     assert all(not tensor.any() for tensor in start), "the start is not to be changed"
 
@@ -162,10 +162,10 @@ def test_minimize_takes_no_more_steps_than_it_is_given() -> None:
 @few
 @given(seeds, st.integers(1, 4), st.integers(1, 4))
 def test_an_exact_moment_is_only_damped(seed: int, channels: int, taps: int) -> None:
-    kernel, seen = draw(seed, 3, channels, taps), moment(seed + 1, channels * taps)
-    target = plain_target(kernel, seen, 2.0)
-    assert torch.equal(dense(target.moment), dense(damp(seen)))
-    close(target.cross_on, kernel.flatten(1) @ dense(damp(seen)))
+    kernel, second = draw(seed, 3, channels, taps), moment(seed + 1, channels * taps)
+    target = plain_target(kernel, second, 2.0)
+    assert torch.equal(dense(target.moment), dense(damp(second)))
+    close(target.cross_on, kernel.flatten(1) @ dense(damp(second)))
     assert target.energy == pytest.approx(float((target.cross_on * kernel.flatten(1)).sum()))
 
 
@@ -174,13 +174,13 @@ def test_an_exact_moment_is_only_damped(seed: int, channels: int, taps: int) -> 
 def test_the_fewer_the_patches_the_nearer_a_moment_comes_to_its_kronecker_form(
     seed: int, channels: int, taps: int
 ) -> None:
-    kernel, seen = draw(seed, 3, channels, taps), moment(seed + 1, channels * taps)
-    form = dense(kronecker(dense(damp(seen)), channels))
+    kernel, second = draw(seed, 3, channels, taps), moment(seed + 1, channels * taps)
+    form = dense(kronecker(dense(damp(second)), channels))
     distance = [
-        float((dense(plain_target(kernel, seen, 1.0, count).moment) - form).norm()) for count in (1, 10, 10_000)
+        float((dense(plain_target(kernel, second, 1.0, count).moment) - form).norm()) for count in (1, 10, 10_000)
     ]
     assert distance[0] <= distance[1] <= distance[2]
-    assert distance[2] == pytest.approx(float((dense(damp(seen)) - form).norm()), rel=0.01)
+    assert distance[2] == pytest.approx(float((dense(damp(second)) - form).norm()), rel=0.01)
 
 
 def test_the_error_of_the_targets_kernel_is_zero_and_of_a_zero_kernel_its_energy() -> None:

@@ -44,8 +44,8 @@ def two(damaged: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
     return [torch.load(out / f"{number}.pt", weights_only=False) for number in range(2)]
 
 
-def same(found: Tensor, expected: Tensor) -> bool:
-    return float((found - expected).norm()) <= 1e-5 * float(expected.norm())
+def same(actual: Tensor, expected: Tensor) -> bool:
+    return float((actual - expected).norm()) <= 1e-5 * float(expected.norm())
 
 
 def dense(moment: Moment) -> Tensor:
@@ -58,14 +58,14 @@ def test_moments_and_sensitivities_of_two_processes_are_those_of_one(
 ) -> None:
     expected = one[name]["moments"]
     for process in two:
-        found = process[name]["moments"]
-        assert list(found) == list(expected)
+        moments = process[name]["moments"]
+        assert list(moments) == list(expected)
         for layer, item in expected.items():
-            assert same(dense(found[layer].second), dense(item.second))
-            assert same(found[layer].mean, item.mean)
-            assert same(found[layer].gram_ee, item.gram_ee)
-            assert found[layer].count == item.count
-            assert same(found[layer].gradient, item.gradient)
+            assert same(dense(moments[layer].second), dense(item.second))
+            assert same(moments[layer].mean, item.mean)
+            assert same(moments[layer].gram_ee, item.gram_ee)
+            assert moments[layer].count == item.count
+            assert same(moments[layer].gradient, item.gradient)
 
 
 @pytest.mark.parametrize("name", ONES)
@@ -105,9 +105,9 @@ def test_two_processes_print_one_evaluation(damaged: Path, folder: Path) -> None
     command = ("eval", folder, "--data", damaged, "--device", "cpu", "--json")
     done, alone = torchrun("kdna_convert", *command), kdna(*command)
     assert done.returncode == alone.exit_code == 0, done.stderr
-    found, expected = json.loads(done.stdout), json.loads(alone.stdout)
-    assert sorted(found.pop("skipped")) == sorted(expected.pop("skipped"))
-    assert found == pytest.approx(expected, rel=1e-5)
+    printed, expected = json.loads(done.stdout), json.loads(alone.stdout)
+    assert sorted(printed.pop("skipped")) == sorted(expected.pop("skipped"))
+    assert printed == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_single_process_command_refuses_several_processes(

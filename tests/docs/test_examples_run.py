@@ -65,8 +65,8 @@ def law(folder: str, name: str) -> Callable[..., None]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found: Callable[..., None] = getattr(module, name)
-    return found
+    test: Callable[..., None] = getattr(module, name)
+    return test
 
 
 @pytest.mark.parametrize("path", [path for path in MARKED if path.parent != EXTENDING], ids=documents.name_of)

@@ -53,8 +53,8 @@ def fault(arguments: list[str]) -> str | None:
     """What the command line `kdna ARGUMENTS` fails with before it runs; None if it parses."""
     command = command_line()
     if arguments[0].startswith("-"):  # kdna --version: such an option acts while it is parsed
-        known = {option for param in command.params for option in param.opts} | set(HELP)
-        return None if set(arguments) <= known else f"No such option: {' '.join(arguments)}"
+        options = {option for param in command.params for option in param.opts} | set(HELP)
+        return None if set(arguments) <= options else f"No such option: {' '.join(arguments)}"
     context: Any = None
     rest = list(arguments)
     try:
@@ -92,8 +92,8 @@ def test_every_command_of_a_page_parses(path: Path) -> None:
     for arguments in documents.whole_commands(text):
         assert fault(arguments) is None, f"kdna {' '.join(arguments)}: {fault(arguments)}"
     for arguments in documents.mentioned_commands(text):
-        found = fault(arguments)
-        assert found is None or INCOMPLETE.match(found), f"kdna {' '.join(arguments)}: {found}"
+        problem = fault(arguments)
+        assert problem is None or INCOMPLETE.match(problem), f"kdna {' '.join(arguments)}: {problem}"
 
 
 def test_a_command_that_does_not_exist_is_found() -> None:
@@ -174,11 +174,11 @@ def test_the_site_begins_with_the_readmes_words() -> None:
 
 
 def test_readme_install_page_and_help_agree_on_the_exit_codes() -> None:
-    said = re.findall(r"(\d+) ([a-z ]+)[,.]", app.info.epilog or "")
+    codes = re.findall(r"(\d+) ([a-z ]+)[,.]", app.info.epilog or "")
     install = documents.pages()[documents.DOCS / "install.md"]
-    assert [code for code, _ in said] == ["0", "1", "2", "3", "130"]
-    assert ", ".join(f"{code} {meaning}" for code, meaning in said) in " ".join(README.split())
-    for code, meaning in said:
+    assert [code for code, _ in codes] == ["0", "1", "2", "3", "130"]
+    assert ", ".join(f"{code} {meaning}" for code, meaning in codes) in " ".join(README.split())
+    for code, meaning in codes:
         assert re.search(rf"^\| {code} \| {meaning}\b", install, re.M)
 
 

@@ -78,11 +78,11 @@ def test_a_folder_may_name_the_bundled_net(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_the_bundled_images_are_normalized_as_the_net_takes_them(part: str) -> None:
     inputs, labels = read(f"kdna:digits/{part}")
-    expected, known = digits(part)  # type: ignore[arg-type]
+    expected, expected_labels = digits(part)  # type: ignore[arg-type]
     assert torch.equal(inputs, expected)
-    assert torch.equal(labels, known)
+    assert torch.equal(labels, expected_labels)
     images = open_images("kdna:digits", OWN, split=part)
-    assert (len(images), images.labeled) == (len(known), True)
+    assert (len(images), images.labeled) == (len(expected_labels), True)
     check_classes(images, 10)
     with pytest.raises(DataError, match="10 classes"):
         check_classes(images, 1000)
@@ -121,8 +121,8 @@ def test_names_and_inputs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_the_commands_take_the_bundled_names(tmp_path: Path) -> None:
     few = ["--set", "calibration.images=64", "--set", "calibration.heldout=32"]
     folder = tmp_path / "small"
-    made = kdna("convert", "kdna:digits", "--data", "kdna:digits/train", "--target-params", 0.25, *few, "-o", folder)
-    assert made.exit_code == 0, made.output
+    result = kdna("convert", "kdna:digits", "--data", "kdna:digits/train", "--target-params", 0.25, *few, "-o", folder)
+    assert result.exit_code == 0, result.output
     assert json.loads((folder / "plan.json").read_text())["model"]["name"] == "kdna:digits"
     measured = kdna("eval", folder, "--data", "kdna:digits/test", "--json")
     assert measured.exit_code == 0, measured.output

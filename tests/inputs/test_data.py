@@ -86,7 +86,7 @@ def test_images_without_class_folders_have_no_labels(tmp_path: Path, nested: str
         paint(tmp_path / nested / f"{value}.png", value)
     images = open_images(tmp_path, CONFIG)
     assert (images.labeled, dict(images.classes)) == (False, {})
-    assert [known for _, known in batches(images)] == [None]
+    assert [labels for _, labels in batches(images)] == [None]
     assert values(images) == [0, 1, 2]
 
 
@@ -282,23 +282,23 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[tuple[str, di
     """named(dataset): open this dataset under every name. Returns the list of the calls of timm's create_dataset."""
 
     def opens(dataset: Any) -> list[tuple[str, dict[str, Any]]]:
-        asked: list[tuple[str, dict[str, Any]]] = []
+        calls: list[tuple[str, dict[str, Any]]] = []
 
         def create(name: str, **options: Any) -> Any:
-            asked.append((name, options))
+            calls.append((name, options))
             return dataset
 
         monkeypatch.setattr(sources, "create_dataset", create)
         monkeypatch.setattr(sources, "LIBRARIES", dict.fromkeys(sources.LIBRARIES, "torch"))
-        return asked
+        return calls
 
     return opens
 
 
 def test_a_torchvision_dataset_has_the_limits_and_class_maps_of_a_folder(named: Any, tmp_path: Path) -> None:
-    asked = named(Painted())
+    calls = named(Painted())
     images = open_images("torch/painted", CONFIG, split="train", root="somewhere")
-    assert (asked[0][0], asked[0][1]["split"], asked[0][1]["root"]) == ("torch/painted", "train", "somewhere")
+    assert (calls[0][0], calls[0][1]["split"], calls[0][1]["root"]) == ("torch/painted", "train", "somewhere")
     assert (values(images), labels(images), dict(images.classes)) == ([*range(6)], [0, 1] * 3, {"x": 0, "y": 1})
     assert len(open_images("torch/painted", CONFIG, limit=4)) == 4
     (tmp_path / "map.txt").write_text("y\nx\n")
@@ -307,9 +307,9 @@ def test_a_torchvision_dataset_has_the_limits_and_class_maps_of_a_folder(named: 
 
 def test_a_stream_is_read_only_up_to_the_limit(named: Any) -> None:
     stream = Streamed(10)
-    asked = named(stream)
+    calls = named(stream)
     images = open_images("wds/shards", CONFIG, limit=6)
-    assert asked[0][1]["root"] == "shards"
+    assert calls[0][1]["root"] == "shards"
     assert values(images, batch_size=4) == [0, 1, 2, 3, 4, 5]
     assert stream.read == 6
     parts = [values(part) for part in split(images, [3, 3])]
@@ -368,9 +368,9 @@ class Singles(Dataset[tuple[Tensor, int]]):
 )
 def test_tensors_datasets_and_batches_are_data_too(data: Any, labeled: bool) -> None:
     for read in (batches(data, 3), batches(as_images(data), 3)):
-        inputs, known = zip(*read, strict=True)
+        inputs, labels = zip(*read, strict=True)
         assert torch.equal(torch.cat(inputs), INPUTS)
-        assert (torch.cat(known).tolist() == LABELS.tolist()) if labeled else set(known) == {None}
+        assert (torch.cat(labels).tolist() == LABELS.tolist()) if labeled else set(labels) == {None}
     assert as_images(data).labeled is labeled
     assert len(as_images(data, limit=5)) == 5
 
@@ -385,9 +385,9 @@ def test_batches_are_kept_only_up_to_the_limit() -> None:
 
 def test_an_iterator_that_was_read_can_be_split_and_read_again() -> None:
     first, second = split(as_images(iter([INPUTS])), [4, 3])
-    seen = [float(x.mean()) for part in (first, second, first) for inputs, _ in batches(part) for x in inputs]
-    assert sorted(seen[:7]) == list(range(7))
-    assert seen[7:] == seen[:4]
+    means = [float(x.mean()) for part in (first, second, first) for inputs, _ in batches(part) for x in inputs]
+    assert sorted(means[:7]) == list(range(7))
+    assert means[7:] == means[:4]
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,10 @@ def test_the_bundled_weights_are_under_a_megabyte_and_over_98_percent() -> None:
     loaded = load_model(MODEL, checkpoint=str(WEIGHTS))
     assert (loaded.data.input_size, loaded.data.mean) == ((1, 8, 8), (0.305,))
     images, labels = digits("test")
-    found = evaluate(loaded.model, [(images, labels)])
-    assert found.top1 is not None
-    assert found.top1 > 0.98
-    assert found.bytes == WEIGHTS.stat().st_size
+    evaluation = evaluate(loaded.model, [(images, labels)])
+    assert evaluation.top1 is not None
+    assert evaluation.top1 > 0.98
+    assert evaluation.bytes == WEIGHTS.stat().st_size
 
 
 def test_the_net_repeats_eight_kernels_of_one_shape() -> None:

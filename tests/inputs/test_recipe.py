@@ -505,13 +505,13 @@ def test_a_bundled_recipe_is_valid_and_begins_with_a_description(name: str) -> N
 
 
 def _layers(model: torch.nn.Module) -> list[Layer]:
-    found = []
+    layers = []
     for name, module in model.named_modules():
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
             depthwise = getattr(module, "groups", 1) == module.weight.shape[0] > 1
             shape = tuple(module.weight.shape)
-            found.append(Layer(name, type(module).__name__, shape, reason="KD103" if depthwise else None))
-    return found
+            layers.append(Layer(name, type(module).__name__, shape, reason="KD103" if depthwise else None))
+    return layers
 
 
 PRESETS = {

@@ -80,8 +80,8 @@ def data(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     if request.param == "wds":
         return webdataset(tmp_path / "shards", images)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    found = huggingface(tmp_path / "repository", images, request.param)
-    return found if request.param == "hfds" else f"{found}|{COUNT}"  # a stream of theirs may not say how long it is
+    stream = huggingface(tmp_path / "repository", images, request.param)
+    return stream if request.param == "hfds" else f"{stream}|{COUNT}"  # a stream of theirs may not say how long it is
 
 
 def test_a_split_after_a_colon_is_read_with_its_labels(data: str) -> None:
@@ -125,9 +125,9 @@ def test_two_processes_evaluate_a_stream_like_one(tmp_path: Path) -> None:
     one = kdna("eval", NET, "--data", data, "--json", "-q")
     two = torchrun("kdna_convert", "eval", NET, "--data", data, "--json", "-q")
     assert two.returncode == 0, two.stderr
-    expected, found = json.loads(one.stdout), json.loads(two.stdout)
-    assert expected["images"] == found["images"] == 60
-    assert found["top1"] == expected["top1"]
+    expected, printed = json.loads(one.stdout), json.loads(two.stdout)
+    assert expected["images"] == printed["images"] == 60
+    assert printed["top1"] == expected["top1"]
 
 
 def test_a_stream_is_converted_and_fine_tuned_with(tmp_path: Path) -> None:

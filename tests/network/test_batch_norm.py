@@ -9,11 +9,11 @@ from kdna_convert.network.batch_norm import foldable_norms, is_batch_norm, norm_
 
 def norm(affine: bool = True) -> nn.BatchNorm2d:
     """A normalization with statistics and parameters of its own, in eval mode."""
-    made, generator = nn.BatchNorm2d(5, affine=affine).eval(), torch.Generator().manual_seed(0)
-    for tensor in made.state_dict().values():
+    module, generator = nn.BatchNorm2d(5, affine=affine).eval(), torch.Generator().manual_seed(0)
+    for tensor in module.state_dict().values():
         if tensor.is_floating_point():
             tensor.copy_(torch.rand(5, generator=generator) + 0.1)
-    return made
+    return module
 
 
 def applied(scale: Tensor, shift: Tensor, x: Tensor) -> Tensor:

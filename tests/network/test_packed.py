@@ -107,9 +107,9 @@ def loaded_module(file: Path) -> ModuleType:
 def test_the_loader_in_the_folder_decodes_to_the_bit() -> None:
     net = small()
     blob = pack(net, "entropy", steps(net, 0.001))
-    found, expected = loaded_module(LOADER).decode(blob), unpack(blob)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    tensors, expected = loaded_module(LOADER).decode(blob), unpack(blob)
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
 
 
 def test_the_loader_in_the_folder_names_a_missing_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -197,12 +197,12 @@ def test_other_dtypes_keep_theirs() -> None:
     net = small().half()
     net.register_buffer("table", torch.arange(5))
     net.register_buffer("exact", torch.rand(3, dtype=torch.float64))
-    found = unpack(pack(net, "int8", {}))
+    tensors = unpack(pack(net, "int8", {}))
     assert {spec.name: spec.dtype for spec in stored_specs(net)} == {
-        name: {torch.float16: "F16", torch.int64: "I64", torch.float64: "F64"}[t.dtype] for name, t in found.items()
+        name: {torch.float16: "F16", torch.int64: "I64", torch.float64: "F64"}[t.dtype] for name, t in tensors.items()
     }
-    assert torch.equal(found["exact"], net.exact)
-    assert torch.equal(found["table"], net.table)
+    assert torch.equal(tensors["exact"], net.exact)
+    assert torch.equal(tensors["table"], net.table)
 
 
 DRAW = torch.Generator().manual_seed(0)
@@ -231,10 +231,10 @@ def with_integers(names: Iterable[str]) -> nn.Module:
 def test_integers_of_any_dtype_and_size_come_back_to_the_bit(names: list[str]) -> None:
     net = with_integers(names)
     blob = pack(net, "entropy", steps(small()))
-    for found in (unpack(blob), standalone_decode(blob)):
+    for tensors in (unpack(blob), standalone_decode(blob)):
         for name in names:
-            assert found[name].dtype == WHOLE[name].dtype
-            assert torch.equal(found[name], WHOLE[name])
+            assert tensors[name].dtype == WHOLE[name].dtype
+            assert torch.equal(tensors[name], WHOLE[name])
 
 
 def test_integers_are_coded_close_to_their_entropy() -> None:

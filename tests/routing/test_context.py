@@ -64,13 +64,13 @@ def gated(layer: Any, x: Tensor, hidden: Tensor) -> Tensor:
 @pytest.mark.parametrize("taps", [False, True])
 def test_an_images_gates_know_the_layer_before(taps: bool) -> None:
     net = routed(chain(), taps=taps)
-    for image, found in zip(images(), net(images()), strict=True):
+    for image, output in zip(images(), net(images()), strict=True):
         hidden, x = None, image
         for layer in net:
-            seen = torch.cat([x.mean((1, 2)), *([] if hidden is None else [hidden])])
-            hidden = (layer.gate.fc1.weight @ seen).relu()
+            inputs = torch.cat([x.mean((1, 2)), *([] if hidden is None else [hidden])])
+            hidden = (layer.gate.fc1.weight @ inputs).relu()
             x = gated(layer, x, hidden)
-        torch.testing.assert_close(found, x, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(output, x, atol=1e-4, rtol=1e-4)
 
 
 def test_a_frames_gates_know_its_clip_and_no_other() -> None:

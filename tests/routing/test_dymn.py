@@ -68,13 +68,13 @@ def test_blocks_of_torchvision_and_timm_are_found() -> None:
 
 def test_blocks_in_one_flat_row_share_no_layer() -> None:
     row = nn.Sequential(*block(), nn.ReLU(), *separable(6), *separable(6))
-    found = inverted_residuals(row)
-    assert found == [
+    blocks = inverted_residuals(row)
+    assert blocks == [
         BlockParts("0", "2", "3", "4"),
         BlockParts(None, "6", "7", "8"),
         BlockParts(None, "9", "10", "11"),
     ]
-    assert all(not set(one.pointwise) & set(other.pointwise) for one, other in pairwise(found))
+    assert all(not set(one.pointwise) & set(other.pointwise) for one, other in pairwise(blocks))
 
 
 @pytest.mark.parametrize(

@@ -44,29 +44,29 @@ def linear(x: Tensor, layer: nn.Linear) -> Tensor:
 
 def test_dyconv_mixes_its_kernels_by_a_softmax() -> None:
     net, router, x = one_layer("dyconv", kernels=3, reduction=2)
-    for image, found in zip(x, net(x), strict=True):
+    for image, output in zip(x, net(x), strict=True):
         share = linear(linear(image.mean((1, 2)), router.fc1).clamp_min(0), router.fc2).div(2).softmax(0)
         kernel = sum(p * w for p, w in zip(share, kernels_of(net[0]), strict=True))
-        torch.testing.assert_close(found, F.conv2d(image[None], kernel, net[0].bias, padding=1)[0])
+        torch.testing.assert_close(output, F.conv2d(image[None], kernel, net[0].bias, padding=1)[0])
 
 
 def test_cond_adds_its_kernels_each_by_a_sigmoid() -> None:
     net, router, x = one_layer("cond", kernels=3)
-    for image, found in zip(x, net(x), strict=True):
+    for image, output in zip(x, net(x), strict=True):
         switches = linear(image.mean((1, 2)), router.fc).sigmoid()
         kernel = sum(r * w for r, w in zip(switches, kernels_of(net[0], 2 / 3), strict=True))
-        torch.testing.assert_close(found, F.conv2d(image[None], kernel, net[0].bias, padding=1)[0])
+        torch.testing.assert_close(output, F.conv2d(image[None], kernel, net[0].bias, padding=1)[0])
 
 
 def test_omni_scales_channels_filters_and_taps_and_mixes_kernels() -> None:
     net, router, x = one_layer("omni", kernels=3)
-    for image, found in zip(x, net(x), strict=True):
+    for image, output in zip(x, net(x), strict=True):
         attention = linear(linear(image.mean((1, 2)), router.trunk).clamp_min(0), router.heads) / 2
         inputs, outputs, taps, scores = attention.split([8, 6, 9, 3])
         kernel = sum(p * w for p, w in zip(scores.softmax(0), kernels_of(net[0]), strict=True))
         kernel = kernel * 2 * taps.sigmoid().view(3, 3)
         y = F.conv2d((image * 2 * inputs.sigmoid()[:, None, None])[None], kernel, net[0].bias, padding=1)[0]
-        torch.testing.assert_close(found, y * 2 * outputs.sigmoid()[:, None, None])
+        torch.testing.assert_close(output, y * 2 * outputs.sigmoid()[:, None, None])
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ def test_bands_are_disjoint_rise_in_frequency_and_sum_to_the_kernel(shape: tuple
     matrix = matrix_of(weight)
     spectra = [torch.fft.rfft2(matrix_of(kernel)) for kernel in kernels]
     assert spectra[0].shape == bins.shape
-    for band, found in enumerate(spectra):
-        torch.testing.assert_close(found, torch.fft.rfft2(matrix) * (bins == band), atol=1e-10, rtol=0)
+    for band, spectrum in enumerate(spectra):
+        torch.testing.assert_close(spectrum, torch.fft.rfft2(matrix) * (bins == band), atol=1e-10, rtol=0)
     rows, columns = matrix.shape
     radius = [
         [sqrt((min(r, rows - r) / rows) ** 2 + (c / columns) ** 2) for c in range(bins.shape[1])] for r in range(rows)
@@ -55,8 +55,10 @@ def test_bands_are_disjoint_rise_in_frequency_and_sum_to_the_kernel(shape: tuple
 def test_the_kernel_is_the_weighted_spectrum_and_every_gate_has_its_place() -> None:
     net, x = routed("conv2d", Frequency())
     layer = learned(net).eval()[0].one
-    found = layer.gate(x, layer.weight)
-    ins, outs, taps, mix = (factor.detach() for factor in (found.inputs, found.outputs, found.taps, found.mix))
+    modulation = layer.gate(x, layer.weight)
+    ins, outs, taps, mix = (
+        factor.detach() for factor in (modulation.inputs, modulation.outputs, modulation.taps, modulation.mix)
+    )
     assert [tuple(factor.shape) for factor in (ins, outs, taps, mix)] == [(3, 8), (3, 4), (3, 3, 3), (3, 4)]
     full = torch.fft.rfft2(matrix_of(layer.weight))
     bins = bands_of((4, 8, 3, 3), 4)
@@ -74,14 +76,14 @@ def test_a_local_factor_sees_the_means_of_neighboring_channels() -> None:
     layer = learned(net).eval()[0].one
     gate = layer.gate
     means = torch.nn.functional.pad(gate.local.norm(x.mean((2, 3))), (reach(8) // 2, reach(8) // 2))
-    found = gate(x, layer.weight)
+    modulation = gate(x, layer.weight)
     gate.local, local = None, gate.local
     without = gate(x, layer.weight).kernel_of(layer.weight)
     for image, out, channel, tap in [(0, 0, 0, 0), (2, 3, 7, 8), (1, 2, 4, 5)]:
-        seen = means[image, channel : channel + reach(8)]
-        factor = 2 * torch.sigmoid(local.conv.weight[out * 9 + tap, 0] @ seen)
+        neighbors = means[image, channel : channel + reach(8)]
+        factor = 2 * torch.sigmoid(local.conv.weight[out * 9 + tap, 0] @ neighbors)
         at = (image, out, channel, tap // 3, tap % 3)
-        torch.testing.assert_close(found.kernel[at], without[at] * factor, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(modulation.kernel[at], without[at] * factor, atol=1e-5, rtol=1e-4)
     assert [reach(channels) for channels in (1, 3, 16, 64, 256, 512, 2048)] == [1, 1, 3, 5, 5, 5, 7]
 
 
@@ -138,9 +140,9 @@ def test_the_spectrum_is_taken_in_float32_whatever_the_precision() -> None:
     weight = torch.randn(16, 16, 3, 3)
     bins = bands_of((16, 16, 3, 3), 4)
     exact = split_bands(weight.bfloat16().float(), bins, 4)
-    found = split_bands(weight.bfloat16(), bins, 4)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), exact, atol=0.02, rtol=0.01)
+    bands = split_bands(weight.bfloat16(), bins, 4)
+    assert bands.dtype == torch.bfloat16
+    torch.testing.assert_close(bands.float(), exact, atol=0.02, rtol=0.01)
 
 
 def test_input_bands_stand_at_2d_kernels_of_more_than_one_tap() -> None:

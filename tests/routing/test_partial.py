@@ -137,7 +137,7 @@ def test_images_choose_the_filters_whose_gradients_differ_most() -> None:
 
 def test_a_score_is_the_variance_of_the_gradients_of_single_images() -> None:
     net, x = classifier()
-    found = gradient_variance(net, ["0", "3"], [x])
+    scores = gradient_variance(net, ["0", "3"], [x])
     bare = static(net).eval()
     logits = bare(x) / 2
     labels = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(0)).squeeze(1)
@@ -146,7 +146,7 @@ def test_a_score_is_the_variance_of_the_gradients_of_single_images() -> None:
         losses = [F.cross_entropy(bare(image[None]) / 2, label[None]) for image, label in zip(x, labels, strict=True)]
         each = torch.stack([torch.autograd.grad(loss, weight)[0] for loss in losses]).double()
         expected = (each - each.mean(0)).square().mean(0).flatten(1).sum(1)
-        torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-9)
+        torch.testing.assert_close(scores[name], expected, rtol=1e-4, atol=1e-9)
 
 
 def test_filters_in_use_no_image_and_no_logits_are_refused() -> None:

@@ -49,12 +49,12 @@ def test_the_temperature_falls_to_1_in_the_first_third_and_stays_there() -> None
 def test_at_the_start_no_temperature_changes_the_net() -> None:
     net = nn.Sequential(nn.Conv2d(8, 4, 3))
     attach(net, [described("0", net[0])], ROUTINGS["omni"](kernels=4))
-    x, seen = torch.randn(2, 8, 5, 5), []
+    x, outputs = torch.randn(2, 8, 5, 5), []
     for temperature in (30.0, 7.0, 1.0):
         net[0].gate.temperature.fill_(temperature)
-        seen.append(net(x))
-    assert torch.equal(seen[0], seen[1])
-    assert torch.equal(seen[0], seen[2])
+        outputs.append(net(x))
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
 
 
 def temperatures(model: nn.Module, original: nn.Module, **options: Any) -> list[float]:
@@ -66,23 +66,23 @@ def temperatures(model: nn.Module, original: nn.Module, **options: Any) -> list[
 
 def test_a_fine_tune_of_some_steps_sets_the_temperature_by_the_step() -> None:
     model, original = routed()
-    seen = temperatures(model, original, steps=12, batch_size=32)
-    assert seen == pytest.approx([temperature_at(30, (step + 0.5) / 12) for step in range(12)])
+    recorded = temperatures(model, original, steps=12, batch_size=32)
+    assert recorded == pytest.approx([temperature_at(30, (step + 0.5) / 12) for step in range(12)])
     assert float(model[0].gate.temperature) == 1.0
 
 
 def test_a_fine_tune_of_some_seconds_sets_the_temperature_by_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     model, original = routed()
-    clock, seen = Clock(), list[float]()
+    clock, recorded = Clock(), list[float]()
     monkeypatch.setattr("time.monotonic", clock)
 
     def progress(*_: object) -> None:
-        seen.append(float(model[0].gate.temperature))
+        recorded.append(float(model[0].gate.temperature))
         clock.advance(0.125)
 
     finetune(model, original, images(), seconds=1.0, batch_size=8, progress=progress)
     passed = [0.0, *(0.125 * step for step in range(8))]  # at the end of the step before
-    assert seen == pytest.approx([temperature_at(30, time) for time in passed])
+    assert recorded == pytest.approx([temperature_at(30, time) for time in passed])
 
 
 def test_a_killed_run_resumes_at_the_temperature_of_the_straight_one(tmp_path: Path) -> None:

@@ -27,19 +27,19 @@ def test_a_routed_net_survives_a_folder_to_the_bit(name: str, scheme: str, tmp_p
     text = f"scheme: {scheme}\nrouting: {name}\ncalibration: {{images: 16, heldout: 8, batch: 8}}\n"
     text += "" if scheme == "dense" else "options: {rank: 3}\n"
     data = torch.randn((24, 3 if name == "dymn" else 1, size, size), generator=torch.Generator().manual_seed(0))
-    made = kdna_convert.convert(
+    conversion = kdna_convert.convert(
         model,
         recipe=parse_recipe(text),
         data=data,
         inputs={"input_size": tuple(data.shape[1:])},
     )
-    assert made.report.divergence.agreement == 1 or scheme != "dense"
-    learned(made.model)
-    opened = open_folder(save(made, tmp_path / "net"))
+    assert conversion.report.divergence.agreement == 1 or scheme != "dense"
+    learned(conversion.model)
+    opened = open_folder(save(conversion, tmp_path / "net"))
     x = data[:3]
     with torch.no_grad():
-        assert torch.equal(opened.model(x), made.model.eval()(x))
-    assert opened.plan.routes == made.plan.routes
+        assert torch.equal(opened.model(x), conversion.model.eval()(x))
+    assert opened.plan.routes == conversion.plan.routes
     added = [p.numel() for router in routers(opened.model).values() for p in router.parameters()]
     assert opened.plan.routed == sum(added)
     assert all(check.ok for check in verify(tmp_path / "net"))
@@ -70,21 +70,21 @@ def test_another_runtime_gives_the_same_answers_for_any_batch(name: str, tmp_pat
     attach_routes(net, routes)
     learned(net)
     totals = Totals(1, 1, 1)
-    made = Conversion(
+    conversion = Conversion(
         net, Plan(ModelRef("small"), (), (), totals, totals, routes=routes), DataConfig(input_size=(3, 8, 8)), ""
     )
-    assert EXPORTS["onnx"].write(made, tmp_path / "net.onnx").difference < 1e-4
+    assert EXPORTS["onnx"].write(conversion, tmp_path / "net.onnx").difference < 1e-4
 
 
 def test_two_processes_take_the_same_step_as_one(tmp_path: Path) -> None:
     expected = {name: stepped(name, *routed(_kind(name), ROUTINGS[name](), batch=4)) for name in ROUTINGS}
     torch.multiprocessing.spawn(_process, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
     for place in range(2):
-        found = torch.load(tmp_path / f"{place}.pt", weights_only=True)
+        tensors = torch.load(tmp_path / f"{place}.pt", weights_only=True)
         for name, parameters in expected.items():
-            assert found[name].keys() == parameters.keys()
+            assert tensors[name].keys() == parameters.keys()
             for key, parameter in parameters.items():
-                torch.testing.assert_close(found[name][key], parameter, atol=1e-5, rtol=1e-4, msg=f"{name}: {key}")
+                torch.testing.assert_close(tensors[name][key], parameter, atol=1e-5, rtol=1e-4, msg=f"{name}: {key}")
 
 
 def _kind(name: str) -> str:
@@ -106,10 +106,10 @@ def _process(rank: int, folder: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     try:
-        found = {}
+        tensors = {}
         for name in ROUTINGS:
             net, x = routed(_kind(name), ROUTINGS[name](), batch=4)
-            found[name] = stepped(name, net, x[rank::2], nn.parallel.DistributedDataParallel)
-        torch.save(found, Path(folder) / f"{rank}.pt")
+            tensors[name] = stepped(name, net, x[rank::2], nn.parallel.DistributedDataParallel)
+        torch.save(tensors, Path(folder) / f"{rank}.pt")
     finally:
         torch.distributed.destroy_process_group()

@@ -66,8 +66,8 @@ def test_every_cell_is_itself_and_a_competing_mixing_of_its_stages(budget: int) 
             mixed = cells[row] + gate.gamma[i] * sum(z[image, i, j] / norm * cell for j, cell in enumerate(cells))
             block, tap = divmod(i, 9)
             expected[image, 4 * block : 4 * block + 4, :, tap // 3, tap % 3] = mixed
-    found = gate(x, net.down.weight).kernel_of(net.down.weight)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    kernels = gate(x, net.down.weight).kernel_of(net.down.weight)
+    torch.testing.assert_close(kernels, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_more_cells_are_stored_once() -> None:

@@ -79,8 +79,8 @@ def test_codes_that_make_up_for_the_errors_before_them_leave_less_than_the_neare
     )
     scheme = make("codebook", {"rank": 48, "gain": gain})
     errors = []
-    for seen in (target.moment, torch.eye(72, dtype=torch.float64)):
-        codes = choose_codes(bank, gains[0], target.kernel_on, error_feedback(seen, 8))[..., 0]
+    for metric in (target.moment, torch.eye(72, dtype=torch.float64)):
+        codes = choose_codes(bank, gains[0], target.kernel_on, error_feedback(metric, 8))[..., 0]
         adapter = scheme.fit({"E": bank}, {"K": codes}, target)
         errors.append(fit_error(scheme.expand({"E": bank}, adapter, shape).flatten(1), target))
     assert errors[0] < 0.9 * errors[1]

@@ -71,8 +71,8 @@ def test_no_other_output_directions_leave_less_than_those_of_the_closed_form() -
     scheme, targets = make("output", {"rank": 3}), aims([(6, 4, 3, 3), (6, 5, 1, 1), (6, 2, 3, 3)])
 
     def left(outputs_oq: Tensor) -> float:
-        found = [scheme.fit({"U": outputs_oq}, {}, t)["V"] for t in targets]
-        return sum(t.weight * fit_error(outputs_oq @ v, t) for t, v in zip(targets, found, strict=True))
+        filters = [scheme.fit({"U": outputs_oq}, {}, t)["V"] for t in targets]
+        return sum(t.weight * fit_error(outputs_oq @ v, t) for t, v in zip(targets, filters, strict=True))
 
     best = shared_by(scheme, targets)[0]["U"]
     assert all(left(best) <= left(best + size * draw(seed, 6, 3)) for seed in range(4) for size in (1e-3, 1e-2, 0.3))
@@ -81,8 +81,8 @@ def test_no_other_output_directions_leave_less_than_those_of_the_closed_form() -
 def test_a_target_of_another_kernel_is_what_output_fits() -> None:
     """A refit's target: its cross moment is not the kernel's own."""
     (target,), (other,) = aims([(6, 4, 3, 3)]), aims([(6, 4, 3, 3)], seed=5)
-    moved = replace(target, cross_on=times(other.kernel_on, target.moment))
-    mixing = make("output", {"rank": 6}).fit({"U": torch.eye(6).double()}, {}, moved)["V"]
+    replaced = replace(target, cross_on=times(other.kernel_on, target.moment))
+    mixing = make("output", {"rank": 6}).fit({"U": torch.eye(6).double()}, {}, replaced)["V"]
     torch.testing.assert_close(mixing, other.kernel_on, rtol=1e-6, atol=1e-6)
 
 

@@ -129,9 +129,9 @@ def solved_for(scheme: Any) -> str:
 def test_the_weighted_error_has_no_slope_at_what_fit_solves_for(scheme: Any, shapes: list[Shape]) -> None:
     shared, adapters = fitted(scheme, shapes)
     for target, adapter in zip(aims(shapes), adapters, strict=True):
-        found = scheme.fit(shared, adapter, target)
-        leaves = {letter: found[letter].clone().requires_grad_() for letter in solved_for(scheme) if letter in found}
-        gap_on = target.kernel_on - scheme.expand(shared, {**found, **leaves}, target.shape).flatten(1)
+        solved = scheme.fit(shared, adapter, target)
+        leaves = {letter: solved[letter].clone().requires_grad_() for letter in solved_for(scheme) if letter in solved}
+        gap_on = target.kernel_on - scheme.expand(shared, {**solved, **leaves}, target.shape).flatten(1)
         error = (times(gap_on, target.moment) * gap_on).sum()
         slopes = dict(zip(leaves, torch.autograd.grad(error, list(leaves.values())), strict=True))
         assert slopes
@@ -147,8 +147,8 @@ def test_the_layout_is_what_is_stored_at_every_size(scheme: Any, shapes: list[Sh
         sized = make(scheme.name, {**vars(scheme), scheme.size: size})
         shared, adapters = sized.share(targets, seed=0, sweeps=2)
         layout = sized.layout(shapes)
-        for part, found in zip((layout.shared, *layout.adapters), (shared, *adapters), strict=True):
-            assert {letter: tuple(t.shape) for letter, t in found.items() if t.numel()} == stored(part, sized)
+        for part, tensors in zip((layout.shared, *layout.adapters), (shared, *adapters), strict=True):
+            assert {letter: tuple(t.shape) for letter, t in tensors.items() if t.numel()} == stored(part, sized)
 
 
 @every_case

@@ -26,8 +26,8 @@ def test_a_searchs_slope_is_that_of_the_energy_its_rows_explain(form: Callable[[
     cross_or = target.cross_on @ rows.T
     value = (torch.linalg.solve(rows @ dense(moment) @ rows.T, cross_or.T).T * cross_or).sum()
     (slope,) = torch.autograd.grad(value, rows)
-    found, found_slope = explain(rows.detach(), target)
-    assert found == pytest.approx(float(value.detach()), rel=1e-6)
+    energy, found_slope = explain(rows.detach(), target)
+    assert energy == pytest.approx(float(value.detach()), rel=1e-6)
     torch.testing.assert_close(found_slope, slope, rtol=1e-5, atol=1e-5)
 
 
@@ -50,8 +50,8 @@ def test_the_gradient_of_cps_variable_projection_is_autograds(shape: Shape, form
     leaves = [bank.clone().requires_grad_(), spatial.clone().requires_grad_()]
     value = explained(*leaves)
     value.backward()  # type: ignore[no-untyped-call]
-    found, by_bank, by_spatial = cp._explained(bank, spatial, target)
-    assert found == pytest.approx(float(value.detach()), rel=1e-6)
+    energy, by_bank, by_spatial = cp._explained(bank, spatial, target)
+    assert energy == pytest.approx(float(value.detach()), rel=1e-6)
     torch.testing.assert_close(by_bank, leaves[0].grad, rtol=1e-5, atol=1e-5)
     if product(shape[2:]) > 1:
         torch.testing.assert_close(by_spatial, leaves[1].grad, rtol=1e-5, atol=1e-5)

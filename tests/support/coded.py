@@ -18,8 +18,8 @@ from kdna_convert.network.stored import load_stored, stored_state
 def steps(net: nn.Module, share: float = 0.02) -> dict[str, int]:
     """A fine step for every tensor and every normalization's shifts."""
     state = stored_state(net)
-    found = {name: nearest_step(share * float(t.abs().max() + 1e-9)) for name, t in state.items()}
-    return found | {name: nearest_step(share) for name in foldable_norms(net)}
+    numbers = {name: nearest_step(share * float(t.abs().max() + 1e-9)) for name, t in state.items()}
+    return numbers | {name: nearest_step(share) for name in foldable_norms(net)}
 
 
 def coded(codec: str, scheme: str | None = "cp", routing: str | None = None) -> Conversion:
@@ -48,7 +48,7 @@ def layers_of(net: nn.Module) -> tuple[Layer, ...]:
 
 
 def entropy_coded() -> Conversion:
-    made = coded("entropy")
-    size = made.plan.planned.bytes
-    made.report = Report(code=CodeReport("entropy", size, size + 40))
-    return made
+    conversion = coded("entropy")
+    size = conversion.plan.planned.bytes
+    conversion.report = Report(code=CodeReport("entropy", size, size + 40))
+    return conversion

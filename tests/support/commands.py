@@ -14,11 +14,11 @@ from kdna_convert.cli.app import app
 def commands(group: Any = None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
     """Every command by its words, groups left out."""
     group = typer.main.get_command(app) if group is None else group
-    found: dict[tuple[str, ...], Any] = {}
+    by_name: dict[tuple[str, ...], Any] = {}
     for name, command in group.commands.items():
         words = (*path, name)
-        found |= commands(command, words) if hasattr(command, "commands") else {words: command}
-    return found
+        by_name |= commands(command, words) if hasattr(command, "commands") else {words: command}
+    return by_name
 
 
 def parse(arguments: Sequence[str] | str) -> None:

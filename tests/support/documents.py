@@ -41,8 +41,8 @@ def pages() -> dict[Path, str]:
     """Every page of the repository by its path, those that are generated for the site too."""
     names = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md")
     written = [ROOT / name for name in names]
-    found = {path: path.read_text(encoding="utf-8") for path in [*written, *sorted(DOCS.rglob("*.md"))]}
-    return found | {DOCS / name: text for name, text in generator()["pages"]().items()}
+    texts = {path: path.read_text(encoding="utf-8") for path in [*written, *sorted(DOCS.rglob("*.md"))]}
+    return texts | {DOCS / name: text for name, text in generator()["pages"]().items()}
 
 
 def name_of(path: Path) -> str:
@@ -90,5 +90,5 @@ def whole_commands(text: str) -> Iterator[list[str]]:
 def mentioned_commands(text: str) -> Iterator[list[str]]:
     """The arguments of every `kdna ...` in the prose, where some may be left out."""
     prose = _FENCE.sub("", "\n" + text)
-    for found in re.findall(r"`kdna ([^`]+)`", re.sub(r"\s*\n[ #]*", " ", prose)):
-        yield shlex.split(found.replace(" ...", ""))
+    for mention in re.findall(r"`kdna ([^`]+)`", re.sub(r"\s*\n[ #]*", " ", prose)):
+        yield shlex.split(mention.replace(" ...", ""))

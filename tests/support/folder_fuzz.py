@@ -277,15 +277,17 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="the first case; a stopped run goes on from the last printed"
     )
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as into:
-        for seed in range(asked.seed, asked.seed + asked.cases):
+        for seed in range(arguments.seed, arguments.seed + arguments.cases):
             folder, steps, agree = case(seed, Path(into))
             problem = breach(seed, folder, agree)
             if problem:
                 sys.exit(f"seed {seed} ({folder.name}: {steps}; sums {'agree' if agree else 'stale'}): {problem}")
             if seed % 1000 == 999:
-                sys.stdout.write(f"{seed + 1} cases from seed {asked.seed}: each is refused by a KdnaError or runs\n")
+                sys.stdout.write(
+                    f"{seed + 1} cases from seed {arguments.seed}: each is refused by a KdnaError or runs\n"
+                )
                 sys.stdout.flush()
 
 

@@ -36,7 +36,7 @@ def values(images: Images, **options: Any) -> list[int]:
 
 def labels(images: Images) -> list[int]:
     """The labels that were read, in order."""
-    return [int(label) for _, known in batches(images) if known is not None for label in known]
+    return [int(label) for _, batch_labels in batches(images) if batch_labels is not None for label in batch_labels]
 
 
 def code_of(error: pytest.ExceptionInfo[DataError]) -> str:

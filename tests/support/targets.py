@@ -23,13 +23,13 @@ def draw(seed: int, *shape: int) -> Tensor:
 
 def aims(shapes: list[Shape], seed: int = 0, kernels: list[Tensor] | None = None) -> list[Target]:
     """Targets of random kernels that resemble each other, under random moments, of unequal weight."""
-    found = []
+    targets = []
     for place, shape in enumerate(shapes):
         own = draw(seed + place, *shape) + draw(seed + 99, product(shape)).view(shape)
         root = draw(seed + place + 50, product(shape[1:]), 2 * product(shape[1:]))
         moment = root @ root.T / root.shape[1]
-        found.append(plain_target(own if kernels is None else kernels[place], moment, 1.0 + place))
-    return found
+        targets.append(plain_target(own if kernels is None else kernels[place], moment, 1.0 + place))
+    return targets
 
 
 def shared_by(scheme: Any, targets: list[Target]) -> tuple[Tensors, list[Tensors]]:

@@ -103,12 +103,12 @@ def test_an_analysis_is_the_same_twice(twins: Twins) -> None:
 
 def test_groups_are_sorted_by_their_parameters_and_reported() -> None:
     model = nn.Sequential(*(nn.Conv2d(4, 4, 1) for _ in range(2)), *(nn.Conv2d(4, 4, 3, padding=1) for _ in range(2)))
-    seen: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     layers = survey(model, torch.randn(1, 4, 5, 5))
-    progress = lambda *step: seen.append(step)  # noqa: E731
+    progress = lambda *step: calls.append(step)  # noqa: E731
     analysis = analyze(model, layers, {}, group=lambda layer: layer.patch, progress=progress)
     assert [group.key for group in analysis.groups] == ["36", "4"]
-    assert seen == [("compare: 2 layers", 1, 2), ("compare: 2 layers", 2, 2)]
+    assert calls == [("compare: 2 layers", 1, 2), ("compare: 2 layers", 2, 2)]
 
 
 def test_layers_with_a_reason_or_without_a_key_are_not_grouped() -> None:

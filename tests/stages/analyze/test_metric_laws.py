@@ -17,14 +17,14 @@ def draw(*shape: int, seed: int) -> Tensor:
 
 def kernels(scale: float = 1.0) -> list[Kernel]:
     """Kernels of several shapes and widths, under dense and Kronecker moments."""
-    found = []
+    compared = []
     for place, shape in enumerate(SHAPES):
         kernel_on = scale * draw(*shape, seed=place).flatten(1)
         root = draw(kernel_on.shape[1], 2 * kernel_on.shape[1], seed=place + 10)
         moment = root @ root.T / root.shape[1]
         gram = centered_gram(draw(12, 7, seed=place + 20))
-        found.append(Kernel(shape, kernel_on, kronecker(moment, shape[1]) if place % 2 else moment, gram))
-    return found
+        compared.append(Kernel(shape, kernel_on, kronecker(moment, shape[1]) if place % 2 else moment, gram))
+    return compared
 
 
 @every_metric
@@ -32,17 +32,17 @@ def test_a_metric_is_a_square_of_shares_in_float64(name: str) -> None:
     values = METRICS[name](kernels())
     assert values.shape == (len(SHAPES), len(SHAPES))
     assert values.dtype == torch.float64
-    known = values[~values.isnan()]
-    assert ((known >= 0) & (known <= 1)).all()
+    defined = values[~values.isnan()]
+    assert ((defined >= 0) & (defined <= 1)).all()
     assert not values.diagonal().isnan().any()
 
 
 @every_metric
 def test_the_order_of_the_layers_does_not_matter(name: str) -> None:
     order = torch.tensor([3, 0, 4, 1, 2])
-    moved = METRICS[name]([kernels()[place] for place in order])
+    permuted = METRICS[name]([kernels()[place] for place in order])
     expected = METRICS[name](kernels())[order[:, None], order]
-    torch.testing.assert_close(moved, expected, equal_nan=True)
+    torch.testing.assert_close(permuted, expected, equal_nan=True)
 
 
 @every_metric

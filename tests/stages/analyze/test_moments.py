@@ -68,21 +68,21 @@ CONVS = {
 def test_moments_are_those_of_unfolded_patches(name: str, size: tuple[int, int]) -> None:
     x = noise(12, 4, *size)
     rows = unfolded(CONVS[name], x)
-    found = moments_of(nn.Sequential(CONVS[name]), list(x.split(5)))["0"]
-    assert isinstance(found.second, Tensor)
-    assert found.count == len(rows)
+    moments = moments_of(nn.Sequential(CONVS[name]), list(x.split(5)))["0"]
+    assert isinstance(moments.second, Tensor)
+    assert moments.count == len(rows)
     expected = rows.T @ rows / len(rows)
-    assert (found.second - expected).norm() <= 1e-5 * expected.norm()
-    torch.testing.assert_close(found.mean, rows.mean(0).float(), rtol=1e-5, atol=1e-6)
-    assert torch.equal(found.second, found.second.T)
+    assert (moments.second - expected).norm() <= 1e-5 * expected.norm()
+    torch.testing.assert_close(moments.mean, rows.mean(0).float(), rtol=1e-5, atol=1e-6)
+    assert torch.equal(moments.second, moments.second.T)
 
 
 def test_float32_sums_stay_exact_over_many_batches() -> None:
     x = noise(2000, 4, 6, 6) * 1000
-    found = moments_of(nn.Sequential(CONVS["plain"]), list(x.split(4)), gradients="none")["0"]
+    moments = moments_of(nn.Sequential(CONVS["plain"]), list(x.split(4)), gradients="none")["0"]
     rows = unfolded(CONVS["plain"], x)
     expected = rows.T @ rows / len(rows)
-    assert (found.second - expected).norm() <= 1e-5 * expected.norm()
+    assert (moments.second - expected).norm() <= 1e-5 * expected.norm()
 
 
 def test_patches_in_small_chunks_are_the_same_patches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,9 +96,9 @@ def test_patches_in_small_chunks_are_the_same_patches(monkeypatch: pytest.Monkey
 def test_a_linear_layer_sees_its_inputs_as_they_are(shape: tuple[int, ...]) -> None:
     x = noise(*shape)
     rows = x.reshape(-1, 5).double()
-    found = moments_of(nn.Sequential(nn.Linear(5, 3)), [x])["0"]
-    torch.testing.assert_close(found.second, (rows.T @ rows / len(rows)).float())
-    assert found.count == len(rows)
+    moments = moments_of(nn.Sequential(nn.Linear(5, 3)), [x])["0"]
+    torch.testing.assert_close(moments.second, (rows.T @ rows / len(rows)).float())
+    assert moments.count == len(rows)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,12 @@ def test_a_linear_layer_sees_its_inputs_as_they_are(shape: tuple[int, ...]) -> N
 )
 def test_moments_in_other_dimensions_give_the_output_energy(module: nn.Module, x: Tensor) -> None:
     """tr(W C W^T) is the mean of |y|^2, which needs no unfolding to know."""
-    found = moments_of(nn.Sequential(module), [x])["0"]
+    moments = moments_of(nn.Sequential(module), [x])["0"]
     kernel = module.weight.detach().flatten(1)
     y = module(x).detach() - module.bias.detach().view(-1, *[1] * (x.dim() - 2))
-    assert isinstance(found.second, Tensor)
-    torch.testing.assert_close((kernel @ found.second @ kernel.T).trace(), y.square().sum(1).mean())
-    torch.testing.assert_close(kernel @ found.mean, y.movedim(1, -1).flatten(0, -2).mean(0))
+    assert isinstance(moments.second, Tensor)
+    torch.testing.assert_close((kernel @ moments.second @ kernel.T).trace(), y.square().sum(1).mean())
+    torch.testing.assert_close(kernel @ moments.mean, y.movedim(1, -1).flatten(0, -2).mean(0))
 
 
 def test_a_layer_that_runs_twice_is_seen_twice() -> None:
@@ -125,8 +125,8 @@ def test_a_layer_that_runs_twice_is_seen_twice() -> None:
 
     model, x = Recurrent(), noise(6, 4, 5, 5)
     rows = torch.cat([unfolded(model.conv, x), unfolded(model.conv, model.conv(x).detach())])
-    found = moments_of(model, [x])["conv"]
-    torch.testing.assert_close(found.second, (rows.T @ rows / len(rows)).float())
+    moments = moments_of(model, [x])["conv"]
+    torch.testing.assert_close(moments.second, (rows.T @ rows / len(rows)).float())
 
 
 def test_drawn_positions_are_few_seeded_and_close_to_all() -> None:
@@ -220,7 +220,7 @@ class SkipNet(nn.Module):
 def test_gradients_are_the_second_moment_of_autograds_own() -> None:
     torch.manual_seed(0)
     model, batches, seed = SkipNet().eval(), list(noise(11, 3, 6, 6).split(4)), 3
-    found = moments_of(model, batches, seed=seed, gradients="pairs")
+    moments = moments_of(model, batches, seed=seed, gradients="pairs")
     alone = moments_of(model, batches, seed=seed)
     expected_of = dict.fromkeys(("stem", "conv", "head"), torch.zeros(()))
     for number, batch in enumerate(batches):
@@ -234,27 +234,27 @@ def test_gradients_are_the_second_moment_of_autograds_own() -> None:
             flat = gradient.transpose(0, 1).flatten(1)
             expected_of[name] = expected_of[name] + flat @ flat.T / 11
     for name, expected in expected_of.items():
-        torch.testing.assert_close(found[name].gradient, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+        torch.testing.assert_close(moments[name].gradient, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
         torch.testing.assert_close(alone[name].gradient, expected.diagonal(), rtol=1e-4, atol=0.0)
-        assert found[name].sensitivity == pytest.approx(float(expected.diagonal().mean()), rel=1e-4)
-        assert alone[name].sensitivity == pytest.approx(found[name].sensitivity, rel=1e-5)
+        assert moments[name].sensitivity == pytest.approx(float(expected.diagonal().mean()), rel=1e-4)
+        assert alone[name].sensitivity == pytest.approx(moments[name].sensitivity, rel=1e-5)
 
 
 def test_gradients_of_a_grouped_layer_are_kept_by_channel() -> None:
     conv = nn.Conv2d(4, 6, 1, groups=2)
-    found = moments_of(
+    moments = moments_of(
         nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten()), [noise(8, 4, 3, 3)], gradients="pairs"
     )["0"]
-    assert found.gradient.shape == (6,)
-    assert float(found.gradient.min()) > 0
+    assert moments.gradient.shape == (6,)
+    assert float(moments.gradient.min()) > 0
 
 
 def test_a_uniform_net_has_the_sensitivity_of_its_softmax() -> None:
     head = nn.Linear(6, 5)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    found = moments_of(nn.Sequential(head), [noise(20, 6)])["0"]
-    assert found.sensitivity == pytest.approx((1 - 1 / 5) / 2**2 / 5)
+    moments = moments_of(nn.Sequential(head), [noise(20, 6)])["0"]
+    assert moments.sensitivity == pytest.approx((1 - 1 / 5) / 2**2 / 5)
 
 
 def test_sensitivity_is_zero_if_not_requested_or_not_defined() -> None:
@@ -270,8 +270,8 @@ def test_a_net_with_no_grad_inside_can_be_calibrated() -> None:
                 x = F.relu_(self.conv(self.stem(x)))
             return self.head(x.mean((2, 3)))
 
-    found = moments_of(Detached(), [noise(4, 3, 6, 6)])
-    assert [found[name].sensitivity > 0 for name in ("stem", "conv", "head")] == [False, False, True]
+    moments = moments_of(Detached(), [noise(4, 3, 6, 6)])
+    assert [moments[name].sensitivity > 0 for name in ("stem", "conv", "head")] == [False, False, True]
 
 
 def test_sensitivity_does_not_change_the_moments() -> None:
@@ -293,24 +293,24 @@ def test_a_batch_too_large_for_the_backward_pass_is_split(monkeypatch: pytest.Mo
     with net.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0]))):
         parts = collect(net, layers, [x], sampling=Sampling(None))
     assert sizes == [3, 3, 3, 1]
-    for name, found in parts.items():
-        assert torch.allclose(found.second, whole[name].second, atol=1e-5)
-        assert found.gram_ee is not None
-        assert torch.allclose(found.gram_ee, whole[name].gram_ee, atol=1e-5)
-        assert found.sensitivity == pytest.approx(whole[name].sensitivity, rel=0.5)  # other labels are drawn
+    for name, moments in parts.items():
+        assert torch.allclose(moments.second, whole[name].second, atol=1e-5)
+        assert moments.gram_ee is not None
+        assert torch.allclose(moments.gram_ee, whole[name].gram_ee, atol=1e-5)
+        assert moments.sensitivity == pytest.approx(whole[name].sensitivity, rel=0.5)  # other labels are drawn
 
 
 def test_one_pass_over_the_batches_is_enough_and_reported() -> None:
-    seen: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
 
     def once() -> Iterator[Tensor]:
         yield from noise(6, 3, 6, 6).split(3)
 
     model = SkipNet()
     layers = survey(model, noise(1, 3, 6, 6))
-    moments = collect(model, layers, once(), progress=lambda *step: seen.append(step))
+    moments = collect(model, layers, once(), progress=lambda *step: calls.append(step))
     assert set(moments) == {"stem", "conv", "head"}
-    assert seen == [("calibrate", 1, 1), ("calibrate", 2, 2)]
+    assert calls == [("calibrate", 1, 1), ("calibrate", 2, 2)]
 
 
 def test_calibration_restores_the_model_even_after_an_error() -> None:
@@ -474,10 +474,10 @@ def test_a_net_without_a_backward_pass_keeps_its_moments(hostile: Callable[[Tens
             return self.head(hostile(self.conv(self.stem(x))).mean((2, 3)))
 
     net, batches = Hostile(), list(noise(8, 3, 6, 6).split(4))
-    found, plain = moments_of(net, batches), moments_of(net, batches, gradients="none")
-    assert all(item.sensitivity == 0 for item in found.values())
+    moments, plain = moments_of(net, batches), moments_of(net, batches, gradients="none")
+    assert all(item.sensitivity == 0 for item in moments.values())
     for name, item in plain.items():
-        assert torch.equal(found[name].second, item.second)  # type: ignore[arg-type]
+        assert torch.equal(moments[name].second, item.second)  # type: ignore[arg-type]
 
 
 def test_a_gradient_that_is_not_finite_is_no_gradient() -> None:

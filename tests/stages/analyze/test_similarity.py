@@ -59,8 +59,8 @@ def test_every_measure_lies_between_0_and_1(
     for name, metric in METRICS.items():
         values = metric(kernels)
         assert values.shape == (count, count), name
-        known = values[~values.isnan()]
-        assert ((known >= 0) & (known <= 1)).all(), name
+        defined = values[~values.isnan()]
+        assert ((defined >= 0) & (defined <= 1)).all(), name
         if name != "explained":
             torch.testing.assert_close(values, values.T, equal_nan=True)
 

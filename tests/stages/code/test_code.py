@@ -97,16 +97,16 @@ def test_feedback_in_blocks_equals_feedback_number_by_number(monkeypatch: pytest
     outs, ins = 6, 11
     weight = torch.randn(outs, ins, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     columns, rows = feedback_of(moment(ins)), feedback_of(moment(outs, seed=2))
-    left, found, missed = torch.zeros(3, outs, ins, dtype=torch.float64)
+    left, rounded, missed = torch.zeros(3, outs, ins, dtype=torch.float64)
     ordered = weight[rows.order_n][:, columns.order_n]
     for o in range(outs):
         for i in range(ins):
             target = ordered[o, i] - rows.upper_nn[:o, o] @ missed[:o, i]
             corrected = target - left[o, :i] @ columns.upper_nn[:i, i]
-            found[o, i] = corrected.round()
-            left[o, i], missed[o, i] = corrected - found[o, i], target - found[o, i]
-    expected = torch.empty_like(found)
-    expected[rows.order_n[:, None], columns.order_n] = found
+            rounded[o, i] = corrected.round()
+            left[o, i], missed[o, i] = corrected - rounded[o, i], target - rounded[o, i]
+    expected = torch.empty_like(rounded)
+    expected[rows.order_n[:, None], columns.order_n] = rounded
     for block in (1, 4, 48):
         monkeypatch.setattr("kdna_convert.stages.code.feedback_rounding._BLOCK", block)
         assert torch.equal(round_with_feedback(weight, 0, columns, rows), expected)
@@ -220,10 +220,10 @@ def test_every_tensor_of_a_coded_net_is_exactly_what_decoding_gives(
     sensitivity = sensitivity_of(collect(original, nets.layers, inputs, gradients="pairs"))
     coded, steps = code_net(balance(nets, sensitivity), sensitivity, 0.01, rounding, lambda done, of: None)  # type: ignore[arg-type]
     state = stored_state(coded)
-    found = unpack(pack(coded, "entropy", steps))
-    assert found.keys() == state.keys()
-    assert all(torch.equal(found[name], state[name]) for name in state), [
-        name for name in state if not torch.equal(found[name], state[name])
+    decoded = unpack(pack(coded, "entropy", steps))
+    assert decoded.keys() == state.keys()
+    assert all(torch.equal(decoded[name], state[name]) for name in state), [
+        name for name in state if not torch.equal(decoded[name], state[name])
     ]
     assert all(torch.equal(before[name], tensor) for name, tensor in stored_state(converted).items())
 
@@ -232,9 +232,9 @@ def test_every_tensor_of_a_coded_net_is_exactly_what_decoding_gives(
 def test_a_kernel_is_its_last_factor_times_the_rest(scheme: str, inputs: list[Tensor]) -> None:
     net = shared(tiny(), inputs, scheme)
     for derived in derived_layers(net).values():
-        found = last_factor(derived)
-        assert found is not None
-        letter, rows = found
+        factor = last_factor(derived)
+        assert factor is not None
+        letter, rows = factor
         kernel = derived.adapter[letter].double() @ rows
         assert torch.allclose(kernel.float(), derived().flatten(1), atol=1e-5)
 

@@ -27,8 +27,8 @@ def family(name: str, taps: int = 3) -> Fitted:
     patch = 9 * taps * taps
     targets = []
     for out, weight in ((7, 1.0), (10, 3.0), (9, 0.2)):
-        seen = draw(3 * patch, patch) * draw(patch).exp()
-        targets.append(plain_target(draw(out, 9, taps, taps), seen.T @ seen / len(seen), weight))
+        inputs = draw(3 * patch, patch) * draw(patch).exp()
+        targets.append(plain_target(draw(out, 9, taps, taps), inputs.T @ inputs / len(inputs), weight))
     scheme = make(name, {"rank": RANK if name != "lowrank" else 5})
     shared, adapters = scheme.share(targets, seed=0, sweeps=15)
     places = torch.randperm(scheme.rank, generator=noise)
@@ -56,18 +56,20 @@ def refitted_error(name: str, shared: Tensors, adapters: list[Tensors], targets:
 @pytest.mark.parametrize("name", CUT)
 def test_ordering_directions_leaves_the_kernels_unchanged(name: str, taps: int) -> None:
     scheme, shared, adapters, targets = family(name, taps)
-    found = order(scheme, shared, adapters, targets)
-    for before, after, target in zip(adapters, found.adapters, targets, strict=True):
+    ordered = order(scheme, shared, adapters, targets)
+    for before, after, target in zip(adapters, ordered.adapters, targets, strict=True):
         kernel = scheme.expand(shared, before, target.shape)
-        assert torch.allclose(scheme.expand(found.shared, after, target.shape), kernel, rtol=0, atol=1e-9)
+        assert torch.allclose(scheme.expand(ordered.shared, after, target.shape), kernel, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", CUT)
 def test_the_reported_error_is_that_of_the_cut_family(name: str) -> None:
     scheme, shared, adapters, targets = family(name)
-    found = order(scheme, shared, adapters, targets)
-    measured = [refitted_error(name, found.shared, found.adapters, targets, size) for size in range(1, scheme.rank + 1)]
-    assert found.errors == pytest.approx(measured, rel=1e-5)
+    ordered = order(scheme, shared, adapters, targets)
+    measured = [
+        refitted_error(name, ordered.shared, ordered.adapters, targets, size) for size in range(1, scheme.rank + 1)
+    ]
+    assert ordered.errors == pytest.approx(measured, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", CUT)
@@ -89,14 +91,14 @@ def test_an_ordered_family_loses_less_than_a_shuffled_one(name: str) -> None:
 def test_elimination_drops_the_direction_of_least_error_first() -> None:
     """Compared with trying every direction, for shared CP."""
     scheme, shared, adapters, targets = family("cp")
-    found = order(scheme, shared, adapters, targets)
+    ordered = order(scheme, shared, adapters, targets)
 
     def without(q: int) -> float:
         keep = [place for place in range(RANK) if place != q]
         own = [{"U": a["U"][:, keep], "b": a["b"][keep]} for a in adapters]
         return refitted_error("cp", {"V": shared["V"][keep]}, own, targets, RANK - 1)
 
-    assert found.errors[-2] == pytest.approx(min(map(without, range(RANK))), rel=1e-6)
+    assert ordered.errors[-2] == pytest.approx(min(map(without, range(RANK))), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", CUT)

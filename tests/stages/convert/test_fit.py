@@ -87,13 +87,13 @@ def dense_of(moment: Any) -> torch.Tensor:
 def test_a_higher_rank_gives_a_smaller_error(scheme: str) -> None:
     net = small()
     z0 = logits(net, [images(16)])
-    moved = []
+    errors = []
     for rank in (1, 3, 5):
         converted, _ = convert(
             net, plan_for(net, family(scheme, rank=rank * (1 if scheme == "lowrank" else 3))), moments_of(net)
         )
-        moved.append(divergence(logits(converted, [images(16)]), z0).logit_error)
-    assert moved[0] > moved[1] > moved[2]
+        errors.append(divergence(logits(converted, [images(16)]), z0).logit_error)
+    assert errors[0] > errors[1] > errors[2]
 
 
 def test_several_families_are_fitted_each_by_itself() -> None:
@@ -128,16 +128,16 @@ def test_kerneldnas_best_start_is_the_one_that_moves_the_net_least() -> None:
 
 
 def test_a_start_with_outputs_that_are_not_finite_is_not_chosen() -> None:
-    net, asked = small(), []
+    net, measured = small(), []
 
     def measure(model: nn.Module) -> Divergence:
-        asked.append(model)
-        if len(asked) == 1:
+        measured.append(model)
+        if len(measured) == 1:
             raise NumericsError("KD702", "the net's logits are not finite")
-        return Divergence(1.0, float(len(asked)), 0.0, 1)
+        return Divergence(1.0, float(len(measured)), 0.0, 1)
 
     _, (fit,) = convert(net, plan_for(net, family("kerneldna")), moments_of(net), measure=measure)
-    assert (len(asked), fit.start) == (3, "lstsq")
+    assert (len(measured), fit.start) == (3, "lstsq")
 
 
 def test_a_sick_weight_is_named() -> None:

@@ -64,9 +64,9 @@ def test_a_label_beyond_the_outputs_is_refused(label: int) -> None:
 
 def test_labels_from_the_nets_own_outputs_give_accuracy_1() -> None:
     model = net()
-    found = evaluate(model, labeled(model, images()), require_labels=True)
-    assert (found.top1, found.top5, found.images) == (1.0, 1.0, 12)
-    assert (found.agreement, found.kl, found.logit_error) == (None, None, None)
+    evaluation = evaluate(model, labeled(model, images()), require_labels=True)
+    assert (evaluation.top1, evaluation.top5, evaluation.images) == (1.0, 1.0, 12)
+    assert (evaluation.agreement, evaluation.kl, evaluation.logit_error) == (None, None, None)
 
 
 def test_without_labels_accuracy_is_none_or_refused_where_it_is_wanted() -> None:
@@ -99,10 +99,10 @@ def test_equal_logits_have_no_divergence() -> None:
 
 def test_a_constant_added_to_all_logits_changes_the_error_but_not_the_answer() -> None:
     z = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
-    seen = divergence(z + 3, z)
-    assert seen.kl < 1e-12
-    assert seen.agreement == 1.0
-    assert seen.logit_error > 1
+    shifted = divergence(z + 3, z)
+    assert shifted.kl < 1e-12
+    assert shifted.agreement == 1.0
+    assert shifted.logit_error > 1
 
 
 def test_logits_of_other_images_are_not_compared() -> None:
@@ -180,10 +180,10 @@ def test_modes_come_back_after_a_failure() -> None:
 
 def test_parameters_macs_and_bytes_equal_a_count_by_hand() -> None:
     model = net()
-    found = totals(model, images())
-    assert found.params == 4 * 3 * 9 + 2 * 4 + 4 * 7 + 7
-    assert found.macs == 4 * 27 * 64 + 4 * 7
-    assert found.bytes == len(save(model.state_dict(), {"format": "pt"}))
+    counts = totals(model, images())
+    assert counts.params == 4 * 3 * 9 + 2 * 4 + 4 * 7 + 7
+    assert counts.macs == 4 * 27 * 64 + 4 * 7
+    assert counts.bytes == len(save(model.state_dict(), {"format": "pt"}))
     assert macs(model, images(1)) == macs(model, images(9))
 
 
@@ -209,12 +209,12 @@ def test_a_shared_parameter_counts_once() -> None:
 def test_json_begins_with_the_documented_keys() -> None:
     import json
 
-    found = json.loads(to_json(evaluate(net(), [images()])))
-    assert list(found)[:8] == ["top1", "top5", "images", "agreement", "kl", "params", "bytes", "macs"]
-    assert Evaluation(**found).images == 12
+    printed = json.loads(to_json(evaluate(net(), [images()])))
+    assert list(printed)[:8] == ["top1", "top5", "images", "agreement", "kl", "params", "bytes", "macs"]
+    assert Evaluation(**printed).images == 12
 
 
 def test_progress_counts_to_the_end() -> None:
-    seen: list[tuple[str, int, int]] = []
-    evaluate(net(), list(images().split(4)), progress=lambda *step: seen.append(step))
-    assert seen == [("evaluate", 0, 3), ("evaluate", 1, 3), ("evaluate", 2, 3), ("evaluate", 3, 3)]
+    calls: list[tuple[str, int, int]] = []
+    evaluate(net(), list(images().split(4)), progress=lambda *step: calls.append(step))
+    assert calls == [("evaluate", 0, 3), ("evaluate", 1, 3), ("evaluate", 2, 3), ("evaluate", 3, 3)]

@@ -83,6 +83,6 @@ def test_no_nets_or_rounds_is_a_value_error() -> None:
 
 
 def test_progress_counts_rounds() -> None:
-    seen: list[tuple[str, int, int]] = []
-    benchmark({"net": nn.Linear(3, 2)}, X, rounds=2, progress=lambda *step: seen.append(step))
-    assert seen == [("benchmark", 0, 2), ("benchmark", 1, 2), ("benchmark", 2, 2)]
+    calls: list[tuple[str, int, int]] = []
+    benchmark({"net": nn.Linear(3, 2)}, X, rounds=2, progress=lambda *step: calls.append(step))
+    assert calls == [("benchmark", 0, 2), ("benchmark", 1, 2), ("benchmark", 2, 2)]

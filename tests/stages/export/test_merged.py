@@ -27,19 +27,19 @@ def outputs(net: nn.Module) -> torch.Tensor:
 
 
 def test_the_merged_file_loads_into_the_original_net(tmp_path: Path) -> None:
-    made = conversion(small(), ("body.0", "body.2", "last"), routing="se")
-    path = Merged().write(made, tmp_path / "deep" / "merged.safetensors").file
+    converted = conversion(small(), ("body.0", "body.2", "last"), routing="se")
+    path = Merged().write(converted, tmp_path / "deep" / "merged.safetensors").file
     plain = small(3)
     plain.load_state_dict(load_file(path), strict=True)
-    torch.testing.assert_close(outputs(plain), outputs(made.model))
-    assert len(list(made.model.body[0].parametrizations)) == 1  # type: ignore[index,arg-type]
+    torch.testing.assert_close(outputs(plain), outputs(converted.model))
+    assert len(list(converted.model.body[0].parametrizations)) == 1  # type: ignore[index,arg-type]
     with pytest.raises(FolderError, match="KD601"):
-        Merged().write(made, path)
-    Merged().write(made, path, force=True)
+        Merged().write(converted, path)
+    Merged().write(converted, path, force=True)
     with torch.no_grad():
-        made.model.last.gate.fc2.bias.fill_(1)  # type: ignore[union-attr,operator]
+        converted.model.last.gate.fc2.bias.fill_(1)  # type: ignore[union-attr,operator]
     with pytest.raises(FolderError, match="KD606"):
-        Merged().write(made, tmp_path / "gated.safetensors")
+        Merged().write(converted, tmp_path / "gated.safetensors")
 
 
 def test_tied_weights_have_every_key(tmp_path: Path) -> None:

@@ -29,18 +29,18 @@ def conversion(routing: str | None = None) -> Conversion:
 
 @pytest.mark.parametrize("routing", [None, "se"])
 def test_onnxruntime_and_torch_agree_for_any_batch(routing: str | None, tmp_path: Path) -> None:
-    made = conversion(routing)
-    for router in routers(made.model).values():
+    converted = conversion(routing)
+    for router in routers(converted.model).values():
         nn.init.normal_(router.fc2.weight, generator=torch.Generator().manual_seed(0))
-    exported = Onnx().write(made, tmp_path / "deep" / "net.onnx")
+    exported = Onnx().write(converted, tmp_path / "deep" / "net.onnx")
     session = onnxruntime.InferenceSession(exported.file, providers=["CPUExecutionProvider"])
     for batch in (1, 2, 7):
         x = torch.randn(batch, 3, 12, 12, generator=torch.Generator().manual_seed(batch))
-        (found,) = session.run(None, {"images": x.numpy()})
+        (logits,) = session.run(None, {"images": x.numpy()})
         with torch.no_grad():
-            torch.testing.assert_close(torch.from_numpy(found), made.model(x), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(torch.from_numpy(logits), converted.model(x), atol=1e-4, rtol=1e-4)
     assert exported.bytes == (tmp_path / "deep" / "net.onnx").stat().st_size
-    assert len(routers(made.model)) == (3 if routing else 0)  # the conversion is as it was
+    assert len(routers(converted.model)) == (3 if routing else 0)  # the conversion is as it was
 
 
 def test_a_graph_is_not_written_over_without_force_nor_without_its_libraries(
@@ -70,6 +70,6 @@ class Whole(Router):
 
 
 def test_kernels_per_image_are_exported_as_products_with_patches(tmp_path: Path) -> None:
-    made = conversion("se")
-    made.model.last.gate = Whole(2)
-    assert Onnx().write(made, tmp_path / "net.onnx").difference < 1e-4
+    converted = conversion("se")
+    converted.model.last.gate = Whole(2)
+    assert Onnx().write(converted, tmp_path / "net.onnx").difference < 1e-4

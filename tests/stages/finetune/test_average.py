@@ -49,15 +49,15 @@ def test_without_a_decay_the_average_is_the_net() -> None:
 
 
 def test_an_average_changes_no_step_and_is_what_is_kept() -> None:
-    found = {}
+    runs = {}
     for ema in (0.0, 0.95):
         model, original = pair()
         held = images(64, seed=1)
         tuned = finetune(model, original, images(), heldout=held, epochs=5, batch_size=32, lr=1e-2, ema=ema)
         assert divergence(logits(model, [held]), logits(original, [held])) == tuned.after
-        found[ema] = (tuned, state(model))
-    assert found[0.0][0].losses == found[0.95][0].losses
-    assert found[0.0][0].after != found[0.95][0].after
+        runs[ema] = (tuned, state(model))
+    assert runs[0.0][0].losses == runs[0.95][0].losses
+    assert runs[0.0][0].after != runs[0.95][0].after
 
 
 def test_the_average_of_steps_that_are_too_long_is_closer_than_the_last_of_them(

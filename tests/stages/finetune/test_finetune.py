@@ -39,13 +39,13 @@ def test_only_what_may_change_changes(train: str) -> None:
     model, original = pair()
     before, teacher = state(model), state(original)
     tuned = finetune(model, original, images(), train=train, epochs=1, batch_size=32)
-    moved = changed(model, before)
-    assert ("0.parametrizations.weight.0.shared.V" in moved) == (train != "adapters")
-    assert ("7.weight" in moved) == (train == "all")
-    assert {"0.parametrizations.weight.0.adapter.U", "0.bias", "1.weight"} <= moved
-    assert not {"1.running_mean", "1.running_var", "1.num_batches_tracked"} & moved
+    changes = changed(model, before)
+    assert ("0.parametrizations.weight.0.shared.V" in changes) == (train != "adapters")
+    assert ("7.weight" in changes) == (train == "all")
+    assert {"0.parametrizations.weight.0.adapter.U", "0.bias", "1.weight"} <= changes
+    assert not {"1.running_mean", "1.running_var", "1.num_batches_tracked"} & changes
     assert not changed(original, teacher)
-    assert tuned.trained == sum(before[key].numel() for key in moved)
+    assert tuned.trained == sum(before[key].numel() for key in changes)
     assert tuned.params == sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -356,10 +356,10 @@ def test_distillation_is_the_scaled_kl_and_vanishes_at_the_teacher(temperature: 
 
 def test_progress_counts_steps_and_shows_loss_and_agreement() -> None:
     model, original = pair()
-    seen: list[tuple[str, int, int]] = []
-    finetune(model, original, images(), epochs=1, batch_size=48, progress=lambda *step: seen.append(step))
-    assert [step[1:] for step in seen] == [(1, 2), (2, 2)]
-    assert all(word in seen[0][0] for word in ("loss 0.", "agreement ", "images/s"))
+    calls: list[tuple[str, int, int]] = []
+    finetune(model, original, images(), epochs=1, batch_size=48, progress=lambda *step: calls.append(step))
+    assert [step[1:] for step in calls] == [(1, 2), (2, 2)]
+    assert all(word in calls[0][0] for word in ("loss 0.", "agreement ", "images/s"))
 
 
 def test_the_log_has_one_line_per_step(tmp_path: Path) -> None:

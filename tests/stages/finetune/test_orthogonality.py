@@ -42,7 +42,7 @@ def test_every_shared_tensor_counts_once_and_only_where_it_trains() -> None:
 
 
 def test_the_penalty_makes_rows_more_orthogonal() -> None:
-    found = []
+    gaps = []
     for weight in (0.0, 10.0):
         model, original = pair()
         basis = derived_layers(model)["0"].shared["V"]
@@ -50,8 +50,8 @@ def test_the_penalty_makes_rows_more_orthogonal() -> None:
             basis[1] += basis[0]
         options = {"train": "shared", "epochs": 20, "batch_size": 32, "lr": 1e-2, "orthogonality": weight}
         finetune(model, original, images(), **options)
-        found.append(float(crowding([basis.detach()])))
-    assert found[1] < 0.5 * found[0]
+        gaps.append(float(crowding([basis.detach()])))
+    assert gaps[1] < 0.5 * gaps[0]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -70,14 +70,14 @@ def cut_kl(model: nn.Module, original: nn.Module, share: float) -> float:
 
 
 def test_training_at_sampled_sizes_lowers_the_error_of_a_cut_net() -> None:
-    found = []
+    errors = []
     for sampled in (False, True):
         model, original = pair()
         options = {"epochs": 40, "batch_size": 32, "lr": 1e-2, "train": "shared", "sampled": sampled}
         finetune(model, original, noise(), nested=MEMBERS, **options)
-        found.append((cut_kl(model, original, 0.5), cut_kl(model, original, 1.0)))
-    assert found[1][0] < 0.7 * found[0][0]
-    assert found[1][1] < cut_kl(*pair(), 1.0)
+        errors.append((cut_kl(model, original, 0.5), cut_kl(model, original, 1.0)))
+    assert errors[1][0] < 0.7 * errors[0][0]
+    assert errors[1][1] < cut_kl(*pair(), 1.0)
 
 
 def test_the_kept_state_is_the_best_mean_of_full_and_middle_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,8 +122,8 @@ def test_sampled_sizes_need_a_nested_net(images: Path, folder: Path, tmp_path: P
 
 def test_a_nested_folder_is_trained_and_still_cut(images: Path, tmp_path: Path) -> None:
     few = (*FEW_IMAGES, "--set", "fit.sweeps=3")
-    made = ("convert", NET, "--data", images, "--recipe", "shared-basis", *few, "--set", "nested=true")
-    done = kdna(*made, "--target-params", "0.6", "-o", tmp_path / "in")
+    command = ("convert", NET, "--data", images, "--recipe", "shared-basis", *few, "--set", "nested=true")
+    done = kdna(*command, "--target-params", "0.6", "-o", tmp_path / "in")
     assert done.exit_code == 0, done.stderr
     steps = ("--batch-size", "8", "--steps", "6", "--train", "shared", "--sampled")
     done = kdna("finetune", tmp_path / "in", "--data", images, *steps, "-o", tmp_path / "tuned")

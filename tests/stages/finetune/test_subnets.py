@@ -117,14 +117,14 @@ def test_an_output_is_averaged_over_its_positions() -> None:
 
 
 def test_a_subnet_weight_brings_early_stages_closer() -> None:
-    found = []
+    losses = []
     for weight in (0.0, 30.0):
         model, original = two()
         with torch.no_grad():
             model[2].bias += 0.5
         finetune(model, original, noise(), epochs=10, batch_size=32, lr=1e-2, train="shared", subnets=weight)
-        found.append(early_kl(model, original))
-    assert found[1] < found[0]
+        losses.append(early_kl(model, original))
+    assert losses[1] < losses[0]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -160,7 +160,7 @@ def converted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_subnets_add_no_tensor_to_the_folder(images: Path, converted: Path, tmp_path: Path) -> None:
-    found = []
+    tensors = []
     for weight in ("0", "0.5"):
         out = tmp_path / weight
         steps = ("--batch-size", "8", "--steps", "2", "--ema", "0.9", "--subnets", weight)
@@ -168,8 +168,8 @@ def test_subnets_add_no_tensor_to_the_folder(images: Path, converted: Path, tmp_
         assert done.exit_code == 0, done.output
         assert kdna("verify", out).exit_code == 0
         assert json.loads((out / "report.json").read_text())["finetune"]["settings"]["subnets"] == float(weight)
-        found.append(load_file(out / "model.safetensors"))
-    assert set(found[0]) == set(found[1])
+        tensors.append(load_file(out / "model.safetensors"))
+    assert set(tensors[0]) == set(tensors[1])
 
 
 @pytest.mark.slow

@@ -22,15 +22,15 @@ def other(classes: int = 5) -> nn.Module:
 
 def test_a_net_learns_the_outputs_of_its_teacher() -> None:
     model, original = pair()
-    teacher, seen = other().eval(), images()
-    before, kept = divergence(logits(model, [seen]), logits(teacher, [seen])).kl, state(teacher)
+    teacher, inputs = other().eval(), images()
+    before, kept = divergence(logits(model, [inputs]), logits(teacher, [inputs])).kl, state(teacher)
     settings = Settings(steps=40, batch_size=32, train="all", lr=3e-2)
-    tuned = finetune(Student(model, original, teacher), images(), settings, heldout=seen)
+    tuned = finetune(Student(model, original, teacher), images(), settings, heldout=inputs)
     assert tuned.before is not None
     assert tuned.after is not None
     assert tuned.before.kl == pytest.approx(before, rel=1e-4)
     assert tuned.after.kl < 0.7 * before
-    assert tuned.after.kl == pytest.approx(divergence(logits(model, [seen]), logits(teacher, [seen])).kl, rel=1e-3)
+    assert tuned.after.kl == pytest.approx(divergence(logits(model, [inputs]), logits(teacher, [inputs])).kl, rel=1e-3)
     assert all(torch.equal(kept[name], tensor) for name, tensor in state(teacher).items())
     assert teacher.training is False
 
@@ -73,6 +73,8 @@ def test_an_untrained_routed_net_needs_a_teacher() -> None:
     from kdna_convert.inputs.recipe import parse_recipe
 
     recipe = parse_recipe("scheme: dense\nrouting: se\ncalibration: {images: 8, heldout: 8}")
-    made = kdna_convert.convert("kdna_convert.inputs.digits:digits_net", recipe=recipe, data=torch.randn(24, 1, 12, 12))
+    conversion = kdna_convert.convert(
+        "kdna_convert.inputs.digits:digits_net", recipe=recipe, data=torch.randn(24, 1, 12, 12)
+    )
     with pytest.raises(RecipeError, match=r"KD208: this net answers as its original does.* --teacher MODEL"):
-        tune(made, data=torch.randn(24, 1, 12, 12), steps=1)
+        tune(conversion, data=torch.randn(24, 1, 12, 12), steps=1)

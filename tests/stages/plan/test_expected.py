@@ -36,10 +36,10 @@ def measured_rows() -> list[tuple[str, bool, float, float, float]]:
             name = f"{row['net']} {row['recipe']} {row['keep']} {key}"
             rows.append((name, key == "after", row["predicted"], row[key]["kl"], row[key]["agreement"]))
     for net in NETS:
-        found: list[dict[str, Any]] = json.loads((RESULTS / f"{net}.json").read_text())["rows"]
+        results: list[dict[str, Any]] = json.loads((RESULTS / f"{net}.json").read_text())["rows"]
         rows += [
             (f"{net} {row['recipe']} {row['keep']}", row["recipe"] in REPAIRING, *(row[key] for key in KEYS))  # type: ignore[misc]
-            for row in found
+            for row in results
             if row.get("predicted")
         ]
     return rows

@@ -66,12 +66,12 @@ def learned(model: nn.Module) -> nn.Module:
 @pytest.fixture(scope="module")
 def databases(quick_predictions: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Database]:
     """The tiny net's database under every scheme."""
-    found = {}
+    by_scheme = {}
     for scheme in SCHEMES:
         path = tmp_path_factory.mktemp("databases") / f"{scheme}.json"
         kdna_convert.plan(NET, recipe=recipe(scheme), data=IMAGES, target_params=0.9, database=path)
-        found[scheme] = from_json(Database, path.read_bytes())
-    return found
+        by_scheme[scheme] = from_json(Database, path.read_bytes())
+    return by_scheme
 
 
 class MixedNet(nn.Module):
@@ -209,9 +209,9 @@ def test_no_other_choice_within_the_budget_is_better(kind: Kind) -> None:
     assert len(costs) > 20
     for amount in costs[:: max(1, len(costs) // 12)]:
         best = min(loss(TOY, plan) for plan in every if getattr(plan.planned, kind) <= amount)
-        found = solve(TOY, PlanBudget(kind, amount))
-        assert getattr(found.planned, kind) <= amount
-        assert loss(TOY, found) == pytest.approx(best, rel=2e-3, abs=2e-2)
+        solved = solve(TOY, PlanBudget(kind, amount))
+        assert getattr(solved.planned, kind) <= amount
+        assert loss(TOY, solved) == pytest.approx(best, rel=2e-3, abs=2e-2)
 
 
 def rivals() -> Database:
@@ -245,12 +245,12 @@ def test_of_families_that_compete_for_a_layer_the_best_choice_is_taken(kind: Kin
     schemes = set()
     for amount in costs[:: max(1, len(costs) // 20)]:
         within = [loss for loss, plan in zip(losses, every, strict=True) if getattr(plan.planned, kind) <= amount]
-        found = solve(database, PlanBudget(kind, amount))
-        names = [name for family in found.families for name in family.members]
+        solved = solve(database, PlanBudget(kind, amount))
+        names = [name for family in solved.families for name in family.members]
         assert len(names) == len(set(names))
-        assert getattr(found.planned, kind) <= amount
-        assert sum(found.predicted.values()) == pytest.approx(min(within), rel=2e-3, abs=4e-2)
-        schemes |= {family.scheme for family in found.families}
+        assert getattr(solved.planned, kind) <= amount
+        assert sum(solved.predicted.values()) == pytest.approx(min(within), rel=2e-3, abs=4e-2)
+        schemes |= {family.scheme for family in solved.families}
     assert schemes == ({"lowrank"} if kind == "macs" else {"lowrank", "codebook"})  # a codebook saves no MACs
 
 
@@ -614,15 +614,15 @@ def test_a_database_of_many_families_with_hundreds_of_ranks_is_solved_to_the_las
     points = {1: 90.0, 60: 20.0, 120: 5.0, 250: 1.0, 400: 0.1}
     large = toy([{rank: error * (1 + place) for rank, error in points.items()} for place in range(50)])
     room = int(large.params * 0.9)
-    found = solve(large, PlanBudget("params", room))
+    plan = solve(large, PlanBudget("params", room))
     one_rank = 2 * (9 * 53 + 53)  # of the widest two layers
-    assert room - one_rank < found.planned.params <= room
+    assert room - one_rank < plan.planned.params <= room
 
 
 def test_a_layout_resolves_to_its_tensors_and_drops_the_empty_ones() -> None:
     layout = Layout({"P": (4, 2)}, ({"A": (4, "residual_rank"), "f": (4,)},))
-    found = stored_tensors(Family("kerneldna", ("a",), {"residual_rank": 0}), layout, "F16")
-    assert found == [TensorSpec("a.P", (4, 2), "F16"), TensorSpec("a.f", (4,), "F16")]
+    tensors = stored_tensors(Family("kerneldna", ("a",), {"residual_rank": 0}), layout, "F16")
+    assert tensors == [TensorSpec("a.P", (4, 2), "F16"), TensorSpec("a.f", (4,), "F16")]
 
 
 class Pointwise(nn.Module):

@@ -140,5 +140,5 @@ def test_layers_that_cannot_share_are_named_when_a_rule_holds_them_together(sche
 def test_the_cell_of_the_recipe_decides_which_kernels_share_a_warehouse(net: nn.Module) -> None:
     wide = Recipe(scheme="warehouse", options={"cell": 16, "rank": 4}, fit={"sweeps": 2}, families={"by": "group"})  # type: ignore[arg-type]
     plan = kdna.plan(net, recipe=wide, data=IMAGES)
-    found = {frozenset(family.members) for family in plan.families}
-    assert {frozenset(["a", "b", "up"]), frozenset(["c", "d", "down"])} <= found
+    families = {frozenset(family.members) for family in plan.families}
+    assert {frozenset(["a", "b", "up"]), frozenset(["c", "d", "down"])} <= families

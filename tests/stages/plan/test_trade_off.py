@@ -19,10 +19,10 @@ def point(predicted: float, kl: float | None) -> Point:
 
 
 def test_fewer_parameters_never_predict_less_error() -> None:
-    found = trade_off(TOY)
-    assert len(found.points) > 3
-    for more, fewer in zip(found.points, found.points[1:], strict=False):
-        assert fewer.planned.params < more.planned.params <= more.share * found.params
+    curve = trade_off(TOY)
+    assert len(curve.points) > 3
+    for more, fewer in zip(curve.points, curve.points[1:], strict=False):
+        assert fewer.planned.params < more.planned.params <= more.share * curve.params
         assert fewer.predicted >= more.predicted
 
 
@@ -34,9 +34,9 @@ def test_unreachable_budgets_end_the_curve() -> None:
 
 
 def test_measured_points_give_a_rank_correlation() -> None:
-    found = trade_off(TOY, measure=lambda plan: seen(min(1.0, 1e-3 * sum(plan.predicted.values()))))
-    assert found.correlation == pytest.approx(1.0)
-    assert all(one.measured is not None for one in found.points)
+    curve = trade_off(TOY, measure=lambda plan: seen(min(1.0, 1e-3 * sum(plan.predicted.values()))))
+    assert curve.correlation == pytest.approx(1.0)
+    assert all(one.measured is not None for one in curve.points)
 
 
 def test_a_correlation_needs_three_different_points() -> None:
@@ -48,9 +48,9 @@ def test_a_correlation_needs_three_different_points() -> None:
 
 @pytest.mark.parametrize("holds_from", [0.05, 0.333, 0.72, 0.9])
 def test_the_search_ends_within_a_hundredth_of_the_smallest_that_holds(holds_from: float) -> None:
-    found = smallest(lambda share: (share, 0.5 if share >= holds_from else 3.0), 1.0)
-    assert holds_from <= found.result <= holds_from + FINE
-    assert {trial.drop <= 1.0 for trial in found.trials if trial.share == found.result} == {True}
+    result = smallest(lambda share: (share, 0.5 if share >= holds_from else 3.0), 1.0)
+    assert holds_from <= result.result <= holds_from + FINE
+    assert {trial.drop <= 1.0 for trial in result.trials if trial.share == result.result} == {True}
 
 
 def test_an_unreachable_share_counts_as_too_small() -> None:

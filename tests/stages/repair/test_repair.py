@@ -92,12 +92,12 @@ def test_a_reconstruction_lowers_the_divergence_and_leaves_shared_tensors_alone(
 def test_correcting_gives_every_normalization_the_mean_of_the_original() -> None:
     nets, _ = pair()
     STEPS["correct"](variance=1.0).run(nets, 0, lambda done, of: None)  # type: ignore[call-arg]
-    seen: list[Tensor] = []
+    outputs: list[Tensor] = []
     for net in (nets.original, nets.converted):
-        handle = net.blocks[1].bn2.register_forward_hook(lambda m, a, y: seen.append(y.mean((0, 2, 3))))
+        handle = net.blocks[1].bn2.register_forward_hook(lambda m, a, y: outputs.append(y.mean((0, 2, 3))))
         net(torch.cat(nets.batches))
         handle.remove()
-    torch.testing.assert_close(seen[1], seen[0], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-3, rtol=1e-3)
 
 
 def test_a_net_without_normalization_gives_a_reason_code() -> None:
@@ -164,11 +164,11 @@ def test_memory_bounds_how_many_images_are_kept() -> None:
 def interrupted(nets: NetPair, measure: Measure, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A repair that is killed after its second block of the second step."""
     monkeypatch.setattr("kdna_convert.stages.repair.repair_file.EVERY", 0.0)
-    seen: list[str] = []
+    stages: list[str] = []
 
     def stop(doing: str, done: int, of: int) -> None:
-        seen.append(doing)
-        if seen.count("repair: reconstruct") == 2:
+        stages.append(doing)
+        if stages.count("repair: reconstruct") == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
