@@ -37,6 +37,7 @@ def test_the_commands_are_those_of_the_product() -> None:
             "compare",
             "bench",
             "verify",
+            "trust",
             "export",
         ),
         *("demo", "init", "recipe", "ls", "explain", "env"),
