@@ -22,6 +22,8 @@ _TIMM_SOURCES = ("hf-hub", "hf_hub", "local-dir")
 _LONGEST, _SHOWN = 4096, 60
 # Packages whose factories are not the user's own.
 _LIBRARIES = ("timm", "torchvision", "kdna_convert")
+# Brackets that a call may begin with: what is before it is a path.
+_MOST_BRACKETS = 50
 # Modules of this package that have moved: older folders name the old place.
 _MOVED = {"kdna_convert.digits": "kdna_convert.inputs.digits", "kdna_convert.layouts": "kdna_convert.api.layouts"}
 
@@ -97,24 +99,26 @@ def _split_call(text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     """`name(1, key=2)` -> name, (1,), {"key": 2}. A path may contain parentheses, so the call is what parses as one."""
     if not text.endswith(")") or answer(Path(text).exists):
         return text, (), {}
-    for start in (index for index, letter in enumerate(text) if letter == "("):
+    starts = [index for index, letter in enumerate(text) if letter == "("]
+    for start in starts[:_MOST_BRACKETS]:
+        source = f"call{text[start:]}"
         try:
-            call = ast.parse("call" + text[start:], mode="eval").body
+            call = ast.parse(source, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply
             continue
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
-            return (text[:start], *_literals(call, text))
+            return (text[:start], *_literals(call, text, source))
     raise ModelError("KD302", f"{text}: the arguments are not valid Python; write NAME(key=value, ...)")
 
 
-def _literals(call: ast.Call, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _literals(call: ast.Call, text: str, source: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Only literals: a copied name must not run code."""
     values: list[Any] = []
     for node in (*call.args, *(keyword.value for keyword in call.keywords)):
         try:
             values.append(ast.literal_eval(node))
-        except (ValueError, TypeError) as error:
-            value = ast.unparse(node)
+        except (ValueError, TypeError, RecursionError, MemoryError) as error:
+            value = ast.get_source_segment(source, node)
             raise ModelError("KD302", f"{text}: {value} is not a Python literal (number, string, list ...)") from error
     names = [keyword.arg for keyword in call.keywords]
     if None in names:

@@ -12,7 +12,7 @@ from ...core.errors import CheckpointError, FolderError, KdnaError
 from ...core.specs import ModelRef
 from ...inputs.models import Loaded, choices, fit_original, load_model, state_digest, unwrapped_copy
 from .conversion import Conversion
-from .rebuild import Limited
+from .rebuild import rebuild
 
 
 def original_of(conversion: Conversion, checkpoint: str | None = None) -> Loaded:
@@ -40,9 +40,10 @@ def original_of(conversion: Conversion, checkpoint: str | None = None) -> Loaded
 
 
 def _named(conversion: Conversion, ref: ModelRef) -> Loaded:
-    permit = conversion.origin.permit
-    with Limited(None if permit is None else permit.limit, conversion.origin.folder or Path()):
-        return _the_same(ref) if ref.checkpoint else load_model(ref.name)
+    permit, folder = conversion.origin.permit, conversion.origin.folder
+    if permit is not None and permit.limit is not None and folder is not None:
+        rebuild(permit, folder)  # within its limit, before it gets weights
+    return _the_same(ref) if ref.checkpoint else load_model(ref.name)
 
 
 def _the_same(ref: ModelRef) -> Loaded:

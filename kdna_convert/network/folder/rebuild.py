@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ...core.errors import FolderError, ModelError
 from ...inputs.models.building import build
@@ -22,6 +23,8 @@ _ALLOCATE = frozenset(
 )
 # The deepest nets of timm and torchvision have 2,000.
 MOST_TENSORS = 3000
+# Numbers of one result while a net is built, such as a table of relative positions, where an argument is _LARGE.
+MOST_AT_ONCE, _LARGE = 2**24, 2000
 
 
 def rebuild(permit: Permit, folder: Path) -> nn.Module:
@@ -31,7 +34,7 @@ def rebuild(permit: Permit, folder: Path) -> nn.Module:
         FolderError: KD607 (it cannot be built), KD611 (it is larger than is permitted).
     """
     try:
-        with Limited(permit.limit, folder), _Undrawn():
+        with _Limited(permit.limit, folder), _Undrawn():
             model = build(permit.name, pretrained=False)
     except ModelError as error:
         raise FolderError(
@@ -55,7 +58,7 @@ class _Undrawn(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class Limited(TorchFunctionMode):
+class _Limited(TorchFunctionMode):
     """Within the block, FolderError KD611 is raised before a net is built that is larger than `limit` numbers."""
 
     def __init__(self, limit: int | None, folder: Path) -> None:
@@ -65,14 +68,29 @@ class Limited(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.limit is not None and func in _ALLOCATE:
+        if self.limit is None:
+            return func(*args, **kwargs)
+        if func in _ALLOCATE:
             shape = {key: value for key, value in kwargs.items() if key not in ("generator", "out")}
-            self._count(func(*args, **{**shape, "device": "meta"}).numel(), self.limit)
+            self.tensors += 1
+            self.numbers += func(*args, **{**shape, "device": "meta"}).numel()
+        if self.tensors > MOST_TENSORS or self.numbers > self.limit or _result_size(func, args, kwargs) > MOST_AT_ONCE:
+            most = f"more than {self.limit:,} numbers or {MOST_TENSORS:,} tensors"
+            raise untrusted(self.folder, f"names a net that is too large for its {TENSORS} ({most})")
         return func(*args, **kwargs)
 
-    def _count(self, numbers: int, limit: int) -> None:
-        self.tensors += 1
-        self.numbers += numbers
-        if self.tensors > MOST_TENSORS or self.numbers > limit:
-            size = f"more than {limit:,} numbers in {MOST_TENSORS:,} tensors"
-            raise untrusted(self.folder, f"names a net of {size}, too many for its {TENSORS}")
+
+def _result_size(func: Any, args: Any, kwargs: Any) -> int:
+    """The numbers of a result that may be far larger than the arguments, such as a table of pairs; else 0."""
+    name = func.__name__
+    if name.endswith("_") or not any(isinstance(each, Tensor) and each.numel() >= _LARGE for each in tree_leaves(args)):
+        return 0  # in place, an attribute, or at most _LARGE times _LARGE numbers
+    try:
+        result = func(*tree_map_only(Tensor, _meta, args), **tree_map_only(Tensor, _meta, kwargs))
+    except (RuntimeError, TypeError, ValueError, NotImplementedError):  # it depends on the values
+        return 0
+    return max((each.numel() for each in tree_leaves(result) if isinstance(each, Tensor)), default=0)
+
+
+def _meta(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")

@@ -122,6 +122,7 @@ LARGE = {
     "a wide net": "resnet18(num_classes=1000000)",
     "a deep net": "resnet18(layers=(2000,2,2,2))",
     "a net of a billion parameters": "vit_giant_patch14_reg4_dinov2",
+    "a table of all pairs of positions": "swin_tiny_patch4_window7_224(window_size=160, img_size=1920)",
 }
 BROKEN = {
     "no such net": "no_such_net",
@@ -129,7 +130,9 @@ BROKEN = {
     "no name": "",
     "a null byte": "net\0.py:f",
     "a very long name": "resnet18(" + "a" * 100_000,
-    "deep brackets": "resnet18(x=" + "(" * 3000 + ")" * 3000 + ")",
+    "deep brackets": "resnet18(x=" + "(" * 2000 + ")" * 2000 + ")",
+    "many signs": "resnet18(x=" + "-" * 900 + "1)",
+    "many sums": "resnet18(x=" + "1+" * 1500 + "1)",
 }
 
 
@@ -253,7 +256,7 @@ def test_a_net_too_large_for_the_folders_tensors_is_not_built(
         return made
 
     monkeypatch.setattr(torch, "empty", counted)
-    with pytest.raises(FolderError, match=r"KD611: .*too many for its model.safetensors"):
+    with pytest.raises(FolderError, match=r"KD611: .*too large for its model.safetensors"):
         kdna_convert.load(folder)
     assert allocated <= 100_000_000
 
