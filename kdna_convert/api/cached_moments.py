@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..core.fingerprint import Fingerprint, parts_of
 from ..core.processes import end_other_processes, gather
@@ -73,10 +74,9 @@ def _collected(job: Job, active: Sequence[Layer], progress: Progress | None) -> 
     net, settings, seed = job.loaded.model, job.recipe.calibration, job.recipe.seed
     memory, batch = settings.memory, settings.batch
     if job.calibration is None:
-        size = job.loaded.data.input_size
-        return data_free(
-            net, active, size, batch=min(batch, BATCH), memory=memory, seed=seed, device=job.device, progress=progress
-        )
+        size, batch = job.loaded.data.input_size, min(batch, BATCH)
+        how: dict[str, Any] = {"memory": memory, "seed": seed, "device": job.device, "progress": progress}
+        return data_free(net, active, size, images=settings.images, batch=batch, **how)
     inputs = Inputs(Reading(job.calibration, batch))
     moments = collect(
         net, active, inputs, memory=memory, sampling=Sampling(seed=seed), device=job.device, progress=progress

@@ -236,7 +236,8 @@ def _moments(task: _CodingTask, plain: nn.Module, layers: Sequence[Layer]) -> Mo
             plain, layers, mixed, gradients="pairs", sampling=sampling, device=task.device, progress=task.progress
         )
     size = task.before.data.input_size
-    return data_free(plain, layers, size, seed=task.seed, device=task.device, progress=task.progress)
+    how: dict[str, Any] = {"seed": task.seed, "device": task.device, "progress": task.progress}
+    return data_free(plain, layers, size, images=IMAGES.images, **how)
 
 
 def _file_size(conversion: Conversion, blob: bytes) -> int:

@@ -10,12 +10,22 @@ from ..core.filesize import metadata
 from ..core.measurements import Evaluation
 from ..core.progress import as_progress
 from ..core.specs import Progress
-from ..inputs.data import Data, batches, check_classes
+from ..inputs.data import Data, as_images, batches, check_classes
 from ..inputs.models import override
 from ..network.folder import Conversion
 from ..stages.evaluate.accuracy import evaluate as evaluate_net
 from .keywords import EvaluateOptions, check_keywords
-from .nets import Model, checkpoint_of, conversion_of, device_of_name, load_any, original_from, outputs_of
+from .nets import (
+    Model,
+    checkpoint_of,
+    conversion_of,
+    device_of_name,
+    load_any,
+    original_from,
+    outputs_of,
+    require_inputs,
+    sized,
+)
 from .splits import images_of
 
 if TYPE_CHECKING:
@@ -56,14 +66,16 @@ def evaluate(
     progress = as_progress(progress)
     conversion = conversion_of(net, options.get("trust_code", False), options.get("model"))
     checkpoint, inputs = checkpoint_of(options), options.get("inputs")
+    data = data if isinstance(data, str | Path) else as_images(data)
     if conversion is None:
-        loaded = load_any(cast("Model", net), checkpoint, inputs)
+        loaded = sized(load_any(cast("Model", net), checkpoint, inputs), data, options)
         model, config, original, about = loaded.model, loaded.data, None, None
     else:
         model, config = conversion.model, override(conversion.data, **inputs) if inputs else conversion.data
         about = metadata(conversion.plan.model, conversion.recipe)
         original = original_from(conversion, checkpoint)
     images = images_of(data, config, options.get("class_map"), limit, seed)
+    require_inputs(model, images)
     if images.labeled:
         check_classes(images, outputs_of(model, config))
     device = device_of_name(options.get("device") or "auto")

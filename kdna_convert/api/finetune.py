@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..core.errors import GuardError, ModelError, RecipeError
+from ..core.errors import FolderError, GuardError, ModelError, RecipeError
 from ..core.progress import as_progress
 from ..core.specs import DataConfig, Plan, Progress, to_json
 from ..inputs.data import Data, Images, batches, check_classes, split
-from ..inputs.models import state_digest
+from ..inputs.models import carried_cfg, state_digest, unwrapped_copy
 from ..network.derive import fold
 from ..network.folder import Conversion, original_of, uncoded
 from ..network.folder.report import FinetuneReport, Report
@@ -25,7 +25,7 @@ from ..stages.finetune import RunFiles, Settings, Student
 from ..stages.finetune import finetune as finetune_net
 from .code import CODED, codes_of, recoded
 from .keywords import FinetuneOptions, check_keywords
-from .nets import Model, conversion_of, device_of_name, load_any, opened, outputs_of
+from .nets import Model, conversion_of, device_of_name, load_any, opened, outputs_of, require_inputs
 from .splits import digest_of, images_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def finetune(
         folder: a converted folder, or a conversion, which stays as it is.
         data: images: a path, a tensor of inputs, or batches. At most 1,000 of them, and at most a fifth, are held out.
         class_map: a file of class names, one a line, in the order of the net's outputs.
-        teacher: another net to learn from in place of the original.
+        teacher: another net to learn from in place of the original, or the original itself as a module.
         device: auto, cpu, cuda, cuda:1 or mps.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: the settings of `kdna finetune`: train, epochs, steps or seconds, lr, batch_size ... (see
@@ -82,12 +82,12 @@ def finetune(
     settings = _settings(options)
     before = opened(folder, options)
     before = before if settings.train in CODED else uncoded(before)
-    if teacher is None and not settings.label_weight and _is_original(before):
+    before, original, other = _teachers(before, teacher, options)
+    if other is None and not settings.label_weight and _is_original(before):
         why = "this net answers as its original does, and has nothing to learn from it"
         raise RecipeError("KD208", f"{why}: pass --teacher MODEL, or --label-weight 1 with images by class")
-    original = original_of(before).model
-    other = None if teacher is None else _teacher(teacher, options, original, before.data)
     images = images_of(data, before.data, class_map, None, settings.seed)
+    require_inputs(before.model, images)
     if settings.label_weight:
         check_classes(images, outputs_of(original, before.data))
     kept = min(HELD, int(len(images) * HELD_SHARE))
@@ -104,7 +104,7 @@ def finetune(
         progress=progress,
     )
     images.gather_skipped()
-    tuned = replace(tuned, skipped=tuple(images.skipped), teacher=None if teacher is None else str(teacher))
+    tuned = replace(tuned, skipped=tuple(images.skipped), teacher=None if other is None else _name(teacher))
     done = replace(before, model=student.model.cpu().eval(), report=_report(before.report, tuned))
     return done if before.coded is None else _recoded(done, student.teacher, held)
 
@@ -171,6 +171,33 @@ def _recoded(conversion: Conversion, teacher: nn.Module, held: Images) -> Conver
     return found
 
 
+def _teachers(
+    before: Conversion, teacher: Model | None, options: FinetuneOptions
+) -> tuple[Conversion, nn.Module, nn.Module | None]:
+    """The conversion, its original, and the net to learn from in place of that.
+
+    A module with the original's weights is the original. Without the original, the teacher stands for it.
+    """
+    if isinstance(teacher, nn.Module):
+        own = unwrapped_copy(teacher).cpu().float().eval()
+        if state_digest(own) == before.plan.model.sha256:
+            return replace(before, origin=replace(before.origin, module=own)), own, None
+    try:
+        original = original_of(before).model
+    except FolderError:
+        if teacher is None:
+            raise
+        other = _teacher(teacher, options, before.model, before.data)
+        return before, other, other
+    return before, original, None if teacher is None else _teacher(teacher, options, original, before.data)
+
+
+def _name(teacher: Model | None) -> str:
+    """A name for messages and the report."""
+    kind = type(teacher)
+    return f"{kind.__module__}:{kind.__qualname__}" if isinstance(teacher, nn.Module) else str(teacher)
+
+
 def _teacher(model: Model, options: FinetuneOptions, original: nn.Module, config: DataConfig) -> nn.Module:
     """The net to learn from in place of the original. Raises ModelError KD311 for other classes or inputs."""
     conversion = conversion_of(model, options.get("trust_code", False))
@@ -181,13 +208,11 @@ def _teacher(model: Model, options: FinetuneOptions, original: nn.Module, config
         net, own = conversion.model, conversion.data
     theirs, ours = outputs_of(net, config), outputs_of(original, config)
     if theirs != ours:
-        raise ModelError("KD311", f"the teacher {model} has {theirs} classes, and the net {ours}")
-    if (own.mean, own.std) != (config.mean, config.std):
-        raise ModelError(
-            "KD311",
-            f"the teacher {model} takes images of mean {own.mean} and std {own.std}, the net of {config.mean}, "
-            f"{config.std}",
-        )
+        raise ModelError("KD311", f"the teacher {_name(model)} has {theirs} classes, and the net {ours}")
+    declared = not isinstance(model, nn.Module) or {"mean", "std"} <= carried_cfg(model).keys()
+    if declared and (own.mean, own.std) != (config.mean, config.std):
+        takes = f"takes images of mean {own.mean} and std {own.std}"
+        raise ModelError("KD311", f"the teacher {_name(model)} {takes}, the net of {config.mean}, {config.std}")
     return net.eval()
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..core.errors import ModelError
 from ..core.progress import LOADING
 from ..core.specs import Layer, ModelRef, Progress
-from ..inputs.data import Images
+from ..inputs.data import Images, as_images, input_shape
 from ..inputs.models import Loaded, example_input, factory_note, state_digest
 from ..inputs.recipe import Assignment, Recipe, check_options, load_recipe, resolve
 from ..network.derive import fold
@@ -18,7 +20,7 @@ from ..schemes import SCHEMES
 from ..stages.analyze.survey import survey, takes_batches
 from ..stages.repair import STEPS
 from .keywords import JobOptions
-from .nets import Model, checkpoint_of, conversion_of, device_of_name, load_any
+from .nets import Model, checkpoint_of, conversion_of, device_of_name, load_any, misfit, sized
 from .splits import split_images
 
 DATA_FREE_NOTE = (
@@ -53,8 +55,9 @@ def open_job(model: Model, recipe: Recipe | str, data: Any, options: JobOptions,
     recipe = checked_recipe(recipe)
     if progress is not None:
         progress(LOADING, 0, 0)
-    loaded = _loaded(model, options)
-    layers = survey(loaded.model, example_input(loaded.data))
+    data = data if data is None or isinstance(data, str | Path) else as_images(data)
+    loaded = sized(_loaded(model, options), data, options)
+    layers = _surveyed(loaded, data)
     notes: list[str] = []
     if not takes_batches(loaded.model, example_input(loaded.data, 2)):
         recipe = _one_by_one(recipe)
@@ -71,6 +74,17 @@ def open_job(model: Model, recipe: Recipe | str, data: Any, options: JobOptions,
         notes.append(made)
     device = device_of_name(options.get("device") or "auto")
     return Job(loaded, recipe, layers, assignments, calibration, heldout, training, device, notes)
+
+
+def _surveyed(loaded: Loaded, data: Any) -> tuple[Layer, ...]:
+    """The layers. Raises DataError KD406 where it is the tensors in DATA that the net cannot take."""
+    shape = input_shape(data) if isinstance(data, Images) else None
+    try:
+        return survey(loaded.model, example_input(loaded.data))
+    except ModelError as error:
+        if shape is None or error.code != "KD307":
+            raise
+        raise misfit(loaded.model, shape, error.message) from error
 
 
 def checked_recipe(recipe: Recipe | str) -> Recipe:

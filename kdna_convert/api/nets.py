@@ -10,19 +10,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.errors import CheckpointError, FolderError, KdnaError, ModelError
-from ..core.specs import DataConfig, ModelRef
+from ..core.errors import CheckpointError, DataError, FolderError, KdnaError, ModelError, cause
+from ..core.specs import DataConfig, ModelRef, Shape
+from ..inputs.data import Images, input_shape
 from ..inputs.models import (
     CheckpointFile,
     Loaded,
+    carried_cfg,
     example_input,
     load_model,
     override,
     require_usable,
+    resized,
     state_digest,
     unwrapped_copy,
 )
 from ..network.folder import Conversion, open_folder, original_of
+from ..network.inference import device_of, evaluating
 from ..stages.evaluate.accuracy import first_output
 from .keywords import FolderOptions
 
@@ -89,6 +93,34 @@ def outputs_of(net: nn.Module, config: DataConfig) -> int:
     """The number of classes that the net has logits for."""
     with torch.no_grad():
         return int(first_output(net(example_input(config)), 1).shape[1])
+
+
+def require_inputs(net: nn.Module, images: Images) -> None:
+    """Raise DataError KD406 if the net fails on the first of the tensors in DATA. Image files are not read for it."""
+    shape = input_shape(images)
+    if shape is None:
+        return
+    first = images.source.sample(images.positions[0])[0]  # type: ignore[union-attr]  # no stream has a shape
+    try:
+        with evaluating(net):
+            net(first[None].to(device_of(net)))
+    except Exception as error:
+        raise misfit(net, shape, cause(error)) from error
+
+
+def misfit(net: nn.Module, shape: Shape, reason: str) -> DataError:
+    """The error KD406 for a net that fails on tensors of this shape."""
+    own = carried_cfg(net).get("input_size")
+    takes = "which the net does not take" if own is None else f"and the net takes {tuple(own)}"
+    return DataError("KD406", f"DATA gives inputs of shape {shape}, {takes}: {reason}")
+
+
+def sized(loaded: Loaded, data: Any, options: Mapping[str, Any]) -> Loaded:
+    """The net with the input size of the tensors in DATA, unless the options set one."""
+    shape = input_shape(data) if isinstance(data, Images) else None
+    if shape is None or "input_size" in (options.get("inputs") or {}):
+        return loaded
+    return replace(loaded, data=resized(loaded.data, shape))
 
 
 def device_of_name(name: str) -> torch.device:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import DataError, ModelError
+from torch import nn
+
+from ..core.errors import DataError
 from ..core.specs import Progress
-from ..inputs.data import check_classes
+from ..inputs.data import as_images, check_classes
 from ..inputs.recipe import Recipe, parse_share
 from ..network.totals import original_bytes
 from ..stages.plan.files import request_fingerprint
@@ -18,7 +20,7 @@ from .code import require_size
 from .convert import require_net, size_of
 from .job import checked_recipe
 from .keywords import NetOptions, RunOptions, Targets
-from .nets import checkpoint_of, load_any, outputs_of
+from .nets import checkpoint_of, load_any, outputs_of, sized
 from .splits import digest_of, images_of
 
 
@@ -29,7 +31,7 @@ class RunRequest:
     `shares` says whether the recipe's `sharing` was used, None where it has none.
     """
 
-    model: str
+    model: str | nn.Module
     recipe: Recipe
     data: Any
     params: float | None
@@ -51,19 +53,16 @@ def request_of(
     """The checked request; `targets` are shares of the parameters and the size of the file.
 
     Raises:
-        ModelError: KD302 for a module, or a folder.
+        ModelError: KD302 for a folder.
         PlanError: KD501, KD504, KD506 for a size that cannot be.
         DataError: KD401 for a recipe that fine-tunes, without images; KD402 for other classes.
     """
-    if not isinstance(model, str | Path):
-        raise ModelError(
-            "KD302", "a run keeps its stages as folders, which name their net; name it, as file.py:factory"
-        )
+    data = data if data is None or isinstance(data, str | Path) else as_images(data)
     require_net(model)
     Targets(*targets).check()
     recipe, (share, target_bytes) = checked_recipe(recipe), targets
     params = parse_share(share) if isinstance(share, str) else share
-    loaded = load_any(model, checkpoint_of(options), options.get("inputs"))
+    loaded = sized(load_any(model, checkpoint_of(options), options.get("inputs")), data, options)
     size, whole = size_of(recipe, target_bytes), original_bytes(loaded.model)
     final = recipe.at_size(size, whole)
     if final.codec is not None:
@@ -75,10 +74,12 @@ def request_of(
         check_classes(images, outputs_of(loaded.model, loaded.data))
     parts = [recipe.model_dump(mode="json"), loaded.ref.sha256, digest_of(images, 2), params, size]
     named = data if isinstance(data, str | Path) else None
-    parts += [request_fingerprint(recipe, model, named, options).whole, str(options.get("class_map"))]
+    name = loaded.ref.sha256 if isinstance(model, nn.Module) else str(model)
+    parts += [request_fingerprint(recipe, name, named, options).whole, str(options.get("class_map"))]
     mark = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     shares = None if recipe.sharing is None else final.scheme != recipe.scheme
-    return RunRequest(str(model), final, data, params, size, net_options(options), shares, mark, progress)
+    net = model if isinstance(model, nn.Module) else name
+    return RunRequest(net, final, data, params, size, net_options(options), shares, mark, progress)
 
 
 def net_options(options: RunOptions) -> NetOptions:

@@ -13,11 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from ..core.atomic import write_text
 from ..core.errors import KdnaError, PlanError
 from ..core.progress import as_progress
 from ..core.specs import Progress
-from ..inputs.data import Data, batches, check_classes
+from ..inputs.data import Data, as_images, batches, check_classes
 from ..inputs.recipe import Recipe
 from ..network.folder import Conversion, is_ours, open_folder, original_of, read_claim, require_free, save
 from ..network.folder.report import RunReport, StageSummary
@@ -28,7 +30,7 @@ from .code import CODED, code
 from .convert import convert
 from .finetune import finetune
 from .keywords import RunOptions, check_keywords
-from .nets import checkpoint_of, device_of_name, load_any, outputs_of
+from .nets import Model, checkpoint_of, device_of_name, load_any, opened, outputs_of, sized
 from .repair import WORK_FILES
 from .request import RunRequest, request_of
 from .splits import images_of
@@ -44,7 +46,7 @@ BATCH = 100
 
 
 def run(
-    model: str | Path,
+    model: Model,
     *,
     recipe: Recipe | str = "balanced",
     data: Data | str | Path | None = None,
@@ -60,7 +62,7 @@ def run(
     starts again. An `output` that the same call wrote is only read; the report's `run.was_there` is then True.
 
     Args:
-        model: a model name.
+        model: a model name, or a module, which is copied.
         recipe: a recipe, its name, or its file.
         data: unlabeled images: a path, a tensor of inputs, or batches.
         output: the folder to write.
@@ -121,7 +123,9 @@ def _done(target: Path, request: RunRequest) -> Conversion | None:
 
 
 def _opened(place: Path, request: RunRequest) -> Conversion:
-    """A folder of the run. The caller named its net, so that its code may run."""
+    """A folder of the run. The caller named its net, so that its code may run; a module takes the place of that."""
+    if isinstance(request.model, nn.Module):
+        return opened(place, {"model": request.model})
     return open_folder(place, trust_code=read_claim(place).model == request.model)
 
 
@@ -214,7 +218,8 @@ def _summary(name: str, found: Conversion, seconds: float) -> StageSummary:
 def _measure(request: RunRequest, eval_data: Any) -> Callable[[Conversion, Mapping[str, Path]], RunReport]:
     """A function that adds the evaluation of every stage to a run. `eval_data` is opened now, before the work."""
     options = request.options
-    loaded = load_any(request.model, checkpoint_of(options), options.get("inputs"))
+    eval_data = eval_data if isinstance(eval_data, str | Path) else as_images(eval_data)
+    loaded = sized(load_any(request.model, checkpoint_of(options), options.get("inputs")), eval_data, options)
     images = images_of(eval_data, loaded.data, options.get("class_map"), None, 0)
     if images.labeled:
         check_classes(images, outputs_of(loaded.model, loaded.data))

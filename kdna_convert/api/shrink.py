@@ -130,7 +130,8 @@ def _moments(
     layers = [layer for layer in database.layers if layer.name in members]
     if seen is None:
         size = before.data.input_size
-        return data_free(net, layers, size, seed=recipe.seed, device=device, progress=progress)
+        images = recipe.calibration.images
+        return data_free(net, layers, size, images=images, seed=recipe.seed, device=device, progress=progress)
     return collect(
         net, layers, seen.calibration_inputs(), sampling=Sampling(seed=recipe.seed), device=device, progress=progress
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core.errors import DataError
 from ..core.specs import DataConfig
-from ..inputs.data import Images, Inputs, Reading, as_images, batches, open_images, split
+from ..inputs.data import Images, Inputs, Reading, as_images, batches, input_shape, open_images, split
 from ..inputs.recipe.schema import Calibration
 from ..stages.convert.fit import Measure
 from ..stages.evaluate.accuracy import divergence_from
@@ -62,12 +62,20 @@ def split_images(data: Any, config: DataConfig, class_map: Any, settings: Calibr
 
 
 def images_of(data: Any, config: DataConfig, class_map: Any, limit: int | None, seed: int) -> Images:
-    """Open DATA, `limit` of its images drawn by the seed. Raises DataError KD401 where there is no image."""
+    """Open DATA, `limit` of its images drawn by the seed.
+
+    Raises:
+        DataError: KD401 where there is no image, KD406 where tensors have other axes or channels than the net takes.
+    """
     if isinstance(data, str | Path):
         return open_images(data, config, class_map=class_map, limit=limit, seed=seed)
     images = as_images(data, limit, seed)
     if not len(images):
         raise DataError("KD401", "the data holds no image")
+    shape, own = input_shape(images), config.input_size
+    if shape is not None and (len(shape) != len(own) or shape[0] != own[0]):
+        way_out = "; pass a batch of inputs (N, channels, height, width)" if len(shape) < len(own) else ""
+        raise DataError("KD406", f"DATA gives inputs of shape {shape}, and the net takes {own}{way_out}")
     return images
 
 

@@ -148,7 +148,7 @@ CODES: dict[str, str] = {
     "KD403": "The data has no labels, and this command needs them. Put the images in one folder per class.",
     "KD404": "The class map cannot be read. Write one class name per line.",
     "KD405": "There are too few images. Pass more, or lower the number that is asked for.",
-    "KD406": "An input setting (size, mean, std, crop or interpolation) is invalid. Correct the setting that the message names.",
+    "KD406": "An input setting (size, mean, std, crop or interpolation) is invalid, or tensors given as DATA have a shape or type that the net does not take. Correct what the message names.",
     "KD407": "A stream can only be read from its beginning, and its images do not fit into memory. Name fewer, or use a folder.",
     "KD408": "A mini-batch cannot be divided among the processes. Choose a --batch-size that is a multiple of their number.",
     "KD409": "The routing's `frames` is the number of frames in a clip, and a batch must hold whole clips, frame after frame. Choose a batch size that is a multiple of it.",

@@ -208,6 +208,16 @@ def test_a_class_map_numbers_by_line_or_by_the_number_on_it(folder: Path, tmp_pa
     assert code_of(error) == "KD402"
 
 
+def test_a_list_of_fewer_names_than_outputs_is_refused_and_a_numbered_one_is_not(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a\nb\nc\n")
+    (tmp_path / "numbered.txt").write_text("a 0\nb 1\nc 2\n")
+    with pytest.raises(DataError, match=r"names 3 classes, the net has 10 outputs") as error:
+        check_classes(open_images(folder, CONFIG, class_map=tmp_path / "list.txt"), outputs=10)
+    assert code_of(error) == "KD402"
+    check_classes(open_images(folder, CONFIG, class_map=tmp_path / "numbered.txt"), outputs=10)
+    check_classes(open_images(folder, CONFIG, class_map=tmp_path / "list.txt"), outputs=3)
+
+
 def test_folders_outside_the_class_map_are_left_out_and_listed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "map.txt").write_text("c\na\n")
     images = open_images(folder, CONFIG, class_map=tmp_path / "map.txt")
@@ -396,7 +406,7 @@ def test_an_iterator_that_was_read_can_be_split_and_read_again() -> None:
 def test_data_that_is_not_floating_point_is_refused(data: Any) -> None:
     with pytest.raises(DataError, match="floating-point") as error:
         list(batches(data))
-    assert code_of(error) == "KD401"
+    assert code_of(error) == "KD406"
 
 
 def test_an_exhausted_iterator_is_an_error() -> None:

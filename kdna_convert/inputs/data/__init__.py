@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...core.errors import DataError
-from ...core.specs import DataConfig
+from ...core.specs import DataConfig, Shape
 from .bundled import PREFIX, open_bundled
 from .classes import check_classes, read_class_map
 from .images import Batch, Images, Inputs, Reading, concat_labels, split
@@ -37,6 +37,7 @@ __all__ = [
     "batches",
     "check_classes",
     "concat_labels",
+    "input_shape",
     "mixer",
     "open_images",
     "read_class_map",
@@ -105,6 +106,14 @@ def as_images(data: Data, limit: int | None = None, seed: int = 0) -> Images:
     else:
         source = DatasetSource(data)
     return Images(source, range(len(source)), {}).draw(limit, seed)
+
+
+def input_shape(images: Images) -> Shape | None:
+    """The shape of one input that DATA in memory gives; None for image files, which are read in the net's own size."""
+    source = images.source
+    if not isinstance(source, TensorSource | DatasetSource) or not len(images):
+        return None
+    return tuple(source.sample(images.positions[0])[0].shape)
 
 
 def batches(data: Data, batch_size: int = 64, *, workers: int = 0) -> Iterable[Batch]:

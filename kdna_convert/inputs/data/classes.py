@@ -9,7 +9,17 @@ from .images import Images
 from .sources import Classes
 
 
-def read_class_map(path: str | Path) -> dict[str, int]:
+class ClassMap(dict[str, int]):
+    """The number of each class name.
+
+    `outputs` is the number of names in a list without numbers, which names all outputs in order; None if the file
+    gives the numbers, and so may name a part of the outputs.
+    """
+
+    outputs: int | None = None
+
+
+def read_class_map(path: str | Path) -> ClassMap:
     """Read timm's class map: one class name per line, numbered from 0, or `name index` on every line.
 
     Raises:
@@ -24,7 +34,8 @@ def read_class_map(path: str | Path) -> dict[str, int]:
     pairs = [line.rsplit(maxsplit=1) for line in lines if line]
     numbered = bool(pairs) and all(len(pair) == 2 and pair[1].isdecimal() for pair in pairs)
     rows = [(name, int(index)) for name, index in pairs] if numbered else [(line, i) for i, line in enumerate(lines)]
-    classes: dict[str, int] = {}
+    classes = ClassMap()
+    classes.outputs = None if numbered else len(lines)
     for name, index in rows:
         if name and classes.setdefault(name, index) != index:
             raise DataError("KD404", f"class map {path}: {name!r} has two numbers, {classes[name]} and {index}")
@@ -45,6 +56,10 @@ def check_classes(images: Images, outputs: int) -> None:
     if not classes:
         return
     if images.mapped:
+        named = classes.outputs if isinstance(classes, ClassMap) else None
+        if named is not None and named < outputs:
+            way_out = "name every output, or write `name number` on every line"
+            raise DataError("KD402", f"the class map names {named} classes, the net has {outputs} outputs; {way_out}")
         name, highest = max(classes.items(), key=lambda item: item[1])
         if highest >= outputs:
             raise DataError(

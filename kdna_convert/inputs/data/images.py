@@ -191,7 +191,8 @@ def stream_batches(source: Stream, positions: set[int], batch_size: int) -> Iter
 
 
 def _stack(samples: list[Sample]) -> Batch:
-    return torch.stack([tensor for tensor, _ in samples]), stack_labels([label for _, label in samples])
+    inputs = torch.cat([*same_shape([tensor[None] for tensor, _ in samples])])
+    return inputs, stack_labels([label for _, label in samples])
 
 
 def stack_labels(labels: Sequence[Label | None]) -> Tensor | None:
@@ -211,3 +212,12 @@ def shuffled(count: int, seed: int) -> list[int]:
     """A random order, the same for a seed in every version and on every machine: NumPy freezes this generator."""
     order: list[int] = np.random.RandomState(seed).permutation(count).tolist()
     return order
+
+
+def same_shape(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Tensors of one shape, apart from the first axis. Raises DataError KD406 for others."""
+    shapes = [tuple(each.shape[1:]) for each in inputs]
+    other = next((shape for shape in shapes if shape != shapes[0]), None)
+    if other is not None:
+        raise DataError("KD406", f"DATA gives inputs of shapes {shapes[0]} and {other}; all must have one shape")
+    return inputs

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...core.errors import DataError
-from .images import Batch, concat_labels
+from .images import Batch, concat_labels, same_shape
 from .sources import Classes, Label, Sample
 
 Batches = Iterable[Tensor | tuple[Tensor, Tensor | None]]
@@ -24,6 +24,8 @@ class TensorSource:
     def __init__(self, inputs: Tensor, labels: Tensor | None, classes: Classes | None = None) -> None:
         self.classes: Classes = classes or {}
         self.inputs, self.labels = _as_input(inputs), labels
+        if self.inputs.ndim == 0:
+            raise DataError("KD406", "DATA is a single number; pass a batch of inputs (N, channels, height, width)")
         self.labeled = labels is not None
 
     def __len__(self) -> int:
@@ -67,9 +69,10 @@ def iterate(data: Batches) -> Iterator[Batch]:
     """Each batch, float32, with its labels or None. Raises DataError KD401 without batches, or for other objects."""
     count = 0
     for batch in data:
-        inputs, labels = _pair(batch)
+        given, labels = _pair(batch)
+        inputs = _as_input(given)
         count += len(inputs)
-        yield _as_input(inputs), labels
+        yield inputs, labels
     if not count:
         raise DataError("KD401", "the iterable gave no batch; an iterator can be read only once: pass a list")
 
@@ -87,7 +90,7 @@ def hold(data: Batches, limit: int | None) -> TensorSource:
         if limit is not None and count >= limit:
             break
     return TensorSource(
-        torch.cat(inputs)[:limit], concat_labels(labels)[:limit] if len(labels) == len(inputs) else None
+        torch.cat([*same_shape(inputs)])[:limit], concat_labels(labels)[:limit] if len(labels) == len(inputs) else None
     )
 
 
@@ -105,5 +108,5 @@ def _label(label: Any) -> Label:
 def _as_input(inputs: Any) -> Tensor:
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         kind = f"a tensor of {inputs.dtype}" if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise DataError("KD401", f"DATA gives {kind}; pass floating-point tensors, normalized as the net takes them")
+        raise DataError("KD406", f"DATA gives {kind}; pass floating-point tensors, normalized as the net takes them")
     return inputs.float()

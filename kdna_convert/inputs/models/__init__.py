@@ -13,7 +13,7 @@ from torch import nn
 from ...core.specs import DataConfig, ModelRef
 from .building import build
 from .containers import CheckpointFile, remark
-from .inputs import carried_cfg, data_config, example_input, input_problem, override
+from .inputs import carried_cfg, data_config, example_input, input_problem, override, resized
 from .names import ModelName, factory_note, parse_name
 from .unwrapping import require_usable, unwrapped_copy
 from .weights import (
@@ -44,6 +44,7 @@ __all__ = [
     "parse_name",
     "read_state_dict",
     "require_usable",
+    "resized",
     "state_digest",
     "unwrapped_copy",
 ]

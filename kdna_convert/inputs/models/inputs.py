@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ...core.errors import DataError, ModelError
-from ...core.specs import DataConfig
+from ...core.specs import DataConfig, Shape
 from .names import ModelName
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
@@ -75,6 +75,15 @@ def override(
     if problem:
         raise DataError("KD406", problem)
     return changed
+
+
+def resized(config: DataConfig, shape: Shape) -> DataConfig:
+    """`config` for inputs of this shape, channels first. Raises DataError KD406 for less than two axes."""
+    if len(shape) < 2:
+        way_out = "pass a batch of inputs (N, channels, height, width)"
+        raise DataError("KD406", f"DATA gives inputs of shape {shape}; {way_out}")
+    mean, std = (_per_channel(None, values, shape[0]) for values in (config.mean, config.std))
+    return replace(config, input_size=tuple(shape), mean=mean, std=std)
 
 
 def example_input(config: DataConfig, batch: int = 1, seed: int = 0) -> Tensor:

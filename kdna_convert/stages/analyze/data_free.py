@@ -19,7 +19,7 @@ correlate by 0.95 over the net's 56 layers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ def data_free(
     layers: Sequence[Layer],
     input_size: Shape,
     *,
-    images: int = 256,
+    images: int,
     batch: int = BATCH,
     memory: int = 4 * 2**30,
     seed: int = 0,
@@ -62,7 +62,7 @@ def data_free(
     Raises:
         NumericsError: As `collect`.
     """
-    noise = [part for piece in _noise(input_size, images, seed) for part in piece.split(batch)]
+    noise = _Noise(tuple(input_size), images, batch, seed)
     collected = collect(
         model, layers, noise, memory=memory, sampling=Sampling(seed=seed), device=device, progress=progress
     )
@@ -71,6 +71,22 @@ def data_free(
         name: replace(item, second=towards_independence(item.second, shapes[name][2:]), count=0)
         for name, item in collected.items()
     }
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """Batches of noise, made as they are read."""
+
+    input_size: Shape
+    images: int
+    batch: int
+    seed: int
+
+    def __length_hint__(self) -> int:
+        return sum(-(-min(BATCH, self.images - start) // self.batch) for start in range(0, self.images, BATCH))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (part for piece in _noise(self.input_size, self.images, self.seed) for part in piece.split(self.batch))
 
 
 def towards_independence(moment: Moment, kernel_size: Shape) -> Moment:

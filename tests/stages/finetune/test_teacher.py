@@ -51,7 +51,7 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path: Path) -> None:
     _, original = pair()
     config = DataConfig(input_size=(6, 6, 6))
     with pytest.raises(ModelError, match=r"(?s)KD311: .* has 7 classes, and the net 5"):
-        _teacher(other(7), None, original, config)
+        _teacher(other(7), {}, original, config)
 
 
 def test_the_best_state_is_chosen_with_the_label_loss() -> None:
