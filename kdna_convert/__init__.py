@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .api.plan import plan as plan
     from .api.run import run as run
     from .api.shrink import shrink as shrink
+    from .api.verify import verify as verify
     from .core.specs import DataConfig as DataConfig
     from .core.specs import Plan as Plan
     from .inputs.recipe import Recipe as Recipe
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from .network.folder import load as load
     from .network.folder import open_folder as open_folder
     from .network.folder import save as save
-    from .network.folder import verify as verify
 
 __version__ = "0.1.0"
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -73,7 +73,7 @@ _HOME = {
     "save": "network.folder",
     "shrink": "api.shrink",
     "unfactored": "network.derive",
-    "verify": "network.folder",
+    "verify": "api.verify",
 }
 
 

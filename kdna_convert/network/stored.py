@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import CheckpointError
-from ..core.specs import Plan, TensorSpec
+from ..core.specs import Family, Plan, Shape, TensorSpec
 from ..core.standardize import encode, standardized_by_name
 from ..core.versions import with_versions
 from ..schemes import concrete, scheme_of
@@ -54,6 +54,19 @@ def stored_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 def stored_specs(model: nn.Module) -> tuple[TensorSpec, ...]:
     """Name, shape and dtype of what stored_state returns, for any model, also on the meta device or not converted."""
     return tuple(_spec(name, tensor) for name, (_, tensor) in _stored(model)[0].items())
+
+
+def family_specs(family: Family, shapes: Sequence[Shape]) -> list[TensorSpec]:
+    """The tensors that a family of kernels of these shapes stores, by their names in the file."""
+    scheme = scheme_of(family)
+    layout = scheme.layout(shapes)
+    parts = zip((family.members[0], *family.members), (layout.shared, *layout.adapters), strict=True)
+    named = [(name, letter, concrete(shape, scheme)) for name, part in parts for letter, shape in part.items()]
+    return [
+        TensorSpec(stored_name(name, letter), size, "I16" if letter in layout.indices else "F32")
+        for name, letter, size in named
+        if 0 not in size
+    ]
 
 
 def load_stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -208,7 +208,8 @@ def test_check_table(golden: Golden) -> None:
         *whole,
         Check("plan.json", False, "out/plan.json is damaged: its sha256 is not the recorded one; restore it"),
     ]
-    golden("checks", printed(check_table(whole)) + "\n" + printed(check_table(broken)))
+    claims = [*whole, Check("figures", True, "not checked: report.json claims 98.0 % agreement", checked=False)]
+    golden("checks", "\n".join(printed(check_table(checks)) for checks in (whole, broken, claims)))
 
 
 @pytest.mark.parametrize("members", [6, 20, 30, 90])

@@ -19,7 +19,7 @@ from torch import nn
 import kdna_convert
 from kdna_convert.codecs import CODECS, indices
 from kdna_convert.core.errors import FolderError, NumericsError
-from kdna_convert.network.folder import Conversion, open_folder, save, uncoded
+from kdna_convert.network.folder import Conversion, open_folder, save, uncoded, verify
 from kdna_convert.network.packed import pack, unpack
 from kdna_convert.network.stored import load_stored, stored_specs
 
@@ -175,10 +175,10 @@ def test_a_damaged_coded_folder_is_refused(tmp_path: Path) -> None:
 
 def test_verify_passes_a_coded_folder_and_notices_a_wrong_size(tmp_path: Path) -> None:
     conversion = coded("entropy")
-    checks = kdna_convert.verify(save(conversion, tmp_path / "right"), model=small())
+    checks = verify(save(conversion, tmp_path / "right"), model=small())
     assert all(check.ok for check in checks), checks
     wrong = replace(conversion, plan=replace(conversion.plan, planned=replace(conversion.plan.planned, bytes=1)))
-    checks = kdna_convert.verify(save(wrong, tmp_path / "wrong"), model=small())
+    checks = verify(save(wrong, tmp_path / "wrong"), model=small())
     assert [check.name for check in checks if not check.ok] == ["totals"]
 
 

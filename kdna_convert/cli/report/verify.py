@@ -14,10 +14,13 @@ if TYPE_CHECKING:  # imports torch, which a report does not need
 
 
 def check_table(checks: Sequence[Check]) -> RenderableType:
-    """One line per check, then how many failed."""
+    """One line per check, then how many failed, and how many statements are not checked."""
     table = grid("check", "", "result")
     for check in checks:
-        table.add_row(check.name, "ok" if check.ok else "FAILED", check.detail, style=None if check.ok else "bold red")
-    failed = sum(not check.ok for check in checks)
-    verdict = f"{failed} of {len(checks)} checks failed" if failed else f"all {len(checks)} checks passed"
-    return Group(table, "", verdict)
+        mark = "ok" if check.checked else "claimed"
+        table.add_row(check.name, mark if check.ok else "FAILED", check.detail, style=None if check.ok else "bold red")
+    failed, claimed = sum(not check.ok for check in checks), sum(not check.checked for check in checks)
+    made = len(checks) - claimed
+    verdict = f"{failed} of {made} checks failed" if failed else f"all {made} checks passed"
+    rest = {0: "", 1: "; 1 statement is not checked"}.get(claimed, f"; {claimed} statements are not checked")
+    return Group(table, "", f"{verdict}{rest}")

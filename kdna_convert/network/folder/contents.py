@@ -22,11 +22,11 @@ from ...core.specs import Family, Options, Plan, Shape, TensorSpec, from_json
 from ...core.tensorfile import load_tensors, read_header
 from ...inputs.models import example_input
 from ...routing import routing_of
-from ...schemes import Scheme, concrete, scheme_of, size_of
+from ...schemes import Scheme, scheme_of, size_of
 from ..allocation import AllocatingAtMost
 from ..derive import derive_empty, require_derivable
 from ..packed import CODED, announced, unpack
-from ..stored import DTYPES, folded_tensors, load_stored, require_fit, stored_name, stored_specs
+from ..stored import DTYPES, family_specs, folded_tensors, load_stored, require_fit, stored_name, stored_specs
 from .record import CARD, CONFIG, FILES, PLAN, RECIPE, REPORT, TENSORS, Record, check_file, read_record
 from .report import Report, from_plain
 
@@ -205,30 +205,22 @@ def _check_family(path: Path, family: Family, shapes: Sequence[Shape]) -> None:
         raise _damaged(path, f"{family.scheme} cannot share the kernels of {owner} and the other members of its family")
     if size_of(scheme) < scheme.smallest:
         raise _damaged(path, f"the family of {owner} has the {scheme.size} {size_of(scheme)}")
-    stored = sum(prod(spec.shape) for spec in _family_specs(scheme, family, shapes))
+    stored = sum(prod(spec.shape) for spec in family_specs(family, shapes))
     if stored > _FAMILY_SHARE * sum(map(prod, shapes)):
         raise _damaged(path, f"the family of {owner} stores {stored:,} numbers, far more than its kernels have")
 
 
-def _family_specs(scheme: Scheme, family: Family, shapes: Sequence[Shape]) -> list[TensorSpec]:
-    """The tensors that a family stores, by their names in the file."""
-    layout = scheme.layout(shapes)
-    parts = zip((family.members[0], *family.members), (layout.shared, *layout.adapters), strict=True)
-    named = [(name, letter, concrete(shape, scheme)) for name, part in parts for letter, shape in part.items()]
-    return [
-        TensorSpec(stored_name(name, letter), size, "I16" if letter in layout.indices else "F32")
-        for name, letter, size in named
-        if 0 not in size
-    ]
-
-
 def _check_stored(folder: Path, family: Family, shapes: Sequence[Shape], specs: Mapping[str, TensorSpec]) -> None:
-    """The tensors of a family have the shapes that the plan says."""
-    for spec in _family_specs(scheme_of(family), family, shapes):
+    """The tensors of a family have the shapes that the plan says, and those of one layer one dtype."""
+    dtypes: dict[str, str] = {}
+    for spec in family_specs(family, shapes):
         stored = specs.get(spec.name)
         if stored is None or stored.shape != spec.shape:
             has = f"has it in {stored.shape}" if stored else "lacks it"
             raise _damaged(folder / PLAN, f"it stores {spec.name} in {spec.shape}, and {TENSORS} {has}")
+        layer = spec.name.rpartition(".")[0]
+        if spec.dtype == "F32" and dtypes.setdefault(layer, stored.dtype) != stored.dtype:
+            raise _damaged(folder / TENSORS, f"{spec.name} is {stored.dtype}, another of its layer {dtypes[layer]}")
 
 
 def _check_indices(
@@ -251,7 +243,7 @@ def _expected(model: nn.Module, plan: Plan) -> list[TensorSpec]:
     weights = {stored_name(name, "weight") for name in members}
     kept = [spec for spec in stored_specs(model) if spec.name not in weights]
     families = [(family, [shapes[name] for name in family.members]) for family in plan.families]
-    return kept + [spec for family, own in families for spec in _family_specs(scheme_of(family), family, own)]
+    return kept + [spec for family, own in families for spec in family_specs(family, own)]
 
 
 def _gates(plan: Plan) -> list[str]:

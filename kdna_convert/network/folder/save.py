@@ -31,7 +31,7 @@ from .record import CARD, CONFIG, LOADER, PLAN, RECIPE, REPORT, TENSORS, is_ours
 from .report import to_plain
 from .trust import remember_saved
 
-_LOADER = Path(__file__).parent / "standalone_loader.py"
+STANDALONE_LOADER = Path(__file__).parent / "standalone_loader.py"
 
 
 def save(conversion: Conversion, directory: str | Path, force: bool = False) -> Path:
@@ -57,7 +57,7 @@ def save(conversion: Conversion, directory: str | Path, force: bool = False) -> 
         _write(folder / RECIPE, conversion.recipe)
         _write(folder / PLAN, to_json(conversion.plan))
         _write(folder / REPORT, _json(to_plain(conversion.report)))
-        shutil.copyfile(_LOADER, folder / LOADER)
+        shutil.copyfile(STANDALONE_LOADER, folder / LOADER)
         _write(folder / CARD, model_card(conversion.plan, conversion.recipe, conversion.report, name))
         ref, data = conversion.plan.model, conversion.data
         config = with_record(timm_config(conversion.model, ref.name, data), folder, ref, data)

@@ -1,0 +1,183 @@
+"""The verb `verify`: what a folder says of itself, checked, computed again, measured again, or listed as a claim."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from ..core.measurements import Divergence, Evaluation
+from ..core.specs import Layer, Plan, Progress, product
+from ..inputs.data import Data
+from ..inputs.models import example_input
+from ..network.derive import fold_weights
+from ..network.folder import Check, Conversion, open_folder
+from ..network.folder import verify as verify_folder
+from ..network.folder.verify import broken, checked, unchecked
+from ..network.stored import family_specs
+from ..network.totals import totals
+from ..routing import detach, routers, routing_of
+from ..schemes import scheme_of
+from ..stages.analyze.survey import survey
+from .evaluate import evaluate
+from .keywords import StageOptions, check_keywords
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+# A measured agreement may be below the claimed one by so many standard deviations of their difference, and the
+# measured KL above the claimed one by this factor and this much (nats): other images, the same net.
+DEVIATIONS, KL_FACTOR, KL_SLACK = 4.0, 3.0, 0.01
+
+
+def verify(
+    folder: str | Path,
+    *,
+    data: Data | str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: Progress | bool | None = None,
+    **options: Unpack[StageOptions],
+) -> tuple[Check, ...]:
+    """Check a folder: its files, and everything in it that can be computed again. The rest is listed as a claim.
+
+    After a failed group of checks the rest is skipped. Hashes and sizes that anyone can compute again prove that a
+    folder is whole and consistent, not who made it.
+
+    Args:
+        folder: A converted folder.
+        data: Images to measure agreement and KL again, which report.json claims. Needs the original's weights.
+        limit: Use only so many images, drawn by `seed`.
+        seed: Seed of that draw.
+        progress: True for a bar on stderr, or a function of (what, done, total).
+        **options: class_map and device, as for `convert`; model and trust_code, as for `finetune`.
+
+    Returns:
+        The checks. One that is not possible has `ok` and not `checked`, and says why.
+
+    Raises:
+        FolderError: KD602 if kdna did not write the folder, KD611 if checking it needs `trust_code`.
+        DataError: KD401 without images.
+    """
+    check_keywords("verify", options, StageOptions)
+    model, trust_code = options.get("model"), options.get("trust_code", False)
+    checks = list(verify_folder(folder, model=model, trust_code=trust_code))
+    if not all(check.ok for check in checks):
+        return tuple(checks)
+    conversion = open_folder(folder, model=copy.deepcopy(model), trust_code=trust_code)
+    checks += _recomputed(conversion)
+    claimed = conversion.report.divergence
+    if data is None:
+        checks.append(unchecked("figures", f"{_figures(claimed)}; pass --data to measure again"))
+    else:
+        found = evaluate(folder, data=data, limit=limit, seed=seed, progress=progress, **options)
+        checks.append(_measured(claimed, found))
+    checks.append(
+        unchecked("history", "predicted errors, seed, times and notes; that the weights are this recipe's result")
+    )
+    return tuple(checks)
+
+
+def _recomputed(conversion: Conversion) -> Iterator[Check]:
+    """What the plan says of layers and sizes, computed again from the architecture."""
+    plain = _plain(conversion.model)
+    example = example_input(conversion.data)
+    claims: dict[str, Callable[[], str]] = {
+        "layers": partial(_layers, conversion.plan, plain, survey(plain, example)),
+        "original size": partial(_original_size, conversion, plain),
+        "stored": partial(_stored_sizes, conversion),
+        "MACs": partial(_planned_macs, conversion.plan),
+    }
+    for name, claim in claims.items():
+        yield checked(name, claim)
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """A copy in the original's architecture, without routers."""
+    plain = fold_weights(copy.deepcopy(model))
+    for name in routers(plain):
+        detach(plain.get_submodule(name))
+    return plain
+
+
+def _layers(plan: Plan, plain: nn.Module, found: tuple[Layer, ...]) -> str:
+    odd = {layer.name for layer in plan.layers} ^ {layer.name for layer in found}
+    if odd:
+        raise broken(f"plan.json and the net have different layers: {', '.join(sorted(odd)[:8])}")
+    own = {layer.name: layer for layer in found}
+    for layer in plan.layers:
+        for field in (field.name for field in fields(Layer) if field.name != "reason"):
+            said, known = getattr(layer, field), getattr(own[layer.name], field)
+            if said != known:
+                raise broken(f"plan.json says that {layer.name} has {field} {said}, the net has {known}")
+    return f"{len(plan.layers)} layers, shapes and positions as in plan.json"
+
+
+def _original_size(conversion: Conversion, plain: nn.Module) -> str:
+    """The folded net has the original's parameters and MACs, and its bytes where its numbers have the same width."""
+    claimed, own = conversion.plan.original, totals(plain, example_input(conversion.data))
+    wide = all(tensor.element_size() == 4 for tensor in plain.parameters())
+    size = f"{own.params:,} parameters, {own.bytes:,} bytes and {own.macs:,} MACs"
+    if (own.params, own.macs) != (claimed.params, claimed.macs) or (wide and own.bytes != claimed.bytes):
+        said = f"{claimed.params:,}, {claimed.bytes:,} and {claimed.macs:,}"
+        raise broken(f"the original's architecture has {size}, plan.json says {said}")
+    return f"its architecture has {size}"
+
+
+def _stored_sizes(conversion: Conversion) -> str:
+    """The parameters of each family, and of the routers."""
+    plan = conversion.plan
+    shapes = {layer.name: layer.shape for layer in plan.layers}
+    for family in plan.families:
+        specs = family_specs(family, [shapes[name] for name in family.members])
+        count = sum(product(spec.shape) for spec in specs)
+        said = plan.stored.get(family.members[0], count)
+        if said != count:
+            raise broken(f"the family of {family.members[0]} has {count:,} parameters, plan.json says {said:,}")
+    routed = sum(each.numel() for router in routers(conversion.model).values() for each in router.parameters())
+    if routed != plan.routed:
+        raise broken(f"the routers have {routed:,} parameters, plan.json says {plan.routed:,}")
+    return "families and routers have the parameters that plan.json says"
+
+
+def _planned_macs(plan: Plan) -> str:
+    """The MACs of the original, with converted layers run factored where that is cheaper, and of the routers."""
+    layers = {layer.name: layer for layer in plan.layers}
+    macs = plan.original.macs + sum(routing_of(route).macs(route.layers) for route in plan.routes)
+    for family in plan.families:
+        scheme = scheme_of(family)
+        for layer in (layers[name] for name in family.members):
+            macs += min(0, scheme.macs(layer.shape, layer.in_positions, layer.out_positions) - layer.macs)
+    if macs != plan.planned.macs:
+        raise broken(f"run factored the net takes {macs:,} MACs, plan.json says {plan.planned.macs:,}")
+    return f"{macs:,} run factored, as planned"
+
+
+def _figures(claimed: Divergence | None) -> str:
+    if claimed is None:
+        return "report.json claims no agreement"
+    return f"report.json claims {_text(claimed.agreement, claimed.kl, claimed.images)}"
+
+
+def _text(agreement: float, kl: float, images: int) -> str:
+    return f"{100 * agreement:.1f} % agreement and KL {kl:.2g} on {images} images"
+
+
+def _measured(claimed: Divergence | None, found: Evaluation) -> Check:
+    """The claimed figures beside those on the given images."""
+    if found.agreement is None or found.kl is None:
+        return unchecked("figures", f"{_figures(claimed)}; the original's weights are not here to measure again")
+    text = f"measured {_text(found.agreement, found.kl, found.images)}"
+    if claimed is None:
+        return Check("figures", True, f"{_figures(claimed)}; {text}")
+    share = (claimed.agreement * claimed.images + found.agreement * found.images) / (claimed.images + found.images)
+    deviation = math.sqrt(share * (1 - share) * (1 / claimed.images + 1 / found.images))
+    agrees = found.agreement >= claimed.agreement - DEVIATIONS * deviation - 1 / found.images
+    near = found.kl <= KL_FACTOR * claimed.kl + KL_SLACK
+    return Check("figures", agrees and near, f"{_figures(claimed)}; {text}")
