@@ -114,7 +114,7 @@ def _layers(plan: Plan, plain: nn.Module, found: tuple[Layer, ...]) -> str:
     for layer in plan.layers:
         for field in (field.name for field in fields(Layer) if field.name != "reason"):
             said, known = getattr(layer, field), getattr(own[layer.name], field)
-            if said != known:
+            if said != known and said is not None:  # an earlier version did not know how a layer standardizes
                 raise broken(f"plan.json says that {layer.name} has {field} {said}, the net has {known}")
     return f"{len(plan.layers)} layers, shapes and positions as in plan.json"
 
@@ -161,23 +161,39 @@ def _planned_macs(plan: Plan) -> str:
 
 def _figures(claimed: Divergence | None) -> str:
     if claimed is None:
-        return "report.json claims no agreement"
-    return f"report.json claims {_text(claimed.agreement, claimed.kl, claimed.images)}"
+        return "report.json claims no divergence"
+    return f"report.json claims {_text(claimed)}"
 
 
-def _text(agreement: float, kl: float, images: int) -> str:
-    return f"{100 * agreement:.1f} % agreement and KL {kl:.2g} on {images} images"
+def _text(measured: Divergence) -> str:
+    """The figures in words. A net with one output has a logit error only."""
+    if measured.agreement is None or measured.kl is None:
+        return f"logit error {measured.logit_error:.2g} on {measured.images} images"
+    return f"{100 * measured.agreement:.1f} % agreement and KL {measured.kl:.2g} on {measured.images} images"
 
 
 def _measured(claimed: Divergence | None, found: Evaluation) -> Check:
     """The claimed figures beside those on the given images."""
-    if found.agreement is None or found.kl is None:
+    if found.logit_error is None:
         return unchecked("figures", f"{_figures(claimed)}; the original's weights are not here to measure again")
-    text = f"measured {_text(found.agreement, found.kl, found.images)}"
-    if claimed is None:
-        return Check("figures", True, f"{_figures(claimed)}; {text}")
-    share = (claimed.agreement * claimed.images + found.agreement * found.images) / (claimed.images + found.images)
-    deviation = math.sqrt(share * (1 - share) * (1 / claimed.images + 1 / found.images))
-    agrees = found.agreement >= claimed.agreement - DEVIATIONS * deviation - 1 / found.images
-    near = found.kl <= KL_FACTOR * claimed.kl + KL_SLACK
-    return Check("figures", agrees and near, f"{_figures(claimed)}; {text}")
+    again = Divergence(found.agreement, found.kl, found.logit_error, found.images)
+    as_good = claimed is None or (_is_possible(claimed) and _agrees(claimed, again) and _is_near(claimed, again))
+    return Check("figures", as_good, f"{_figures(claimed)}; measured {_text(again)}")
+
+
+def _is_possible(claimed: Divergence) -> bool:
+    share = 0.0 if claimed.agreement is None else claimed.agreement
+    return claimed.images > 0 and 0 <= share <= 1 and claimed.distance >= 0
+
+
+def _agrees(claimed: Divergence, again: Divergence) -> bool:
+    if claimed.agreement is None or again.agreement is None:
+        return claimed.agreement is again.agreement
+    images = claimed.images + again.images
+    share = (claimed.agreement * claimed.images + again.agreement * again.images) / images
+    deviation = math.sqrt(share * (1 - share) * (1 / claimed.images + 1 / again.images))
+    return again.agreement >= claimed.agreement - DEVIATIONS * deviation - 1 / again.images
+
+
+def _is_near(claimed: Divergence, again: Divergence) -> bool:
+    return again.distance <= KL_FACTOR * claimed.distance + KL_SLACK

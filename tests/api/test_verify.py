@@ -147,6 +147,15 @@ def test_images_measure_the_figures_again(tmp_path: Path) -> None:
     assert failing(lie, data="kdna:digits/test", limit=100) == ["figures"]
 
 
+@pytest.mark.parametrize(
+    "figures",
+    [{"agreement": 7.0}, {"agreement": -1.0}, {"images": 0}, {"images": -5}, {"kl": -1.0}, {"agreement": None}],
+)
+def test_figures_that_no_measurement_gives_are_refused(figures: dict[str, Any], tmp_path: Path) -> None:
+    lie = altered("digits", tmp_path, "report.json", lambda report: report["divergence"].update(figures))
+    assert failing(lie, data="kdna:digits/test", limit=20) == ["figures"]
+
+
 def test_the_command_prints_claims_apart_from_checks(tmp_path: Path) -> None:
     done = kdna("verify", copied("shared", tmp_path), "--trust-code")
     assert done.exit_code == 0
