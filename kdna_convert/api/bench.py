@@ -39,7 +39,7 @@ def benchmark(
 
     Args:
         net: a model name, a converted folder, a conversion, or a module.
-        batch: images a batch.
+        batch: images per batch.
         rounds: timed rounds; each runs every net once.
         threads: CPU threads. Default: torch's.
         progress: True for a bar on stderr, or a function of (what, done, total).
@@ -67,13 +67,13 @@ def benchmark(
 
 
 def _forms(conversion: Conversion, checkpoint: str | None) -> dict[str, nn.Module]:
-    """The original, where its weights are available, and the conversion in each form that it has."""
+    """The original, if its weights are available, and the conversion in each of its forms."""
     original = original_from(conversion, checkpoint)
     nets = {} if original is None else {"original": original}
     nets["converted"] = conversion.model
     for name, form in (("folded", fold), ("factored", factor)):
         try:
             nets[name] = form(copy.deepcopy(conversion.model))
-        except FolderError:  # a gate that has been trained cannot be folded
+        except FolderError:  # a trained gate cannot be folded
             continue
     return nets

@@ -1,4 +1,4 @@
-"""The verb `build`: the cost of a layout of layouts.py beside the plain net, and fresh weights for it."""
+"""The verb `build`: the cost of a layout (layouts.py) compared with the plain net, and fresh weights for it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Built:
 
 
 def build(name: str) -> Built:
-    """A layout's parameters, bytes and MACs, and those of the plain net, for an image of 224 x 224; nothing is drawn.
+    """A layout's parameters, bytes and MACs, and those of the plain net, for 224 x 224 images. No weights are drawn.
 
     Raises ModelError KD301 for a name that is none of LAYOUTS.
     """

@@ -1,4 +1,4 @@
-"""`kdna code`: the tensors of a converted net by a codec, in a file of a given size: shared, tuned or neither."""
+"""The verb `code`: store the tensors of a converted net with a codec, in a file of a given size."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ from .splits import split_images
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# Images that second moments are measured on and that the layers' inputs come from, and images to measure on. With 400
-# in place of 1,000, a ResNet-56 at 1/40 of its bytes has 1/7 more KL divergence on new images (docs/decisions/0015).
+# Calibration images for second moments and layer inputs, and held-out images. With 400 calibration images instead of
+# 1,000, a ResNet-56 at 1/40 of its bytes has 1/7 more KL divergence on new images (docs/decisions/0015).
 IMAGES = Calibration(images=1000, heldout=500, batch=100)
-# Alpha of the mixtures of images on which it is measured what the loss feels: of images that it was trained on, a net
-# is so sure that it hardly feels anything.
+# Alpha of the image mixtures on which the sensitivity of the loss is measured. A net is so certain of its training
+# images that its gradients on them are almost zero.
 MIXED = 1.0
-# For the activations that walk along, in bytes: where they do not fit, fewer images do.
+# Bytes for the activations during the walk through the net. If they do not fit, fewer images are used.
 MEMORY = 2 * 2**30
-# What `kdna finetune --train` trains of a net as it is coded; anything else trains it uncoded.
+# Values of `kdna finetune --train` that train a net in its coded form. All others train the decoded net.
 CODED = ("norms", "codes")
-# Reasons of layers that are rounded with the feedback of their moments: none, and depthwise. Others are kept fine.
+# Reasons of layers that are rounded with error feedback: no reason, and depthwise. Others are rounded more finely.
 _ROUNDED = (None, "KD103")
 
 
@@ -70,20 +70,20 @@ def code(
     """Store the tensors of a conversion with a codec; `save` writes the coded file.
 
     Args:
-        folder: a converted folder, or a conversion, which stays as it is.
+        folder: a converted folder, or a conversion, which is not changed.
         codec: entropy, which meets `target_bytes`, or fp16, bf16, int8 or int4, which have one size.
         target_bytes: size of the whole file ("86kB"), or a share of the original's ("1/20", "5%"). The entropy coder
-            meets it from below, within one percent.
+            uses at least 99 % of it and never more.
         data: unlabeled images for the entropy coder: a path, a tensor of inputs, or batches. Without images it rounds
             on synthetic noise, which costs accuracy.
-        seed: seed of the images' order.
+        seed: seed of the order of the images.
         progress: True for a bar on stderr, or a function of (what, done, total).
-        **options: class_map, a file of class names, one a line, in the order of the net's outputs; device: auto, cpu,
+        **options: class_map, a file of class names, one per line, in the order of the net's outputs; device: auto, cpu,
             cuda, cuda:1 or mps; model and trust_code, as for `finetune`.
 
     Raises:
         PlanError: KD501 for a size that cannot be met, KD504 for `entropy` without a size, KD506 for an unknown codec
-            or a size that is none.
+            or an invalid size.
         NumericsError: KD701, KD704.
         DataError: KD401 without images.
     """
@@ -110,10 +110,10 @@ def code(
 
 
 def recoded(conversion: Conversion) -> Conversion:
-    """A coded conversion that was trained as it is coded (CODED), coded again within the bytes it had.
+    """Code a conversion again that was trained in its coded form (CODED), within the bytes that it had.
 
-    Every tensor keeps its step, so that what was not trained is what it was, to the bit; the normalizations' shifts
-    are rounded more coarsely where they would not fit. Its divergence is no longer known.
+    Every tensor keeps its quantization step, so tensors that were not trained do not change. The shifts of
+    normalizations are rounded more coarsely if they do not fit. The divergence of the result is not known.
     """
     blob, done = conversion.coded, conversion.report.code
     if blob is None or done is None:
@@ -135,9 +135,10 @@ def recoded(conversion: Conversion) -> Conversion:
 
 
 def codes_of(conversion: Conversion, model: nn.Module) -> Codes:
-    """The integers of `model`, a copy of a coded conversion's, to be trained in the bytes that they have.
+    """The integers of `model`, a copy of the net of a coded conversion, for training within their bytes.
 
-    Raises RecipeError KD208 for one that is not coded by `entropy`, or whose integers are none of steps.
+    Raises:
+        RecipeError: KD208 if the conversion is not coded by `entropy`, or has no quantization steps.
     """
     blob, coding = conversion.coded, conversion.report.code
     if blob is None or coding is None or coding.codec != "entropy":
@@ -153,7 +154,7 @@ def codes_of(conversion: Conversion, model: nn.Module) -> Codes:
 
 
 def require_size(codec: str, target: float | str | None, whole: int) -> int | None:
-    """Bytes that the file may have, of an original of `whole`; None for no limit. Raises PlanError KD504, KD506."""
+    """The most bytes of the file, for an original of `whole` bytes; None: no limit. Raises PlanError KD504, KD506."""
     if codec not in CODECS:
         raise PlanError("KD506", f"there is no codec {codec!r}; it is one of {', '.join(CODECS)}")
     if codec == "entropy" and target is None:
@@ -163,7 +164,7 @@ def require_size(codec: str, target: float | str | None, whole: int) -> int | No
 
 @dataclass(frozen=True)
 class _CodingTask:
-    """What is coded and with what: the conversion, its original where it can be had, inputs to calibrate on."""
+    """What is coded: the conversion, its original if it is available, and inputs to calibrate on."""
 
     before: Conversion
     original: nn.Module | None
@@ -185,7 +186,7 @@ def _task(before: Conversion, data: Any, options: StageOptions, seed: int, progr
 
 
 def _by_entropy(task: _CodingTask, room: int) -> tuple[bytes, nn.Module, str, float]:
-    """The bytes, the net that they decode to, which net they approximate and the step that was found."""
+    """The bytes, the net that they decode to, the net that they approximate, and the step."""
     itself = copy.deepcopy(task.before.model).to(task.device).eval()
     plain = fold(copy.deepcopy(itself)) if task.original is None else task.original.to(task.device)
     layers = [
@@ -214,16 +215,16 @@ def _by_entropy(task: _CodingTask, room: int) -> tuple[bytes, nn.Module, str, fl
 
 
 def _goals(task: _CodingTask, itself: nn.Module) -> dict[str, nn.Module]:
-    """What the coded net is to stay near to: the original; and, where it was converted or tuned, the net before too.
+    """The nets that the coded net can approximate: the original, and the net before coding if it is another.
 
-    Errors are made up for along the way towards either; which of the two ends nearer to the original is measured.
+    Each is tried as the target that layers compensate errors for. The result closer to the original is used.
     """
     if task.original is None:
         return {"itself": itself}
     goals = {"the original": task.original}
     try:
         changed = state_digest(fold(copy.deepcopy(itself))) != task.before.plan.model.sha256
-    except FolderError:  # a gate has learned something
+    except FolderError:  # a gate was trained
         changed = True
     return {**goals, "itself": itself} if changed and task.measure is not None else goals
 

@@ -85,7 +85,7 @@ def convert(
         checkpoint_key: the key of the weights in that file. By default the usual ones are tried, moving averages first.
         checkpoint_prefix: what the names of the net's weights begin with in that file, as `model.`.
         inputs: fields of DataConfig that override the model's own.
-        class_map: a file of class names, one a line, in the order of the net's outputs.
+        class_map: a file of class names, one per line, in the order of the net's outputs.
         device: auto, cpu, cuda, cuda:1 or mps.
         work: a folder for the state of an unfinished conversion; the same call with it resumes.
 

@@ -1,4 +1,4 @@
-"""The verb `curve`: a plan at every budget, to choose one by."""
+"""The verb `curve`: a plan at every budget, to choose a budget from."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def curve(
         measure: also convert at each share, by a quick fit without repair, and measure the divergence on held-out
             images.
         progress: True for a bar on stderr, or a function of (what, done, total).
-        **options: checkpoint, checkpoint_key, checkpoint_prefix, inputs,
-            class_map, data_free, moments, database and device, as for `convert`.
+        **options: checkpoint, checkpoint_key, checkpoint_prefix, inputs, class_map, data_free, moments, database and
+            device, as for `convert`.
 
     Raises:
         PlanError: as `plan` does.

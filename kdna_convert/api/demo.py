@@ -1,7 +1,7 @@
-"""The whole job on the bundled net and its data, in under a minute: what `kdna demo` runs.
+"""The verb `demo`: all stages on the bundled net and its data, in under a minute.
 
-Analyze, plan for a quarter of the parameters, convert, fine-tune the adapters, save, verify, time, evaluate. All but
-the evaluation see the training part of the digits, and no labels; accuracy is that of the test part.
+Analyze, plan for a quarter of the parameters, convert, fine-tune the adapters, save, verify, time, evaluate. All
+stages before the evaluation use the training images without labels. Accuracy is measured on the test images.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class DemoRow:
 
 @dataclass(frozen=True)
 class Demo:
-    """What was done and what came of it.
+    """The results of a demo.
 
-    `divergence`, before and after the fine-tune, is on images that it did not see. `folder` is where the conversion was
-    kept, None if it was not; `seconds` leave out Python's imports.
+    `divergence`, before and after the fine-tune, is on images that it was not trained on. `folder` is the folder of the
+    conversion, None if it was not kept. `seconds` does not include Python's imports.
     """
 
     analysis: Analysis
@@ -69,9 +69,9 @@ class Demo:
 
 
 def run(output: str | Path | None = None, *, progress: Progress | bool | None = None) -> Demo:
-    """Do the whole job and return what came of it; with `output`, keep the converted folder there.
+    """Run all stages and return the results; with `output`, keep the converted folder there.
 
-    Raises FolderError KD601 when `output` exists already.
+    Raises FolderError KD601 if `output` exists already.
     """
     progress = as_progress(progress)
     began = time.perf_counter()
@@ -99,7 +99,7 @@ def run(output: str | Path | None = None, *, progress: Progress | bool | None = 
 
 
 def _nets(before: Conversion, after: Conversion) -> dict[str, tuple[nn.Module, Totals]]:
-    """Every net of the table as it would be run, and the size of its file."""
+    """Every net of the table in the form in which it runs, and the size of its file."""
     original, stored = before.plan.original, before.plan.planned
     folded = replace(stored, macs=original.macs)
     return {
@@ -113,7 +113,7 @@ def _nets(before: Conversion, after: Conversion) -> dict[str, tuple[nn.Module, T
 def _rows(
     nets: Mapping[str, tuple[nn.Module, Totals]], test: tuple[Tensor, Tensor], progress: Progress | None
 ) -> tuple[DemoRow, ...]:
-    """Every net timed, in turn, and evaluated on the test part."""
+    """Time every net in turns, and evaluate it on the test images."""
     timings = benchmark({name: net for name, (net, _) in nets.items()}, test[0][:BATCH], progress=progress)
     return tuple(
         DemoRow(

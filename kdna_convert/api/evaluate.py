@@ -47,10 +47,10 @@ def evaluate(
 
     Args:
         net: a model name, a converted folder, a conversion, or a module.
-        data: images, by class where accuracy is wanted: a path, a tensor, or batches.
-        limit: use only so many images, drawn by `seed`.
+        data: images, labeled for accuracy: a path, a tensor, or batches.
+        limit: use only this number of images, drawn with `seed`.
         seed: seed of that draw.
-        batch: images a batch.
+        batch: images per batch.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: checkpoint (for a conversion, the original's weights), inputs, class_map and device, as for
             `convert`; model and trust_code, as for `finetune`.
@@ -60,7 +60,7 @@ def evaluate(
         accuracy without labels.
 
     Raises:
-        DataError: KD401 without images, KD402 where the classes are not the net's.
+        DataError: KD401 without images, KD402 if the classes are not the net's.
     """
     check_keywords("evaluate", options, EvaluateOptions)
     progress = as_progress(progress)

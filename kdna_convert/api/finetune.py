@@ -1,4 +1,4 @@
-"""The verb `finetune`: a conversion trained towards the answers of the original, or of another teacher."""
+"""The verb `finetune`: train a conversion to match the logits of the original or of another teacher."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from .splits import digest_of, images_of
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# Images held out to validate on: at most so many, and at most this share of them.
+# Images held out for validation: the largest number, and the largest share.
 HELD, HELD_SHARE = 1000, 0.2
-# Keywords of the verb that are no settings.
+# Keywords of the verb that are not settings.
 FILES = ("model", "trust_code", "teacher_checkpoint", "work", "resume", "log", "track")
 
 
@@ -53,16 +53,16 @@ def finetune(
     which trains them; the file then keeps its size.
 
     Args:
-        folder: a converted folder, or a conversion, which stays as it is.
+        folder: a converted folder, or a conversion, which is not changed.
         data: images: a path, a tensor of inputs, or batches. At most 1,000 of them, and at most a fifth, are held out.
-        class_map: a file of class names, one a line, in the order of the net's outputs.
-        teacher: another net to learn from in place of the original, or the original itself as a module.
+        class_map: a file of class names, one per line, in the order of the net's outputs.
+        teacher: another net to learn from instead of the original, or the original itself as a module.
         device: auto, cpu, cuda, cuda:1 or mps.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: the settings of `kdna finetune`: train, epochs, steps or seconds, lr, batch_size ... (see
             inputs/finetune_settings.py); `teacher_checkpoint`, the teacher's weights; `work`, a folder for the state,
-            from which `resume` continues a stopped run; `log`, a file for a line of JSON a step; `track`, a folder for
-            TensorBoard; `model`, a module of the original's architecture, for a net that kdna cannot build by name
+            from which `resume` continues a stopped run; `log`, a file for one line of JSON per step; `track`, a folder
+            for TensorBoard; `model`, a module of the original's architecture, for a net that kdna cannot build by name
             (with the original's weights, unless the conversion used a checkpoint); `trust_code`, to run the code that
             the folder, or a teacher's folder, names.
 
@@ -70,12 +70,12 @@ def finetune(
         The trained conversion, with its divergence on the held-out images.
 
     Raises:
-        FolderError: KD607 when the original cannot be rebuilt, KD611 when that needs `trust_code`, KD610 when `work` is
-            of another run.
+        FolderError: KD607 if the original cannot be rebuilt, KD611 if that needs `trust_code`, KD610 if `work` is of
+            another run.
         DataError: KD401 without images, KD402 for other classes, KD403 for a label loss without labels.
         ModelError: KD311 for a teacher of other classes or inputs.
-        GuardError: KD802 when the loss does not stay finite.
-        RecipeError: KD208 for settings that cannot be.
+        GuardError: KD802 if the loss does not stay finite.
+        RecipeError: KD208 for invalid settings.
     """
     check_keywords("finetune", options, FinetuneOptions)
     progress = as_progress(progress)
@@ -115,7 +115,7 @@ def _settings(options: FinetuneOptions) -> Settings:
 
 
 def _student(before: Conversion, original: nn.Module, teacher: nn.Module | None, settings: Settings) -> Student:
-    """A copy of the conversion's net to train, beside its original and its teacher."""
+    """A copy of the conversion's net to train, with its original and its teacher."""
     model, nested = copy.deepcopy(before.model), before.plan.nested
     ordered = [name for family in before.plan.families if family.members[0] in nested for name in family.members]
     return Student(model, original, teacher, ordered, codes_of(before, model) if settings.train == "codes" else None)
@@ -128,7 +128,7 @@ def _files(options: FinetuneOptions, student: Student, plan: Plan, settings: Set
 
 
 def _report(before: Report, tuned: FinetuneReport) -> Report:
-    """The report with the fine-tune. After another teacher the divergence from the original is not known."""
+    """The report with the fine-tune. With another teacher the divergence from the original is not known."""
     report = replace(before, finetune=tuned)
     return replace(report, divergence=None) if tuned.teacher else report.with_stage("finetune", tuned.after)
 
@@ -137,7 +137,7 @@ def hold(conversion: Conversion, max_drop: float) -> None:
     """Check that a fine-tuned conversion changes at most `max_drop` % of the answers to held-out images.
 
     Raises:
-        GuardError: KD801 where it changes more, or no images were held out.
+        GuardError: KD801 if it changes more, or no images were held out.
         ModelError: KD308 for a net with one output, which has no classes.
     """
     tuned = conversion.report.finetune
@@ -153,7 +153,7 @@ def hold(conversion: Conversion, max_drop: float) -> None:
 
 
 def _is_original(conversion: Conversion) -> bool:
-    """Whether the net only has a routing that is not trained yet."""
+    """Whether the net differs from the original only by a routing that is not trained yet."""
     plan, gates = conversion.plan, routers(conversion.model).values()
     if plan.families or not gates or not all(router.is_identity() for router in gates):
         return False
@@ -161,7 +161,7 @@ def _is_original(conversion: Conversion) -> bool:
 
 
 def _recoded(conversion: Conversion, teacher: nn.Module, held: Images) -> Conversion:
-    """The trained conversion in the bytes that it had, and its divergence from the teacher then."""
+    """The trained conversion, coded again in the same bytes, and its divergence from the teacher."""
     found, tuned = recoded(conversion), conversion.report.finetune
     if len(held):
         teacher.cpu().eval()
@@ -174,9 +174,9 @@ def _recoded(conversion: Conversion, teacher: nn.Module, held: Images) -> Conver
 def _teachers(
     before: Conversion, teacher: Model | None, options: FinetuneOptions
 ) -> tuple[Conversion, nn.Module, nn.Module | None]:
-    """The conversion, its original, and the net to learn from in place of that.
+    """The conversion, its original, and the teacher that replaces it.
 
-    A module with the original's weights is the original. Without the original, the teacher stands for it.
+    A module with the original's weights is the original. Without the original, the teacher replaces it.
     """
     if isinstance(teacher, nn.Module):
         own = unwrapped_copy(teacher).cpu().float().eval()
@@ -199,7 +199,7 @@ def _name(teacher: Model | None) -> str:
 
 
 def _teacher(model: Model, options: FinetuneOptions, original: nn.Module, config: DataConfig) -> nn.Module:
-    """The net to learn from in place of the original. Raises ModelError KD311 for other classes or inputs."""
+    """The teacher that replaces the original. Raises ModelError KD311 for other classes or inputs."""
     conversion = conversion_of(model, options.get("trust_code", False))
     if conversion is None:
         loaded = load_any(model, options.get("teacher_checkpoint"), None)

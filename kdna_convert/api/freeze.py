@@ -1,4 +1,4 @@
-"""The verb `freeze`: a routed net becomes an ordinary one, each router replaced by its mean over images."""
+"""The verb `freeze`: turn a routed net into an ordinary one. Each router is replaced by its mean over images."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def freeze(
 
 
 def frozen(model: nn.Module, plan: Plan, inputs: Iterable[Tensor]) -> nn.Module:
-    """The model, in place, with ordinary weights only: routed layers have their mean kernel over these batches."""
+    """Give the model ordinary weights, in place. Routed layers get their mean kernel over these batches."""
     with evaluating(model):
         means = mean_kernels(model, plan.routes, inputs)
     for route in plan.routes:
@@ -99,7 +99,7 @@ def frozen(model: nn.Module, plan: Plan, inputs: Iterable[Tensor]) -> nn.Module:
 
 
 def _measured(before: Conversion, net: nn.Module, images: ImageSplit) -> FreezeReport:
-    """The divergences that can be measured; the original is loaded only where images were held out."""
+    """The divergences that can be measured. The original is loaded only if images are held out."""
     count = len(images.calibration)
     from_routed = images.divergence_from(before.model)
     if from_routed is None:
@@ -112,7 +112,7 @@ def _measured(before: Conversion, net: nn.Module, images: ImageSplit) -> FreezeR
 
 
 def _plan(plan: Plan, net: nn.Module, before: Conversion) -> Plan:
-    """Nothing is shared and nothing routed any more."""
+    """The plan without families and routes."""
     changed = {name for family in plan.families for name in family.members}
     changed |= {name for route in plan.routes for name in route.members}
     layers = tuple(replace(layer, reason="KD117") if layer.name in changed else layer for layer in plan.layers)

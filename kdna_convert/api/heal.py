@@ -1,7 +1,8 @@
-"""Healing while converting: a short fine-tune after every family, of the net as far as it is converted.
+"""Heal a net during the conversion: a short fine-tune after every family.
 
-A family converted after the others were trained meets a net that has made up for them; done at once, their errors add
-up. Kernels that are not converted yet are not trained, so that each family is still fitted to the original's own.
+When a family is converted, the net has already learned to compensate the errors of the families before it. If all
+families are converted at once, their errors add up. Kernels that are not converted yet are not trained, so each family
+is fitted to the original kernels.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ BATCH = 128
 
 
 def require_images(job: Job) -> None:
-    """Raises DataError KD401 for a job that is to heal without images, KD410 for one of several processes."""
+    """Raise DataError KD401 if the job heals without images, KD410 if it runs in several processes."""
     if job.recipe.fit.progressive is not None and count() > 1:
         raise DataError("KD410", "fit.progressive trains in one process; leave out the launcher")
     if job.recipe.fit.progressive is not None and job.training is None:
@@ -28,9 +29,10 @@ def require_images(job: Job) -> None:
 
 
 def healer(job: Job, progress: Progress | None) -> Heal | None:
-    """What trains the adapters towards the original for the recipe's number of steps; None where it wants none.
+    """A function that trains the adapters for the recipe's number of steps; None if the recipe has none.
 
-    Trained on all images but those held out, by which the best is kept, be it the start.
+    The original is the teacher. Training uses all images except the held-out ones, which select the best step; the
+    state before the first step can be the best.
     """
     steps, images = job.recipe.fit.progressive, job.training
     if steps is None or images is None:

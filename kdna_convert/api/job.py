@@ -1,4 +1,4 @@
-"""What every verb begins with: the model loaded and surveyed, its layers assigned by the recipe, and its images."""
+"""The first stage of every verb: load and survey the model, assign its layers by the recipe, open the images."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ ONE_BY_ONE = "the net takes one image at a time (KD119): it is calibrated and me
 class Job:
     """A loaded model, its surveyed layers with the recipe's assignments, and the images.
 
-    `layers` have the recipe's reasons. `training` are all images but those held out. What is worth saying about the
-    result is added to `notes`.
+    `layers` have the recipe's reasons. `training` are all images except the held-out ones. `notes` collects notes for
+    the report.
     """
 
     loaded: Loaded
@@ -88,7 +88,7 @@ def _surveyed(loaded: Loaded, data: Any) -> tuple[Layer, ...]:
 
 
 def checked_recipe(recipe: Recipe | str) -> Recipe:
-    """The recipe of a name or file, its options checked against the plug-in tables. Raises RecipeError."""
+    """The recipe with this name or file. Its options are checked against the plug-in tables. Raises RecipeError."""
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_options(recipe, SCHEMES, ROUTINGS, STEPS)
     return recipe
@@ -110,7 +110,7 @@ def _loaded(model: Model, options: JobOptions) -> Loaded:
 def _images(
     data: Any, loaded: Loaded, recipe: Recipe, options: JobOptions
 ) -> tuple[Images | None, Images | None, Images | None]:
-    """Calibration and held-out images, and all but the second; data-free, only the second are used."""
+    """Calibration images, held-out images, and all except the held-out ones. With data_free only the second."""
     if data is None:
         return None, None, None
     images = split_images(data, loaded.data, options.get("class_map"), recipe.calibration, recipe.seed)

@@ -1,4 +1,4 @@
-"""The keywords that the public verbs take beside their own arguments, as typed dictionaries (PEP 692)."""
+"""The keywords of the public verbs in addition to their arguments, as typed dictionaries (PEP 692)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class FolderOptions(TypedDict, total=False):
     """How the net of a folder is built.
 
     `trust_code` runs the code that the folder names: needed for a folder from elsewhere whose net is not one that timm,
-    torchvision or kdna lists. `model` takes the place of that code: a module of the original's architecture, which is
-    not changed; with the original's weights it is also the original.
+    torchvision or kdna lists. `model` replaces that code: a module of the original's architecture, which is not
+    changed; with the original's weights it is also the original.
     """
 
     model: nn.Module | None
@@ -150,7 +150,7 @@ class Targets(NamedTuple):
     macs: float | str | None = None
 
     def check(self) -> None:
-        """Raise PlanError KD506 for what is no size or share, before the minutes that a calibration takes."""
+        """Raise PlanError KD506 for an invalid size before the calibration, which takes minutes."""
         for parse, target in ((parse_count, self.params), (parse_target, self.bytes), (parse_count, self.macs)):
             if target is not None:
                 parse(target, 1)

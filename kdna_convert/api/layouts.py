@@ -1,17 +1,17 @@
-"""KernelDNA's own nets, for training from scratch: timm's, two of them deeper, kernels shared in the release's way.
+"""KernelDNA's own nets, for training from scratch: nets of timm, two of them deeper, with shared kernels.
 
 Source: KernelDNA (arXiv 2503.23379) and its release. In a cluster of layers the parent keeps a kernel of its own, and
 each kid uses it,
 
     y = norm_kid(conv(x * gate(x), P (1 + f)(1 + s)))
 
-with f by filter and s by tap (none at 1x1), both 0 at first, and a norm and an `se` gate of its own. Kept of the
-release: which layers are kids, and whose; and every tensor of the gate - fc1 without bias to a quarter of the block's
-channels, a norm of two numbers for each of those, fc2 with bias - so that the parameters are as many as there. Changed:
-the gate's norm goes over the image's own hidden channels, not over the batch, for then a batch of one trains; and
-2 sigmoid from zero stands for sigmoid, for then a kid starts as its parent. Cost of a kid: out + taps + 2 c h + c + 2 h
-parameters in place of its kernel, for c input channels and h hidden ones. Loses where a pretrained net will do: these
-are trained from nothing, and the two deeper ones make more multiply-adds than the nets whose place they take.
+with f per filter and s per tap (none at 1x1), both 0 at first, and its own norm and `se` gate. As in the release: which
+layers are kids of which parents, and all tensors of the gate (fc1 without bias to a quarter of the block's channels, a
+norm with two numbers per hidden channel, fc2 with bias), so the number of parameters is the same. Changed: the gate's
+norm is over the hidden channels of each image, not over the batch, so that a batch of one trains; and 2 sigmoid, which
+is 1 at zero, replaces sigmoid, so that a kid starts as its parent. Cost of a kid: out + taps + 2 c h + c + 2 h
+parameters instead of its kernel, for c input channels and h hidden ones. Loses if a pretrained net is good enough:
+these nets are trained from scratch, and the two deeper ones take more multiply-adds than the nets that they replace.
 
 A factory is a MODEL, as `kdna_convert.api.layouts:kerneldna_resnet18(num_classes=10)`. It draws from torch's global
 random state, and its arguments are those of timm's net.
@@ -43,7 +43,7 @@ def kerneldna_resnet18(**kwargs: Any) -> nn.Module:
 
 
 def kerneldna_resnet50(**kwargs: Any) -> nn.Module:
-    """22.778 M parameters, 4.308 GMACs. In stage 3 one block more; every second 3x3 of stages 3 and 4 is a kid."""
+    """22.778 M parameters, 4.308 GMACs. Stage 3 has one more block; every second 3x3 of stages 3 and 4 is a kid."""
     model = _timm("kerneldna_resnet50", "resnet50", layers=(3, 4, 7, 3), **kwargs)
     for stage, kids in (("layer3", (1, 3, 5)), ("layer4", (1,))):
         for kid in kids:
@@ -63,7 +63,7 @@ def kerneldna_mobilenetv2_050(**kwargs: Any) -> nn.Module:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A layout's factory, and the name of timm's net that it takes the place of."""
+    """The factory of a layout, and the name of the timm net that it replaces."""
 
     factory: Callable[..., nn.Module]
     plain: str
@@ -83,13 +83,13 @@ LAYOUTS = {
 
 
 def _timm(name: str, plain: str, **kwargs: Any) -> nn.Module:
-    """timm's net under another name: without it, the net would say that timm's weights are its own."""
+    """timm's net under another name, so that its pretrained_cfg does not name timm's weights."""
     model: nn.Module = timm.create_model(plain, pretrained_cfg={"architecture": name}, **kwargs)
     return model
 
 
 def _with_pointwise_kids(model: nn.Module) -> nn.Module:
-    """Of stages of equal blocks, all but the first block: it has other channels, and stays."""
+    """All blocks of each stage except the first, which has other channels."""
     for stage, last in (("blocks.2", 2), ("blocks.3", 3), ("blocks.4", 2), ("blocks.5", 2)):
         for conv, reduction in (("conv_pw", 4), ("conv_pwl", 24)):  # of a projection's channels: six times the block's
             kids = [f"{stage}.{block}.{conv}" for block in range(1, last)]
@@ -98,7 +98,7 @@ def _with_pointwise_kids(model: nn.Module) -> nn.Module:
 
 
 def _share(model: nn.Module, parent: str, kids: Iterable[str], gate: Routing) -> None:
-    """Let the kids use the parent's kernel, each with scales and a gate of its own, in place."""
+    """Let the kids use the parent's kernel, in place, each with its own scales and gate."""
     weight: Any = model.get_submodule(parent).weight
     members = (parent, *kids)
     derive(model, Family("kerneldna", members), {"P": weight}, [{}, *(_no_scales(weight) for _ in members[1:])])
@@ -108,6 +108,6 @@ def _share(model: nn.Module, parent: str, kids: Iterable[str], gate: Routing) ->
 
 
 def _no_scales(weight: Tensor) -> dict[str, Tensor]:
-    """f and s that leave the parent as it is."""
+    """f and s of a kid that equals its parent."""
     scales = {"f": weight.new_zeros(len(weight)), "s": weight.new_zeros(weight.shape[2:])}
     return {letter: scale for letter, scale in scales.items() if letter == "f" or scale.numel() > 1}

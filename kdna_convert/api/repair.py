@@ -1,4 +1,4 @@
-"""The repair of a conversion in the making: its images, what a stopped run left, and what the report says of it."""
+"""Repair during a conversion: the images, the state of a stopped run, and the notes of the report."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ..stages.repair.run_steps import run_steps
 from .job import Job
 from .splits import digest_of
 
-# The files that a run which can be resumed keeps in its work folder.
+# Files in the work folder of a run that can be resumed.
 MOMENTS, DATABASE, LEDGER = WORK_FILES = "moments.safetensors", "database.json", "repair.safetensors"
-# Alpha of the mixtures of images on which layers are fitted anew, and of those by which a step is judged: what becomes
-# of answers that a net is sure of, as of images that it was trained on, says little (docs/decisions/0018).
+# Alpha of the image mixtures on which layers are refitted, and of those on which a step is judged. A net is certain of
+# its training images, so changes of its logits on them say little (docs/decisions/0018).
 MIXED = 1.0
 UNJUDGED = (
     "no repair (KD127): no images were held out to judge it by; pass --data, and keep calibration.heldout above 0"
@@ -50,7 +50,7 @@ def repair(
     state: RepairState | None,
     progress: Progress | None,
 ) -> tuple[StepResult, ...]:
-    """The recipe's steps on `converted`, in place; what is worth saying of them is added to the job's notes."""
+    """Run the repair steps of the recipe on `converted`, in place. Skipped layers are added to the job's notes."""
     if not job.recipe.repair:
         return ()
     if measure is None or job.calibration is None:
@@ -70,17 +70,17 @@ def repair(
 
 
 def mixtures(images: Images, batch: int, seed: int) -> Mixed:
-    """The images, mixed in pairs, as they are read."""
+    """The images, mixed in pairs while they are read."""
     return Mixed((inputs for inputs, _ in batches(images, batch)), MIXED, seed)
 
 
 def judging(original: nn.Module, heldout: Images, batch: int, seed: int) -> Measure:
-    """The divergence from the original on mixtures of held-out images, by which a step of a repair is kept."""
+    """The divergence from the original on mixtures of held-out images, which decides whether a step is kept."""
     return divergence_from(original, list(mixtures(heldout, batch, seed)))
 
 
 def fits_of(state: RepairState) -> tuple[FamilyFit, ...]:
-    """How the families were fitted, as a stopped run wrote it down."""
+    """The fits of the families, as a stopped run recorded them."""
     return tuple(FamilyFit(**fit) for fit in state.notes["fits"])
 
 

@@ -1,4 +1,4 @@
-"""What a run is asked for, checked as far as possible before any work."""
+"""The request of a run, checked as far as possible before any work."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from .splits import digest_of, images_of
 
 @dataclass(frozen=True)
 class RunRequest:
-    """The arguments of a run. `recipe` is the one that holds at the size; `mark` is the hash of all that matters.
+    """The arguments of a run. `recipe` is the one for the requested size, `mark` the hash of everything that matters.
 
-    `shares` says whether the recipe's `sharing` was used, None where it has none.
+    `shares` says whether the recipe's `sharing` is used; None if it has none.
     """
 
     model: str | nn.Module
@@ -54,7 +54,7 @@ def request_of(
 
     Raises:
         ModelError: KD302 for a folder.
-        PlanError: KD501, KD504, KD506 for a size that cannot be.
+        PlanError: KD501, KD504, KD506 for an invalid size.
         DataError: KD401 for a recipe that fine-tunes, without images; KD402 for other classes.
     """
     data = data if data is None or isinstance(data, str | Path) else as_images(data)
@@ -83,7 +83,7 @@ def request_of(
 
 
 def net_options(options: RunOptions) -> NetOptions:
-    """Those options of a run that its stages take."""
+    """The options of a run that its stages take."""
     kept: Any = {name: value for name, value in options.items() if name in NetOptions.__annotations__}
     found: NetOptions = kept
     return found

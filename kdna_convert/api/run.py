@@ -1,7 +1,7 @@
 """The verb `run`: a whole recipe in one call - convert and repair, fine-tune, code, evaluate.
 
-Every finished stage is a folder in the work folder, beside the state of the unfinished one, until the last is done: the
-same call resumes a run that was killed.
+Until the last stage is done, the work folder holds a folder for every finished stage and the state of the unfinished
+one. The same call resumes a run that was killed.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ def run(
             card; checkpoint, inputs, class_map and device, as for `convert`.
 
     Returns:
-        The last stage's conversion; its report's `run.stages` has a StageSummary a stage.
+        The last stage's conversion; its report's `run.stages` has a StageSummary per stage.
 
     Raises:
-        FolderError: KD601 when `output` is something else.
+        FolderError: KD601 if `output` is something else.
         KdnaError: what the stages raise; what can be checked is checked before any work.
     """
     check_keywords("run", options, RunOptions)
@@ -108,7 +108,7 @@ def run(
 
 
 def _done(target: Path, request: RunRequest) -> Conversion | None:
-    """The conversion that the same call has written before; None where it has not."""
+    """The conversion that the same call has written before, or None."""
     if not is_ours(target):
         return None
     try:
@@ -138,7 +138,7 @@ def _as_done(run: RunReport) -> RunReport:
 
 
 def _mark_in(work: Path) -> str | None:
-    """The mark of the run whose work is in a folder; None where there is none."""
+    """The mark of the run that a work folder belongs to; None if there is none."""
     try:
         mark = json.loads((work / MARK).read_bytes())["mark"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -168,7 +168,7 @@ def _all_stages(request: RunRequest, work: Path) -> tuple[Conversion, dict[str, 
 
 
 def _remaining(places: Mapping[str, Path]) -> list[str]:
-    """The last stage that is done and those after it; all of them where none is done."""
+    """The last stage that is done and those after it; all stages if none is done."""
     names = list(places)
     done = [number for number, name in enumerate(names) if places[name].exists()]
     return names[done[-1] :] if done else names
@@ -202,7 +202,7 @@ def _stages(request: RunRequest, work: Path) -> dict[str, Callable[[Any], Conver
 
 
 def _without_codec(recipe: Recipe) -> Recipe:
-    """The recipe of the first stage. A budget in bytes is the codec's to meet, where there is one."""
+    """The recipe of the first stage. With a codec, that stage has no budget in bytes: the codec meets it."""
     budget = recipe.budget if recipe.codec is None or recipe.budget is None or recipe.budget.bytes is None else None
     return recipe.model_copy(update={"budget": budget, "codec": None, "finetune": None})
 

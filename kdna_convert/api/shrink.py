@@ -1,4 +1,4 @@
-"""The verb `shrink`: a converted net cut to a smaller size, its families' leading directions kept."""
+"""The verb `shrink`: cut a converted net to a smaller size. Families keep their leading directions."""
 
 from __future__ import annotations
 
@@ -61,18 +61,18 @@ def shrink(
     adapters are solved, on synthetic noise. A folder that was converted with `nested: true` keeps its own order.
 
     Args:
-        folder: a converted folder, or a conversion, which stays as it is.
+        folder: a converted folder, or a conversion, which is not changed.
         target_params: share of the original's parameters: 0.5, "50%" or "1/2".
         target_bytes: size of the whole file ("1.2MB"), or a share of the original's ("1/20").
         target_macs: share of the original's multiply-adds, with converted layers run factored.
         data: unlabeled images: a path, a tensor of inputs, or batches.
         progress: True for a bar on stderr, or a function of (what, done, total).
-        **options: class_map, a file of class names, one a line, in the order of the net's outputs; device: auto, cpu,
+        **options: class_map, a file of class names, one per line, in the order of the net's outputs; device: auto, cpu,
             cuda, cuda:1 or mps; model and trust_code, as for `finetune`.
 
     Raises:
-        PlanError: KD501 for a size that cannot be met, KD504 without a budget, KD506 for one that is no size or share,
-            KD507 where no family can be cut, KD509 where the net is not larger than that.
+        PlanError: KD501 for a size that cannot be met, KD504 without a budget, KD506 for an invalid size,
+            KD507 if no family can be cut, KD509 if the net is not larger than the budget.
         FolderError: KD606 for a trained gate.
         DataError: KD401 without images.
     """
@@ -125,7 +125,7 @@ def _moments(
     device: torch.device,
     progress: Progress | None,
 ) -> Moments:
-    """Of what the converted net's own layers see."""
+    """The moments of the inputs of the converted net's layers."""
     members = {name for choice in database.choices if cuttable(choice) for name in choice.family.members}
     layers = [layer for layer in database.layers if layer.name in members]
     if seen is None:
@@ -146,7 +146,7 @@ def _repair(
     measure: Measure | None,
     progress: Progress | None,
 ) -> tuple[StepResult, ...]:
-    """The recipe's repair towards the original, in place, where there is one and images to judge it by."""
+    """Run the recipe's repair in place, if it has one, the original is available and images are held out."""
     if seen is None or original is None or measure is None or not recipe.repair:
         return ()
     mixed = mixtures(seen.calibration, seen.batch, recipe.seed)

@@ -1,4 +1,4 @@
-"""The images of a verb: opened, divided into those that calibrate and those that are held out to measure on."""
+"""The images of a verb, opened and divided into calibration and held-out images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..stages.evaluate.accuracy import divergence_from
 
 @dataclass(frozen=True)
 class ImageSplit:
-    """Images that calibrate, and others that are held out; both are read `batch` at a time."""
+    """Calibration and held-out images; both are read `batch` at a time."""
 
     whole: Images
     calibration: Images
@@ -31,26 +31,26 @@ class ImageSplit:
         return [inputs for inputs, _ in batches(self.calibration, self.batch)]
 
     def heldout_inputs(self) -> list[Tensor]:
-        """The held-out images as batches; none where none were held out."""
+        """The held-out images as batches; empty without held-out images."""
         return [inputs for inputs, _ in batches(self.heldout, self.batch)] if len(self.heldout) else []
 
     def divergence_from(self, net: nn.Module | None) -> Measure | None:
-        """What measures a net's divergence from this one on the held-out images; None without either."""
+        """A function for the divergence from this net on the held-out images; None without a net or images."""
         return None if net is None or not len(self.heldout) else divergence_from(net, self.heldout_inputs())
 
 
 def split_images(data: Any, config: DataConfig, class_map: Any, settings: Calibration, seed: int) -> ImageSplit:
-    """Open DATA and draw the calibration and held-out images from it. Of too few, at most a third is held out.
+    """Open DATA and draw the calibration and held-out images. At most a third of few images is held out.
 
     Args:
         data: a path, a tensor of inputs, or batches (see inputs/data).
         config: how an image becomes an input of the net.
-        class_map: a file of class names, one a line, or None.
-        settings: how many images calibrate and how many are held out, as in a recipe.
+        class_map: a file of class names, one per line, or None.
+        settings: the numbers of calibration and held-out images, as in a recipe.
         seed: seed of the draw.
 
     Raises:
-        DataError: KD401 where there is no image, and what opening the data raises.
+        DataError: KD401 if there is no image, and what opening the data raises.
     """
     images = images_of(data, config, class_map, None, seed)
     count, kept = settings.images, settings.heldout
@@ -62,10 +62,10 @@ def split_images(data: Any, config: DataConfig, class_map: Any, settings: Calibr
 
 
 def images_of(data: Any, config: DataConfig, class_map: Any, limit: int | None, seed: int) -> Images:
-    """Open DATA, `limit` of its images drawn by the seed.
+    """Open DATA and draw `limit` of its images with the seed.
 
     Raises:
-        DataError: KD401 where there is no image, KD406 where tensors have other axes or channels than the net takes.
+        DataError: KD401 if there is no image, KD406 if tensors have other axes or channels than the net takes.
     """
     if isinstance(data, str | Path):
         return open_images(data, config, class_map=class_map, limit=limit, seed=seed)
