@@ -72,7 +72,8 @@ def family_specs(family: Family, shapes: Sequence[Shape]) -> list[TensorSpec]:
 def load_stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Load stored tensors into a model, in place, and return it: the inverse of stored_state.
 
-    A CPU model without tied tensors uses the given tensors themselves, not copies.
+    A CPU model without tied tensors uses the given tensors themselves as its parameters, not copies. Buffers are copied,
+    since a net may resize its own.
 
     Raises:
         CheckpointError: KD303, with the names that are missing, unexpected or of another shape or kind of number.
@@ -82,7 +83,11 @@ def load_stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     given = {name: _spec(name, tensor) for name, tensor in tensors.items()}
     require_fit([_spec(name, tensor) for name, (_, tensor) in stored.items()], given)
     local = all(tensor.device.type in ("cpu", "meta") for _, tensor in stored.values())
-    state = with_versions({key: tensors[name] for name, (key, _) in stored.items()}, model)
+    state = {
+        key: tensors[name] if isinstance(own, nn.Parameter) else tensors[name].clone()
+        for name, (key, own) in stored.items()
+    }
+    state = with_versions(state, model)
     model.load_state_dict(state, strict=alone, assign=alone and local)
     return model
 

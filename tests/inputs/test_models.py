@@ -431,6 +431,19 @@ def test_a_mask_of_minus_infinity_is_accepted() -> None:
         check_finite(model)
 
 
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+def test_an_observer_that_has_seen_nothing_is_accepted_and_can_still_observe() -> None:
+    observer = torch.ao.quantization.PerChannelMinMaxObserver()
+    observer.register_buffer("seen", torch.tensor([math.inf]))
+    check_finite(observer)
+    state_digest(observer)
+    observer(torch.ones(4, 3))
+    assert observer.min_val.shape == (4,)
+    observer.min_val.fill_(math.nan)
+    with pytest.raises(NumericsError, match="min_val"):
+        check_finite(observer)
+
+
 def test_a_digest_tells_values_names_and_dtypes_apart() -> None:
     def holding(name: str, tensor: torch.Tensor) -> nn.Module:
         model = nn.Module()

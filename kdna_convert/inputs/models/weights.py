@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization import ObserverBase
 from torch.nn.parameter import is_lazy
 
 from ...core.errors import CheckpointError, NumericsError, cause
@@ -138,12 +139,21 @@ def fit_original(model: nn.Module, path: str, sha256: str) -> nn.Module:
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raise NumericsError KD701 for the first tensor with NaN or infinity. A buffer may hold -inf, as masks do."""
+    """Raise NumericsError KD701 for the first tensor with NaN or infinity.
+
+    A buffer may hold -inf, as masks do. One of a quantization observer that has seen nothing holds inf too.
+    """
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    observers = {name for name, module in model.named_modules() if isinstance(module, ObserverBase)}
     for name, tensor in model.state_dict().items():
         if not isinstance(tensor, Tensor) or is_lazy(tensor) or not tensor.is_floating_point():
             continue
-        broken = ~tensor.isfinite() if name in parameters else tensor.isnan() | tensor.isposinf()
+        if name in parameters:
+            broken = ~tensor.isfinite()
+        elif name.rpartition(".")[0] in observers:
+            broken = tensor.isnan()
+        else:
+            broken = tensor.isnan() | tensor.isposinf()
         count = int(broken.sum())
         if count:
             way_out = "the training diverged; use an earlier checkpoint"
@@ -207,5 +217,6 @@ def _listed(kind: str, keys: list[str]) -> str:
 
 
 def _bytes(tensor: Tensor) -> Any:
-    plain = (tensor.int_repr() if tensor.is_quantized else tensor).detach().cpu().contiguous()
+    # A clone: numpy() forbids that the storage is resized later, which quantization observers do.
+    plain = (tensor.int_repr() if tensor.is_quantized else tensor).detach().cpu().contiguous().clone()
     return plain.reshape(-1).view(torch.uint8).numpy().data
