@@ -72,8 +72,8 @@ def family_specs(family: Family, shapes: Sequence[Shape]) -> list[TensorSpec]:
 def load_stored(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Load stored tensors into a model, in place, and return it: the inverse of stored_state.
 
-    A CPU model without tied tensors uses the given tensors themselves as its parameters, not copies. Buffers are copied,
-    since a net may resize its own.
+    A CPU model without tied tensors uses the given tensors themselves as its parameters, not copies. Buffers are
+    copied, since a net may resize its own.
 
     Raises:
         CheckpointError: KD303, with the names that are missing, unexpected or of another shape or kind of number.
