@@ -15,6 +15,7 @@ import argparse
 import copy
 import json
 import multiprocessing
+import re
 import resource
 import signal
 import tempfile
@@ -58,6 +59,27 @@ SIDES = (64, 128, 256)  # input sizes that are tried before the net's own
 FRAMES = 8
 KINDS = 8  # at most so many layers of a net are converted
 IMAGES = 2
+SIZE_WORDS = (
+    *(
+        "test",
+        "atto",
+        "femto",
+        "pico",
+        "zepto",
+        "nano",
+        "xxs",
+        "xs",
+        "xxt",
+        "xt",
+        "mini",
+        "micro",
+        "tiny",
+        "ti",
+        "t",
+        "s",
+    ),
+    *("small", "m", "medium", "b", "base", "l", "large", "xl", "xlarge", "h", "huge", "giant", "g", "xxlarge"),
+)
 TOLERANCE = 1e-4  # of the largest output
 LINEAR = "type:Linear"
 # Arguments that make a net's own resizing small.
@@ -93,11 +115,20 @@ def main() -> None:
 
 
 def zoo() -> list[str]:
-    """The names of all nets, the first of every family before the second of any, for runs that are stopped."""
+    """The names of all nets, the smallest of every family before the next of any, for runs that are stopped."""
     families: dict[str, list[str]] = {}
     for name in [*timm.list_models(), *(f"torchvision:{name}" for name in torchvision.models.list_models())]:
         families.setdefault(family_of(name), []).append(name)
+    for names in families.values():
+        names.sort(key=size_in_name)
     return [name for row in zip_longest(*families.values()) for name in row if name is not None]
+
+
+def size_in_name(name: str) -> tuple[int, list[int], str]:
+    """How large a net is, as far as its name says so."""
+    words = set(re.split(r"[_.:]|(?<=\D)(?=\d)", name))
+    place = next((place for place, word in enumerate(SIZE_WORDS) if word in words), SIZE_WORDS.index("medium"))
+    return place, [int(number) for number in re.findall(r"\d+", name)], name
 
 
 def family_of(name: str) -> str:
@@ -114,6 +145,7 @@ def family_of(name: str) -> str:
 def run(names: Sequence[str], args: argparse.Namespace) -> None:
     """Every net in a process of its own, forked from this one, `jobs` at a time."""
     args.lines.parent.mkdir(parents=True, exist_ok=True)
+    _ = kdna.convert  # imports the rest once, before the processes fork
     fork, began, waiting = multiprocessing.get_context("fork"), time.monotonic(), list(reversed(names))
     running: dict[Connection, tuple[Any, str, float]] = {}
     while waiting or running:
@@ -303,9 +335,10 @@ def equalities(made: kdna.Conversion, net: nn.Module, example: Tensor) -> dict[s
     expected = list(outputs(made.model, example))
     with tempfile.TemporaryDirectory() as place:
         folder = save(made, Path(place) / "converted")
+        folded = load(folder, folded=True, model=copy.deepcopy(net))
         differences = {
             "loaded": difference(expected, load(folder), example),
-            "folded": difference(expected, load(folder, folded=True), example),
+            "folded": difference(expected, folded, example),
         }
         file = Merged().write(made, Path(place) / "merged.safetensors").file
         merged = fit_weights(net, read_state_dict(file), file)

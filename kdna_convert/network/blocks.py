@@ -67,7 +67,9 @@ class _Value:
 
     @classmethod
     def of(cls, something: object) -> _Value | None:
-        return cls(something, something._version) if isinstance(something, Tensor) else None
+        if not isinstance(something, Tensor) or something.is_inference():  # inference mode keeps no versions
+            return None
+        return cls(something, something._version)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Value) and self.tensor is other.tensor and self.version == other.version

@@ -106,3 +106,13 @@ def test_finding_blocks_leaves_hooks_and_modes_alone() -> None:
     find_blocks(net, names(net), EXAMPLE)
     assert net.training
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+def test_a_net_in_inference_mode_has_layers_in_no_block_or_in_one() -> None:
+    class Inference(Net):
+        @torch.inference_mode()
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)
+
+    blocks = find_blocks(Inference().eval(), ["blocks.0.conv1", "blocks.1.conv2"], EXAMPLE)
+    assert not [block for block in blocks if block.follows]
