@@ -78,6 +78,9 @@ def permitted(record: Record, folder: Path, *, trust_code: bool = False) -> Perm
     if name.source in LISTS and ":" not in name.path and not is_listed(name):
         why = f"this {name.source} has no model {_shown(name.path)}; install the version that it was converted with"
         raise FolderError("KD607", f"{folder}: {why}. Or build the net yourself and pass model=")
+    if name.path == "__main__":
+        why = f"{folder} was made from {_shown(name.factory)}, a class of a notebook or a script"
+        raise FolderError("KD607", f"{why}; build the net yourself and pass model= to kdna_convert.open_folder")
     runs = _runs(name)
     if runs is None:
         return Permit(name, max(ALWAYS, PER_BYTE * (folder / TENSORS).stat().st_size))
@@ -124,7 +127,7 @@ def remember_saved(folder: Path) -> None:
     try:
         claim = claim_of(read_record(folder))
         name = parse_name(claim.model)
-        if claim.runs is not None and (claim.file is not None or name.source in LISTS):
+        if name.path != "__main__" and claim.runs and (claim.file is not None or name.source in LISTS):
             remember(claim)
     except (KdnaError, OSError) as error:
         _LOG.warning("the folder is not among the trusted ones: %s; see `kdna trust`", error)

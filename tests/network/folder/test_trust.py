@@ -548,6 +548,17 @@ def test_every_door_takes_a_module_in_place_of_the_name(folder: Path, name: str,
     assert nothing_ran(folder)
 
 
+@pytest.mark.usefixtures("offline")
+def test_a_net_of_a_notebook_takes_a_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(folder.parent / "net.py"))
+    mine = own(folder, "__main__:factory")
+    for name, door in (DOORS | MODEL_DOORS).items():
+        if name != "verify":
+            with pytest.raises(FolderError, match=r"KD607: .*a class of a notebook or a script; .*pass model="):
+                door(mine)
+    assert kdna_convert.load(mine, model=digits_net())
+
+
 def test_a_module_with_the_originals_weights_is_the_original(folder: Path, shell: str) -> None:
     hostile(folder, shell)
     mine = fit_weights(digits_net(), read_state_dict(str(WEIGHTS)), "")
