@@ -1,1 +1,1 @@
-"""The command line: one file a command, one file a report."""
+"""The command line: one file per command, one file per report."""

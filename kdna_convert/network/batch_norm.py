@@ -1,4 +1,4 @@
-"""Batch normalization in eval mode: a scale and a shift a channel."""
+"""Batch normalization in eval mode: a scale and a shift per channel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_batch_norm(module: nn.Module) -> bool:
 
 
 def norm_affine(norm: Any) -> tuple[Tensor, Tensor]:
-    """(scale, shift), one value a channel, float64, detached: what a batch normalization does in eval mode."""
+    """(scale, shift), one value per channel, float64, detached: what a batch normalization does in eval mode."""
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight.detach().double()
     shift = -norm.running_mean.double() * scale
@@ -25,7 +25,7 @@ def norm_affine(norm: Any) -> tuple[Tensor, Tensor]:
 
 
 def foldable_norms(model: nn.Module) -> dict[str, nn.Module]:
-    """The batch normalizations that a scale and a shift a channel can replace: those with all five tensors, float32."""
+    """Batch normalizations that a scale and a shift per channel can replace: all five tensors, float32."""
     norms: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.eps < 1:

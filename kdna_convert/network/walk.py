@@ -66,7 +66,7 @@ class LayerProblem:
 
     Attributes:
         moment_nn: E[u u^T], centered if the layer's mean can be corrected afterwards.
-        cross_on: E[y u^T], centered likewise.
+        cross_on: E[y u^T], centered in the same way.
         mean_n: E[u], zero if not centered.
         mean_o: E[y], zero if not centered.
         variance_o: The variance of y.

@@ -1,9 +1,9 @@
-"""Choose the dynamic filters of a partial routing: those of which different images require different changes.
+"""Choose the dynamic filters of a partial routing: those that different images need to change differently.
 
 The score of a filter is the variance, over images, of the loss's gradient with respect to it: the part that one static
-filter cannot follow. At the identity no other measure is known to be better, since the first step of a dynamic filter
-is the image's own gradient. The labels are sampled from the net's own answers, so none are needed, and the mean
-gradient of a trained net is only noise.
+filter cannot follow. At the identity we know no better measure, since the first step of a dynamic filter is the
+gradient of the image. The labels are sampled from the net's own softmax, so no labels are needed, and the mean gradient
+of a trained net is only noise.
 
 PAD-Net reduces the dynamic filters from all to the ratio in rounds. Each round scores a net whose other filters have
 just become static, and its experts differ already. Here they do not: at the identity every round would score the same
@@ -26,7 +26,7 @@ from .modulation import Modulation
 from .partial import PartialRouter
 from .router import Router, routers
 
-# A trained net is nearly certain of its images: at 1, the labels that it samples carry hardly any gradient.
+# A trained net is nearly certain of its images: labels sampled at temperature 1 give almost no gradient.
 _TEMPERATURE = 2.0
 
 
@@ -42,7 +42,7 @@ def choose_filters(model: nn.Module, batches: Iterable[Tensor], seed: int = 0) -
         The scores of each layer's filters, (filters,).
 
     Raises:
-        ValueError: A router has left the identity, so that its filters are in use. Nothing is changed.
+        ValueError: A router is not at the identity: it was trained. Nothing is changed.
         DataError: KD405 without an image.
         ModelError: KD308 if the net does not return (batch, classes).
     """

@@ -3,7 +3,7 @@
     sum_k m_k W_k = (sum_k m_k) W + sum_{k<K} (m_k - m_K) d_k
 
 The last d is minus the sum of the others, so only K - 1 of them are stored. If all m are equal, the kernel is W to the
-last bit, whatever the d are. The d start at a hundredth of the norm of W, because at zero neither they nor the
+last bit for any d. The d start at a hundredth of the norm of W, because at zero neither they nor the
 attention would have a gradient. The sum has K terms, one of which is W: no expert is computed by itself.
 
 Experts belong to one layer (`own`, drawn at random), or to all layers of one shape (`shared`): K experts then serve
@@ -25,7 +25,7 @@ from ..core.specs import Layer, Shape
 
 Owner = Literal["own", "shared"]
 SIZE = 0.01  # of the kernels' norm
-TOO_FEW = "KD133"  # the code of layers that are too few to share K experts
+TOO_FEW = "KD133"  # the code of layers too few to share K experts
 
 
 class Experts(nn.Module):

@@ -1,4 +1,4 @@
-"""What the routers of one group hand to each other within one forward pass.
+"""Values that the routers of one group pass to each other within one forward pass.
 
 # Note [Within one pass]
 # A router that needs what another one has computed on the same batch finds it in an object that both hold and that

@@ -14,7 +14,8 @@ every shape.
 Cost, for c channels in, k out, t taps, P parameters, h = max(c / reduction, 16): c h + 2 h + 2 + (h + 1) (c + k + t +
 bands) parameters; `bands` P multiply-adds per image, and a kernel for each image in memory. `local`: r k t + 2 c
 parameters more and r P multiply-adds, with r about log2(c) / 2. `input_bands`: 3 (9 c + 1) parameters more and three
-times two products with the whole input, which cost as much as the layers of a small net. W is transformed once a batch.
+times two products with the whole input, which cost as much as the layers of a small net. W is transformed once per
+batch.
 The paper uses it for detection and segmentation. Loses in speed to gates on channels, by far with both switches on.
 """
 

@@ -2,10 +2,10 @@
 
     x' = x + sum_j (2 sigmoid(conv_j(x)) - 1) high_j        high_j = low_(j-1) - low_j, low_0 = x
 
-low_j keeps the frequencies below 1/4, 1/8 and 1/16 of a cycle a pixel on both axes. This square is a product of two
-projections, one an axis: two matrix products instead of a Fourier transform of the feature map and back. At the size of
-feature maps this takes less time, at any precision, in any runtime. Written as a change of x, the result is exactly x
-while the convolutions are zero, however the parts are rounded.
+low_j keeps the frequencies below 1/4, 1/8 and 1/16 cycles per pixel on both axes. This square is a product of two
+projections, one per axis: two matrix products instead of a Fourier transform of the feature map and back. At the size
+of feature maps this takes less time, at any precision, in any runtime. Written as a change of x, the result is exactly
+x while the convolutions are zero, however the parts are rounded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OCTAVES = (2, 4, 8)
 class InputBands(nn.Module):
     """Scale the octaves of a feature map (batch, channels, height, width).
 
-    `conv` has one output channel an octave and starts at zero.
+    `conv` has one output channel per octave and starts at zero.
     """
 
     def __init__(self, channels: int) -> None:
@@ -41,7 +41,7 @@ class InputBands(nn.Module):
 
 
 def lowpass(size: int, octave: int, like: Tensor) -> Tensor:
-    """The projection onto frequencies below 1 / (2 octave) cycles a pixel: (size, size), symmetric and circulant."""
+    """The projection onto frequencies below 1 / (2 octave) cycles per pixel: (size, size), symmetric and circulant."""
     positions = torch.arange(size, device=like.device)
     kept = torch.arange(1, (size - 1) // (2 * octave) + 1, device=like.device)
     angles = (2 * pi / size) * (positions[:, None] * kept % size).to(torch.promote_types(like.dtype, torch.float32))

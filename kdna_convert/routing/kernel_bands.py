@@ -1,7 +1,7 @@
 """A kernel's spectrum in bands: kernels of the same shape that sum to it and have no frequency in common.
 
 The spectrum is that of the kernel as an (out taps) x (in taps) matrix, its bins ordered by radial frequency. A half
-spectrum has columns that are their own mirror image, in which each bin stands beside its conjugate. The two belong to
+spectrum has columns that are their own mirror image: they contain each bin and its conjugate. The two belong to
 the same band. FDConv's release separates some of these pairs, which leaves the frequency in both bands.
 """
 

@@ -1,4 +1,4 @@
-"""What a router does to its layer for one batch, as plain tensors.
+"""The changes of a router to its layer for one batch, as plain tensors.
 
 y = outputs * (conv(inputs * x, taps * sum_k mix_k W_k) + bias)        image by image
 """

@@ -112,7 +112,7 @@ class CuttableScheme(Scheme):
 
     @abstractmethod
     def rows(self, shared: Tensors, adapter: Tensors, shape: Shape) -> Tensor:
-        """The rows R (r x n) that a member's U mixes, one direction a row."""
+        """The rows R (r x n) that a member's U mixes, one direction per row."""
 
     @abstractmethod
     def refine(

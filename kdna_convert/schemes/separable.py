@@ -1,13 +1,13 @@
-"""Separable: shared CP whose spatial kernels are products of one vector an axis.
+"""Separable: shared CP whose spatial kernels are products of one vector per axis.
 
     W[o,i,x,y] ~ sum_q U[o,q] V[q,i] b0[q,x] b1[q,y]          V (r x in) shared; b0, b1 and U the member's adapter
 
 Spatially separable filters (Rigamonti et al. 2013; Jaderberg et al. 2014, arXiv 1405.3866) over a bank that the family
 shares. An axis of one tap has no vector.
 Parameters: r in + r sum(out + kh + kw). Folded, a member is an ordinary convolution. Factored (1x1, depthwise, 1x1), it
-takes the multiply-adds of shared CP, r (in + kh kw + out) a position.
+takes the multiply-adds of shared CP, r (in + kh kw + out) per position.
 At 3x3 it equals shared CP, to 7 % of the error either way (docs/explanation/schemes.md): the three numbers that it
-saves a rank make up for kernels that are not separable. Larger taps save more (7x7: 14 numbers instead of 49). Loses
+saves per rank make up for kernels that are not separable. Larger taps save more (7x7: 14 numbers instead of 49). Loses
 where shared CP does, by as much.
 
 Fit: variable projection over V and the vectors, from cp's own start and random vectors (projection.py).
@@ -95,7 +95,7 @@ class Separable(CuttableScheme):
         return _rows(shared["V"], adapter, shape)
 
     def factors(self, shared: Tensors, adapter: Tensors, shape: Shape) -> list[Tensor] | None:
-        """The vectors are one depthwise kernel, since a chain of one an axis would need its own paddings."""
+        """The vectors are one depthwise kernel, since a chain of one per axis would need its own paddings."""
         ones = (1,) * len(shape[2:])
         chain = [tensor.view(*tensor.shape, *ones) for tensor in (shared["V"], adapter["U"])]
         spatial = _spatial(shared["V"], adapter, shape).view(-1, 1, *shape[2:])

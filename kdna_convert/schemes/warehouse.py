@@ -5,7 +5,7 @@
 KernelWarehouse (Li et al., ICML 2024, arXiv 2406.07879) as storage: its cells and its warehouse, with a fixed mixing
 that is not computed from the input. `cell` is the number of input channels that a cell spans, or their greatest common
 divisor. Kernels of any width share if that and the taps agree, so one warehouse can serve several stages of a net. The
-shared basis is the case of one cell a filter.
+shared basis is the case of one cell per filter.
 Parameters: r cell taps + r sum(out in / cell). Folded, a member is an ordinary convolution. Factored (a grouped
 convolution by E, then 1x1), it takes r (in taps + out in / cell) multiply-adds per position.
 Loses to shared CP everywhere, and to whole filters wherever a family can pay for them: each block of a filter is mixed
@@ -91,7 +91,7 @@ class Warehouse(Scheme):
 
 
 def _side_by_side(bank_rc: Tensor, blocks: int) -> Tensor:
-    """The rows that a filter of several blocks mixes, ((block, q), n): the bank once a block, zero elsewhere."""
+    """The rows that a filter of several blocks mixes, ((block, q), n): the bank once per block, zero elsewhere."""
     rows_rn: Tensor = torch.block_diag(*[bank_rc] * blocks)
     return rows_rn
 

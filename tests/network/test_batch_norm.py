@@ -1,4 +1,4 @@
-"""Laws of batch normalization in eval mode: it is a scale and a shift a channel."""
+"""Laws of batch normalization in eval mode: it is a scale and a shift per channel."""
 
 import pytest
 import torch

@@ -48,8 +48,8 @@ def convert(
         sweeps: Iterations of each joint fit.
         measure: The divergence from the original on held-out images. It decides between the variants of a scheme;
             without it the error of the fit does.
-        heal: Trains the net in place and returns its divergence. With it, families are converted in the order of their
-            predicted error, the least first, and the net is healed after each.
+        heal: Trains the net in place and returns its divergence. With it, families are converted in the order of
+            increasing predicted error, and the net is healed after each.
         progress: Called before each family.
 
     Returns:
