@@ -9,6 +9,7 @@ from ..core.errors import ModelError
 from ..core.plugin_names import ExportName
 from ..network.folder import Conversion
 from ..stages.export import EXPORTS, Exported
+from ..stages.export.export import free_path
 from .keywords import FolderOptions, check_keywords
 from .nets import opened
 
@@ -40,4 +41,5 @@ def export(
     check_keywords("export", options, FolderOptions)
     if to not in EXPORTS:
         raise ModelError("KD302", f"there is no export {to!r}; it is one of {', '.join(EXPORTS)}")
-    return EXPORTS[to].write(opened(folder, options), Path(output), force=force)
+    target = free_path(output, force)
+    return EXPORTS[to].write(opened(folder, options), target, force=force)

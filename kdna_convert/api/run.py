@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..core.atomic import write_text
+from ..core.atomic import require_writable, write_text
 from ..core.errors import KdnaError, PlanError
 from ..core.progress import as_progress
 from ..core.specs import Progress
@@ -83,8 +83,10 @@ def run(
     check_keywords("run", options, RunOptions)
     progress = as_progress(progress)
     eval_data, force, command = options.get("eval_data"), options.get("force", False), options.get("command")
-    request = request_of(model, recipe, data, (target_params, target_bytes), options, progress)
     target = Path(output)
+    if not target.exists():
+        require_writable(target)
+    request = request_of(model, recipe, data, (target_params, target_bytes), options, progress)
     if not force and (done := _done(target, request)) is not None:
         return done
     require_free(target, force)

@@ -1,4 +1,4 @@
-"""Folders and text files that are written whole or not at all, even if the process is killed.
+"""Folders and files that are written whole or not at all, even if the process is killed.
 
 A folder is written beside its place under a hidden name, `.NAME.kdna-XXXXXXXX`, flushed to the disk and then moved. The
 next write to the same place removes what a killed process left there.
@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,15 +46,26 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file, UTF-8, whole or not at all. Raises FolderError KD604."""
-    target = Path(path)
-    draft = target.with_name(f".{target.name}.draft")
-    with disk_errors(target):
-        try:
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+    """Write a text file, UTF-8, whole or not at all. Missing folders are created. Raises FolderError KD604."""
+    with _draft(Path(path)) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file whole or not at all. Missing folders are created. Raises FolderError KD604."""
+    with _draft(Path(path)) as draft:
+        draft.write_bytes(data)
+
+
+def require_writable(path: str | Path) -> None:
+    """Check before the work that something can be written at `path`. Nothing is left there.
+
+    Raises FolderError KD604. A full disk shows only when the file is written.
+    """
+    with disk_errors(Path(path)):
+        place = next(folder for folder in Path(path).absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=place):
+            pass
 
 
 @contextmanager
@@ -64,6 +76,19 @@ def disk_errors(target: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise FolderError("KD604", f"{target} could not be written: {reason}; nothing was left behind") from error
+
+
+@contextmanager
+def _draft(target: Path) -> Iterator[Path]:
+    """A file beside `target` to write to. It replaces `target` when the block ends without an exception."""
+    draft = target.with_name(f".{target.name}.draft")
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield draft
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def _beside(target: Path) -> Path:

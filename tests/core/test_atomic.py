@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kdna_convert.core.atomic import write_text
+from kdna_convert.core.atomic import require_writable, write_bytes, write_text
 from kdna_convert.core.errors import FolderError
 
 
@@ -30,6 +30,18 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FolderError, match="KD604"):
-        write_text(tmp_path / "gone" / "plan.json", "{}")
+def test_missing_folders_are_created(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "deep" / "plan.json", "{}")
+    write_bytes(tmp_path / "new" / "net.onnx", b"graph")
+    assert (tmp_path / "new" / "deep" / "plan.json").read_text() == "{}"
+    assert (tmp_path / "new" / "net.onnx").read_bytes() == b"graph"
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file" / "plan.json", tmp_path / "file" / "deep" / "plan.json"):
+        for write in (require_writable, lambda path: write_text(path, "{}")):
+            with pytest.raises(FolderError, match=r"KD604: .*plan\.json could not be written"):
+                write(place)
+    require_writable(tmp_path / "new" / "deep" / "plan.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

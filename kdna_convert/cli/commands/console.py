@@ -17,6 +17,7 @@ from rich.segment import Segment
 from rich.text import Text
 from typer.core import TyperGroup
 
+from ...core.atomic import require_writable
 from ...core.errors import DataError, FolderError, KdnaError
 from ...core.processes import launched
 from ...core.progress import LOADING, Reporter, on_stderr
@@ -195,11 +196,12 @@ def picture_path(path: Path, force: bool) -> Path:
 
 
 def output_path(path: Path | None, force: bool) -> Path:
-    """The -o of a command that requires one. An existing path is refused before the work begins."""
+    """The -o of a command that requires one. A path that exists or cannot be written is refused before the work."""
     if path is None:
         raise typer.BadParameter("required: where to write", param_hint="-o")
     if path.exists() and not force:
         raise FolderError("KD601", f"{path} exists; give another name or --force")
+    require_writable(path)
     return path
 
 

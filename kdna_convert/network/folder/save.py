@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core.atomic import disk_errors, new_folder
+from ...core.atomic import disk_errors, new_folder, require_writable
 from ...core.errors import FolderError
 from ...core.filesize import header, metadata
 from ...core.specs import to_json
@@ -68,11 +68,12 @@ def save(conversion: Conversion, directory: str | Path, force: bool = False) -> 
 
 
 def require_free(target: Path, force: bool) -> None:
-    """Check before the work that `save` may write to `target`. Raises FolderError KD601 as `save` does."""
+    """Check before the work that `save` may write to `target`. Raises FolderError KD601 and KD604 as `save` does."""
     if target.exists() and not force:
         raise FolderError("KD601", f"{target} exists already; choose another place or pass --force")
     if target.exists() and not is_ours(target):
         raise FolderError("KD601", f"{target} was not written by kdna, and --force does not replace it; choose another")
+    require_writable(target)
 
 
 def _write_tensors(conversion: Conversion, path: Path) -> None:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from ...core.atomic import require_writable
 from ...core.errors import FolderError
 from ...network.folder import Conversion
 
@@ -60,8 +61,12 @@ class Export(Protocol):
 
 
 def free_path(path: str | Path, force: bool) -> Path:
-    """The path as a Path. Raises FolderError KD601 if it exists and `force` is not given."""
+    """The path as a Path, checked before the work.
+
+    Raises FolderError KD601 if it exists and `force` is not given, KD604 if it cannot be written.
+    """
     target = Path(path)
     if target.is_dir() or (target.exists() and not force):
         raise FolderError("KD601", f"{target} exists already; choose another file or pass --force")
+    require_writable(target)
     return target

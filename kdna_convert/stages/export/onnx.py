@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ...core.errors import FolderError, ModelError
+from ...core.atomic import write_bytes
+from ...core.errors import ModelError
 from ...inputs.models import example_input
 from ...network.derive import fold_weights
 from ...network.folder import Conversion
@@ -82,11 +83,7 @@ class Onnx(Export):
             raise ModelError(
                 "KD312", f"onnxruntime's logits differ from torch's by {difference:.1e}; nothing was written"
             )
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(graph)
-        except OSError as error:
-            raise FolderError("KD604", f"{target} could not be written: {error.strerror or error}") from None
+        write_bytes(target, graph)
         return OnnxFile(str(target), len(graph), difference)
 
 

@@ -1,12 +1,16 @@
 """The laws that every export form obeys."""
 
+import errno
+import os
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from support.small_nets import convert, images, small
 
+from kdna_convert.core import tensorfile
 from kdna_convert.core.errors import FolderError
 from kdna_convert.core.specs import DataConfig, ModelRef, Plan, Totals
 from kdna_convert.network.folder import Conversion
@@ -54,3 +58,25 @@ def test_a_file_is_replaced_by_force_only_and_a_folder_never(name: str, made: Co
     with pytest.raises(FolderError, match="KD601"):
         EXPORTS[name].write(made, tmp_path, force=True)
     assert EXPORTS[name].write(made, tmp_path / "net", force=True).bytes == (tmp_path / "net").stat().st_size
+
+
+@every_form
+def test_a_full_disk_leaves_the_old_file_and_no_half_of_the_new(
+    name: str, made: Conversion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net").write_bytes(b"old")
+
+    def full_save(tensors: object, path: str, *_: object) -> None:
+        os.truncate(path, 7)
+        raise SafetensorError("No space left on device (os error 28)")
+
+    def full_write(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tensorfile, "save_file", full_save)
+    monkeypatch.setattr(Path, "write_bytes", full_write)
+    with pytest.raises(FolderError, match=r"KD604: .*No space left on device"):
+        EXPORTS[name].write(made, tmp_path / "net", force=True)
+    assert (tmp_path / "net").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["net"]

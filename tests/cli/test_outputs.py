@@ -1,0 +1,35 @@
+"""An output that cannot be written is found before the work, by every command that writes one."""
+
+from pathlib import Path
+
+import pytest
+from support.command import kdna
+from support.commands import commands
+
+# Every other argument is wrong too, and would be refused as soon as the work begins.
+WRONG = {
+    ("build",): ["no-such-layout"],
+    ("code",): ["nowhere", "--codec", "fp16"],
+    ("convert",): ["no_such_net", "--data", "nowhere"],
+    ("demo",): [],
+    ("export",): ["nowhere"],
+    ("finetune",): ["nowhere", "--data", "nowhere"],
+    ("freeze",): ["nowhere", "--data", "nowhere"],
+    ("init",): ["--yes"],
+    ("plan",): ["no_such_net", "--data", "nowhere"],
+    ("run",): ["balanced", "no_such_net", "--data", "nowhere"],
+    ("shrink",): ["nowhere", "--data", "nowhere", "--target-params", "0.5"],
+}
+
+
+def test_these_are_all_commands_with_an_output() -> None:
+    assert {words for words, one in commands().items() if any("-o" in each.opts for each in one.params)} == {*WRONG}
+
+
+@pytest.mark.parametrize("words", WRONG, ids=" ".join)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(words: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    done = kdna(*words, *WRONG[words], "-o", tmp_path / "file" / "out")
+    assert done.exit_code == 2
+    assert "error KD604" in done.stderr
+    assert (tmp_path / "file").read_text() == "mine"
