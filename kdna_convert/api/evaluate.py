@@ -75,7 +75,7 @@ def evaluate(
         about = metadata(conversion.plan.model, conversion.recipe)
         original = original_from(conversion, checkpoint)
     images = images_of(data, config, options.get("class_map"), limit, seed)
-    require_inputs(model, images)
+    require_inputs(model, images, original)
     if images.labeled:
         check_classes(images, outputs_of(model, config))
     device = device_of_name(options.get("device") or "auto")

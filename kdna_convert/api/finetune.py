@@ -87,7 +87,7 @@ def finetune(
         why = "this net answers as its original does, and has nothing to learn from it"
         raise RecipeError("KD208", f"{why}: pass --teacher MODEL, or --label-weight 1 with images by class")
     images = images_of(data, before.data, class_map, None, settings.seed)
-    require_inputs(before.model, images)
+    require_inputs(before.model, images, original, other)
     if settings.label_weight:
         check_classes(images, outputs_of(original, before.data))
     kept = min(HELD, int(len(images) * HELD_SHARE))

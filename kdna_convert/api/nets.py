@@ -12,7 +12,7 @@ from torch import nn
 
 from ..core.errors import CheckpointError, DataError, FolderError, KdnaError, ModelError, cause
 from ..core.specs import DataConfig, ModelRef, Shape
-from ..inputs.data import Images, input_shape
+from ..inputs.data import Images, accept_packed, input_shape
 from ..inputs.models import (
     CheckpointFile,
     Loaded,
@@ -95,11 +95,18 @@ def outputs_of(net: nn.Module, config: DataConfig) -> int:
         return int(first_output(net(example_input(config)), 1).shape[1])
 
 
-def require_inputs(net: nn.Module, images: Images) -> None:
-    """Raise DataError KD406 if the net fails on the first of the tensors in DATA. Image files are not read for it."""
+def require_inputs(net: nn.Module, images: Images, *others: nn.Module | None) -> None:
+    """Raise DataError KD406 if the net fails on the first of the tensors in DATA. Image files are not read for it.
+
+    This net and the others take several inputs packed from then on, where DATA gives several.
+    """
     shape = input_shape(images)
     if shape is None:
         return
+    if images.packing is not None:
+        for each in (net, *others):
+            if each is not None:
+                accept_packed(each, images.packing)
     first = images.source.sample(images.positions[0])[0]  # type: ignore[union-attr]  # no stream has a shape
     try:
         with evaluating(net):
@@ -118,6 +125,8 @@ def misfit(net: nn.Module, shape: Shape, reason: str) -> DataError:
 def sized(loaded: Loaded, data: Any, options: Mapping[str, Any]) -> Loaded:
     """The net with the input size of the tensors in DATA, unless the options set one."""
     shape = input_shape(data) if isinstance(data, Images) else None
+    if isinstance(data, Images) and data.packing is not None:
+        accept_packed(loaded.model, data.packing)
     if shape is None or "input_size" in (options.get("inputs") or {}):
         return loaded
     return replace(loaded, data=resized(loaded.data, shape))

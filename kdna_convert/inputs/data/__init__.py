@@ -2,12 +2,12 @@
 
 sources.py reads single images, images.py selects, splits and batches them, classes.py numbers the classes, memory.py
 takes tensors and datasets, bundled.py has the digits that come with kdna, views.py augments training images, mixing.py
-mixes images in pairs.
+mixes images in pairs, packing.py makes one tensor of several inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from .classes import check_classes, read_class_map
 from .images import Batch, Images, Inputs, Reading, concat_labels, split
 from .memory import Batches, DatasetSource, TensorSource, hold, iterate
 from .mixing import Mixed, mixer
+from .packing import Packing, accept_packed
 from .sources import LIBRARIES, UNCOUNTED, Decoder, FolderSource, open_named
 from .views import TrainBatch, Views, train_loader
 
@@ -30,9 +31,11 @@ __all__ = [
     "Images",
     "Inputs",
     "Mixed",
+    "Packing",
     "Reading",
     "TrainBatch",
     "Views",
+    "accept_packed",
     "as_images",
     "batches",
     "check_classes",
@@ -45,8 +48,9 @@ __all__ = [
     "train_loader",
 ]
 
-# DATA in the Python API: opened images, inputs (N, ...), a torch Dataset of single inputs, or an iterable of batches.
-Data = Images | Tensor | Dataset[Any] | Batches
+# DATA in the Python API: opened images, inputs (N, ...), a torch Dataset of single inputs, or an iterable of batches. A
+# batch is a tensor or (inputs, labels). A net with several inputs takes a tuple of them, ((x, y), None), or a dict.
+Data = Images | Tensor | Dataset[Any] | Batches | Mapping[str, Tensor]
 
 
 def open_images(
@@ -101,6 +105,8 @@ def as_images(data: Data, limit: int | None = None, seed: int = 0) -> Images:
         return data.draw(limit, seed)
     if isinstance(data, Tensor):
         source: TensorSource | DatasetSource = TensorSource(data, None)
+    elif isinstance(data, Mapping):
+        source = hold([data], limit)
     elif isinstance(data, Iterable):
         source = hold(data, limit)
     else:
@@ -129,6 +135,6 @@ def batches(data: Data, batch_size: int = 64, *, workers: int = 0) -> Iterable[B
     Raises:
         DataError: KD401, during iteration, when nothing can be read.
     """
-    if isinstance(data, Iterable) and not isinstance(data, Tensor):
+    if isinstance(data, Iterable) and not isinstance(data, Tensor | Mapping):
         return iterate(data)
     return Reading(as_images(data), batch_size, workers)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...core.errors import DataError
 from ...core.processes import gather
+from .packing import Packing
 from .sources import Classes, FolderSource, Label, Sample, Source, Stream, UnreadableImageError
 
 Batch = tuple[Tensor, Tensor | None]
@@ -43,6 +44,11 @@ class Images:
     def mapped(self) -> bool:
         """Whether a class map numbers the classes, rather than the order of the folders."""
         return self.source.mapped
+
+    @property
+    def packing(self) -> Packing | None:
+        """How several inputs of a sample lie in one tensor; None for a single input."""
+        return getattr(self.source, "packing", None)
 
     @property
     def skipped(self) -> list[str]:
