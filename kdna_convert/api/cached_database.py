@@ -11,19 +11,17 @@ from ..core.choices import Database
 from ..core.errors import ModelError
 from ..core.fingerprint import Fingerprint
 from ..core.specs import Family, Layer, Progress
-from ..inputs.models import example_input
 from ..inputs.recipe import alternatives
-from ..network.totals import totals
 from ..schemes import SCHEMES
 from ..stages.analyze.groups import Clustering
 from ..stages.analyze.groups import analyze as compare_layers
 from ..stages.analyze.moments import Moments
-from ..stages.plan.database import SurveyedNet, build_database
+from ..stages.plan.database import build_database
 from ..stages.plan.families import Clusters, form_families
 from ..stages.plan.files import read_database, request_fingerprint, write_database
 from ..stages.plan.routes import form_routes
 from .cached_moments import moments_of
-from .job import Job
+from .job import Job, surveyed_net
 from .keywords import CurveOptions
 from .nets import Model
 from .splits import digest_of
@@ -74,9 +72,8 @@ def _built(job: Job, moments: Moments, mark: str, progress: Progress | None) -> 
     )
     layers, families, own = _families(job, layers, _clusters(job, moments))
     routes, left = form_routes(job.loaded.model, job.layers, job.assignments)
-    cost = totals(job.loaded.model, example_input(job.loaded.data))
     built = build_database(
-        SurveyedNet(job.loaded.model, job.loaded.ref, layers, cost.macs),
+        surveyed_net(job, layers),
         families,
         job.recipe,
         moments,

@@ -107,7 +107,7 @@ def convert(
     job = open_job(model, recipe, data, options, progress)
     require_images(job)
     codec, size = job.recipe.codec, size_of(job.recipe, target_bytes)
-    if job.recipe.at_size(size, original_bytes(job.loaded.model)).finetune is not None:
+    if job.recipe.at_size(size, original_bytes(job.loaded.model, job.loaded.dtypes)).finetune is not None:
         job.notes.append(TUNES)
     if codec is not None:
         targets = targets._replace(bytes=None)

@@ -15,9 +15,11 @@ from ..inputs.data import Images, as_images, input_shape
 from ..inputs.models import Loaded, example_input, factory_note, state_digest
 from ..inputs.recipe import Assignment, Recipe, check_options, load_recipe, resolve
 from ..network.derive import fold
+from ..network.totals import macs, original_bytes
 from ..routing import ROUTINGS
 from ..schemes import SCHEMES
 from ..stages.analyze.survey import survey, takes_batches
+from ..stages.plan.database import SurveyedNet
 from ..stages.repair import STEPS
 from .keywords import JobOptions
 from .nets import Model, checkpoint_of, conversion_of, device_of_name, load_any, misfit, sized
@@ -70,10 +72,27 @@ def open_job(model: Model, recipe: Recipe | str, data: Any, options: JobOptions,
         notes.insert(0, DATA_FREE_NOTE)
     if loaded.taken is not None:
         notes.append(loaded.taken)
+    if loaded.dtypes:
+        notes.append(precision_note(loaded))
     if isinstance(model, str) and (made := factory_note(model, checkpoint_of(options))) is not None:
         notes.append(made)
     device = device_of_name(options.get("device") or "auto")
     return Job(loaded, recipe, layers, assignments, calibration, heldout, training, device, notes)
+
+
+def precision_note(loaded: Loaded) -> str:
+    """What becomes of a net whose numbers are not float32."""
+    kinds = sorted({str(dtype).removeprefix("torch.") for dtype in loaded.dtypes.values()})
+    codec = next((kind for kind in ("bf16", "fp16") if {"bf16": "bfloat16", "fp16": "float16"}[kind] in kinds), None)
+    way_out = "" if codec is None else f"; codec {codec} (--codec {codec}) stores two bytes per number"
+    return f"{len(loaded.dtypes)} tensors of the net are {' and '.join(kinds)}: the conversion is in float32{way_out}"
+
+
+def surveyed_net(job: Job, layers: tuple[Layer, ...]) -> SurveyedNet:
+    """The job's net with these layers and its size."""
+    loaded = job.loaded
+    size = original_bytes(loaded.model, loaded.dtypes) if loaded.dtypes else None
+    return SurveyedNet(loaded.model, loaded.ref, layers, macs(loaded.model, example_input(loaded.data)), size)
 
 
 def _surveyed(loaded: Loaded, data: Any) -> tuple[Layer, ...]:

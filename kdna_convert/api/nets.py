@@ -19,6 +19,7 @@ from ..inputs.models import (
     carried_cfg,
     example_input,
     load_model,
+    other_dtypes,
     override,
     require_usable,
     resized,
@@ -46,8 +47,9 @@ def load_any(model: Model, checkpoint: str | None, inputs: Mapping[str, Any] | N
     if isinstance(model, nn.Module):
         name = f"{type(model).__module__}:{type(model).__qualname__}"
         require_usable(model, name)
-        own = unwrapped_copy(model).to("cpu", torch.float32).eval()  # as load_model gives it
-        loaded = Loaded(own, ModelRef(name, None, state_digest(own)), _own_config(own))
+        copied = unwrapped_copy(model)
+        dtypes, own = other_dtypes(copied), copied.to("cpu", torch.float32).eval()  # as load_model gives it
+        loaded = Loaded(own, ModelRef(name, None, state_digest(own)), _own_config(own), dtypes=dtypes)
     else:
         loaded = load_model(str(model), checkpoint=checkpoint)
     return replace(loaded, data=override(loaded.data, **inputs)) if inputs else loaded

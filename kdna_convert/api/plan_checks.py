@@ -6,22 +6,18 @@ from pathlib import Path
 
 from ..core.errors import PlanError
 from ..core.specs import Plan
-from ..inputs.models import example_input
-from ..network.totals import totals
 from ..schemes import SCHEMES
 from ..stages.analyze.moments import Moments
-from ..stages.plan.database import SurveyedNet
 from ..stages.plan.edited import restate
 from ..stages.plan.files import read_plan
 from ..stages.plan.knapsack import no_goal
-from .job import Job
+from .job import Job, surveyed_net
 
 
 def restated(plan: Plan | str | Path, job: Job) -> Plan:
     """A plan from a file or another call, checked against the model. Its totals are computed again."""
     known = plan if isinstance(plan, Plan) else read_plan(plan)
-    cost = totals(job.loaded.model, example_input(job.loaded.data))
-    return restate(known, SurveyedNet(job.loaded.model, job.loaded.ref, job.layers, cost.macs), job.recipe)
+    return restate(known, surveyed_net(job, job.layers), job.recipe)
 
 
 def require_goal(job: Job, *targets: float | str | None) -> None:

@@ -63,7 +63,7 @@ def request_of(
     recipe, (share, target_bytes) = checked_recipe(recipe), targets
     params = parse_share(share) if isinstance(share, str) else share
     loaded = sized(load_any(model, checkpoint_of(options), options.get("inputs")), data, options)
-    size, whole = size_of(recipe, target_bytes), original_bytes(loaded.model)
+    size, whole = size_of(recipe, target_bytes), original_bytes(loaded.model, loaded.dtypes)
     final = recipe.at_size(size, whole)
     if final.codec is not None:
         require_size(final.codec, size, whole)

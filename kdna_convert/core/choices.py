@@ -67,6 +67,7 @@ class Database:
         params: Of the original net. Its buffers are in `tensors` only.
         macs: Of the original net, per image.
         metadata: Of the converted file.
+        bytes: Of the original's file where its numbers are not float32, as `tensors` are; None: those of `tensors`.
         choices: The families and what a plan may choose for each.
         routes: The routings, equal for every budget.
         unrouted: As in Plan.
@@ -93,3 +94,4 @@ class Database:
     seed: int = 0
     version: int = 1
     parts: dict[str, str] = field(default_factory=dict)
+    bytes: int | None = None

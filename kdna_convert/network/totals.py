@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.filesize import file_size
 from ..core.specs import Totals
 from .inference import device_of, evaluating
-from .stored import stored_specs
+from .stored import DTYPES, stored_specs
 
 # The metadata of an ordinary checkpoint in safetensors.
 DENSE_METADATA = {"format": "pt"}
@@ -32,9 +34,13 @@ def totals(model: nn.Module, example: Tensor, metadata: Mapping[str, str] | None
     return Totals(params, size, macs(model, example))
 
 
-def original_bytes(model: nn.Module) -> int:
-    """Bytes of the file of an original, which shares of bytes refer to."""
-    return file_size(stored_specs(model), DENSE_METADATA)
+def original_bytes(model: nn.Module, dtypes: Mapping[str, torch.dtype]) -> int:
+    """Bytes of the file of an original, which shares of bytes refer to. `dtypes`: of its tensors, before float32."""
+    specs = stored_specs(model)
+    return file_size(
+        [replace(spec, dtype=DTYPES[dtypes[spec.name]]) if spec.name in dtypes else spec for spec in specs],
+        DENSE_METADATA,
+    )
 
 
 def macs(model: nn.Module, example: Tensor) -> int:

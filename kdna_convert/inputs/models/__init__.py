@@ -6,9 +6,11 @@ listing.py lists the names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ...core.specs import DataConfig, ModelRef
 from .building import build
@@ -40,6 +42,7 @@ __all__ = [
     "fit_weights",
     "input_problem",
     "load_model",
+    "other_dtypes",
     "override",
     "parse_name",
     "read_state_dict",
@@ -54,13 +57,25 @@ __all__ = [
 class Loaded:
     """A model on the CPU, float32, in eval mode. `ref` names its source, `data` is its input.
 
-    `taken` says which weights of its checkpoint it has, None if there was no choice.
+    `taken` says which weights of its checkpoint it has, None if there was no choice. `dtypes` are the numbers of its
+    source that were not float32, by the name of the tensor.
     """
 
     model: nn.Module
     ref: ModelRef
     data: DataConfig
     taken: str | None = None
+    dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
+
+
+def other_dtypes(model: nn.Module) -> dict[str, torch.dtype]:
+    """The dtypes of a net's floating-point tensors that are not float32, by name."""
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
+    return {
+        name: tensor.dtype
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and tensor.dtype != torch.float32
+    }
 
 
 def load_model(name: str, *, checkpoint: str | None = None, pretrained: bool = True) -> Loaded:
@@ -86,7 +101,8 @@ def load_model(name: str, *, checkpoint: str | None = None, pretrained: bool = T
         prefix = getattr(checkpoint, "prefix", None) or prefix_of(model, state, checkpoint)
         taken = remark(checkpoint, key, prefix)
         fit_weights(model, state, checkpoint)
+    dtypes = other_dtypes(model)
     model = model.cpu().float().eval()
     check_finite(model)
     ref = ModelRef(name, None if checkpoint is None else str(checkpoint), state_digest(model))
-    return Loaded(model, ref, data_config(parsed, model), taken)
+    return Loaded(model, ref, data_config(parsed, model), taken, dtypes)

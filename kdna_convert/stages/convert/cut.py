@@ -41,7 +41,7 @@ def choices(plan: Plan, net: nn.Module, recipe: Recipe) -> Database:
             return replace(fixed, dense=False, fixed=None, limit=size)
         return replace(fixed, dense=False)
 
-    surveyed = SurveyedNet(net, plan.model, plan.layers, plan.original.macs)
+    surveyed = SurveyedNet(net, plan.model, plan.layers, plan.original.macs, plan.original.bytes)
     whole = build_database(surveyed, plan.families, recipe, None, routes=plan.routes)
     result = tuple(map(choice, whole.choices))
     if not any(map(cuttable, result)):

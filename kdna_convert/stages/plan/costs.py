@@ -26,7 +26,8 @@ _DENSE_METADATA = {"format": "pt"}
 
 def original_totals(database: Database) -> Totals:
     """Parameters, file bytes and MACs of the original net."""
-    return Totals(database.params, file_size(database.tensors, _DENSE_METADATA), database.macs)
+    size = file_size(database.tensors, _DENSE_METADATA) if database.bytes is None else database.bytes
+    return Totals(database.params, size, database.macs)
 
 
 def planned_totals(database: Database, sizes: Sizes) -> Totals:

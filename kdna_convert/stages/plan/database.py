@@ -33,12 +33,13 @@ QUICK = 20
 
 @dataclass(frozen=True)
 class SurveyedNet:
-    """A net, where it came from, its surveyed layers, and its MACs per image."""
+    """A net, where it came from, its surveyed layers, and its MACs per image; `bytes` as in Database."""
 
     model: nn.Module
     ref: ModelRef
     layers: tuple[Layer, ...]
     macs: int
+    bytes: int | None = None
 
 
 def build_database(
@@ -91,6 +92,7 @@ def build_database(
         gate_params=gate_params,
         gate_macs=sum(routing_of(route).macs(route.layers) for route in routes),
         seed=recipe.seed,
+        bytes=net.bytes,
     )
 
 
