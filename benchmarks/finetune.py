@@ -33,7 +33,7 @@ def main() -> None:
     asked.add_argument("--rounds", type=int, default=5)
     given = asked.parse_args()
     conversion = open_folder(given.folder)
-    teacher = original_of(conversion.plan.model).model.eval()
+    teacher = original_of(conversion).model.eval()
     x = torch.randn(given.batch, *conversion.data.input_size, generator=torch.Generator().manual_seed(0))
     x = x.contiguous(memory_format=torch.channels_last)
     pairs = norm_pairs(teacher, conversion.model, find_blocks(teacher, plain_convolutions(teacher), x[:2]), x[:2])

@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     args = parser.parse_args()
     conversion = open_folder(args.folder)
-    original = original_of(conversion.plan.model).model
+    original = original_of(conversion).model
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
         save_file(original.state_dict(), file.name)
 

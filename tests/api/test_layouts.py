@@ -8,16 +8,15 @@ import timm
 import torch
 from safetensors.torch import load_file
 from support.command import kdna
+from support.hostile import built_for
 from torch import nn
 
 import kdna_convert
 from kdna_convert.api.build import build, fresh
 from kdna_convert.api.layouts import LAYOUTS, kerneldna_mobilenetv2_050, kerneldna_resnet18
 from kdna_convert.core.errors import ModelError
-from kdna_convert.core.specs import ModelRef
 from kdna_convert.inputs.models import load_model
 from kdna_convert.network.derive import derived_layers
-from kdna_convert.network.folder.rebuild import rebuild
 from kdna_convert.network.stored import load_stored, stored_state
 from kdna_convert.routing import routers
 
@@ -141,7 +140,7 @@ def test_a_layout_is_not_described_as_timms_net() -> None:
 
 @layouts
 def test_a_folder_may_name_a_layout(name: str, tmp_path: Path) -> None:
-    model = rebuild(ModelRef(f"{LAYOUTS[name].model}(num_classes=3)"), tmp_path)
+    model = built_for(f"{LAYOUTS[name].model}(num_classes=3)", tmp_path)
     assert set(routers(model)) == set(SHARING[name])
 
 

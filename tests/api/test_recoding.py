@@ -81,7 +81,8 @@ def test_a_coded_folder_stays_coded_when_its_norms_are_trained(tmp_path: Path, m
     folder = save(conversion, tmp_path / "coded")
     opened = open_folder(folder, model=small(1))
     monkeypatch.setattr(
-        "kdna_convert.api.finetune.original_of", lambda ref: Loaded(copy.deepcopy(original), ref, conversion.data)
+        "kdna_convert.api.finetune.original_of",
+        lambda made: Loaded(copy.deepcopy(original), made.plan.model, made.data),
     )
     images = torch.randn(40, 3, 12, 12, generator=torch.Generator().manual_seed(2))
     tuned = finetune(opened, data=images, train="norms", steps=6, batch_size=8, lr=0.05, device="cpu")

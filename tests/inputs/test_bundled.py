@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from support.command import kdna
+from support.hostile import built_for
 
 from kdna_convert.core.errors import DataError, ModelError
-from kdna_convert.core.specs import DataConfig, ModelRef
+from kdna_convert.core.specs import DataConfig
 from kdna_convert.inputs.data import batches, check_classes, open_images
 from kdna_convert.inputs.digits import WEIGHTS, digits
 from kdna_convert.inputs.models import load_model
 from kdna_convert.inputs.models.listing import coverage, known_models
-from kdna_convert.network.folder.rebuild import rebuild
 
 OWN = load_model("kdna:digits").data
 
@@ -68,7 +68,7 @@ def test_the_bundled_net_is_listed() -> None:
     "name", ["kdna:digits", "kdna_convert.inputs.digits:digits_net", "kdna_convert.digits:digits_net"]
 )
 def test_a_folder_may_name_the_bundled_net(name: str, tmp_path: Path) -> None:
-    net = rebuild(ModelRef(name), tmp_path)
+    net = built_for(name, tmp_path)
     assert list(net.state_dict()) == list(load_model("kdna:digits").model.state_dict())
 
 

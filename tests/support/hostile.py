@@ -6,8 +6,13 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+from torch import nn
+
+from kdna_convert.core.filesize import FORMAT_VERSION
 from kdna_convert.core.specs import DataConfig, ModelRef
-from kdna_convert.network.folder.record import CONFIG, PLAN, with_record
+from kdna_convert.network.folder.rebuild import rebuild
+from kdna_convert.network.folder.record import CONFIG, PLAN, TENSORS, Record, with_record
+from kdna_convert.network.folder.trust import permitted
 
 
 def rename(folder: Path, name: str, places: Collection[str] = (CONFIG, PLAN)) -> Path:
@@ -17,6 +22,13 @@ def rename(folder: Path, name: str, places: Collection[str] = (CONFIG, PLAN)) ->
         plan["model"]["name"] = name
         (folder / PLAN).write_text(json.dumps(plan))
     return reseal(folder, name if CONFIG in places else None)
+
+
+def built_for(name: str, folder: Path) -> nn.Module:
+    """The net that a folder from elsewhere gets which names this model."""
+    (folder / TENSORS).touch()
+    record = Record(FORMAT_VERSION, ModelRef(name), DataConfig(), {})
+    return rebuild(permitted(record, folder), folder)
 
 
 def reseal(folder: Path, name: str | None = None) -> Path:

@@ -39,7 +39,8 @@ def images(count: int = 80) -> Tensor:
 def trained(conversion: Conversion, monkeypatch: pytest.MonkeyPatch, steps: int = 30) -> Conversion:
     original = small(0)
     monkeypatch.setattr(
-        "kdna_convert.api.finetune.original_of", lambda ref: Loaded(copy.deepcopy(original), ref, conversion.data)
+        "kdna_convert.api.finetune.original_of",
+        lambda made: Loaded(copy.deepcopy(original), made.plan.model, made.data),
     )
     return finetune(conversion, data=images(), train="codes", steps=steps, batch_size=16, shared_lr=0.1, device="cpu")
 
