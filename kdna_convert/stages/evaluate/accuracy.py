@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.errors import DataError, ModelError, NumericsError
+from ...core.errors import DataError, KdnaError, ModelError, NumericsError, cause
 from ...core.measurements import Divergence, Evaluation
 from ...core.processes import gather, raise_together, share
 from ...core.specs import Progress
@@ -160,7 +160,7 @@ def _run(
             stack.enter_context(evaluating(net))
         for number, (images, label) in _counted(batches, doing, progress):
             example = images[:1] if example is None else example
-            rows = [first_output(net(images.to(device_of(net))), len(images)).float().cpu() for net in nets]
+            rows = [_rows(net, images.to(device_of(net))).float().cpu() for net in nets]
             by_number[number] = rows, label
     by_number = {number: own for part in gather(by_number) for number, own in part.items()}
     example = next((first for first in gather(example) if first is not None), None)
@@ -173,6 +173,19 @@ def _run(
         if not logits_bc.isfinite().all():
             raise NumericsError("KD702", "the net's logits are not finite")
     return whole, torch.cat(labels).cpu() if len(labels) == len(results) else None, example
+
+
+def _rows(net: nn.Module, images: Tensor) -> Tensor:
+    """The net's first output, of one image at a time if it takes no batch. Raises ModelError KD307."""
+    try:
+        return first_output(net(images), len(images))
+    except (KdnaError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the net is user code and may raise anything
+        if len(images) == 1:
+            shape, why = tuple(images.shape), cause(error)
+            raise ModelError("KD307", f"the forward pass failed on an image of shape {shape}: {why}") from error
+    return torch.cat([_rows(net, image) for image in images.split(1)])
 
 
 def _counted(

@@ -57,7 +57,7 @@ def _none_left(layers: Sequence[Layer]) -> ModelError:
     """The error if a recipe converts nothing: how many layers have which reason, and what to include."""
     counts = Counter(layer.reason for layer in layers)
     why = ", ".join(f"{count} {code}" for code, count in sorted(counts.items(), key=str)) or "it has none"
-    more = inclusion(layers) or "; `kdna explain CODE` gives the reason"
+    more = inclusion(layers) or ("; `kdna explain CODE` gives the reason" if layers else "")
     return ModelError("KD306", f"no layer of this model can be converted by this recipe ({why}){more}")
 
 

@@ -218,3 +218,19 @@ def test_progress_counts_to_the_end() -> None:
     calls: list[tuple[str, int, int]] = []
     evaluate(net(), list(images().split(4)), progress=lambda *step: calls.append(step))
     assert calls == [("evaluate", 0, 3), ("evaluate", 1, 3), ("evaluate", 2, 3), ("evaluate", 3, 3)]
+
+
+def test_a_net_that_takes_one_image_at_a_time_is_evaluated() -> None:
+    class OneByOne(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            assert len(x) == 1
+            return super().forward(x)
+
+    net, images = OneByOne(4, 3), torch.randn(5, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(logits(net, [images]), nn.functional.linear(images, net.weight, net.bias))
+
+
+def test_a_forward_pass_that_fails_is_kd307() -> None:
+    with pytest.raises(ModelError, match=r"KD307.*shape \(1, 4\)"):
+        logits(nn.Linear(5, 3), [torch.randn(2, 4)])
