@@ -45,13 +45,15 @@ HEADER_LENGTH = 8
 CODED = "kdna"
 FORMAT = 2
 FORMAT_BYTES, INDEX_LENGTH, DIGEST = 1, 4, 8
+# Limits, since a few bytes can announce more than a memory holds: bytes of the index, numbers in the file.
+MOST_INDEX, MOST_NUMBERS = 2**24, 2**30
 
 # Codecs of two bytes per number; int8 and int4 have a bfloat16 step per row, and int4 two numbers a byte, from -8 on.
 HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 NIBBLE, NIBBLE_ZERO = 16, 8
 
-# entropy: steps to the octave, and to the octave of a normalization's scales.
-STEPS, SCALE_STEPS = 64, 16
+# entropy: steps per octave, for weights and for the scales of normalizations.
+STEPS_PER_OCTAVE, SCALE_STEPS_PER_OCTAVE = 64, 16
 # Each pass of the coder has decoded this share of every tensor.
 SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 # Buckets are quarter octaves of the expected magnitude, from 2^-8 on: the top bits of a float32 above LOW_BITS.
@@ -59,18 +61,18 @@ BUCKETS = 124
 PER_OCTAVE_BITS = 2
 LOW_BITS = 23 - PER_OCTAVE_BITS  # float32 has 23 bits of mantissa
 LOWEST = (127 - 8) << PER_OCTAVE_BITS  # float32's exponents are stored with 127 added
-# Integers above 2^WHOLE_OCTAVES are coded in larger units, their lower bits plainly.
+# Integers of an expected magnitude above 2^WHOLE_OCTAVES are coded in larger units, and their lower bits as they are.
 WHOLE_OCTAVES = 9
-# Histograms have a bin for each of -CAP..CAP, the outermost for larger ones too, and begin as if BELIEF were counted.
+# A histogram has a bin for each of -CAP..CAP, of which the outermost count larger integers too, and starts with BELIEF.
 CAP, BELIEF = 20, 20.0
 BINS = 2 * CAP + 1
 # Magnitudes beyond the bins have 0 to 22 bits.
 EXCESS_LENGTHS = 23
-# As if so many known integers of a row or column held the tensor's mean, and of a kernel what its row and column say.
+# Prior weights, in known integers: of the tensor's mean for a row or column, of row and column for a kernel.
 LINE_BELIEF, KERNEL_BELIEF = 20, 16
-# From this share of a tensor on, its kernels have a say.
+# Kernels are used once this share of a tensor is known.
 KERNELS_FROM = 0.2
-# The order of the columns: multiples of 2^32 over the golden ratio, modulo 2^32. Each row begins elsewhere.
+# The order of the columns: multiples of 2^32 over the golden ratio, modulo 2^32. Each row starts at another column.
 GOLDEN, ROW_OFFSET = 2654435769, 0.618
 
 # indices: bytes of the lowest value and of the size of the range, and pieces after each of which counts are updated.
@@ -104,17 +106,19 @@ def state_dict(folder: str | Path = ".") -> dict[str, Tensor]:
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a file, as https://github.com/huggingface/safetensors describes it."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is not a regular file")
     raw = Path(path).read_bytes()
     start = HEADER_LENGTH + int.from_bytes(raw[:HEADER_LENGTH], "little")
     header = json.loads(raw[HEADER_LENGTH:start])
     header.pop("__metadata__", None)
-    found = {}
+    tensors = {}
     for name, entry in header.items():
         begin, end = (start + offset for offset in entry["data_offsets"])
         dtype, data = DTYPES[entry["dtype"]], bytearray(raw[begin:end])
         flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-        found[name] = flat.view(entry["shape"])
-    return found
+        tensors[name] = flat.view(entry["shape"])
+    return tensors
 
 
 def _kernel(t: dict[str, Tensor], shape: list[int]) -> Tensor:
@@ -125,6 +129,8 @@ def _kernel(t: dict[str, Tensor], shape: list[int]) -> Tensor:
         kernel = kernel * (1 + t["c"].view(1, -1, *ones)) if "c" in t else kernel
         return kernel + (t["A"] @ t["B"]).view(shape) if "A" in t else kernel
     if "K" in t:
+        if t["K"].min() < 0:
+            raise ValueError("a codebook has a negative index")
         cells = t["E"][t["K"].long()]
         if t["K"].ndim == 3:
             return torch.einsum("om,obmc->obc", t["U"], cells).reshape(shape)
@@ -164,20 +170,28 @@ def decode(coded: bytes) -> dict[str, Tensor]:
         raise ValueError(f"coded in format {coded[0]}, which this loader does not know")
     begin = FORMAT_BYTES + INDEX_LENGTH
     start = begin + int.from_bytes(coded[FORMAT_BYTES:begin], "little")
-    index = json.loads(zlib.decompress(coded[begin:start]))
-    found: dict[str, Tensor] = {}
+    inflater = zlib.decompressobj()
+    text = inflater.decompress(coded[begin:start], MOST_INDEX)
+    if not inflater.eof:
+        raise ValueError("the index of the coded tensors is too long")
+    index = json.loads(text)
+    sizes = [math.prod(row[1]) for _, _, rows in index["parts"] for row in rows]
+    sizes += [3 * row[1] for row in (index["norms"][2] if index["norms"] else ())]
+    if min(sizes, default=0) < 0 or sum(sizes) > MOST_NUMBERS:
+        raise ValueError(f"the coded tensors announce {sum(sizes):,} numbers")
+    decoded: dict[str, Tensor] = {}
     if index["norms"]:
         codec, length, rows = index["norms"]
-        found |= _norms(codec, coded[start : start + length], rows)
+        decoded |= _norms(codec, coded[start : start + length], rows)
         start += length
     for codec, length, rows in index["parts"]:
         dtypes = [DTYPES[row[3]] if len(row) > 3 else torch.float32 for row in rows]
         tensors = _stream(
             codec, coded[start : start + length], [row[1] for row in rows], [row[2] for row in rows], dtypes
         )
-        found |= {row[0]: tensor.to(dtype) for row, tensor, dtype in zip(rows, tensors, dtypes, strict=True)}
+        decoded |= {row[0]: tensor.to(dtype) for row, tensor, dtype in zip(rows, tensors, dtypes, strict=True)}
         start += length
-    return found
+    return decoded
 
 
 def _norms(codec: str, data: bytes, rows: list[Any]) -> dict[str, Tensor]:
@@ -185,37 +199,38 @@ def _norms(codec: str, data: bytes, rows: list[Any]) -> dict[str, Tensor]:
     sizes = [row[1] for row in rows]
     if codec == "entropy":
         logarithm, sign, shifts = _integers(data, [[sum(sizes)]] * 3)
-        scale = (torch.from_numpy(logarithm).double() / SCALE_STEPS).exp2() * (1 - 2 * torch.from_numpy(sign))
+        magnitude = (torch.from_numpy(logarithm).double() / SCALE_STEPS_PER_OCTAVE).exp2()
+        scale = magnitude * (1 - 2 * torch.from_numpy(sign))
         parts = torch.from_numpy(shifts).split(sizes)
         shift = torch.cat(
-            [part.double() * 2.0 ** (row[3] / STEPS) for part, row in zip(parts, rows, strict=True)]
+            [part.double() * 2.0 ** (row[3] / STEPS_PER_OCTAVE) for part, row in zip(parts, rows, strict=True)]
         ).float()
     else:
         scale, shift = _stream(codec, data, [[sum(sizes)]] * 2, [0, 0], [])
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for (name, size, eps, _), weight, bias in zip(rows, scale.float().split(sizes), shift.split(sizes), strict=True):
         statistics = {"running_mean": torch.zeros(size), "running_var": torch.full((size,), 1 - eps)}
         own = {"weight": weight, "bias": bias, **statistics, "num_batches_tracked": torch.tensor(0)}
-        found |= {f"{name}.{part}": tensor for part, tensor in own.items()}
-    return found
+        tensors |= {f"{name}.{part}": tensor for part, tensor in own.items()}
+    return tensors
 
 
 def _stream(codec: str, data: bytes, shapes: list[Any], steps: list[int], dtypes: list[Any]) -> list[Tensor]:
     if codec == "entropy":
         pairs = zip(_integers(data, shapes), steps, strict=True)
-        return [(torch.from_numpy(part).double() * 2.0 ** (step / STEPS)).float() for part, step in pairs]
+        return [(torch.from_numpy(part).double() * 2.0 ** (step / STEPS_PER_OCTAVE)).float() for part, step in pairs]
     if codec == "indices":
         sizes = [math.prod(shape) for shape in shapes]
         flat = torch.from_numpy(_indices(data, sum(sizes)))
         return [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     start = 0
     for place, shape in enumerate(shapes):
         count, rows = math.prod(shape), shape[0] if len(shape) > 1 else 1
         if codec in HALVES or codec == "raw":
             dtype = HALVES.get(codec) or dtypes[place]
             end = start + count * dtype.itemsize
-            found.append(_view(data[start:end], dtype).view(shape).to(dtype if codec == "raw" else torch.float32))
+            tensors.append(_view(data[start:end], dtype).view(shape).to(dtype if codec == "raw" else torch.float32))
         else:
             middle = start + rows * torch.bfloat16.itemsize
             end = middle + (count if codec == "int8" else (count + 1) // 2)
@@ -224,9 +239,9 @@ def _stream(codec: str, data: bytes, shapes: list[Any], steps: list[int], dtypes
             if codec == "int4":
                 halves = torch.stack([whole % NIBBLE, whole // NIBBLE], 1)
                 whole = halves.view(-1)[:count].to(torch.int8) - NIBBLE_ZERO
-            found.append((whole.float().view(rows, -1) * step[:, None]).view(shape) if count else torch.empty(shape))
+            tensors.append((whole.float().view(rows, -1) * step[:, None]).view(shape) if count else torch.empty(shape))
         start = end
-    return found
+    return tensors
 
 
 def _view(data: bytes, dtype: torch.dtype) -> Tensor:
@@ -288,8 +303,8 @@ def _integers(data: bytes, shapes: list[Any]) -> list[Any]:
         coarse[outside] += np.where(coarse[outside] < 0, -excess, excess)
         return (coarse << shifts[which]) + plain(count, 1 << int(shifts[which]))
 
-    found = [np.zeros(shape, np.int32) for shape in shapes]
-    full = [array for array in found if array.size]
+    arrays = [np.zeros(shape, np.int32) for shape in shapes]
+    full = [array for array in arrays if array.size]
     matrices = [_Matrix(np, array, middle[mean]) for array, mean in zip(full, plain(len(full), BUCKETS), strict=True)]
     for share in SHARES if matrices else ():
         which = np.concatenate([matrix.expect(share) for matrix in matrices])
@@ -301,18 +316,18 @@ def _integers(data: bytes, shapes: list[Any]) -> list[Any]:
             matrix.learn(own)
     if not coder.is_empty():
         raise ValueError("the coded tensors are damaged")
-    return found
+    return arrays
 
 
 class _Matrix:
-    """What is known of one tensor's integers, and how large the rest may be."""
+    """The known integers of one tensor, and the expected magnitudes of the others."""
 
     def __init__(self, np: Any, array: Any, mean: Any) -> None:
         self.np, self.values, self.mean, self.known = np, array.reshape(-1), mean, 0
         self.rows = array.shape[0] if array.ndim > 1 else 1
         self.columns, self.taps = array.size // self.rows, math.prod(array.shape[2:])
         self.order = np.argsort(np.arange(self.columns, dtype=np.uint32) * np.uint32(GOLDEN), kind="stable")
-        self.seen = np.zeros(array.size, bool)
+        self.is_known = np.zeros(array.size, bool)
 
     def expect(self, share: float) -> Any:
         np, line, kernel = self.np, self.np.float32(LINE_BELIEF), self.np.float32(KERNEL_BELIEF)
@@ -320,8 +335,8 @@ class _Matrix:
         begin = np.arange(self.rows) * (int(ROW_OFFSET * self.columns) | 1) % self.columns
         column = (chosen + begin[:, None]) % self.columns
         self.place = (column + np.arange(self.rows)[:, None] * self.columns).reshape(-1)
-        size, seen = np.abs(self.values).reshape(self.rows, -1), self.seen.reshape(self.rows, -1)
-        column_mean = (size.sum(0).astype(np.float32) + line * self.mean) / (seen.sum(0).astype(np.float32) + line)
+        size, is_known = np.abs(self.values).reshape(self.rows, -1), self.is_known.reshape(self.rows, -1)
+        column_mean = (size.sum(0).astype(np.float32) + line * self.mean) / (is_known.sum(0).astype(np.float32) + line)
         row_share = (size.sum(1).astype(np.float32) / self.mean + line) / (np.float32(self.known) + line)
         expected = column_mean[column] * row_share[:, None]
         if self.taps > 1 and self.known > KERNELS_FROM * self.columns:
@@ -331,6 +346,6 @@ class _Matrix:
             )
         return np.clip((expected.reshape(-1).view(np.int32) >> LOW_BITS) - LOWEST, 0, BUCKETS - 1).astype(np.uint8)
 
-    def learn(self, found: Any) -> None:
-        self.values[self.place], self.seen[self.place] = found, True
-        self.known = int(self.seen.sum()) // self.rows
+    def learn(self, integers: Any) -> None:
+        self.values[self.place], self.is_known[self.place] = integers, True
+        self.known = int(self.is_known.sum()) // self.rows

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import zlib
 from collections.abc import Callable
@@ -20,7 +21,10 @@ from kdna_convert.core.errors import FolderError, KdnaError
 from kdna_convert.core.tensorfile import save_tensors
 from kdna_convert.network.folder import load, verify
 from kdna_convert.network.folder.record import FILES
+from kdna_convert.network.folder.save import STANDALONE_LOADER
 from kdna_convert.network.packed import INDEX_LIMIT
+
+STATE_DICT = runpy.run_path(str(STANDALONE_LOADER))["state_dict"]
 
 
 def copied(kind: str, tmp_path: Path) -> Path:
@@ -206,3 +210,39 @@ def test_an_input_that_no_image_becomes_is_refused(tmp_path: Path, size: list[in
     assert (
         with_json(folder, "config.json", lambda config: config["kdna"]["data"].update(input_size=size)).code == "KD603"
     )
+
+
+# --- the loader in the folder ---------------------------------------------------------------------------------------
+
+
+def test_the_standalone_loader_refuses_what_fills_the_memory(tmp_path: Path) -> None:
+    folder = copied("coded", tmp_path)
+    assert STATE_DICT(folder).keys() == net().state_dict().keys()
+    index = index_of(folder)
+    recoded(folder, b" " * (INDEX_LIMIT + 1))
+    with pytest.raises(ValueError, match="too long"):
+        STATE_DICT(folder)
+    index["parts"][0][2][0][1] = [2**20, 2**20]
+    recoded(folder, json.dumps(index).encode())
+    with pytest.raises(ValueError, match="announce 1,099,"):
+        STATE_DICT(folder)
+
+
+@pytest.mark.parametrize(("wrong", "error"), [(-1, ValueError), (116, IndexError)])
+def test_the_standalone_loader_refuses_a_code_outside_the_codebook(
+    tmp_path: Path, wrong: int, error: type[Exception]
+) -> None:
+    folder = copied("codebook", tmp_path)
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    next(tensor for name, tensor in tensors.items() if name.endswith(".K"))[0] = wrong
+    save_tensors(folder / "model.safetensors", tensors)
+    with pytest.raises(error):
+        STATE_DICT(folder)
+
+
+def test_the_standalone_loader_opens_regular_files_only(tmp_path: Path) -> None:
+    folder = copied("shared", tmp_path)
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+    with pytest.raises(ValueError, match="not a regular file"):
+        STATE_DICT(folder)
