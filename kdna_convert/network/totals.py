@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -46,6 +47,19 @@ def original_bytes(model: nn.Module, dtypes: Mapping[str, torch.dtype]) -> int:
 def macs(model: nn.Module, example: Tensor) -> int:
     """Multiply-adds of one image in convolutions and matrix products, by torch's FlopCounterMode (two flops each)."""
     counter = FlopCounterMode(display=False)
-    with evaluating(model), counter:
+    with evaluating(model), _frozen(model), counter:
         model(example[:1].to(device_of(model)))
     return int(counter.get_total_flops()) // 2
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter requires a gradient: the counter fails for a module that is handed a view of one that does."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
