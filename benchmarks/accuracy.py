@@ -39,8 +39,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.full_metric_patch is not None:
         linalg.FULL_METRIC_PATCH = args.full_metric_patch
-    said = {"mean": args.mean, "std": args.std, "interpolation": args.interpolation}
-    inputs = {key: value for key, value in said.items() if value}
+    given = {"mean": args.mean, "std": args.std, "interpolation": args.interpolation}
+    inputs = {key: value for key, value in given.items() if value}
     images = {"class_map": args.class_map}
     source = {"checkpoint": args.checkpoint, "inputs": inputs}
 

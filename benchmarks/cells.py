@@ -30,8 +30,8 @@ def pursue(bank_kc: Tensor, cells_xc: Tensor, count: int) -> tuple[Tensor, Tenso
     chosen = torch.zeros(len(cells_xc), 0, dtype=torch.long)
     left_xk, value = pull_xk.clone(), cells_xc.new_zeros(len(cells_xc), 0)
     for _ in range(count):
-        found = (left_xk.abs() / size_k).scatter(1, chosen, -1.0).argmax(1, keepdim=True)
-        chosen = torch.cat([chosen, found], 1)
+        nearest = (left_xk.abs() / size_k).scatter(1, chosen, -1.0).argmax(1, keepdim=True)
+        chosen = torch.cat([chosen, nearest], 1)
         normal = gram_kk[chosen[:, :, None], chosen[:, None, :]] + 1e-9 * torch.eye(chosen.shape[1])
         value = torch.linalg.solve(normal, pull_xk.gather(1, chosen))
         left_xk = pull_xk - torch.zeros_like(pull_xk).scatter(1, chosen, value) @ gram_kk
@@ -70,10 +70,10 @@ def sparse(aims: Sequence[Target], cell: int, size: int, count: int) -> tuple[fl
     metric_cc = torch.stack([dense(part.moment) / mean_diagonal(part.moment) for part in parts]).mean(0)
     values, vectors = torch.linalg.eigh(metric_cc)
     half_cc = (vectors * values.clamp_min(1e-9).sqrt()) @ vectors.T
-    felt = [
+    whitened = [
         part.kernel_on * (aim.weight * mean_diagonal(aim.moment)) ** 0.5 for part, aim in zip(parts, aims, strict=True)
     ]
-    bank_kc, chosen = learn((torch.cat(felt) @ half_cc).float(), size, count, rounds=12)
+    bank_kc, chosen = learn((torch.cat(whitened) @ half_cc).float(), size, count, rounds=12)
     bank_kc = bank_kc.double() @ torch.linalg.inv(half_cc)
     pairs = zip(chosen.split([len(part.kernel_on) for part in parts]), aims, strict=True)
     error = sum(aim.weight * left_by(bank_kc, own, aim, blocks) for own, aim in pairs) / weighted_energy(aims)
@@ -81,9 +81,9 @@ def sparse(aims: Sequence[Target], cell: int, size: int, count: int) -> tuple[fl
 
 
 def main() -> None:
-    wanted = parser(__doc__)
-    wanted.add_argument("--keep", type=float, default=0.25)
-    args = wanted.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--keep", type=float, default=0.25)
+    args = options.parse_args()
     _, aims = largest(args)
     shapes = [aim.shape for aim in aims]
     whole = sum(map(product, shapes))

@@ -225,18 +225,18 @@ def row_of(name: str, most: int) -> dict[str, Any]:
 
 def converted(name: str, most: int) -> dict[str, Any]:
     text = model_name(name)
-    found: dict[str, Any] = {"net": name, "family": family_of(name)}
+    row: dict[str, Any] = {"net": name, "family": family_of(name)}
     convolutions, params = counted(text)
-    found |= {"params": params, "convolutions": convolutions}
+    row |= {"params": params, "convolutions": convolutions}
     if convolutions < 2:  # a transformer with its patch embedding, or a perceptron
-        return found | {"outcome": "no convolutions"}
+        return row | {"outcome": "no convolutions"}
     if params > most:
-        return found | {"outcome": "limit", "detail": f"{params / 1e6:.0f} million parameters"}
+        return row | {"outcome": "limit", "detail": f"{params / 1e6:.0f} million parameters"}
     net = awake(build(parse_name(text), pretrained=False).float().eval())
     example, layers = surveyed(text, net)
-    found |= {"input": list(example.shape[1:]), "layers": len(layers)}
+    row |= {"input": list(example.shape[1:]), "layers": len(layers)}
     chosen, include = choice(layers)
-    found["reasons"] = dict(Counter(layer.reason for layer in layers if layer.reason is not None))
+    row["reasons"] = dict(Counter(layer.reason for layer in layers if layer.reason is not None))
     recipe = Recipe.model_validate(
         {
             "scheme": None if chosen else "lowrank",
@@ -251,16 +251,16 @@ def converted(name: str, most: int) -> dict[str, Any]:
     sizes = {"input_size": tuple(example.shape[1:])}
     if len(sizes["input_size"]) != 3 or sizes["input_size"][0] != 3:
         sizes |= {"mean": (0.5,), "std": (0.5,)}
-    made = kdna.convert(net, recipe=recipe, data=images, inputs=sizes)
-    made = replace(made, plan=replace(made.plan, model=ModelRef(text, None, state_digest(net))))
-    found |= {
-        "converted": sum(len(family.members) for family in made.plan.families),
-        "equal": equalities(made, net, example),
+    conversion = kdna.convert(net, recipe=recipe, data=images, inputs=sizes)
+    conversion = replace(conversion, plan=replace(conversion.plan, model=ModelRef(text, None, state_digest(net))))
+    row |= {
+        "converted": sum(len(family.members) for family in conversion.plan.families),
+        "equal": equalities(conversion, net, example),
     }
-    worst = max(found["equal"].values())
+    worst = max(row["equal"].values())
     if not worst <= TOLERANCE:
-        return found | {"outcome": "unequal", "detail": f"outputs differ by {worst:.1e} of the largest"}
-    return found | {"outcome": "with include" if include else "converted"}
+        return row | {"outcome": "unequal", "detail": f"outputs differ by {worst:.1e} of the largest"}
+    return row | {"outcome": "with include" if include else "converted"}
 
 
 def model_name(name: str) -> str:
@@ -330,20 +330,20 @@ def rank(layer: Layer) -> int:
     return max(1, min(layer.patch, layer.out_channels // layer.groups) // 8)
 
 
-def equalities(made: kdna.Conversion, net: nn.Module, example: Tensor) -> dict[str, float]:
+def equalities(conversion: kdna.Conversion, net: nn.Module, example: Tensor) -> dict[str, float]:
     """By how much the outputs of each form of the converted net differ, relative to the largest output."""
-    expected = list(outputs(made.model, example))
+    expected = list(outputs(conversion.model, example))
     with tempfile.TemporaryDirectory() as place:
-        folder = save(made, Path(place) / "converted")
+        folder = save(conversion, Path(place) / "converted")
         folded = load(folder, folded=True, model=copy.deepcopy(net))
         differences = {
             "loaded": difference(expected, load(folder), example),
             "folded": difference(expected, folded, example),
         }
-        file = Merged().write(made, Path(place) / "merged.safetensors").file
+        file = Merged().write(conversion, Path(place) / "merged.safetensors").file
         merged = fit_weights(net, read_state_dict(file), file)
         differences["merged"] = difference(expected, merged, example)
-    return differences | {"factored": difference(expected, factor(copy.deepcopy(made.model)), example)}
+    return differences | {"factored": difference(expected, factor(copy.deepcopy(conversion.model)), example)}
 
 
 def difference(expected: Sequence[Tensor], net: nn.Module, example: Tensor) -> float:

@@ -32,10 +32,10 @@ FEW = ["calibration.images=256", "calibration.heldout=128"]
 
 def digests(folder: Path) -> dict[str, str]:
     """The sha256 of plan.json and of every tensor of a converted folder, by name."""
-    found = {"plan.json": hashlib.sha256((folder / "plan.json").read_bytes()).hexdigest()}
+    hashes = {"plan.json": hashlib.sha256((folder / "plan.json").read_bytes()).hexdigest()}
     for name, tensor in sorted(load_file(folder / "model.safetensors").items()):
-        found[name] = hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
-    return found
+        hashes[name] = hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+    return hashes
 
 
 def cases(checkpoint: str, data: str) -> dict[str, Callable[[], kdna.Conversion]]:
@@ -93,20 +93,20 @@ def main() -> None:
     parser.add_argument("--only", help="the cases whose name contains this")
     parser.add_argument("-o", "--output", type=Path, help="write the record here")
     parser.add_argument("--check", type=Path, help="compare with this record; exit 1 where it differs")
-    wanted = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    earlier = json.loads(wanted.check.read_text()) if wanted.check else {}
-    found, differing = {}, []
-    for name, make in cases(wanted.checkpoint, wanted.data).items():
-        if wanted.only and wanted.only not in name:
+    earlier = json.loads(arguments.check.read_text()) if arguments.check else {}
+    computed, differing = {}, []
+    for name, make in cases(arguments.checkpoint, arguments.data).items():
+        if arguments.only and arguments.only not in name:
             continue
-        found[name] = record(make)
-        same = name in earlier and found[name] == earlier[name]
+        computed[name] = record(make)
+        same = name in earlier and computed[name] == earlier[name]
         differing += [name] if earlier and not same else []
         verdict = "" if not earlier else "same" if same else "DIFFERS"
-        print(f"{name:40} {len(found[name]):4} digests {found[name].get('refused', '')} {verdict}", flush=True)
-    if wanted.output:
-        wanted.output.write_text(json.dumps(found, indent=1) + "\n")
+        print(f"{name:40} {len(computed[name]):4} digests {computed[name].get('refused', '')} {verdict}", flush=True)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(computed, indent=1) + "\n")
     sys.exit(1 if differing else 0)
 
 

@@ -71,9 +71,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    found = [row for name in args.recipe for row in rows(args, name)]
+    measured = [row for name in args.recipe for row in rows(args, name)]
     if args.json is not None:
-        args.json.write_text(json.dumps({"model": args.model, "rows": found}, indent=1) + "\n")
+        args.json.write_text(json.dumps({"model": args.model, "rows": measured}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from kdna_convert.stages.plan.families import form_families
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """MODEL, --checkpoint and --data."""
-    found = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    found.add_argument("model")
-    found.add_argument("--checkpoint")
-    found.add_argument("--data")
-    return found
+    options = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    options.add_argument("model")
+    options.add_argument("--checkpoint")
+    options.add_argument("--data")
+    return options
 
 
 def largest(args: argparse.Namespace) -> tuple[str, list[Target]]:

@@ -27,11 +27,11 @@ from kdna_convert.stages.finetune.folded_norms import folded_norms, norm_pairs, 
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("folder")
-    asked.add_argument("--batch", type=int, default=128)
-    asked.add_argument("--rounds", type=int, default=5)
-    given = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
     conversion = open_folder(given.folder)
     teacher = original_of(conversion).model.eval()
     x = torch.randn(given.batch, *conversion.data.input_size, generator=torch.Generator().manual_seed(0))
@@ -58,13 +58,13 @@ def main() -> None:
 
 def timed(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of every step in every round, the nets taking turns; the first round warms up."""
-    found: dict[str, list[float]] = {name: [] for name in steps}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
         for name, run in steps.items():
             began = time.perf_counter()
             run()
-            found[name] += [time.perf_counter() - began] if number else []
-    return found
+            seconds[name] += [time.perf_counter() - began] if number else []
+    return seconds
 
 
 def step(net: nn.Module, x: Tensor, pairs: tuple[tuple[str, str], ...]) -> None:

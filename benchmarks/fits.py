@@ -69,11 +69,11 @@ def spatial_side(bank: Tensor, gram: Tensor, aim: Target, spatial: Tensor) -> Te
 
 
 def bank_side(triples: Sequence[tuple[Tensor, Tensor, Target]], bank: Tensor) -> Tensor:
-    seen = [
+    scaled = [
         aim.weight * by_bank(spatial, (mixing.T @ mixing) @ (_rows(bank, spatial) @ aim.moment))
         for spatial, mixing, aim in triples
     ]
-    return torch.stack(seen).sum(0)
+    return torch.stack(scaled).sum(0)
 
 
 def by_spatial(bank: Tensor, rows_rn: Tensor) -> Tensor:
@@ -103,9 +103,9 @@ def adam(start: Point, aims: Sequence[Target], seconds: float) -> Iterator[Point
         yield point
 
 
-def conjugate_gradient(apply: Callable[[Tensor], Tensor], wanted: Tensor, x: Tensor, steps: int = 15) -> Tensor:
+def conjugate_gradient(apply: Callable[[Tensor], Tensor], target: Tensor, x: Tensor, steps: int = 15) -> Tensor:
     """A few steps towards the solution of a symmetric positive system."""
-    left = wanted - apply(x)
+    left = target - apply(x)
     way, size = left.clone(), (left * left).sum()
     for _ in range(steps):
         applied = apply(way)
@@ -117,10 +117,10 @@ def conjugate_gradient(apply: Callable[[Tensor], Tensor], wanted: Tensor, x: Ten
 
 
 def main() -> None:
-    wanted = parser(__doc__)
-    wanted.add_argument("--rank", type=int, default=150)
-    wanted.add_argument("--seconds", type=float, default=60)
-    args = wanted.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--rank", type=int, default=150)
+    options.add_argument("--seconds", type=float, default=60)
+    args = options.parse_args()
     owner, aims = largest(args)
     start = _start(aims, args.rank, 0)
     print(f"family of {owner}, {len(aims)} layers, rank {args.rank}; start {relative_error(start, aims):.4f}")

@@ -34,8 +34,8 @@ def main() -> None:
     for row in study["rows"]:
         place = (speeds[row["routing"]], 100 * row["after"])
         axes.plot(*place, marker="o", color="C0")
-        said = yaml.safe_load(row["routing"])
-        name = said if isinstance(said, str) else f"{said['name']}, K={said['kernels']}"
+        setting = yaml.safe_load(row["routing"])
+        name = setting if isinstance(setting, str) else f"{setting['name']}, K={setting['kernels']}"
         label = f"{name} ({row['params'] / 1e6:.2f} M)"
         axes.annotate(label, place, xytext=(4, 4), textcoords="offset points", size=8)
     axes.set(xlabel="throughput against the dense net", ylabel="top-1, %", title=args.title)

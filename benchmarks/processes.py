@@ -19,15 +19,15 @@ from pathlib import Path
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("folder")
-    asked.add_argument("--data", required=True)
-    asked.add_argument("--train", default="adapters")
-    asked.add_argument("--processes", type=int, default=2)
-    asked.add_argument("--steps", type=int, default=20)
-    asked.add_argument("--batch", type=int, default=128)
-    asked.add_argument("--rounds", type=int, default=3)
-    given = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--train", default="adapters")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
     runs = {
         "one process": (1, given.batch),
         f"{given.processes} processes": (given.processes, given.batch),
@@ -37,9 +37,9 @@ def main() -> None:
     for _ in range(given.rounds):
         for name, (processes, batch) in runs.items():
             speeds[name].append(images_per_second(given, processes, batch))
-    best = {name: max(found) for name, found in speeds.items()}
+    best = {name: max(values) for name, values in speeds.items()}
     for name, speed in best.items():
-        rounds = ", ".join(f"{found:.1f}" for found in speeds[name])
+        rounds = ", ".join(f"{values:.1f}" for values in speeds[name])
         print(f"{name:28} {speed:7.1f} images/s  {speed / best['one process']:.2f}  ({rounds})")
     whole, half = (batch / best[name] for name, (processes, batch) in runs.items() if processes == 1)
     print(f"step {max(0.0, 2 * half - whole):.3f} s of {whole:.3f} s")

@@ -42,31 +42,33 @@ COLUMNS = ("routing", "params", "macs", "throughput", "before", "after", "second
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("model")
-    asked.add_argument("--checkpoint")
-    asked.add_argument("--train")
-    asked.add_argument("--evaluate")
-    asked.add_argument("--teacher")
-    asked.add_argument("--teacher-checkpoint")
-    asked.add_argument("--recipe", default="scheme: dense", help="YAML, but for its routing")
-    asked.add_argument("--routings", nargs="+", default=COMPARED)
-    asked.add_argument("--time", default="10m")
-    asked.add_argument("--mixup", type=float, default=1.0)
-    asked.add_argument("--label-weight", type=float, default=0.0, help="for a net without a better teacher; no --mixup")
-    asked.add_argument("--train-what", default="adapters", help="what is free to change: adapters, shared, all")
-    asked.add_argument("--precision", default="fp32")
-    asked.add_argument("--rounds", type=int, default=20)
-    asked.add_argument("--out", type=Path)
-    given = asked.parse_args()
-    made = {routing: convert(given, routing) for routing in given.routings}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--train")
+    parser.add_argument("--evaluate")
+    parser.add_argument("--teacher")
+    parser.add_argument("--teacher-checkpoint")
+    parser.add_argument("--recipe", default="scheme: dense", help="YAML, but for its routing")
+    parser.add_argument("--routings", nargs="+", default=COMPARED)
+    parser.add_argument("--time", default="10m")
+    parser.add_argument("--mixup", type=float, default=1.0)
+    parser.add_argument(
+        "--label-weight", type=float, default=0.0, help="for a net without a better teacher; no --mixup"
+    )
+    parser.add_argument("--train-what", default="adapters", help="what is free to change: adapters, shared, all")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    conversions = {routing: convert(given, routing) for routing in given.routings}
     dense = load_model(given.model, checkpoint=given.checkpoint)
-    nets = {"dense": dense.model, **{routing: conversion.model for routing, conversion in made.items()}}
+    nets = {"dense": dense.model, **{routing: conversion.model for routing, conversion in conversions.items()}}
     timed = {row.name: row for row in benchmark(nets, example_input(dense.data, 32), rounds=given.rounds)}
     print(f"{timed['dense'].device}, batch 32, dense {timed['dense'].ms:.1f} ms")
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     rows = []
-    for routing, conversion in made.items():
+    for routing, conversion in conversions.items():
         rows.append(studied(given, routing, conversion, timed[routing]))
         print(f"| {' | '.join(str(rows[-1][column]) for column in COLUMNS)} |", flush=True)
         if given.out is not None:

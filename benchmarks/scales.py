@@ -25,10 +25,10 @@ BATCH = 32
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--threads", type=int, default=torch.get_num_threads())
-    asked.add_argument("--rounds", type=int, default=15)
-    given = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=15)
+    given = parser.parse_args()
     torch.set_num_threads(given.threads)
     print(f"{given.threads} threads\n| channels | pixels | kernel / image | input scaled | in the kernels | patches |")
     print(f"|{' --- |' * 6}")
@@ -60,12 +60,12 @@ def measured(channels: int, side: int, rounds: int) -> list[float]:
     ways = (lambda: F.conv2d(x, weight, padding=1), lambda: F.conv2d(x * scale, weight, padding=1), folded, patched)
     seconds: list[list[float]] = [[] for _ in ways]
     for number in range(rounds + 2):
-        for way, found in zip(ways, seconds, strict=True):
+        for way, times in zip(ways, seconds, strict=True):
             junk.add_(1)
             began = time.perf_counter()
             way()
-            found += [time.perf_counter() - began] if number > 1 else []
-    return [statistics.median(found) for found in seconds]
+            times += [time.perf_counter() - began] if number > 1 else []
+    return [statistics.median(times) for times in seconds]
 
 
 if __name__ == "__main__":

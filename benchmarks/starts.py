@@ -37,8 +37,8 @@ def descend(start: Point, aims: Sequence[Target], bases: Sequence[Tensor], steps
         return value, [slope @ basis.T for slope, basis in zip(slopes, bases, strict=True)]
 
     begin = [torch.linalg.solve(basis, p, left=False) for p, basis in zip(start, bases, strict=True)]
-    found = minimize(error, begin, steps)
-    return [x @ basis for x, basis in zip(found, bases, strict=True)], error(found)[0]
+    solved = minimize(error, begin, steps)
+    return [x @ basis for x, basis in zip(solved, bases, strict=True)], error(solved)[0]
 
 
 def plain(aims: Sequence[Target]) -> list[Tensor]:
@@ -50,11 +50,11 @@ def metric(aims: Sequence[Target], power: float) -> list[Tensor]:
     """The family's mean moment of channels, and each member's of taps, to this power: -1/2 whitens the inputs."""
     parts = [kronecker(aim.moment, aim.shape[1]) for aim in aims]
     mean_cc = torch.stack([part.channels_cc / mean_diagonal(part) for part in parts]).mean(0)
-    found = []
+    directions = []
     for matrix in (mean_cc, *(part.taps_tt for part in parts)):
         values, vectors = torch.linalg.eigh(matrix)
-        found.append((vectors * values**power) @ vectors.T)
-    return found
+        directions.append((vectors * values**power) @ vectors.T)
+    return directions
 
 
 def of_singular_vectors(aims: Sequence[Target], rank: int, noise: float) -> Point:
@@ -62,11 +62,11 @@ def of_singular_vectors(aims: Sequence[Target], rank: int, noise: float) -> Poin
     generator = torch.Generator().manual_seed(0)
     slices = [aim.weight**0.5 * aim.kernel_on.view(*aim.shape[:2], -1) for aim in aims]
     patterns = torch.linalg.eigh(torch.stack([torch.einsum("ois,oit->st", x, x) for x in slices]).sum(0))[1]
-    found = []
+    starts = []
     for pattern in patterns.T:
         _, values, rows = torch.linalg.svd(torch.cat([x @ pattern for x in slices]), full_matrices=False)
-        found += [(float(value), row, pattern) for value, row in zip(values, rows, strict=True)]
-    leading = sorted(found, key=lambda one: -one[0])[:rank]
+        starts += [(float(value), row, pattern) for value, row in zip(values, rows, strict=True)]
+    leading = sorted(starts, key=lambda one: -one[0])[:rank]
     rows = [torch.stack([one[1] for one in leading]), *[torch.stack([one[2] for one in leading])] * len(aims)]
     return [x + noise * torch.randn(x.shape, generator=generator).double() / x.shape[1] ** 0.5 for x in rows]
 
@@ -77,9 +77,9 @@ def separated(aim: Target) -> Target:
 
 
 def main() -> None:
-    wanted = parser(__doc__)
-    wanted.add_argument("--keep", type=float, default=0.25)
-    args = wanted.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--keep", type=float, default=0.25)
+    args = options.parse_args()
     _, aims = largest(args)
     whole = sum(product(aim.shape) for aim in aims)
     rank = int(args.keep * whole / (aims[0].shape[1] + sum(aim.shape[0] + product(aim.shape[2:]) for aim in aims)))

@@ -37,14 +37,14 @@ def together(points: Sequence[Target], kernels: Sequence[Target], most: float) -
 
 def apart(points: Sequence[Target], kernels: Sequence[Target], most: float) -> float:
     """The best division of the parameters among those tried."""
-    whole, found = weighted_energy([*points, *kernels]), [1.0]
+    whole, errors = weighted_energy([*points, *kernels]), [1.0]
     for share in (0.3, 0.5, 0.7, 1.0):
         first = within("cp", {}, [aim.shape for aim in points], share * dense(points)) if share < 1 else None
         second = within("cp", {}, [aim.shape for aim in kernels], most - share * dense(points))
         if second is not None and (first is not None or share == 1):
             left = 0.0 if first is None else fit(first, points, SWEEPS) * weighted_energy(points)
-            found.append((left + fit(second, kernels, SWEEPS) * weighted_energy(kernels)) / whole)
-    return min(found)
+            errors.append((left + fit(second, kernels, SWEEPS) * weighted_energy(kernels)) / whole)
+    return min(errors)
 
 
 def main() -> None:

@@ -143,8 +143,8 @@ def derive(
     members = [
         _derivable(model, name, {*shared, *adapter}) for name, adapter in zip(family.members, adapters, strict=True)
     ]
-    known = standardized_by_name(layers)
-    standardized = [known.get(name) for name in family.members]
+    standardizers = standardized_by_name(layers)
+    standardized = [standardizers.get(name) for name in family.members]
     for name, member, how in zip(family.members, members, standardized, strict=True):
         if how is not None and not (is_standardizing(member) and min(how) > 0):
             raise PlanError("KD503", f"{name}: the plan standardizes the weight of a {type(member).__name__} by {how}")

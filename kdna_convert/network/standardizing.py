@@ -40,12 +40,12 @@ def free_gains(model: nn.Module, family: Family, layers: Sequence[Layer]) -> Non
 
     A gain is then no longer part of the kernel, which may have any deviation below the bound.
     """
-    known = standardized_by_name(layers)
-    for name in known.keys() & {*family.members}:
+    standardizers = standardized_by_name(layers)
+    for name in standardizers.keys() & {*family.members}:
         module: Any = model.get_submodule(name)
         if isinstance(getattr(module, "gain", None), Tensor):
             with torch.no_grad():
-                module.gain.fill_(known[name].bound / module.scale)
+                module.gain.fill_(standardizers[name].bound / module.scale)
 
 
 def running_kernel(module: nn.Module) -> Tensor:

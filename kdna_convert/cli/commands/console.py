@@ -151,11 +151,11 @@ def following(ctx: typer.Context, verb: str, *options: str, without: Sequence[st
     """A command of another verb with the arguments of this one that it takes, except `without`, then `options`."""
     words = ["kdna", verb]
     group: Any = ctx.find_root().command
-    known = {each.name for each in group.commands[verb].params} - OUTPUTS - {*without}
+    accepted = {each.name for each in group.commands[verb].params} - OUTPUTS - {*without}
     for each in ctx.command.get_params(ctx):
         name = each.name or ""
         source: Any = ctx.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name not in known:
+        if source is None or source.name != "COMMANDLINE" or name not in accepted:
             continue
         value = ctx.params[name]
         flag = [] if each.param_type_name == "argument" else [max(each.opts, key=len)]

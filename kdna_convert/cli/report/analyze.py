@@ -101,5 +101,5 @@ def _members(group: Group, label: int) -> list[int]:
 def _mean(matrix: Matrix, clusters: Sequence[Sequence[int]]) -> str:
     """The mean over the pairs of different members of one cluster, for all clusters together."""
     values = [matrix[i][j] for members in clusters for i in members for j in members if i != j]
-    known = [value for value in values if value is not None]
-    return f"{sum(known) / len(known):.2f}" if known else "-"
+    defined = [value for value in values if value is not None]
+    return f"{sum(defined) / len(defined):.2f}" if defined else "-"

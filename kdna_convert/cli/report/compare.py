@@ -41,9 +41,9 @@ def comparison_report(comparison: Comparison) -> RenderableType:
 
 def verdict(rows: Sequence[ComparisonRow]) -> str | None:
     """Whether kdna is better than all others by agreement and by KL. None if there is nothing to compare."""
-    made = [row for row in rows if row.agreement is not None and row.kl is not None]
-    own = next((row for row in made if row.peer == OURS), None)
-    others = [row for row in made if row.peer != OURS]
+    measured = [row for row in rows if row.agreement is not None and row.kl is not None]
+    own = next((row for row in measured if row.peer == OURS), None)
+    others = [row for row in measured if row.peer != OURS]
     if own is None or not others:
         return None
     ahead = [row for row in others if (row.agreement or 0) > (own.agreement or 0)]

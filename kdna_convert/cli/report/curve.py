@@ -92,8 +92,8 @@ def _cells(point: Point, repaired: bool | None, measured: bool) -> list[str]:
         return expected
     real = point.measured
     agreement, kl = (None, None) if real is None else (real.agreement, real.kl)
-    seen = ["-" if agreement is None else percent(agreement), "-" if kl is None else nats(kl)]
-    return [expected[0], seen[0], expected[2], seen[1]] if expected else seen
+    cells = ["-" if agreement is None else percent(agreement), "-" if kl is None else nats(kl)]
+    return [expected[0], cells[0], expected[2], cells[1]] if expected else cells
 
 
 def _advice(best: Point | None) -> str:

@@ -21,7 +21,9 @@ def freeze_report(plan: Plan, frozen: FreezeReport) -> RenderableType:
         "frozen vs. original": frozen.from_original,
         "frozen vs. routed": frozen.from_routed,
     }
-    known = {name: one for name, one in measured.items() if one is not None}
-    table = divergence_table(known) if known else "divergence: not measured, because no images were held out"
+    divergences = {name: one for name, one in measured.items() if one is not None}
+    table = (
+        divergence_table(divergences) if divergences else "divergence: not measured, because no images were held out"
+    )
     closing = note(f"mean over {count(frozen.images)} images; {frozen.seconds:.0f} s")
     return Group(totals(plan.original, plan.planned), "", table, closing)

@@ -65,8 +65,8 @@ def _bins(members: int) -> list[tuple[int, int]]:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
 
 
 def _name_width(names: Sequence[str], columns: int) -> int:

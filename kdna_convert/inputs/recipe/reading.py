@@ -32,10 +32,10 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(source)
     if not path.is_file():
-        known = bundled()
-        if source not in known:
-            raise _not_found(source, list(known))
-        path = known[source]
+        recipes = bundled()
+        if source not in recipes:
+            raise _not_found(source, list(recipes))
+        path = recipes[source]
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -43,10 +43,10 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     return parse_recipe(text, overrides, name=path.name)
 
 
-def _not_found(source: str, known: list[str]) -> RecipeError:
+def _not_found(source: str, names: list[str]) -> RecipeError:
     if Path(source).name != source or Path(source).suffix in (".yaml", ".yml"):
         return RecipeError("KD201", f"there is no recipe file {source}")
-    return RecipeError("KD206", f"no bundled recipe {source!r}{_meant(source, known)}; there are {', '.join(known)}")
+    return RecipeError("KD206", f"no bundled recipe {source!r}{_meant(source, names)}; there are {', '.join(names)}")
 
 
 def parse_recipe(text: str, overrides: Sequence[str] = (), *, name: str = "recipe") -> Recipe:
@@ -81,21 +81,21 @@ def _apply(value: dict[str, Any], override: str, places: Places) -> None:
     except yamlfile.MarkedError as error:
         raise RecipeError("KD203", f"--set {override}: {error}") from None
     *parents, last = path = [int(key) if key.isdigit() else key for key in keys.split(".")]
-    here: Any = value
+    node: Any = value
     for depth, key in enumerate(parents):
-        here = here.setdefault(key, {}) if isinstance(here, dict) else _entry(here, key, override, path[:depth])
-    if isinstance(here, dict):
-        here[last] = new
+        node = node.setdefault(key, {}) if isinstance(node, dict) else _entry(node, key, override, path[:depth])
+    if isinstance(node, dict):
+        node[last] = new
     else:
-        _entry(here, last, override, path[:-1])
-        here[last] = new
+        _entry(node, last, override, path[:-1])
+        node[last] = new
     places.overridden(tuple(path), f"--set {override}")
 
 
-def _entry(here: Any, key: str | int, override: str, path: Sequence[str | int]) -> Any:
-    if isinstance(here, list) and isinstance(key, int) and key < len(here):
-        return here[key]
-    problem = f"has {len(here)} entries, counted from 0" if isinstance(here, list) else f"is {here!r}, without keys"
+def _entry(node: Any, key: str | int, override: str, path: Sequence[str | int]) -> Any:
+    if isinstance(node, list) and isinstance(key, int) and key < len(node):
+        return node[key]
+    problem = f"has {len(node)} entries, counted from 0" if isinstance(node, list) else f"is {node!r}, without keys"
     raise RecipeError("KD203", f"--set {override}: {'.'.join(map(str, path))} {problem}")
 
 
@@ -114,8 +114,8 @@ def _explain(error: ValidationError, places: Places) -> RecipeError:
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         section = SECTIONS[path[0]] if len(path) > 1 else Recipe
-        known = list(section.model_fields)
-        meant = _meant(str(path[-1]), known) or f"; its keys are {', '.join(known)}"
+        keys = list(section.model_fields)
+        meant = _meant(str(path[-1]), keys) or f"; its keys are {', '.join(keys)}"
         return RecipeError("KD202", f"{places(path)}: unknown key{meant}{more}")
     sentence = _SENTENCES.get(first["type"], reason_of(first))
     shown = not isinstance(first["input"], (dict, BaseModel)) and first["type"] != "value_error"
@@ -124,8 +124,8 @@ def _explain(error: ValidationError, places: Places) -> RecipeError:
     return RecipeError("KD203", f"{places(path)}: {sentence}{got}{meant}{more}")
 
 
-def _meant(word: object, known: Sequence[str]) -> str:
-    close = get_close_matches(str(word), known, n=1, cutoff=0.5)
+def _meant(word: object, words: Sequence[str]) -> str:
+    close = get_close_matches(str(word), words, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -169,10 +169,10 @@ def check_options(
 
 def _check_fields(recipe: Recipe, kind: Any, options: Options, path: yamlfile.Path) -> None:
     hints = get_type_hints(kind, include_extras=True)
-    known = [field.name for field in fields(kind) if field.init]
+    names = [field.name for field in fields(kind) if field.init]
     for key, value in options.items():
-        if key not in known:
-            meant = _meant(key, known) or f"; its options are {', '.join(known) or 'none'}"
+        if key not in names:
+            meant = _meant(key, names) or f"; its options are {', '.join(names) or 'none'}"
             raise RecipeError("KD202", f"{recipe.where(*path, key)}: {kind.__name__} has no such option{meant}")
         try:
             TypeAdapter(hints[key]).validate_python(value, strict=True)
@@ -189,6 +189,6 @@ def json_schema() -> dict[str, Any]:
 
 def bundled() -> dict[str, Path]:
     """The bundled recipes by name: inside the package when installed, beside it in a checkout."""
-    here = Path(__file__).parents[2]
-    folder = next((path for path in (here / "recipes", here.parent / "recipes") if path.is_dir()), here)
+    root = Path(__file__).parents[2]
+    folder = next((path for path in (root / "recipes", root.parent / "recipes") if path.is_dir()), root)
     return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}

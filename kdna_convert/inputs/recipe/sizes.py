@@ -24,9 +24,9 @@ def parse_size(size: int | str) -> int:
 def parse_target(target: float | str, whole: int) -> int:
     """Bytes of a size as above, or of a share of the `whole`: 0.05, '5%' or '1/20'. Raises PlanError KD506."""
     text = _written(target)
-    found = _SHARE.fullmatch(text)
+    match = _SHARE.fullmatch(text)
     try:
-        if found and (found[2] or found[3] or float(found[1]) < 1):
+        if match and (match[2] or match[3] or float(match[1]) < 1):
             number, divisor = _fraction(text)
             return int(whole * number / divisor)
         return parse_size(text)
@@ -56,8 +56,8 @@ def _written(value: float | str) -> str:
 
 
 def _fraction(text: str) -> tuple[float, float]:
-    found = _SHARE.fullmatch(text)
-    number, divisor = (float(found[1]), float(found[2] or 1) * (100 if found[3] else 1)) if found else (0.0, 1.0)
+    match = _SHARE.fullmatch(text)
+    number, divisor = (float(match[1]), float(match[2] or 1) * (100 if match[3] else 1)) if match else (0.0, 1.0)
     if not divisor or not 0 < number / divisor <= 1:
         raise PlanError("KD506", f"{text!r} is not a share; write it like 1/20, 5% or 0.05")
     return number, divisor
@@ -65,7 +65,7 @@ def _fraction(text: str) -> tuple[float, float]:
 
 def parse_time(text: str) -> float:
     """Seconds of '90s', '10m' or '1.5h'. Raises RecipeError KD208."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if found is None or not float(found[1]):
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if match is None or not float(match[1]):
         raise RecipeError("KD208", f"{text!r} is not a time such as 90s, 10m or 1.5h")
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(match[1]) * _SECONDS[match[2]]

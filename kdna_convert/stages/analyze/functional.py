@@ -43,15 +43,15 @@ def watch_functions(model: nn.Module, listed: Mapping[str, nn.Module]) -> Iterat
 
     A kernel is named by its parameter, or by the module that computes it.
     """
-    found = FunctionalConvolutions()
-    mode = _Mode(model, listed, found.found)
+    convolutions = FunctionalConvolutions()
+    mode = _Mode(model, listed, convolutions.found)
     handles = [
         register_module_forward_pre_hook(lambda module, args: mode.running.append(module)),
         register_module_forward_hook(lambda module, args, output: mode.leave(module), always_call=True),
     ]
     try:
         with mode:
-            yield found
+            yield convolutions
     finally:
         for handle in handles:
             handle.remove()
@@ -91,7 +91,7 @@ class _Mode(TorchDispatchMode):
             return
         place = self.names[module]
         name = place if parameter == "weight" else ".".join(part for part in (place, parameter) if part)
-        known = self.found.get(name)
+        layer = self.found.get(name)
         size = weight.shape
         shape: Shape = (size[1] * groups, size[0] // groups, *size[2:]) if transposed else tuple(size)
         self.found[name] = Layer(
@@ -101,8 +101,8 @@ class _Mode(TorchDispatchMode):
             groups=groups,
             stride=tuple(args[3]),
             dilation=tuple(args[5]),
-            in_positions=x.numel() // x.shape[1] + (known.in_positions if known else 0),
-            out_positions=output.numel() // output.shape[1] + (known.out_positions if known else 0),
+            in_positions=x.numel() // x.shape[1] + (layer.in_positions if layer else 0),
+            out_positions=output.numel() // output.shape[1] + (layer.out_positions if layer else 0),
             reason="KD120",
         )
 
