@@ -33,7 +33,7 @@ class KdnaError(Exception):
 
 def reason_of(error: Any) -> str:
     """What pydantic's first error says, without its own words for the kind of error. Begins in lower case."""
-    text: str = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    text: str = error["msg"].removeprefix("Value error, ").replace("Input should", "must")
     return text[:1].lower() + text[1:]
 
 

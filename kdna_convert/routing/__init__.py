@@ -9,7 +9,7 @@ from functools import cache
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from ..core.errors import PlanError
+from ..core.errors import PlanError, reason_of
 from ..core.specs import Route
 from .averaging import mean_kernels
 from .cond import Cond
@@ -66,7 +66,7 @@ def routing_of(route: Route) -> Routing:
         return _reader(route.routing).validate_python(route.options)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise PlanError("KD503", f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise PlanError("KD503", f"{where}: {'.'.join(map(str, first['loc']))}: {reason_of(first)}") from None
 
 
 @cache

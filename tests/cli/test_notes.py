@@ -113,3 +113,17 @@ def test_a_run_that_can_only_fail_again_leaves_nothing(images: Path, tmp_path: P
     done = kdna("run", "balanced", NET, "--data", images, "--target-params", "0.001", "-o", tmp_path / "out")
     assert "KD501" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_conversion_that_is_stopped_says_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, work: Path, **__: object) -> None:
+        work.mkdir()
+        (work / "moments.safetensors").write_bytes(b"")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kdna_convert.api.convert.convert", stop)
+    done = kdna("convert", NET, "-o", tmp_path / "out", "-q")
+    assert done.exit_code == 130
+    assert done.stderr.startswith(
+        f"kdna: stopped. The state is in {work_place(tmp_path / 'out')}. Run the same command"
+    )

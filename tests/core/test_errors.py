@@ -6,7 +6,7 @@ import re
 import pytest
 from support.places import ROOT
 
-from kdna_convert.core.errors import CODES, GuardError, KdnaError, RecipeError
+from kdna_convert.core.errors import CODES, GuardError, KdnaError, RecipeError, reason_of
 
 TABLE = ROOT / "kdna_convert" / "core" / "errors.py"
 
@@ -16,6 +16,14 @@ def test_every_code_in_the_package_has_an_entry_and_every_entry_is_used() -> Non
     sources = [*plugins, *(path for path in (ROOT / "kdna_convert").rglob("*.py") if path != TABLE)]
     used = {code for path in sources for code in re.findall(r"KD\d{3}", path.read_text(encoding="utf-8"))}
     assert used == set(CODES)
+
+
+def test_what_pydantic_says_is_shown_in_our_words() -> None:
+    """`reason_of` strips its prefixes, and nothing else reads its messages."""
+    assert reason_of({"msg": "Value error, Set one of them"}) == "set one of them"
+    assert reason_of({"msg": "Input should be less than 1"}) == "must be less than 1"
+    package = (path for path in (ROOT / "kdna_convert").rglob("*.py") if path != TABLE)
+    assert [path.name for path in package if re.search(r"""\[["']msg["']\]""", path.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -88,7 +88,7 @@ def test_a_recipe_made_in_python_keeps_its_fine_tune() -> None:
         ("finetune: {time: 10 minutes}", "finetune.time: '10 minutes' is not a time"),
         ("finetune: {time: 1m, steps: 3}", "finetune: more than one length: give one of time, epochs and steps"),
         ("finetune: {batch_size: 5, accumulate: 2}", "batch_size: 5 images cannot be split into 2 equal"),
-        ("finetune: {lr: 0}", "finetune.lr: input should be greater than 0, got 0"),
+        ("finetune: {lr: 0}", "finetune.lr: must be greater than 0, got 0"),
         ("finetune: {rate: 1}", "finetune.rate: unknown key"),
         ("codec: entropy\nsharing: {below: 0.1}", "sharing.params: field required"),
         ("sharing: {below: 0.1, params: 0.3}", "`sharing` needs `codec`"),
@@ -222,7 +222,7 @@ def test_an_override_reaches_into_a_list() -> None:
         ("scheme.x=1", "scheme is 'cp', without keys"),
         ("rules.3.scheme=cp", "rules has 1 entries, counted from 0"),
         ("budget.params=[", "--set budget.params=\\[: "),
-        ("budget.params=2", "--set budget.params=2: budget.params: input should be less than or equal to 1, got 2"),
+        ("budget.params=2", "--set budget.params=2: budget.params: must be less than or equal to 1, got 2"),
     ],
 )
 def test_a_wrong_override_is_named(override: str, message: str) -> None:
@@ -247,15 +247,15 @@ def test_a_wrong_override_is_named(override: str, message: str) -> None:
         ),
         (
             "scheme: basics",
-            "KD203: mine.yaml line 1: scheme: input should be 'cp', 'separable', 'basis', 'tucker', 'output', "
+            "KD203: mine.yaml line 1: scheme: must be 'cp', 'separable', 'basis', 'tucker', 'output', "
             "'atoms', 'warehouse', 'codebook', 'lowrank', 'kerneldna' or 'dense', got",
         ),
         ("scheme: basics", "did you mean 'basis'?"),
-        ("scheme: cp\nseed: -1", "KD203: mine.yaml line 2: seed: input should be greater than or equal to 0, got -1"),
-        ("scheme: cp\nseed: yes", "line 2: seed: input should be a valid integer, got True"),
+        ("scheme: cp\nseed: -1", "KD203: mine.yaml line 2: seed: must be greater than or equal to 0, got -1"),
+        ("scheme: cp\nseed: yes", "line 2: seed: must be a valid integer, got True"),
         ("scheme: cp\nbudget: 0.5", "line 2: budget: must be a mapping, like {key: value}, got 0.5"),
         ("scheme: cp\nrules: fc", "line 2: rules: must be a list, got 'fc'"),
-        ("scheme: cp\nbudget: {params: 1.5}", "budget.params: input should be less than or equal to 1, got 1.5"),
+        ("scheme: cp\nbudget: {params: 1.5}", "budget.params: must be less than or equal to 1, got 1.5"),
         ("scheme: cp\nbudget: {}", "budget: set exactly one of params, bytes and macs"),
         ("scheme: cp\nbudget: {bytes: big}", "line 2: budget.bytes: 'big' is not a size"),
         ("scheme: cp\nexclude: 're:('", "line 2: exclude: 're:(' is not a regular expression"),
@@ -460,7 +460,7 @@ class _Se:
         ),
         ("options: {rnk: 3}\nrules: [{layers: a, scheme: cp}]", "KD202: mine.yaml line 1: options.rnk"),
         ("scheme: cp\noptions: {name: x}", "its options are rank, sweeps"),
-        ("scheme: cp\noptions: {rank: many}", "KD203: mine.yaml line 2: options.rank: input should be a valid integer"),
+        ("scheme: cp\noptions: {rank: many}", "KD203: mine.yaml line 2: options.rank: must be a valid integer"),
         ("scheme: cp\nrouting: {name: se, widht: 3}", "KD202: mine.yaml line 2: routing.widht: _Se has no such option"),
         ("scheme: cp\nrules:\n- layers: a\n  options: {rank: 1.5}", "KD203: mine.yaml line 4: rules.0.options.rank"),
         ("scheme: cp\nrules:\n- {layers: a, routing: {name: se, w: 1}}", "KD202: mine.yaml line 3: rules.0.routing.w"),
