@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from ..core.measurements import Divergence, Evaluation
+from ..core.progress import as_progress
 from ..core.specs import Layer, Plan, Progress, product
 from ..inputs.data import Data
 from ..inputs.models import example_input
@@ -66,6 +67,7 @@ def verify(
         DataError: KD401 without images.
     """
     check_keywords("verify", options, StageOptions)
+    progress = as_progress(progress)
     model, trust_code = options.get("model"), options.get("trust_code", False)
     checks = list(verify_folder(folder, model=model, trust_code=trust_code))
     if not all(check.ok for check in checks):
