@@ -40,9 +40,9 @@ def database_of(
     Raises:
         PlanError: KD505 for a file of another model, recipe, data or settings.
     """
-    known = known_database(job, model, data, options)
-    if known is not None:
-        return known
+    database = known_database(job, model, data, options)
+    if database is not None:
+        return database
     path, made_from = options.get("database"), _made_from(job, model, data, options)
     moments = moments_of(job, options.get("moments"), progress) if moments is None else moments
     built = replace(_built(job, moments, made_from.whole, progress), parts=dict(made_from.parts))
@@ -61,8 +61,8 @@ def _made_from(job: Job, model: Model, data: Any, options: CurveOptions) -> Fing
     """The fingerprint of what the database depends on. A model or data in memory is named by its digest."""
     named = model if isinstance(model, str | Path) else job.loaded.ref.sha256
     on_disk = data is None or isinstance(data, str | Path)
-    seen = data if on_disk else digest_of(job.calibration, job.recipe.calibration.batch)
-    return request_fingerprint(job.recipe, named, seen, options)
+    images = data if on_disk else digest_of(job.calibration, job.recipe.calibration.batch)
+    return request_fingerprint(job.recipe, named, images, options)
 
 
 def _built(job: Job, moments: Moments, mark: str, progress: Progress | None) -> Database:
@@ -101,13 +101,13 @@ def _families(
         try:
             formed.append(form_families(layers, assigned, clusters))
         except ModelError as error:
-            if error.code != "KD306" or (way is ways[-1] and not any(found for _, found in formed)):
+            if error.code != "KD306" or (way is ways[-1] and not any(families for _, families in formed)):
                 raise
             formed.append((tuple(layers), ()))
     (own, first), *others = formed
     families = [
         *first,
-        *(part for _, found in others for family in found for part in (family, *_within(family, first))),
+        *(part for _, wider in others for family in wider for part in (family, *_within(family, first))),
     ]
     inside = {name for family in families for name in family.members}
     return tuple(replace(one, reason=None) if one.name in inside else one for one in own), families, len(first)
@@ -151,7 +151,7 @@ def _clusters(job: Job, moments: Moments) -> Clusters | None:
         return None
 
     def labels(members: Sequence[Layer]) -> Sequence[int]:
-        found = compare_layers(
+        comparison = compare_layers(
             job.loaded.model,
             members,
             moments,
@@ -159,6 +159,6 @@ def _clusters(job: Job, moments: Moments) -> Clusters | None:
             clustering=Clustering(settings.metric, settings.linkage, settings.threshold, settings.count),
             metrics=(settings.metric,),
         )
-        return found.groups[0].clusters
+        return comparison.groups[0].clusters
 
     return labels

@@ -38,10 +38,10 @@ def moments_of(job: Job, path: str | Path | None, progress: Progress | None) -> 
         end_other_processes()
         return {}
     made_from = _made_from(job, active, path)
-    known = path is not None and Path(path).exists()
-    if gather(known)[0]:
+    exists = path is not None and Path(path).exists()
+    if gather(exists)[0]:
         end_other_processes()
-    if path is not None and known:
+    if path is not None and exists:
         return _noted(job, load_moments(path, made_from))
     moments = _collected(job, active, progress)
     end_other_processes()

@@ -34,13 +34,13 @@ def points_lost(job: Job) -> tuple[Callable[[nn.Module], float], str]:
     """
     if job.heldout is None:
         raise DataError("KD401", "a drop is measured on held-out images; pass --data, with calibration.heldout above 0")
-    seen = list(batches(job.heldout, job.recipe.calibration.batch))
-    inputs = [images for images, _ in seen]
+    heldout = list(batches(job.heldout, job.recipe.calibration.batch))
+    inputs = [images for images, _ in heldout]
     z0 = logits(job.loaded.model, inputs)
-    known = [labels for _, labels in seen if labels is not None]
+    parts = [labels for _, labels in heldout if labels is not None]
     if z0.shape[1] == 1:
         raise ModelError("KD308", "max_drop counts changed answers, and the net has one output; give a size instead")
-    labels = torch.cat(known) if len(known) == len(seen) and _fit_outputs(job, z0) else None
+    labels = torch.cat(parts) if len(parts) == len(heldout) and _fit_outputs(job, z0) else None
 
     def lost(net: nn.Module) -> float:
         z = logits(net, inputs)

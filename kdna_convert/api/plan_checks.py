@@ -16,8 +16,8 @@ from .job import Job, surveyed_net
 
 def restated(plan: Plan | str | Path, job: Job) -> Plan:
     """A plan from a file or another call, checked against the model. Its totals are computed again."""
-    known = plan if isinstance(plan, Plan) else read_plan(plan)
-    return restate(known, surveyed_net(job, job.layers), job.recipe)
+    given = plan if isinstance(plan, Plan) else read_plan(plan)
+    return restate(given, surveyed_net(job, job.layers), job.recipe)
 
 
 def require_goal(job: Job, *targets: float | str | None) -> None:

@@ -78,7 +78,7 @@ def verify(
     if data is None:
         checks.append(unchecked("figures", f"{_figures(claimed)}; pass --data to measure again"))
     else:
-        found = evaluate(folder, data=data, limit=limit, seed=seed, progress=progress, **options)
+        found = evaluate(folder, data=data, limit=limit, seed=seed, progress=as_progress(progress), **options)
         checks.append(_measured(claimed, found))
     checks.append(
         unchecked("history", "predicted errors, seed, times and notes; that the weights are this recipe's result")

@@ -151,6 +151,5 @@ def test_every_public_verb_takes_true_for_a_bar(name: str) -> None:
 def test_a_command_reports_on_stderr_and_not_with_quiet() -> None:
     command = ("eval", "kdna:digits", "--data", "kdna:digits/test", "--limit", "20")
     loud, quiet = kdna(*command), kdna(*command, "-q")
-    assert loud.stderr.startswith("kdna: 0:00 ")
-    assert "evaluate" in loud.stderr
+    assert "kdna: 0:00 evaluate" in loud.stderr.splitlines()[-1]
     assert (loud.stdout, quiet.stderr) == (quiet.stdout, "")
