@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ...core.errors import NumericsError, RecipeError
-from ...core.linalg import JITTER, damp
+from ...core.linalg import FULL_METRIC_PATCH, JITTER, damp, kronecker
 from ...core.measurements import Analysis, Group, Matrix
 from ...core.specs import Layer, Progress
 from ...network.standardizing import running_kernel
@@ -130,7 +130,10 @@ def _kernel(model: nn.Module, layer: Layer, moments: Moments) -> Kernel:
     own = moments.get(layer.name)
     if own is None:
         return Kernel(layer.shape, kernel.flatten(1))
-    return Kernel(layer.shape, kernel.flatten(1), damp(own.second, JITTER), own.gram_ee)
+    moment = damp(own.second, JITTER)
+    if isinstance(moment, Tensor) and len(moment) > FULL_METRIC_PATCH:  # as fits search with (decision 0003)
+        moment = kronecker(moment, layer.shape[1])
+    return Kernel(layer.shape, kernel.flatten(1), moment, own.gram_ee)
 
 
 def _matrix(values: Tensor) -> Matrix:

@@ -62,19 +62,29 @@ def explained(kernels: Sequence[Kernel]) -> Tensor:
     kernels = comparable(kernels)
     bases = [_basis(kernel) for kernel in kernels]
     result = torch.ones(len(kernels), len(kernels), dtype=torch.float64)
+    ends = np.cumsum([len(basis) for basis in bases])[:-1].tolist()
     for j, kernel in enumerate(kernels):
         energy = (_weighted(kernel.kernel_on, kernel.moment) * kernel.kernel_on).sum()
         if energy <= 0:
             continue
         weighted_rn = _weighted(torch.cat(bases), kernel.moment)
-        ends = np.cumsum([len(basis) for basis in bases])[:-1].tolist()
         for i, (basis_rn, part_rn) in enumerate(zip(bases, weighted_rn.tensor_split(ends), strict=True)):
-            gram_rr = part_rn @ basis_rn.T
-            gram_rr.diagonal().add_(_DAMPING * gram_rr.diagonal().mean() + 1e-30)
-            factor = torch.linalg.cholesky((gram_rr + gram_rr.T) / 2)
-            cross_ro = torch.linalg.solve_triangular(factor, part_rn @ kernel.kernel_on.T, upper=False)
-            result[i, j] = cross_ro.square().sum() / energy
+            result[i, j] = _projected(part_rn @ basis_rn.T, part_rn @ kernel.kernel_on.T) / energy
     return result.clamp(0, 1)
+
+
+def _projected(gram_rr: Tensor, cross_ro: Tensor) -> Tensor:
+    """tr(X^T G^-1 X), damped. Directions in which the Gram matrix is not positive, by rounding, do not count."""
+    gram_rr.diagonal().add_(_DAMPING * gram_rr.diagonal().mean() + 1e-30)
+    symmetric_rr = (gram_rr + gram_rr.T) / 2
+    factor, failed = torch.linalg.cholesky_ex(symmetric_rr)
+    if not failed:
+        solved_ro: Tensor = torch.linalg.solve_triangular(factor, cross_ro, upper=False)
+        return solved_ro.square().sum()
+    values, vectors = torch.linalg.eigh(symmetric_rr)
+    kept = values > _DAMPING * values[-1]
+    explained_r: Tensor = (vectors.T @ cross_ro).square().sum(1)[kept] / values[kept]
+    return explained_r.sum()
 
 
 def angles(kernels: Sequence[Kernel]) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdna_convert.core.errors import NumericsError, RecipeError
+from kdna_convert.core.linalg import kronecker
 from kdna_convert.core.measurements import Analysis
 from kdna_convert.core.specs import Layer, from_json, to_json
 from kdna_convert.stages.analyze.collect import collect
@@ -51,6 +53,25 @@ def analysis_of(model: nn.Module, metrics: Sequence[str] = tuple(METRICS), **opt
     layers = survey(model, batches[0])
     moments = collect(model, layers, batches)
     return analyze(model, layers, moments, group=by_patch, clustering=Clustering(**options), metrics=metrics)
+
+
+def test_long_patches_are_compared_under_the_kronecker_form_of_their_moments(
+    twins: Twins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = survey(twins, torch.randn(1, 3, 8, 8))
+    moments = collect(twins, layers, [torch.randn(16, 3, 8, 8)])
+
+    def similarities() -> Any:
+        return analyze(twins, layers, moments, group=by_patch).groups[0].similarities["explained"]
+
+    exact = similarities()
+    monkeypatch.setattr("kdna_convert.stages.analyze.groups.FULL_METRIC_PATCH", 53)  # of 54 numbers each
+    short = similarities()
+    for name in (f"body.{index}" for index in range(4)):
+        moments[name] = replace(moments[name], second=kronecker(moments[name].second, 6))
+    monkeypatch.undo()
+    assert short != exact
+    assert torch.allclose(torch.tensor(short), torch.tensor(similarities()), atol=1e-4)
 
 
 @pytest.mark.parametrize("metric", ["explained", "angles", "cosine"])

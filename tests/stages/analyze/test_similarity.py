@@ -87,6 +87,16 @@ def test_explained_is_what_the_best_mixing_of_the_basis_leaves_of_real_outputs()
     assert explained([first, second])[0, 1].item() == pytest.approx(share.item(), rel=1e-4)
 
 
+def test_a_moment_that_rounding_made_indefinite_is_explained_as_without_the_rounding() -> None:
+    """Inputs of rank 3 in float32: the Gram matrix of a basis of 4 rows has no Cholesky factor."""
+    inputs_np = draw(500, 3, seed=3) @ draw(3, 8, seed=4)
+    exact = inputs_np.T @ inputs_np / 500
+    rounded = exact - 1e-4 * exact.diagonal().mean() * torch.eye(8, dtype=torch.float64)
+    shares = [explained([kernel((8, 8), 1, one), kernel((8, 8), 2, one)]) for one in (exact, rounded)]
+    assert ((shares[1] >= 0) & (shares[1] <= 1)).all()
+    torch.testing.assert_close(shares[1], shares[0], atol=5e-3, rtol=0)
+
+
 def test_a_layer_made_of_anothers_filters_is_explained_and_not_the_other_way_round() -> None:
     first = kernel((8, 4, 3, 3), 1, moment(36, 1))
     output = first.kernel_on @ first.moment @ first.kernel_on.T  # type: ignore[operator]
