@@ -10,17 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
+from ..core.errors import ModelError
 from ..core.measurements import Divergence, Evaluation
 from ..core.progress import as_progress
-from ..core.specs import Layer, Plan, Progress, product
+from ..core.specs import Layer, Plan, Progress, Totals, product
 from ..inputs.data import Data
-from ..inputs.models import example_input
 from ..network.derive import fold_weights
 from ..network.folder import Check, Conversion, open_folder
 from ..network.folder import verify as verify_folder
 from ..network.folder.verify import broken, checked, unchecked
+from ..network.inference import is_packed, own_example
 from ..network.stored import family_specs
 from ..network.totals import totals
 from ..routing import detach, routers, routing_of
@@ -89,15 +90,28 @@ def verify(
 def _recomputed(conversion: Conversion) -> Iterator[Check]:
     """What the plan says of layers and sizes, computed again from the architecture."""
     plain = _plain(conversion.model)
-    example = example_input(conversion.data)
+    example = own_example(plain, conversion.data)
+    if is_packed(conversion.data) and not _runs(plain, example):
+        yield unchecked("sizes", "the net does not run on a single input")
+        return
     claims: dict[str, Callable[[], str]] = {
-        "layers": partial(_layers, conversion.plan, plain, survey(plain, example)),
-        "original size": partial(_original_size, conversion, plain),
+        "layers": partial(_layers, conversion.plan, plain, example),
+        "original size": partial(_original_size, conversion.plan.original, plain, example),
         "stored": partial(_stored_sizes, conversion),
         "MACs": partial(_planned_macs, conversion.plan),
     }
     for name, claim in claims.items():
-        yield checked(name, claim)
+        yield (check := checked(name, claim))
+        if not check.ok:
+            return
+
+
+def _runs(net: nn.Module, example: Tensor) -> bool:
+    try:
+        survey(net, example)
+    except ModelError:
+        return False
+    return True
 
 
 def _plain(model: nn.Module) -> nn.Module:
@@ -108,7 +122,8 @@ def _plain(model: nn.Module) -> nn.Module:
     return plain
 
 
-def _layers(plan: Plan, plain: nn.Module, found: tuple[Layer, ...]) -> str:
+def _layers(plan: Plan, plain: nn.Module, example: Tensor) -> str:
+    found = survey(plain, example)
     odd = {layer.name for layer in plan.layers} ^ {layer.name for layer in found}
     if odd:
         raise broken(f"plan.json and the net have different layers: {', '.join(sorted(odd)[:8])}")
@@ -121,9 +136,9 @@ def _layers(plan: Plan, plain: nn.Module, found: tuple[Layer, ...]) -> str:
     return f"{len(plan.layers)} layers, shapes and positions as in plan.json"
 
 
-def _original_size(conversion: Conversion, plain: nn.Module) -> str:
+def _original_size(claimed: Totals, plain: nn.Module, example: Tensor) -> str:
     """The folded net has the original's parameters and MACs, and its bytes where its numbers have the same width."""
-    claimed, own = conversion.plan.original, totals(plain, example_input(conversion.data))
+    own = totals(plain, example)
     wide = all(tensor.element_size() == 4 for tensor in plain.parameters())
     size = f"{own.params:,} parameters, {own.bytes:,} bytes and {own.macs:,} MACs"
     if (own.params, own.macs) != (claimed.params, claimed.macs) or (wide and own.bytes != claimed.bytes):

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.modes import eval_mode
+from ..core.specs import DataConfig
+from ..inputs.models import example_input
 from .derive import cached
 
 
@@ -17,6 +19,17 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Eval mode, no gradients, every derived weight computed once; on exit each module has its former mode."""
     with eval_mode(model), cached(model), torch.no_grad():
         yield model
+
+
+def own_example(model: nn.Module, config: DataConfig) -> Tensor:
+    """An example input in the dtype of the model's numbers."""
+    dtypes = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    return example_input(config).to(next(dtypes, torch.float32))
+
+
+def is_packed(config: DataConfig) -> bool:
+    """Whether this may be the size of several inputs, which are recorded as one flat tensor."""
+    return len(config.input_size) == 2 and config.input_size[0] == 1
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from support.places import TESTS
 from support.tiny import net
 
+from kdna_convert.api.verify import verify
 from kdna_convert.core.errors import KdnaError
 from kdna_convert.network.folder import load, open_folder
 from kdna_convert.network.folder.record import CARD, CONFIG, FILES, PLAN, REPORT, TENSORS, _own_digest
@@ -68,6 +69,9 @@ def breach(seed: int, folder: Path, agree: bool) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if seed % 10 == 1:
+                verify(folder, model=model, trust_code=True)
+                return None
             folded = not seed % 3
             loaded = load(folder, folded=True, model=model) if folded else open_folder(folder, model=model).model
             with torch.no_grad():

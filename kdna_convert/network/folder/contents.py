@@ -20,11 +20,11 @@ from ...core.errors import CheckpointError, DataError, FolderError, PlanError
 from ...core.regular import read_regular
 from ...core.specs import Family, Options, Plan, Shape, TensorSpec, from_json
 from ...core.tensorfile import load_tensors, read_header
-from ...inputs.models import example_input
 from ...routing import routing_of
 from ...schemes import Scheme, scheme_of, size_of
 from ..allocation import AllocatingAtMost
 from ..derive import derive_empty, require_derivable
+from ..inference import is_packed, own_example
 from ..packed import CODED, announced, unpack
 from ..stored import DTYPES, family_specs, folded_tensors, load_stored, require_fit, stored_name, stored_specs
 from .record import CARD, CONFIG, FILES, PLAN, RECIPE, REPORT, TENSORS, Record, check_file, read_record
@@ -278,11 +278,11 @@ def _try_unusual(model: nn.Module, contents: Contents, tables: Mapping[str, Tens
     dtypes = {held.dtype for held in (*model.parameters(), *model.buffers()) if held.is_floating_point()}
     now = _tables(model)
     as_built = all(torch.equal(table, now[name]) for name, table in tables.items())
-    if len(dtypes) <= 1 and as_built and not contents.plan.routes:
+    if (len(dtypes) <= 1 and as_built and not contents.plan.routes) or is_packed(contents.record.data):
         return
     try:
         with torch.no_grad():
-            model.eval()(example_input(contents.record.data).to(next(model.parameters()).dtype))
+            model.eval()(own_example(model, contents.record.data))
     except (RuntimeError, IndexError) as error:
         raise _damaged(contents.folder / TENSORS, f"the net does not run with it ({_first_line(error)})") from error
     except DataError:

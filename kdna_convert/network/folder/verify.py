@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import FolderError, KdnaError
+from ...core.errors import FolderError, KdnaError, cause
 from ...core.filesize import metadata
 from ...core.regular import read_regular
 from ...core.tensorfile import load_tensors
-from ...inputs.models import example_input, fit_original, state_digest
+from ...inputs.models import fit_original, state_digest
 from ..derive import fold
+from ..inference import is_packed, own_example
 from ..stored import stored_state
 from .card import model_card
 from .config import timm_config
@@ -177,13 +178,13 @@ def _folded(folder: Path, conversion: Conversion) -> str:
         folded = fold(copy.deepcopy(conversion.model))
     except FolderError as error:
         return f"{NOT_CHECKED}{error.message}"
-    image = example_input(conversion.data)
+    image = own_example(conversion.model, conversion.data)
     try:
         outputs = [_output(net, image) for net in (conversion.model, folded)]
-    except Exception:
-        if image.ndim == 3 and image.shape[1] == 1:  # as several inputs are recorded, packed
-            return "not checked: the net does not run on a single input"
-        raise
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # what a net raises for an input of another form
+        if is_packed(conversion.data):
+            return f"{NOT_CHECKED}the net does not run on a single input"
+        raise broken(f"the net does not run on an input of {tuple(image.shape)}: {cause(error)}") from error
     pairs = list(zip(*map(_tensors, outputs), strict=True))
     difference = max((_relative(derived, plain) for derived, plain in pairs), default=0.0)
     if not difference <= TOLERANCE:
