@@ -109,6 +109,8 @@ CODES: dict[str, str] = {
     "KD127": "No repair: no images were held out to judge the steps. Pass --data, and keep calibration.heldout above 0.",
     "KD128": "Not refitted: the layer's input is constant on the calibration images (zero, for example), so that it determines no kernel. The layer keeps the kernel that it has.",
     "KD129": "Skipped: the net has no layer that this repair step can change. Leave the step out of the recipe.",
+    # why a layer is not converted, found when its family is fitted
+    "KD130": "The layer keeps its weight: no fit of its family is finite on the calibration images, since its activations vanish or overflow. Check the normalization of the images (--mean, --std), or exclude the layer.",
     # why a routing skips a layer
     "KD131": "The routing gives each image its own kernel, which needs an ordinary convolution. Exclude Linear layers and classes that change their weight as they run, or turn off the options that need such kernels (`taps`, `spatial`).",
     "KD132": "The routing splits the layer's filters, which a grouped convolution does not allow. Exclude the layer from the routing.",

@@ -20,6 +20,8 @@ DAMPING = 1e-4
 JITTER = 1e-9
 # The smallest positive number: avoids a division by zero where a kernel is all zeros.
 TINY: float = torch.finfo(torch.float64).tiny
+# Below this mean diagonal, the rounding of float32's subnormal numbers makes a moment indefinite.
+VANISHED = 1e-36
 # For longer patches, shared tensors are searched with the Kronecker form of the moment.
 FULL_METRIC_PATCH = 1200
 
@@ -79,7 +81,7 @@ def plain_target(kernel: Tensor, moment: Moment, weight: float, count: int = 0) 
 def damp(moment: Moment, amount: float = DAMPING) -> Moment:
     """The moment in float64, symmetric, with `amount` of its mean diagonal added to the diagonal.
 
-    The moment of inputs that are all zero becomes the identity.
+    The moment of inputs that are all zero, or too small for float32 to hold their squares, becomes the identity.
     """
     if isinstance(moment, Kronecker):
         return Kronecker(_damped(moment.channels_cc, amount), _damped(moment.taps_tt, amount))
@@ -89,7 +91,7 @@ def damp(moment: Moment, amount: float = DAMPING) -> Moment:
 def _damped(moment: Tensor, amount: float) -> Tensor:
     damped = (moment.double() + moment.double().T) / 2
     mean = float(damped.diagonal().mean())
-    damped.diagonal().add_(amount * mean if mean > 0 else 1.0)
+    damped.diagonal().add_(amount * mean if mean > VANISHED else 1.0)
     return damped
 
 

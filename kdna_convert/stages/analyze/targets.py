@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,7 +28,7 @@ def targets(model: nn.Module, family: Family, moments: Moments) -> list[Target]:
     Raises:
         NumericsError: KD701 for a kernel that is not finite.
     """
-    sensitivities = [layer.sensitivity for layer in moments.values() if layer.sensitivity > 0]
+    sensitivities = [layer.sensitivity for layer in moments.values() if 0 < layer.sensitivity < math.inf]
     least = LEAST_WEIGHT * sum(sensitivities) / max(len(sensitivities), 1)
     result = []
     for name in family.members:

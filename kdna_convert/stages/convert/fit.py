@@ -20,6 +20,7 @@ from ...routing import attach_routes
 from ...schemes import scheme_of
 from ..analyze.moments import Moments
 from ..analyze.targets import output_error, targets
+from ..plan.joint_fit import joint_fit
 
 # Default number of L-BFGS iterations of a family's joint fit.
 SWEEPS = 150
@@ -90,8 +91,7 @@ def _fit(
     candidates = []
     for changed in scheme_of(family).variants():
         candidate = replace(family, options={**family.options, **changed})
-        fitted = scheme_of(candidate).share(aims, seed=plan.seed, sweeps=sweeps)
-        _require_finite(candidate, fitted)
+        fitted = joint_fit(candidate, scheme_of(candidate), aims, seed=plan.seed, sweeps=sweeps)
         candidates.append((candidate, fitted))
     if len(candidates) == 1:
         return candidates[0]
@@ -114,14 +114,6 @@ def _errors(family: Family, fitted: Fitted, aims: Sequence[Target]) -> list[floa
     scheme = scheme_of(family)
     shared, adapters = fitted
     return [
-        output_error(scheme, shared, adapter, aim) / max(aim.energy, 1e-30)
+        output_error(scheme, shared, adapter, aim) / max(aim.energy, 1e-60)
         for adapter, aim in zip(adapters, aims, strict=True)
     ]
-
-
-def _require_finite(family: Family, fitted: Fitted) -> None:
-    shared, adapters = fitted
-    parts = [("its shared tensors", shared), *zip(family.members, adapters, strict=True)]
-    broken = [where for where, part in parts for tensor in part.values() if not tensor.isfinite().all()]
-    if broken:
-        raise NumericsError("KD703", f"family of {family.members[0]}: the fit of {broken[0]} is not finite")

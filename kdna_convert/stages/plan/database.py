@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from ...core.choices import Choice, Database, MemberMacs
-from ...core.errors import RecipeError
+from ...core.errors import NumericsError, RecipeError
 from ...core.filesize import metadata
 from ...core.specs import Family, Layer, ModelRef, Progress, Route, Shape, product
 from ...inputs.recipe import Recipe
@@ -25,6 +25,7 @@ from ..analyze.moments import Moments
 from ..analyze.targets import output_error, shapes_of, targets
 from .costs import predicted_error
 from .families import no_saving
+from .joint_fit import joint_fit
 from .routes import gate_specs
 
 # Iterations of a quick fit.
@@ -65,23 +66,35 @@ def build_database(
         fingerprint: What the database is made from, for `read_database`.
         progress: Called before each family.
 
+    Returns:
+        The database. Layers that are in no family because no fit of theirs is finite have the reason KD130.
+
     Raises:
         RecipeError: KD207 for a size of the recipe that its scheme does not have.
+        NumericsError: KD703 if no family has a finite fit.
     """
     routed = {name for route in routes for name in route.members}
     choices: list[Choice] = []
+    unfit: dict[tuple[str, ...], NumericsError] = {}
     for done, family in enumerate(families):
         if progress is not None:
             progress(f"predict: {family.members[0]} ({len(family.members)} layers)", done, len(families))
-        choices += _choices(net, family, recipe, moments, routed, divisible=done in divisible)
+        try:
+            choices += _choices(net, family, recipe, moments, routed, divisible=done in divisible)
+        except NumericsError as error:
+            if error.code != "KD703":
+                raise
+            unfit[family.members] = error
     if progress is not None:
         progress("predict", len(families), len(families))
+    if unfit and not choices:
+        raise next(iter(unfit.values()))
     order = {layer.name: place for place, layer in enumerate(net.layers)}
     gates, gate_params = gate_specs(net.model, routes)
     return Database(
         fingerprint=fingerprint,
         model=net.ref,
-        layers=net.layers,
+        layers=_explained(net.layers, unfit, choices),
         tensors=stored_specs(net.model),
         params=sum(parameter.numel() for parameter in net.model.parameters()),
         macs=net.macs,
@@ -94,6 +107,14 @@ def build_database(
         seed=recipe.seed,
         bytes=net.bytes,
     )
+
+
+def _explained(
+    layers: Sequence[Layer], unfit: Collection[tuple[str, ...]], choices: Sequence[Choice]
+) -> tuple[Layer, ...]:
+    """The layers, with KD130 for those that are in no family because none of theirs has a finite fit."""
+    left = {name for members in unfit for name in members} - {n for choice in choices for n in choice.family.members}
+    return tuple(replace(layer, reason="KD130") if layer.name in left else layer for layer in layers)
 
 
 def _choices(
@@ -188,7 +209,7 @@ def _points(model: nn.Module, choice: Choice, moments: Moments, seed: int) -> di
     variant = scheme.variants()[-1]
     for size in sorted({choice.smallest + round(probe * span) for probe in scheme.probes}):
         scheme = scheme_of(choice.family, **variant, **{choice.size: size})
-        shared, adapters = scheme.share(aims, seed=seed, sweeps=QUICK)
+        shared, adapters = joint_fit(choice.family, scheme, aims, seed=seed, sweeps=QUICK)
         error = sum(
             aim.weight * output_error(scheme, shared, adapter, aim) for aim, adapter in zip(aims, adapters, strict=True)
         )

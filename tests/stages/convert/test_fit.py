@@ -157,7 +157,7 @@ def test_a_fit_that_is_not_finite_names_the_family(monkeypatch: pytest.MonkeyPat
     honest = SCHEMES["basis"].share
     monkeypatch.setattr(SCHEMES["basis"], "share", share)
     net = small()
-    with pytest.raises(NumericsError, match=r"KD703: family of body\.0: the fit of last is not finite"):
+    with pytest.raises(NumericsError, match=r"KD703: family of body\.0 and 2 more: the fit of last is not finite"):
         convert(net, plan_for(net, family("basis")), moments_of(net))
 
 
