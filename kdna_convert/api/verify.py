@@ -17,6 +17,7 @@ from ..core.measurements import Divergence, Evaluation
 from ..core.progress import as_progress
 from ..core.specs import Layer, Plan, Progress, Totals, product
 from ..inputs.data import Data
+from ..network.chain import is_chainable
 from ..network.derive import fold_weights
 from ..network.folder import Check, Conversion, open_folder
 from ..network.folder import verify as verify_folder
@@ -98,7 +99,7 @@ def _recomputed(conversion: Conversion) -> Iterator[Check]:
         "layers": partial(_layers, conversion.plan, plain, example),
         "original size": partial(_original_size, conversion.plan.original, plain, example),
         "stored": partial(_stored_sizes, conversion),
-        "MACs": partial(_planned_macs, conversion.plan),
+        "MACs": partial(_planned_macs, conversion),
     }
     for name, claim in claims.items():
         yield (check := checked(name, claim))
@@ -163,14 +164,17 @@ def _stored_sizes(conversion: Conversion) -> str:
     return "families and routers have the parameters that plan.json says"
 
 
-def _planned_macs(plan: Plan) -> str:
+def _planned_macs(conversion: Conversion) -> str:
     """The MACs of the original, with converted layers run factored where that is cheaper, and of the routers."""
+    plan, net = conversion.plan, conversion.model
     layers = {layer.name: layer for layer in plan.layers}
     macs = plan.original.macs + sum(routing_of(route).macs(route.layers) for route in plan.routes)
+    routed = routers(net)
     for family in plan.families:
         scheme = scheme_of(family)
-        for layer in (layers[name] for name in family.members):
-            macs += min(0, scheme.macs(layer.shape, layer.in_positions, layer.out_positions) - layer.macs)
+        for layer in (layers[name] for name in family.members if name not in routed):
+            if is_chainable(net.get_submodule(layer.name)):
+                macs += min(0, scheme.macs(layer.shape, layer.in_positions, layer.out_positions) - layer.macs)
     if macs != plan.planned.macs:
         raise broken(f"run factored the net takes {macs:,} MACs, plan.json says {plan.planned.macs:,}")
     return f"{macs:,} run factored, as planned"

@@ -97,10 +97,20 @@ def is_chain(cls: type[nn.Module], layer: Any, kernels: Sequence[Tensor]) -> boo
     return cls is not nn.Linear or all(kernel.shape[1] == c for kernel, c in zip(kernels, channels, strict=False))
 
 
-def has_hooks(layer: nn.Module) -> bool:
-    """Whether something listens to the layer's inputs, outputs or gradients, which a chain would not call."""
-    kinds = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return any(kinds)
+def own_class(layer: nn.Module) -> type[nn.Module]:
+    """The class of a layer without the one that torch.nn.utils.parametrize adds."""
+    return type(layer).__bases__[0] if "parametrizations" in layer._modules else type(layer)
+
+
+def is_bare(layer: nn.Module) -> bool:
+    """Whether a chain would lose nothing: no hooks, and no parametrization but the weight's."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return not any(hooks) and set(getattr(layer, "parametrizations", ())) <= {"weight"}
+
+
+def is_chainable(layer: nn.Module) -> bool:
+    """Whether a chain may take the place of the layer, derived or not, if its scheme has one."""
+    return is_bare(layer) and is_plain(own_class(layer), getattr(layer, "groups", 1))
 
 
 def _stage(kernel: Tensor, channels: int, bias: Tensor | None, like: tuple[type[nn.Module], Any] | None) -> nn.Module:

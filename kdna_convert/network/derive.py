@@ -29,7 +29,7 @@ from ..core.specs import Family, Layer, Plan, Shape, SymbolicShape
 from ..core.standardize import Standardized, encode, standardize, standardized_by_name
 from ..routing import attach_routes, detach, routers
 from ..schemes import Scheme, Tensors, concrete, scheme_of
-from .chain import build_chain, has_hooks, is_chain, is_plain
+from .chain import build_chain, is_bare, is_chain, is_chainable, own_class
 from .standardizing import is_standardizing
 
 
@@ -238,7 +238,7 @@ def factor(model: nn.Module) -> nn.Module:
     for name, derived in derived_layers(model).items():
         layer = model.get_submodule(name)
         kernels = None if name in folded else derived.factors()
-        chain = kernels and build_chain(_own_class(layer), layer, kernels)
+        chain = kernels and build_chain(own_class(layer), layer, kernels)
         if chain:
             chains[layer] = chain
         else:
@@ -256,12 +256,12 @@ def unfactored(model: nn.Module) -> dict[str, str]:
     reasons = {}
     for name, derived in derived_layers(model).items():
         layer = model.get_submodule(name)
-        kernels = derived.factors() if is_plain(_own_class(layer), getattr(layer, "groups", 1)) else None
+        kernels = derived.factors() if is_chainable(layer) else None
         if name in routed:
             reasons[name] = "KD143"
-        elif has_hooks(layer) or len(layer.parametrizations) > 1:  # type: ignore[arg-type]
+        elif not is_bare(layer):
             reasons[name] = "KD144"
-        elif kernels is None or not is_chain(_own_class(layer), layer, kernels):
+        elif kernels is None or not is_chain(own_class(layer), layer, kernels):
             reasons[name] = "KD141"
         elif derived.scheme.macs(derived.shape, prod(getattr(layer, "stride", ())), 1) >= prod(derived.shape):
             reasons[name] = "KD142"
@@ -332,11 +332,6 @@ def _derivable(model: nn.Module, name: str, letters: Set[str]) -> Any:
     return layer
 
 
-def _own_class(layer: nn.Module) -> type[nn.Module]:
-    """The class of a parametrized layer before the parametrization."""
-    return type(layer).__bases__[0]
-
-
 def _class_like(layer: nn.Module, without: str | None = None) -> type[nn.Module]:
     """A class of its own for a parametrized layer, with the same properties but one."""
     cls = type(layer)
@@ -373,7 +368,7 @@ def _empty(part: dict[str, SymbolicShape], scheme: Scheme, indices: Sequence[str
 def _fold_layer(layer: Any, derived: Derived) -> None:
     weight = nn.Parameter(_copy(layer.weight))
     if set(layer.parametrizations) == {"weight"}:
-        layer.__class__ = _own_class(layer)
+        layer.__class__ = own_class(layer)
         del layer.parametrizations
     else:
         layer.__class__ = _class_like(layer, without="weight")

@@ -1,5 +1,7 @@
 """Nets that people have and benchmarks do not: each converts, saves, loads and verifies, or is refused with a code."""
 
+import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ from support.command import NET
 from support.commands import commands
 from support.tiny import Net, net_with_statistics, noise
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
 
 import kdna_convert as kdna
 from kdna_convert.core.errors import KdnaError
+from kdna_convert.inputs.models import unwrapped_copy
 from kdna_convert.inputs.recipe import load_recipe
 from kdna_convert.network.folder import Conversion, original_of
 
@@ -116,3 +120,95 @@ def test_every_command_with_a_checkpoint_takes_its_key_and_prefix(words: tuple[s
     command = commands()[words]
     assert takes(command, "--checkpoint-key")
     assert takes(command, "--checkpoint-prefix")
+
+
+class Doubled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+def with_parametrized_bias() -> nn.Module:
+    net = net_with_statistics()
+    net.blocks[0].conv1.bias = nn.Parameter(torch.linspace(-1, 1, 12))
+    parametrize.register_parametrization(net.blocks[0].conv1, "bias", Doubled())
+    return net
+
+
+def with_old_weight_norm() -> nn.Module:
+    net = net_with_statistics()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        nn.utils.weight_norm(net.blocks[0].conv1)
+    return net
+
+
+def pruned() -> nn.Module:
+    net = net_with_statistics()
+    prune.l1_unstructured(net.blocks[0].conv1, "weight", 0.5)
+    return net
+
+
+def hooked() -> nn.Module:
+    net = net_with_statistics()
+    net.blocks[0].conv1.register_forward_pre_hook(lambda _, args: (2 * args[0],))
+    return net
+
+
+class ReadingWeights(Net):
+    """Reads the weights of its layers besides running them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.blocks[0].conv1.weight.dtype)
+        return super().forward(x) * self.blocks[1].conv2.weight.abs().mean()
+
+
+def reading_weights() -> nn.Module:
+    net = ReadingWeights()
+    net.load_state_dict(net_with_statistics().state_dict())
+    return net.eval()
+
+
+class OwnConv(nn.Conv2d):
+    pass
+
+
+def subclassed() -> nn.Module:
+    net = net_with_statistics()
+    net.blocks[0].conv1.__class__ = OwnConv
+    return net
+
+
+def grouped() -> nn.Module:
+    net = net_with_statistics()
+    net.blocks[0].conv1 = nn.Conv2d(12, 12, 3, padding=1, groups=2)
+    with torch.no_grad():
+        net.blocks[0].conv1.weight.copy_(torch.sin(torch.arange(12 * 6 * 9.0)).view(12, 6, 3, 3))
+        net.blocks[0].conv1.bias.zero_()
+    return net
+
+
+UNUSUAL = {
+    "parametrized bias": with_parametrized_bias,
+    "old weight norm": with_old_weight_norm,
+    "pruned": pruned,
+    "hooks": hooked,
+    "reads weights": reading_weights,
+    "DataParallel": lambda: nn.DataParallel(net_with_statistics()),
+    "subclass": subclassed,
+    "grouped": grouped,
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_an_unusual_net_travels_through_a_folder(kind: str, tmp_path: Path) -> None:
+    build = UNUSUAL[kind]
+    made = converted(build(), data=noise(16))
+    folder = kdna.save(made, tmp_path / "out")
+    x = noise(4, seed=2)
+    with torch.no_grad():
+        expected = made.model(x)
+        for folded in (False, True):
+            loaded = kdna.load(folder, folded=folded, model=unwrapped_copy(build()))
+            torch.testing.assert_close(loaded(x), expected)
+        torch.testing.assert_close(kdna.factor(copy.deepcopy(made.model))(x), expected, rtol=1e-4, atol=1e-4)
+    assert [check for check in kdna.verify(folder, model=unwrapped_copy(build())) if not check.ok] == []

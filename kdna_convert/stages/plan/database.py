@@ -17,7 +17,7 @@ from ...core.errors import NumericsError, RecipeError
 from ...core.filesize import metadata
 from ...core.specs import Family, Layer, ModelRef, Progress, Route, Shape, product
 from ...inputs.recipe import Recipe
-from ...network.chain import is_plain
+from ...network.chain import is_chainable
 from ...network.stored import stored_specs
 from ...routing import routing_of
 from ...schemes import scheme_of
@@ -185,7 +185,7 @@ def _place(recipe: Recipe, size: str, value: int) -> str:
 def _macs(model: nn.Module, family: Family, size: str, layer: Layer) -> MemberMacs:
     """MACs as derive.factor runs the layer: factored if that costs less, else dense."""
     each, squared = _polynomial(family, size, layer.shape, layer.in_positions, layer.out_positions)
-    if not each or not is_plain(type(model.get_submodule(layer.name)), layer.groups):
+    if not each or not is_chainable(model.get_submodule(layer.name)):
         return MemberMacs(layer.macs)
     a, b = _polynomial(family, size, layer.shape, product(layer.stride), 1)
     sizes = range(1, product(layer.shape) + 1)
