@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...core.errors import FolderError, KdnaError, ModelError
+from ...core.shown import shown
 from ...inputs.models.names import LISTS, ModelName, parse_name
 from ...inputs.models.registry import is_listed, unusual_argument
 from ...inputs.models.source_file import source_file
@@ -76,17 +77,17 @@ def permitted(record: Record, folder: Path, *, trust_code: bool = False) -> Perm
     if trust_code:
         return Permit(name, None)
     if name.source in LISTS and ":" not in name.path and not is_listed(name):
-        why = f"this {name.source} has no model {_shown(name.path)}; install the version that it was converted with"
+        why = f"this {name.source} has no model {_short(name.path)}; install the version that it was converted with"
         raise FolderError("KD607", f"{folder}: {why}. Or build the net yourself and pass model=")
     if name.path == "__main__":
-        why = f"{folder} was made from {_shown(name.factory)}, a class of a notebook or a script"
+        why = f"{folder} was made from {_short(name.factory)}, a class of a notebook or a script"
         raise FolderError("KD607", f"{why}; build the net yourself and pass model= to kdna_convert.open_folder")
     runs = _runs(name)
     if runs is None:
         return Permit(name, max(ALWAYS, PER_BYTE * (folder / TENSORS).stat().st_size))
     entry = _entry(record.sha256)
     if entry is None:
-        raise untrusted(folder, f"names {_shown(name.text)}, which {runs}")
+        raise untrusted(folder, f"names {_short(name.text)}, which {runs}")
     _require_same(claim_of(record), entry, folder)
     return Permit(name, None)
 
@@ -137,13 +138,13 @@ def _runs(name: ModelName) -> str | None:
     """The code that building a MODEL runs, in words; None for a listed architecture with plain arguments."""
     unusual = unusual_argument(name)
     if is_listed(name):
-        return None if unusual is None else f"passes {_shown(unusual)} to {name.factory or name.source}"
+        return None if unusual is None else f"passes {_short(unusual)} to {name.factory or name.source}"
     if name.source in LISTS:
-        return f"has {name.source} read {_shown(name.path)}"
+        return f"has {name.source} read {_short(name.path)}"
     _, _, call = name.text.partition(f":{name.factory}")
     file = source_file(name)
     where = f"{name.path}, which is not here" if file is None else str(file)
-    return f"runs {_shown(name.factory + (call or '()'))} of {_shown(where)}"
+    return f"runs {_short(name.factory + (call or '()'))} of {_short(where)}"
 
 
 def _require_same(claim: Claim, entry: Claim, folder: Path) -> None:
@@ -193,7 +194,7 @@ def _prune(place: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _shown(text: str) -> str:
-    """Text of a folder for an error: one line, printable, not too long."""
-    plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+def _short(text: str) -> str:
+    """Text of a folder for an error: one line, not too long."""
+    plain = shown(text)
     return plain if len(plain) <= _SHOWN else f"{plain[:_SHOWN]} ..."
