@@ -30,7 +30,7 @@ _LOWEST = (127 - 8) << 2
 # known integers. Measured on a ResNet-56 at 1 to 2 bits per weight: half or double costs up to 0.3 % of the bytes.
 _LINE, _KERNEL = np.float32(20), np.float32(16)
 # The known share of a tensor from which on kernels are used.
-_KERNELS_SPEAK = 0.2
+_KERNELS_FROM = 0.2
 _GOLDEN = np.uint32(2654435769)  # 2^32 over the golden ratio: its multiples are evenly spread
 
 
@@ -38,7 +38,7 @@ def bucket_of(magnitude: Any) -> Buckets:
     """The bucket of each magnitude, float32."""
     quarter_octave = magnitude.view(np.int32) >> 21
     quarter_octave -= _LOWEST
-    np.maximum(quarter_octave, 0, out=quarter_octave)  # np.clip takes longer to begin than a small tensor to go through
+    np.maximum(quarter_octave, 0, out=quarter_octave)  # np.clip costs more than these on a small tensor
     np.minimum(quarter_octave, BUCKETS - 1, out=quarter_octave)
     buckets: Buckets = quarter_octave.astype(np.uint8)
     return buckets
@@ -90,13 +90,13 @@ class Alike:
         column_mean /= self.column_count.astype(np.float32) + _LINE
         row_share = self.row_sum.astype(np.float32) / self.means + _LINE
         row_share /= np.float32(self.known) + _LINE
-        kernels_speak = self.taps > 1 and self.known > _KERNELS_SPEAK * self.columns
-        if kernels_speak:
+        use_kernels = self.taps > 1 and self.known > _KERNELS_FROM * self.columns
+        if use_kernels:
             row_share *= _KERNEL  # a power of two: exact, whenever it is multiplied by
         expected = column_mean.take(self.column, axis=1, mode="clip")  # of places that are all there, a faster take
         by_row = expected.reshape(len(expected), self.rows, -1)
         by_row *= row_share[:, :, None]
-        if kernels_speak:
+        if use_kernels:
             expected += self.kernel_sum.astype(np.float32).take(self.kernel, axis=1, mode="clip")
             expected /= _KERNEL + np.float32(self.taps * self.known / self.columns)
         return bucket_of(expected)

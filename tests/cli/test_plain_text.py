@@ -1,12 +1,14 @@
 """Text from folders, models, recipes and checkpoints is printed as text: no markup, no control, no new line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from support.command import kdna
+from support.folder_fuzz import reseal
 from support.places import TESTS
 from support.terminal import printed
 
@@ -105,3 +107,19 @@ def _fenced(lines: list[str]) -> tuple[int, list[str]]:
         elif not fence:
             outside.append(line)
     return blocks, outside
+
+
+@pytest.mark.parametrize("command", [("verify",), ("bench",), ("export",), ("trust", "--yes")])
+def test_a_folder_with_hostile_names_is_shown_in_inert_lines(command: tuple[str, ...], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(TESTS / "folders" / "shared", tmp_path / "net"))
+    name = HOSTILE.replace("\ud800", "") + ".py:net"
+    for file, where in (("config.json", "kdna"), ("plan.json", None)):
+        content = json.loads((folder / file).read_text())
+        (content[where] if where else content)["model"]["name"] = name
+        (folder / file).write_text(json.dumps(content))
+    (folder / "x\n\x1b[31m").write_text("")
+    reseal(folder)
+    done = kdna(*command, folder)
+    assert done.exit_code == (0 if command[0] == "trust" else 2)
+    assert "kdna: all checks passed" not in done.output.splitlines()
+    assert is_inert(done.output)

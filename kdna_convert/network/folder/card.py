@@ -19,7 +19,7 @@ _TAGS = ["kdna", "image-classification", "model-compression", "kernel-sharing"]
 
 
 def model_card(plan: Plan, recipe: str, report: Report, folder: str) -> str:
-    """Markdown with YAML front matter: the source, the size, the divergence, and how to load and make the net.
+    """Markdown with YAML front matter: the source, the size, the divergence, and how to load and reproduce the net.
 
     Of `report` it shows `divergence` and `command`, where they are not None.
     """
@@ -31,7 +31,7 @@ def model_card(plan: Plan, recipe: str, report: Report, folder: str) -> str:
         _costs(plan.original, plan.planned),
         _divergence(report.divergence),
         "## Load\n\n" + _load(folder),
-        "## Make it again\n\n" + _make(plan.model, recipe, report.command),
+        "## Reproduce\n\n" + _make(plan.model, recipe, report.command),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -41,7 +41,7 @@ def _what(plan: Plan, report: Report) -> str:
     layers = sum(len(family.members) for family in plan.families)
     shared = f"with its kernels shared across layers by kdna, {len(plan.families)} families, {layers} layers converted"
     coded = f"its weights coded by kdna ({_plain(report.code.codec)})" if report.code else ""
-    return ", ".join(part for part in (shared if layers else "", coded) if part) or "as it was, in a folder of kdna's"
+    return ", ".join(part for part in (shared if layers else "", coded) if part) or "unchanged, in a folder of kdna"
 
 
 def _costs(before: Totals, after: Totals) -> str:
@@ -50,12 +50,12 @@ def _costs(before: Totals, after: Totals) -> str:
         for name, was, now in (
             ("parameters", before.params, after.params),
             ("bytes of the file", before.bytes, after.bytes),
-            ("multiply-adds an image, run factored", before.macs, after.macs),
+            ("multiply-adds per image, run factored", before.macs, after.macs),
         )
         if was
     ]
     table = "\n".join(["| | original | converted | kept |", "| --- | ---: | ---: | ---: |", *rows])
-    return f"{table}\n\nFolded back to ordinary weights it costs the multiply-adds of the original."
+    return f"{table}\n\nFolded to ordinary weights, it has the multiply-adds of the original."
 
 
 def _divergence(measured: Divergence | None) -> str:
@@ -70,7 +70,7 @@ def _load(folder: str) -> str:
     code = f"import kdna_convert\n\nmodel = kdna_convert.load({path}, folded=True)  # ordinary weights"
     merged = f"kdna export {shlex.quote(folder)} --to merged -o merged.safetensors"
     plain = "As an ordinary state dict of the original architecture"
-    alone = "Or with torch alone: `loader.state_dict(folder)` of the `loader.py` that lies beside this page."
+    alone = "Or with torch alone: `loader.state_dict(folder)` of the `loader.py` in this folder."
     return f"{_block(code, 'python')}\n\n{plain}:\n\n{_block(merged)}\n\n{alone}"
 
 

@@ -156,7 +156,7 @@ def _damaged(path: Path, reason: str) -> FolderError:
 
 
 def _check_plan(path: Path, plan: Plan) -> None:
-    """The plan by itself: each name once, kernels that can exist, families that their schemes can store."""
+    """Check the plan alone: each name once, possible kernels, families that their schemes can store."""
     if plan.version > 1:
         raise FolderError("KD605", f"{path} has format {plan.version}, this kdna reads up to 1; update kdna")
     if not 0 <= plan.seed < _MOST_SEED:
