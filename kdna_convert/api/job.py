@@ -32,6 +32,9 @@ DATA_FREE_NOTE = (
 
 ONE_BY_ONE = "the net takes one image at a time (KD119): it is calibrated and measured with batches of one image"
 
+# In the note of a net whose numbers are others.
+IN_FLOAT32 = "the conversion is in float32"
+
 
 @dataclass
 class Job:
@@ -85,7 +88,7 @@ def precision_note(loaded: Loaded) -> str:
     kinds = sorted({str(dtype).removeprefix("torch.") for dtype in loaded.dtypes.values()})
     codec = next((kind for kind in ("bf16", "fp16") if {"bf16": "bfloat16", "fp16": "float16"}[kind] in kinds), None)
     way_out = "" if codec is None else f"; codec {codec} (--codec {codec}) stores two bytes per number"
-    return f"{len(loaded.dtypes)} tensors of the net are {' and '.join(kinds)}: the conversion is in float32{way_out}"
+    return f"{len(loaded.dtypes)} tensors of the net are {' and '.join(kinds)}: {IN_FLOAT32}{way_out}"
 
 
 def surveyed_net(job: Job, layers: tuple[Layer, ...]) -> SurveyedNet:

@@ -1,5 +1,7 @@
 """Nets whose numbers are not float32: the conversion says so, and counts the original's bytes as they were."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from support import tiny
@@ -20,8 +22,13 @@ def converted(net: nn.Module, **more: object) -> kdna.Conversion:
 
 
 @pytest.mark.parametrize(("dtype", "codec"), [(torch.float16, "fp16"), (torch.bfloat16, "bf16")])
-def test_a_half_net_is_counted_in_halves_and_the_note_names_the_codec(dtype: torch.dtype, codec: str) -> None:
-    plain, half = converted(tiny.net()), converted(tiny.net().to(dtype))
+def test_a_half_net_is_counted_in_halves_and_the_note_names_the_codec(
+    dtype: torch.dtype, codec: str, tmp_path: Path
+) -> None:
+    net = tiny.net().to(dtype)
+    plain, half = converted(tiny.net()), converted(net)
+    checks = kdna.verify(kdna.save(half, tmp_path / "out"), model=net)
+    assert not [check for check in checks if not check.ok]
     header = plain.plan.original.bytes - 4 * plain.plan.original.params
     assert half.plan.original.bytes - 2 * half.plan.original.params < header + 1000
     assert half.plan.original.bytes < 0.6 * plain.plan.original.bytes

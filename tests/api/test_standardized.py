@@ -108,6 +108,7 @@ def test_every_way_of_loading_gives_one_net(kind: Any, tmp_path: Path) -> None:
     assert refit.kept
     assert not refit.left_out
     folder = kdna.save(conversion, tmp_path / "out")
+    assert not [check for check in kdna.verify(folder, model=net(kind)) if not check.ok]
     with torch.no_grad():
         expected = conversion.model(IMAGES)
         assert torch.equal(kdna.load(folder, model=net(kind))(IMAGES), expected)
