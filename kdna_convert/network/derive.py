@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import torch
@@ -146,7 +146,7 @@ def derive(
     standardizers = standardized_by_name(layers)
     standardized = [standardizers.get(name) for name in family.members]
     for name, member, how in zip(family.members, members, standardized, strict=True):
-        if how is not None and not (is_standardizing(member) and min(how) > 0):
+        if how is not None and not (is_standardizing(member) and all(0 < part < inf for part in how)):
             raise PlanError("KD503", f"{name}: the plan standardizes the weight of a {type(member).__name__} by {how}")
     owner = None
     for layer, adapter, how in zip(members, adapters, standardized, strict=True):

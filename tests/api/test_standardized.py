@@ -13,9 +13,10 @@ from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv
 from torch import Tensor, nn
 
 import kdna_convert as kdna
+from kdna_convert.core.errors import PlanError
 from kdna_convert.core.specs import Family, ModelRef, Plan, Totals
 from kdna_convert.inputs.recipe import Recipe
-from kdna_convert.network.derive import derived_layers, fold
+from kdna_convert.network.derive import derive_empty, derived_layers, fold
 from kdna_convert.network.folder import standalone_loader
 from kdna_convert.stages.analyze.collect import Sampling, collect
 from kdna_convert.stages.analyze.survey import survey
@@ -133,6 +134,21 @@ def test_a_folder_from_before_stores_the_weight_that_is_standardized() -> None:
     converted, _ = convert(original, plan, moments, sweeps=1)
     for derived in derived_layers(converted).values():
         assert torch.equal(derived(), derived.scheme.expand(*derived.tensors(), derived.shape))
+
+
+@pytest.mark.parametrize("how", [(0.0, 1.0), (1e-6, -1.0), (1e-6, float("nan")), (float("inf"), 1.0)])
+def test_a_plan_that_standardizes_by_impossible_numbers_is_refused(how: tuple[float, float]) -> None:
+    layers = tuple(replace(layer, standardized=how) for layer in survey(net(), IMAGES[:1]))
+    plan = Plan(ModelRef("net"), (Family("cp", MEMBERS, {"rank": 6}),), layers, Totals(0, 0, 0), Totals(0, 0, 0))
+    with pytest.raises(PlanError, match=r"KD503: body\.0: the plan standardizes"):
+        derive_empty(net(), plan)
+
+
+def test_a_plan_that_standardizes_a_plain_layer_is_refused() -> None:
+    layers = tuple(replace(layer, standardized=(1e-6, 1.0)) for layer in survey(plain(), IMAGES[:1]))
+    plan = Plan(ModelRef("net"), (Family("cp", MEMBERS, {"rank": 6}),), layers, Totals(0, 0, 0), Totals(0, 0, 0))
+    with pytest.raises(PlanError, match=r"KD503: body\.0: the plan standardizes the weight of a Conv2d"):
+        derive_empty(plain(), plan)
 
 
 def test_assigning_the_weight_of_a_converted_layer_refits_the_kernel_that_it_runs() -> None:
