@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
+import random
 import shutil
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
@@ -13,14 +17,16 @@ from types import ModuleType
 import pytest
 import torch
 from support.coded import coded, steps
+from support.folder_fuzz import changed_bytes, changed_json
 from support.small_nets import OPTIONS, images, small
 from torch import nn
 
 import kdna_convert
 from kdna_convert.codecs import CODECS, indices
 from kdna_convert.core.errors import FolderError, NumericsError
+from kdna_convert.core.specs import product
 from kdna_convert.network.folder import Conversion, open_folder, save, uncoded, verify
-from kdna_convert.network.packed import pack, unpack
+from kdna_convert.network.packed import announced, pack, unpack
 from kdna_convert.network.stored import load_stored, stored_specs
 
 LOADER = Path(kdna_convert.__file__).parent / "network" / "folder" / "standalone_loader.py"
@@ -136,7 +142,6 @@ standalone_decode = loaded_module(LOADER).decode
 
 
 def test_a_newer_format_is_refused_as_such() -> None:
-    import hashlib
 
     blob = pack(small(), "fp16", {})
     newer = bytes([99]) + blob[1:-8]
@@ -276,3 +281,27 @@ def test_the_index_costs_less_than_a_twentieth_of_a_header() -> None:
     blob = pack(net, "fp16", {})
     index = int.from_bytes(blob[1:5], "little")
     assert index < len(header(stored_specs(net), {})) / 20
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_an_altered_index_or_stream_is_refused_or_decodes_to_what_it_announces(codec: str) -> None:
+    net = with_integers(["even", "mask", "none"])
+    blob = pack(net, codec, steps(small()) if codec == "entropy" else {})
+    end = 5 + int.from_bytes(blob[1:5], "little")
+    index, streams = zlib.decompress(blob[5:end]), blob[end:-8]
+    codes = set()
+    for seed in range(400):
+        rng = random.Random(seed)
+        in_index = seed % 5 > 0
+        packed = zlib.compress(changed_json(json.loads(index), rng) if in_index else index, 1)
+        whole = blob[:1] + len(packed).to_bytes(4, "little") + packed
+        whole += streams if in_index else changed_bytes(streams, rng)
+        altered = whole + hashlib.blake2b(whole, digest_size=8).digest()
+        try:
+            specs = announced(altered)
+            if sum(product(spec.shape) for spec in specs) < 10**6:  # load compares larger ones with the net first
+                found = {name: tuple(tensor.shape) for name, tensor in unpack(altered).items()}
+                assert found == {spec.name: spec.shape for spec in specs}
+        except FolderError as error:
+            codes.add(error.code)
+    assert codes == {"KD608"}
