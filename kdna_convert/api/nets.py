@@ -48,7 +48,7 @@ def load_any(model: Model, checkpoint: str | None, inputs: Mapping[str, Any] | N
         name = f"{type(model).__module__}:{type(model).__qualname__}"
         require_usable(model, name)
         copied = unwrapped_copy(model)
-        dtypes, own = other_dtypes(copied), copied.to("cpu", torch.float32).eval()  # as load_model gives it
+        dtypes, own = other_dtypes(copied), copied.cpu().float().eval()  # as load_model gives it
         loaded = Loaded(own, ModelRef(name, None, state_digest(own)), _own_config(own), dtypes=dtypes)
     else:
         loaded = load_model(str(model), checkpoint=checkpoint)

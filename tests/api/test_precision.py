@@ -49,3 +49,15 @@ def test_complex_weights_are_refused_with_the_name_of_the_tensor() -> None:
     net.register_parameter("turn", nn.Parameter(torch.ones(2, dtype=torch.complex64)))
     with pytest.raises(ModelError, match=r"KD302: .*turn is complex"):
         converted(net)
+
+
+def test_a_complex_buffer_keeps_its_numbers_in_a_folder(tmp_path: Path) -> None:
+    def net() -> nn.Module:
+        made = tiny.net()
+        made.register_buffer("rotation", torch.full((2,), 1 + 2j, dtype=torch.complex64))
+        return made
+
+    folder = kdna.save(converted(net()), tmp_path / "out")
+    for folded in (False, True):
+        loaded = kdna.load(folder, model=net(), folded=folded)
+        assert torch.equal(loaded.get_buffer("rotation"), net().get_buffer("rotation"))

@@ -58,7 +58,7 @@ def _complaint(model: nn.Module) -> str | None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if is_lazy(tensor):
             return f"{name} is not initialized yet (lazy); run the net once on an example where it is built"
-        if tensor.is_complex():
+        if tensor.is_complex() and isinstance(tensor, nn.Parameter):
             return f"{name} is complex; only nets of real numbers are converted: split it into two real tensors"
         if tensor.is_meta:
             return f"{name} has no values (meta device); build the net on the CPU"

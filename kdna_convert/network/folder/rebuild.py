@@ -40,7 +40,7 @@ def rebuild(permit: Permit, folder: Path) -> nn.Module:
         raise FolderError(
             "KD607", f"{folder} was made from {permit.name.text}: {error.message}. Or build it yourself and pass model="
         ) from error
-    return (model if _is_plain(model) else model.to("cpu", torch.float32)).eval()
+    return (model if _is_plain(model) else model.cpu().float()).eval()
 
 
 def _is_plain(model: nn.Module) -> bool:
