@@ -13,6 +13,7 @@ from support.places import ROOT
 from kdna_convert.inputs.models.listing import coverage
 
 MOST_PARAMETERS = 60_000_000
+DETECTORS = ("rcnn", "retinanet", "fcos", "ssd")
 SMALL = (
     *("test_byobnet", "test_convnext", "test_coatnet", "test_efficientnet", "test_resnet"),
     *("torchvision:mnasnet0_5", "torchvision:squeezenet1_1"),
@@ -44,7 +45,9 @@ def stratified(count: int) -> list[str]:
 
 def check(row: dict[str, Any]) -> None:
     assert row["outcome"] in ("converted", "with include"), row
-    assert {"loaded", "folded", "merged"} <= set(row["equal"])
+    missing = {"loaded", "folded", "merged", "factored"} - set(row["equal"])
+    selects_boxes = any(part in row["net"] for part in DETECTORS)  # rounding changes which boxes are selected
+    assert missing <= ({"factored"} if selects_boxes else set())
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -42,7 +42,7 @@ def test_the_command_has_the_settings_and_their_defaults() -> None:
 
 
 def test_python_has_the_settings() -> None:
-    own = {"teacher_checkpoint", "work", "resume", "log", "track"}
+    own = {"model", "trust_code", "teacher_checkpoint", "work", "resume", "log", "track"}
     assert set(FinetuneOptions.__annotations__) == {*NAMES, *own}
 
 

@@ -549,8 +549,13 @@ def test_every_door_takes_a_module_in_place_of_the_name(folder: Path, name: str,
 
 
 @pytest.mark.usefixtures("offline")
-def test_a_net_of_a_notebook_takes_a_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(folder.parent / "net.py"))
+@pytest.mark.parametrize("script", [True, False], ids=["script", "notebook"])
+def test_a_net_of_a_script_or_notebook_takes_a_module(
+    folder: Path, script: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(folder.parent / "net.py"), raising=False)
+    if not script:
+        monkeypatch.delattr(sys.modules["__main__"], "__file__")
     mine = own(folder, "__main__:factory")
     for name, door in (DOORS | MODEL_DOORS).items():
         if name != "verify":
