@@ -114,21 +114,21 @@ def convert(
     if plan is None:
         require_goal(job, *targets, max_drop)
     work, options = _work_files(job, options)
-    known = None if plan is not None else known_database(job, model, data, options)  # checked before the calibration
+    database = None if plan is not None else known_database(job, model, data, options)  # checked before the calibration
     moments = moments_of(job, options.get("moments"), progress)
     task = _Task(job, moments, work, began, progress)
     if plan is not None:
-        found = _converted(task, restated(plan, job))
+        conversion = _converted(task, restated(plan, job))
     else:
-        database = known or database_of(job, model, data, options, progress, moments)
-        found = _solved(task, database, targets) if max_drop is None else _smallest(task, database, max_drop)
+        database = database or database_of(job, model, data, options, progress, moments)
+        conversion = _solved(task, database, targets) if max_drop is None else _smallest(task, database, max_drop)
     if isinstance(model, nn.Module):
-        found = replace(found, origin=Origin(module=job.loaded.model))
+        conversion = replace(conversion, origin=Origin(module=job.loaded.model))
     if codec is None:
-        return found
+        return conversion
     files, place = options.get("class_map"), options.get("device") or "auto"
     how: dict[str, Any] = {"data": data, "class_map": files, "seed": job.recipe.seed, "device": place}
-    return code(found, codec=codec, target_bytes=size, progress=progress, **how)
+    return code(conversion, codec=codec, target_bytes=size, progress=progress, **how)
 
 
 @dataclass(frozen=True)
@@ -185,12 +185,12 @@ def _smallest(task: _Task, database: Database, max_drop: float) -> Conversion:
     def attempt(share: float) -> tuple[Conversion, float]:
         planned = solve(database, PlanBudget("params", int(share * database.params)))
         own = replace(task.job, notes=[*task.job.notes])
-        made = _converted(replace(task, job=own), planned)
-        return made, lost(made.model)
+        attempted = _converted(replace(task, job=own), planned)
+        return attempted, lost(attempted.model)
 
-    found = smallest(attempt, max_drop)
-    result = found.result
-    return replace(result, report=replace(result.report, max_drop=MaxDropReport(max_drop, by, found.trials)))
+    smallest_plan = smallest(attempt, max_drop)
+    result = smallest_plan.result
+    return replace(result, report=replace(result.report, max_drop=MaxDropReport(max_drop, by, smallest_plan.trials)))
 
 
 def _converted(task: _Task, plan: Plan) -> Conversion:

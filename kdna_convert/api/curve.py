@@ -61,9 +61,9 @@ def curve(
     divergence_of = measure_of(job)
     if divergence_of is None:
         raise DataError("KD401", "to measure takes held-out images; pass --data, with calibration.heldout above 0")
-    known = known_database(job, model, data, options)  # checked before the calibration
+    database = known_database(job, model, data, options)  # checked before the calibration
     moments = moments_of(job, options.get("moments"), progress)
-    database = known or database_of(job, model, data, options, progress, moments)
+    database = database or database_of(job, model, data, options, progress, moments)
 
     def measured(plan: Plan) -> Divergence:
         return divergence_of(convert_by_plan(job.loaded.model, plan, moments, sweeps=QUICK, progress=progress)[0])

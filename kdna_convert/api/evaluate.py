@@ -79,10 +79,10 @@ def evaluate(
     if images.labeled:
         check_classes(images, outputs_of(model, config))
     device = device_of_name(options.get("device") or "auto")
-    found = evaluate_net(
+    evaluation = evaluate_net(
         model, batches(images, batch), original=original, metadata=about, device=device, progress=progress
     )
     if conversion is not None and conversion.coded is not None:
-        found = replace(found, bytes=conversion.plan.planned.bytes)
+        evaluation = replace(evaluation, bytes=conversion.plan.planned.bytes)
     images.gather_skipped()
-    return replace(found, skipped=tuple(images.skipped))
+    return replace(evaluation, skipped=tuple(images.skipped))

@@ -148,8 +148,8 @@ def hold(conversion: Conversion, max_drop: float) -> None:
         raise ModelError("KD308", "--max-drop counts changed answers, and the net has one output; leave it out")
     drop = 100 * (1 - after.agreement)
     if drop > max_drop:
-        seen = f"{drop:.2f} % of the answers to {after.images:,} held-out images are not the teacher's"
-        raise GuardError("KD801", f"{seen}, and --max-drop allows {max_drop:g}; the best step is kept")
+        change = f"{drop:.2f} % of the answers to {after.images:,} held-out images are not the teacher's"
+        raise GuardError("KD801", f"{change}, and --max-drop allows {max_drop:g}; the best step is kept")
 
 
 def _is_original(conversion: Conversion) -> bool:
@@ -162,13 +162,13 @@ def _is_original(conversion: Conversion) -> bool:
 
 def _recoded(conversion: Conversion, teacher: nn.Module, held: Images) -> Conversion:
     """The trained conversion, coded again in the same bytes, and its divergence from the teacher."""
-    found, tuned = recoded(conversion), conversion.report.finetune
+    folded, tuned = recoded(conversion), conversion.report.finetune
     if len(held):
         teacher.cpu().eval()
-        seen = divergence_from(teacher, [inputs for inputs, _ in batches(held, 100)])(found.model)
-        report = replace(found.report, finetune=tuned and replace(tuned, after=seen))
-        found.report = report.with_stage("finetune", seen) if "finetune" in report.stages else report
-    return found
+        divergence = divergence_from(teacher, [inputs for inputs, _ in batches(held, 100)])(folded.model)
+        report = replace(folded.report, finetune=tuned and replace(tuned, after=divergence))
+        folded.report = report.with_stage("finetune", divergence) if "finetune" in report.stages else report
+    return folded
 
 
 def _teachers(

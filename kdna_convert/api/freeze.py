@@ -104,11 +104,11 @@ def _measured(before: Conversion, net: nn.Module, images: ImageSplit) -> FreezeR
     from_routed = images.divergence_from(before.model)
     if from_routed is None:
         return FreezeReport(None, None, None, count, 0.0)
-    seen = from_routed(net)
+    divergence = from_routed(net)
     from_original = images.divergence_from(known_original(before))
     if from_original is None:
-        return FreezeReport(seen, None, None, count, 0.0)
-    return FreezeReport(seen, from_original(net), from_original(before.model), count, 0.0)
+        return FreezeReport(divergence, None, None, count, 0.0)
+    return FreezeReport(divergence, from_original(net), from_original(before.model), count, 0.0)
 
 
 def _plan(plan: Plan, net: nn.Module, before: Conversion) -> Plan:

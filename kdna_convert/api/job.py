@@ -77,8 +77,8 @@ def open_job(model: Model, recipe: Recipe | str, data: Any, options: JobOptions,
         notes.append(loaded.taken)
     if loaded.dtypes:
         notes.append(precision_note(loaded))
-    if isinstance(model, str) and (made := factory_note(model, checkpoint_of(options))) is not None:
-        notes.append(made)
+    if isinstance(model, str) and (note := factory_note(model, checkpoint_of(options))) is not None:
+        notes.append(note)
     device = device_of_name(options.get("device") or "auto")
     return Job(loaded, recipe, layers, assignments, calibration, heldout, training, device, notes)
 

@@ -156,8 +156,8 @@ class Targets(NamedTuple):
                 parse(target, 1)
 
 
-def check_keywords(verb: str, given: Mapping[str, Any], known: type) -> None:
-    """Raise TypeError, as Python does, for a keyword that the typed dictionary `known` does not have."""
+def check_keywords(verb: str, given: Mapping[str, Any], options: type) -> None:
+    """Raise TypeError, as Python does, for a keyword that the typed dictionary `options` does not have."""
     for name in given:
-        if name not in known.__annotations__:
+        if name not in options.__annotations__:
             raise TypeError(f"{verb}() got an unexpected keyword argument {name!r}")

@@ -66,11 +66,11 @@ def opened(folder: str | Path | Conversion, options: FolderOptions) -> Conversio
     """A conversion, or the one in a folder. A module in the options is copied, and takes the place of the original."""
     module = options.get("model")
     if isinstance(folder, Conversion):
-        found = folder
+        conversion = folder
     else:
         net = None if module is None else unwrapped_copy(module)
-        found = open_folder(folder, model=net, trust_code=options.get("trust_code", False))
-    return found if module is None else replace(found, origin=replace(found.origin, module=module))
+        conversion = open_folder(folder, model=net, trust_code=options.get("trust_code", False))
+    return conversion if module is None else replace(conversion, origin=replace(conversion.origin, module=module))
 
 
 def known_original(conversion: Conversion) -> nn.Module | None:
@@ -147,5 +147,5 @@ def device_of_name(name: str) -> torch.device:
 
 def _own_config(model: nn.Module) -> DataConfig:
     carried = getattr(model, "pretrained_cfg", None) or {}
-    known = {key: carried[key] for key in asdict(DataConfig()) if carried.get(key)}
-    return DataConfig(**known)
+    config = {key: carried[key] for key in asdict(DataConfig()) if carried.get(key)}
+    return DataConfig(**config)

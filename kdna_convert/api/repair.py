@@ -36,8 +36,8 @@ def repair_file(job: Job, plan: Plan, work: Path | None) -> RepairFile | None:
     if work is None or not job.recipe.repair:
         return None
     settings = job.recipe.model_dump(mode="json", include={"repair", "fit", "calibration", "seed"})
-    seen = digest_of(job.calibration, job.recipe.calibration.batch)
-    parts = json.dumps([settings, to_json(plan), seen], sort_keys=True)
+    images = digest_of(job.calibration, job.recipe.calibration.batch)
+    parts = json.dumps([settings, to_json(plan), images], sort_keys=True)
     return RepairFile(work / LEDGER, hashlib.sha256(parts.encode()).hexdigest())
 
 
@@ -85,13 +85,13 @@ def fits_of(state: RepairState) -> tuple[FamilyFit, ...]:
 
 
 def _left_out(done: Sequence[StepResult]) -> list[str]:
-    found = []
+    notes = []
     for mended in done:
         for code in sorted(set(mended.left_out.values())):
             names = [name for name, own in mended.left_out.items() if own == code]
             which = f"leaves {_listed(names)} as they are" if names != [""] else "was skipped"
-            found.append(f"repair, {mended.step}: {which} ({code})")
-    return found
+            notes.append(f"repair, {mended.step}: {which} ({code})")
+    return notes
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:

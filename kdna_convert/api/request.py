@@ -85,5 +85,5 @@ def request_of(
 def net_options(options: RunOptions) -> NetOptions:
     """The options of a run that its stages take."""
     kept: Any = {name: value for name, value in options.items() if name in NetOptions.__annotations__}
-    found: NetOptions = kept
-    return found
+    own: NetOptions = kept
+    return own

@@ -93,12 +93,12 @@ def run(
     measure = None if eval_data is None else _measure(request, eval_data)
     with work_folder(target, FILES, _mark_in(work_place(target)) == request.mark, list(FOLDERS.values())) as work:
         try:
-            found, places = _all_stages(request, work)
+            conversion, places = _all_stages(request, work)
             if measure is not None:
-                found = _with_run(found, measure(found, places))
+                conversion = _with_run(conversion, measure(conversion, places))
             if command is not None:
-                found = replace(found, report=replace(found.report, command=command))
-            save(found, target, force=force)
+                conversion = replace(conversion, report=replace(conversion.report, command=command))
+            save(conversion, target, force=force)
         except PlanError:
             if not any((work / place).exists() for place in FOLDERS.values()):  # the same call fails again
                 clear(work, FILES)
@@ -106,7 +106,7 @@ def run(
         finally:
             if [path.name for path in work.glob("*")] == [MARK]:  # nothing to resume from
                 clear(work, [MARK])
-    return found
+    return conversion
 
 
 def _done(target: Path, request: RunRequest) -> Conversion | None:
@@ -114,14 +114,14 @@ def _done(target: Path, request: RunRequest) -> Conversion | None:
     if not is_ours(target):
         return None
     try:
-        found = _opened(target, request)
+        conversion = _opened(target, request)
     except KdnaError:
         return None
-    if found.report.run is None or found.report.run.mark != request.mark:
+    if conversion.report.run is None or conversion.report.run.mark != request.mark:
         return None
     if _mark_in(work_place(target)) == request.mark:  # killed after the last stage, before this was removed
         clear(work_place(target), FILES, list(FOLDERS.values()))
-    return _with_run(found, replace(_as_done(found.report.run), was_there=True))
+    return _with_run(conversion, replace(_as_done(conversion.report.run), was_there=True))
 
 
 def _opened(place: Path, request: RunRequest) -> Conversion:
@@ -131,8 +131,8 @@ def _opened(place: Path, request: RunRequest) -> Conversion:
     return open_folder(place, trust_code=read_claim(place).model == request.model)
 
 
-def _with_run(found: Conversion, run: RunReport) -> Conversion:
-    return replace(found, report=replace(found.report, run=run))
+def _with_run(conversion: Conversion, run: RunReport) -> Conversion:
+    return replace(conversion, report=replace(conversion.report, run=run))
 
 
 def _as_done(run: RunReport) -> RunReport:
@@ -154,19 +154,19 @@ def _all_stages(request: RunRequest, work: Path) -> tuple[Conversion, dict[str, 
     write_text(work / MARK, json.dumps({"mark": request.mark}))
     stages = _stages(request, work)
     places = {name: work / FOLDERS[name] for name in stages}
-    found: Any = None
+    conversion: Any = None
     done = RunReport(request.mark, request.shares)
     for name in _remaining(places):
         if places[name].exists():
-            found = _opened(places[name], request)
-            done = _as_done(found.report.run or done)
+            conversion = _opened(places[name], request)
+            done = _as_done(conversion.report.run or done)
         else:
             began = time.perf_counter()
-            found = stages[name](found)
-            done = replace(done, stages=(*done.stages, _summary(name, found, time.perf_counter() - began)))
-            save(_with_run(found, done), places[name])
-        found = _with_run(found, done)
-    return found, places
+            conversion = stages[name](conversion)
+            done = replace(done, stages=(*done.stages, _summary(name, conversion, time.perf_counter() - began)))
+            save(_with_run(conversion, done), places[name])
+        conversion = _with_run(conversion, done)
+    return conversion, places
 
 
 def _remaining(places: Mapping[str, Path]) -> list[str]:
@@ -209,12 +209,14 @@ def _without_codec(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"budget": budget, "codec": None, "finetune": None})
 
 
-def _summary(name: str, found: Conversion, seconds: float) -> StageSummary:
-    size = found.plan.planned
-    seen, spent = found.report.divergence, round(seconds, 2)
-    if seen is None:
+def _summary(name: str, conversion: Conversion, seconds: float) -> StageSummary:
+    size = conversion.plan.planned
+    divergence, spent = conversion.report.divergence, round(seconds, 2)
+    if divergence is None:
         return StageSummary(name, size.params, size.bytes, seconds=spent)
-    return StageSummary(name, size.params, size.bytes, seen.agreement, seen.kl, seen.images, seconds=spent)
+    return StageSummary(
+        name, size.params, size.bytes, divergence.agreement, divergence.kl, divergence.images, seconds=spent
+    )
 
 
 def _measure(request: RunRequest, eval_data: Any) -> Callable[[Conversion, Mapping[str, Path]], RunReport]:
@@ -227,10 +229,10 @@ def _measure(request: RunRequest, eval_data: Any) -> Callable[[Conversion, Mappi
         check_classes(images, outputs_of(loaded.model, loaded.data))
     device = device_of_name(options.get("device") or "auto")
 
-    def measure(found: Conversion, places: Mapping[str, Path]) -> RunReport:
-        original = original_of(found).model
+    def measure(conversion: Conversion, places: Mapping[str, Path]) -> RunReport:
+        original = original_of(conversion).model
         first = evaluate(original, batches(images, BATCH), device=device, progress=request.progress)
-        seen = {
+        evaluations = {
             name: evaluate(
                 _opened(place, request).model,
                 batches(images, BATCH),
@@ -240,9 +242,11 @@ def _measure(request: RunRequest, eval_data: Any) -> Callable[[Conversion, Mappi
             )
             for name, place in places.items()
         }
-        run = found.report.run or RunReport(request.mark)
-        rows = tuple(replace(row, top1=seen[row.stage].top1 if row.stage in seen else None) for row in run.stages)
-        last = replace(seen[list(seen)[-1]], bytes=found.plan.planned.bytes)
+        run = conversion.report.run or RunReport(request.mark)
+        rows = tuple(
+            replace(row, top1=evaluations[row.stage].top1 if row.stage in evaluations else None) for row in run.stages
+        )
+        last = replace(evaluations[list(evaluations)[-1]], bytes=conversion.plan.planned.bytes)
         named = str(eval_data) if isinstance(eval_data, str | Path) else None
         return replace(run, stages=rows, eval_data=named, original=first, evaluation=last)
 

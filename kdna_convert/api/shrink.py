@@ -86,20 +86,20 @@ def shrink(
     budget = _budget(before.plan, database, recipe, target_params, target_bytes, target_macs)
     solve(database, budget)  # a budget that cannot be met is refused before the images are read
     settings = recipe.calibration
-    seen = None if data is None else split_images(data, before.data, options.get("class_map"), settings, recipe.seed)
-    original = None if seen is None else known_original(before)
-    measure = None if seen is None else seen.divergence_from(original)
-    moments = _moments(before, net, database, recipe, seen, device_of_name(options.get("device", "auto")), progress)
-    kept = before.plan.nested if seen is None else {}
+    split = None if data is None else split_images(data, before.data, options.get("class_map"), settings, recipe.seed)
+    original = None if split is None else known_original(before)
+    measure = None if split is None else split.divergence_from(original)
+    moments = _moments(before, net, database, recipe, split, device_of_name(options.get("device", "auto")), progress)
+    kept = before.plan.nested if split is None else {}
     ordered = order_families(before.model, net, before.plan, database, moments, kept=kept)
     curves = {owner: found.errors for owner, found in ordered.items()} | kept
     plan = replace(solve(with_errors(database, curves), budget), seed=before.plan.seed)
-    sweeps = 0 if seen is None else recipe.fit.sweeps or SWEEPS
+    sweeps = 0 if split is None else recipe.fit.sweeps or SWEEPS
     became = cut(before.model, net, plan, ordered, moments, sweeps=sweeps, kept=kept)
-    plan = nested(plan, became if seen is not None else kept)
-    repaired = _repair(net, plan, recipe, seen, original, measure, progress)
+    plan = nested(plan, became if split is not None else kept)
+    repaired = _repair(net, plan, recipe, split, original, measure, progress)
     divergence = None if measure is None else measure(net)
-    done = _report(before.plan, plan, seen, repaired)
+    done = _report(before.plan, plan, split, repaired)
     report = replace(before.report, families=None, repair=None, max_drop=None, divergence=None, shrink=done)
     report = report if divergence is None else report.with_stage("shrink", divergence)
     report = replace(report, shrink=replace(done, seconds=round(time.perf_counter() - began, 2)))
@@ -121,19 +121,19 @@ def _moments(
     net: nn.Module,
     database: Database,
     recipe: Recipe,
-    seen: ImageSplit | None,
+    split: ImageSplit | None,
     device: torch.device,
     progress: Progress | None,
 ) -> Moments:
     """The moments of the inputs of the converted net's layers."""
     members = {name for choice in database.choices if cuttable(choice) for name in choice.family.members}
     layers = [layer for layer in database.layers if layer.name in members]
-    if seen is None:
+    if split is None:
         size = before.data.input_size
         images = recipe.calibration.images
         return data_free(net, layers, size, images=images, seed=recipe.seed, device=device, progress=progress)
     return collect(
-        net, layers, seen.calibration_inputs(), sampling=Sampling(seed=recipe.seed), device=device, progress=progress
+        net, layers, split.calibration_inputs(), sampling=Sampling(seed=recipe.seed), device=device, progress=progress
     )
 
 
@@ -141,22 +141,22 @@ def _repair(
     net: nn.Module,
     plan: Plan,
     recipe: Recipe,
-    seen: ImageSplit | None,
+    split: ImageSplit | None,
     original: nn.Module | None,
     measure: Measure | None,
     progress: Progress | None,
 ) -> tuple[StepResult, ...]:
     """Run the recipe's repair in place, if it has one, the original is available and images are held out."""
-    if seen is None or original is None or measure is None or not recipe.repair:
+    if split is None or original is None or measure is None or not recipe.repair:
         return ()
-    mixed = mixtures(seen.calibration, seen.batch, recipe.seed)
+    mixed = mixtures(split.calibration, split.batch, recipe.seed)
     nets = NetPair(original, net, plan.layers, mixed, recipe.calibration.memory)
-    judge = judging(original, seen.heldout, seen.batch, recipe.seed)
+    judge = judging(original, split.heldout, split.batch, recipe.seed)
     steps = [(step.name, step.options) for step in recipe.repair]
     return run_steps(nets, steps, measure, judge=judge, progress=progress)
 
 
-def _report(before: Plan, after: Plan, seen: ImageSplit | None, repaired: tuple[StepResult, ...]) -> ShrinkReport:
-    notes = () if seen is not None else (NO_IMAGES,) if before.nested else (NO_IMAGES, NOT_NESTED)
-    images, skipped = (0, ()) if seen is None else (len(seen.calibration), tuple(seen.calibration.skipped))
+def _report(before: Plan, after: Plan, split: ImageSplit | None, repaired: tuple[StepResult, ...]) -> ShrinkReport:
+    notes = () if split is not None else (NO_IMAGES,) if before.nested else (NO_IMAGES, NOT_NESTED)
+    images, skipped = (0, ()) if split is None else (len(split.calibration), tuple(split.calibration.skipped))
     return ShrinkReport(before.planned.params, images, skipped, repaired, notes, after.planned.params)

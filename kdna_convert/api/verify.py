@@ -81,8 +81,8 @@ def verify(
     if data is None:
         checks.append(unchecked("figures", f"{_figures(claimed)}; pass --data to measure again"))
     else:
-        found = evaluate(folder, data=data, limit=limit, seed=seed, progress=as_progress(progress), **options)
-        checks.append(_measured(claimed, found))
+        measured = evaluate(folder, data=data, limit=limit, seed=seed, progress=as_progress(progress), **options)
+        checks.append(_measured(claimed, measured))
     checks.append(
         unchecked("history", "predicted errors, seed, times and notes; that the weights are this recipe's result")
     )
@@ -125,18 +125,18 @@ def _plain(model: nn.Module) -> nn.Module:
 
 
 def _layers(plan: Plan, plain: nn.Module, example: Tensor) -> str:
-    found = survey(plain, example)
-    odd = {layer.name for layer in plan.layers} ^ {layer.name for layer in found}
+    surveyed = survey(plain, example)
+    odd = {layer.name for layer in plan.layers} ^ {layer.name for layer in surveyed}
     if odd:
         raise broken(f"plan.json and the net have different layers: {', '.join(sorted(odd)[:8])}")
-    own = {layer.name: layer for layer in found}
+    own = {layer.name: layer for layer in surveyed}
     for layer in plan.layers:
         for field in (field.name for field in fields(Layer) if field.name != "reason"):
-            said, known = getattr(layer, field), getattr(own[layer.name], field)
-            if field == "standardized" and said and known:  # the bound follows from gains, which have changed
-                said, known = said[0], known[0]
-            if said != known and said is not None:  # an earlier version did not know how a layer standardizes
-                raise broken(f"plan.json says that {layer.name} has {field} {said}, the net has {known}")
+            planned, actual = getattr(layer, field), getattr(own[layer.name], field)
+            if field == "standardized" and planned and actual:  # the bound follows from gains, which have changed
+                planned, actual = planned[0], actual[0]
+            if planned != actual and planned is not None:  # an earlier version did not know how a layer standardizes
+                raise broken(f"plan.json says that {layer.name} has {field} {planned}, the net has {actual}")
     return f"{len(plan.layers)} layers, shapes and positions as in plan.json"
 
 
@@ -147,8 +147,8 @@ def _original_size(conversion: Conversion, plain: nn.Module, example: Tensor) ->
     wide = not other and all(tensor.element_size() == 4 for tensor in plain.parameters())
     size = f"{own.params:,} parameters, {own.bytes:,} bytes and {own.macs:,} MACs"
     if (own.params, own.macs) != (claimed.params, claimed.macs) or (wide and own.bytes != claimed.bytes):
-        said = f"{claimed.params:,}, {claimed.bytes:,} and {claimed.macs:,}"
-        raise broken(f"the original's architecture has {size}, plan.json says {said}")
+        planned = f"{claimed.params:,}, {claimed.bytes:,} and {claimed.macs:,}"
+        raise broken(f"the original's architecture has {size}, plan.json says {planned}")
     return f"its architecture has {size}"
 
 
@@ -159,9 +159,9 @@ def _stored_sizes(conversion: Conversion) -> str:
     for family in plan.families:
         specs = family_specs(family, [shapes[name] for name in family.members])
         count = sum(product(spec.shape) for spec in specs)
-        said = plan.stored.get(family.members[0], count)
-        if said != count:
-            raise broken(f"the family of {family.members[0]} has {count:,} parameters, plan.json says {said:,}")
+        planned = plan.stored.get(family.members[0], count)
+        if planned != count:
+            raise broken(f"the family of {family.members[0]} has {count:,} parameters, plan.json says {planned:,}")
     routed = sum(each.numel() for router in routers(conversion.model).values() for each in router.parameters())
     if routed != plan.routed:
         raise broken(f"the routers have {routed:,} parameters, plan.json says {plan.routed:,}")
@@ -197,11 +197,11 @@ def _text(measured: Divergence) -> str:
     return f"{100 * measured.agreement:.1f} % agreement and KL {measured.kl:.2g} on {measured.images} images"
 
 
-def _measured(claimed: Divergence | None, found: Evaluation) -> Check:
+def _measured(claimed: Divergence | None, measured: Evaluation) -> Check:
     """The claimed figures beside those on the given images."""
-    if found.logit_error is None:
+    if measured.logit_error is None:
         return unchecked("figures", f"{_figures(claimed)}; the original's weights are not here to measure again")
-    again = Divergence(found.agreement, found.kl, found.logit_error, found.images)
+    again = Divergence(measured.agreement, measured.kl, measured.logit_error, measured.images)
     as_good = claimed is None or (_is_possible(claimed) and _agrees(claimed, again) and _is_near(claimed, again))
     return Check("figures", as_good, f"{_figures(claimed)}; measured {_text(again)}")
 

@@ -10,7 +10,7 @@ from support import tiny
 from torch import Tensor, nn
 
 import kdna_convert as kdna
-from kdna_convert.core.errors import DataError
+from kdna_convert.core.errors import DataError, PlanError
 from kdna_convert.inputs.models import state_digest
 from kdna_convert.inputs.recipe import Recipe
 
@@ -141,3 +141,14 @@ def test_without_images_as_many_inputs_of_noise_are_made_as_the_recipe_says() ->
     few = recipe(calibration={"images": 70}, options={"rank": 4})
     kdna.convert(tiny.net(), recipe=few, progress=lambda *step: seen.append(step))
     assert ("calibrate", 3, 3) in seen  # batches of 32
+
+
+def test_a_folder_whose_name_builds_another_net_asks_for_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(3, 8, 3, padding=1), *(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))]
+    net = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)).eval()
+    folder = kdna.save(converted(net), tmp_path / "out")
+    for folded in (False, True):
+        with pytest.raises(PlanError, match=r"KD503: .*build it yourself and pass model="):
+            kdna.load(folder, folded=folded)
+    assert kdna.load(folder, model=net)

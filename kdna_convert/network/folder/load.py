@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
 
-from ...core.errors import FolderError, ModelError
+from ...core.errors import CheckpointError, FolderError, ModelError, PlanError
 from ...core.specs import required
 from ..derive import fold
 from .config import describe
@@ -36,8 +38,9 @@ def open_folder(directory: str | Path, *, model: nn.Module | None = None, trust_
     origin = _origin(contents.record, contents.folder, trust_code)
     if model is None and origin.refusal is not None:
         raise origin.refusal
-    model = rebuild(required(origin.permit), contents.folder) if model is None else model
-    fill(model, contents)
+    with _suggest_a_module(given=model is not None):
+        model = rebuild(required(origin.permit), contents.folder) if model is None else model
+        fill(model, contents)
     data, recipe = contents.record.data, contents.recipe
     return Conversion(model.eval(), contents.plan, data, recipe, contents.report, contents.coded, origin)
 
@@ -60,13 +63,24 @@ def load(
     """
     if not folded:
         return open_folder(directory, model=model, trust_code=trust_code).model
-    contents = read_contents(Path(directory))
+    contents, given = read_contents(Path(directory)), model is not None
     if model is None:
         model = rebuild(permitted(contents.record, contents.folder, trust_code=trust_code), contents.folder)
     describe(model, contents.record.data)
-    if contents.plan.routes:
-        return fold(fill(model, contents)).eval()
-    return fill_folded(model, contents).eval()
+    with _suggest_a_module(given=given):
+        return (fold(fill(model, contents)) if contents.plan.routes else fill_folded(model, contents)).eval()
+
+
+@contextmanager
+def _suggest_a_module(given: bool) -> Iterator[None]:
+    """The error of a net that does not fit, where no module was given, suggests to give one."""
+    try:
+        yield
+    except (PlanError, CheckpointError) as error:
+        if given:
+            raise
+        way_out = "if its name alone does not build this net, build it yourself and pass model="
+        raise type(error)(error.code, f"{error.message}; {way_out}") from error
 
 
 def read_claim(directory: str | Path) -> Claim:
