@@ -59,13 +59,13 @@ def plain() -> Net:
 
 def errors(original: nn.Module, converted: nn.Module) -> dict[str, float]:
     """The relative output error of each member, on the inputs that it has in the original."""
-    found: dict[str, float] = {}
+    error_of: dict[str, float] = {}
 
     def see(name: str) -> Any:
         def hook(module: Any, args: tuple[Tensor], output: Tensor) -> None:
             other = converted.get_submodule(name)
             bias = module.bias.view(-1, 1, 1)
-            found[name] = float((output - other(*args)).square().sum() / (output - bias).square().sum())
+            error_of[name] = float((output - other(*args)).square().sum() / (output - bias).square().sum())
 
         return hook
 
@@ -74,7 +74,7 @@ def errors(original: nn.Module, converted: nn.Module) -> dict[str, float]:
         original(IMAGES)
     for handle in handles:
         handle.remove()
-    return found
+    return error_of
 
 
 @pytest.mark.parametrize(

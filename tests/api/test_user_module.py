@@ -137,10 +137,10 @@ def test_a_module_runs_a_whole_recipe_and_the_same_call_reads_it(tmp_path: Path)
 
 
 def test_without_images_as_many_inputs_of_noise_are_made_as_the_recipe_says() -> None:
-    seen: list[tuple[str, int, int]] = []
+    steps: list[tuple[str, int, int]] = []
     few = recipe(calibration={"images": 70}, options={"rank": 4})
-    kdna.convert(tiny.net(), recipe=few, progress=lambda *step: seen.append(step))
-    assert ("calibrate", 3, 3) in seen  # batches of 32
+    kdna.convert(tiny.net(), recipe=few, progress=lambda *step: steps.append(step))
+    assert ("calibrate", 3, 3) in steps  # batches of 32
 
 
 def test_a_folder_whose_name_builds_another_net_asks_for_model(tmp_path: Path) -> None:

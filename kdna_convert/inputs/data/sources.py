@@ -319,10 +319,10 @@ def _require_tree(root: Path) -> None:
         folder, above, by_link = waiting.pop()
         try:
             inside = [entry for entry in os.scandir(folder) if entry.is_dir()]
-            known = [(entry, _identity(entry.stat()), by_link or entry.is_symlink()) for entry in inside]
+            folders = [(entry, _identity(entry.stat()), by_link or entry.is_symlink()) for entry in inside]
         except OSError:
             continue  # the reader skips it too
-        for entry, own, through_link in known:
+        for entry, own, through_link in folders:
             linked += through_link
             if own in above or linked > MOST_LINKED:
                 problem = (
@@ -332,8 +332,8 @@ def _require_tree(root: Path) -> None:
             waiting.append((entry.path, (*above, own), through_link))
 
 
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _one_line(error: Exception) -> str:

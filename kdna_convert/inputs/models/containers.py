@@ -55,8 +55,8 @@ def opened(content: Any, path: str) -> tuple[dict[str, Tensor], str]:
     tensors = {name: value for name, value in content.items() if name != _COUNTER}
     for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            found = [known for known, _ in inner_states(content)]
-            way_out = f"pass --checkpoint-key {found[0]}" if found else "save the state dict alone, or as `state_dict`"
+            keys = [key for key, _ in inner_states(content)]
+            way_out = f"pass --checkpoint-key {keys[0]}" if keys else "save the state dict alone, or as `state_dict`"
             raise CheckpointError(
                 "KD304", f"{path}: {name!r} is a {type(value).__name__} instead of a tensor; {way_out}"
             )
@@ -100,8 +100,8 @@ def _at(content: Any, key: str, path: str) -> Any:
         for name in content:
             if isinstance(name, str) and key.startswith(f"{name}."):
                 return _at(content[name], key.removeprefix(f"{name}."), path)
-        known = ", ".join(str(name) for name in list(content)[:8])
-        raise CheckpointError("KD304", f"{path} has no key {key}; it has {known}")
+        present = ", ".join(str(name) for name in list(content)[:8])
+        raise CheckpointError("KD304", f"{path} has no key {key}; it has {present}")
     raise CheckpointError("KD304", f"{path} has no key {key}: it holds a {type(content).__name__}")
 
 

@@ -77,11 +77,11 @@ def prefix_of(model: nn.Module, state: Mapping[str, Tensor], path: str) -> str:
     if not own or any(key in state for key in own):
         return ""
     before = dict.fromkeys(key.removesuffix(own[0]) for key in state if key.endswith(f".{own[0]}"))
-    found = [prefix for prefix in before if all(f"{prefix}{key}" in state for key in own)]
-    if len(found) > 1:
-        which = ", ".join(found[:_LISTED])
+    prefixes = [prefix for prefix in before if all(f"{prefix}{key}" in state for key in own)]
+    if len(prefixes) > 1:
+        which = ", ".join(prefixes[:_LISTED])
         raise CheckpointError("KD303", f"{path} has several weights that fit: {which}; pass --checkpoint-prefix")
-    return found[0] if found else ""
+    return prefixes[0] if prefixes else ""
 
 
 def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str) -> nn.Module:
@@ -121,11 +121,11 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str) -> nn.
 def after(prefix: str, state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
     """The tensors whose names begin with the prefix, without it. Raises CheckpointError KD303 if there are none."""
     start = prefix if prefix.endswith(".") else f"{prefix}."
-    found = {key.removeprefix(start): tensor for key, tensor in state.items() if key.startswith(start)}
-    if not found:
+    own = {key.removeprefix(start): tensor for key, tensor in state.items() if key.startswith(start)}
+    if not own:
         first = ", ".join(list(dict.fromkeys(key.partition(".")[0] for key in state))[:_LISTED])
         raise CheckpointError("KD303", f"{path}: no name begins with {start}; they begin with {first}")
-    return found
+    return own
 
 
 def fit_original(model: nn.Module, path: str, sha256: str) -> nn.Module:

@@ -216,8 +216,8 @@ class Report:
     def __post_init__(self) -> None:
         named = [each.name for each in fields(self) if each.name != "order"]
         present = [name for name in named if name == "divergence" or getattr(self, name) is not None]
-        known = [name for name in self.order if name in present]
-        object.__setattr__(self, "order", (*known, *(name for name in present if name not in known)))
+        ordered = [name for name in self.order if name in present]
+        object.__setattr__(self, "order", (*ordered, *(name for name in present if name not in ordered)))
 
     def with_stage(self, name: str, divergence: Divergence | None) -> Report:
         """The report after a stage; where that was not measured, the divergence last known stays."""

@@ -108,10 +108,10 @@ def _files(folder: Path, model: nn.Module | None, trust_code: bool) -> Iterator[
 def _loader(digest: str) -> str:
     """Whose loader.py it is: it is code, and the folder of a stranger may have any."""
     own = hashlib.sha256(STANDALONE_LOADER.read_bytes()).hexdigest()
-    known = {own: "this kdna"} | _LOADERS
-    if digest not in known:
+    loaders = {own: "this kdna"} | _LOADERS
+    if digest not in loaders:
         return f"{NOT_CHECKED}a loader that this kdna does not know, as recorded; to run one, use kdna's own"
-    return f"sha256 as recorded, the loader of {known[digest]}"
+    return f"sha256 as recorded, the loader of {loaders[digest]}"
 
 
 def _contents(folder: Path, model: nn.Module | None, trust_code: bool) -> Iterator[Check]:
