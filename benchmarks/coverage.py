@@ -394,11 +394,11 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
 def write(rows: dict[str, dict[str, Any]]) -> None:
     """The page and the list, from the results."""
     print(summary(list(rows.values())))
-    LISTED.write_text(json.dumps({name: said(row) for name, row in sorted(rows.items())}, indent=0) + "\n")
+    LISTED.write_text(json.dumps({name: outcome_of(row) for name, row in sorted(rows.items())}, indent=0) + "\n")
     PAGE.write_text(page(list(rows.values())))
 
 
-def said(row: dict[str, Any]) -> str:
+def outcome_of(row: dict[str, Any]) -> str:
     """A net's outcome in a few words."""
     words = {
         "converted": "converts",
@@ -431,10 +431,10 @@ fewer than two convolutions are left out, and {counts["limit"]} that exceed the 
 | outcome | nets |
 | --- | ---: |
 """
-    outcomes = Counter(said(row) for row in tried)
+    outcomes = Counter(outcome_of(row) for row in tried)
     table = "".join(f"| {outcome} | {count} |\n" for outcome, count in outcomes.most_common())
-    bad = sorted((row for row in tried if row["outcome"] not in GOOD), key=lambda row: (said(row), row["net"]))
-    rest = "".join(f"| {row['net']} | {said(row)} | {cell(row.get('detail', ''))} |\n" for row in bad)
+    bad = sorted((row for row in tried if row["outcome"] not in GOOD), key=lambda row: (outcome_of(row), row["net"]))
+    rest = "".join(f"| {row['net']} | {outcome_of(row)} | {cell(row.get('detail', ''))} |\n" for row in bad)
     listed = f"\n## Not converted\n\n| net | outcome | message |\n| --- | --- | --- |\n{rest}" if bad else ""
     return head + table + listed + "\n## By family\n\n" + families(tried)
 

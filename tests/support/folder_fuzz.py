@@ -289,9 +289,9 @@ def main() -> None:
             problem = breach(seed, folder, agree)
             if problem:
                 sys.exit(f"seed {seed} ({folder.name}: {steps}; sums {'agree' if agree else 'stale'}): {problem}")
-            if seed % 1000 == 999:
+            if seed % 1000 == 999 or seed == arguments.seed + arguments.cases - 1:
                 sys.stdout.write(
-                    f"{seed + 1} cases from seed {arguments.seed}: each is refused by a KdnaError or runs\n"
+                    f"{seed - arguments.seed + 1:,} cases from seed {arguments.seed}: each is refused by a KdnaError or runs\n"
                 )
                 sys.stdout.flush()
 
