@@ -290,9 +290,8 @@ def main() -> None:
             if problem:
                 sys.exit(f"seed {seed} ({folder.name}: {steps}; sums {'agree' if agree else 'stale'}): {problem}")
             if seed % 1000 == 999 or seed == arguments.seed + arguments.cases - 1:
-                sys.stdout.write(
-                    f"{seed - arguments.seed + 1:,} cases from seed {arguments.seed}: each is refused by a KdnaError or runs\n"
-                )
+                cases = seed - arguments.seed + 1
+                sys.stdout.write(f"{cases:,} cases from seed {arguments.seed}: a KdnaError refuses each, or it runs\n")
                 sys.stdout.flush()
 
 
