@@ -152,3 +152,13 @@ def test_a_folder_whose_name_builds_another_net_asks_for_model(tmp_path: Path) -
         with pytest.raises(PlanError, match=r"KD503: .*build it yourself and pass model="):
             kdna.load(folder, folded=folded)
     assert kdna.load(folder, model=net)
+
+
+def test_the_users_own_module_keeps_its_weights_and_the_mode_of_each_layer() -> None:
+    net = plain().train()
+    net.body[1].eval()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    converted(net)
+    modes = {name: module.training for name, module in net.named_modules()}
+    assert modes == {name: name != "body.1" for name in modes}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())

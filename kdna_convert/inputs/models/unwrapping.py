@@ -9,6 +9,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from ...core.errors import ModelError, cause
+from ...core.modes import eval_mode
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -68,7 +69,8 @@ def _complaint(model: nn.Module) -> str | None:
         if value.is_quantized:
             return f"{name} is quantized; {_FLOAT}"
     try:
-        model.train(model.training)
+        with eval_mode(model):  # restores the mode of every module: the model may be the user's own
+            pass
     except Exception as error:  # noqa: BLE001 - an exported graph refuses
         return f"it has no train and eval mode ({cause(error)}); pass the net that was exported"
     return _uncopied(model)
