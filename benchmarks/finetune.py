@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from kdna_convert.network.blocks import find_blocks
-from kdna_convert.network.derive import trainable
 from kdna_convert.network.folder import open_folder, original_of
 from kdna_convert.stages.finetune.folded_norms import folded_norms, norm_pairs, plain_convolutions
+from kdna_convert.stages.finetune.trainable import trainable
 
 
 def main() -> None:

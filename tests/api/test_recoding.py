@@ -12,11 +12,11 @@ from kdna_convert.api.code import recoded
 from kdna_convert.api.finetune import finetune
 from kdna_convert.core.errors import PlanError
 from kdna_convert.network.batch_norm import foldable_norms
-from kdna_convert.network.derive import trainable
 from kdna_convert.network.folder import Conversion, open_folder, save
 from kdna_convert.network.folder.report import CodeReport, Report
 from kdna_convert.network.packed import steps_of, unpack
 from kdna_convert.network.stored import stored_state
+from kdna_convert.stages.finetune.trainable import trainable
 
 
 def nudged(conversion: Conversion, by: float) -> Conversion:

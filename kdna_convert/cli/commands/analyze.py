@@ -8,7 +8,8 @@ import typer
 
 from ...core.plugin_names import MetricName
 from .console import following, reporting, show, show_json, tell
-from .options import CalibrationFlags, ImagesFlags, RunFlags, SourceFlags, TrustFlags, grouped
+from .grouped import grouped
+from .options import CalibrationFlags, ImagesFlags, RunFlags, SourceFlags, TrustFlags
 
 METRIC_HELP = "Similarity to cluster by: explained, angles, cka or cosine. Default: the recipe's."
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from .console import output_path, show, show_json, tell
-from .options import Force, OutputFlags, grouped
+from .grouped import grouped
+from .options import Force, OutputFlags
 
 NAME_HELP = "kerneldna-resnet18, kerneldna-resnet50, kerneldna-mobilenetv2 or kerneldna-mobilenetv2-050."
 NEXT = """written to {file}

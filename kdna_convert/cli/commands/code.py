@@ -8,18 +8,8 @@ import typer
 
 from ...core.plugin_names import CodecName
 from .console import output_path, reporting, save_folder, show, show_json, tell_written
-from .options import (
-    BYTES_HELP,
-    ROUNDED_ON_NOISE,
-    SIZE,
-    Folder,
-    Force,
-    ImagesFlags,
-    OutputFolder,
-    RunFlags,
-    TrustFlags,
-    grouped,
-)
+from .grouped import grouped
+from .options import BYTES_HELP, ROUNDED_ON_NOISE, SIZE, Folder, Force, ImagesFlags, OutputFolder, RunFlags, TrustFlags
 
 CODEC_HELP = "fp16, bf16, int8, int4 or entropy; see `kdna ls codecs`."
 

@@ -10,7 +10,9 @@ import typer
 
 from .completion import recipe_names
 from .console import picture_path, reporting, show, show_json, tell, tell_remarks
-from .options import Force, ImagesFlags, OutputFlags, SourceFlags, Text, grouped, require_form
+from .grouped import grouped
+from .option_values import Text, require_form
+from .options import Force, ImagesFlags, OutputFlags, SourceFlags
 
 EVAL_HELP = "Images to measure every net on; not those of --data. Class folders give top-1 too."
 SIZES_HELP = "Sizes of the file: 570kB,1/14,5%."

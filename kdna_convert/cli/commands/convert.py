@@ -23,7 +23,8 @@ from .console import (
     tell_remarks,
     tell_written,
 )
-from .options import CodingFlags, Force, GoalFlags, ImagesFlags, OutputFolder, RunFlags, SourceFlags, grouped
+from .grouped import grouped
+from .options import CodingFlags, Force, GoalFlags, ImagesFlags, OutputFolder, RunFlags, SourceFlags
 from .plan import expects_repair, make_plan, show_plan
 
 

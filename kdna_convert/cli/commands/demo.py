@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from .console import output_path, reporting, show, show_json
-from .options import OutputFlags, grouped
+from .grouped import grouped
+from .options import OutputFlags
 
 
 @grouped

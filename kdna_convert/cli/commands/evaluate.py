@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from .console import reporting, show, show_json, tell_remarks
-from .options import ImagesFlags, RunFlags, SourceFlags, TrustFlags, grouped
+from .grouped import grouped
+from .options import ImagesFlags, RunFlags, SourceFlags, TrustFlags
 
 
 @grouped

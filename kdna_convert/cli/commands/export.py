@@ -9,7 +9,8 @@ import typer
 
 from ...core.plugin_names import ExportName
 from .console import show, show_json, tell
-from .options import Folder, Force, OutputFlags, TrustFlags, grouped
+from .grouped import grouped
+from .options import Folder, Force, OutputFlags, TrustFlags
 
 EXPORT_HELP = "File to write. Default: FOLDER-merged.safetensors, or FOLDER.onnx."
 TO_HELP = "merged: the state dict of the original net as .safetensors. onnx: a graph for any ONNX runtime."

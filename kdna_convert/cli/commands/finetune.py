@@ -15,7 +15,8 @@ import typer
 from ...core.errors import RecipeError
 from ...inputs.finetune_settings import Settings, about, default_of, kind_of
 from .console import output_path, reporting, resumable, save_folder, show, show_json, tell_remarks, tell_written
-from .options import Folder, Force, ImagesFlags, OutputFolder, RunFlags, TrustFlags, grouped
+from .grouped import grouped
+from .options import Folder, Force, ImagesFlags, OutputFolder, RunFlags, TrustFlags
 
 T = TypeVar("T")
 # In the order of the help: a length as a time comes before the others.

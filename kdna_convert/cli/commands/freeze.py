@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from .console import output_path, reporting, save_folder, show, show_json, tell_written
-from .options import Force, ImagesFlags, OutputFolder, RunFlags, TrustFlags, grouped
+from .grouped import grouped
+from .options import Force, ImagesFlags, OutputFolder, RunFlags, TrustFlags
 
 
 @grouped

@@ -1,12 +1,10 @@
-"""The options that several commands take, as dataclasses that `grouped` spreads out on a command line."""
+"""The options that several commands take, as dataclasses; grouped.py makes options of their fields."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
-from functools import partial, wraps
-from inspect import Parameter, Signature, get_annotations, signature
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +12,7 @@ import typer
 
 from .completion import codec_names, recipe_names, scheme_names
 from .console import VERBOSE
+from .option_values import Text, checked, dimensions, numbers
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
     from ...inputs.recipe import Recipe
@@ -22,7 +21,6 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")]
 OutputFolder = Annotated[Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write.")]
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that `kdna convert` or `kdna run` wrote.")]
-Text = str | None
 Share = float | None
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MODEL_HELP = (
@@ -40,76 +38,13 @@ ROUNDED_ON_NOISE = "no images: rounding uses synthetic noise, layer by layer, wh
 BYTES_HELP = "Size of the file with its header: 1.2MB, or a share of the original's as 5% or 1/20."
 
 
-def grouped(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameters of a dataclass type become that class's fields on the command line.
-
-    typer reads a command's signature, so the wrapper carries one in which every group is spread out.
-    """
-    own = signature(function, eval_str=True).parameters.values()
-    groups: dict[str, Any] = {each.name: each.annotation for each in own if is_dataclass(each.annotation)}
-    nested = [_parameters(groups[each.name]) if each.name in groups else [each] for each in own]
-    spread = [each.replace(kind=Parameter.KEYWORD_ONLY) for parameters in nested for each in parameters]
-
-    @wraps(function)
-    def command(**values: Any) -> None:
-        for name, kind in groups.items():
-            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
-        function(**values)
-
-    command.__signature__ = Signature(spread)  # type: ignore[attr-defined]
-    command.__annotations__ = {each.name: each.annotation for each in spread}
-    return command
-
-
-def _parameters(group: Any) -> list[Parameter]:
-    """What the dataclass is made from, its annotations evaluated."""
-    hints = {name: hint for base in group.__mro__ for name, hint in get_annotations(base, eval_str=True).items()}
-    return [each.replace(annotation=hints[each.name]) for each in signature(group).parameters.values()]
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """`0.5,0.5,0.5` as floats."""
-    try:
-        return tuple(float(part) for part in text.replace(",", " ").split())
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 0.485,0.456,0.406") from None
-
-
-def dimensions(text: str) -> tuple[int, ...]:
-    """`3,224,224`, or `224` for three channels of that height and width."""
-    sizes = tuple(int(number) for number in numbers(text))
-    return (3, *sizes, *sizes) if len(sizes) == 1 else sizes
-
-
 def _remember(ctx: typer.Context, verbose: bool) -> bool:
     ctx.meta[VERBOSE] = verbose
     return verbose
 
 
-def checked(parse: str, *rest: int) -> Callable[[Text], Text]:
-    """A callback that refuses a value before anything is loaded, unless inputs.recipe's function `parse` reads it."""
-
-    def check(text: Text) -> Text:
-        if text is not None:
-            require_form(text, parse, *rest)
-        return text
-
-    return check
-
-
-def require_form(text: str, parse: str, *rest: int, flag: str | None = None) -> None:
-    """Raise a usage error unless inputs.recipe's function `parse` reads the text."""
-    from ...core.errors import KdnaError
-    from ...inputs import recipe
-
-    try:
-        getattr(recipe, parse)(text, *rest)
-    except KdnaError as error:
-        raise typer.BadParameter(error.message, param_hint=flag) from None
-
-
 def image_notes(recipe: Recipe, has_images: bool) -> list[str]:
-    """What a conversion by this recipe loses for want of images."""
+    """What a conversion by this recipe loses without images."""
     from ...api.job import DATA_FREE_NOTE
 
     fit = [DATA_FREE_NOTE] if recipe.fits else []

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import following, output_path, picture_path, reporting, show, show_json, tell
-from .options import CalibrationFlags, Force, GoalFlags, ImagesFlags, RunFlags, SourceFlags, TrustFlags, grouped
+from .grouped import grouped
+from .options import CalibrationFlags, Force, GoalFlags, ImagesFlags, RunFlags, SourceFlags, TrustFlags
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
     from ...core.specs import Plan

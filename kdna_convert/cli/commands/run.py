@@ -10,6 +10,7 @@ import typer
 from ...core.errors import KdnaError
 from .completion import recipe_names
 from .console import COMMAND, reporting, show, show_json, tell, tell_remarks, tell_written
+from .grouped import grouped
 from .options import (
     BYTES_HELP,
     PARAMS_HELP,
@@ -22,7 +23,6 @@ from .options import (
     OutputFolder,
     RunFlags,
     SourceFlags,
-    grouped,
     image_notes,
 )
 

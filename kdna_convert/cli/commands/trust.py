@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from .console import in_terminal, show, show_json, tell
-from .options import Folder, OutputFlags, grouped
+from .grouped import grouped
+from .options import Folder, OutputFlags
 
 NOT_NEEDED = "{folder} runs no code of its own; nothing to trust"
 ASK = "run this code whenever {folder} is read"

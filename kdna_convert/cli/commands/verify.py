@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from .console import reporting, show, show_json, tell
-from .options import Folder, ImagesFlags, RunFlags, TrustFlags, grouped
+from .grouped import grouped
+from .options import Folder, ImagesFlags, RunFlags, TrustFlags
 
 
 @grouped

@@ -1,10 +1,10 @@
 """Fine-tune a converted net. The original is the teacher, so images need no labels.
 
-The settings are in inputs/finetune_settings.py. student.py has the nets, loss.py and subnets.py the loss, trainer.py
-the loop, steps.py the optimizer's steps, validation.py the held-out images, length.py the length, sampled_sizes.py the
-sizes of a nested net, codes.py the training of integers, average.py the moving average, training_state.py the state of
-a stopped run, folded_norms.py the folded norms. Only rate.py uses timm's optimizers, and only engine.py uses
-Accelerate.
+The settings are in inputs/finetune_settings.py. student.py has the nets, trainable.py chooses the parameters, loss.py
+and subnets.py have the loss, trainer.py the loop, steps.py the optimizer's steps, validation.py the held-out images,
+length.py the length, sampled_sizes.py the sizes of a nested net, codes.py the training of integers, average.py the
+moving average, training_state.py the state of a stopped run, folded_norms.py the folded norms. Only rate.py uses timm's
+optimizers, and only engine.py uses Accelerate.
 
 The net and its teacher are in eval mode, so that a small set of images does not change the BatchNorm statistics. Both
 see the same view of the same image.
@@ -23,7 +23,6 @@ from ...core.specs import DataConfig, Progress
 from ...inputs.data import Data, Images, Views, as_images, batches
 from ...inputs.finetune_settings import Settings
 from ...network.blocks import find_blocks
-from ...network.derive import trainable
 from ...network.folder.report import FinetuneReport
 from .codes import Codes
 from .engine import Engine
@@ -32,6 +31,7 @@ from .loss import Objective, distillation, stage_ends, trained_bases
 from .restore_flags import restored_flags
 from .student import RunFiles, Student
 from .subnets import fit_subnets, subnet_ends
+from .trainable import trainable
 from .trainer import Trainer, TrainingResult
 from .training_state import assign
 from .validation import Validation

@@ -1,0 +1,45 @@
+"""The values of options: parsed or refused before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+Text = str | None
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """`0.5,0.5,0.5` as floats."""
+    try:
+        return tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 0.485,0.456,0.406") from None
+
+
+def dimensions(text: str) -> tuple[int, ...]:
+    """`3,224,224`, or `224` for three channels of that height and width."""
+    sizes = tuple(int(number) for number in numbers(text))
+    return (3, *sizes, *sizes) if len(sizes) == 1 else sizes
+
+
+def checked(parse: str, *rest: int) -> Callable[[Text], Text]:
+    """A callback that refuses a value before anything is loaded, unless inputs.recipe's function `parse` reads it."""
+
+    def check(text: Text) -> Text:
+        if text is not None:
+            require_form(text, parse, *rest)
+        return text
+
+    return check
+
+
+def require_form(text: str, parse: str, *rest: int, flag: str | None = None) -> None:
+    """Raise a usage error unless inputs.recipe's function `parse` reads the text."""
+    from ...core.errors import KdnaError
+    from ...inputs import recipe
+
+    try:
+        getattr(recipe, parse)(text, *rest)
+    except KdnaError as error:
+        raise typer.BadParameter(error.message, param_hint=flag) from None
