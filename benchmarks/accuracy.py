@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from baselines import require_baseline
+
 import kdna_convert as kdna
 from kdna_convert.core import linalg
 
@@ -44,6 +46,7 @@ def main() -> None:
     images = {"class_map": args.class_map}
     source = {"checkpoint": args.checkpoint, "inputs": inputs}
 
+    require_baseline(args.model, args.checkpoint, inputs)
     base = kdna.evaluate(args.model, data=args.evaluate, **images, **source)
     rows = [{"recipe": "original", "keep": 1.0, "params": base.params, "bytes": base.bytes, "top1": base.top1}]
     print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from baselines import require_baseline
 
 import kdna_convert as kdna
 from kdna_convert.core.errors import PlanError
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    require_baseline(args.model, args.checkpoint)
     measured = [row for name in args.recipe for row in rows(args, name)]
     if args.json is not None:
         args.json.write_text(json.dumps({"model": args.model, "rows": measured}, indent=1) + "\n")

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from baselines import require_baseline
 
 import kdna_convert as kdna
 from kdna_convert.core.heap import keep_freed
@@ -61,6 +62,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    if given.time != "0":
+        require_baseline(given.model, given.checkpoint)
+        if given.teacher:
+            require_baseline(given.teacher, given.teacher_checkpoint)
     conversions = {routing: convert(given, routing) for routing in given.routings}
     dense = load_model(given.model, checkpoint=given.checkpoint)
     nets = {"dense": dense.model, **{routing: conversion.model for routing, conversion in conversions.items()}}
