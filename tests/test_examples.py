@@ -1,4 +1,4 @@
-"""The ResNets of examples/ equal those of the paper and of the shared checkpoints; the audio net is routed."""
+"""The nets of examples/ equal those of their papers and of the shared checkpoints; the audio net is routed."""
 
 import runpy
 from pathlib import Path
@@ -74,3 +74,24 @@ def test_the_shared_checkpoints_load_strictly_and_know_their_images(shared_data:
     with torch.inference_mode():
         right = sum(int((loaded.model(x).argmax(1) == y).sum()) for x, y in batches(images, 100) if y is not None)
     assert right >= 174, "91.9 to 93.3 % of all 5,000: fewer than 87 % of 200 is four standard errors away"
+
+
+def test_the_upscaler_quadruples_each_side_and_a_block_without_output_is_an_identity() -> None:
+    example = EXAMPLE.with_name("realesrgan.py")
+    model = load_model(f"{example}:x4plus_anime").model
+    assert sum(parameter.numel() for parameter in model.parameters()) == 4_467_779
+    assert model(torch.rand(1, 3, 5, 6)).shape == (1, 3, 20, 24)
+    block = model.body[0].rdb1  # type: ignore[index, union-attr]
+    x = torch.rand(1, 64, 4, 4)
+    nn.init.zeros_(block.conv5.weight)
+    nn.init.zeros_(block.conv5.bias)
+    assert torch.equal(block(x), x)
+
+
+@pytest.mark.acceptance
+def test_the_shared_upscaler_loads_strictly_and_keeps_a_gray_image_gray(shared_data: Path) -> None:
+    checkpoint = shared_data / "checkpoints" / "realesrgan_x4plus_anime.safetensors"
+    model = load_model(f"{EXAMPLE.with_name('realesrgan.py')}:x4plus_anime", checkpoint=str(checkpoint)).model
+    with torch.inference_mode():
+        gray = model(torch.full((1, 3, 16, 16), 0.5))
+    assert (gray - 0.5).abs().max() < 0.05
