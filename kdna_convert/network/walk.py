@@ -1,18 +1,20 @@
-"""Run the original and its conversion block by block on the same images, each with the inputs of its own prefix.
+"""Run the original and its conversion side by side on the same images, and fit the layers of one to the other.
 
-for pair in walk(original, converted, blocks, batches):      # in the order of execution
-    for layer in pair.block.layers:
-        problem = layer_problem(pair, layer)    # inputs of the converted prefix, outputs of the original
-        ...                                     # change the layer of `converted`, in place
-        match_mean(pair, layer, problem)        # give its output the mean that it has in the original
+for stop in walk(original, converted, layers, batches):      # in the order of execution
+    problem = layer_problem(stop)    # inputs of the converted prefix, outputs of the original
+    ...                              # change the layer of `converted`, in place
+    match_mean(stop, problem)        # give its output the mean that it has in the original
 
-Inputs of blocks are kept in memory, so that a layer costs a few passes through its block, not through the net.
+All images wait at the layer (lockstep.py), so that the walk takes one forward pass of each net.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -21,10 +23,12 @@ from torch import Tensor, nn
 from ..core.linalg import dense
 from ..core.standardize import without_mean
 from .batch_norm import norm_affine
-from .blocks import Block, BlockLayer, watching_sums
-from .inference import device_of, evaluating
+from .derive import cached
+from .inference import evaluating
+from .lockstep import Pass, Passes, interleaves
 from .patches import choose, patches
 from .standardizing import is_standardizing, running_kernel
+from .trace import RunLayer, held_bytes
 
 # Output positions drawn per image, as in calibration.
 POSITIONS = 64
@@ -35,26 +39,52 @@ _LEAST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class BlockPair:
-    """One block of both nets and its inputs, as batches of the same images.
+class Stop:
+    """A layer, or a module of layers, where the passes of both nets wait. Valid until the walk goes on.
 
-    `target_outputs` is the output of the original's block, None where that is not one tensor.
+    Attributes:
+        layer: The layer.
+        original: The original net.
+        converted: The converted net, whose layer may now be changed in place.
+        passes: The pass through the original and that through the converted net, by batch.
     """
 
-    block: Block
+    layer: RunLayer
     original: nn.Module
     converted: nn.Module
-    inputs0: list[Tensor]
-    inputs: list[Tensor]
-    target_outputs: list[Tensor] | None
+    passes: Sequence[tuple[Pass, Pass]]
 
     @property
-    def original_block(self) -> nn.Module:
-        return self.original.get_submodule(self.block.name)
+    def module0(self) -> nn.Module:
+        """The layer in the original."""
+        return self.original.get_submodule(self.layer.name)
 
     @property
-    def converted_block(self) -> nn.Module:
-        return self.converted.get_submodule(self.block.name)
+    def module(self) -> nn.Module:
+        """The layer in the converted net."""
+        return self.converted.get_submodule(self.layer.name)
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """The layer's inputs in the converted net, by batch."""
+        return [own.kept[self.layer.name] for _, own in self.passes]
+
+    @property
+    def targets(self) -> list[Any]:
+        """The layer's outputs in the original, by batch."""
+        return [own.kept[self.layer.name] for own, _ in self.passes]
+
+    def outputs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The layer's outputs (batch, channels, positions) in the original and in the converted net, by batch."""
+        linear = isinstance(self.module, nn.Linear)
+        for x, target in zip(self.inputs, self.targets, strict=True):
+            with evaluating(self.module):
+                yield _flat(target, linear), _flat(self.module(x.clone()), linear)
+
+    def skip_error(self, number: int) -> Tensor | None:
+        """How far the skip path of batch `number` is from the original's, where the layer ends a branch."""
+        terms0, terms = (own.terms for own in self.passes[number])
+        return None if terms0 is None or terms is None else terms0[self.layer.skip] - terms[self.layer.skip]
 
 
 @dataclass(frozen=True)
@@ -87,84 +117,95 @@ class LayerProblem:
 
 
 def walk(
-    original: nn.Module, converted: nn.Module, blocks: Sequence[Block], batches: Sequence[Tensor]
-) -> Iterator[BlockPair]:
-    """Every block in turn. Changes to `converted` during the iteration affect the inputs of the next block."""
-    last: BlockPair | None = None
-    for block in blocks:
-        if block.follows and last is not None and last.target_outputs is not None:
-            inputs0, inputs = last.target_outputs, run(last.converted_block, last.inputs)
-        else:
-            inputs0, inputs = ([_reach(net, block.name, batch) for batch in batches] for net in (original, converted))
-        target_outputs = run(original.get_submodule(block.name), inputs0) if block.whole else None
-        last = BlockPair(block, original, converted, inputs0, inputs, target_outputs)
-        yield last
-
-
-def run(module: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """A block's outputs for batches of inputs, in eval mode and without gradients."""
-    with evaluating(module):
-        return [module(batch.clone()) for batch in inputs]  # a block may change its input in place
-
-
-class _Reached(Exception):  # noqa: N818 - ends a forward pass early and is not an error
-    pass
-
-
-def _reach(model: nn.Module, name: str, batch: Tensor) -> Tensor:
-    """The input of a module when `batch` is the input of the model."""
-    if not name:
-        return batch.to(device_of(model))
-    inputs: list[Tensor] = []
-
-    def stop(module: nn.Module, args: tuple[Any, ...]) -> None:
-        inputs.append(args[0].clone())
-        raise _Reached
-
-    handle = model.get_submodule(name).register_forward_pre_hook(stop)
-    try:
-        with evaluating(model):
-            model(batch.to(device_of(model)))
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
-    return inputs[0]
-
-
-def layer_problem(
-    pair: BlockPair, layer: BlockLayer, *, positions: int = POSITIONS, skip: bool = True, seed: int = 0
-) -> LayerProblem:
-    """The least-squares problem of a layer with one group, from running both nets up to it.
+    original: nn.Module,
+    converted: nn.Module,
+    layers: Sequence[RunLayer],
+    batches: Sequence[Tensor],
+    *,
+    memory: int = 2**30,
+    begin: int = 0,
+) -> Iterator[Stop]:
+    """Every layer in turn. A change of its converted module is in the inputs of the next.
 
     Args:
-        pair: The block in both nets.
-        layer: The layer.
+        original: The original net.
+        converted: The converted net.
+        layers: The layers, or other modules, in the order of `in_order`.
+        batches: Images. Where a net holds much for an image, only the first ones are used; the others begin later.
+        memory: Bytes of activations that the passes hold, about.
+        begin: The number of the first layer.
+    """
+    rooms = _rooms(original, layers, batches[0][:1], memory)
+    batches, cores = _fitting(original, layers, batches, rooms), torch.get_num_threads()
+    slots, threads = threading.Semaphore(cores), max(1, cores // (2 * len(batches)))
+    with ExitStack() as stack:
+        passes0 = stack.enter_context(Passes(original, layers, slots, outputs=True))
+        passes = stack.enter_context(Passes(converted, layers, slots, outputs=False))
+        stack.callback(torch.set_num_threads, cores)  # the passes set the number for new threads
+        waiting = list(batches)
+        for number in range(begin, len(layers)):
+            begun = sum(len(own.batch) for own in passes.passes)
+            while waiting and (not begun or begun + len(waiting[0]) <= rooms[number]):
+                begun += len(waiting[0])
+                for net in (passes0, passes):
+                    net.begin(waiting[0], number, threads)
+                waiting.pop(0)
+            with cached(converted.get_submodule(layers[max(number - 1, begin)].name)):
+                passes0.advance(number, passes)
+            pairs = zip(passes0.passes, passes.passes, strict=True)
+            reached = [pair for pair in pairs if all(own.at == number for own in pair)]
+            if reached:
+                yield Stop(layers[number], original, converted, reached)
+
+
+def in_order(layers: Sequence[RunLayer]) -> tuple[RunLayer, ...]:
+    """The layers in the order in which a walk stops at them: one that ends a branch waits for the sum."""
+    return tuple(sorted(layers, key=lambda layer: (layer.began, 0) if layer.sum is None else (layer.sum, 1)))
+
+
+def _rooms(model: nn.Module, places: Sequence[RunLayer], image: Tensor, memory: int) -> list[int]:
+    """How many images can wait at each place and at all places after it. Both nets hold about the same."""
+    held = held_bytes(model, [place.name for place in places], image)
+    rooms = [max(1, memory // max(1, 2 * held.get(place.name, 0))) for place in places]
+    return list(accumulate(reversed(rooms), min))[::-1]
+
+
+def _fitting(
+    model: nn.Module, places: Sequence[RunLayer], batches: Sequence[Tensor], rooms: Sequence[int]
+) -> list[Tensor]:
+    """The batches, split so that one fits everywhere. A net whose passes cannot take turns gets a single batch."""
+    least = min(rooms, default=1)
+    fitting = [part for batch in batches for part in batch.split(least)]
+    if len(fitting) == 1 or interleaves(model, places, fitting[0]):
+        return fitting
+    return [torch.cat(fitting[: -(-least // len(fitting[0]))])[:least]]
+
+
+def layer_problem(stop: Stop, *, positions: int = POSITIONS, skip: bool = True, seed: int = 0) -> LayerProblem:
+    """The least-squares problem of a layer with one group.
+
+    Args:
+        stop: The layer in both nets.
         positions: Output positions drawn per image.
         skip: Whether the target includes the error of the skip path, where the layer ends a branch.
         seed: Of the drawn positions.
     """
-    module0 = pair.original.get_submodule(layer.name)
-    module = pair.converted.get_submodule(layer.name)
+    module, linear = stop.module, isinstance(stop.module, nn.Linear)
     generator = torch.Generator().manual_seed(seed)
-    whole = skip and layer.sum is not None
-    bias_o = _bias(module0).float()
-    scale_o = _scale(pair.original, layer) if whole else None
+    bias_o = _bias(stop.module0).float()
     sums = _ProblemSums(module)
-    with evaluating(pair.original_block), evaluating(pair.converted_block):
-        for batch0, batch in zip(pair.inputs0, pair.inputs, strict=True):
-            _, y_bop, skip0 = _look(pair.original_block, module0, layer, batch0, whole)
-            x, _, skip1 = _look(pair.converted_block, module, layer, batch, whole)
-            y_bop = y_bop - bias_o[:, None]
-            if skip0 is not None and skip1 is not None and scale_o is not None:
-                y_bop = y_bop + (skip0 - skip1) / scale_o[:, None]
-            chosen = choose(len(x), y_bop.shape[2], positions, generator)
-            y_ro = _picked(y_bop, chosen)
-            place = 0
-            for rows_ntc in patches(module, x, chosen):
-                sums.add(rows_ntc.flatten(1), y_ro[place : place + len(rows_ntc)])
-                place += len(rows_ntc)
-    problem = sums.finish(absorbs(pair.converted, layer))
+    for number, (x, target) in enumerate(zip(stop.inputs, stop.targets, strict=True)):
+        y_bop = _flat(target, linear) - bias_o[:, None]
+        error = stop.skip_error(number) if skip else None
+        if error is not None:
+            y_bop = y_bop + _flat(error, linear) / _scale(stop)[:, None]
+        chosen = choose(len(x), y_bop.shape[2], positions, generator)
+        y_ro = _picked(y_bop, chosen)
+        place = 0
+        for rows_ntc in patches(module, x, chosen):
+            sums.add(rows_ntc.flatten(1), y_ro[place : place + len(rows_ntc)])
+            place += len(rows_ntc)
+    problem = sums.finish(absorbs(stop))
     return _less_mean(problem, module) if is_standardizing(module) else problem
 
 
@@ -175,45 +216,31 @@ def _less_mean(problem: LayerProblem, module: Any) -> LayerProblem:
     return replace(problem, moment_nn=dense(moment), cross_on=cross_on, mean_n=problem.mean_n - problem.mean_n.mean())
 
 
-def outputs(pair: BlockPair, layer: BlockLayer) -> tuple[list[Tensor], list[Tensor]]:
-    """The layer's outputs (batch, channels, positions) in the original and in the converted net, batch by batch."""
-    nets = (
-        (pair.original, pair.original_block, pair.inputs0),
-        (pair.converted, pair.converted_block, pair.inputs),
-    )
-    both: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for place, (net, block, batches) in enumerate(nets):
-        with evaluating(block):
-            module = net.get_submodule(layer.name)
-            both[place].extend(_look(block, module, layer, batch, whole=False)[1] for batch in batches)
-    return both
-
-
-def absorbs(model: nn.Module, layer: BlockLayer) -> bool:
+def absorbs(stop: Stop) -> bool:
     """Whether the mean of the layer's output can be set without cost: by its normalization's statistics or its bias."""
-    return layer.norm is not None or model.get_submodule(layer.name)._parameters.get("bias") is not None
+    return stop.layer.norm is not None or stop.module._parameters.get("bias") is not None
 
 
-def match_mean(pair: BlockPair, layer: BlockLayer, problem: LayerProblem) -> None:
+def match_mean(stop: Stop, problem: LayerProblem) -> None:
     """Set the mean output of the converted layer to the original's, in place, by its normalization or its bias."""
-    module0, module = (net.get_submodule(layer.name) for net in (pair.original, pair.converted))
+    module = stop.module
     with torch.no_grad():
         mean_o = kernel_of(module) @ problem.mean_n.to(_bias(module).device)
-        target_o = problem.mean_o.to(mean_o) + _bias(module0)
-        if layer.norm is not None:
-            move_mean(pair, layer.norm, mean_o + _bias(module), target_o)
+        target_o = problem.mean_o.to(mean_o) + _bias(stop.module0)
+        if stop.layer.norm is not None:
+            move_mean(stop, stop.layer.norm, mean_o + _bias(module), target_o)
         elif module._parameters.get("bias") is not None:
             cast("nn.Linear", module).bias.copy_(target_o - mean_o)
 
 
-def move_mean(pair: BlockPair, name: str, mean_o: Tensor, mean0_o: Tensor) -> None:
+def move_mean(stop: Stop, name: str, mean_o: Tensor, mean0_o: Tensor) -> None:
     """Set the running mean of a converted normalization, in place.
 
     Inputs with mean `mean_o` then have the same mean output as inputs with mean `mean0_o` have in the original. A
     channel's scale counts as at least a small share of the mean scale.
     """
-    norm = cast("nn.BatchNorm2d", pair.converted.get_submodule(name))
-    (scale, shift), (scale0, shift0) = norm_affine(norm), norm_affine(pair.original.get_submodule(name))
+    norm = cast("nn.BatchNorm2d", stop.converted.get_submodule(name))
+    (scale, shift), (scale0, shift0) = norm_affine(norm), norm_affine(stop.original.get_submodule(name))
     own = cast("Tensor", norm.running_mean)
     beta = shift + scale * own.double()
     # scale (mean - running) + beta = scale0 mean0 + shift0
@@ -256,8 +283,8 @@ class _ProblemSums:
 
     def finish(self, centered: bool) -> LayerProblem:
         order = torch.arange(self.channels * self.taps).view(self.taps, self.channels).T.flatten()
-        moment = self.moment.double().cpu()[order][:, order] / self.count
-        cross = self.cross.double().cpu()[:, order] / self.count
+        moment = self.moment.cpu()[order][:, order].double().div_(self.count)
+        cross = self.cross.cpu()[:, order].double().div_(self.count)
         mean_n, mean_o = self.first_n.cpu()[order] / self.count, self.first_o.cpu() / self.count
         variance_o = self.square_o.cpu() / self.count - mean_o.square()
         if not centered:
@@ -267,39 +294,6 @@ class _ProblemSums:
         moment -= mean_n[:, None] * mean_n
         cross -= mean_o[:, None] * mean_n
         return LayerProblem(moment, cross, mean_n, mean_o, variance_o, self.count)
-
-
-def _look(
-    block: nn.Module, module: nn.Module, layer: BlockLayer, batch: Tensor, whole: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A layer's input, its output (batch, out, positions), and the other term of the sum that ends its branch.
-
-    Without `whole` the pass ends at the layer, and there is no other term.
-    """
-    values: list[Tensor] = []
-    terms: list[Tensor] = []
-
-    def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        values.extend((args[0].clone(), output.clone()))
-        if not whole:
-            raise _Reached
-
-    def see(place: int, left: Tensor, right: Tensor) -> None:
-        if place == layer.sum:
-            terms.extend((left.clone(), right.clone()))
-
-    handle = module.register_forward_hook(hook)
-    try:
-        with watching_sums(block, see):
-            block(batch.clone())
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
-    linear = isinstance(module, nn.Linear)
-    x, y = values
-    other = terms[0 if layer.skip == 0 else 1] if terms else None
-    return x, _flat(y, linear), None if other is None else _flat(other, linear)
 
 
 def _flat(y: Tensor, linear: bool) -> Tensor:
@@ -314,11 +308,11 @@ def _picked(y_bop: Tensor, chosen_bp: Tensor | None) -> Tensor:
     return y_bpo.flatten(0, 1)
 
 
-def _scale(model: nn.Module, layer: BlockLayer) -> Tensor:
+def _scale(stop: Stop) -> Tensor:
     """The factor of the layer's output before the sum, away from zero."""
-    if layer.norm is None:
-        return torch.ones_like(_bias(model.get_submodule(layer.name))).float()
-    return _away_from_zero(norm_affine(model.get_submodule(layer.norm))[0]).float()
+    if stop.layer.norm is None:
+        return torch.ones_like(_bias(stop.module0)).float()
+    return _away_from_zero(norm_affine(stop.original.get_submodule(stop.layer.norm))[0]).float()
 
 
 def _away_from_zero(scale_o: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from support.tiny import Net, ResidualBlock
 from torch import Tensor, nn
 
 from kdna_convert.core.specs import Layer
-from kdna_convert.network.blocks import find_blocks, watching_sums
+from kdna_convert.network.blocks import find_blocks
+from kdna_convert.network.sums import watching_sums
 from kdna_convert.routing import ROUTINGS, attach
 
 EXAMPLE = torch.randn(1, 3, 16, 16)
@@ -26,7 +27,7 @@ def test_residual_blocks_follow_each_other_and_end_in_a_sum() -> None:
     assert [block.follows for block in blocks.values()] == [False, True, True, True, False]
     first, second = blocks["blocks.1"].layers
     assert (first.norm, first.sum) == ("blocks.1.bn1", None)
-    assert (second.norm, second.sum, second.skip) == ("blocks.1.bn2", 0, 0)  # x + branch: the skip path is on the left
+    assert (second.norm, second.sum, second.skip) == ("blocks.1.bn2", 1, 0)  # x + branch: the skip path is on the left
 
 
 class InPlace(ResidualBlock):

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ...network.batch_norm import foldable_norms, norm_affine
-from ...network.blocks import Block
 from ...network.inference import device_of, evaluating
+from ...network.trace import RunLayer
 from .factors import factor_of
 from .feedback_rounding import Feedback, feedback_of
 from .grid import put_norm
@@ -66,12 +66,14 @@ def row_costs(gradient: Tensor) -> RowCosts | None:
     return RowCosts(feedback.diagonal_n[feedback.order_n.argsort()] ** -2, feedback)
 
 
-def balance_rows(model: nn.Module, blocks: Iterable[Block], costs: Mapping[str, RowCosts], example: Tensor) -> set[str]:
+def balance_rows(
+    model: nn.Module, layers: Iterable[RunLayer], costs: Mapping[str, RowCosts], example: Tensor
+) -> set[str]:
     """Scale the rows of layers that a batch normalization follows, in place; the net computes the same.
 
     Args:
         model: The net.
-        blocks: Its blocks.
+        layers: Its layers.
         costs: Row costs by layer.
         example: One input. A layer is left as it is if the output on it changes: something else reads the layer.
 
@@ -79,7 +81,7 @@ def balance_rows(model: nn.Module, blocks: Iterable[Block], costs: Mapping[str, 
         The names of the scaled layers.
     """
     norms = foldable_norms(model)
-    behind = {layer.name: str(layer.norm) for block in blocks for layer in block.layers if layer.norm in norms}
+    behind = {layer.name: str(layer.norm) for layer in layers if layer.norm in norms}
     scales = {name: costs[name].scale_o for name in behind if name in costs}
     before = _output(model, example)
     done = {name for name, scale_o in scales.items() if _scale(model, name, behind[name], scale_o)}

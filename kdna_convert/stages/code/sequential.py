@@ -14,16 +14,14 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor, nn
 
 from ...codecs.quantization_steps import nearest_step, scale_integers, scale_values
 from ...core.linalg import dense, mix
 from ...network.batch_norm import foldable_norms, norm_affine
-from ...network.blocks import BlockLayer
-from ...network.walk import BlockPair, LayerProblem, layer_problem, match_mean
+from ...network.walk import LayerProblem, Stop, layer_problem, match_mean
 from ..repair.net_pair import BlockProgress, NetPair
 from .factors import Factor, balance_banks, factor_of, round_banks
 from .feedback_rounding import feedback_of, round_with_feedback
@@ -50,7 +48,7 @@ def balance(nets: NetPair, sensitivity: Sensitivity) -> NetPair:
     The converted net computes the same. What was found is stored in `sensitivity`.
     """
     converted = copy.deepcopy(nets.converted)
-    scaled = balance_rows(converted, nets.blocks, sensitivity.costs, nets.batches[0][:1])
+    scaled = balance_rows(converted, nets.run_layers, sensitivity.costs, nets.batches[0][:1])
     sensitivity.balanced.update(
         {name: costs.scaled if name in scaled else costs for name, costs in sensitivity.costs.items()}
     )
@@ -68,7 +66,7 @@ def code_net(
         sensitivity: What errors cost.
         delta: The step of the net.
         rounding: How layers are rounded.
-        progress: Called after every block, with sequential rounding.
+        progress: Called after every layer, with sequential rounding.
 
     Returns:
         The quantized net, and the numbers of its steps by the stored name of the tensor.
@@ -83,10 +81,9 @@ def code_net(
         if layer.name not in reached:
             coder.round_separately(layer.name, feedback=rounding != "nearest")
     if reached:
-        for pair in replace(nets, converted=model).pairs(0, progress):
-            for member in pair.block.layers:
-                if member.name in reached:
-                    coder.solve_and_round(pair, member)
+        for stop in replace(nets, converted=model).walk(0, progress):
+            if stop.layer.name in reached:
+                coder.solve_and_round(stop)
     for name in foldable_norms(model):
         if name not in coder.steps:
             coder.round_shift(name, delta / math.sqrt(sensitivity.mean))
@@ -95,7 +92,7 @@ def code_net(
 
 def _reached(nets: NetPair) -> set[str]:
     """The layers that the walk reaches and whose kernel is one least-squares problem."""
-    return {layer.name for block in nets.blocks for layer in block.layers if nets.refusal(layer.name) is None}
+    return {layer.name for layer in nets.run_layers if nets.refusal(layer.name) is None}
 
 
 @dataclass(frozen=True)
@@ -107,18 +104,18 @@ class _LayerCoder:
     delta: float
     steps: dict[str, int] = field(default_factory=dict)
 
-    def solve_and_round(self, pair: BlockPair, layer: BlockLayer) -> None:
+    def solve_and_round(self, stop: Stop) -> None:
         """Solve for one layer behind the coded prefix and round it and its shift or bias."""
-        problem, unit = layer_problem(pair, layer), self._unit(layer.name)
-        module: Any = pair.converted.get_submodule(layer.name)
+        name, module = stop.layer.name, cast("Any", stop.module)
+        problem, unit = layer_problem(stop), self._unit(name)
         factor = factor_of(module)
         if factor is not None:
-            self._solve_factor(layer.name, factor, problem, _scaled_cross(pair, layer, problem))
-        match_mean(pair, layer, problem)
-        if layer.norm in foldable_norms(pair.converted):
-            self.round_shift(str(layer.norm), unit)
-        elif layer.norm is None and module.bias is not None:
-            self._round_bias(layer.name, module, unit)
+            self._solve_factor(name, factor, problem, _scaled_cross(stop, problem))
+        match_mean(stop, problem)
+        if stop.layer.norm in foldable_norms(stop.converted):
+            self.round_shift(str(stop.layer.norm), unit)
+        elif stop.layer.norm is None and module.bias is not None:
+            self._round_bias(name, module, unit)
 
     def round_separately(self, name: str, *, feedback: bool) -> None:
         """Round one layer on the inputs that it has in the original net.
@@ -160,11 +157,12 @@ class _LayerCoder:
     def _solve_factor(self, name: str, factor: Factor, problem: LayerProblem, cross_on: Tensor) -> None:
         """Solve for a factor and round it with error feedback."""
         moment_kk = factor.input_moment(problem.moment_nn)
-        mean_kk = factor.input_moment(problem.mean_n[:, None] * problem.mean_n)
-        size = float(moment_kk.diagonal().mean() + mean_kk.diagonal().mean())
+        mean_k = problem.mean_n if factor.rows_kn is None else factor.rows_kn @ problem.mean_n
+        size = float(moment_kk.diagonal().mean() + mean_k.square().mean())
         # A layer whose inputs are all zero keeps its kernel.
         ridge = (RIDGE + TRUST * len(moment_kk) / problem.count) * size or 1.0
-        moment_kk = moment_kk + ridge * torch.eye(len(moment_kk), dtype=torch.float64)
+        moment_kk = moment_kk.clone()
+        moment_kk.diagonal().add_(ridge)
         cross_ok = cross_on if factor.rows_kn is None else cross_on @ factor.rows_kn.T
         solved_ok = mix(moment_kk, cross_ok + ridge * factor.values_ok)
         columns, rows = feedback_of(moment_kk), self.sensitivity.row_feedback(name)
@@ -172,12 +170,11 @@ class _LayerCoder:
         put_integers(factor.tensor, round_with_feedback(solved_ok, number, columns, rows), number)
 
 
-def _scaled_cross(pair: BlockPair, layer: BlockLayer, problem: LayerProblem) -> Tensor:
+def _scaled_cross(stop: Stop, problem: LayerProblem) -> Tensor:
     """The layer's cross moment, scaled by how much the scale of its normalization has changed."""
-    if layer.norm is None:
+    norm = stop.layer.norm
+    if norm is None:
         return problem.cross_on
-    (scale0_o, _), (scale_o, _) = (
-        norm_affine(net.get_submodule(layer.norm)) for net in (pair.original, pair.converted)
-    )
+    (scale0_o, _), (scale_o, _) = (norm_affine(net.get_submodule(norm)) for net in (stop.original, stop.converted))
     ratio_o = (scale0_o / scale_o).nan_to_num(1.0).clamp(-_LARGEST_RATIO, _LARGEST_RATIO)
     return problem.cross_on * ratio_o.to(problem.cross_on)[:, None]

@@ -1,11 +1,10 @@
-"""The input of every repair step: the original and the converted net, their blocks, and images."""
+"""The input of every repair step: the original and the converted net, their layers, and images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import cast
 
 from torch import Tensor, nn
@@ -14,13 +13,14 @@ from ...core.specs import Layer
 from ...network.blocks import Block, find_blocks
 from ...network.derive import derived_layers
 from ...network.standardizing import is_standardizing
-from ...network.walk import BlockPair, walk
+from ...network.trace import RunLayer, run_layers, trace
+from ...network.walk import Stop, in_order, walk
 
-# Called after every block: (how many are done, of how many).
+# Called after every layer or block: (how many are done, of how many).
 BlockProgress = Callable[[int, int], None]
 # Longer patches have moments of more than half a gigabyte.
 LONGEST_PATCH = 8192
-# Layers without blocks: transposed (KD104), never run (KD107), no layers at all (KD120).
+# Layers that no walk stops at: transposed (KD104), never run (KD107), no layers at all (KD120).
 _UNRUN = ("KD104", "KD107", "KD120")
 # Layers whose kernel is not the weight they store: computed (KD105), not floating point (KD111), unreadable (KD112).
 _COMPUTED = ("KD105", "KD111", "KD112")
@@ -35,40 +35,54 @@ class NetPair:
         converted: The net to change.
         layers: The surveyed layers.
         images: Batches of inputs.
-        memory: Bytes for the activations of one block, input and output in both nets. It bounds how many images are
-            used.
+        memory: Bytes for the images, and again for the activations that both nets hold. It bounds how many images are
+            used, above all at layers with many positions.
     """
 
     original: nn.Module
     converted: nn.Module
     layers: Sequence[Layer]
     images: Iterable[Tensor]
-    memory: int = 4 * 2**30
-
-    @property
-    def batches(self) -> list[Tensor]:
-        """The images that are used."""
-        return self._opened[1]
-
-    @property
-    def blocks(self) -> tuple[Block, ...]:
-        """The blocks of the original, in the order of execution."""
-        return self._opened[0]
+    memory: int = 2**30
 
     @cached_property
-    def unreachable(self) -> dict[str, str]:
-        """The layers that are in no block, with the code of the reason."""
-        reached = {layer.name for block in self.blocks for layer in block.layers}
-        return {
-            layer.name: "KD122" for layer in self.layers if layer.name not in reached and layer.reason not in _UNRUN
-        }
+    def batches(self) -> list[Tensor]:
+        """The images that are used: as many as fit in memory."""
+        kept: list[Tensor] = []
+        room = self.memory
+        for batch in self.images:
+            fits = max(0 if kept else 1, room // max(1, batch[:1].nbytes))
+            kept.append(batch[:fits])
+            room -= batch.nbytes
+            if fits <= len(batch):
+                break
+        return [batch for batch in kept if len(batch)]
 
-    def pairs(self, begin: int, progress: BlockProgress) -> Iterator[BlockPair]:
-        """Walk both nets block by block, from block `begin` on."""
-        for done, pair in enumerate(walk(self.original, self.converted, self.blocks, self.batches)):
-            if done >= begin:
-                yield pair
-                progress(done + 1, len(self.blocks))
+    @cached_property
+    def run_layers(self) -> tuple[RunLayer, ...]:
+        """The layers that run once on one tensor, in the order in which a walk stops at them."""
+        return in_order(run_layers(self.original, trace(self.original, self.batches[0][:1]), self._names))
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks of the original, in the order of execution."""
+        return find_blocks(self.original, self._names, self.batches[0][:1])
+
+    @property
+    def unreachable(self) -> dict[str, str]:
+        """The layers that no walk stops at, with the code of the reason."""
+        reached = {layer.name for layer in self.run_layers}
+        return {name: "KD122" for name in self._names if name not in reached}
+
+    def walk(self, begin: int, progress: BlockProgress) -> Iterator[Stop]:
+        """Stop at every layer, from number `begin` on."""
+        return self._walk(self.run_layers, begin, progress)
+
+    def walk_blocks(self, begin: int, progress: BlockProgress) -> Iterator[tuple[Block, Stop]]:
+        """Stop at every block, from number `begin` on."""
+        blocks = {block.name: block for block in self.blocks}
+        for stop in self._walk([RunLayer(name) for name in blocks], begin, progress):
+            yield blocks[stop.layer.name], stop
 
     def refusal(self, name: str) -> str | None:
         """The code of the reason why a layer's kernel is not one least-squares problem; None if it is one."""
@@ -87,20 +101,13 @@ class NetPair:
         as_run = converted is not None and converted.standardized is not None
         return None if as_run or not is_standardizing(module) else "KD123"
 
-    @cached_property
-    def _opened(self) -> tuple[tuple[Block, ...], list[Tensor]]:
-        """The blocks, found with the first image, and as many batches as fit in memory."""
-        stream = iter(self.images)
-        first = next(stream)
-        names = [layer.name for layer in self.layers if layer.reason not in _UNRUN]
-        blocks = find_blocks(self.original, names, first[:1])
-        walked = walk(self.original, self.original, blocks, [first[:1]])
-        widest = max((pair.inputs[0].numel() for pair in walked), default=1)
-        room = max(1, self.memory // (4 * 4 * widest))
-        kept: list[Tensor] = []
-        for batch in chain([first], stream):
-            kept.append(batch[:room])
-            room -= len(batch)
-            if room <= 0:
-                break
-        return blocks, kept
+    @property
+    def _names(self) -> list[str]:
+        return [layer.name for layer in self.layers if layer.reason not in _UNRUN]
+
+    def _walk(self, places: Sequence[RunLayer], begin: int, progress: BlockProgress) -> Iterator[Stop]:
+        done = begin
+        for stop in walk(self.original, self.converted, places, self.batches, memory=self.memory, begin=begin):
+            yield stop
+            done += 1
+            progress(done, len(places))

@@ -8,6 +8,7 @@ original and costs accuracy in one that is close: a thousand images give worse e
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, cast
 
@@ -18,9 +19,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from ...network.batch_norm import norm_affine
-from ...network.blocks import BlockLayer
 from ...network.inference import device_of
-from ...network.walk import BlockPair, move_mean, outputs
+from ...network.walk import Stop, move_mean
 from .net_pair import BlockProgress, NetPair
 from .step import Step
 
@@ -42,22 +42,21 @@ class Correct(Step):
     variance: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def run(self, nets: NetPair, begin: int, progress: BlockProgress) -> dict[str, str]:
-        for pair in nets.pairs(begin, progress):
-            for layer in pair.block.layers:
-                if layer.norm is not None:
-                    self._correct(pair, layer, layer.norm)
-        return {} if any(layer.norm for block in nets.blocks for layer in block.layers) else {"": "KD124"}
+        for stop in nets.walk(begin, progress):
+            if stop.layer.norm is not None:
+                self._correct(stop, stop.layer.norm)
+        return {} if any(layer.norm for layer in nets.run_layers) else {"": "KD124"}
 
-    def _correct(self, pair: BlockPair, layer: BlockLayer, name: str) -> None:
-        norm = cast("nn.BatchNorm2d", pair.converted.get_submodule(name))
-        (mean0, variance0), (mean, variance) = (_spread(values) for values in outputs(pair, layer))
+    def _correct(self, stop: Stop, name: str) -> None:
+        norm = cast("nn.BatchNorm2d", stop.converted.get_submodule(name))
+        (mean0, variance0), (mean, variance) = _spreads(stop.outputs())
         deviation = norm_affine(norm)[0].abs() * variance.sqrt()
-        deviation0 = norm_affine(pair.original.get_submodule(name))[0].abs() * variance0.sqrt()
+        deviation0 = norm_affine(stop.original.get_submodule(name))[0].abs() * variance0.sqrt()
         ratio = (deviation0 / deviation.clamp_min(1e-12)).clamp(1 / _MOST, _MOST) ** self.variance
         if norm.weight is not None:
             with torch.no_grad():
                 norm.weight.mul_(ratio.to(norm.weight))
-        move_mean(pair, name, mean, mean0)
+        move_mean(stop, name, mean, mean0)
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,13 @@ class Reestimate(Step):
         return {}
 
 
-def _spread(batches: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and variance per channel of outputs (batch, channels, positions), float64."""
-    count = sum(batch.numel() // batch.shape[1] for batch in batches)
-    mean = torch.stack([batch.sum((0, 2), dtype=torch.float64) for batch in batches]).sum(0) / count
-    square = torch.stack([batch.double().square().sum((0, 2)) for batch in batches]).sum(0) / count
-    return mean, (square - mean.square()).clamp_min(0)
+def _spreads(batches: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Mean and variance per channel of both nets' outputs (batch, channels, positions), float64."""
+    first = square = torch.zeros(())
+    count = 0
+    for pair in batches:
+        count += pair[0].numel() // pair[0].shape[1]
+        first = first + torch.stack([y.sum((0, 2), dtype=torch.float64) for y in pair])
+        square = square + torch.stack([y.double().square().sum((0, 2)) for y in pair])
+    mean, second = first / count, square / count
+    return list(zip(mean, (second - mean.square()).clamp_min(0), strict=True))

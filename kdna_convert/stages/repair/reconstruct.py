@@ -8,6 +8,7 @@ error on images that were held out from the fit does not fall.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 
 from ...network.derive import derived_layers
 from ...network.inference import evaluating
-from ...network.walk import BlockPair
+from ...network.walk import Stop
 from .net_pair import BlockProgress, NetPair
 from .step import Step
+
+Pair = tuple[Tensor, Tensor]  # a block's input and target of one image
 
 # The share of the images that is held out from the fit and decides whether it is kept.
 JUDGES = 0.2
@@ -45,36 +48,36 @@ class Reconstruct(Step):
     def run(self, nets: NetPair, begin: int, progress: BlockProgress) -> dict[str, str]:
         derived = derived_layers(nets.converted)
         skipped = {name: code for name, code in nets.unreachable.items() if name in derived}
-        for pair in nets.pairs(begin, progress):
-            converted = [layer.name for layer in pair.block.layers if layer.name in derived]
+        for block, stop in nets.walk_blocks(begin, progress):
+            converted = [layer.name for layer in block.layers if layer.name in derived]
             if not converted:
                 continue
-            if pair.target_outputs is None:
+            if not block.whole:
                 skipped |= dict.fromkeys(converted, "KD122")
                 continue
-            self._fit(pair)
+            self._fit(stop)
         return skipped
 
-    def _fit(self, pair: BlockPair) -> None:
-        block = pair.converted_block
-        inputs, target = torch.cat(pair.inputs), torch.cat(pair.target_outputs or [])
-        judged = max(1, round(JUDGES * len(inputs)))
+    def _fit(self, stop: Stop) -> None:
+        block = stop.module
+        pairs = [pair for x, y in zip(stop.inputs, stop.targets, strict=True) for pair in zip(x, y, strict=True)]
+        judged = max(1, round(JUDGES * len(pairs)))
         free = _own(block)
         before = [tensor.detach().clone() for tensor in free]
-        error = _error(block, inputs[:judged], target[:judged])
+        error = _error(block, pairs[:judged])
         trained = [(parameter, parameter.requires_grad) for parameter in block.parameters()]
         try:
-            self._descend(block, free, inputs[judged:], target[judged:])
+            self._descend(block, free, pairs[judged:])
         finally:
             for parameter, was in trained:
                 parameter.requires_grad_(was)
-        if not _error(block, inputs[:judged], target[:judged]) < error:
+        if not _error(block, pairs[:judged]) < error:
             with torch.no_grad():
                 for tensor, old in zip(free, before, strict=True):
                     tensor.copy_(old)
 
-    def _descend(self, block: nn.Module, free: list[nn.Parameter], inputs: Tensor, target: Tensor) -> None:
-        if not len(inputs) or not free:
+    def _descend(self, block: nn.Module, free: list[nn.Parameter], pairs: Sequence[Pair]) -> None:
+        if not pairs or not free:
             return
         for parameter in block.parameters():
             parameter.requires_grad_(False)
@@ -84,10 +87,11 @@ class Reconstruct(Step):
         optimizer = torch.optim.Adam(groups)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         generator = torch.Generator().manual_seed(self.seed)
-        energy = target.square().mean().clamp_min(1e-30)
+        energy = torch.stack([y.square().mean() for _, y in pairs]).mean().clamp_min(1e-30)
         for _ in range(self.steps):
-            chosen = torch.randint(len(inputs), (min(self.batch, len(inputs)),), generator=generator)
-            loss = (block(inputs[chosen]) - target[chosen]).square().mean() / energy
+            chosen = torch.randint(len(pairs), (min(self.batch, len(pairs)),), generator=generator)
+            x, y = _stacked([pairs[place] for place in chosen])
+            loss = (block(x) - y).square().mean() / energy
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -102,7 +106,13 @@ def _own(block: nn.Module) -> list[nn.Parameter]:
     return [p for p in block.parameters() if id(p) in adapters or (p.ndim == 1 and id(p) not in shared)]
 
 
-def _error(block: nn.Module, inputs: Tensor, target: Tensor) -> float:
+def _error(block: nn.Module, pairs: Sequence[Pair]) -> float:
     with evaluating(block):
-        pairs = zip(inputs.split(100), target.split(100), strict=True)
-        return float(sum((block(x.clone()) - y).square().sum() for x, y in pairs))
+        batches = (_stacked(pairs[start : start + 100]) for start in range(0, len(pairs), 100))
+        return float(sum((block(x) - y).square().sum() for x, y in batches))
+
+
+def _stacked(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+    """Copies of these images' inputs and targets as one batch: a block may change its input in place."""
+    x, y = zip(*pairs, strict=True)
+    return torch.stack(x), torch.stack(y)

@@ -46,28 +46,28 @@ class Refit(Step):
     def run(self, nets: NetPair, begin: int, progress: BlockProgress) -> dict[str, str]:
         derived = derived_layers(nets.converted)
         skipped = {name: code for name, code in nets.unreachable.items() if name in derived}
-        for pair in nets.pairs(begin, progress):
-            for layer in pair.block.layers:
-                if layer.name not in derived and not self.dense:
-                    continue
-                code = nets.refusal(layer.name)
-                if code is not None:
-                    skipped |= {layer.name: code} if layer.name in derived else {}
-                    continue
-                problem = layer_problem(pair, layer)
-                module = nets.converted.get_submodule(layer.name)
-                if problem.determined:
-                    self._fit(module, derived.get(layer.name), problem)
-                else:
-                    skipped[layer.name] = "KD128"
-                match_mean(pair, layer, problem)
+        for stop in nets.walk(begin, progress):
+            name = stop.layer.name
+            if name not in derived and not self.dense:
+                continue
+            code = nets.refusal(name)
+            if code is not None:
+                skipped |= {name: code} if name in derived else {}
+                continue
+            problem = layer_problem(stop)
+            if problem.determined:
+                self._fit(stop.module, derived.get(name), problem)
+            else:
+                skipped[name] = "KD128"
+            match_mean(stop, problem)
         return skipped
 
     def _fit(self, module: nn.Module, derived: Derived | None, problem: LayerProblem) -> None:
         kernel_on = kernel_of(module).cpu()
         own = len(problem.moment_nn) / (len(problem.moment_nn) + problem.count)
         ridge = (RIDGE + own) * problem.moment_nn.diagonal().mean()
-        moment_nn = problem.moment_nn + ridge * torch.eye(len(problem.moment_nn), dtype=torch.float64)
+        moment_nn = problem.moment_nn.clone()
+        moment_nn.diagonal().add_(ridge)
         cross_on = problem.cross_on + ridge * kernel_on
         fitted_on = self._solve(module, derived, kernel_on, moment_nn, cross_on, choose=True)
         fitted_variance_o = ((fitted_on @ problem.moment_nn) * fitted_on).sum(1).clamp_min(1e-30)

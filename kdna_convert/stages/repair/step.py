@@ -25,8 +25,8 @@ class Step(Protocol):
 
         Args:
             nets: The original and the converted net, and the calibration images.
-            begin: The block to start at. A resumed run skips the blocks before it.
-            progress: To be called after every block, as `progress(blocks done, blocks in all)`.
+            begin: How many layers (or blocks) are done. A resumed run skips them.
+            progress: To be called after every layer, as `progress(layers done, layers in all)`.
 
         Returns:
             The layers that the step skipped, each with the KD1xx code of the reason. The key "" stands for the whole

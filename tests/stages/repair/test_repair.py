@@ -157,7 +157,7 @@ def test_a_refit_leaves_a_dense_layer_that_changes_or_shares_its_weight() -> Non
 
 
 def test_memory_bounds_how_many_images_are_kept() -> None:
-    nets, _ = pair(memory=16 * 3 * 16 * 16 * 100)
+    nets, _ = pair(memory=4 * 3 * 16 * 16 * 100)
     assert sum(map(len, nets.batches)) == 100
 
 
