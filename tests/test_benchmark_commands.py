@@ -1,0 +1,62 @@
+"""The benchmarks of whole commands: what a command cost, failures, rows, and the images of two sets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.benchmarks import benchmark
+from support.pictures import paint
+from support.places import ROOT
+
+commands = benchmark("commands")
+imagenet = benchmark("imagenet")
+real_size = benchmark("real_size")
+
+
+def test_the_cost_of_a_command_has_the_peak_memory_of_its_process() -> None:
+    # Of a process that is smaller than this one, whose memory counts as that of each command that it starts.
+    script = (
+        "import sys, commands\n"
+        "_, small = commands.run([sys.executable, '-c', 'print(1)'])\n"
+        "_, large = commands.run([sys.executable, '-c', 'x = bytearray(200_000_000)'])\n"
+        "print(small.cpu_seconds > 0, large.peak_bytes - small.peak_bytes > 190_000_000, 'torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "False"]
+
+
+def test_a_command_that_fails_is_named_by_its_last_line_and_one_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(commands.CommandError, match="the reason"):
+        commands.run([sys.executable, "-c", "import sys; sys.exit('more\\nthe reason')"])
+    with pytest.raises(commands.CommandError, match="out of time"):
+        commands.run([sys.executable, "-c", "import time; time.sleep(60)"], limit=0.1)
+
+
+def test_rows_are_read_as_they_were_appended(tmp_path: Path) -> None:
+    file = tmp_path / "results" / "rows.jsonl"
+    assert commands.rows(file) == []
+    for number in range(2):
+        commands.append(file, {"task": "a", "seconds": number})
+    assert [row["seconds"] for row in commands.rows(file)] == [0, 1]
+
+
+def test_two_calibration_sets_are_one_folder_of_all_their_images(tmp_path: Path) -> None:
+    for place in ("calibration/cat", "calibration/dog", "calibration_diverse"):
+        paint(tmp_path / "imagenet" / place / "image.png", 0)
+    folder, count = imagenet.linked(tmp_path, "both", tmp_path / "both")
+    assert count == 3
+    assert len({file.resolve() for part in folder.iterdir() for file in part.resolve().rglob("*.png")}) == 3
+    assert imagenet.linked(tmp_path, "diverse", tmp_path / "one")[1] == 1
+
+
+def test_a_table_shows_medians_beside_what_is_asked_and_says_what_failed(tmp_path: Path) -> None:
+    first, second, *_ = real_size.tasks(tmp_path)
+    cost = [{"task": first.name, "seconds": value, "cpu_seconds": 60, "peak_gb": 2.04} for value in (60, 120, 600)]
+    lines = real_size.summary([first, second], [*cost, {"task": second.name, "failed": "no memory"}]).splitlines()
+    assert lines[2] == "| ResNet-18, balanced 50% | 2.0 min | 1.0 min | 2.0 GB | 4 min, 3 GB |"
+    assert "| no memory |" in lines[3]
