@@ -20,7 +20,7 @@ from ..core.progress import as_progress
 from ..core.specs import Layer, Progress
 from ..inputs.data import Data, Mixed
 from ..inputs.models import example_input, state_digest
-from ..inputs.recipe import parse_target
+from ..inputs.recipe import parse_recipe, parse_target
 from ..inputs.recipe.schema import Calibration
 from ..network.batch_norm import foldable_norms
 from ..network.derive import fold
@@ -35,7 +35,7 @@ from ..stages.analyze.survey import survey
 from ..stages.code import CodedNet, code_to_size, sensitivity_of
 from ..stages.convert.fit import Measure
 from ..stages.finetune import Codes
-from ..stages.repair.net_pair import BlockProgress, NetPair
+from ..stages.repair.net_pair import BlockProgress, NetPair, walk_memory
 from .keywords import StageOptions, check_keywords
 from .nets import device_of_name, known_original, opened
 from .splits import split_images
@@ -43,14 +43,9 @@ from .splits import split_images
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# Calibration images for second moments and layer inputs, and held-out images. With 400 calibration images instead of
-# 1,000, a ResNet-56 at 1/40 of its bytes has 1/7 more KL divergence on new images (docs/decisions/0015).
-IMAGES = Calibration(images=1000, heldout=500, batch=100)
 # Alpha of the image mixtures on which the sensitivity of the loss is measured. A net is so certain of its training
 # images that its gradients on them are almost zero.
 MIXED = 1.0
-# Bytes for the activations during the walk through the net. If they do not fit, fewer images are used.
-MEMORY = 2 * 2**30
 # Values of `kdna finetune --train` that train a net in its coded form. All others train the decoded net.
 CODED = ("norms", "codes")
 # Reasons of layers that are rounded with error feedback: no reason, and depthwise. Others are rounded more finely.
@@ -169,6 +164,7 @@ class _CodingTask:
     before: Conversion
     original: nn.Module | None
     inputs: list[Tensor]
+    settings: Calibration
     measure: Measure | None  # the divergence from the original on held-out images
     device: torch.device
     seed: int
@@ -177,12 +173,12 @@ class _CodingTask:
 
 def _task(before: Conversion, data: Any, options: StageOptions, seed: int, progress: Progress | None) -> _CodingTask:
     place = device_of_name(options.get("device", "auto"))
-    original = known_original(before)
+    original, settings = known_original(before), parse_recipe(before.recipe).calibration
     if data is None:
-        return _CodingTask(before, original, [], None, place, seed, progress)
-    images = split_images(data, before.data, options.get("class_map"), IMAGES, seed)
+        return _CodingTask(before, original, [], settings, None, place, seed, progress)
+    images = split_images(data, before.data, options.get("class_map"), settings, seed)
     inputs, measure = images.calibration_inputs(), images.divergence_from(original or before.model)
-    return _CodingTask(before, original, inputs, measure, place, seed, progress)
+    return _CodingTask(before, original, inputs, settings, measure, place, seed, progress)
 
 
 def _by_entropy(task: _CodingTask, room: int) -> tuple[bytes, nn.Module, str, float]:
@@ -198,7 +194,8 @@ def _by_entropy(task: _CodingTask, room: int) -> tuple[bytes, nn.Module, str, fl
     room -= _file_size(task.before, bytes(room)) - room
     coded: dict[str, CodedNet] = {}
     for name, goal in _goals(task, itself).items():
-        nets = NetPair(goal, itself, layers, task.inputs or [example_input(task.before.data)], memory=MEMORY)
+        images = task.inputs or [example_input(task.before.data)]
+        nets = NetPair(goal, itself, layers, images, memory=walk_memory(task.settings.memory))
         coded[name] = code_to_size(
             nets,
             sensitivity,
@@ -234,11 +231,18 @@ def _moments(task: _CodingTask, plain: nn.Module, layers: Sequence[Layer]) -> Mo
         mixed = Mixed(task.inputs, MIXED, task.seed, each=False)  # as all of explanation/results.md was measured
         sampling = Sampling(seed=task.seed)
         return collect(
-            plain, layers, mixed, gradients="pairs", sampling=sampling, device=task.device, progress=task.progress
+            plain,
+            layers,
+            mixed,
+            memory=task.settings.memory,
+            gradients="pairs",
+            sampling=sampling,
+            device=task.device,
+            progress=task.progress,
         )
     size = task.before.data.input_size
     how: dict[str, Any] = {"seed": task.seed, "device": task.device, "progress": task.progress}
-    return data_free(plain, layers, size, images=IMAGES.images, **how)
+    return data_free(plain, layers, size, images=task.settings.images, memory=task.settings.memory, **how)
 
 
 def _file_size(conversion: Conversion, blob: bytes) -> int:

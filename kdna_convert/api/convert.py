@@ -205,7 +205,7 @@ def _converted(task: _Task, plan: Plan) -> Conversion:
     converted, fits, state = _fitted(task, plan, measure, file)
     fitted = time.perf_counter()
     first = None if measure is None or state is not None else measure(converted)
-    results = repair(job, converted, fits, measure, file, state, task.progress)
+    results = repair(job, converted, fits, measure, first, file, state, task.progress)
     stages = _stages(first, results)
     if job.recipe.nested:
         plan, unordered = nest(converted, plan, job.loaded.model, task.moments)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from torch import nn
 
+from ..core.measurements import Divergence
 from ..core.specs import Plan, Progress, to_json
 from ..inputs.data import Images, Mixed, batches
 from ..network.folder.report import FamilyFit, StepResult
 from ..stages.convert.fit import Measure
 from ..stages.evaluate.accuracy import divergence_from
-from ..stages.repair.net_pair import NetPair
+from ..stages.repair.net_pair import NetPair, walk_memory
 from ..stages.repair.repair_file import RepairFile, RepairState, copy_state
 from ..stages.repair.run_steps import run_steps
 from .job import Job
@@ -46,6 +47,7 @@ def repair(
     converted: nn.Module,
     fits: Sequence[FamilyFit],
     measure: Measure | None,
+    first: Divergence | None,
     file: RepairFile | None,
     state: RepairState | None,
     progress: Progress | None,
@@ -58,13 +60,13 @@ def repair(
         return ()
     settings, seed = job.recipe.calibration, job.recipe.seed
     inputs = mixtures(job.calibration, settings.batch, seed)
-    nets = NetPair(job.loaded.model, converted, job.layers, inputs, settings.memory)
+    nets = NetPair(job.loaded.model, converted, job.layers, inputs, walk_memory(settings.memory))
     judge = None if job.heldout is None else judging(job.loaded.model, job.heldout, settings.batch, seed)
     if file is not None and state is None:
         state = RepairState(notes={"fits": [asdict(fit) for fit in fits]}, before=copy_state(converted))
         file.write(converted, state, now=True)
     steps = [(step.name, step.options) for step in job.recipe.repair]
-    done = run_steps(nets, steps, measure, judge=judge, file=file, state=state, progress=progress)
+    done = run_steps(nets, steps, measure, judge=judge, first=first, file=file, state=state, progress=progress)
     job.notes.extend(_left_out(done))
     return done
 

@@ -28,7 +28,7 @@ from ..stages.convert.fit import SWEEPS, Measure
 from ..stages.plan.budget import PlanBudget, budget_of
 from ..stages.plan.costs import original_totals
 from ..stages.plan.knapsack import solve
-from ..stages.repair.net_pair import NetPair
+from ..stages.repair.net_pair import NetPair, walk_memory
 from ..stages.repair.run_steps import run_steps
 from .keywords import StageOptions, check_keywords
 from .nets import device_of_name, known_original, opened
@@ -150,7 +150,7 @@ def _repair(
     if split is None or original is None or measure is None or not recipe.repair:
         return ()
     mixed = mixtures(split.calibration, split.batch, recipe.seed)
-    nets = NetPair(original, net, plan.layers, mixed, recipe.calibration.memory)
+    nets = NetPair(original, net, plan.layers, mixed, walk_memory(recipe.calibration.memory))
     judge = judging(original, split.heldout, split.batch, recipe.seed)
     steps = [(step.name, step.options) for step in recipe.repair]
     return run_steps(nets, steps, measure, judge=judge, progress=progress)

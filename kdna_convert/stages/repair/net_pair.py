@@ -18,12 +18,20 @@ from ...network.walk import Stop, in_order, walk
 
 # Called after every layer or block: (how many are done, of how many).
 BlockProgress = Callable[[int, int], None]
+# The most bytes that a walk takes for the images, and again for activations. With more, early layers see more images
+# than their few inputs need.
+MOST = 2**30
 # Longer patches have moments of more than half a gigabyte.
 LONGEST_PATCH = 8192
 # Layers that no walk stops at: transposed (KD104), never run (KD107), no layers at all (KD120).
 _UNRUN = ("KD104", "KD107", "KD120")
 # Layers whose kernel is not the weight they store: computed (KD105), not floating point (KD111), unreadable (KD112).
 _COMPUTED = ("KD105", "KD111", "KD112")
+
+
+def walk_memory(limit: int) -> int:
+    """The memory of a walk under a memory limit, both in bytes."""
+    return min(limit // 4, MOST)
 
 
 @dataclass
@@ -43,7 +51,7 @@ class NetPair:
     converted: nn.Module
     layers: Sequence[Layer]
     images: Iterable[Tensor]
-    memory: int = 2**30
+    memory: int = MOST
 
     @cached_property
     def batches(self) -> list[Tensor]:

@@ -35,6 +35,7 @@ def run_steps(
     measure: Measure,
     *,
     judge: Measure | None = None,
+    first: Divergence | None = None,
     file: RepairFile | None = None,
     state: RepairState | None = None,
     progress: Progress | None = None,
@@ -46,6 +47,7 @@ def run_steps(
         steps: Names and options of the steps.
         measure: The divergence from the original, for the results.
         judge: The divergence that decides, if it is not `measure`.
+        first: What `measure` gives for the net as it is, if that is known.
         file: Where the state is written as the repair goes.
         state: The state to resume from, as `file` read it.
         progress: Called after every block.
@@ -54,13 +56,13 @@ def run_steps(
         The result of each step.
     """
 
-    def look(net: nn.Module) -> _Measured:
-        divergence = measure(net)
+    def look(net: nn.Module, known: Divergence | None = None) -> _Measured:
+        divergence = measure(net) if known is None else known
         return _Measured(divergence, (divergence if judge is None else judge(net)).distance)
 
     state = state or RepairState()
     results = TypeAdapter(list[StepResult]).validate_python(state.records)
-    measured = look(nets.converted) if not state.before else None
+    measured = look(nets.converted, first) if first is not None or not state.before else None
     for place in range(state.step, len(steps)):
         state.step = place
         if not state.before:

@@ -205,3 +205,23 @@ def test_a_repair_file_with_another_mark_or_damaged_is_ignored(tmp_path: Path) -
     assert RepairFile(path, "another").read(nets.converted) is None
     path.write_bytes(path.read_bytes()[:100])
     assert RepairFile(path, "one").read(nets.converted) is None
+
+
+def test_a_costly_block_is_trained_with_smaller_batches_then_for_fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    nets, _ = pair()
+    batches: list[tuple[str, int]] = []
+    for name in ("blocks.0", "blocks.1"):
+        nets.converted.get_submodule(name).register_forward_pre_hook(
+            lambda _, args, name=name: batches.append((name, len(args[0]))) if torch.is_grad_enabled() else None
+        )
+    macs = 2 * 12 * 12 * 9 * 8 * 8
+
+    def trained(images: int) -> list[int]:
+        batches.clear()
+        monkeypatch.setattr("kdna_convert.stages.repair.reconstruct.WORK", macs * images)
+        STEPS["reconstruct"](steps=10, batch=16).run(nets, 0, lambda *_: None)  # type: ignore[call-arg]
+        return [size for name, size in batches if name == "blocks.1"]
+
+    assert trained(1000) == [16] * 10
+    assert trained(120) == [12] * 10
+    assert trained(40) == [8] * 5
