@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -61,6 +62,8 @@ def repair(
     settings, seed = job.recipe.calibration, job.recipe.seed
     inputs = mixtures(job.calibration, settings.batch, seed)
     nets = NetPair(job.loaded.model, converted, job.layers, inputs, walk_memory(settings.memory))
+    if job.recipe.repair_time is not None:
+        nets.deadline = time.monotonic() + job.recipe.repair_time
     judge = None if job.heldout is None else judging(job.loaded.model, job.heldout, settings.batch, seed)
     if file is not None and state is None:
         state = RepairState(notes={"fits": [asdict(fit) for fit in fits]}, before=copy_state(converted))

@@ -28,6 +28,7 @@ The shortest recipe is one line, `scheme: basis`. All keys, with their defaults 
                                 # fine-tune after each family, least error first. Default: no such fine-tune
     repair: []                  # after the fit, in order: refit, correct, reestimate, reconstruct; with options as in
                                 # {name: reconstruct, steps: 200}. A step is kept only if it lowers the divergence
+    repair_time: 3m             # the time limit of all repair steps together. Default: none
     nested: false               # order the directions of every family by importance, so that `kdna shrink` can cut it
     codec: entropy              # how the tensors are stored: or fp16, bf16, int8, int4. Default: as they are. A size
                                 # in bytes is then the size of the coded file

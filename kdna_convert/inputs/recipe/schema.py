@@ -241,6 +241,10 @@ class Recipe(_Section):
         strict=False,
         description="Steps after the fit, in order. A step is kept if it lowers the divergence on held-out images.",
     )
+    repair_time: Time | None = Field(
+        None,
+        description="The time limit of all repair steps together, such as 3m. Later layers are left as they are.",
+    )
     finetune: Finetune | None = Field(
         None, description="What `kdna run` trains after the conversion, and how long. By default nothing."
     )

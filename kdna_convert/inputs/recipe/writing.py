@@ -82,6 +82,7 @@ REPAIR_TEXT = """\
 # Repair steps after the fit: refit, correct, reestimate, reconstruct. They use no labels. A step is
 # kept only where it lowers the divergence from the original on held-out images.
 repair: {steps}
+# repair_time: 3m # the time limit of all repair steps together
 """
 TRAIN_COMMENT = "# norms, codes, adapters, shared or all; norms and biases always train"
 FINETUNE_TEXT = f"""\

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,6 +47,8 @@ class NetPair:
         images: Batches of inputs.
         memory: Bytes for the images, and again for the activations that both nets hold. It bounds how many images are
             used, above all at layers with many positions.
+        deadline: The value of `time.monotonic()` after which no other layer is begun.
+        late: The layers that the last walk did not reach before it.
     """
 
     original: nn.Module
@@ -52,6 +56,8 @@ class NetPair:
     layers: Sequence[Layer]
     images: Iterable[Tensor]
     memory: int = MOST
+    deadline: float = math.inf
+    late: tuple[str, ...] = ()
 
     @cached_property
     def batches(self) -> list[Tensor]:
@@ -114,8 +120,11 @@ class NetPair:
         return [layer.name for layer in self.layers if layer.reason not in _UNRUN]
 
     def _walk(self, places: Sequence[RunLayer], begin: int, progress: BlockProgress) -> Iterator[Stop]:
-        done = begin
+        done, self.late = begin, ()
         for stop in walk(self.original, self.converted, places, self.batches, memory=self.memory, begin=begin):
+            if time.monotonic() > self.deadline:
+                self.late = tuple(place.name for place in places[done:])
+                return
             yield stop
             done += 1
             progress(done, len(places))

@@ -102,6 +102,7 @@ class _Run:
         after: _Measured | None = None
         try:
             skipped = step_of(name, options).run(nets, self.state.block, block_done)
+            skipped |= dict.fromkeys(nets.late, "KD145")
             after = None if "" in skipped else look(nets.converted)
         except NumericsError:  # outputs that are not finite: the step is undone
             skipped = {}

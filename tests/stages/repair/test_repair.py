@@ -1,6 +1,7 @@
 """Repair: a step is kept only if it helps, and an interrupted repair resumes."""
 
 import copy
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,3 +226,19 @@ def test_a_costly_block_is_trained_with_smaller_batches_then_for_fewer_steps(mon
     assert trained(1000) == [16] * 10
     assert trained(120) == [12] * 10
     assert trained(40) == [8] * 5
+
+
+def test_a_repair_that_runs_out_of_time_keeps_what_it_has_done_and_names_the_rest() -> None:
+    nets, measure = pair()
+    clock = iter([0.0, 0.0, 0.0, 2.0])
+    nets.deadline, now = 1.0, time.monotonic
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdna_convert.stages.repair.net_pair.time.monotonic", lambda: next(clock, now()))
+        (result,) = run_steps(nets, [("refit", {})], measure)
+    late = {"blocks.1.conv1": "KD145", "blocks.1.conv2": "KD145", "fc": "KD145"}
+    assert result.kept
+    assert result.left_out == late
+    untouched = pair()[0].converted
+    for layer in ("blocks.0.conv1", *late):
+        same = torch.equal(nets.converted.get_submodule(layer).weight, untouched.get_submodule(layer).weight)
+        assert same == (layer in late)
