@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import cached_property
+from typing import NamedTuple, cast
 
 import torch
 from scipy.optimize import minimize as scipy_minimize
@@ -58,10 +59,15 @@ class Target:
     weight: float
     bound: float | None = None
 
-    @property
+    @cached_property
     def energy(self) -> float:
         """E[y . y] of the layer's output, without the bias."""
         return float((self.cross_on * self.kernel_on).sum())
+
+    @cached_property
+    def memo(self) -> dict[Hashable, object]:
+        """What was computed from this target alone and is used by several fits, kept as long as the target."""
+        return {}
 
 
 def plain_target(kernel: Tensor, moment: Moment, weight: float, count: int = 0) -> Target:
@@ -102,9 +108,11 @@ def search_target(target: Target) -> Target:
     """
     if isinstance(target.moment, Kronecker) or len(target.moment) <= FULL_METRIC_PATCH:
         return target
-    moment = kronecker(target.moment, target.shape[1])
-    changed_on = times(target.kernel_on, moment) - times(target.kernel_on, target.moment)
-    return replace(target, moment=moment, cross_on=target.cross_on + changed_on)
+    if "search" not in target.memo:
+        moment = kronecker(target.moment, target.shape[1])
+        changed_on = times(target.kernel_on, moment) - times(target.kernel_on, target.moment)
+        target.memo["search"] = replace(target, moment=moment, cross_on=target.cross_on + changed_on)
+    return cast("Target", target.memo["search"])
 
 
 def kronecker(moment_nn: Tensor, channels: int) -> Kronecker:

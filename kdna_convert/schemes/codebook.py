@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from pydantic import Field
@@ -48,7 +48,7 @@ from ..core.linalg import (
 from ..core.specs import Layout, Shape, SymbolicShape, product
 from .dense_limit import dense_limit
 from .scheme import Scheme, Tensors
-from .vector_quantization import choose_codes, error_feedback, line_bank, point_bank
+from .vector_quantization import choose_codes, error_feedback, line_bank, point_bank, stack_feedback
 
 # The most codes of a bank. An int16 allows more, but k-means takes cells x codes multiply-adds per round.
 MOST = 2**14
@@ -101,7 +101,6 @@ class Codebook(Scheme):
     def share(self, targets: Sequence[Target], *, seed: int, sweeps: int) -> tuple[Tensors, list[Tensors]]:
         searched = [search_target(target) for target in targets]
         blocks = [self._blocks(target.shape) for target in targets]
-        feeds = [error_feedback(target.moment, count) for target, count in zip(searched, blocks, strict=True)]
         quick = sweeps <= SHORT
         rounds, again = ROUNDS[quick], AGAIN[quick]
         # The gains that codes are chosen for; None: the best gain of each code.
@@ -111,8 +110,7 @@ class Codebook(Scheme):
         else:
             bank_rc, code_gains = point_bank(searched, blocks, self.rank, self.codes, seed, rounds)
         for steps in (sweeps // 4,) if quick else (sweeps // 3, sweeps):
-            members = zip(code_gains, searched, feeds, strict=True)
-            codes = [choose_codes(bank_rc, gain, target.kernel_on, own, again) for gain, target, own in members]
+            codes = _choose_codes(bank_rc, code_gains, searched, blocks, again)
             solved = [self._solve(bank_rc, code, target) for code, target in zip(codes, searched, strict=True)]
             bank_rc, solved = _descend(bank_rc, solved, codes, searched, steps)
             code_gains = [gain_obm[:, 0] for gain_obm in solved] if self.gain == "filter" else code_gains
@@ -128,10 +126,10 @@ class Codebook(Scheme):
     def reassign(self, shared: Tensors, adapter: Tensors, target: Target) -> Tensors:
         """The bank is fixed. The indices are chosen for the present gains, then for the new ones."""
         solution = replace(target, kernel_on=times_inverse(target.cross_on, target.moment))
-        feedback = error_feedback(search_target(solution).moment, self._blocks(target.shape))
+        searched, blocks = search_target(solution), self._blocks(target.shape)
         for _ in range(CHOSEN):
             gain_om = None if self.gain == "cell" else self._gains(adapter)[:, 0]
-            code_obm = choose_codes(shared["E"], gain_om, solution.kernel_on, feedback, AGAIN[0])
+            (code_obm,) = _choose_codes(shared["E"], [gain_om], [searched], [blocks], AGAIN[0])
             adapter = self.fit(shared, {"K": self._kept(code_obm).to(torch.int16)}, target)
         return adapter
 
@@ -170,6 +168,33 @@ class Codebook(Scheme):
 
     def _blocks(self, shape: Shape) -> int:
         return shape[1] // gcd(shape[1], self.cell)
+
+
+def _choose_codes(
+    bank_rc: Tensor,
+    gains: Sequence[Tensor | None],
+    targets: Sequence[Target],
+    blocks: Sequence[int],
+    again: int,
+) -> list[Tensor]:
+    """The codes of each kernel's cells, for its gains (out, codes). Layers of one shape are chosen together."""
+    codes: dict[int, Tensor] = {}
+    for alike in _alike(targets):
+        first = gains[alike[0]]
+        gain_lom = None if first is None else torch.stack([gain for i in alike if (gain := gains[i]) is not None])
+        feedback = stack_feedback([error_feedback(targets[i], blocks[i]) for i in alike])
+        kernel_lon = torch.stack([targets[i].kernel_on for i in alike])
+        codes |= zip(alike, choose_codes(bank_rc, gain_lom, kernel_lon, feedback, again), strict=True)
+    return [codes[i] for i in range(len(targets))]
+
+
+def _alike(targets: Sequence[Target]) -> list[list[int]]:
+    """The places of the targets of one shape and form, in parts whose moments have up to CHUNK numbers."""
+    groups: dict[tuple[Shape, bool], list[int]] = {}
+    for place, target in enumerate(targets):
+        groups.setdefault((target.shape, isinstance(target.moment, Kronecker)), []).append(place)
+    many = {key: max(1, CHUNK // product(key[0][1:]) ** 2) for key in groups}
+    return [members[i : i + many[key]] for key, members in groups.items() for i in range(0, len(members), many[key])]
 
 
 def _gains(cells_obc: Tensor, cross_on: Tensor, moment: Moment) -> Tensor:
@@ -211,21 +236,40 @@ def _summed(gain_obm: Tensor, cells_obmc: Tensor) -> Tensor:
 def _descend(
     bank_rc: Tensor, gains: Sequence[Tensor], codes: Sequence[Tensor], targets: Sequence[Target], steps: int
 ) -> tuple[Tensor, list[Tensor]]:
-    """Minimize the exact error over the bank and all gains, with the codes fixed."""
-    scale = 1 / weighted_energy(targets)
+    """Minimize the exact error over the bank and all gains, with the codes fixed. Its products are in float32."""
+    whole = weighted_energy(targets)
+    part_of = [target.weight / whole for target in targets]
+    singles = [_single(target) for target in targets]
 
     def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
-        bank, *own = point
+        bank, *own = (tensor.float() for tensor in point)
         value, slope_rc, slopes = 0.0, torch.zeros_like(bank), []
-        for gain_obm, code_obm, target in zip(own, codes, targets, strict=True):
-            cells_obmc, part = bank[code_obm], scale * target.weight
-            kernel_on = _summed(gain_obm, cells_obmc).flatten(1)
-            seen_on = times(kernel_on, target.moment)
-            value += part * float(((seen_on - 2 * target.cross_on) * kernel_on).sum())
-            slope_ob1c = 2 * part * (seen_on - target.cross_on).view_as(cells_obmc[:, :, 0])[:, :, None]
+        for gain_obm, code_obm, single, part in zip(own, codes, singles, part_of, strict=True):
+            cells_obmc = bank[code_obm]
+            gap_on = _summed(gain_obm, cells_obmc).flatten(1) - single.kernel_on
+            seen_on = times(gap_on, single.moment) - single.beyond_on
+            value += part * float(((seen_on - single.beyond_on) * gap_on).sum())
+            slope_ob1c = 2 * part * seen_on.view_as(cells_obmc[:, :, 0])[:, :, None]
             slope_rc.index_add_(0, code_obm.flatten(), (gain_obm[..., None] * slope_ob1c).flatten(0, 2))
             slopes.append((slope_ob1c * cells_obmc).sum(3).sum_to_size(gain_obm.shape))
-        return value, [slope_rc, *slopes]
+        return value, [slope_rc.double(), *(slope.double() for slope in slopes)]
 
     bank_rc, *solved = minimize(error, [bank_rc, *gains], steps)
     return bank_rc, solved
+
+
+class _Single(NamedTuple):
+    """A target in float32. `beyond_on` is its cross moment less that of the kernel; zero for a plain target."""
+
+    kernel_on: Tensor
+    beyond_on: Tensor
+    moment: Moment
+
+
+def _single(target: Target) -> _Single:
+    if "single" not in target.memo:
+        beyond_on = (target.cross_on - times(target.kernel_on, target.moment)).float()
+        moment = target.moment
+        moment = Kronecker(*(own.float() for own in moment)) if isinstance(moment, Kronecker) else moment.float()
+        target.memo["single"] = _Single(target.kernel_on.float(), beyond_on, moment)
+    return cast("_Single", target.memo["single"])

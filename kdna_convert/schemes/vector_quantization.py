@@ -7,8 +7,9 @@ numbers (GPTQ, arXiv 2210.17323; for vectors GPTVQ, arXiv 2402.15319).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,6 +20,10 @@ from .warehouse import cells_of
 
 # Products of cells and codes that are held at once: few enough to stay in the cache.
 _CACHED = 2**20
+# Blocks whose errors are fed to the later ones together.
+LAZY = 16
+# The smallest positive number of float32.
+TINY_SINGLE = torch.finfo(torch.float32).tiny
 # Damping of the moment, of its mean diagonal. Cells are approximated far more coarsely than numbers are rounded: for
 # strongly correlated inputs, the error that is fed forward could leave the range of the bank. 0.01 does as well on
 # ResNet-56.
@@ -29,58 +34,99 @@ PER_CODE = 256
 
 @dataclass(frozen=True)
 class ErrorFeedback:
-    """How the error of a cell is fed forward.
+    """How the errors of the cells of several layers (l) are fed forward, float32.
+
+    A cell has p channels of t taps. The upper factor of the inverse moment is R (x) T. For a full moment p are the
+    numbers of the cell and T is 1.
 
     Attributes:
-        order_b: The order of the blocks, largest input first.
-        upper_bcbc: The upper factor R of the inverse moment in that order, C^-1 = R^T R, as (block, number, block,
-            number).
-        inverse_bcc: The inverses of its diagonal blocks.
+        order_lb: The order of the blocks, largest input first.
+        upper_lii: R in that order.
+        taps_ltt: T.
+        inverse_lbcc: The inverses of the diagonal blocks of R (x) T.
     """
 
-    order_b: Tensor
-    upper_bcbc: Tensor
-    inverse_bcc: Tensor
+    order_lb: Tensor
+    upper_lii: Tensor
+    taps_ltt: Tensor
+    inverse_lbcc: Tensor
 
 
-def error_feedback(moment: Moment, blocks: int) -> ErrorFeedback:
-    """The feedback for a moment and a number of blocks. Raises NumericsError KD703 if the moment has no factor."""
+def error_feedback(target: Target, blocks: int) -> ErrorFeedback:
+    """The feedback of one layer, computed once for its target. Raises NumericsError KD703 without a factor."""
+    kept = target.memo.get(("error feedback", blocks))
+    if kept is None:
+        kept = target.memo["error feedback", blocks] = _error_feedback(target.moment, blocks)
+    return cast("ErrorFeedback", kept)
+
+
+def _error_feedback(moment: Moment, blocks: int) -> ErrorFeedback:
     if isinstance(moment, Kronecker):
-        order_b, channels = _factor(moment.channels_cc, blocks)
-        _, taps = _factor(moment.taps_tt, 1)
-        upper = torch.kron(channels, taps)
+        order_b, upper_ii = _factor(moment.channels_cc, blocks)
+        _, taps_tt = _factor(moment.taps_tt, 1)
     else:
-        order_b, upper = _factor(moment, blocks)
-    upper_bcbc = upper.view(blocks, -1, blocks, len(upper) // blocks)
-    return ErrorFeedback(order_b, upper_bcbc, torch.linalg.inv(torch.einsum("bcbd->bcd", upper_bcbc)))
+        order_b, upper_ii = _factor(moment, blocks)
+        taps_tt = upper_ii.new_ones(1, 1)
+    own_bpp = torch.einsum("bpbq->bpq", upper_ii.view(blocks, -1, blocks, len(upper_ii) // blocks))
+    inverse_bptqu = torch.einsum("bpq,tu->bptqu", torch.linalg.inv(own_bpp), torch.linalg.inv(taps_tt))
+    inverse_bcc = inverse_bptqu.flatten(3).flatten(1, 2)
+    return ErrorFeedback(order_b[None], upper_ii.float()[None], taps_tt.float()[None], inverse_bcc.float()[None])
+
+
+def stack_feedback(of_layers: Sequence[ErrorFeedback]) -> ErrorFeedback:
+    """The feedback of several layers of one shape."""
+    parts = [(one.order_lb, one.upper_lii, one.taps_ltt, one.inverse_lbcc) for one in of_layers]
+    return ErrorFeedback(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def choose_codes(
-    bank_rc: Tensor, gain_om: Tensor | None, kernel_on: Tensor, feedback: ErrorFeedback, again: int = 0
+    bank_rc: Tensor, gain_lom: Tensor | None, kernel_lon: Tensor, feedback: ErrorFeedback, again: int = 0
 ) -> Tensor:
-    """Choose the codes of a kernel's cells: indices into the bank, (out, blocks, codes).
+    """Choose the codes of the cells of kernels of one shape: indices into the bank, (layers, out, blocks, codes).
+
+    The error of a cell is fed to its group of LAZY blocks at once, that of a group to all later blocks together, as in
+    GPTQ.
 
     Args:
         bank_rc: The bank of cells.
-        gain_om: The factor of each code of a filter's cells. None: a cell has one code and its own best gain.
-        kernel_on: The kernel.
+        gain_lom: The factor of each code of a filter's cells. None: a cell has one code and its own best gain.
+        kernel_lon: The kernels.
         feedback: How the error of a cell is fed forward.
         again: As in nearest_sum.
     """
-    blocks = len(feedback.order_b)
-    rest_obc = kernel_on.view(len(kernel_on), blocks, -1)[:, feedback.order_b].clone()
+    (layers, out, _), blocks, taps = kernel_lon.shape, feedback.order_lb.shape[1], feedback.taps_ltt.shape[1]
+    cells_lobpt = kernel_lon.float().view(layers, out, blocks, -1, taps)
+    ordered = [own[:, order] for own, order in zip(cells_lobpt, feedback.order_lb, strict=True)]
+    width = cells_lobpt.shape[3]
+    rest_lxi = torch.stack(ordered).permute(0, 1, 4, 2, 3).reshape(layers, out * taps, blocks * width)
+    bank_rc, gain_lom = bank_rc.float(), None if gain_lom is None else gain_lom.float()
     codes = []
-    for b in range(blocks):
-        cell_oc, seen_rc = rest_obc[:, b] @ feedback.inverse_bcc[b], bank_rc @ feedback.inverse_bcc[b]
-        if gain_om is None:
-            code_o, gain_o = nearest_line(cell_oc, seen_rc)
-            codes.append(code_o[:, None])
-            error_oc = cell_oc - gain_o[:, None] * seen_rc[code_o]
-        else:
-            code_om, error_oc = nearest_sum(cell_oc, seen_rc, gain_om, again)
-            codes.append(code_om)
-        rest_obc[:, b + 1 :] -= torch.einsum("oc,cbd->obd", error_oc, feedback.upper_bcbc[b, :, b + 1 :])
-    return torch.stack(codes, 1)[:, feedback.order_b.argsort()]
+    for start in range(0, blocks, LAZY):
+        stop = min(start + LAZY, blocks)
+        held_lxj = rest_lxi[:, :, start * width : stop * width]
+        upper_lji = feedback.upper_lii[:, start * width : stop * width]
+        errors = []
+        for b in range(start, stop):
+            own, later = slice((b - start) * width, (b + 1 - start) * width), slice((b + 1 - start) * width, None)
+            cell_lopt = held_lxj[:, :, own].unflatten(1, (out, taps)).transpose(2, 3)
+            inverse_lcc = feedback.inverse_lbcc[:, b]
+            code_lom, error_loc = _chosen(cell_lopt.flatten(2) @ inverse_lcc, bank_rc @ inverse_lcc, gain_lom, again)
+            codes.append(code_lom)
+            error_lopt = error_loc.view(layers, out, width, taps) @ feedback.taps_ltt[:, None]
+            errors.append(error_lopt.transpose(2, 3).flatten(1, 2))
+            held_lxj[:, :, later] -= errors[-1] @ upper_lji[:, own, (b + 1) * width : stop * width]
+        rest_lxi[:, :, stop * width :] -= torch.cat(errors, 2) @ upper_lji[:, :, stop * width :]
+    chosen_lobm = torch.stack(codes, 2)
+    back = [own[:, order.argsort()] for own, order in zip(chosen_lobm, feedback.order_lb, strict=True)]
+    return torch.stack(back)
+
+
+def _chosen(cell_loc: Tensor, bank_lrc: Tensor, gain_lom: Tensor | None, again: int) -> tuple[Tensor, Tensor]:
+    """The codes of one block's cells (layers, out, codes), and their errors."""
+    if gain_lom is not None:
+        return nearest_sum(cell_loc, bank_lrc, gain_lom, again)
+    code_lo, gain_lo = nearest_line(cell_loc, bank_lrc)
+    return code_lo[..., None], cell_loc - gain_lo[..., None] * _rows(bank_lrc, code_lo)
 
 
 def line_bank(targets: Sequence[Target], blocks: Sequence[int], rank: int, seed: int, rounds: int) -> Tensor:
@@ -148,19 +194,28 @@ def _repeated(size_o: Tensor, cells_xc: Tensor) -> Tensor:
 
 
 def nearest_line(cells_xc: Tensor, bank_rc: Tensor) -> tuple[Tensor, Tensor]:
-    """The row whose line each cell is nearest to, and the signed gain of the nearest point."""
-    energy_r = bank_rc.square().sum(1).clamp_min(TINY)
-    unit_cr = (bank_rc / energy_r.sqrt()[:, None]).float().T
-    code_x = _largest(cells_xc, unit_cr, lambda seen_xr: seen_xr.abs_())
-    return code_x, (cells_xc * bank_rc[code_x]).sum(1) / energy_r[code_x]
+    """The row whose line each cell is nearest to, and the signed gain of the nearest point.
+
+    Cells and bank may have an axis of layers in front, here and in the functions below.
+    """
+    energy_r = bank_rc.square().sum(-1).clamp_min(TINY if bank_rc.dtype == torch.float64 else TINY_SINGLE)
+    code_x = _largest(cells_xc, bank_rc / energy_r.sqrt()[..., None], signed=False)
+    return code_x, (cells_xc * _rows(bank_rc, code_x)).sum(-1) / energy_r.gather(-1, code_x)
 
 
 def nearest_point(cells_xc: Tensor, bank_rc: Tensor, gain_x: Tensor | None = None) -> Tensor:
     """The row e whose product with the cell's gain g is nearest to each cell x: the largest g x . e - g^2 |e|^2 / 2."""
-    extended_cr = torch.cat([bank_rc, -bank_rc.square().sum(1, keepdim=True) / 2], 1).float().T
-    gain_x1 = cells_xc.new_ones(len(cells_xc), 1) if gain_x is None else gain_x[:, None]
-    extended_xc = torch.cat([gain_x1 * cells_xc, gain_x1.square()], 1)
-    return _largest(extended_xc, extended_cr, lambda seen_xr: seen_xr)
+    return _nearest(cells_xc, _extended(bank_rc), torch.ones_like(cells_xc[..., 0]) if gain_x is None else gain_x)
+
+
+def _extended(bank_rc: Tensor) -> Tensor:
+    """The rows e with -|e|^2 / 2 behind each."""
+    return torch.cat([bank_rc, -bank_rc.square().sum(-1, keepdim=True) / 2], -1).float()
+
+
+def _nearest(cells_xc: Tensor, extended_rd: Tensor, gain_x: Tensor) -> Tensor:
+    gain_x1 = gain_x[..., None]
+    return _largest(torch.cat([gain_x1 * cells_xc, gain_x1.square()], -1), extended_rd, signed=True)
 
 
 def nearest_sum(cells_xc: Tensor, bank_rc: Tensor, gain_xm: Tensor, again: int) -> tuple[Tensor, Tensor]:
@@ -169,23 +224,32 @@ def nearest_sum(cells_xc: Tensor, bank_rc: Tensor, gain_xm: Tensor, again: int) 
     They are chosen one after the other, each for the rest of those before it. Then each is chosen again for the rest of
     all others, `again` times (iterated conditional modes).
     """
-    left_xc, gains = cells_xc, gain_xm.unbind(1)
+    left_xc, gains, extended_rd = cells_xc, gain_xm.unbind(-1), _extended(bank_rc)
     codes: list[Tensor] = []
     for gain_x in gains:
-        codes.append(nearest_point(left_xc, bank_rc, gain_x))
-        left_xc = left_xc - gain_x[:, None] * bank_rc[codes[-1]]
+        codes.append(_nearest(left_xc, extended_rd, gain_x))
+        left_xc = left_xc - gain_x[..., None] * _rows(bank_rc, codes[-1])
     for _ in range(again if len(gains) > 1 else 0):
         for place, gain_x in enumerate(gains):
-            without_xc = left_xc + gain_x[:, None] * bank_rc[codes[place]]
-            codes[place] = nearest_point(without_xc, bank_rc, gain_x)
-            left_xc = without_xc - gain_x[:, None] * bank_rc[codes[place]]
-    return torch.stack(codes, 1), left_xc
+            without_xc = left_xc + gain_x[..., None] * _rows(bank_rc, codes[place])
+            codes[place] = _nearest(without_xc, extended_rd, gain_x)
+            left_xc = without_xc - gain_x[..., None] * _rows(bank_rc, codes[place])
+    return torch.stack(codes, -1), left_xc
 
 
-def _largest(cells_xc: Tensor, bank_cr: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
-    """The column with the largest product for each row. NumPy's argmax is a dozen times faster than torch's here."""
-    chunks = cells_xc.float().split(max(1, _CACHED // bank_cr.shape[1]))
-    return torch.from_numpy(np.concatenate([of(chunk @ bank_cr).numpy().argmax(1) for chunk in chunks]))
+def _rows(bank_rc: Tensor, code_x: Tensor) -> Tensor:
+    return bank_rc[code_x] if bank_rc.ndim == 2 else bank_rc.take_along_dim(code_x[..., None], -2)
+
+
+def _largest(cells_xc: Tensor, bank_rc: Tensor, *, signed: bool) -> Tensor:
+    """The row with the largest product for each cell. NumPy's argmax is a dozen times faster than torch's here."""
+    cells_xc, bank_cr = cells_xc.float(), bank_rc.float().mT
+    many = _CACHED // bank_cr.shape[-1]
+    if cells_xc.ndim == 3 and len(cells_xc) * cells_xc.shape[1] > many:
+        return torch.stack([_largest(*own, signed=signed) for own in zip(cells_xc, bank_rc, strict=True)])
+    chunks = cells_xc.split(max(1, many)) if cells_xc.ndim == 2 else [cells_xc]
+    seen = (chunk @ bank_cr for chunk in chunks)
+    return torch.from_numpy(np.concatenate([(one if signed else one.abs_()).numpy().argmax(-1) for one in seen]))
 
 
 def _whitened(targets: Sequence[Target], blocks: Sequence[int]) -> tuple[list[Tensor], Tensor]:

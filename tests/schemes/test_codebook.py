@@ -14,7 +14,14 @@ from kdna_convert.core.errors import RecipeError
 from kdna_convert.core.linalg import dense, fit_error, kronecker, plain_target, times
 from kdna_convert.core.specs import product
 from kdna_convert.schemes import make
-from kdna_convert.schemes.vector_quantization import choose_codes, error_feedback, line_bank, nearest_sum, point_bank
+from kdna_convert.schemes.vector_quantization import (
+    choose_codes,
+    error_feedback,
+    line_bank,
+    nearest_sum,
+    point_bank,
+    stack_feedback,
+)
 
 
 def test_cells_that_are_scaled_copies_of_few_cost_a_codebook_no_error() -> None:
@@ -80,10 +87,33 @@ def test_codes_that_make_up_for_the_errors_before_them_leave_less_than_the_neare
     scheme = make("codebook", {"rank": 48, "gain": gain})
     errors = []
     for metric in (target.moment, torch.eye(72, dtype=torch.float64)):
-        codes = choose_codes(bank, gains[0], target.kernel_on, error_feedback(metric, 8))[..., 0]
+        feedback = error_feedback(plain_target(target.kernel_on.view(shape), metric, 1.0), 8)
+        own = None if gains[0] is None else gains[0][None]
+        codes = choose_codes(bank, own, target.kernel_on[None], feedback)[0, ..., 0]
         adapter = scheme.fit({"E": bank}, {"K": codes}, target)
         errors.append(fit_error(scheme.expand({"E": bank}, adapter, shape).flatten(1), target))
     assert errors[0] < 0.9 * errors[1]
+
+
+@pytest.mark.parametrize("form", [dense, lambda moment: kronecker(dense(moment), 8)])
+def test_codes_of_layers_chosen_together_are_those_of_each_cell_after_cell(
+    form: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = aims([(5, 8, 3, 3)] * 3)
+    targets = [replace(target, moment=form(target.moment)) for target in targets]
+    bank, gains = point_bank(targets, [4] * 3, 12, 2, 0, 2)
+    monkeypatch.setattr("kdna_convert.schemes.vector_quantization.LAZY", 3)
+    feeds = [error_feedback(target, 4) for target in targets]
+    kernels = torch.stack([target.kernel_on for target in targets])
+    codes = choose_codes(bank, torch.stack(gains), kernels, stack_feedback(feeds), 1)
+    for target, gain, feed, found in zip(targets, gains, feeds, codes, strict=True):
+        order, rest = feed.order_lb[0], target.kernel_on.view(5, 4, -1)[:, feed.order_lb[0]].clone()
+        upper = torch.kron(feed.upper_lii[0], feed.taps_ltt[0]).double().view(4, 18, 4, 18)
+        for b in range(4):
+            inverse = torch.linalg.inv(upper[b, :, b])
+            code, error = nearest_sum(rest[:, b] @ inverse, bank @ inverse, gain, 1)
+            rest[:, b + 1 :] -= torch.einsum("oc,cbd->obd", error, upper[b, :, b + 1 :])
+            assert torch.equal(found[:, order[b]], code)
 
 
 @pytest.mark.parametrize(("gain", "codes"), [("cell", 1), ("filter", 1), ("filter", 2)])

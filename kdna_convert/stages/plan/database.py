@@ -15,6 +15,7 @@ from torch import nn
 from ...core.choices import Choice, Database, MemberMacs
 from ...core.errors import NumericsError, RecipeError
 from ...core.filesize import metadata
+from ...core.linalg import Target
 from ...core.specs import Family, Layer, ModelRef, Progress, Route, Shape, product
 from ...inputs.recipe import Recipe
 from ...network.chain import is_chainable
@@ -22,7 +23,7 @@ from ...network.stored import stored_specs
 from ...routing import routing_of
 from ...schemes import scheme_of
 from ..analyze.moments import Moments
-from ..analyze.targets import output_error, shapes_of, targets
+from ..analyze.targets import TargetStore, output_error, shapes_of
 from .costs import predicted_error
 from .families import no_saving
 from .joint_fit import joint_fit
@@ -75,12 +76,13 @@ def build_database(
     """
     routed = {name for route in routes for name in route.members}
     choices: list[Choice] = []
+    store = None if moments is None else TargetStore(net.model, moments)
     unfit: dict[tuple[str, ...], NumericsError] = {}
     for done, family in enumerate(families):
         if progress is not None:
             progress(f"predict: {family.members[0]} ({len(family.members)} layers)", done, len(families))
         try:
-            choices += _choices(net, family, recipe, moments, routed, divisible=done in divisible)
+            choices += _choices(net, family, recipe, store, routed, divisible=done in divisible)
         except NumericsError as error:
             if error.code != "KD703":
                 raise
@@ -121,7 +123,7 @@ def _choices(
     net: SurveyedNet,
     family: Family,
     recipe: Recipe,
-    moments: Moments | None,
+    store: TargetStore | None,
     routed: Collection[str],
     *,
     divisible: bool,
@@ -130,9 +132,9 @@ def _choices(
 
     def measured(family: Family) -> Choice:
         choice = _choice(net, family, recipe, routed)
-        if moments is None or choice.fixed is not None:
+        if store is None or choice.fixed is not None:
             return choice
-        return replace(choice, points=_points(net.model, choice, moments, recipe.seed))
+        return replace(choice, points=_points(choice, store.targets(family), recipe.seed))
 
     whole = measured(family)
     singles = [replace(family, members=(name,)) for name in family.members] if divisible else []
@@ -200,9 +202,8 @@ def _polynomial(family: Family, size: str, shape: Shape, ins: int, outs: int) ->
     return (0, 0) if one == two else (one - squared, squared)
 
 
-def _points(model: nn.Module, choice: Choice, moments: Moments, seed: int) -> dict[int, float]:
+def _points(choice: Choice, aims: Sequence[Target], seed: int) -> dict[int, float]:
     """The weighted output error of quick fits at a few sizes. It never rises with the size."""
-    aims = targets(model, choice.family, moments)
     span = choice.limit - choice.smallest
     points: dict[int, float] = {}
     scheme = scheme_of(choice.family)
