@@ -24,6 +24,11 @@ NO_GRADIENT = (
     "layers' relative errors count alike"
 )
 
+ENLARGED = (
+    "{enlarged} of {images} calibration images are smaller than the net's input of {size} pixels and were enlarged; "
+    "that makes them smoother than the images the net will see: pass larger ones, or --input-size"
+)
+
 
 def moments_of(job: Job, path: str | Path | None, progress: Progress | None) -> Moments:
     """Read the moments from the file at `path`, or collect them and write it.
@@ -77,11 +82,15 @@ def _collected(job: Job, active: Sequence[Layer], progress: Progress | None) -> 
         size, batch = job.loaded.data.input_size, min(batch, BATCH)
         how: dict[str, Any] = {"memory": memory, "seed": seed, "device": job.device, "progress": progress}
         return data_free(net, active, size, images=settings.images, batch=batch, **how)
-    inputs = Inputs(Reading(job.calibration, batch))
+    inputs, before = Inputs(Reading(job.calibration, batch)), job.calibration.enlarged
     moments = collect(
         net, active, inputs, memory=memory, sampling=Sampling(seed=seed), device=job.device, progress=progress
     )
     job.calibration.gather_skipped()
+    enlarged = job.calibration.enlarged - before
+    if 2 * enlarged > len(job.calibration):
+        pixels = "x".join(map(str, job.loaded.data.input_size[1:]))
+        job.notes.append(ENLARGED.format(enlarged=enlarged, images=len(job.calibration), size=pixels))
     _note_few(job, active, moments)
     return moments
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from support import tiny
 from support.command import NET
@@ -314,6 +315,16 @@ def test_one_image_is_enough_to_convert_and_gives_a_note() -> None:
     assert conversion.report.divergence is None
     assert any("1 calibration images are few" in note for note in conversion.report.notes)
     assert conversion.model(IMAGES).isfinite().all()
+
+
+@pytest.mark.parametrize("side", [8, 16])
+def test_images_smaller_than_the_input_are_enlarged_with_a_note(tmp_path: Path, side: int) -> None:
+    for number in range(4):
+        Image.new("RGB", (2 * side, side), (40 * number, 90, 30)).save(tmp_path / f"{number}.png")
+    conversion = kdna.convert(NET, recipe=recipe(options={"rank": 8}), data=tmp_path)
+    told = [note for note in conversion.report.notes if "were enlarged" in note]
+    assert bool(told) == (side == 8)
+    assert all("are smaller than the net's input of 16x16 pixels" in note for note in told)
 
 
 def test_evaluating_a_conversion_measures_it_against_its_original(tmp_path: Path) -> None:

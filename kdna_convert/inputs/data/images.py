@@ -55,6 +55,11 @@ class Images:
         """`name: reason` of every image skipped so far. A damaged image is skipped when it is first read."""
         return [f"{name}: {reason}" for name, reason in self._skipped.items()]
 
+    @property
+    def enlarged(self) -> int:
+        """How many of the source's images, read so far in this process, were smaller than the net's input."""
+        return getattr(getattr(self.source, "decode", None), "enlarged", 0)
+
     def skip(self, position: int, reason: str) -> None:
         self._skipped[self.source.name(position)] = reason
 

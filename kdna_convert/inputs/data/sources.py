@@ -74,11 +74,13 @@ class Source(Protocol):
 class Decoder:
     """Turns a file or a PIL image into a net's input by timm's evaluation transform.
 
-    Images are resized and cropped one by one, and normalized in batches: for small images that halves the time. Raises
-    DataError KD406 for an input that is no image.
+    Images are resized and cropped one by one, and normalized in batches: for small images that halves the time.
+    `enlarged` counts those that had fewer pixels along an axis than the input. Raises DataError KD406 for an input that
+    is no image.
     """
 
     def __init__(self, config: DataConfig) -> None:
+        self.size, self.enlarged = min(config.input_size[1:], default=0), 0
         channels = config.input_size[0]
         if channels not in _MODES or len(config.input_size) != 3:
             raise DataError("KD406", f"images cannot become inputs of size {config.input_size}; pass tensors instead")
@@ -105,6 +107,7 @@ class Decoder:
             raise UnreadableImageError("not an image") from error
         except Exception as error:  # decoders raise almost any exception for a damaged file
             raise UnreadableImageError(_one_line(error)) from error
+        self.enlarged += min(pixels.size) < self.size
         tensor: Tensor = self.transform(pixels)
         return tensor
 
