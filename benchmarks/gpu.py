@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from baselines import net_flags
 from commands import CommandError, Row, append, kdna, machine, run
-from PIL import Image
+from noise import noise_images
 from routing import COMPARED
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -213,7 +213,7 @@ def conversions(given: Setup, scratch: Path) -> Iterator[tuple[str, list[object]
     if given.quick:
         images, nets = "kdna:digits/train", {"bundled net": ["kdna:digits"]}
     elif given.data is None:
-        images = noise_images(scratch / "noise", IMAGES + HELDOUT)
+        images = noise_images(scratch / "noise", IMAGES + HELDOUT, 256)
     else:
         images = given.data / "imagenet" / "calibration"
         nets["ResNet-18"] = net_flags("imagenet_resnet18", given.data)
@@ -224,16 +224,6 @@ def conversions(given: Setup, scratch: Path) -> Iterator[tuple[str, list[object]
             budget = ["--recipe", recipe, f"--target-{kind}", size, "--data", images, *split]
             place = ["-o", scratch / "out", "--force"]
             yield f"{net}, {recipe} {size}", ["convert", *model, *budget, "--device", given.device, *place]
-
-
-def noise_images(place: Path, count: int) -> Path:
-    """A folder of images of smooth noise, 256 x 256."""
-    place.mkdir()
-    generator = torch.Generator().manual_seed(0)
-    for number in range(count):
-        coarse = torch.randint(0, 256, (16, 16, 3), dtype=torch.uint8, generator=generator)
-        Image.fromarray(coarse.numpy()).resize((256, 256)).save(place / f"{number:04}.jpg")
-    return place
 
 
 def all_parts(given: Setup, minutes: float, results: Path) -> None:

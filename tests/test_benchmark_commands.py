@@ -60,3 +60,16 @@ def test_a_table_shows_medians_beside_what_is_asked_and_says_what_failed(tmp_pat
     lines = real_size.summary([first, second], [*cost, {"task": second.name, "failed": "no memory"}]).splitlines()
     assert lines[2] == "| ResNet-18, balanced 50% | 2.0 min | 1.0 min | 2.0 GB | 4 min, 3 GB |"
     assert "| no memory |" in lines[3]
+
+
+def test_growth_has_a_cell_for_each_size_that_was_measured_and_draws_them(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    growth = benchmark("growth")
+    sizes = [*growth.sizes("width")]
+    cost = {"seconds": 2.0, "cpu_seconds": 1.5, "peak_gb": 0.5}
+    found = [{"recipe": "balanced", **vars(size), **cost} for size in sizes]
+    lines = growth.summary(found).splitlines()
+    assert lines[2] == "| start-up |  | 1.5 | 0.5 |  |  |"
+    assert sum("1.5" in line for line in lines) == len(sizes) + 3  # the unchanged size is on the other axes too
+    growth.draw(found, tmp_path / "growth.svg")
+    assert "calibration images" in (tmp_path / "growth.svg").read_text()
