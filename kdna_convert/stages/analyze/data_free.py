@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ...core.linalg import Kronecker, Moment
 from ...core.specs import Layer, Progress, Shape
 from .collect import Sampling, collect
-from .moments import Moments
+from .moments import Moments, packed
 
 _CORRELATION = 0.9  # the share of a pixel's variance that its channels have in common
 _NEIGHBORS = 0.5  # correlation of neighboring taps; of taps two steps apart its square
@@ -68,7 +68,7 @@ def data_free(
     )
     shapes = {layer.name: layer.shape for layer in layers}
     return {
-        name: replace(item, second=towards_independence(item.second, shapes[name][2:]), count=0)
+        name: replace(item, packed=packed(towards_independence(item.second, shapes[name][2:])), count=0)
         for name, item in collected.items()
     }
 

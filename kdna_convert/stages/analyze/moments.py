@@ -7,14 +7,15 @@ layers of a CIFAR ResNet-56, fitted by low rank at half their parameters, had 10
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
-from ...core.linalg import Moment
+from ...core.linalg import Kronecker, Moment
 from ...core.specs import Layer
+from .triangle import Triangle
 
 MomentForm = Literal["full", "kronecker"]
 
@@ -26,7 +27,7 @@ class LayerMoments:
     An input patch u has n = input channels of a group x taps numbers, channels first; groups are averaged.
 
     Attributes:
-        second: E[u u^T], not centered.
+        packed: E[u u^T], not centered, as its lower triangle or as two factors.
         mean: E[u], (n).
         count: How many patches were averaged; 0 for moments that were made without data.
         gradient: E over images of the sum over output positions of g g^T, with g the gradient of the loss at one
@@ -35,11 +36,16 @@ class LayerMoments:
             Gram matrices is their debiased CKA.
     """
 
-    second: Moment
+    packed: Triangle | Kronecker
     mean: Tensor
     count: int
     gradient: Tensor
     gram_ee: Tensor | None = None
+
+    @property
+    def second(self) -> Moment:
+        """E[u u^T] as a matrix, made from the triangle at each call, or as two factors."""
+        return self.packed.whole() if isinstance(self.packed, Triangle) else self.packed
 
     @property
     def sensitivity(self) -> float:
@@ -52,26 +58,40 @@ class LayerMoments:
         return self.gradient.diagonal() if self.gradient.ndim == 2 else self.gradient
 
 
+def packed(moment: Moment) -> Triangle | Kronecker:
+    """A moment as LayerMoments keeps it."""
+    return moment if isinstance(moment, Kronecker) else Triangle.of(moment)
+
+
 Moments = dict[str, LayerMoments]
 
 
 def plan_memory(layers: Sequence[Layer], memory: int) -> dict[str, MomentForm]:
-    """Choose the form of each layer's moment so that all of them together take at most `memory` bytes.
+    """Choose the form of each layer's moment so that all of them together take at most `memory` bytes at any time.
 
     The largest become Kronecker products first. Layers that still do not fit are missing from the result.
     """
     forms: dict[str, MomentForm] = {layer.name: "full" for layer in layers}
-    largest = sorted(layers, key=lambda layer: -layer.patch)
-    excess = sum(_bytes(layer, forms[layer.name]) for layer in layers) - memory
-    for layer in largest:
-        if excess > 0 and forms[layer.name] == "full" and layer.taps > 1:
-            excess -= _bytes(layer, "full") - _bytes(layer, "kronecker")
+    for layer in sorted(layers, key=lambda layer: -layer.patch):
+        if needed(layers, forms) > memory and layer.taps > 1:
             forms[layer.name] = "kronecker"
-    for layer in sorted(layers, key=lambda layer: -_bytes(layer, forms[layer.name])):
-        if excess > 0:
-            excess -= _bytes(layer, forms.pop(layer.name))
+    for layer in sorted(layers, key=lambda layer: -sum_bytes(layer, forms[layer.name])):
+        if needed(layers, forms) > memory:
+            del forms[layer.name]
     return forms
 
 
-def _bytes(layer: Layer, form: MomentForm) -> int:
-    return 4 * (layer.patch**2 if form == "full" else layer.in_channels**2 + layer.taps**2)
+def needed(layers: Sequence[Layer], forms: Mapping[str, MomentForm]) -> int:
+    """The most bytes that the sums take at once: all of them, and one whole matrix, which puts the taps in order."""
+    kept = [layer for layer in layers if layer.name in forms]
+    widest = max((_width(layer, forms[layer.name]) for layer in kept), default=0)
+    return sum(sum_bytes(layer, forms[layer.name]) for layer in kept) + 4 * widest**2
+
+
+def sum_bytes(layer: Layer, form: MomentForm) -> int:
+    """The bytes of a layer's sum: about two thirds of a matrix, as a triangle in strips."""
+    return 4 * (2 * _width(layer, form) ** 2 // 3 + (layer.taps**2 if form == "kronecker" else 0))
+
+
+def _width(layer: Layer, form: MomentForm) -> int:
+    return layer.patch if form == "full" else layer.in_channels

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from ...core.errors import CheckpointError, FolderError
 from ...core.fingerprint import Fingerprint
-from ...core.linalg import Kronecker, Moment
+from ...core.linalg import Kronecker
 from ...core.tensorfile import load_tensors, save_tensors
 from .moments import LayerMoments, Moments
+from .triangle import Triangle
 
-_FORMAT = "kdna-moments-2"
+_FORMAT = "kdna-moments-3"
 
 
 def save_moments(path: str | Path, moments: Moments, made_from: Fingerprint) -> None:
@@ -32,10 +33,10 @@ def save_moments(path: str | Path, moments: Moments, made_from: Fingerprint) -> 
     for name, item in moments.items():
         rows[name] = {"count": item.count}
         tensors |= {f"{name}/mean": item.mean, f"{name}/felt": item.gradient}
-        if isinstance(item.second, Kronecker):
-            tensors |= {f"{name}/channels": item.second.channels_cc, f"{name}/taps": item.second.taps_tt}
+        if isinstance(item.packed, Kronecker):
+            tensors |= {f"{name}/channels": item.packed.channels_cc, f"{name}/taps": item.packed.taps_tt}
         else:
-            tensors[f"{name}/second"] = item.second
+            tensors[f"{name}/second"] = item.packed.values
         if item.gram_ee is not None:
             tensors[f"{name}/gram"] = item.gram_ee
     try:
@@ -58,12 +59,12 @@ def load_moments(path: str | Path, made_from: Fingerprint) -> Moments:
     made_from.require(path, metadata.get("fingerprint"), json.loads(metadata.get("parts", "{}")))
     moments: Moments = {}
     for name, row in json.loads(metadata["layers"]).items():
-        second: Moment
+        packed: Triangle | Kronecker
         if f"{name}/second" in tensors:
-            second = tensors[f"{name}/second"]
+            packed = Triangle(tensors[f"{name}/second"])
         else:
-            second = Kronecker(tensors[f"{name}/channels"], tensors[f"{name}/taps"])
+            packed = Kronecker(tensors[f"{name}/channels"], tensors[f"{name}/taps"])
         gram = tensors.get(f"{name}/gram")
         mean, gradient = tensors[f"{name}/mean"], tensors[f"{name}/felt"]
-        moments[name] = LayerMoments(second, mean, row["count"], gradient, gram)
+        moments[name] = LayerMoments(packed, mean, row["count"], gradient, gram)
     return moments

@@ -5,22 +5,27 @@ Sums are float32: their relative error stays near 1e-6 (the tests allow 1e-5). L
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.linalg import Kronecker, Moment
+from ...core.linalg import Kronecker
 from ...core.processes import all_sum, gather
 from ...core.specs import Layer
 from ...network.patches import choose, patches
 from .moments import LayerMoments, MomentForm
 from .similarity import centered_gram
+from .triangle import SquareSum, Triangle
 
 # Images whose outputs are compared by CKA, and the cells to which each output is averaged along each axis.
 EXAMPLES, _CELLS = 256, 2
+
+# A block that says whether what it holds is new, and notes that it is done unless it raises.
+Once = Callable[[], AbstractContextManager[bool]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Tally:
         layer = form.layer
         self.layer, self.form, self.count = layer, form.moment, 0
         channels, taps = (layer.in_channels, layer.taps) if form.moment == "kronecker" else (layer.patch, 0)
-        self.square = torch.zeros(channels, channels, device=device)
+        self.square = SquareSum(channels, device)
         self.taps_tt = torch.zeros(taps, taps, device=device)
         self.sum_tc = torch.zeros(layer.taps, layer.in_channels, dtype=torch.float64, device=device)
         self.gradient = torch.zeros((layer.out_channels,) * (2 if form.pairs else 1), device=device)
@@ -51,7 +56,7 @@ class Tally:
         for rows_ntc in patches(module, x, choose(len(x), per_image, positions, generator)):
             rows = rows_ntc.float()
             flat = rows.flatten(0, 1) if self.form == "kronecker" else rows.flatten(1)
-            self.square.addmm_(flat.T, flat)
+            self.square.add(flat)
             if self.form == "kronecker":
                 self.taps_tt += torch.einsum("nsc,ntc->st", rows, rows)
             self.sum_tc += rows.sum(0)
@@ -70,49 +75,61 @@ class Tally:
             y = y.movedim(-1, 1) if isinstance(module, nn.Linear) else y
             self.features[part] = _pooled(y[: EXAMPLES - start])
 
-    def listen(self, module: nn.Module, y: Tensor) -> Tensor:
-        """The output with a hook that sums the loss's gradient. The first watched layer starts the autograd graph."""
-        if not torch.is_grad_enabled():  # the net itself disables gradients here
+    def listen(self, module: nn.Module, y: Tensor, once: Once) -> Tensor:
+        """The output with a hook that sums the loss's gradient where it is new, as `once` says.
+
+        The first watched layer starts the autograd graph.
+        """
+        if not torch.is_grad_enabled():  # this part has no backward pass, or the net itself disables gradients here
             return y
         if not y.requires_grad:
             y = y.detach().requires_grad_().clone()  # a clone, because a leaf must not be changed in place afterwards
 
-        channels = -1 if isinstance(module, nn.Linear) else 1
+        channels = y.dim() - 1 if isinstance(module, nn.Linear) else 1
+        others = [axis for axis in range(y.dim()) if axis != channels]
 
         def measure(gradient: Tensor) -> None:
-            flat_op = gradient.float().movedim(channels, 0).flatten(1)
-            self.gradient += flat_op @ flat_op.T if self.gradient.ndim == 2 else flat_op.square().sum(1)
+            with once() as new:
+                if new and self.gradient.ndim == 2:
+                    flat_op = gradient.float().movedim(channels, 0).flatten(1)
+                    self.gradient += flat_op @ flat_op.T
+                elif new:
+                    self.gradient += torch.linalg.vector_norm(gradient, dim=others, dtype=torch.float32).square()
 
         y.register_hook(measure)
         return y
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all inputs were finite."""
+        return bool(self.sum_tc.isfinite().all()) and self.square.is_finite
+
     def merge(self, first: Collection[int]) -> None:
         """Add up the sums of all processes, in each of them; keep the outputs of the batches numbered in `first`."""
-        self.square, self.taps_tt = all_sum(self.square), all_sum(self.taps_tt)
+        self.square.strips, self.taps_tt = [all_sum(strip) for strip in self.square.strips], all_sum(self.taps_tt)
         self.sum_tc, self.gradient = all_sum(self.sum_tc), all_sum(self.gradient)
         self.count = int(all_sum(torch.tensor(self.count)))
         features = {part: kept for own in gather(self.features) for part, kept in own.items()}
         self.features = {part: features[part] for part in sorted(features) if part[0] in first}
 
-    def finish(self, images: int) -> LayerMoments:
-        """The averages over this number of images."""
+    def finish(self, images: int, backward: int) -> LayerMoments:
+        """The averages over so many images, of which so many had a backward pass."""
         mean = (self.sum_tc / self.count).T.flatten().float().cpu()
         gram = self._gram(min(images, EXAMPLES))
-        return LayerMoments(self._second(), mean, self.count, (self.gradient / images).cpu(), gram)
+        return LayerMoments(self._second(), mean, self.count, (self.gradient / max(backward, 1)).cpu(), gram)
 
     def _gram(self, examples: int) -> Tensor | None:
         features = torch.cat(list(self.features.values()))[:EXAMPLES] if self.features else torch.empty(0, 1)
         return centered_gram(features) if len(features) == examples else None
 
-    def _second(self) -> Moment:
+    def _second(self) -> Triangle | Kronecker:
         channels, taps = self.layer.in_channels, self.layer.taps
-        square = ((self.square + self.square.T) / (2 * self.count)).cpu()
+        square = self.square.whole().div_(self.count)
         if self.form == "kronecker":
             # Both factors are marginals; the taps are scaled to trace T so that the product has the trace of the whole.
             taps_tt = ((self.taps_tt + self.taps_tt.T) / 2).cpu()
             return Kronecker(square / taps, taps_tt * (taps / taps_tt.trace().clamp_min(1e-30)))
-        second_ctct = square.view(taps, channels, taps, channels).permute(1, 0, 3, 2)
-        return second_ctct.reshape(taps * channels, -1)
+        return Triangle.of(square, torch.arange(taps * channels).view(taps, channels).T.flatten())
 
 
 def _pooled(y: Tensor) -> Tensor:

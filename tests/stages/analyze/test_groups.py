@@ -68,7 +68,7 @@ def test_long_patches_are_compared_under_the_kronecker_form_of_their_moments(
     monkeypatch.setattr("kdna_convert.stages.analyze.groups.FULL_METRIC_PATCH", 53)  # of 54 numbers each
     short = similarities()
     for name in (f"body.{index}" for index in range(4)):
-        moments[name] = replace(moments[name], second=kronecker(moments[name].second, 6))
+        moments[name] = replace(moments[name], packed=kronecker(moments[name].second, 6))
     monkeypatch.undo()
     assert short != exact
     assert torch.allclose(torch.tensor(short), torch.tensor(similarities()), atol=1e-4)

@@ -27,7 +27,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def moments_of(model: nn.Module, batches: list[Tensor], **options: Any) -> Moments:
-    sampling = Sampling(options.pop("positions", None), options.pop("seed", 0))
+    sampling = Sampling(options.pop("positions", None), seed=options.pop("seed", 0))
     return collect(model, survey(model, batches[0]), batches, sampling=sampling, **options)
 
 

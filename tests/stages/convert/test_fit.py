@@ -19,7 +19,7 @@ from kdna_convert.core.measurements import Divergence
 from kdna_convert.inputs.models import state_digest
 from kdna_convert.network.derive import fold
 from kdna_convert.schemes import SCHEMES
-from kdna_convert.stages.analyze.moments import LayerMoments, Moments
+from kdna_convert.stages.analyze.moments import LayerMoments, Moments, packed
 from kdna_convert.stages.analyze.targets import LEAST_WEIGHT, targets
 from kdna_convert.stages.convert.fit import convert
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
@@ -194,7 +194,7 @@ def test_without_sensitivities_targets_are_weighted_by_energy() -> None:
 def test_a_layer_whose_inputs_were_all_zero_is_still_fitted() -> None:
     net = small()
     moments = {
-        name: LayerMoments(0 * m.second, 0 * m.mean, m.count, 0 * m.gradient)  # type: ignore[operator]
+        name: LayerMoments(packed(0 * m.second), 0 * m.mean, m.count, 0 * m.gradient)  # type: ignore[operator]
         for name, m in moments_of(net).items()
     }
     for scheme in SCHEMES:

@@ -16,7 +16,7 @@ from kdna_convert.core.specs import Family, ModelRef
 from kdna_convert.inputs.recipe import Recipe
 from kdna_convert.schemes import SCHEMES
 from kdna_convert.stages.analyze.collect import collect
-from kdna_convert.stages.analyze.moments import LayerMoments
+from kdna_convert.stages.analyze.moments import LayerMoments, packed
 from kdna_convert.stages.analyze.survey import survey
 from kdna_convert.stages.plan.database import SurveyedNet, build_database
 
@@ -63,7 +63,7 @@ def test_activations_of_any_size_have_a_finite_fit(scheme: str, scale: float) ->
     net = small()
     layers = survey(net, images())
     moments = collect(net, layers, [images(8)])
-    moments = {name: replace(own, second=_scaled(own, scale)) for name, own in moments.items()}
+    moments = {name: replace(own, packed=packed(_scaled(own, scale))) for name, own in moments.items()}
     families = (Family(scheme, ("body.0",), {"cell": 2} if scheme == "warehouse" else {}),)
     surveyed = SurveyedNet(net, ModelRef("small"), layers, 1)
     (choice,) = build_database(surveyed, families, Recipe(scheme=scheme), moments).choices
