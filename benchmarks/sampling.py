@@ -49,9 +49,9 @@ def main() -> None:
     text = f"scheme: cp\ncalibration: {{images: {args.images}, heldout: {args.heldout}, batch: 50}}\n"
     job = open_job(args.model, parse_recipe(text, name=__file__), args.data, {"checkpoint": args.checkpoint}, None)
     layers = [layer for layer in job.layers if layer.name in args.layers]
-    assert job.calibration is not None
-    assert job.heldout is not None
-    net, count = job.loaded.model, len(job.calibration)
+    if job.calibration is None or job.heldout is None:
+        parser.error("pass --data")
+    net, calibration, count = job.loaded.model, job.calibration, len(job.calibration)
 
     def aims(found: Moments) -> list[Target]:
         return [targets(net, Family("lowrank", (layer.name,)), found)[0] for layer in layers]
@@ -62,7 +62,7 @@ def main() -> None:
     for factor in [*args.patches, None]:
         began = time.process_time()
         sampling = Sampling() if factor is None else Sampling(patches=factor, images=count)
-        found = moments(job, layers, job.calibration, sampling)
+        found = moments(job, layers, calibration, sampling)
         seconds = time.process_time() - began
         errors = [error(aim, judge, args.keep) for aim, judge in zip(aims(found), judges, strict=True)]
         label = f"{POSITIONS} per image" if factor is None else f"{factor} n"

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from ..core.fingerprint import Fingerprint, parts_of
+from ..core.linalg import Kronecker
 from ..core.processes import end_other_processes, gather
 from ..core.specs import Layer, Progress
 from ..inputs.data import Inputs, Reading
 from ..inputs.recipe import Recipe
-from ..stages.analyze.collect import Sampling, collect
+from ..stages.analyze.collect import Sampling, collect, images_at_once
 from ..stages.analyze.data_free import BATCH, data_free
-from ..stages.analyze.moments import Moments
+from ..stages.analyze.moments import MomentForm, Moments, needed
 from ..stages.analyze.moments_file import load_moments, save_moments
 from ..stages.plan.files import fingerprint
 from .job import Job
 from .splits import digest_of
+
+NAMED = 3  # layers that a note names
 
 NO_GRADIENT = (
     "calibrated without gradients (KD118): the net returns no logits, one row per image, or has no backward pass; the "
@@ -47,18 +50,48 @@ def moments_of(job: Job, path: str | Path | None, progress: Progress | None) -> 
     if gather(exists)[0]:
         end_other_processes()
     if path is not None and exists:
-        return _noted(job, load_moments(path, made_from))
+        return _noted(job, active, load_moments(path, made_from))
     moments = _collected(job, active, progress)
     end_other_processes()
     if path is not None:
         save_moments(path, moments, made_from)
-    return _noted(job, moments)
+    return _noted(job, active, moments)
 
 
-def _noted(job: Job, moments: Moments) -> Moments:
+def _noted(job: Job, active: Sequence[Layer], moments: Moments) -> Moments:
     if moments and not any(layer.sensitivity for layer in moments.values()):
         job.notes.append(NO_GRADIENT)
+    _note_memory(job, active, moments)
     return moments
+
+
+def _note_memory(job: Job, active: Sequence[Layer], moments: Moments) -> None:
+    """Name the layers whose moments did not fit, with the bytes that they need."""
+    found = {name: own.packed for name, own in moments.items()}
+    factored = [layer for layer in active if isinstance(found.get(layer.name), Kronecker)]
+    missing = [layer for layer in active if layer.name not in found]
+    enough = _mebibytes(needed(active, dict.fromkeys((layer.name for layer in active), "full")))
+    if factored:
+        job.notes.append(
+            f"{_named(factored, 'full')}: two factors of the second moment are kept instead of the whole, which costs "
+            f"accuracy; --moments-memory {enough} is enough for all layers"
+        )
+    if missing:
+        job.notes.append(
+            f"{_named(missing, 'kronecker')}: the second moments do not fit (KD108); pass --moments-memory {enough}, "
+            "or exclude these layers"
+        )
+
+
+def _named(layers: Sequence[Layer], form: MomentForm) -> str:
+    """The widest layers with the bytes that each needs, and how many others there are."""
+    widest = sorted(layers, key=lambda layer: -layer.patch)[:NAMED]
+    others = f" and {len(layers) - NAMED} more" if layers[NAMED:] else ""
+    return ", ".join(f"{layer.name} ({_mebibytes(needed([layer], {layer.name: form}))})" for layer in widest) + others
+
+
+def _mebibytes(size: int) -> str:
+    return f"{-(-size // 2**20)}MiB"
 
 
 def _made_from(job: Job, active: Sequence[Layer], path: str | Path | None) -> Fingerprint:
@@ -77,15 +110,14 @@ def _collected(job: Job, active: Sequence[Layer], progress: Progress | None) -> 
     if progress is not None:
         progress("calibrate", 0, 0)
     net, settings, seed = job.loaded.model, job.recipe.calibration, job.recipe.seed
-    memory, batch = settings.memory, settings.batch
+    batch = min(settings.batch, images_at_once(active))
+    how: dict[str, Any] = {"memory": settings.memory, "device": job.device, "progress": progress, "notes": job.notes}
     if job.calibration is None:
-        size, batch = job.loaded.data.input_size, min(batch, BATCH)
-        how: dict[str, Any] = {"memory": memory, "seed": seed, "device": job.device, "progress": progress}
-        return data_free(net, active, size, images=settings.images, batch=batch, **how)
+        size = job.loaded.data.input_size
+        return data_free(net, active, size, images=settings.images, batch=min(batch, BATCH), seed=seed, **how)
     inputs, before = Inputs(Reading(job.calibration, batch)), job.calibration.enlarged
-    moments = collect(
-        net, active, inputs, memory=memory, sampling=Sampling(seed=seed), device=job.device, progress=progress
-    )
+    sampling = Sampling(images=len(job.calibration), seed=seed)
+    moments = collect(net, active, inputs, sampling=sampling, **how)
     job.calibration.gather_skipped()
     enlarged = job.calibration.enlarged - before
     if 2 * enlarged > len(job.calibration):

@@ -132,9 +132,8 @@ def _moments(
         size = before.data.input_size
         images = recipe.calibration.images
         return data_free(net, layers, size, images=images, seed=recipe.seed, device=device, progress=progress)
-    return collect(
-        net, layers, split.calibration_inputs(), sampling=Sampling(seed=recipe.seed), device=device, progress=progress
-    )
+    sampling = Sampling(images=len(split.calibration), seed=recipe.seed)
+    return collect(net, layers, split.calibration_inputs(), sampling=sampling, device=device, progress=progress)
 
 
 def _repair(

@@ -294,9 +294,21 @@ def test_a_net_without_a_layer_to_convert_says_so() -> None:
         kdna.convert(f"{Path(tiny.__file__)}:nothing_to_convert", recipe=recipe(), data=IMAGES, target_params=0.7)
 
 
-def test_moments_without_memory_leave_a_layer_out() -> None:
-    plan = kdna.plan(NET, recipe=recipe(calibration={"memory": 2_000}), data=IMAGES, target_params=0.9)
-    assert "KD108" in {layer.reason for layer in plan.layers}
+def test_moments_without_memory_leave_a_layer_out_and_name_it() -> None:
+    conversion = kdna.convert(NET, recipe=recipe(calibration={"memory": 2_000}), data=IMAGES, target_params=0.9)
+    left = [layer.name for layer in conversion.plan.layers if layer.reason == "KD108"]
+    (note,) = [note for note in conversion.report.notes if "KD108" in note]
+    assert left
+    assert left[0] in note
+    assert "--moments-memory" in note
+
+
+def test_layers_that_keep_factors_of_their_moments_are_named() -> None:
+    conversion = kdna.convert(NET, recipe=recipe(calibration={"memory": 20_000}), data=IMAGES, target_params=0.7)
+    (note,) = [note for note in conversion.report.notes if "two factors" in note]
+    assert "blocks.1" in note
+    plain = kdna.convert(NET, recipe=recipe(), data=IMAGES, target_params=0.7)
+    assert not any("two factors" in note for note in plain.report.notes)
 
 
 def test_a_converted_folder_or_missing_data_is_refused(tmp_path: Path) -> None:

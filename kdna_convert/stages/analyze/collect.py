@@ -26,13 +26,13 @@ from .tally import EXAMPLES, Tally, TallyForm
 # 1,024 positions) the error was less than 0.5 % above that of 128 positions, with a sixteenth of all patches.
 POSITIONS = 64
 # Patches drawn for each number that a patch has, from all images together (benchmarks/sampling.py).
-PATCHES = 4
+PATCHES = 16
 # Images whose gradients are averaged to the squares.
 BACKWARD = 128
-# Bytes that the autograd graph may take, about; larger batches go through the net in parts. The graph takes about four
-# times the outputs of the layers: the output itself, its normalization's, its activation's, and the gradients. Parts of
-# a few images are the fastest too: they stay in the cache.
-GRAPH, _GRAPH_PER_OUTPUT = 2**28, 4
+# Bytes that the autograd graph may take, about; larger batches go through the net in parts. The graph takes about twice
+# the outputs of the layers: those, and what a normalization and an activation make of them. Parts of a few images are
+# the fastest too: they stay in the cache.
+GRAPH, _GRAPH_PER_OUTPUT = 2**27, 2
 # Temperature of the softmax that labels are drawn from. A trained net is nearly certain of its images: labels drawn at
 # temperature 1 give almost no gradient.
 _TEMPERATURE = 2.0

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ def data_free(
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
+    notes: list[str] | None = None,
 ) -> Moments:
     """Collect moments from noise instead of images. Their counts are 0.
 
@@ -58,14 +60,15 @@ def data_free(
         seed: Seed of the noise and of what `collect` draws.
         device: Where the net runs; None: where it is.
         progress: Called after each batch.
+        notes: As `collect`.
 
     Raises:
         NumericsError: As `collect`.
     """
     noise = _Noise(tuple(input_size), images, batch, seed)
-    collected = collect(
-        model, layers, noise, memory=memory, sampling=Sampling(seed=seed), device=device, progress=progress
-    )
+    sampling = Sampling(images=images, seed=seed)
+    how: dict[str, Any] = {"memory": memory, "device": device, "progress": progress, "notes": notes}
+    collected = collect(model, layers, noise, sampling=sampling, **how)
     shapes = {layer.name: layer.shape for layer in layers}
     return {
         name: replace(item, packed=packed(towards_independence(item.second, shapes[name][2:])), count=0)

@@ -55,7 +55,7 @@ def load_moments(path: str | Path, made_from: Fingerprint) -> Moments:
     """
     tensors, metadata = load_tensors(path)
     if metadata.get("format") != _FORMAT:
-        raise CheckpointError("KD304", f"{path}: not a file of moments written by this version of kdna")
+        raise CheckpointError("KD304", f"{path}: no moments of this version of kdna; delete the file, or name another")
     made_from.require(path, metadata.get("fingerprint"), json.loads(metadata.get("parts", "{}")))
     moments: Moments = {}
     for name, row in json.loads(metadata["layers"]).items():

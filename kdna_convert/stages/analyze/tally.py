@@ -106,7 +106,7 @@ class Tally:
 
     def merge(self, first: Collection[int]) -> None:
         """Add up the sums of all processes, in each of them; keep the outputs of the batches numbered in `first`."""
-        self.square.strips, self.taps_tt = [all_sum(strip) for strip in self.square.strips], all_sum(self.taps_tt)
+        self.square.values, self.taps_tt = all_sum(self.square.values), all_sum(self.taps_tt)
         self.sum_tc, self.gradient = all_sum(self.sum_tc), all_sum(self.gradient)
         self.count = int(all_sum(torch.tensor(self.count)))
         features = {part: kept for own in gather(self.features) for part, kept in own.items()}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 # A sum has about this many strips, none of them shorter than the least: more save little and are slower to multiply.
-_STRIPS, _LEAST = 6, 96
+_STRIPS, _LEAST = 8, 96
 
 
 class Triangle(NamedTuple):
@@ -49,10 +49,17 @@ class SquareSum:
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.size, self._step = size, max(_LEAST, -(-size // _STRIPS))
-        self.strips = [
-            torch.zeros(min(self._step, size - begin), min(size, begin + self._step), device=device)
-            for begin in range(0, size, self._step)
-        ]
+        begins = range(0, size, self._step)
+        shapes = [(min(self._step, size - begin), min(size, begin + self._step)) for begin in begins]
+        sizes = [rows * columns for rows, columns in shapes]
+        # One block of memory: the system gets it back as soon as a large sum is dropped.
+        self.values = torch.zeros(sum(sizes), device=device)
+        self._shapes, self._sizes = shapes, sizes
+
+    @property
+    def strips(self) -> list[Tensor]:
+        """Views of `values`."""
+        return [part.view(shape) for part, shape in zip(self.values.split(self._sizes), self._shapes, strict=True)]
 
     def add(self, rows_rn: Tensor) -> None:
         """Add rows (r, n)."""

@@ -17,7 +17,7 @@ from kdna_convert.core.specs import Layer
 from kdna_convert.network.patches import choose
 from kdna_convert.stages.analyze import collect as collecting
 from kdna_convert.stages.analyze.collect import Gradients, Sampling, collect
-from kdna_convert.stages.analyze.moments import Moments, plan_memory
+from kdna_convert.stages.analyze.moments import MomentForm, Moments, needed, plan_memory
 from kdna_convert.stages.analyze.moments_file import load_moments, save_moments
 from kdna_convert.stages.analyze.survey import survey
 
@@ -141,6 +141,15 @@ def test_drawn_positions_are_few_seeded_and_close_to_all() -> None:
     assert (drawn.second - everything).norm() < 0.04 * everything.norm()  # type: ignore[operator, union-attr]
 
 
+@pytest.mark.parametrize(("images", "count"), [(2, 2 * 40), (50, 50 * 12), (400, 400 * 2), (1000, 1000)])
+def test_a_fixed_multiple_of_patches_is_drawn_at_least_one_of_each_image(images: int, count: int) -> None:
+    """Patches of 18 numbers, 32 times: 576 in all."""
+    net = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1))
+    x = noise(images, 2, 8, 8)
+    sampling = Sampling(40, patches=32, images=images)
+    assert collect(net, survey(net, x[:1]), [x], sampling=sampling)["0"].count == count
+
+
 def test_every_position_is_drawn_equally_often() -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = choose(60_000, 10, 4, generator)
@@ -177,11 +186,18 @@ def test_with_enough_memory_every_moment_is_full() -> None:
 
 def test_with_less_memory_the_largest_moments_become_kronecker_or_are_left_out() -> None:
     layers = [layer("small", 10), layer("large", 100), layer("pointwise", 500, 1)]
-    assert plan_memory(layers, 4 * (90**2 + 900**2 + 500**2)) == dict.fromkeys(("small", "large", "pointwise"), "full")
-    assert plan_memory(layers, 4 * (90**2 + 900**2 + 500**2) - 1)["large"] == "kronecker"
-    tight = plan_memory(layers, 4 * (10**2 + 9**2 + 100**2 + 9**2))
-    assert tight == {"small": "kronecker", "large": "kronecker"}
+    whole: dict[str, MomentForm] = dict.fromkeys(("small", "large", "pointwise"), "full")
+    assert plan_memory(layers, needed(layers, whole)) == whole
+    assert plan_memory(layers, needed(layers, whole) - 1) == whole | {"large": "kronecker"}
+    factors: dict[str, MomentForm] = {"small": "kronecker", "large": "kronecker"}
+    assert plan_memory(layers, needed(layers, factors)) == factors
     assert plan_memory(layers, 0) == {}
+
+
+@pytest.mark.parametrize("memory", [10**power for power in range(2, 9)])
+def test_planned_moments_fit(memory: int) -> None:
+    layers = [layer("small", 10), layer("large", 100), layer("pointwise", 500, 1)]
+    assert needed(layers, plan_memory(layers, memory)) <= memory
 
 
 def test_layers_without_memory_or_never_reached_have_no_moments() -> None:
@@ -197,8 +213,9 @@ def test_layers_without_memory_or_never_reached_have_no_moments() -> None:
     layers = [Layer("used", "Conv2d", (4, 4, 1, 1)), Layer("unused", "Conv2d", (4, 4, 1, 1))]
     assert set(collect(model, layers, [x])) == {"used"}
     assert collect(model, layers, [x], memory=10) == {}
-    assert set(collect(model, layers, [x], memory=4 * 2 * 4**2)) == {"used"}
-    assert collect(model, layers, [x], memory=4 * 2 * 4**2, gradients="pairs") == {}  # the gradients' take the room
+    room = needed(layers, {"used": "full", "unused": "full"})
+    assert set(collect(model, layers, [x], memory=room)) == {"used"}
+    assert collect(model, layers, [x], memory=room, gradients="pairs") == {}  # the gradients' take the room
 
 
 # Sensitivity
@@ -289,7 +306,7 @@ def test_a_batch_too_large_for_the_backward_pass_is_split(monkeypatch: pytest.Mo
     net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5)).eval(), torch.randn(10, 3, 8, 8)
     layers, sizes = survey(net, x[:1]), []
     whole = collect(net, layers, [x], sampling=Sampling(None))
-    monkeypatch.setattr(collecting, "GRAPH", 4 * 4 * (4 * 36 + 5) * 3)
+    monkeypatch.setattr(collecting, "GRAPH", 2 * 4 * (4 * 36 + 5) * 3)
     with net.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0]))):
         parts = collect(net, layers, [x], sampling=Sampling(None))
     assert sizes == [3, 3, 3, 1]
@@ -298,6 +315,59 @@ def test_a_batch_too_large_for_the_backward_pass_is_split(monkeypatch: pytest.Mo
         assert moments.gram_ee is not None
         assert torch.allclose(moments.gram_ee, whole[name].gram_ee, atol=1e-5)
         assert moments.sensitivity == pytest.approx(whole[name].sensitivity, rel=0.5)  # other labels are drawn
+
+
+@pytest.mark.parametrize("gradients", ["squares", "pairs"])
+def test_squares_are_averages_over_the_first_images(monkeypatch: pytest.MonkeyPatch, gradients: Gradients) -> None:
+    torch.manual_seed(0)
+    model, batches = SkipNet().eval(), list(noise(12, 3, 6, 6).split(4))
+    first, whole = (moments_of(model, some, gradients=gradients) for some in (batches[:2], batches))
+    monkeypatch.setattr(collecting, "BACKWARD", 8)
+    less = moments_of(model, batches, gradients=gradients)
+    for name, item in less.items():
+        assert torch.equal(item.packed[0], whole[name].packed[0])
+        torch.testing.assert_close(item.gradient, (first if gradients == "squares" else whole)[name].gradient)
+
+
+class Limited(SkipNet):
+    """A net whose device has memory for `most` images: more fail in the middle of the forward or of the backward."""
+
+    def __init__(self, where: str, most: int) -> None:
+        super().__init__()
+        self.where, self.most = where, most
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.conv(F.relu_(self.stem(x))))
+        if len(x) > self.most and self.where == "forward":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if len(x) > self.most and y.requires_grad:
+            y.register_hook(self.fail)
+        return self.head(F.relu_(y).mean((2, 3)))
+
+    def fail(self, gradient: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_a_device_out_of_memory_gets_fewer_images_and_each_image_counts_once(where: str) -> None:
+    torch.manual_seed(0)
+    net, batches, notes = Limited(where, 40), list(noise(60, 3, 6, 6).split(20)), []
+    layers = survey(net, batches[0])
+    whole = collect(net, layers, batches, sampling=Sampling(None))
+    net.most = 8
+    halved = collect(net, layers, batches, sampling=Sampling(None), notes=notes)
+    assert notes == ["cpu was out of memory: calibrated 5 images at a time"]
+    for name, item in halved.items():
+        assert item.count == whole[name].count
+        torch.testing.assert_close(item.packed[0], whole[name].packed[0])
+        torch.testing.assert_close(item.gram_ee, whole[name].gram_ee)
+        assert item.sensitivity == pytest.approx(whole[name].sensitivity, rel=0.5)  # other labels are drawn
+
+
+def test_a_device_without_memory_for_one_image_fails() -> None:
+    layers = survey(SkipNet(), noise(1, 3, 6, 6))
+    with pytest.raises(torch.OutOfMemoryError):
+        collect(Limited("forward", 0), layers, [noise(4, 3, 6, 6)])
 
 
 def test_one_pass_over_the_batches_is_enough_and_reported() -> None:
@@ -400,6 +470,20 @@ def test_moments_survive_a_file(tmp_path: Path) -> None:
         for key in ("second", "mean", "gradient", "gram_ee"):
             torch.testing.assert_close(getattr(after[name], key), getattr(item, key), rtol=0, atol=0)
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_a_file_holds_one_triangle_of_each_moment(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(300, 2))
+    save_moments(tmp_path / "m", moments_of(net, [noise(4, 300)]), Fingerprint("this"))
+    assert (tmp_path / "m").stat().st_size == pytest.approx(4 * (300 * 301 // 2 + 300), rel=0.01)
+
+
+def test_a_file_of_another_version_is_refused_with_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdna_convert.stages.analyze.moments_file._FORMAT", "kdna-moments-2")
+    save_moments(tmp_path / "m", moments_of(SkipNet(), [noise(4, 3, 6, 6)]), Fingerprint("this"))
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r"KD304: .*delete the file"):
+        load_moments(tmp_path / "m", Fingerprint("this"))
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one_whole(
