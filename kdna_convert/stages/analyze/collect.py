@@ -19,6 +19,7 @@ from ...core.errors import DataError, KdnaError, ModelError, NumericsError, caus
 from ...core.processes import count, gather, raise_together, share
 from ...core.specs import Layer, Progress
 from ...network.patches import watch
+from .labels import draw
 from .moments import Moments, plan_memory
 from .tally import EXAMPLES, Tally, TallyForm
 
@@ -88,7 +89,7 @@ def collect(
 ) -> Moments:
     """Collect the moments of a net's layers in one pass over unlabeled inputs.
 
-    The loss is the cross-entropy with labels drawn from the net's own softmax at temperature 2; a net without a
+    The loss is the cross-entropy with labels of the net's own softmax at temperature 2 (labels.py); a net without a
     backward pass has gradients of 0. The squares are averages over the first BACKWARD images. Large batches go through
     the net in parts. The device, modes and weights of the model are restored. In processes.sharing each process runs
     its share of the batches, and all get the same result: what is drawn depends on the seed and the batch number.
@@ -287,7 +288,7 @@ class _Pass:
         }
 
     def _backward(self, output: Any) -> None:
-        """The backward pass of the cross-entropy with labels drawn from the softened softmax."""
+        """The backward pass of the cross-entropy with labels that stand for those of the softened softmax."""
         if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != self._images:
             return
         if not output.requires_grad:
@@ -297,9 +298,10 @@ class _Pass:
         if not logits.isfinite().all():
             _require_finite(self.tallies)
             raise NumericsError("KD702", "the model's output is not finite, though every calibrated layer's input is")
-        labels = torch.multinomial(logits.detach().softmax(1).cpu(), 1, generator=self._generator).squeeze(1)
+        labels_b, weights_b = draw(logits.detach().softmax(1).cpu(), self._generator)
         with torch.enable_grad():
-            F.cross_entropy(logits, labels.to(logits.device), reduction="sum").backward()
+            loss_b = F.cross_entropy(logits, labels_b.to(logits.device), reduction="none")
+            (weights_b.to(logits.device) * loss_b).sum().backward()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from kdna_convert.core.specs import Layer
 from kdna_convert.network.patches import choose
 from kdna_convert.stages.analyze import collect as collecting
 from kdna_convert.stages.analyze.collect import Gradients, Sampling, collect
+from kdna_convert.stages.analyze.labels import draw
 from kdna_convert.stages.analyze.moments import MomentForm, Moments, needed, plan_memory
 from kdna_convert.stages.analyze.moments_file import load_moments, save_moments
 from kdna_convert.stages.analyze.survey import survey
@@ -245,8 +246,8 @@ def test_gradients_are_the_second_moment_of_autograds_own() -> None:
         stem = model.stem(batch)
         conv = model.conv(F.relu(stem))
         logits = model.head(F.relu(model.norm(conv) + F.relu(stem)).mean((2, 3)))
-        labels = torch.multinomial((logits / 2).softmax(1), 1, generator=generator).squeeze(1)
-        loss = F.cross_entropy(logits / 2, labels, reduction="sum")
+        labels, weights = draw((logits / 2).softmax(1).detach(), generator)
+        loss = (weights * F.cross_entropy(logits / 2, labels, reduction="none")).sum()
         for name, gradient in zip(expected_of, torch.autograd.grad(loss, (stem, conv, logits)), strict=True):
             flat = gradient.transpose(0, 1).flatten(1)
             expected_of[name] = expected_of[name] + flat @ flat.T / 11
