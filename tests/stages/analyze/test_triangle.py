@@ -3,10 +3,9 @@
 import pytest
 import torch
 
+from kdna_convert.core.specs import Layer
 from kdna_convert.stages.analyze.moments import needed, sum_bytes
 from kdna_convert.stages.analyze.triangle import SquareSum, Triangle
-
-from .test_moments import layer
 
 SIZES = [1, 2, 95, 96, 97, 300, 1000]
 CPU = torch.device("cpu")
@@ -52,6 +51,6 @@ def test_one_number_that_is_not_finite_or_has_no_finite_square_is_seen(place: in
 
 @pytest.mark.parametrize("channels", [64, 128, 256, 512])
 def test_a_sum_takes_no_more_bytes_than_planned(channels: int) -> None:
-    own = layer("wide", channels)
+    own = Layer("wide", "Conv2d", (8, channels, 9))
     assert 4 * SquareSum(own.patch, torch.device("meta")).values.numel() <= sum_bytes(own, "full")
     assert needed([own], {"wide": "full"}) >= sum_bytes(own, "full") + 4 * own.patch**2
