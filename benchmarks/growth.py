@@ -1,6 +1,6 @@
 """How the cost of a conversion grows with the net's width, depth and resolution and with the number of images.
 
-    python benchmarks/growth.py [--only width] [--plot docs/growth.svg] [--again]
+    python benchmarks/growth.py [--only width] [--plot growth.svg] [--again]
 
 One value changes at a time, from a residual net of eight 3x3 convolutions of 32 channels at 16 px and 128 calibration
 images, with random weights and images of noise. Every row is `kdna convert` in a process of its own. Rows that

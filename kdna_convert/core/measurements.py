@@ -90,6 +90,23 @@ class Curve:
     correlation: float | None = None
 
 
+@dataclass(frozen=True, config=_STRICT)
+class ExpectedCost:
+    """What a conversion is expected to take, within a factor of two or so.
+
+    Attributes:
+        seconds: The whole command.
+        bytes: Memory at the peak.
+        stages: Seconds by stage.
+        cores: The cores that the expectation is for.
+    """
+
+    seconds: float
+    bytes: float
+    stages: dict[str, float]
+    cores: int
+
+
 Matrix = tuple[tuple[float | None, ...], ...]
 
 

@@ -209,6 +209,18 @@ def test_a_dry_run_writes_nothing_and_plans_what_convert_does(images: Path, fold
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_of_plan_says_what_to_expect_and_calibrates_nothing(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdna_convert.api.cached_moments.collect", None)
+    line = kdna("plan", NET, "--data", images, "--dry-run")
+    assert line.exit_code == 0, line.stderr
+    assert re.fullmatch(r"expected: about \d+ s and \d\.\d GB on this machine \(\d+ cores?\)\n", line.stdout)
+    cost = printed("plan", NET, "--data", images, "--dry-run")
+    assert cost["seconds"] == pytest.approx(sum(cost["stages"].values()))
+    assert "repair" in cost["stages"]
+
+
 def test_a_plan_edited_by_hand_is_what_is_converted(images: Path, folder: Path, tmp_path: Path) -> None:
     plan = json.loads((folder / "plan.json").read_text())
     plan["families"][0]["options"]["rank"] = 5

@@ -25,7 +25,7 @@ from .console import (
 )
 from .grouped import grouped
 from .options import CodingFlags, Force, GoalFlags, ImagesFlags, OutputFolder, RunFlags, SourceFlags
-from .plan import expects_repair, make_plan, show_plan
+from .plan import cost_of, expects_repair, make_plan, show_plan
 
 
 @grouped
@@ -43,7 +43,10 @@ def convert(
     ] = None,
     force: Force = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume a stopped run with the same arguments.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only. Fit and write nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the plan, and the time and memory to expect. Fit and write nothing."),
+    ] = False,
 ) -> None:
     """Convert a net and write a folder that `kdna_convert.load` reads.
 
@@ -55,7 +58,10 @@ def convert(
     if plan is not None:
         goal.refuse("--plan")
     if dry_run:
+        from ..report.expected_cost import cost_line
+
         require_one_process("--dry-run")
+        tell(cost_line(cost_of(source, images, calibration, run)), run.quiet)
         if calibration.recipe.codec is not None:  # the codec meets the size of the file, and not the plan
             goal = replace(goal, target_bytes=None)
         show_plan(make_plan(source, images, calibration, goal, run, plan), run, expects_repair(images, calibration))

@@ -12,6 +12,7 @@ from .grouped import grouped
 from .options import CalibrationFlags, Force, GoalFlags, ImagesFlags, RunFlags, SourceFlags, TrustFlags
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
+    from ...core.measurements import ExpectedCost
     from ...core.specs import Plan
 
 
@@ -35,12 +36,18 @@ def plan(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --curve: draw it as .svg, .png or .pdf.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print only the time and memory that a conversion will take.")
+    ] = False,
 ) -> None:
     """Choose scheme and rank of each family for a budget. Sizes are exact; nothing is fitted.
 
     Example:
         kdna plan kdna:digits --data kdna:digits/train --target-params 0.5
     """
+    if dry_run:
+        show_cost(source, images, calibration, run, trust_code=trust.trust_code)
+        return
     if curve:
         goal.refuse("--curve", besides="database")
         if output is not None:
@@ -88,6 +95,31 @@ def make_plan(
     with reporting(run.quiet, calibration.notes(images), source.hints) as progress:
         more = goal.arguments | run.arguments | {"plan": plan, "trust_code": trust_code}
         return stage(**question, **more, progress=progress)
+
+
+def cost_of(
+    source: SourceFlags,
+    images: ImagesFlags,
+    calibration: CalibrationFlags,
+    run: RunFlags,
+    *,
+    trust_code: bool = False,
+) -> ExpectedCost:
+    """What the conversion is expected to take."""
+    from ...api.expected_cost import expected_cost as stage
+
+    with reporting(run.quiet) as progress:
+        arguments = source.arguments | images.arguments | calibration.arguments | run.arguments
+        return stage(**arguments, trust_code=trust_code, progress=progress)
+
+
+def show_cost(
+    source: SourceFlags, images: ImagesFlags, calibration: CalibrationFlags, run: RunFlags, *, trust_code: bool
+) -> None:
+    from ..report.expected_cost import cost_line
+
+    cost = cost_of(source, images, calibration, run, trust_code=trust_code)
+    show_json(cost) if run.json else show(cost_line(cost))
 
 
 def _show_curve(
