@@ -58,7 +58,7 @@ def convert(
     if plan is not None:
         goal.refuse("--plan")
     if dry_run:
-        from ..report.expected_cost import cost_line
+        from ..report.plan import cost_line
 
         require_one_process("--dry-run")
         tell(cost_line(cost_of(source, images, calibration, run)), run.quiet)

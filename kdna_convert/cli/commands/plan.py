@@ -116,7 +116,7 @@ def cost_of(
 def show_cost(
     source: SourceFlags, images: ImagesFlags, calibration: CalibrationFlags, run: RunFlags, *, trust_code: bool
 ) -> None:
-    from ..report.expected_cost import cost_line
+    from ..report.plan import cost_line
 
     cost = cost_of(source, images, calibration, run, trust_code=trust_code)
     show_json(cost) if run.json else show(cost_line(cost))

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from rich.console import Group, RenderableType
 
+from ...core.measurements import ExpectedCost
 from ...core.specs import Family, Layer, Plan
 from .expected import expected_lines
 from .figures import SHARING_NOTE, count, grid, kept, note, percent, totals
@@ -83,3 +84,10 @@ def _routing(plan: Plan) -> str:
     placed = Counter(name for route in plan.routes for name in [route.routing] * len(route.layers))
     on = ", ".join(f"{name} on {layer_count(layers)}" for name, layers in placed.items())
     return f"routing {on} adds {count(plan.routed)} parameters"
+
+
+def cost_line(cost: ExpectedCost) -> str:
+    """`expected: about 3 min and 2.1 GB on this machine (2 cores)`."""
+    length = f"{max(1, round(cost.seconds))} s" if cost.seconds < 90 else f"{round(cost.seconds / 60)} min"
+    cores = "1 core" if cost.cores == 1 else f"{cost.cores} cores"
+    return f"expected: about {length} and {cost.bytes / 1e9:.1f} GB on this machine ({cores})"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kdna_convert.cli.report.expected_cost import cost_line
+from kdna_convert.cli.report.plan import cost_line
 from kdna_convert.core.measurements import ExpectedCost
 from kdna_convert.core.specs import Layer
 from kdna_convert.inputs.recipe import Recipe, load_recipe
