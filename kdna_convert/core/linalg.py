@@ -164,10 +164,12 @@ def mix(gram_rr: Tensor, cross_or: Tensor) -> Tensor:
 
 def inverse_factor(moment_nn: Tensor) -> Tensor:
     """The upper triangular R with C^-1 = R^T R, for a damped moment C. Raises NumericsError KD703."""
-    lower_nn, failed = torch.linalg.cholesky_ex(moment_nn)
-    upper_nn: Tensor = lower_nn
+    factor_nn, failed = torch.linalg.cholesky_ex(moment_nn)
+    upper_nn: Tensor = factor_nn
+    del factor_nn
     if not failed:
-        upper_nn, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower_nn), upper=True)
+        upper_nn = torch.cholesky_inverse(upper_nn)  # the lower factor, then the inverse, is dropped: they are large
+        upper_nn, failed = torch.linalg.cholesky_ex(upper_nn, upper=True)
     if failed or not upper_nn.isfinite().all():
         raise NumericsError("KD703", "a layer's second moment has no Cholesky factor; calibrate on more images")
     return upper_nn

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..core.linalg import dense
 from ..core.standardize import without_mean
+from ..core.triangle import SquareSum
 from .batch_norm import norm_affine
 from .derive import cached
 from .inference import evaluating
@@ -266,7 +267,7 @@ class _ProblemSums:
         weight: Tensor = module.weight.detach()
         self.channels, self.taps = weight.shape[1], weight[0, 0].numel()
         patch, out = self.channels * self.taps, len(weight)
-        self.moment = weight.new_zeros(patch, patch)
+        self.moment = SquareSum(patch, weight.device)
         self.cross = weight.new_zeros(out, patch)
         self.first_n, self.first_o, self.square_o = (
             weight.new_zeros(size, dtype=torch.float64) for size in (patch, out, out)
@@ -274,7 +275,7 @@ class _ProblemSums:
         self.count = 0
 
     def add(self, rows_rn: Tensor, y_ro: Tensor) -> None:
-        self.moment.addmm_(rows_rn.T, rows_rn)
+        self.moment.add(rows_rn)
         self.cross.addmm_(y_ro.T, rows_rn)
         self.first_n += rows_rn.sum(0)
         self.first_o += y_ro.sum(0)
@@ -283,7 +284,7 @@ class _ProblemSums:
 
     def finish(self, centered: bool) -> LayerProblem:
         order = torch.arange(self.channels * self.taps).view(self.taps, self.channels).T.flatten()
-        moment = self.moment.cpu()[order][:, order].double().div_(self.count)
+        moment = self.moment.whole()[order[:, None], order].double().div_(self.count)
         cross = self.cross.cpu()[:, order].double().div_(self.count)
         mean_n, mean_o = self.first_n.cpu()[order] / self.count, self.first_o.cpu() / self.count
         variance_o = self.square_o.cpu() / self.count - mean_o.square()
@@ -291,7 +292,7 @@ class _ProblemSums:
             return LayerProblem(
                 moment, cross, torch.zeros_like(mean_n), torch.zeros_like(mean_o), variance_o, self.count
             )
-        moment -= mean_n[:, None] * mean_n
+        moment.addr_(mean_n, mean_n, alpha=-1)
         cross -= mean_o[:, None] * mean_n
         return LayerProblem(moment, cross, mean_n, mean_o, variance_o, self.count)
 

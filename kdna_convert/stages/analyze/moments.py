@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...core.linalg import Kronecker, Moment
 from ...core.specs import Layer
-from .triangle import Triangle
+from ...core.triangle import Triangle
 
 MomentForm = Literal["full", "kronecker"]
 

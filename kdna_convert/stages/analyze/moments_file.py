@@ -11,8 +11,8 @@ from ...core.errors import CheckpointError, FolderError
 from ...core.fingerprint import Fingerprint
 from ...core.linalg import Kronecker
 from ...core.tensorfile import load_tensors, save_tensors
+from ...core.triangle import Triangle
 from .moments import LayerMoments, Moments
-from .triangle import Triangle
 
 _FORMAT = "kdna-moments-3"
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from ...core.linalg import Kronecker
 from ...core.processes import all_sum, gather
 from ...core.specs import Layer
+from ...core.triangle import SquareSum, Triangle
 from ...network.patches import choose, patches
 from .moments import LayerMoments, MomentForm
 from .similarity import centered_gram
-from .triangle import SquareSum, Triangle
 
 # Images whose outputs are compared by CKA, and the cells to which each output is averaged along each axis.
 EXAMPLES, _CELLS = 256, 2

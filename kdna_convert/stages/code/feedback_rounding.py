@@ -52,13 +52,13 @@ def feedback_of(moment_nn: Tensor, damping: float = DAMPING) -> Feedback:
     Raises:
         NumericsError: KD703 if it has no Cholesky factor.
     """
-    moment_nn = moment_nn.double().clone()
-    mean = float(moment_nn.diagonal().mean())
-    moment_nn.diagonal().add_(damping * mean if mean > 0 else 1.0)
     order_n = moment_nn.diagonal().argsort(descending=True, stable=True)
-    upper_nn = inverse_factor(moment_nn[order_n][:, order_n])
-    diagonal_n = upper_nn.diagonal()
-    return Feedback(order_n, upper_nn / diagonal_n[:, None], diagonal_n)
+    ordered_nn = moment_nn[order_n[:, None], order_n].double()
+    mean = float(ordered_nn.diagonal().mean())
+    ordered_nn.diagonal().add_(damping * mean if mean > 0 else 1.0)
+    upper_nn = inverse_factor(ordered_nn)
+    diagonal_n = upper_nn.diagonal().clone()
+    return Feedback(order_n, upper_nn.div_(diagonal_n[:, None]), diagonal_n)
 
 
 def round_with_feedback(weight_on: Tensor, number: int, columns: Feedback, rows: Feedback | None = None) -> Tensor:

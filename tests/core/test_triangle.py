@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from kdna_convert.core.specs import Layer
+from kdna_convert.core.triangle import SquareSum, Triangle
 from kdna_convert.stages.analyze.moments import needed, sum_bytes
-from kdna_convert.stages.analyze.triangle import SquareSum, Triangle
 
 SIZES = [1, 2, 95, 96, 97, 300, 1000]
 CPU = torch.device("cpu")
