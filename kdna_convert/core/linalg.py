@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import NamedTuple, cast
 
 import torch
+from scipy.optimize import OptimizeResult
 from scipy.optimize import minimize as scipy_minimize
 from torch import Tensor
 
@@ -19,6 +20,10 @@ from .specs import Shape
 # factorization from failing.
 DAMPING = 1e-4
 JITTER = 1e-9
+# The same for products in float32.
+JITTER_SINGLE = 1e-6
+# A search stops when PATIENCE iterations lowered the error by less than this share of it.
+GAIN, PATIENCE = 0.0005, 10
 # The smallest positive number: avoids a division by zero where a kernel is all zeros.
 TINY: float = torch.finfo(torch.float64).tiny
 # Below this mean diagonal, the rounding of float32's subnormal numbers makes a moment indefinite.
@@ -115,6 +120,41 @@ def search_target(target: Target) -> Target:
     return cast("Target", target.memo["search"])
 
 
+class Single(NamedTuple):
+    """A target in float32, for long products: kernels in units of `size`, moments of a mean diagonal of 1.
+
+    `beyond_on` is the cross moment less that of the kernel W. `weight` is that of an error in these units.
+    """
+
+    kernel_on: Tensor
+    cross_on: Tensor
+    beyond_on: Tensor
+    moment: Moment
+    size: float
+    weight: float
+
+
+def single(target: Target) -> Single:
+    """The target in float32, made once."""
+    if "single" not in target.memo:
+        mean, size = mean_diagonal(target.moment), float(target.kernel_on.square().mean().sqrt()) or 1.0
+        beyond_on = target.cross_on - times(target.kernel_on, target.moment)
+        kernel_on, cross_on, beyond_on = (
+            part.float()
+            for part in (target.kernel_on / size, target.cross_on / (size * mean), beyond_on / (size * mean))
+        )
+        weight = target.weight * size**2 * mean
+        target.memo["single"] = Single(kernel_on, cross_on, beyond_on, _rounded(target.moment), size, weight)
+    return cast("Single", target.memo["single"])
+
+
+def _rounded(moment: Moment) -> Moment:
+    """The moment in float32, with a mean diagonal of 1."""
+    if isinstance(moment, Kronecker):
+        return Kronecker(*((factor / factor.diagonal().mean()).float() for factor in moment))
+    return (moment / moment.diagonal().mean()).float()
+
+
 def kronecker(moment_nn: Tensor, channels: int) -> Kronecker:
     """The partial traces of a moment, scaled so that their Kronecker product has the same trace."""
     moment_isjt = moment_nn.view(channels, -1, channels, len(moment_nn) // channels)
@@ -154,8 +194,9 @@ def mean_diagonal(moment: Moment) -> float:
 
 def mix(gram_rr: Tensor, cross_or: Tensor) -> Tensor:
     """U = cross gram^-1: least-squares coefficients for a basis with this Gram matrix. Raises NumericsError KD703."""
-    gram_rr = gram_rr.clone()
-    gram_rr.diagonal().add_(JITTER * gram_rr.diagonal().mean() + TINY)
+    gram_rr, double = gram_rr.clone(), gram_rr.dtype == torch.float64
+    jitter = (JITTER if double else JITTER_SINGLE) * gram_rr.diagonal().mean()
+    gram_rr.diagonal().add_(jitter + torch.finfo(gram_rr.dtype).tiny)
     factor, failed = torch.linalg.cholesky_ex(gram_rr)
     if failed:
         raise NumericsError("KD703", "a least-squares fit is singular; lower the rank or calibrate on more images")
@@ -187,9 +228,15 @@ def fit_error(kernel_on: Tensor, target: Target) -> float:
 
 
 def minimize(
-    function: Callable[[Sequence[Tensor]], tuple[float, Sequence[Tensor]]], start: Sequence[Tensor], steps: int
+    function: Callable[[Sequence[Tensor]], tuple[float, Sequence[Tensor]]],
+    start: Sequence[Tensor],
+    steps: int,
+    gain: float = GAIN,
 ) -> list[Tensor]:
-    """Minimize by L-BFGS from `start`, in at most `steps` steps. `function` returns its value and its gradients."""
+    """Minimize by L-BFGS from `start`, in at most `steps` steps. `function` returns its value and its gradients.
+
+    The value is an error, with 0 as its least. The search ends when PATIENCE steps gained less than `gain` of it.
+    """
     shapes = [tensor.shape for tensor in start]
     sizes = [tensor.numel() for tensor in start]
 
@@ -201,5 +248,16 @@ def minimize(
         return value, torch.cat([gradient.reshape(-1) for gradient in gradients]).numpy()
 
     flat = torch.cat([tensor.reshape(-1) for tensor in start]).numpy()
-    result = scipy_minimize(flat_function, flat, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 12})
+    values: list[float] = []
+
+    def stop_without_gain(intermediate_result: OptimizeResult) -> None:
+        values.append(float(intermediate_result.fun))
+        if len(values) > PATIENCE and values[-1 - PATIENCE] - values[-1] < gain * values[-1]:
+            raise StopIteration
+
+    # scipy's own limits are absolute: in a large family each part of the gradient is below them far from the minimum.
+    options = {"maxiter": steps, "maxcor": 12, "gtol": 0.0, "ftol": 0.0}
+    result = scipy_minimize(
+        flat_function, flat, jac=True, method="L-BFGS-B", callback=stop_without_gain, options=options
+    )
     return unpack(torch.from_numpy(result.x))

@@ -69,7 +69,7 @@ class Atoms(Scheme):
 
         def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
             mixing_oim, *atoms = point
-            value, slope_oim, slopes = 0.0, torch.zeros_like(mixing_oim), []
+            value, slope_oim, slopes = 1.0, torch.zeros_like(mixing_oim), []
             for atoms_ms, target in zip(atoms, searched, strict=True):
                 kernel_on = (mixing_oim @ atoms_ms).flatten(1)
                 seen_on = times(kernel_on, target.moment)

@@ -60,7 +60,7 @@ class Basis(CuttableScheme):
 
         def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
             (basis_rn,) = point
-            value, slope_rn = 0.0, torch.zeros_like(basis_rn)
+            value, slope_rn = 1.0, torch.zeros_like(basis_rn)
             for target in searched:
                 basis_c_rn = times(basis_rn, target.moment)
                 cross_or = target.cross_on @ basis_rn.T

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
-from typing import Annotated, ClassVar, Literal, NamedTuple, cast
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -41,6 +41,7 @@ from ..core.linalg import (
     Target,
     minimize,
     search_target,
+    single,
     times,
     times_inverse,
     weighted_energy,
@@ -237,39 +238,22 @@ def _descend(
     bank_rc: Tensor, gains: Sequence[Tensor], codes: Sequence[Tensor], targets: Sequence[Target], steps: int
 ) -> tuple[Tensor, list[Tensor]]:
     """Minimize the exact error over the bank and all gains, with the codes fixed. Its products are in float32."""
-    whole = weighted_energy(targets)
-    part_of = [target.weight / whole for target in targets]
-    singles = [_single(target) for target in targets]
+    whole, singles = weighted_energy(targets), [single(target) for target in targets]
 
     def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
-        bank, *own = (tensor.float() for tensor in point)
-        value, slope_rc, slopes = 0.0, torch.zeros_like(bank), []
-        for gain_obm, code_obm, single, part in zip(own, codes, singles, part_of, strict=True):
-            cells_obmc = bank[code_obm]
-            gap_on = _summed(gain_obm, cells_obmc).flatten(1) - single.kernel_on
-            seen_on = times(gap_on, single.moment) - single.beyond_on
-            value += part * float(((seen_on - single.beyond_on) * gap_on).sum())
-            slope_ob1c = 2 * part * seen_on.view_as(cells_obmc[:, :, 0])[:, :, None]
-            slope_rc.index_add_(0, code_obm.flatten(), (gain_obm[..., None] * slope_ob1c).flatten(0, 2))
-            slopes.append((slope_ob1c * cells_obmc).sum(3).sum_to_size(gain_obm.shape))
-        return value, [slope_rc.double(), *(slope.double() for slope in slopes)]
+        bank, value, slope_rc, slopes = point[0].float(), 0.0, torch.zeros_like(point[0]), []
+        for gain_obm, code_obm, target in zip(point[1:], codes, singles, strict=True):
+            cells_obmc, own_obm, part = bank[code_obm], (gain_obm / target.size).float(), target.weight / whole
+            gap_on = _summed(own_obm, cells_obmc).flatten(1) - target.kernel_on
+            seen_on = times(gap_on, target.moment) - target.beyond_on
+            value += part * float(((seen_on - target.beyond_on) * gap_on).sum())
+            seen_ob1c = 2 * seen_on.view_as(cells_obmc[:, :, 0])[:, :, None]
+            by_bank_rc = torch.zeros_like(bank).index_add_(
+                0, code_obm.flatten(), (own_obm[..., None] * seen_ob1c).flatten(0, 2)
+            )
+            slope_rc += part * by_bank_rc.double()
+            slopes.append(part / target.size * (seen_ob1c * cells_obmc).sum(3).sum_to_size(gain_obm.shape).double())
+        return value, [slope_rc, *slopes]
 
-    bank_rc, *solved = minimize(error, [bank_rc, *gains], steps)
+    bank_rc, *solved = minimize(error, [bank_rc, *gains], steps, gain=0.0)
     return bank_rc, solved
-
-
-class _Single(NamedTuple):
-    """A target in float32. `beyond_on` is its cross moment less that of the kernel; zero for a plain target."""
-
-    kernel_on: Tensor
-    beyond_on: Tensor
-    moment: Moment
-
-
-def _single(target: Target) -> _Single:
-    if "single" not in target.memo:
-        beyond_on = (target.cross_on - times(target.kernel_on, target.moment)).float()
-        moment = target.moment
-        moment = Kronecker(*(own.float() for own in moment)) if isinstance(moment, Kronecker) else moment.float()
-        target.memo["single"] = _Single(target.kernel_on.float(), beyond_on, moment)
-    return cast("_Single", target.memo["single"])

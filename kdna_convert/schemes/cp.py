@@ -17,13 +17,13 @@ Kronecker form of their moment; their U is then solved in the full one.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from ..core.linalg import TINY, Kronecker, Target, minimize, mix, search_target, times, weighted_energy
+from ..core.linalg import TINY, Kronecker, Single, Target, minimize, mix, search_target, single, times, weighted_energy
 from ..core.specs import Layout, Shape, product
 from .basis import Basis
 from .dense_limit import dense_limit
@@ -71,17 +71,18 @@ class Cp(CuttableScheme):
         if not any(_spatial(target.shape) for target in targets):
             return Basis(self.rank).refine(shared, adapters, targets, sweeps)
         searched = [_searched(target) for target in targets]
+        singles = [single(target) for target in searched]
         start = [shared["V"], *(_flat_spatial(shared["V"], adapter) for adapter in adapters)]
         scale = 1 / weighted_energy(searched)
 
         def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
-            bank_ri, *spatials = point
-            value, slope_ri, slopes = 0.0, torch.zeros_like(bank_ri), []
-            for spatial_rs, target in zip(spatials, searched, strict=True):
+            bank_ri, *spatials = (tensor.float() for tensor in point)
+            value, slope_ri, slopes = 1.0, torch.zeros_like(point[0]), []
+            for spatial_rs, target in zip(spatials, singles, strict=True):
                 explained, by_bank, by_spatial = _explained(bank_ri, spatial_rs, target)
                 value -= scale * target.weight * explained
-                slope_ri -= scale * target.weight * by_bank
-                slopes.append(-scale * target.weight * by_spatial)
+                slope_ri -= scale * target.weight * by_bank.double()
+                slopes.append(-scale * target.weight * by_spatial.double())
             return value, [slope_ri, *slopes]
 
         bank_ri, *spatials = minimize(error, start, sweeps)
@@ -123,8 +124,10 @@ def _rows(bank_ri: Tensor, spatial_rs: Tensor) -> Tensor:
 
 def _searched(target: Target) -> Target:
     if product(target.shape[2:]) == 1 and isinstance(target.moment, Tensor):
-        exact = Kronecker(target.moment, target.moment.new_ones(1, 1))
-        return Target(target.shape, target.kernel_on, target.cross_on, exact, target.weight)
+        if "taps of one" not in target.memo:
+            exact = Kronecker(target.moment, target.moment.new_ones(1, 1))
+            target.memo["taps of one"] = replace(target, moment=exact)
+        return cast("Target", target.memo["taps of one"])
     return search_target(target)
 
 
@@ -158,10 +161,11 @@ def _unit_rows(rows: Tensor) -> Tensor:
     return rows / norm_r1.clamp_min(1e-12)
 
 
-def _explained(bank_ri: Tensor, spatial_rs: Tensor, target: Target) -> tuple[float, Tensor, Tensor]:
+def _explained(bank_ri: Tensor, spatial_rs: Tensor, target: Target | Single) -> tuple[float, Tensor, Tensor]:
     """The output energy that the best mixing of the rows explains, and its gradients by the bank and the spatials.
 
-    At the best U the derivative by U is zero, so the gradient by the rows is 2 U^T (cross - U rows C).
+    At the best U the derivative by U is zero. So the gradient by the rows is 2 U^T (cross - U rows C). An error of U
+    changes the energy 2 <U, cross rows^T> - <U^T U, rows C rows^T> only in second order: float32 is enough.
     """
     rows_rn = _rows(bank_ri, spatial_rs)
     cross_or = target.cross_on @ rows_rn.T
@@ -170,18 +174,22 @@ def _explained(bank_ri: Tensor, spatial_rs: Tensor, target: Target) -> tuple[flo
         spatial_c_rs = spatial_rs @ target.moment.taps_tt
         taps_rr = spatial_c_rs @ spatial_rs.T
         channels_rr = bank_c_ri @ bank_ri.T
-        mixing_or = mix(channels_rr * taps_rr, cross_or)
+        normal_rr = channels_rr * taps_rr
+        mixing_or = mix(normal_rr, cross_or)
         gram_rr = mixing_or.T @ mixing_or
         wanted_ris = (mixing_or.T @ target.cross_on).view(len(bank_ri), bank_ri.shape[1], -1)
         by_bank = torch.einsum("ris,rs->ri", wanted_ris, spatial_rs) - (gram_rr * taps_rr) @ bank_c_ri
         by_spatial = torch.einsum("ris,ri->rs", wanted_ris, bank_ri) - (gram_rr * channels_rr) @ spatial_c_rs
     else:
         rows_c_rn = rows_rn @ target.moment
-        mixing_or = mix(rows_c_rn @ rows_rn.T, cross_or)
-        slope_rn = mixing_or.T @ target.cross_on - (mixing_or.T @ mixing_or) @ rows_c_rn
+        normal_rr = rows_c_rn @ rows_rn.T
+        mixing_or = mix(normal_rr, cross_or)
+        gram_rr = mixing_or.T @ mixing_or
+        slope_rn = mixing_or.T @ target.cross_on - gram_rr @ rows_c_rn
         slope_ris = slope_rn.view(len(bank_ri), bank_ri.shape[1], -1)
         by_bank = torch.einsum("ris,rs->ri", slope_ris, spatial_rs)
         by_spatial = torch.einsum("ris,ri->rs", slope_ris, bank_ri)
     if spatial_rs.shape[1] == 1:
         by_spatial = torch.zeros_like(by_spatial)
-    return float((mixing_or * cross_or).sum()), 2 * by_bank, 2 * by_spatial
+    explained = 2 * (mixing_or * cross_or).sum(dtype=torch.float64) - (gram_rr * normal_rr).sum(dtype=torch.float64)
+    return float(explained), 2 * by_bank, 2 * by_spatial

@@ -29,7 +29,7 @@ def search(rows: Rows, start: Sequence[Tensor], targets: Sequence[Target], sweep
 
     def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
         leaves = [tensor.clone().requires_grad_() for tensor in point]
-        value, slopes = 0.0, [torch.zeros_like(tensor) for tensor in point]
+        value, slopes = 1.0, [torch.zeros_like(tensor) for tensor in point]
         for place, target in enumerate(searched):
             rows_rn = rows(leaves, place)
             explained, slope_rn = explain(rows_rn.detach(), target)

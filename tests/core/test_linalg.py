@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kdna_convert.core.errors import NumericsError
 from kdna_convert.core.linalg import (
+    PATIENCE,
     Kronecker,
     Target,
     damp,
@@ -157,6 +158,31 @@ def test_minimize_takes_no_more_steps_than_it_is_given() -> None:
 
     errors = [quadratic(minimize(quadratic, [torch.zeros(30).double()], steps))[0] for steps in (1, 5, 30)]
     assert errors[0] > errors[1] > errors[2]
+
+
+def test_minimize_goes_as_far_for_an_error_a_billion_times_smaller() -> None:
+    def quadratic(point: object, unit: float) -> tuple[float, list[Tensor]]:
+        (x,) = point  # type: ignore[misc]
+        slope = unit * torch.arange(1, 31).double() ** 2
+        return float((slope * (x - 1) ** 2).sum()), [2 * slope * (x - 1)]
+
+    for unit in (1.0, 1e-9):
+        (x,) = minimize(lambda point, unit=unit: quadratic(point, unit), [torch.zeros(30).double()], 150)  # type: ignore[misc]
+        assert float((x - 1).abs().max()) < 1e-3
+
+
+def test_minimize_stops_where_a_few_steps_gain_next_to_nothing() -> None:
+    calls = []
+
+    def flat(point: object) -> tuple[float, list[Tensor]]:
+        (x,) = point  # type: ignore[misc]
+        calls.append(1)
+        return 1 + 1e-6 * float((torch.arange(1, 31).double() ** 4 * (x - 1) ** 2).sum()) / 30**4, [
+            2e-6 * torch.arange(1, 31).double() ** 4 * (x - 1) / 30**4
+        ]
+
+    minimize(flat, [torch.zeros(30).double()], 500)
+    assert len(calls) < 2 * PATIENCE
 
 
 @few
