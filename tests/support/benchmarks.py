@@ -10,7 +10,7 @@ from .places import ROOT
 
 
 def benchmark(name: str) -> ModuleType:
-    """The module benchmarks/NAME.py. It imports its neighbors by their names, as it does when it is run."""
+    """The script of this name, as a module. It imports its neighbors by their names, as it does when it is run."""
     folder = str(ROOT / "benchmarks")
     if folder not in sys.path:
         sys.path.append(folder)
