@@ -147,6 +147,11 @@ def steps_of(blob: bytes) -> dict[str, int]:
     return parts | norms
 
 
+def entropy_bytes(blob: bytes) -> int:
+    """The bytes of the stream of `entropy`'s weights. Raises as `unpack` does."""
+    return sum(length for codec, length, _ in _opened(blob)[0].parts if codec == "entropy")
+
+
 def coded_specs(blob: bytes) -> list[TensorSpec]:
     """The specs of a file with these bytes, for its size and header (filesize.py)."""
     return [TensorSpec(CODED, (len(blob),), "U8")]

@@ -6,7 +6,8 @@ of the original (network/walk.py); solve for its kernel, or the last factor of i
 too. Layers that the walk does not reach are rounded as they are.
 
 One number `delta` sets the steps of the whole net. The step of a layer is delta x spread / sqrt(cost), in the units of
-its inputs and outputs, so that every integer costs the loss the same, delta^2 / 12.
+its inputs and outputs, so that every integer costs the loss the same, delta^2 / 12. It is corrected by a few percent on
+the way, so that one walk meets a size (sizes.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .feedback_rounding import feedback_of, round_with_feedback
 from .grid import put_integers, put_norm, put_on_grid, put_shift
 from .row_costs import balance_rows
 from .sensitivity import Sensitivity
+from .sizes import Pace
 
 # How strongly a kernel is held where it was, relative to the mean second moment of its inputs: a constant part for the
 # error of float32 sums, and a part that grows with the number of columns per patch.
@@ -57,14 +59,14 @@ def balance(nets: NetPair, sensitivity: Sensitivity) -> NetPair:
 
 
 def code_net(
-    nets: NetPair, sensitivity: Sensitivity, delta: float, rounding: Rounding, progress: BlockProgress
+    nets: NetPair, sensitivity: Sensitivity, pace: Pace, rounding: Rounding, progress: BlockProgress
 ) -> tuple[nn.Module, dict[str, int]]:
     """Quantize a copy of `nets.converted`.
 
     Args:
         nets: Balanced nets. With sequential rounding the outputs of `nets.original` are the target.
         sensitivity: What errors cost.
-        delta: The step of the net.
+        pace: The step of the net.
         rounding: How layers are rounded.
         progress: Called after every layer, with sequential rounding.
 
@@ -75,7 +77,7 @@ def code_net(
     for norm in foldable_norms(model).values():
         scale, shift = norm_affine(norm)
         put_norm(norm, scale_values(*scale_integers(scale)), shift)
-    coder = _LayerCoder(model, sensitivity, delta, round_banks(model, sensitivity.banks, delta))
+    coder = _LayerCoder(model, sensitivity, pace, round_banks(model, sensitivity.banks, pace.delta))
     reached = _reached(nets) if rounding == "sequential" else set()
     for layer in nets.layers:
         if layer.name not in reached:
@@ -86,7 +88,7 @@ def code_net(
                 coder.solve_and_round(stop)
     for name in foldable_norms(model):
         if name not in coder.steps:
-            coder.round_shift(name, delta / math.sqrt(sensitivity.mean))
+            coder.round_shift(name, pace.delta / math.sqrt(sensitivity.mean))
     return model, coder.steps
 
 
@@ -101,7 +103,7 @@ class _LayerCoder:
 
     model: nn.Module
     sensitivity: Sensitivity
-    delta: float
+    pace: Pace
     steps: dict[str, int] = field(default_factory=dict)
 
     def solve_and_round(self, stop: Stop) -> None:
@@ -148,7 +150,7 @@ class _LayerCoder:
 
     def _unit(self, name: str) -> float:
         """The step of a layer per unit of spread."""
-        return self.delta / math.sqrt(self.sensitivity.cost(name))
+        return self.pace.delta / math.sqrt(self.sensitivity.cost(name))
 
     def _round_bias(self, name: str, module: Any, unit: float) -> None:
         self.steps[f"{name}.bias"] = number = nearest_step(unit * SHIFT)
@@ -167,7 +169,9 @@ class _LayerCoder:
         solved_ok = mix(moment_kk, cross_ok + ridge * factor.values_ok)
         columns, rows = feedback_of(moment_kk), self.sensitivity.row_feedback(name)
         self.steps[f"{name}.{factor.letter}"] = number = nearest_step(self._unit(name) * columns.spread)
-        put_integers(factor.tensor, round_with_feedback(solved_ok, number, columns, rows), number)
+        integers = round_with_feedback(solved_ok, number, columns, rows)
+        put_integers(factor.tensor, integers, number)
+        self.pace.coded(f"{name}.{factor.letter}", integers)
 
 
 def _scaled_cross(stop: Stop, problem: LayerProblem) -> Tensor:

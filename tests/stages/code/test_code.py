@@ -28,6 +28,7 @@ from kdna_convert.stages.code.factors import last_factor
 from kdna_convert.stages.code.feedback_rounding import feedback_of, round_with_feedback
 from kdna_convert.stages.code.row_costs import DAMPING
 from kdna_convert.stages.code.sequential import balance, code_net
+from kdna_convert.stages.code.sizes import Pace
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.repair.net_pair import NetPair
 
@@ -218,7 +219,7 @@ def test_every_tensor_of_a_coded_net_is_exactly_what_decoding_gives(
     nets = nets_of(original, converted, inputs)
     before = stored_state(copy.deepcopy(converted))
     sensitivity = sensitivity_of(collect(original, nets.layers, inputs, gradients="pairs"))
-    coded, steps = code_net(balance(nets, sensitivity), sensitivity, 0.01, rounding, lambda done, of: None)  # type: ignore[arg-type]
+    coded, steps = code_net(balance(nets, sensitivity), sensitivity, Pace(0.01), rounding, lambda done, of: None)  # type: ignore[arg-type]
     state = stored_state(coded)
     decoded = unpack(pack(coded, "entropy", steps))
     assert decoded.keys() == state.keys()
