@@ -1,8 +1,7 @@
 """Find the quantization step at which a net's file has the wanted size: at most that, and within one percent.
 
-Sequential coding takes minutes, and its size is known only afterwards. Rounding the layers separately takes a fraction
-of that, and nearly the same bytes: it gives the step, which the sequential walk corrects on its way (sizes.py). A second
-walk is seldom needed.
+Sequential coding takes long, and its size is known only afterwards. Rounding the layers separately takes a fraction of
+the time and nearly the same bytes: it gives the step, which the sequential walk corrects on its way (sizes.py).
 """
 
 from __future__ import annotations
