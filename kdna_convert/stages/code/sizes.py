@@ -61,7 +61,7 @@ class Sizes:
 
     def delta_of(self, bits: float, curve: Floats) -> float:
         """The step at which a sum of curves has these bits."""
-        return self.delta * math.exp2(float(np.interp(-bits, -np.minimum.accumulate(curve), OCTAVES)))
+        return self.delta * math.pow(2, float(np.interp(-bits, -np.minimum.accumulate(curve), OCTAVES)))
 
     def bits_at(self, delta: float, curve: Floats) -> float:
         """A sum of curves at a step."""
@@ -116,7 +116,7 @@ class Pace:
     @property
     def mean(self) -> float:
         """The geometric mean of the steps so far, by numbers."""
-        return self._first * math.exp2(self._octaves / max(1.0, self._numbers))
+        return self._first * math.pow(2, self._octaves / max(1.0, self._numbers))
 
     def coded(self, name: str, integers: Tensor) -> None:
         """Count the bits of a tensor, and correct the step of the others."""
