@@ -20,8 +20,8 @@ from .specs import Shape
 # factorization from failing.
 DAMPING = 1e-4
 JITTER = 1e-9
-# The same for products in float32.
-JITTER_SINGLE = 1e-6
+# The same for products in float32, whose rounding makes a nearly singular matrix indefinite: the first that is enough.
+JITTERS_SINGLE = (1e-6, 1e-5, 1e-4, 1e-3)
 # A search stops when PATIENCE iterations lowered the error by less than this share of it.
 GAIN, PATIENCE = 0.0005, 10
 # The smallest positive number: avoids a division by zero where a kernel is all zeros.
@@ -194,13 +194,14 @@ def mean_diagonal(moment: Moment) -> float:
 
 def mix(gram_rr: Tensor, cross_or: Tensor) -> Tensor:
     """U = cross gram^-1: least-squares coefficients for a basis with this Gram matrix. Raises NumericsError KD703."""
-    gram_rr, double = gram_rr.clone(), gram_rr.dtype == torch.float64
-    jitter = (JITTER if double else JITTER_SINGLE) * gram_rr.diagonal().mean()
-    gram_rr.diagonal().add_(jitter + torch.finfo(gram_rr.dtype).tiny)
-    factor, failed = torch.linalg.cholesky_ex(gram_rr)
-    if failed:
-        raise NumericsError("KD703", "a least-squares fit is singular; lower the rank or calibrate on more images")
-    return torch.cholesky_solve(cross_or.T, factor).T
+    mean = gram_rr.diagonal().mean()
+    for jitter in (JITTER,) if gram_rr.dtype == torch.float64 else JITTERS_SINGLE:
+        raised_rr = gram_rr.clone()
+        raised_rr.diagonal().add_(jitter * mean + torch.finfo(gram_rr.dtype).tiny)
+        factor, failed = torch.linalg.cholesky_ex(raised_rr)
+        if not failed:
+            return torch.cholesky_solve(cross_or.T, factor).T
+    raise NumericsError("KD703", "a least-squares fit is singular; lower the rank or calibrate on more images")
 
 
 def inverse_factor(moment_nn: Tensor) -> Tensor:

@@ -229,3 +229,16 @@ def test_the_energy_of_a_family_of_zero_kernels_can_still_be_divided_by() -> Non
     zeros = torch.zeros(2, 3, dtype=torch.float64)
     nothing = Target((2, 3), zeros, zeros, torch.eye(3, dtype=torch.float64), 1.0)
     assert weighted_energy([nothing]) > 0
+
+
+def test_a_gram_matrix_that_float32_made_indefinite_still_has_a_mixing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.logspace(0, -4, 60)
+    rows = torch.randn(400, 60, generator=generator) * scale
+    gram = rows @ rows.T + 3e-6 * torch.randn(400, 400, generator=generator)
+    gram = (gram + gram.T) / 2
+    target = torch.randn(8, 60, generator=generator) * scale
+    raised = gram + 1e-6 * gram.diagonal().mean() * torch.eye(400)
+    assert torch.linalg.cholesky_ex(raised).info > 0
+    mixed = mix(gram, target @ rows.T)
+    assert (mixed @ rows - target).norm() < 0.02 * target.norm()
