@@ -1,7 +1,8 @@
 """Find the quantization step at which a net's file has the wanted size: at most that, and within one percent.
 
 Sequential coding takes long, and its size is known only afterwards. Rounding the layers separately takes a fraction of
-the time and nearly the same bytes: it gives the step, which the sequential walk corrects on its way (sizes.py).
+the time and nearly the same bytes: it gives the step, which the sequential walk corrects on its way
+(estimated_sizes.py).
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from ...network.packed import pack, unpack
 from ...network.stored import load_stored, stored_state
 from ...network.walk import kernel_of
 from ..repair.net_pair import BlockProgress, NetPair
+from .estimated_sizes import Pace, Sizes, sizes_of
 from .sensitivity import Sensitivity
 from .sequential import Rounding, balance, code_net
-from .sizes import Pace, Sizes, sizes_of
 
 # The size that is aimed at, as a share of the one allowed, and the least that is good enough.
 _AIM, _ENOUGH = 0.995, 0.99

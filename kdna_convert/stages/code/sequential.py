@@ -7,7 +7,7 @@ too. Layers that the walk does not reach are rounded as they are.
 
 One number `delta` sets the steps of the whole net. The step of a layer is delta x spread / sqrt(cost), in the units of
 its inputs and outputs, so that every integer costs the loss the same, delta^2 / 12. It is corrected by a few percent on
-the way, so that one walk meets a size (sizes.py).
+the way, so that one walk meets a size (estimated_sizes.py).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from ...core.linalg import dense, mix
 from ...network.batch_norm import foldable_norms, norm_affine
 from ...network.walk import LayerProblem, Stop, layer_problem, match_mean
 from ..repair.net_pair import BlockProgress, NetPair
+from .estimated_sizes import Pace
 from .factors import Factor, balance_banks, factor_of, round_banks
 from .feedback_rounding import feedback_of, round_with_feedback
 from .grid import put_integers, put_norm, put_on_grid, put_shift
 from .row_costs import balance_rows
 from .sensitivity import Sensitivity
-from .sizes import Pace
 
 # How strongly a kernel is held where it was, relative to the mean second moment of its inputs: a constant part for the
 # error of float32 sums, and a part that grows with the number of columns per patch.

@@ -24,11 +24,11 @@ from kdna_convert.schemes import make
 from kdna_convert.stages.analyze.collect import collect
 from kdna_convert.stages.analyze.survey import survey
 from kdna_convert.stages.code import code_to_size, sensitivity_of
+from kdna_convert.stages.code.estimated_sizes import Pace
 from kdna_convert.stages.code.factors import last_factor
 from kdna_convert.stages.code.feedback_rounding import feedback_of, round_with_feedback
 from kdna_convert.stages.code.row_costs import DAMPING
 from kdna_convert.stages.code.sequential import balance, code_net
-from kdna_convert.stages.code.sizes import Pace
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 from kdna_convert.stages.repair.net_pair import NetPair
 

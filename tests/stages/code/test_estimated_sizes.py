@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from kdna_convert.codecs.quantization_steps import PER_OCTAVE, step_of
 from kdna_convert.network.packed import entropy_bytes, pack
-from kdna_convert.stages.code.sizes import OCTAVES, Pace, Sizes, sizes_of, total
+from kdna_convert.stages.code.estimated_sizes import OCTAVES, Pace, Sizes, sizes_of, total
 
-STEPS = {"0.weight": -40, "1.weight": 20}
+NUMBERS = {"0.weight": -40, "1.weight": 20}
 
 
 def net() -> nn.Module:
@@ -28,7 +28,7 @@ def net() -> nn.Module:
 
 def coded(before: nn.Module, coarser: int, noise: float) -> tuple[nn.Module, dict[str, int], bytes]:
     """The net rounded with this noise, in units of a step, its steps and its bytes."""
-    after, steps = copy.deepcopy(before), {name: step + coarser for name, step in STEPS.items()}
+    after, steps = copy.deepcopy(before), {name: step + coarser for name, step in NUMBERS.items()}
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in after.named_parameters():
