@@ -25,6 +25,8 @@ from .splits import digest_of
 
 # Files in the work folder of a run that can be resumed.
 MOMENTS, DATABASE, LEDGER = WORK_FILES = "moments.safetensors", "database.json", "repair.safetensors"
+# What the state of a repair counts. A file of an earlier version counts something else, and is ignored.
+COUNTS = "layers"
 # Alpha of the image mixtures on which layers are refitted, and of those on which a step is judged. A net is certain of
 # its training images, so changes of its logits on them say little (docs/decisions/0018).
 MIXED = 1.0
@@ -39,7 +41,7 @@ def repair_file(job: Job, plan: Plan, work: Path | None) -> RepairFile | None:
         return None
     settings = job.recipe.model_dump(mode="json", include={"repair", "fit", "calibration", "seed"})
     images = digest_of(job.calibration, job.recipe.calibration.batch)
-    parts = json.dumps([settings, to_json(plan), images], sort_keys=True)
+    parts = json.dumps([COUNTS, settings, to_json(plan), images], sort_keys=True)
     return RepairFile(work / LEDGER, hashlib.sha256(parts.encode()).hexdigest())
 
 
