@@ -1,4 +1,4 @@
-"""Minutes and gigabytes of conversions of nets of real size, each by one command, beside what they must take.
+"""Minutes and gigabytes of conversions of nets of real size, each by one command, beside the goals.
 
     python benchmarks/real_size.py DATA [--runs 1] [--only resnet18] [--images 512] [--again]
 
@@ -27,7 +27,7 @@ LIMIT = 3600  # seconds of a command
 
 @dataclass(frozen=True)
 class Task:
-    """A conversion: MODEL and its options, the recipe and its budget, the images, and the minutes and GB asked for."""
+    """A conversion: MODEL and its options, the recipe and its budget, the images, and the goals in minutes and GB."""
 
     net: str
     model: tuple[str, ...]
@@ -89,20 +89,20 @@ def measure(task: Task, data: Path, images: int, heldout: int, scratch: Path) ->
 
 
 def summary(given: Sequence[Task], found: Sequence[Row]) -> str:
-    """The table: medians beside what is asked."""
+    """The table: medians beside the goals."""
     lines: list[list[object]] = []
     for task in given:
         own = [row for row in found if row["task"] == task.name]
         good = [row for row in own if "failed" not in row]
-        asked = f"{task.minutes:g} min" + ("" if task.gigabytes is None else f", {task.gigabytes:g} GB")
+        goal = f"{task.minutes:g} min" + ("" if task.gigabytes is None else f", {task.gigabytes:g} GB")
         if not good:
-            lines.append([task.name, own[-1]["failed"] if own else "not measured", "", "", asked])
+            lines.append([task.name, own[-1]["failed"] if own else "not measured", "", "", goal])
             continue
         seconds, cpu, peak = (
             statistics.median(row[key] for row in good) for key in ("seconds", "cpu_seconds", "peak_gb")
         )
-        lines.append([task.name, f"{seconds / 60:.1f} min", f"{cpu / 60:.1f} min", f"{peak:.1f} GB", asked])
-    return table(("net, recipe", "time", "CPU time", "peak memory", "asked"), lines)
+        lines.append([task.name, f"{seconds / 60:.1f} min", f"{cpu / 60:.1f} min", f"{peak:.1f} GB", goal])
+    return table(("net, recipe", "time", "CPU time", "peak memory", "goal"), lines)
 
 
 def main() -> None:

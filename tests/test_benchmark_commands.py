@@ -54,7 +54,7 @@ def test_two_calibration_sets_are_one_folder_of_all_their_images(tmp_path: Path)
     assert imagenet.linked(tmp_path, "diverse", tmp_path / "one")[1] == 1
 
 
-def test_a_table_shows_medians_beside_what_is_asked_and_says_what_failed(tmp_path: Path) -> None:
+def test_a_table_shows_medians_beside_the_goals_and_says_what_failed(tmp_path: Path) -> None:
     first, second, *_ = real_size.tasks(tmp_path)
     cost = [{"task": first.name, "seconds": value, "cpu_seconds": 60, "peak_gb": 2.04} for value in (60, 120, 600)]
     lines = real_size.summary([first, second], [*cost, {"task": second.name, "failed": "no memory"}]).splitlines()
