@@ -16,33 +16,26 @@ import torch
 from families import largest, parser
 from torch import Tensor
 
-from kdna_convert.core.linalg import Target, minimize, mix
-from kdna_convert.schemes.cp import _explained, _rows, _start
+from kdna_convert.core.linalg import Target, minimize, mix, single, weighted_energy
+from kdna_convert.schemes.cp import _rows, _start, search_error
 
 Point = list[Tensor]
 
 
+def searched(point: Sequence[Tensor], aims: Sequence[Target]) -> tuple[float, list[Tensor]]:
+    """The relative error at the best mixing, 1 for a family of zeros, and its gradients."""
+    return search_error(point, [single(aim) for aim in aims], 1 / weighted_energy(aims))
+
+
 def relative_error(point: Sequence[Tensor], aims: Sequence[Target]) -> float:
-    """At the best mixing; 1 for a family of zeros."""
-    bank, *spatials = point
-    explained = sum(a.weight * _explained(bank, s, a)[0] for s, a in zip(spatials, aims, strict=True))
-    return 1 - explained / sum(a.weight * a.energy for a in aims)
+    return searched(point, aims)[0]
 
 
 def variable_projection(start: Point, aims: Sequence[Target], seconds: float) -> Iterator[Point]:
     """L-BFGS on the error with U solved out, restarted each 25 steps so that it can be watched."""
-
-    def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
-        bank, *spatials = point
-        parts = [_explained(bank, s, a) for s, a in zip(spatials, aims, strict=True)]
-        whole = sum(a.weight * a.energy for a in aims)
-        value = -sum(a.weight * part[0] for a, part in zip(aims, parts, strict=True)) / whole
-        by_bank = -torch.stack([a.weight * part[1] for a, part in zip(aims, parts, strict=True)]).sum(0) / whole
-        return value, [by_bank, *(-a.weight * part[2] / whole for a, part in zip(aims, parts, strict=True))]
-
     point = start
     while True:
-        point = minimize(error, point, 25)
+        point = minimize(lambda place: searched(place, aims), point, 25)
         yield point
 
 
@@ -94,11 +87,8 @@ def adam(start: Point, aims: Sequence[Target], seconds: float) -> Iterator[Point
         left = max(0.0, 1 - (time.perf_counter() - began) / seconds)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * left
-        point[0].grad = torch.zeros_like(point[0])
-        for spatial, aim in zip(point[1:], aims, strict=True):
-            _, slope_bank, slope_spatial = _explained(point[0], spatial, aim)
-            point[0].grad -= aim.weight * slope_bank
-            spatial.grad = -aim.weight * slope_spatial
+        for tensor, slope in zip(point, searched(point, aims)[1], strict=True):
+            tensor.grad = slope
         optimizer.step()
         yield point
 

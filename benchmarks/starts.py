@@ -16,9 +16,18 @@ import torch
 from families import largest, parser
 from torch import Tensor
 
-from kdna_convert.core.linalg import Kronecker, Target, kronecker, mean_diagonal, minimize, times, weighted_energy
+from kdna_convert.core.linalg import (
+    Kronecker,
+    Target,
+    kronecker,
+    mean_diagonal,
+    minimize,
+    single,
+    times,
+    weighted_energy,
+)
 from kdna_convert.core.specs import product
-from kdna_convert.schemes.cp import _explained, _start
+from kdna_convert.schemes.cp import _start, search_error
 
 Point = list[Tensor]
 MARKS = (20, 40, 80, 150)
@@ -26,14 +35,10 @@ MARKS = (20, 40, 80, 150)
 
 def descend(start: Point, aims: Sequence[Target], bases: Sequence[Tensor], steps: int) -> tuple[Point, float]:
     """L-BFGS in the coordinates x of p = x basis, one basis a tensor of the point; where it ends, and its error."""
-    scale = 1 / weighted_energy(aims)
+    scale, singles = 1 / weighted_energy(aims), [single(aim) for aim in aims]
 
     def error(place: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
-        bank, *spatials = (x @ basis for x, basis in zip(place, bases, strict=True))
-        parts = [_explained(bank, spatial, aim) for spatial, aim in zip(spatials, aims, strict=True)]
-        value = 1 - scale * sum(aim.weight * part[0] for aim, part in zip(aims, parts, strict=True))
-        by_bank = -scale * torch.stack([aim.weight * part[1] for aim, part in zip(aims, parts, strict=True)]).sum(0)
-        slopes = [by_bank, *(-scale * aim.weight * part[2] for aim, part in zip(aims, parts, strict=True))]
+        value, slopes = search_error([x @ basis for x, basis in zip(place, bases, strict=True)], singles, scale)
         return value, [slope @ basis.T for slope, basis in zip(slopes, bases, strict=True)]
 
     begin = [torch.linalg.solve(basis, p, left=False) for p, basis in zip(start, bases, strict=True)]

@@ -194,13 +194,21 @@ def mean_diagonal(moment: Moment) -> float:
 
 def mix(gram_rr: Tensor, cross_or: Tensor) -> Tensor:
     """U = cross gram^-1: least-squares coefficients for a basis with this Gram matrix. Raises NumericsError KD703."""
+    return mix_with_ridge(gram_rr, cross_or)[0]
+
+
+def mix_with_ridge(gram_rr: Tensor, cross_or: Tensor) -> tuple[Tensor, float]:
+    """U as by `mix`, and the jitter that it took, relative to the mean diagonal of the Gram matrix.
+
+    U is the exact minimum of the least-squares error plus this jitter times the mean diagonal times |U|^2.
+    """
     mean = gram_rr.diagonal().mean()
     for jitter in (JITTER,) if gram_rr.dtype == torch.float64 else JITTERS_SINGLE:
         raised_rr = gram_rr.clone()
         raised_rr.diagonal().add_(jitter * mean + torch.finfo(gram_rr.dtype).tiny)
         factor, failed = torch.linalg.cholesky_ex(raised_rr)
         if not failed:
-            return torch.cholesky_solve(cross_or.T, factor).T
+            return torch.cholesky_solve(cross_or.T, factor).T, jitter
     raise NumericsError("KD703", "a least-squares fit is singular; lower the rank or calibrate on more images")
 
 

@@ -23,7 +23,19 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from ..core.linalg import TINY, Kronecker, Single, Target, minimize, mix, search_target, single, times, weighted_energy
+from ..core.linalg import (
+    TINY,
+    Kronecker,
+    Single,
+    Target,
+    minimize,
+    mix,
+    mix_with_ridge,
+    search_target,
+    single,
+    times,
+    weighted_energy,
+)
 from ..core.specs import Layout, Shape, product
 from .basis import Basis
 from .dense_limit import dense_limit
@@ -74,18 +86,7 @@ class Cp(CuttableScheme):
         singles = [single(target) for target in searched]
         start = [shared["V"], *(_flat_spatial(shared["V"], adapter) for adapter in adapters)]
         scale = 1 / weighted_energy(searched)
-
-        def error(point: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
-            bank_ri, *spatials = (tensor.float() for tensor in point)
-            value, slope_ri, slopes = 1.0, torch.zeros_like(point[0]), []
-            for spatial_rs, target in zip(spatials, singles, strict=True):
-                explained, by_bank, by_spatial = _explained(bank_ri, spatial_rs, target)
-                value -= scale * target.weight * explained
-                slope_ri -= scale * target.weight * by_bank.double()
-                slopes.append(-scale * target.weight * by_spatial.double())
-            return value, [slope_ri, *slopes]
-
-        bank_ri, *spatials = minimize(error, start, sweeps)
+        bank_ri, *spatials = minimize(lambda point: search_error(point, singles, scale), start, sweeps)
         shared = {"V": bank_ri}
         adapters = [
             {"b": spatial.view(self.rank, *target.shape[2:])} if _spatial(target.shape) else {}
@@ -161,35 +162,53 @@ def _unit_rows(rows: Tensor) -> Tensor:
     return rows / norm_r1.clamp_min(1e-12)
 
 
-def _explained(bank_ri: Tensor, spatial_rs: Tensor, target: Target | Single) -> tuple[float, Tensor, Tensor]:
-    """The output energy that the best mixing of the rows explains, and its gradients by the bank and the spatials.
+def search_error(point: Sequence[Tensor], targets: Sequence[Single], scale: float) -> tuple[float, list[Tensor]]:
+    """The weighted output error of the best mixings times `scale`, and its gradients, float64.
 
-    At the best U the derivative by U is zero. So the gradient by the rows is 2 U^T (cross - U rows C). An error of U
-    changes the energy 2 <U, cross rows^T> - <U^T U, rows C rows^T> only in second order: float32 is enough.
+    Args:
+        point: The bank V (r, in) and each member's spatial kernels b (r, taps).
+        targets: The members' targets.
+        scale: The inverse of the family's weighted energy, for a relative error.
+    """
+    bank_ri, *spatials = (tensor.to(targets[0].kernel_on.dtype) for tensor in point)
+    value, slope_ri, slopes = 0.0, torch.zeros_like(point[0]), []
+    for spatial_rs, target in zip(spatials, targets, strict=True):
+        own, by_bank, by_spatial = _error(bank_ri, spatial_rs, target)
+        value += scale * target.weight * own
+        slope_ri += scale * target.weight * by_bank.double()
+        slopes.append(scale * target.weight * by_spatial.double())
+    return value, [slope_ri, *slopes]
+
+
+def _error(bank_ri: Tensor, spatial_rs: Tensor, target: Single) -> tuple[float, Tensor, Tensor]:
+    """The output error at the best mixing of the rows, and its gradients by the bank and the spatials.
+
+    With the residual D = W - U rows it is <D C, D> + <2 D - W, beyond>. It is summed as such: as a difference of two
+    energies, a small error would be lost in the rounding of float32. The ridge of `mix_with_ridge` is added, so that U
+    is the exact minimum and the gradient by the rows is the one with U held fixed.
     """
     rows_rn = _rows(bank_ri, spatial_rs)
-    cross_or = target.cross_on @ rows_rn.T
     if isinstance(target.moment, Kronecker):
-        bank_c_ri = bank_ri @ target.moment.channels_cc
-        spatial_c_rs = spatial_rs @ target.moment.taps_tt
-        taps_rr = spatial_c_rs @ spatial_rs.T
-        channels_rr = bank_c_ri @ bank_ri.T
+        bank_c_ri, spatial_c_rs = bank_ri @ target.moment.channels_cc, spatial_rs @ target.moment.taps_tt
+        channels_rr, taps_rr = bank_c_ri @ bank_ri.T, spatial_c_rs @ spatial_rs.T
+        by_norm = bank_c_ri * taps_rr.diagonal()[:, None], spatial_c_rs * channels_rr.diagonal()[:, None]
         normal_rr = channels_rr * taps_rr
-        mixing_or = mix(normal_rr, cross_or)
-        gram_rr = mixing_or.T @ mixing_or
-        wanted_ris = (mixing_or.T @ target.cross_on).view(len(bank_ri), bank_ri.shape[1], -1)
-        by_bank = torch.einsum("ris,rs->ri", wanted_ris, spatial_rs) - (gram_rr * taps_rr) @ bank_c_ri
-        by_spatial = torch.einsum("ris,ri->rs", wanted_ris, bank_ri) - (gram_rr * channels_rr) @ spatial_c_rs
     else:
         rows_c_rn = rows_rn @ target.moment
+        by_norm = _by_factors(rows_c_rn, bank_ri, spatial_rs)
         normal_rr = rows_c_rn @ rows_rn.T
-        mixing_or = mix(normal_rr, cross_or)
-        gram_rr = mixing_or.T @ mixing_or
-        slope_rn = mixing_or.T @ target.cross_on - gram_rr @ rows_c_rn
-        slope_ris = slope_rn.view(len(bank_ri), bank_ri.shape[1], -1)
-        by_bank = torch.einsum("ris,rs->ri", slope_ris, spatial_rs)
-        by_spatial = torch.einsum("ris,ri->rs", slope_ris, bank_ri)
-    if spatial_rs.shape[1] == 1:
-        by_spatial = torch.zeros_like(by_spatial)
-    explained = 2 * (mixing_or * cross_or).sum(dtype=torch.float64) - (gram_rr * normal_rr).sum(dtype=torch.float64)
-    return float(explained), 2 * by_bank, 2 * by_spatial
+    mixing_or, jitter = mix_with_ridge(normal_rr, target.cross_on @ rows_rn.T)
+    left_on = torch.addmm(target.kernel_on, mixing_or, rows_rn, alpha=-1)
+    slope_on = times(left_on, target.moment).add_(target.beyond_on)
+    error = (left_on * slope_on + (left_on - target.kernel_on) * target.beyond_on).sum(dtype=torch.float64)
+    ridge = jitter / len(bank_ri) * mixing_or.square().sum(dtype=torch.float64)
+    by_error = _by_factors(mixing_or.T @ slope_on, bank_ri, spatial_rs)
+    by_bank, by_spatial = (2 * (float(ridge) * norm - own) for norm, own in zip(by_norm, by_error, strict=True))
+    fixed = spatial_rs.shape[1] == 1
+    return float(error + ridge * normal_rr.trace()), by_bank, torch.zeros_like(spatial_rs) if fixed else by_spatial
+
+
+def _by_factors(slope_rn: Tensor, bank_ri: Tensor, spatial_rs: Tensor) -> tuple[Tensor, Tensor]:
+    """A gradient by the rows V[q] x b[q] as the gradients by V and by b."""
+    slope_ris = slope_rn.view(len(bank_ri), bank_ri.shape[1], -1)
+    return torch.einsum("ris,rs->ri", slope_ris, spatial_rs), torch.einsum("ris,ri->rs", slope_ris, bank_ri)

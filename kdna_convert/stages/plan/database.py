@@ -7,7 +7,7 @@ recipe and its moments; a plan for any budget is then solved from the database a
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -24,7 +24,6 @@ from ...routing import routing_of
 from ...schemes import scheme_of
 from ..analyze.moments import Moments
 from ..analyze.targets import TargetStore, output_error, shapes_of
-from .costs import predicted_error
 from .families import no_saving
 from .joint_fit import joint_fit
 from .routes import gate_specs
@@ -130,23 +129,27 @@ def _choices(
 ) -> list[Choice]:
     """A family as one choice, or as one per layer if it is divisible and they have less predicted error."""
 
-    def measured(family: Family) -> Choice:
-        choice = _choice(net, family, recipe, routed)
+    def measured(choice: Choice, known: Mapping[int, float] | None = None) -> Choice:
         if store is None or choice.fixed is not None:
             return choice
-        return replace(choice, points=_points(choice, store.targets(family), recipe.seed))
+        return replace(choice, points=_points(choice, store.targets(choice.family), recipe.seed, known or {}))
 
-    whole = measured(family)
+    whole = _choice(net, family, recipe, routed)
     singles = [replace(family, members=(name,)) for name in family.members] if divisible else []
-    if not singles or any(no_saving(single, net.layers) for single in singles):
-        return [whole]
-    split = [measured(single) for single in singles]
-    return split if sum(map(_error_at_half, split)) < _error_at_half(whole) else [whole]
+    if not singles or store is None or whole.fixed is not None or any(no_saving(one, net.layers) for one in singles):
+        return [measured(whole)]
+    split = [_choice(net, single, recipe, routed) for single in singles]
+    at_half = [_at_half(choice, store, recipe.seed) for choice in (whole, *split)]
+    if sum(error for _, error in at_half[1:]) < at_half[0][1]:
+        return [measured(choice, dict([known])) for choice, known in zip(split, at_half[1:], strict=True)]
+    return [measured(whole, dict(at_half[:1]))]
 
 
-def _error_at_half(choice: Choice) -> float:
-    """The error predicted at about half of the family's dense parameters."""
-    return predicted_error(choice, choice.limit // 2)
+def _at_half(choice: Choice, store: TargetStore, seed: int) -> tuple[int, float]:
+    """The probed size nearest to half of the family's dense parameters, and the error of a quick fit there."""
+    probes = scheme_of(choice.family).probes
+    size = _size_at(choice, min(probes, key=lambda probe: abs(probe - 0.5)))
+    return size, _error(choice, size, store.targets(choice.family), seed)
 
 
 def _choice(net: SurveyedNet, family: Family, recipe: Recipe, routed: Collection[str]) -> Choice:
@@ -202,17 +205,25 @@ def _polynomial(family: Family, size: str, shape: Shape, ins: int, outs: int) ->
     return (0, 0) if one == two else (one - squared, squared)
 
 
-def _points(choice: Choice, aims: Sequence[Target], seed: int) -> dict[int, float]:
-    """The weighted output error of quick fits at a few sizes. It never rises with the size."""
-    span = choice.limit - choice.smallest
+def _points(choice: Choice, aims: Sequence[Target], seed: int, known: Mapping[int, float]) -> dict[int, float]:
+    """The weighted output error of quick fits at a few sizes, where it is not known. It never rises with the size."""
     points: dict[int, float] = {}
-    scheme = scheme_of(choice.family)
-    variant = scheme.variants()[-1]
-    for size in sorted({choice.smallest + round(probe * span) for probe in scheme.probes}):
-        scheme = scheme_of(choice.family, **variant, **{choice.size: size})
-        shared, adapters = joint_fit(choice.family, scheme, aims, seed=seed, sweeps=QUICK)
-        error = sum(
-            aim.weight * output_error(scheme, shared, adapter, aim) for aim, adapter in zip(aims, adapters, strict=True)
-        )
+    for size in sorted({_size_at(choice, probe) for probe in scheme_of(choice.family).probes}):
+        error = known[size] if size in known else _error(choice, size, aims, seed)
         points[size] = min(max(error, 0.0), *points.values(), float("inf"))
     return points
+
+
+def _size_at(choice: Choice, probe: float) -> int:
+    """The size at this fraction of the way from the smallest to the largest."""
+    return choice.smallest + round(probe * (choice.limit - choice.smallest))
+
+
+def _error(choice: Choice, size: int, aims: Sequence[Target], seed: int) -> float:
+    """The weighted output error of a quick fit."""
+    variant = scheme_of(choice.family).variants()[-1]
+    scheme = scheme_of(choice.family, **variant, **{choice.size: size})
+    shared, adapters = joint_fit(choice.family, scheme, aims, seed=seed, sweeps=QUICK)
+    return sum(
+        aim.weight * output_error(scheme, shared, adapter, aim) for aim, adapter in zip(aims, adapters, strict=True)
+    )

@@ -91,6 +91,11 @@ def copy_state(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def is_in_state(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether the net's tensors are those that `copy_state` returned."""
+    return all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
 def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load what `copy_state` returned."""
     model.load_state_dict(with_versions(state, model))

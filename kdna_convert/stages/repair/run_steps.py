@@ -16,7 +16,7 @@ from ...core.specs import Options, Progress
 from ...network.folder.report import StepResult
 from . import step_of
 from .net_pair import NetPair
-from .repair_file import RepairFile, RepairState, copy_state, restore
+from .repair_file import RepairFile, RepairState, copy_state, is_in_state, restore
 
 Measure = Callable[[nn.Module], Divergence]
 
@@ -103,7 +103,8 @@ class _Run:
         try:
             skipped = step_of(name, options).run(nets, self.state.block, block_done)
             skipped |= dict.fromkeys(nets.late, "KD145")
-            after = None if "" in skipped else look(nets.converted)
+            if "" not in skipped:
+                after = before if is_in_state(nets.converted, self.state.before) else look(nets.converted)
         except NumericsError:  # outputs that are not finite: the step is undone
             skipped = {}
         kept = after is not None and math.isfinite(after.distance) and after.distance < before.distance
