@@ -24,7 +24,7 @@ from ..network.folder.report import CalibrationReport, FamilyFit, MaxDropReport,
 from ..network.totals import original_bytes
 from ..routing import calibrate_routers
 from ..stages.analyze.moments import Moments
-from ..stages.convert.fit import SWEEPS, Measure
+from ..stages.convert.fit import Measure
 from ..stages.convert.fit import convert as convert_by_plan
 from ..stages.convert.nest import nest
 from ..stages.plan.budget import PlanBudget, budget_of
@@ -246,10 +246,15 @@ def _fitted(
         state = file.read(converted)
         if state is not None:
             return converted.eval(), fits_of(state), state
-    sweeps = job.recipe.fit.sweeps or SWEEPS
     heal = healer(job, task.progress)
     converted, fits = convert_by_plan(
-        job.loaded.model, plan, task.moments, sweeps=sweeps, measure=measure, heal=heal, progress=task.progress
+        job.loaded.model,
+        plan,
+        task.moments,
+        sweeps=job.recipe.fit.sweeps,
+        measure=measure,
+        heal=heal,
+        progress=task.progress,
     )
     if job.calibration is not None:
         size = min(SETTLING, job.recipe.calibration.batch)

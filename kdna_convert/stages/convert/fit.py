@@ -12,18 +12,19 @@ from torch import Tensor, nn
 from ...core.errors import NumericsError
 from ...core.linalg import Target
 from ...core.measurements import Divergence
-from ...core.specs import Family, Plan, Progress
+from ...core.specs import Family, Layer, Plan, Progress, product
 from ...network.derive import derive
 from ...network.folder.report import FamilyFit
 from ...network.standardizing import free_gains
 from ...routing import attach_routes
-from ...schemes import scheme_of
+from ...schemes import scheme_of, size_of
 from ..analyze.moments import Moments
-from ..analyze.targets import output_error, targets
+from ..analyze.targets import output_error, shapes_of, targets
 from ..plan.joint_fit import joint_fit
 
-# Default number of L-BFGS iterations of a family's joint fit.
-SWEEPS = 150
+# The most iterations of a family's joint search by default. A wide family takes fewer, so that its kernels' parameters
+# times its size times the iterations stay within WORK, but not fewer than FEWEST.
+SWEEPS, WORK, FEWEST = 150, 5e11, 50
 
 Measure = Callable[[nn.Module], Divergence]
 Heal = Callable[[nn.Module], Divergence | None]
@@ -35,7 +36,7 @@ def convert(
     plan: Plan,
     moments: Moments,
     *,
-    sweeps: int = SWEEPS,
+    sweeps: int | None = None,
     measure: Measure | None = None,
     heal: Heal | None = None,
     progress: Progress | None = None,
@@ -46,7 +47,7 @@ def convert(
         model: The original net.
         plan: Families with their sizes, and routes.
         moments: Moments of the layers' inputs.
-        sweeps: Iterations of each joint fit.
+        sweeps: The most iterations of each joint fit; None: `sweeps_of`.
         measure: The divergence from the original on held-out images. It decides between the variants of a scheme;
             without it the error of the fit does.
         heal: Trains the net in place and returns its divergence. With it, families are converted in the order of
@@ -67,7 +68,8 @@ def convert(
         began = time.perf_counter()
         aims = targets(model, family, moments)
         free_gains(converted, family, plan.layers)
-        chosen, fitted = _fit(converted, family, aims, plan, sweeps, measure)
+        own = sweeps_of(family, plan.layers) if sweeps is None else sweeps
+        chosen, fitted = _fit(converted, family, aims, plan, own, measure)
         derive(converted, chosen, *fitted, plan.layers)
         errors = dict(zip(family.members, _errors(chosen, fitted, aims), strict=True))
         divergence = heal(converted) if heal else None
@@ -77,6 +79,12 @@ def convert(
         progress("fit", len(plan.families), len(plan.families))
     attach_routes(converted, plan.routes, plan.seed)
     return converted, tuple(fits[family.members[0]] for family in plan.families)
+
+
+def sweeps_of(family: Family, layers: Sequence[Layer]) -> int:
+    """The most iterations of a family's joint search: SWEEPS, or fewer where each takes long."""
+    each = size_of(scheme_of(family)) * sum(map(product, shapes_of(family, layers)))
+    return min(SWEEPS, max(FEWEST, int(WORK / max(1, each))))
 
 
 def _by_predicted_error(plan: Plan) -> list[Family]:

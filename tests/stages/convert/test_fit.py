@@ -9,19 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from support.plans import family, moments_of, plan_for
+from support.plans import family, moments_of, plan_for, square_conv
 from support.small_nets import MEMBERS, images, small
 from torch import nn
 
 from kdna_convert.core.errors import NumericsError
 from kdna_convert.core.linalg import Kronecker
 from kdna_convert.core.measurements import Divergence
+from kdna_convert.core.specs import Family
 from kdna_convert.inputs.models import state_digest
 from kdna_convert.network.derive import fold
 from kdna_convert.schemes import SCHEMES
 from kdna_convert.stages.analyze.moments import LayerMoments, Moments, packed
 from kdna_convert.stages.analyze.targets import LEAST_WEIGHT, targets
-from kdna_convert.stages.convert.fit import convert
+from kdna_convert.stages.convert.fit import FEWEST, SWEEPS, convert, sweeps_of
 from kdna_convert.stages.evaluate.accuracy import divergence, logits
 
 
@@ -208,3 +209,12 @@ def test_members_are_found_by_name_and_not_by_order() -> None:
     converted, (fit,) = convert(net, plan_for(net, turned), moments_of(net))
     assert fit.owner == "last"
     assert converted.last.parametrizations.weight[0].is_owner  # type: ignore[union-attr]
+
+
+def test_a_wide_family_takes_fewer_iterations() -> None:
+    def sweeps(channels: int) -> int:
+        layers = [square_conv(name, channels) for name in "ab"]
+        return sweeps_of(Family("cp", ("a", "b"), {"rank": 2 * channels}), layers)
+
+    assert (sweeps(16), sweeps(1024)) == (SWEEPS, FEWEST)
+    assert SWEEPS > sweeps(500) > sweeps(600) > FEWEST

@@ -228,6 +228,29 @@ def test_a_costly_block_is_trained_with_smaller_batches_then_for_fewer_steps(mon
     assert trained(40) == [8] * 5
 
 
+def test_a_net_whose_blocks_are_too_costly_is_not_walked_nor_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    nets, measure = pair()
+    monkeypatch.setattr("kdna_convert.stages.repair.reconstruct.WORK", 1)
+    monkeypatch.setattr("kdna_convert.stages.repair.net_pair.walk", None)
+    (result,) = run_steps(nets, [("reconstruct", {})], measure)
+    assert (result.kept, result.left_out, result.after) == (False, {"": "KD146"}, None)
+
+
+def test_a_step_that_changes_nothing_is_not_measured_again() -> None:
+    nets, measure = pair()
+    measured: list[nn.Module] = []
+
+    def counted(net: nn.Module) -> Divergence:
+        measured.append(net)
+        return measure(net)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(STEPS["correct"], "run", lambda *_: {})
+        (result,) = run_steps(nets, [("correct", {})], counted)
+    assert (result.kept, len(measured)) == (False, 1)
+    assert result.after == result.before
+
+
 def test_a_repair_that_runs_out_of_time_keeps_what_it_has_done_and_names_the_rest() -> None:
     nets, measure = pair()
     clock = iter([0.0, 0.0, 0.0, 2.0])
