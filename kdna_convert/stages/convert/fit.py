@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor, nn
 
 from ...core.errors import NumericsError
 from ...core.linalg import Target
 from ...core.measurements import Divergence
+from ...core.side_by_side import side_by_side
 from ...core.specs import Family, Layer, Plan, Progress, product
 from ...network.derive import derive
 from ...network.folder.report import FamilyFit
@@ -20,7 +22,7 @@ from ...routing import attach_routes
 from ...schemes import scheme_of, size_of
 from ..analyze.moments import Moments
 from ..analyze.targets import output_error, shapes_of, targets
-from ..plan.joint_fit import joint_fit
+from ..plan.joint_fit import is_wide, joint_fit
 
 # The most iterations of a family's joint search by default. A wide family takes fewer, so that its kernels' parameters
 # times its size times the iterations stay within WORK, but not fewer than FEWEST.
@@ -28,7 +30,22 @@ SWEEPS, WORK, FEWEST = 150, 5e11, 50
 
 Measure = Callable[[nn.Module], Divergence]
 Heal = Callable[[nn.Module], Divergence | None]
-Fitted = tuple[dict[str, Tensor], list[dict[str, Tensor]]]
+# The shared tensors of a family, and each member's adapter.
+FamilyTensors = tuple[dict[str, Tensor], list[dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A fitted family with the options that were chosen, and each member's relative output error."""
+
+    family: Family
+    tensors: FamilyTensors
+    errors: dict[str, float]
+    seconds: float
+
+
+# Of the variants of a scheme, the one with the least loss is kept.
+Loss = Callable[[_Fitted], float]
 
 
 def convert(
@@ -61,24 +78,43 @@ def convert(
         NumericsError: KD701 for a weight, KD703 for a fit that is not finite; it names the family.
     """
     converted = copy.deepcopy(model)
-    fits = {}
-    for done, family in enumerate(_by_predicted_error(plan) if heal else plan.families):
+
+    def fit(family: Family, loss: Loss) -> _Fitted:
+        return _fit(family, targets(model, family, moments), plan, sweeps, loss)
+
+    def report(family: Family, done: int) -> None:
         if progress is not None:
             progress(f"fit: {family.members[0]} ({len(family.members)} layers)", done, len(plan.families))
+
+    def loss(one: _Fitted) -> float:
+        return sum(one.errors.values()) if measure is None else _loss(converted, plan, one, measure)
+
+    narrow = [family for family in plan.families if _is_independent(family) and not is_wide(family, plan.layers)]
+    tasks = [partial(fit, family, loss) for family in narrow]
+    fitted = side_by_side(tasks, lambda place: report(narrow[place], place + 1))
+    known = {family.members: own for family, own in zip(narrow, fitted, strict=True)}
+    fits = {}
+    for done, family in enumerate(_by_predicted_error(plan) if heal else plan.families):
+        if family.members not in known:
+            report(family, done)
         began = time.perf_counter()
-        aims = targets(model, family, moments)
         free_gains(converted, family, plan.layers)
-        own = sweeps_of(family, plan.layers) if sweeps is None else sweeps
-        chosen, fitted = _fit(converted, family, aims, plan, own, measure)
-        derive(converted, chosen, *fitted, plan.layers)
-        errors = dict(zip(family.members, _errors(chosen, fitted, aims), strict=True))
+        own = known.get(family.members) or fit(family, loss)
+        derive(converted, own.family, *own.tensors, plan.layers)
         divergence = heal(converted) if heal else None
         spent, healed = time.perf_counter() - began, None if divergence is None else divergence.distance
-        fits[family.members[0]] = FamilyFit(family.members[0], errors, chosen.options.get("start"), spent, healed)
+        fits[family.members[0]] = FamilyFit(
+            family.members[0], own.errors, own.family.options.get("start"), own.seconds + spent, healed
+        )
     if progress is not None:
         progress("fit", len(plan.families), len(plan.families))
     attach_routes(converted, plan.routes, plan.seed)
     return converted, tuple(fits[family.members[0]] for family in plan.families)
+
+
+def _is_independent(family: Family) -> bool:
+    """Whether the fit of a family does not depend on what is converted already: it has no variants to choose from."""
+    return len(scheme_of(family).variants()) == 1
 
 
 def sweeps_of(family: Family, layers: Sequence[Layer]) -> int:
@@ -92,35 +128,32 @@ def _by_predicted_error(plan: Plan) -> list[Family]:
     return sorted(plan.families, key=lambda family: plan.predicted.get(family.members[0], 0.0))
 
 
-def _fit(
-    converted: nn.Module, family: Family, aims: Sequence[Target], plan: Plan, sweeps: int, measure: Measure | None
-) -> tuple[Family, Fitted]:
-    """The fitted family, with the variant that changes the net least."""
+def _fit(family: Family, aims: Sequence[Target], plan: Plan, sweeps: int | None, loss: Loss) -> _Fitted:
+    """The fitted family, in the variant with the least loss."""
+    began = time.perf_counter()
+    most = sweeps_of(family, plan.layers) if sweeps is None else sweeps
     candidates = []
     for changed in scheme_of(family).variants():
         candidate = replace(family, options={**family.options, **changed})
-        fitted = joint_fit(candidate, scheme_of(candidate), aims, seed=plan.seed, sweeps=sweeps)
-        candidates.append((candidate, fitted))
-    if len(candidates) == 1:
-        return candidates[0]
-    return min(candidates, key=lambda one: _loss(converted, plan, one[0], one[1], aims, measure))
+        tensors = joint_fit(candidate, scheme_of(candidate), aims, seed=plan.seed, sweeps=most)
+        errors = dict(zip(family.members, _errors(candidate, tensors, aims), strict=True))
+        candidates.append(_Fitted(candidate, tensors, errors, 0.0))
+    best = candidates[0] if len(candidates) == 1 else min(candidates, key=loss)
+    return replace(best, seconds=time.perf_counter() - began)
 
 
-def _loss(
-    converted: nn.Module, plan: Plan, family: Family, fitted: Fitted, aims: Sequence[Target], measure: Measure | None
-) -> float:
-    if measure is None:
-        return sum(_errors(family, fitted, aims))
+def _loss(converted: nn.Module, plan: Plan, one: _Fitted, measure: Measure) -> float:
+    """The distance from the original with this family converted too."""
     try:
-        return measure(derive(copy.deepcopy(converted), family, *fitted, plan.layers)).distance
+        return measure(derive(copy.deepcopy(converted), one.family, *one.tensors, plan.layers)).distance
     except NumericsError:  # outputs that are not finite: this variant loses
         return float("inf")
 
 
-def _errors(family: Family, fitted: Fitted, aims: Sequence[Target]) -> list[float]:
+def _errors(family: Family, tensors: FamilyTensors, aims: Sequence[Target]) -> list[float]:
     """Each member's output error relative to its output energy."""
     scheme = scheme_of(family)
-    shared, adapters = fitted
+    shared, adapters = tensors
     return [
         output_error(scheme, shared, adapter, aim) / max(aim.energy, 1e-60)
         for adapter, aim in zip(adapters, aims, strict=True)

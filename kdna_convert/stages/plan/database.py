@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import nn
 
@@ -16,6 +17,7 @@ from ...core.choices import Choice, Database, MemberMacs
 from ...core.errors import NumericsError, RecipeError
 from ...core.filesize import metadata
 from ...core.linalg import Target
+from ...core.side_by_side import side_by_side, workers
 from ...core.specs import Family, Layer, ModelRef, Progress, Route, Shape, product
 from ...inputs.recipe import Recipe
 from ...network.chain import is_chainable
@@ -25,7 +27,7 @@ from ...schemes import scheme_of
 from ..analyze.moments import Moments
 from ..analyze.targets import TargetStore, output_error, shapes_of
 from .families import no_saving
-from .joint_fit import joint_fit
+from .joint_fit import is_wide, joint_fit
 from .routes import gate_specs
 
 # Iterations of a quick fit.
@@ -74,20 +76,36 @@ def build_database(
         NumericsError: KD703 if no family has a finite fit.
     """
     routed = {name for route in routes for name in route.members}
-    choices: list[Choice] = []
     store = None if moments is None else TargetStore(net.model, moments)
-    unfit: dict[tuple[str, ...], NumericsError] = {}
-    for done, family in enumerate(families):
-        if progress is not None:
-            progress(f"predict: {family.members[0]} ({len(family.members)} layers)", done, len(families))
+    found: dict[int, list[Choice] | NumericsError] = {}
+
+    def predict(number: int) -> list[Choice] | NumericsError:
         try:
-            choices += _choices(net, family, recipe, store, routed, divisible=done in divisible)
+            return _choices(net, families[number], recipe, store, routed, divisible=number in divisible)
         except NumericsError as error:
             if error.code != "KD703":
                 raise
-            unfit[family.members] = error
+            return error
+
+    def report(number: int, count: int) -> None:
+        if progress is not None:
+            family = families[number]
+            progress(f"predict: {family.members[0]} ({len(family.members)} layers)", count, len(families))
+
+    wide = [number for number, family in enumerate(families) if store is None or is_wide(family, net.layers)]
+    for number in wide:
+        report(number, len(found))
+        found[number] = predict(number)
+    narrow = [number for number in range(len(families)) if number not in found]
+    if store is not None:
+        store.room //= workers()
+    tasks = [partial(predict, number) for number in narrow]
+    results = side_by_side(tasks, lambda place: report(narrow[place], len(wide) + place + 1))
+    found |= dict(zip(narrow, results, strict=True))
     if progress is not None:
         progress("predict", len(families), len(families))
+    unfit = {families[number].members: own for number, own in found.items() if isinstance(own, NumericsError)}
+    choices = [choice for _, own in sorted(found.items()) if not isinstance(own, NumericsError) for choice in own]
     if unfit and not choices:
         raise next(iter(unfit.values()))
     order = {layer.name: place for place, layer in enumerate(net.layers)}

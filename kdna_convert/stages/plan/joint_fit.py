@@ -1,4 +1,4 @@
-"""The joint fit of a family, with an error that names its layers."""
+"""The joint fit of a family, with an error that names its layers, and which families are fitted side by side."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from ...core.errors import NumericsError
-from ...core.linalg import Target
-from ...core.specs import Family
+from ...core.linalg import FULL_METRIC_PATCH, Target
+from ...core.specs import Family, Layer
 from ...schemes import Scheme, Tensors
 
 _WAY_OUT = "lower its rank, exclude the layers, or calibrate on more images"
@@ -35,6 +35,15 @@ def joint_fit(
     if broken:
         raise _error(family, f"the fit of {broken[0]} is not finite")
     return shared, adapters
+
+
+def is_wide(family: Family, layers: Sequence[Layer]) -> bool:
+    """Whether the matrices of a family's fit are so large that one operation uses all cores.
+
+    Other families are fitted side by side.
+    """
+    members = frozenset(family.members)
+    return any(layer.patch > FULL_METRIC_PATCH for layer in layers if layer.name in members)
 
 
 def _error(family: Family, why: str) -> NumericsError:
