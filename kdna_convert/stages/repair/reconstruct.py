@@ -55,19 +55,20 @@ class Reconstruct(Step):
         derived = derived_layers(nets.converted)
         skipped = {name: code for name, code in nets.unreachable.items() if name in derived}
         macs = {layer.name: layer.macs for layer in nets.layers}
-        affordable = {
-            block.name: self._affordable(sum(macs[own.name] for own in block.layers)) for block in nets.blocks
-        }
-        if not any(affordable.values()):
-            return {"": "KD146"}
-        for block, stop in nets.walk_blocks(begin, progress):
-            converted, within = [layer.name for layer in block.layers if layer.name in derived], affordable[block.name]
-            if not converted:
-                continue
-            if within is None or not block.whole:
-                skipped |= dict.fromkeys(converted, "KD122" if within else "KD146")
-                continue
-            within._fit(stop)
+        affordable: dict[str, Reconstruct] = {}  # by block
+        for block in nets.blocks:
+            converted = [layer.name for layer in block.layers if layer.name in derived]
+            within = self._affordable(sum(macs[layer.name] for layer in block.layers))
+            if not block.whole:
+                skipped |= dict.fromkeys(converted, "KD122")
+            elif within is None:
+                skipped |= dict.fromkeys(converted, "KD146")
+            elif converted:
+                affordable[block.name] = within
+        if affordable:
+            for block, stop in nets.walk_blocks(begin, progress):
+                if block.name in affordable:
+                    affordable[block.name]._fit(stop)
         return skipped
 
     def _affordable(self, macs: int) -> Reconstruct | None:
