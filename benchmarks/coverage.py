@@ -423,8 +423,8 @@ not; at most {KINDS}) is converted to low rank. The net is saved, loaded, loaded
 factored. Its outputs must agree to {TOLERANCE:g} of the largest. The run says that a net can be converted, not how
 accurate it is afterwards.
 
-The run has reached {len(rows)} of the {len(zoo())} nets of both libraries, the smallest of every family first. The seconds
-of all nets sum to {sum(row["seconds"] for row in rows) / 60:.0f} minutes of one process.
+The run has reached {len(rows)} of the {len(zoo())} nets of both libraries, the smallest of every family first.
+The seconds of all nets sum to {sum(row["seconds"] for row in rows) / 60:.0f} minutes of one process.
 
 **{good} of {len(tried)} nets convert ({100 * good / max(1, len(tried)):.1f} %).** {counts["no convolutions"]} nets with
 fewer than two convolutions are left out, and {counts["limit"]} that exceed the limits of time, memory or parameters.
