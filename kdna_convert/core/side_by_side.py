@@ -37,8 +37,8 @@ def workers() -> int:
     return torch.get_num_threads()
 
 
-def side_by_side(tasks: Sequence[Callable[[], T]], done: Callable[[int], None] | None = None) -> list[T]:
-    """The results of the tasks, in their order. `done` is called with the number of each as its result arrives.
+def side_by_side(tasks: Sequence[Callable[[], T]], awaited: Callable[[int], None] | None = None) -> list[T]:
+    """The results of the tasks, in their order. `awaited` is called with the number of each before it is waited for.
 
     A task must not rely on changes that another makes. What it returns or raises must be picklable. Where a worker is
     killed, as for its memory, the remaining tasks are computed in this process.
@@ -46,16 +46,16 @@ def side_by_side(tasks: Sequence[Callable[[], T]], done: Callable[[int], None] |
     results: list[T] = []
     if (count := min(workers(), len(tasks))) > 1:
         with suppress(BrokenProcessPool):
-            _in_processes(tasks, count, results, done)
+            _in_processes(tasks, count, results, awaited)
     for number in range(len(results), len(tasks)):
+        if awaited is not None:
+            awaited(number)
         results.append(tasks[number]())
-        if done is not None:
-            done(number)
     return results
 
 
 def _in_processes(
-    tasks: Sequence[Callable[[], T]], count: int, results: list[T], done: Callable[[int], None] | None
+    tasks: Sequence[Callable[[], T]], count: int, results: list[T], awaited: Callable[[int], None] | None
 ) -> None:
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("fork")
@@ -64,10 +64,10 @@ def _in_processes(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12 on: that this process has threads
             arriving = pool.map(_run, range(len(tasks)))
-        for number, packed in enumerate(arriving):
-            results.append(pickle.loads(packed))
-            if done is not None:
-                done(number)
+        for number in range(len(tasks)):
+            if awaited is not None:
+                awaited(number)
+            results.append(pickle.loads(next(arriving)))
     except BaseException:
         for child in set(multiprocessing.active_children()) - before:
             child.terminate()

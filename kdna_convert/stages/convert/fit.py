@@ -91,12 +91,13 @@ def convert(
 
     narrow = [family for family in plan.families if _is_independent(family) and not is_wide(family, plan.layers)]
     tasks = [partial(fit, family, loss) for family in narrow]
-    fitted = side_by_side(tasks, lambda place: report(narrow[place], place + 1))
+    fitted = side_by_side(tasks, lambda place: report(narrow[place], place))
     known = {family.members: own for family, own in zip(narrow, fitted, strict=True)}
-    fits = {}
-    for done, family in enumerate(_by_predicted_error(plan) if heal else plan.families):
+    fits, done = {}, len(known)
+    for family in _by_predicted_error(plan) if heal else plan.families:
         if family.members not in known:
             report(family, done)
+            done += 1
         began = time.perf_counter()
         free_gains(converted, family, plan.layers)
         own = known.get(family.members) or fit(family, loss)

@@ -100,7 +100,7 @@ def build_database(
     if store is not None:
         store.room //= workers()
     tasks = [partial(predict, number) for number in narrow]
-    results = side_by_side(tasks, lambda place: report(narrow[place], len(wide) + place + 1))
+    results = side_by_side(tasks, lambda place: report(narrow[place], len(wide) + place))
     found |= dict(zip(narrow, results, strict=True))
     if progress is not None:
         progress("predict", len(families), len(families))
