@@ -30,7 +30,8 @@ _tasks: Sequence[Callable[[], Any]] = ()  # of a worker
 def workers() -> int:
     """How many processes can run side by side: one per thread that torch may use, where forking is safe.
 
-    It is on Linux, in a process that may have children and without an accelerator, whose threads autograd then starts.
+    Forking is safe on Linux, in a process that may have children, on a machine without an accelerator: with one,
+    autograd starts threads, which a forked process lacks.
     """
     if sys.platform != "linux" or torch.accelerator.is_available() or multiprocessing.current_process().daemon:
         return 1

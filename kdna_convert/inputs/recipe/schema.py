@@ -121,7 +121,11 @@ class Calibration(_Section):
 class Fit(_Section):
     """The joint fit of the families."""
 
-    sweeps: int | None = Field(None, ge=1, description="The most iterations of the fit of a family.")
+    sweeps: int | None = Field(
+        None,
+        ge=1,
+        description="The most iterations of the fit of a family. By default 150, and fewer for wide layers.",
+    )
     progressive: int | None = Field(
         None,
         ge=1,

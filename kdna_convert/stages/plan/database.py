@@ -98,7 +98,7 @@ def build_database(
         found[number] = predict(number)
     narrow = [number for number in range(len(families)) if number not in found]
     if store is not None:
-        store.room //= workers()
+        store.room //= workers()  # each worker keeps targets of its own
     tasks = [partial(predict, number) for number in narrow]
     results = side_by_side(tasks, lambda place: report(narrow[place], len(wide) + place))
     found |= dict(zip(narrow, results, strict=True))
