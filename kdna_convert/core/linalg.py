@@ -100,7 +100,8 @@ def damp(moment: Moment, amount: float = DAMPING) -> Moment:
 
 
 def _damped(moment: Tensor, amount: float) -> Tensor:
-    damped = (moment.double() + moment.double().T) / 2
+    exact = moment.double()
+    damped = (exact + exact.T).div_(2)
     mean = float(damped.diagonal().mean())
     damped.diagonal().add_(amount * mean if mean > VANISHED else 1.0)
     return damped
