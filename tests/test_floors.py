@@ -24,10 +24,11 @@ ROOMS = {
     "schemes": ("core",),
     "routing": ("core",),
     "codecs": ("core",),
+    "tasks": ("core",),
     "network": ("core", "inputs", "schemes", "routing", "codecs"),
-    "stages": ("core", "inputs", "schemes", "routing", "codecs", "network"),
-    "api": ("core", "inputs", "schemes", "routing", "codecs", "network", "stages"),
-    "cli": ("core", "inputs", "schemes", "routing", "codecs", "network", "stages", "api"),
+    "stages": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network"),
+    "api": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network", "stages"),
+    "cli": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network", "stages", "api"),
 }
 # A stage imports earlier stages only.
 STAGES = ("analyze", "plan", "convert", "repair", "evaluate", "finetune", "code", "export")
@@ -52,6 +53,7 @@ DOORS = {
     "torch_pruning": ["api/compare/tools/pruning.py"],
     "onnxruntime": ["api/compare/tools/onnxruntime.py", "stages/export/onnx.py"],
     "nncodec": ["api/compare/tools/nncodec.py"],
+    "torchmetrics": ["tasks/image.py", "tasks/detect.py", "tasks/sequence.py"],
     "constriction": ["codecs/entropy.py", "codecs/indices.py"],
     "matplotlib": ["cli/report/*.py"],
     # the survey only asks whether a layer has one already

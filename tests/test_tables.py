@@ -1,4 +1,4 @@
-"""The seven plug-in tables: their names stand for one thing each, and the names of their rows are the recipe's."""
+"""The eight plug-in tables: their names stand for one thing each, and the names of their rows are the recipe's."""
 
 import ast
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from kdna_convert.schemes import SCHEMES
 from kdna_convert.stages.analyze.similarity import METRICS
 from kdna_convert.stages.export import EXPORTS
 from kdna_convert.stages.repair import STEPS
+from kdna_convert.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 # Each table, and the file that it is in.
@@ -29,6 +30,7 @@ TABLES: dict[str, tuple[str, Mapping[str, Any]]] = {
     "METRICS": ("stages/analyze/similarity.py", METRICS),
     "PEERS": ("api/compare/peers.py", PEERS),
     "EXPORTS": ("stages/export/__init__.py", EXPORTS),
+    "TASKS": ("tasks/__init__.py", TASKS),
 }
 NAMES = {
     "SCHEMES": plugin_names.SchemeName,
@@ -37,6 +39,7 @@ NAMES = {
     "STEPS": plugin_names.StepName,
     "METRICS": plugin_names.MetricName,
     "EXPORTS": plugin_names.ExportName,
+    "TASKS": plugin_names.TaskName,
 }
 
 
@@ -79,6 +82,7 @@ def test_a_recipe_takes_every_row_and_nothing_else() -> None:
     assert literals(RoutingChoice.model_fields["name"]) == {*ROUTINGS, "none"}
     assert literals(Recipe.model_fields["codec"]) == {*CODECS}
     assert literals(RepairStep.model_fields["name"]) == {*STEPS}
+    assert literals(Recipe.model_fields["task"]) == {*TASKS}
     assert literals(Families.model_fields["metric"]) == {*METRICS}
 
 

@@ -23,7 +23,7 @@ from .splits import digest_of
 NAMED = 3  # layers that a note names
 
 NO_GRADIENT = (
-    "calibrated without gradients (KD118): the net returns no logits, one row per image, or has no backward pass; the "
+    "calibrated without gradients (KD118): the net has no backward pass, or no outputs of its task; the "
     "layers' relative errors count alike"
 )
 
@@ -100,9 +100,10 @@ def _made_from(job: Job, active: Sequence[Layer], path: str | Path | None) -> Fi
     model, inputs = job.loaded.ref.sha256, job.loaded.data
     images = digest_of(job.calibration, settings.batch) if path is not None else None
     layers = [layer.name for layer in active]
-    recipe = Recipe(scheme="cp", calibration=settings, seed=seed)
+    task: Any = None if job.task.name == "classify" else job.task.name
+    recipe = Recipe(scheme="cp", calibration=settings, seed=seed, task=task)
     whole = fingerprint(recipe, model=model, inputs=inputs, images=images, layers=layers)
-    chosen = [settings.model_dump(mode="json"), seed, str(inputs), job.calibration is None]
+    chosen = [settings.model_dump(mode="json"), seed, str(inputs), job.calibration is None, job.task.name]
     return Fingerprint(whole, parts_of(model=model, recipe=layers, data=images, settings=chosen))
 
 
@@ -112,6 +113,7 @@ def _collected(job: Job, active: Sequence[Layer], progress: Progress | None) -> 
     net, settings, seed = job.loaded.model, job.recipe.calibration, job.recipe.seed
     batch = min(settings.batch, images_at_once(active))
     how: dict[str, Any] = {"memory": settings.memory, "device": job.device, "progress": progress, "notes": job.notes}
+    how["task"] = job.task
     if job.calibration is None:
         size = job.loaded.data.input_size
         return data_free(net, active, size, images=settings.images, batch=min(batch, BATCH), seed=seed, **how)

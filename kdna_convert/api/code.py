@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..codecs import CODECS
 from ..codecs.quantization_steps import step_of
-from ..core.errors import FolderError, PlanError, RecipeError
+from ..core.errors import FolderError, ModelError, PlanError, RecipeError
 from ..core.filesize import file_size, metadata
 from ..core.progress import as_progress
 from ..core.specs import Layer, Progress
@@ -36,7 +36,9 @@ from ..stages.code import CodedNet, code_to_size, sensitivity_of
 from ..stages.convert.fit import Measure
 from ..stages.finetune import Codes
 from ..stages.repair.net_pair import BlockProgress, NetPair, walk_memory
+from ..tasks import TASKS, Task
 from .keywords import StageOptions, check_keywords
+from .net_task import conversion_task
 from .nets import device_of_name, known_original, opened
 from .splits import split_images
 
@@ -87,17 +89,17 @@ def code(
     began = time.perf_counter()
     before = uncoded(opened(folder, options))
     room = require_size(codec, target_bytes, before.plan.original.bytes)
-    task = _task(before, data, options, seed, progress)
+    coding = _coding_of(before, data, options, seed, progress)
     towards, step = None, None
     if codec == "entropy" and room is not None:
-        blob, model, towards, step = _by_entropy(task, room)
+        blob, model, towards, step = _by_entropy(coding, room)
     else:
         blob = pack(before.model, codec, {})
         model = load_stored(copy.deepcopy(before.model), unpack(blob))
     size = _file_size(before, blob)
     if room is not None and size > room:
         raise PlanError("KD501", f"{codec} takes {size:,} bytes, and {room:,} are allowed; use --codec entropy")
-    report = before.report.with_stage("code", None if task.measure is None else task.measure(model))
+    report = before.report.with_stage("code", None if coding.measure is None else coding.measure(model))
     done = CodeReport(codec, size, room, towards, step, round(time.perf_counter() - began, 2))
     report = replace(report, code=done)
     plan = replace(before.plan, planned=replace(before.plan.planned, bytes=size))
@@ -158,7 +160,7 @@ def require_size(codec: str, target: float | str | None, whole: int) -> int | No
 
 
 @dataclass(frozen=True)
-class _CodingTask:
+class _Coding:
     """What is coded: the conversion, its original if it is available, and inputs to calibrate on."""
 
     before: Conversion
@@ -169,80 +171,98 @@ class _CodingTask:
     device: torch.device
     seed: int
     progress: Progress | None
+    task: Task
 
 
-def _task(before: Conversion, data: Any, options: StageOptions, seed: int, progress: Progress | None) -> _CodingTask:
+def _coding_of(before: Conversion, data: Any, options: StageOptions, seed: int, progress: Progress | None) -> _Coding:
     place = device_of_name(options.get("device", "auto"))
     original, settings = known_original(before), parse_recipe(before.recipe).calibration
     if data is None:
-        return _CodingTask(before, original, [], settings, None, place, seed, progress)
+        return _Coding(before, original, [], settings, None, place, seed, progress, _known_task(before, options))
+    task = conversion_task(before, options)
     images = split_images(data, before.data, options.get("class_map"), settings, seed)
-    inputs, measure = images.calibration_inputs(), images.divergence_from(original or before.model)
-    return _CodingTask(before, original, inputs, settings, measure, place, seed, progress)
+    inputs, measure = images.calibration_inputs(), images.divergence_from(original or before.model, task)
+    return _Coding(before, original, inputs, settings, measure, place, seed, progress, task)
 
 
-def _by_entropy(task: _CodingTask, room: int) -> tuple[bytes, nn.Module, str, float]:
+def _known_task(before: Conversion, options: StageOptions) -> Task:
+    """The task, or `raw` where it cannot be chosen: without images it only decides which gradients are drawn."""
+    try:
+        return conversion_task(before, options)
+    except ModelError:
+        return TASKS["raw"]
+
+
+def _by_entropy(coding: _Coding, room: int) -> tuple[bytes, nn.Module, str, float]:
     """The bytes, the net that they decode to, the net that they approximate, and the step."""
-    itself = copy.deepcopy(task.before.model).to(task.device).eval()
-    plain = fold(copy.deepcopy(itself)) if task.original is None else task.original.to(task.device)
+    itself = copy.deepcopy(coding.before.model).to(coding.device).eval()
+    plain = fold(copy.deepcopy(itself)) if coding.original is None else coding.original.to(coding.device)
     layers = [
-        layer for layer in survey(plain, example_input(task.before.data).to(task.device)) if layer.reason in _ROUNDED
+        layer
+        for layer in survey(plain, example_input(coding.before.data).to(coding.device))
+        if layer.reason in _ROUNDED
     ]
-    moments = _moments(task, plain, layers)
+    moments = _moments(coding, plain, layers)
     layers = [layer for layer in layers if layer.name in moments]
     sensitivity = sensitivity_of(moments)
-    room -= _file_size(task.before, bytes(room)) - room
+    room -= _file_size(coding.before, bytes(room)) - room
     coded: dict[str, CodedNet] = {}
-    for name, goal in _goals(task, itself).items():
-        images = task.inputs or [example_input(task.before.data)]
-        nets = NetPair(goal, itself, layers, images, memory=walk_memory(task.settings.memory))
+    for name, goal in _goals(coding, itself).items():
+        images = coding.inputs or [example_input(coding.before.data)]
+        nets = NetPair(goal, itself, layers, images, memory=walk_memory(coding.settings.memory))
         coded[name] = code_to_size(
             nets,
             sensitivity,
             room,
-            rounding="sequential" if task.inputs else "separate",
+            rounding="sequential" if coding.inputs else "separate",
             start=next((found.delta for found in coded.values()), None),
-            progress=_block_progress(f"code: towards {name}", task.progress),
+            progress=_block_progress(f"code: towards {name}", coding.progress),
         )
     best = next(iter(coded))
-    if task.measure is not None and len(coded) > 1:
-        far = {name: task.measure(found.model).distance for name, found in coded.items()}
+    if coding.measure is not None and len(coded) > 1:
+        far = {name: coding.measure(found.model).distance for name, found in coded.items()}
         best = min(far, key=lambda name: far[name])
     return coded[best].blob, coded[best].model.cpu(), best, coded[best].delta
 
 
-def _goals(task: _CodingTask, itself: nn.Module) -> dict[str, nn.Module]:
+def _goals(coding: _Coding, itself: nn.Module) -> dict[str, nn.Module]:
     """The nets that the coded net can approximate: the original, and the net before coding if it is another.
 
     Each is tried as the target that layers compensate errors for. The result closer to the original is used.
     """
-    if task.original is None:
+    if coding.original is None:
         return {"itself": itself}
-    goals = {"the original": task.original}
+    goals = {"the original": coding.original}
     try:
-        changed = state_digest(fold(copy.deepcopy(itself))) != task.before.plan.model.sha256
+        changed = state_digest(fold(copy.deepcopy(itself))) != coding.before.plan.model.sha256
     except FolderError:  # a gate was trained
         changed = True
-    return {**goals, "itself": itself} if changed and task.measure is not None else goals
+    return {**goals, "itself": itself} if changed and coding.measure is not None else goals
 
 
-def _moments(task: _CodingTask, plain: nn.Module, layers: Sequence[Layer]) -> Moments:
-    if task.inputs:
-        mixed = Mixed(task.inputs, MIXED, task.seed, each=False)  # as all of explanation/results.md was measured
-        sampling = Sampling(seed=task.seed)
+def _moments(coding: _Coding, plain: nn.Module, layers: Sequence[Layer]) -> Moments:
+    if coding.inputs:
+        mixed = Mixed(coding.inputs, MIXED, coding.seed, each=False)  # as all of explanation/results.md was measured
+        sampling = Sampling(seed=coding.seed)
         return collect(
             plain,
             layers,
             mixed,
-            memory=task.settings.memory,
+            memory=coding.settings.memory,
             gradients="pairs",
             sampling=sampling,
-            device=task.device,
-            progress=task.progress,
+            task=coding.task,
+            device=coding.device,
+            progress=coding.progress,
         )
-    size = task.before.data.input_size
-    how: dict[str, Any] = {"seed": task.seed, "device": task.device, "progress": task.progress}
-    return data_free(plain, layers, size, images=task.settings.images, memory=task.settings.memory, **how)
+    size = coding.before.data.input_size
+    how: dict[str, Any] = {
+        "seed": coding.seed,
+        "device": coding.device,
+        "progress": coding.progress,
+        "task": coding.task,
+    }
+    return data_free(plain, layers, size, images=coding.settings.images, memory=coding.settings.memory, **how)
 
 
 def _file_size(conversion: Conversion, blob: bytes) -> int:

@@ -39,7 +39,8 @@ from .code import code
 from .heal import healer, require_images
 from .heldout_metrics import measure_of, points_lost
 from .job import Job, open_job
-from .keywords import ConvertOptions, Targets, check_keywords
+from .keywords import ConvertOptions, Targets, TaskOptions, check_keywords
+from .net_task import Metric, metric_of
 from .nets import Model
 from .plan_checks import require_goal, require_moments, restated
 from .repair import DATABASE, MOMENTS, fits_of, repair, repair_file
@@ -88,6 +89,9 @@ def convert(
         class_map: a file of class names, one per line, in the order of the net's outputs.
         device: auto, cpu, cuda, cuda:1 or mps.
         work: a folder for the state of an unfinished conversion; the same call with it resumes.
+        task: what the outputs mean, a key of TASKS. Default: the recipe's, or chosen from what the net returns.
+        outputs: a function, or `file.py:function`, that picks the tensors to compare from what the net returns.
+        metric: a function (net, batches) -> number, or `file.py:function`, that `max_drop` counts; higher is better.
 
     Returns:
         The converted net, its plan, and the report of how it came about.
@@ -100,7 +104,7 @@ def convert(
     check_keywords("convert", options, ConvertOptions)
     progress, began = as_progress(progress), time.perf_counter()
     require_net(model)
-    plan, max_drop = options.get("plan"), options.get("max_drop")
+    plan, max_drop, metric = options.get("plan"), options.get("max_drop"), metric_of(options)
     targets = Targets(target_params, target_bytes, target_macs)
     targets.check()
     _require_one_goal(targets, plan, max_drop)
@@ -116,23 +120,24 @@ def convert(
     work, options = _work_files(job, options)
     database = None if plan is not None else known_database(job, model, data, options)  # checked before the calibration
     moments = moments_of(job, options.get("moments"), progress)
-    task = _Task(job, moments, work, began, progress)
+    call = _ConvertCall(job, moments, work, began, progress, metric)
     if plan is not None:
-        conversion = _converted(task, restated(plan, job))
+        conversion = _converted(call, restated(plan, job))
     else:
         database = database or database_of(job, model, data, options, progress, moments)
-        conversion = _solved(task, database, targets) if max_drop is None else _smallest(task, database, max_drop)
+        conversion = _solved(call, database, targets) if max_drop is None else _smallest(call, database, max_drop)
     if isinstance(model, nn.Module):
         conversion = replace(conversion, origin=Origin(module=job.loaded.model))
     if codec is None:
         return conversion
     files, place = options.get("class_map"), options.get("device") or "auto"
     how: dict[str, Any] = {"data": data, "class_map": files, "seed": job.recipe.seed, "device": place}
+    how |= {name: options.get(name) for name in TaskOptions.__annotations__}
     return code(conversion, codec=codec, target_bytes=size, progress=progress, **how)
 
 
 @dataclass(frozen=True)
-class _Task:
+class _ConvertCall:
     """What every conversion of a call is made from; `work` is the folder for an unfinished one, `began` a clock."""
 
     job: Job
@@ -140,6 +145,7 @@ class _Task:
     work: Path | None
     began: float
     progress: Progress | None
+    metric: Metric | None
 
 
 def require_net(model: Model) -> None:
@@ -173,19 +179,19 @@ def _work_files(job: Job, options: ConvertOptions) -> tuple[Path | None, Convert
     return work, {**options, "moments": moments, "database": database}
 
 
-def _solved(task: _Task, database: Database, targets: Targets) -> Conversion:
+def _solved(call: _ConvertCall, database: Database, targets: Targets) -> Conversion:
     """The conversion by the plan of that budget, or of the recipe's."""
-    return _converted(task, solve(database, budget_of(original_totals(database), task.job.recipe, *targets)))
+    return _converted(call, solve(database, budget_of(original_totals(database), call.job.recipe, *targets)))
 
 
-def _smallest(task: _Task, database: Database, max_drop: float) -> Conversion:
+def _smallest(call: _ConvertCall, database: Database, max_drop: float) -> Conversion:
     """The conversion to the fewest parameters that loses no more than `max_drop` points."""
-    lost, by = points_lost(task.job)
+    lost, by = points_lost(call.job, call.metric)
 
     def attempt(share: float) -> tuple[Conversion, float]:
         planned = solve(database, PlanBudget("params", int(share * database.params)))
-        own = replace(task.job, notes=[*task.job.notes])
-        attempted = _converted(replace(task, job=own), planned)
+        own = replace(call.job, notes=[*call.job.notes])
+        attempted = _converted(replace(call, job=own), planned)
         return attempted, lost(attempted.model)
 
     smallest_plan = smallest(attempt, max_drop)
@@ -193,24 +199,24 @@ def _smallest(task: _Task, database: Database, max_drop: float) -> Conversion:
     return replace(result, report=replace(result.report, max_drop=MaxDropReport(max_drop, by, smallest_plan.trials)))
 
 
-def _converted(task: _Task, plan: Plan) -> Conversion:
+def _converted(call: _ConvertCall, plan: Plan) -> Conversion:
     """The conversion by a plan: fitted, repaired, measured after every stage."""
-    job = task.job
-    require_moments(plan, task.moments)
+    job = call.job
+    require_moments(plan, call.moments)
     planned = time.perf_counter()
     if plan.unrouted:
         job.notes.append(routes_note(plan.unrouted))
     measure = measure_of(job)
-    file = repair_file(job, plan, task.work)
-    converted, fits, state = _fitted(task, plan, measure, file)
+    file = repair_file(job, plan, call.work)
+    converted, fits, state = _fitted(call, plan, measure, file)
     fitted = time.perf_counter()
     first = None if measure is None or state is not None else measure(converted)
-    results = repair(job, converted, fits, measure, first, file, state, task.progress)
+    results = repair(job, converted, fits, measure, first, file, state, call.progress)
     stages = _stages(first, results)
     if job.recipe.nested:
-        plan, unordered = nest(converted, plan, job.loaded.model, task.moments)
+        plan, unordered = nest(converted, plan, job.loaded.model, call.moments)
         job.notes.extend(unordered)
-    seconds = {"calibrate and plan": planned - task.began, "fit": fitted - planned}
+    seconds = {"calibrate and plan": planned - call.began, "fit": fitted - planned}
     if results:
         seconds["repair"] = sum(one.seconds for one in results)
     skipped = () if job.calibration is None else tuple(job.calibration.skipped)
@@ -237,24 +243,24 @@ def _stages(first: Divergence | None, results: Sequence[StepResult]) -> dict[str
 
 
 def _fitted(
-    task: _Task, plan: Plan, measure: Measure | None, file: RepairFile | None
+    call: _ConvertCall, plan: Plan, measure: Measure | None, file: RepairFile | None
 ) -> tuple[nn.Module, tuple[FamilyFit, ...], RepairState | None]:
     """The converted net: fitted; or as a stopped run left it, and then the state of its repair."""
-    job = task.job
+    job = call.job
     if file is not None and file.path.exists():
         converted = derive_empty(copy.deepcopy(job.loaded.model), plan)
         state = file.read(converted)
         if state is not None:
             return converted.eval(), fits_of(state), state
-    heal = healer(job, task.progress)
+    heal = healer(job, call.progress)
     converted, fits = convert_by_plan(
         job.loaded.model,
         plan,
-        task.moments,
+        call.moments,
         sweeps=job.recipe.fit.sweeps,
         measure=measure,
         heal=heal,
-        progress=task.progress,
+        progress=call.progress,
     )
     if job.calibration is not None:
         size = min(SETTLING, job.recipe.calibration.batch)

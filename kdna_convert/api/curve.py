@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from ..core.errors import DataError
 from ..core.measurements import Curve, Divergence
 from ..core.progress import as_progress
 from ..core.specs import Plan, Progress
-from ..inputs.data import Data
+from ..inputs.data import Data, batches
 from ..inputs.recipe import Recipe
 from ..stages.convert.fit import convert as convert_by_plan
 from ..stages.plan.database import QUICK
@@ -20,6 +21,7 @@ from .cached_moments import moments_of
 from .heldout_metrics import measure_of
 from .job import open_job
 from .keywords import CurveOptions, check_keywords
+from .net_task import metric_of
 from .nets import Model
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def curve(
             images.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: checkpoint, checkpoint_key, checkpoint_prefix, inputs, class_map, data_free, moments, database and
-            device, as for `convert`.
+            device, task, outputs and metric, as for `convert`.
 
     Raises:
         PlanError: as `plan` does.
@@ -58,7 +60,7 @@ def curve(
     job = open_job(model, recipe, data, options, progress)
     if not measure:
         return trade_off(database_of(job, model, data, options, progress), shares=shares)
-    divergence_of = measure_of(job)
+    divergence_of, metric = measure_of(job), metric_of(options)
     if divergence_of is None:
         raise DataError("KD401", "to measure takes held-out images; pass --data, with calibration.heldout above 0")
     database = known_database(job, model, data, options)  # checked before the calibration
@@ -66,6 +68,11 @@ def curve(
     database = database or database_of(job, model, data, options, progress, moments)
 
     def measured(plan: Plan) -> Divergence:
-        return divergence_of(convert_by_plan(job.loaded.model, plan, moments, sweeps=QUICK, progress=progress)[0])
+        net = convert_by_plan(job.loaded.model, plan, moments, sweeps=QUICK, progress=progress)[0]
+        found = divergence_of(net)
+        if metric is None or job.heldout is None:
+            return found
+        value = metric(net, batches(job.heldout, job.recipe.calibration.batch))
+        return replace(found, measures={**found.measures, "metric": value})
 
     return trade_off(database, shares=shares, measure=measured)

@@ -10,19 +10,21 @@ from ..core.filesize import metadata
 from ..core.measurements import Evaluation
 from ..core.progress import as_progress
 from ..core.specs import Progress
-from ..inputs.data import Data, as_images, batches, check_classes
+from ..inputs.data import Data, as_images, batches
 from ..inputs.models import override
+from ..inputs.recipe import parse_recipe
 from ..network.folder import Conversion
 from ..stages.evaluate.accuracy import evaluate as evaluate_net
 from .keywords import EvaluateOptions, check_keywords
+from .net_task import metric_of, task_of, with_metric
 from .nets import (
     Model,
+    check_labels,
     checkpoint_of,
     conversion_of,
     device_of_name,
     load_any,
     original_from,
-    outputs_of,
     require_inputs,
     sized,
 )
@@ -43,7 +45,7 @@ def evaluate(
     progress: Progress | bool | None = None,
     **options: Unpack[EvaluateOptions],
 ) -> Evaluation:
-    """Measure accuracy on labeled images; for a conversion or its folder also agreement with the original and KL.
+    """Measure a net by its task: accuracy on labeled images; for a conversion also how far it is from the original.
 
     Args:
         net: a model name, a converted folder, a conversion, or a module.
@@ -53,14 +55,15 @@ def evaluate(
         batch: images per batch.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: checkpoint (for a conversion, the original's weights), inputs, class_map and device, as for
-            `convert`; model and trust_code, as for `finetune`.
+            `convert`; model and trust_code, as for `finetune`; task, outputs and metric, as for `convert`.
 
     Returns:
         The measured shares and costs. What could not be measured is None: agreement without the original's weights,
         accuracy without labels.
 
     Raises:
-        DataError: KD401 without images, KD402 if the classes are not the net's.
+        DataError: KD401 without images, KD402 if the labels are not of the net's task or classes.
+        ModelError: KD308 for outputs of another task, KD313 if several tasks fit, KD314 for a metric that fails.
     """
     check_keywords("evaluate", options, EvaluateOptions)
     progress = as_progress(progress)
@@ -76,12 +79,14 @@ def evaluate(
         original = original_from(conversion, checkpoint)
     images = images_of(data, config, options.get("class_map"), limit, seed)
     require_inputs(model, images, original)
-    if images.labeled:
-        check_classes(images, outputs_of(model, config))
+    named = None if conversion is None else parse_recipe(conversion.recipe).task
+    task, metric = task_of(model, config, options, named).task, metric_of(options)
+    check_labels(images, model, config, task)
     device = device_of_name(options.get("device") or "auto")
     evaluation = evaluate_net(
-        model, batches(images, batch), original=original, metadata=about, device=device, progress=progress
+        model, batches(images, batch), original=original, task=task, metadata=about, device=device, progress=progress
     )
+    evaluation = with_metric(evaluation, metric, model, batches(images, batch))
     if conversion is not None and conversion.coded is not None:
         evaluation = replace(evaluation, bytes=conversion.plan.planned.bytes)
     images.gather_skipped()

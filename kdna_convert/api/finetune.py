@@ -14,7 +14,7 @@ from torch import nn
 from ..core.errors import FolderError, GuardError, ModelError, RecipeError
 from ..core.progress import as_progress
 from ..core.specs import DataConfig, Plan, Progress, to_json
-from ..inputs.data import Data, Images, batches, check_classes, split
+from ..inputs.data import Data, Images, batches, split
 from ..inputs.models import carried_cfg, state_digest, unwrapped_copy
 from ..network.derive import fold
 from ..network.folder import Conversion, original_of, uncoded
@@ -24,8 +24,10 @@ from ..stages.evaluate.accuracy import divergence_from
 from ..stages.finetune import RunFiles, Settings, Student
 from ..stages.finetune import finetune as finetune_net
 from .code import CODED, codes_of, recoded
+from .heldout_metrics import agreement
 from .keywords import FinetuneOptions, check_keywords
-from .nets import Model, conversion_of, device_of_name, load_any, opened, outputs_of, require_inputs
+from .net_task import Metric, conversion_task, metric_of, task_of
+from .nets import Model, check_labels, classes_of, conversion_of, device_of_name, load_any, opened, require_inputs
 from .splits import digest_of, images_of
 
 if TYPE_CHECKING:
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
 # Images held out for validation: the largest number, and the largest share.
 HELD, HELD_SHARE = 1000, 0.2
 # Keywords of the verb that are not settings.
-FILES = ("model", "trust_code", "teacher_checkpoint", "work", "resume", "log", "track")
+FILES = (
+    "model", "trust_code", "teacher_checkpoint", "work", "resume", "log", "track", "task", "outputs", "metric"
+)  # fmt: skip
 
 
 def finetune(
@@ -88,11 +92,12 @@ def finetune(
         raise RecipeError("KD208", f"{why}: pass --teacher MODEL, or --label-weight 1 with images by class")
     images = images_of(data, before.data, class_map, None, settings.seed)
     require_inputs(before.model, images, original, other)
+    task, metric = conversion_task(before, options), metric_of(options)
     if settings.label_weight:
-        check_classes(images, outputs_of(original, before.data))
+        check_labels(images, original, before.data, task)
     kept = min(HELD, int(len(images) * HELD_SHARE))
     held, rest = split(images, [kept, len(images) - kept], settings.seed)
-    student = _student(before, original, other, settings)
+    student = replace(_student(before, original, other, settings), task=task)
     tuned = finetune_net(
         student,
         rest,
@@ -104,9 +109,11 @@ def finetune(
         progress=progress,
     )
     images.gather_skipped()
+    if metric is not None and len(held):
+        tuned = _with_metric(tuned, student, metric, held)
     tuned = replace(tuned, skipped=tuple(images.skipped), teacher=None if other is None else _name(teacher))
     done = replace(before, model=student.model.cpu().eval(), report=_report(before.report, tuned))
-    return done if before.coded is None else _recoded(done, student.teacher, held)
+    return done if before.coded is None else _recoded(done, student, held)
 
 
 def _settings(options: FinetuneOptions) -> Settings:
@@ -136,20 +143,35 @@ def _report(before: Report, tuned: FinetuneReport) -> Report:
 def hold(conversion: Conversion, max_drop: float) -> None:
     """Check that a fine-tuned conversion changes at most `max_drop` % of the answers to held-out images.
 
+    With a metric of the user's, check that it lost at most `max_drop` of that.
+
     Raises:
         GuardError: KD801 if it changes more, or no images were held out.
-        ModelError: KD308 for a net with one output, which has no classes.
+        ModelError: KD308 for a task without answers.
     """
     tuned = conversion.report.finetune
     after = None if tuned is None else tuned.after
     if after is None:
         raise GuardError("KD801", "no images were held out, so that --max-drop cannot be checked; pass more images")
-    if after.agreement is None:
-        raise ModelError("KD308", "--max-drop counts changed answers, and the net has one output; leave it out")
-    drop = 100 * (1 - after.agreement)
+    if tuned is not None and tuned.teacher_metric is not None:
+        lost = tuned.teacher_metric - after.measures["metric"]
+        if lost > max_drop:
+            change = f"the metric is {lost:g} lower than the teacher's"
+            raise GuardError("KD801", f"{change}, and --max-drop allows {max_drop:g}; the best step is kept")
+        return
+    if (share := agreement(after)) is None:
+        raise ModelError("KD308", f"--max-drop counts answers, and the task {after.task} has none; leave it out")
+    drop = 100 * (1 - share)
     if drop > max_drop:
         change = f"{drop:.2f} % of the answers to {after.images:,} held-out images are not the teacher's"
         raise GuardError("KD801", f"{change}, and --max-drop allows {max_drop:g}; the best step is kept")
+
+
+def _with_metric(tuned: FinetuneReport, student: Student, metric: Metric, held: Images) -> FinetuneReport:
+    """The report with the user's metric of the trained net and of its teacher on the held-out images."""
+    own, target = (metric(net.cpu(), batches(held, 100)) for net in (student.model, student.teacher))
+    after = tuned.after and replace(tuned.after, measures={**tuned.after.measures, "metric": own})
+    return replace(tuned, after=after, teacher_metric=target)
 
 
 def _is_original(conversion: Conversion) -> bool:
@@ -160,12 +182,12 @@ def _is_original(conversion: Conversion) -> bool:
     return state_digest(fold(copy.deepcopy(conversion.model))) == plan.model.sha256
 
 
-def _recoded(conversion: Conversion, teacher: nn.Module, held: Images) -> Conversion:
+def _recoded(conversion: Conversion, student: Student, held: Images) -> Conversion:
     """The trained conversion, coded again in the same bytes, and its divergence from the teacher."""
     folded, tuned = recoded(conversion), conversion.report.finetune
     if len(held):
-        teacher.cpu().eval()
-        divergence = divergence_from(teacher, [inputs for inputs, _ in batches(held, 100)])(folded.model)
+        teacher, inputs = student.teacher.cpu().eval(), [inputs for inputs, _ in batches(held, 100)]
+        divergence = divergence_from(teacher, inputs, student.task)(folded.model)
         report = replace(folded.report, finetune=tuned and replace(tuned, after=divergence))
         folded.report = report.with_stage("finetune", divergence) if "finetune" in report.stages else report
     return folded
@@ -206,7 +228,8 @@ def _teacher(model: Model, options: FinetuneOptions, original: nn.Module, config
         net, own = loaded.model, loaded.data
     else:
         net, own = conversion.model, conversion.data
-    theirs, ours = outputs_of(net, config), outputs_of(original, config)
+    task = task_of(original, config, options).task
+    theirs, ours = (classes_of(each, config, task) for each in (net, original))
     if theirs != ours:
         raise ModelError("KD311", f"the teacher {_name(model)} has {theirs} classes, and the net {ours}")
     declared = not isinstance(model, nn.Module) or {"mean", "std"} <= carried_cfg(model).keys()

@@ -25,7 +25,9 @@ from ..network.folder.report import FreezeReport
 from ..network.inference import evaluating
 from ..network.totals import totals
 from ..routing import detach, mean_kernels
+from ..tasks import Task
 from .keywords import StageOptions, check_keywords
+from .net_task import conversion_task
 from .nets import device_of_name, known_original, opened
 from .splits import ImageSplit, split_images
 
@@ -72,7 +74,7 @@ def freeze(
     if progress is not None:
         progress("freeze: mean of the routing", 0, 0)
     net = frozen(copy.deepcopy(before.model).to(place), before.plan, inputs).cpu()
-    outcome = _measured(before, net, images)
+    outcome = _measured(before, net, images, conversion_task(before, options))
     outcome = replace(outcome, seconds=round(time.perf_counter() - began, 2))
     plan = _plan(before.plan, net, before)
     report = replace(before.report, freeze=outcome)
@@ -98,14 +100,14 @@ def frozen(model: nn.Module, plan: Plan, inputs: Iterable[Tensor]) -> nn.Module:
     return model
 
 
-def _measured(before: Conversion, net: nn.Module, images: ImageSplit) -> FreezeReport:
+def _measured(before: Conversion, net: nn.Module, images: ImageSplit, task: Task) -> FreezeReport:
     """The divergences that can be measured. The original is loaded only if images are held out."""
     count = len(images.calibration)
-    from_routed = images.divergence_from(before.model)
+    from_routed = images.divergence_from(before.model, task)
     if from_routed is None:
         return FreezeReport(None, None, None, count, 0.0)
     divergence = from_routed(net)
-    from_original = images.divergence_from(known_original(before))
+    from_original = images.divergence_from(known_original(before), task)
     if from_original is None:
         return FreezeReport(divergence, None, None, count, 0.0)
     return FreezeReport(divergence, from_original(net), from_original(before.model), count, 0.0)

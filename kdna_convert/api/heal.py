@@ -43,7 +43,7 @@ def healer(job: Job, progress: Progress | None) -> Heal | None:
         original = job.loaded.model
         try:
             tuned = finetune(
-                Student(net, original),
+                Student(net, original, task=job.task),
                 images,
                 settings,
                 heldout=job.heldout,

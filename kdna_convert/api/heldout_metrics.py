@@ -2,61 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.errors import DataError, ModelError
-from ..core.specs import required
+from ..core.measurements import MEASURES, Divergence
 from ..inputs.data import batches, check_classes
 from ..stages.convert.fit import Measure
-from ..stages.evaluate.accuracy import accuracy, divergence, divergence_from, logits
+from ..stages.evaluate.accuracy import divergence_from
+from ..stages.evaluate.outputs import statistics
+from ..tasks import TASKS
 from .job import Job
+from .net_task import Metric
+from .nets import classes_of
 
 
 def measure_of(job: Job) -> Measure | None:
-    """The divergence of a net from the original on the held-out images; the original's logits are computed once."""
+    """The divergence of a net from the original on the held-out images; the original's outputs are computed once."""
     if job.heldout is None:
         return None
     inputs = [inputs for inputs, _ in batches(job.heldout, job.recipe.calibration.batch)]
-    return divergence_from(job.loaded.model, inputs)
+    return divergence_from(job.loaded.model, inputs, job.task)
 
 
-def points_lost(job: Job) -> tuple[Callable[[nn.Module], float], str]:
-    """A function for the points that a net loses on the held-out images, and what they are: "top-1" or "agreement".
+def points_lost(job: Job, metric: Metric | None = None) -> tuple[Callable[[nn.Module], float], str]:
+    """A function for what a net loses on the held-out images, and the name of the measure.
 
-    It is agreement if the images have no labels.
+    It is the user's metric, or the measure of the task with labels, or without if the images have none. Shares are
+    counted in points of percent.
 
     Raises:
         DataError: KD401 if no images are held out.
-        ModelError: KD308 for a net with one output, which has no classes.
+        ModelError: KD308 for a task without such a measure.
     """
     if job.heldout is None:
         raise DataError("KD401", "a drop is measured on held-out images; pass --data, with calibration.heldout above 0")
     heldout = list(batches(job.heldout, job.recipe.calibration.batch))
-    inputs = [images for images, _ in heldout]
-    z0 = logits(job.loaded.model, inputs)
-    parts = [labels for _, labels in heldout if labels is not None]
-    if z0.shape[1] == 1:
-        raise ModelError("KD308", "max_drop counts changed answers, and the net has one output; give a size instead")
-    labels = torch.cat(parts) if len(parts) == len(heldout) and _fit_outputs(job, z0) else None
+    original, task = job.loaded.model, job.task
+    if metric is not None:
+        whole = metric(original, heldout)
+        return lambda net: whole - metric(net, heldout), "metric"
+    by_label, by_original = task.points
+    if by_label is not None and all(labels is not None for _, labels in heldout) and _fit_outputs(job):
 
-    def lost(net: nn.Module) -> float:
-        z = logits(net, inputs)
-        if labels is None:
-            return 100 * (1 - required(divergence(z, z0).agreement))
-        return 100 * (accuracy(z0, labels)[0] - accuracy(z, labels)[0])
+        def scored(net: nn.Module) -> float:
+            rows = statistics([net], heldout, lambda batch: task.score(batch.outputs[0], batch.labels), task=task)  # type: ignore[arg-type]
+            return task.scores(rows)[by_label]
 
-    return lost, "agreement" if labels is None else "top-1"
+        top = scored(original)
+        return lambda net: _unit(by_label) * (top - scored(net)), MEASURES[by_label].title
+    if by_original is None:
+        needed = "labels" if by_label else "--metric file.py:function"
+        raise ModelError(
+            "KD308", f"max_drop counts answers, and the task {task.name} has none; pass {needed}, or a size"
+        )
+    measure = divergence_from(original, [images for images, _ in heldout], task)
+
+    def changed(net: nn.Module) -> float:
+        share = agreement(measure(net))
+        if share is None:
+            title = MEASURES[by_original].title
+            raise ModelError("KD308", f"{title} is not defined on the held-out images; give others, or a size")
+        return 100 * (1 - share)
+
+    return changed, MEASURES[by_original].title
 
 
-def _fit_outputs(job: Job, logits_bc: Tensor) -> bool:
+def agreement(measured: Divergence) -> float | None:
+    """The share of answers that agree, 0..1, by the measure that the task counts without labels; None without one."""
+    name = TASKS[measured.task].points[1]
+    own: Mapping[str, float | None] = {"agreement": measured.agreement, **measured.measures}
+    return None if name is None else own.get(name)
+
+
+def _unit(name: str) -> float:
+    return 100 if MEASURES[name].unit == "%" else 1
+
+
+def _fit_outputs(job: Job) -> bool:
     """Whether the folders' classes are the net's outputs."""
-    if job.heldout is None or logits_bc.ndim != 2:
-        return False
+    if job.heldout is None or job.task.name != "classify":
+        return job.heldout is not None
     try:
-        check_classes(job.heldout, logits_bc.shape[1])
+        check_classes(job.heldout, classes_of(job.loaded.model, job.loaded.data, job.task))
     except DataError:
         return False
     return True

@@ -13,7 +13,7 @@ from ..core.progress import LOADING
 from ..core.specs import Layer, ModelRef, Progress
 from ..inputs.data import Images, as_images, input_shape
 from ..inputs.models import Loaded, example_input, factory_note, state_digest
-from ..inputs.recipe import Assignment, Recipe, check_options, load_recipe, resolve
+from ..inputs.recipe import Assignment, Recipe, check_options, load_recipe, parse_recipe, resolve
 from ..network.derive import fold
 from ..network.totals import macs, original_bytes
 from ..routing import ROUTINGS
@@ -21,7 +21,9 @@ from ..schemes import SCHEMES
 from ..stages.analyze.survey import survey, takes_batches
 from ..stages.plan.database import SurveyedNet
 from ..stages.repair import STEPS
+from ..tasks import CLASSIFY, TASKS, Task
 from .keywords import JobOptions
+from .net_task import task_of
 from .nets import Model, checkpoint_of, conversion_of, device_of_name, load_any, misfit, sized
 from .splits import split_images
 
@@ -41,7 +43,7 @@ class Job:
     """A loaded model, its surveyed layers with the recipe's assignments, and the images.
 
     `layers` have the recipe's reasons. `training` are all images except the held-out ones. `notes` collects notes for
-    the report.
+    the report. `task` is what the outputs mean; without images to measure on, `raw` where it cannot be chosen.
     """
 
     loaded: Loaded
@@ -53,6 +55,7 @@ class Job:
     training: Images | None
     device: torch.device
     notes: list[str]
+    task: Task = CLASSIFY
 
 
 def open_job(model: Model, recipe: Recipe | str, data: Any, options: JobOptions, progress: Progress | None) -> Job:
@@ -64,6 +67,7 @@ def open_job(model: Model, recipe: Recipe | str, data: Any, options: JobOptions,
     loaded = sized(_loaded(model, options), data, options)
     layers = _surveyed(loaded, data)
     notes: list[str] = []
+    task, recipe = _task(loaded, recipe, options, notes, measured=data is not None)
     if not takes_batches(loaded.model, example_input(loaded.data, 2)):
         recipe = _one_by_one(recipe)
         notes.append(ONE_BY_ONE)
@@ -80,7 +84,25 @@ def open_job(model: Model, recipe: Recipe | str, data: Any, options: JobOptions,
     if isinstance(model, str) and (note := factory_note(model, checkpoint_of(options))) is not None:
         notes.append(note)
     device = device_of_name(options.get("device") or "auto")
-    return Job(loaded, recipe, layers, assignments, calibration, heldout, training, device, notes)
+    return Job(loaded, recipe, layers, assignments, calibration, heldout, training, device, notes, task)
+
+
+def _task(
+    loaded: Loaded, recipe: Recipe, options: JobOptions, notes: list[str], *, measured: bool
+) -> tuple[Task, Recipe]:
+    """The task, and the recipe that names it if the options do. Another task than classify is noted."""
+    try:
+        chosen = task_of(loaded.model, loaded.data, options, recipe.task)
+    except ModelError as error:
+        if measured or error.code not in ("KD308", "KD313") or options.get("task") or recipe.task:
+            raise
+        return TASKS["raw"], recipe
+    if chosen.why is not None and chosen.task.name != CLASSIFY.name:
+        notes.append(chosen.note)
+    named = options.get("task")
+    if named is not None and named != recipe.task:
+        recipe = parse_recipe(recipe.text, [f"task={named}"])
+    return chosen.task, recipe
 
 
 def precision_note(loaded: Loaded) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -12,6 +12,24 @@ from ..core.specs import Plan
 from ..inputs.data import Data
 from ..inputs.finetune_settings import Part, Precision
 from ..inputs.recipe import Recipe, parse_count, parse_target
+
+
+class TaskOptions(TypedDict, total=False):
+    """What the outputs of the net mean.
+
+    `task` is a name in TASKS; by default it is the recipe's, or chosen from what the net returns. `outputs` picks the
+    tensors to compare from what the net returns: a function, or its name `file.py:function`, whose code is run. It is
+    not recorded.
+    """
+
+    task: str | None
+    outputs: str | Callable[[Any], Any] | None
+
+
+class MetricOptions(TypedDict, total=False):
+    """`metric(net, batches)` returns a number, higher for better nets: a function, or its name `file.py:function`."""
+
+    metric: str | Callable[[nn.Module, Any], float] | None
 
 
 class FolderOptions(TypedDict, total=False):
@@ -26,14 +44,14 @@ class FolderOptions(TypedDict, total=False):
     trust_code: bool
 
 
-class StageOptions(FolderOptions, total=False):
+class StageOptions(FolderOptions, TaskOptions, total=False):
     """The same, and how images are read and where the net runs."""
 
     class_map: str | Path | None
     device: str
 
 
-class NetOptions(TypedDict, total=False):
+class NetOptions(TaskOptions, total=False):
     """How the net and its images are read, and where it runs. `trust_code` is that of FolderOptions."""
 
     trust_code: bool
@@ -52,7 +70,7 @@ class JobOptions(NetOptions, total=False):
     moments: str | Path | None
 
 
-class CurveOptions(JobOptions, total=False):
+class CurveOptions(JobOptions, MetricOptions, total=False):
     """The same, and the file of predicted errors."""
 
     database: str | Path | None
@@ -71,7 +89,7 @@ class ConvertOptions(PlanOptions, total=False):
     work: str | Path | None
 
 
-class EvaluateOptions(NetOptions, total=False):
+class EvaluateOptions(NetOptions, MetricOptions, total=False):
     """The same, and `model` as in FolderOptions."""
 
     model: nn.Module | None
@@ -87,7 +105,7 @@ class BenchOptions(FolderOptions, total=False):
     device: str
 
 
-class FinetuneOptions(FolderOptions, total=False):
+class FinetuneOptions(FolderOptions, TaskOptions, MetricOptions, total=False):
     """How the net is built, the settings of a fine-tune (inputs/finetune_settings.py), and its state and log."""
 
     train: Part
@@ -120,7 +138,7 @@ class FinetuneOptions(FolderOptions, total=False):
     track: Path | None
 
 
-class RunOptions(NetOptions, total=False):
+class RunOptions(NetOptions, MetricOptions, total=False):
     """How the net and its images are read, what the result is measured on, and where it is written."""
 
     eval_data: Data | str | Path | None
@@ -128,7 +146,7 @@ class RunOptions(NetOptions, total=False):
     command: str | None
 
 
-class CompareOptions(TypedDict, total=False):
+class CompareOptions(TaskOptions, MetricOptions, total=False):
     """The recipes of kdna's rows, how the net and its images are read, and limits."""
 
     recipe: Recipe | str

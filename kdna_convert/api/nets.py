@@ -12,7 +12,7 @@ from torch import nn
 
 from ..core.errors import CheckpointError, DataError, FolderError, KdnaError, ModelError, cause
 from ..core.specs import DataConfig, ModelRef, Shape
-from ..inputs.data import Images, accept_packed, input_shape
+from ..inputs.data import Images, accept_packed, check_classes, input_shape
 from ..inputs.models import (
     CheckpointFile,
     Loaded,
@@ -28,7 +28,7 @@ from ..inputs.models import (
 )
 from ..network.folder import Conversion, open_folder, original_of
 from ..network.inference import device_of, evaluating
-from ..stages.evaluate.accuracy import first_output
+from ..tasks import Task, run
 from .keywords import FolderOptions
 
 Model = str | Path | nn.Module
@@ -91,10 +91,16 @@ def original_from(conversion: Conversion, checkpoint: str | None) -> nn.Module |
         return None
 
 
-def outputs_of(net: nn.Module, config: DataConfig) -> int:
-    """The number of classes that the net has logits for."""
-    with torch.no_grad():
-        return int(first_output(net(example_input(config)), 1).shape[1])
+def classes_of(net: nn.Module, config: DataConfig, task: Task) -> int:
+    """The number of classes, or of other numbers per position, that the net returns by this task."""
+    with evaluating(net):
+        return int(run(task, net, example_input(config).to(device_of(net)))[0].shape[1])
+
+
+def check_labels(images: Images, net: nn.Module, config: DataConfig, task: Task) -> None:
+    """Raise DataError KD402 for class folders whose number is not that of the net's classes. Others have no check."""
+    if images.labeled and task.name == "classify":
+        check_classes(images, classes_of(net, config, task))
 
 
 def require_inputs(net: nn.Module, images: Images, *others: nn.Module | None) -> None:

@@ -20,6 +20,7 @@ from ..stages.evaluate.accuracy import divergence_from
 from ..stages.repair.net_pair import NetPair, walk_memory
 from ..stages.repair.repair_file import RepairFile, RepairState, copy_state
 from ..stages.repair.run_steps import run_steps
+from ..tasks import Task
 from .job import Job
 from .splits import digest_of
 
@@ -66,7 +67,7 @@ def repair(
     nets = NetPair(job.loaded.model, converted, job.layers, inputs, walk_memory(settings.memory))
     if job.recipe.repair_time is not None:
         nets.deadline = time.monotonic() + job.recipe.repair_time
-    judge = None if job.heldout is None else judging(job.loaded.model, job.heldout, settings.batch, seed)
+    judge = None if job.heldout is None else judging(job.loaded.model, job.heldout, settings.batch, seed, job.task)
     if file is not None and state is None:
         state = RepairState(notes={"fits": [asdict(fit) for fit in fits]}, before=copy_state(converted))
         file.write(converted, state, now=True)
@@ -81,9 +82,9 @@ def mixtures(images: Images, batch: int, seed: int) -> Mixed:
     return Mixed((inputs for inputs, _ in batches(images, batch)), MIXED, seed)
 
 
-def judging(original: nn.Module, heldout: Images, batch: int, seed: int) -> Measure:
+def judging(original: nn.Module, heldout: Images, batch: int, seed: int, task: Task) -> Measure:
     """The divergence from the original on mixtures of held-out images, which decides whether a step is kept."""
-    return divergence_from(original, list(mixtures(heldout, batch, seed)))
+    return divergence_from(original, list(mixtures(heldout, batch, seed)), task)
 
 
 def fits_of(state: RepairState) -> tuple[FamilyFit, ...]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..core.errors import DataError
 from ..core.specs import Progress
-from ..inputs.data import as_images, check_classes
+from ..inputs.data import as_images
 from ..inputs.recipe import Recipe, parse_share
 from ..network.totals import original_bytes
 from ..stages.plan.files import request_fingerprint
@@ -20,7 +20,8 @@ from .code import require_size
 from .convert import require_net, size_of
 from .job import checked_recipe
 from .keywords import NetOptions, RunOptions, Targets
-from .nets import checkpoint_of, load_any, outputs_of, sized
+from .net_task import metric_of, task_of
+from .nets import check_labels, checkpoint_of, load_any, sized
 from .splits import digest_of, images_of
 
 
@@ -70,8 +71,11 @@ def request_of(
     if final.finetune is not None and data is None:
         raise DataError("KD401", "the recipe fine-tunes, which takes images; pass --data")
     images = None if data is None else images_of(data, loaded.data, options.get("class_map"), None, recipe.seed)
-    if images is not None and final.finetune is not None and final.finetune.label_weight:
-        check_classes(images, outputs_of(loaded.model, loaded.data))
+    metric_of(options)  # a file that cannot be loaded is refused now
+    if images is not None:
+        task = task_of(loaded.model, loaded.data, options, recipe.task).task
+        if final.finetune is not None and final.finetune.label_weight:
+            check_labels(images, loaded.model, loaded.data, task)
     parts = [recipe.model_dump(mode="json"), loaded.ref.sha256, digest_of(images, 2), params, size]
     named = data if isinstance(data, str | Path) else None
     name = loaded.ref.sha256 if isinstance(model, nn.Module) else str(model)

@@ -17,9 +17,10 @@ from torch import nn
 
 from ..core.atomic import require_writable, write_text
 from ..core.errors import KdnaError, PlanError
+from ..core.measurements import Evaluation
 from ..core.progress import as_progress
 from ..core.specs import Progress
-from ..inputs.data import Data, as_images, batches, check_classes
+from ..inputs.data import Data, as_images, batches
 from ..inputs.recipe import Recipe
 from ..network.folder import Conversion, is_ours, open_folder, original_of, read_claim, require_free, save
 from ..network.folder.report import RunReport, StageSummary
@@ -29,8 +30,9 @@ from ..stages.finetune.training_state import FILE
 from .code import CODED, code
 from .convert import convert
 from .finetune import finetune
-from .keywords import RunOptions, check_keywords
-from .nets import Model, checkpoint_of, device_of_name, load_any, opened, outputs_of, sized
+from .keywords import RunOptions, TaskOptions, check_keywords
+from .net_task import metric_of, task_of, with_metric
+from .nets import Model, check_labels, checkpoint_of, device_of_name, load_any, opened, sized
 from .repair import WORK_FILES
 from .request import RunRequest, request_of
 from .splits import images_of
@@ -179,7 +181,9 @@ def _remaining(places: Mapping[str, Path]) -> list[str]:
 def _stages(request: RunRequest, work: Path) -> dict[str, Callable[[Any], Conversion]]:
     """The stages in order; each takes the conversion before it."""
     recipe, options, progress = request.recipe, request.options, request.progress
-    images = {"data": request.data, "class_map": options.get("class_map"), "device": options.get("device") or "auto"}
+    images: dict[str, Any] = {"data": request.data, "class_map": options.get("class_map")}
+    images |= {"device": options.get("device") or "auto"}
+    images |= {name: options.get(name) for name in TaskOptions.__annotations__}
 
     def converted(_: None) -> Conversion:
         alone = _without_codec(recipe)
@@ -214,9 +218,8 @@ def _summary(name: str, conversion: Conversion, seconds: float) -> StageSummary:
     divergence, spent = conversion.report.divergence, round(seconds, 2)
     if divergence is None:
         return StageSummary(name, size.params, size.bytes, seconds=spent)
-    return StageSummary(
-        name, size.params, size.bytes, divergence.agreement, divergence.kl, divergence.images, seconds=spent
-    )
+    own = StageSummary(name, size.params, size.bytes, divergence.agreement, divergence.kl, divergence.images)
+    return replace(own, seconds=spent, logit_error=divergence.logit_error, from_original=divergence.measures)
 
 
 def _measure(request: RunRequest, eval_data: Any) -> Callable[[Conversion, Mapping[str, Path]], RunReport]:
@@ -225,29 +228,27 @@ def _measure(request: RunRequest, eval_data: Any) -> Callable[[Conversion, Mappi
     eval_data = eval_data if isinstance(eval_data, str | Path) else as_images(eval_data)
     loaded = sized(load_any(request.model, checkpoint_of(options), options.get("inputs")), eval_data, options)
     images = images_of(eval_data, loaded.data, options.get("class_map"), None, 0)
-    if images.labeled:
-        check_classes(images, outputs_of(loaded.model, loaded.data))
+    task, metric = task_of(loaded.model, loaded.data, options, request.recipe.task).task, metric_of(options)
+    check_labels(images, loaded.model, loaded.data, task)
     device = device_of_name(options.get("device") or "auto")
+
+    def evaluated(net: nn.Module, original: nn.Module | None = None) -> Evaluation:
+        stream = batches(images, BATCH)
+        own = evaluate(net, stream, original=original, task=task, device=device, progress=request.progress)
+        return with_metric(own, metric, net, stream)
 
     def measure(conversion: Conversion, places: Mapping[str, Path]) -> RunReport:
         original = original_of(conversion).model
-        first = evaluate(original, batches(images, BATCH), device=device, progress=request.progress)
-        evaluations = {
-            name: evaluate(
-                _opened(place, request).model,
-                batches(images, BATCH),
-                original=original,
-                device=device,
-                progress=request.progress,
-            )
-            for name, place in places.items()
-        }
+        first = evaluated(original)
+        evaluations = {name: evaluated(_opened(place, request).model, original) for name, place in places.items()}
         run = conversion.report.run or RunReport(request.mark)
-        rows = tuple(
-            replace(row, top1=evaluations[row.stage].top1 if row.stage in evaluations else None) for row in run.stages
-        )
+        rows = tuple(_with_evaluation(row, evaluations.get(row.stage)) for row in run.stages)
         last = replace(evaluations[list(evaluations)[-1]], bytes=conversion.plan.planned.bytes)
         named = str(eval_data) if isinstance(eval_data, str | Path) else None
         return replace(run, stages=rows, eval_data=named, original=first, evaluation=last)
 
     return measure
+
+
+def _with_evaluation(row: StageSummary, evaluation: Evaluation | None) -> StageSummary:
+    return row if evaluation is None else replace(row, top1=evaluation.top1, measures=evaluation.measures)

@@ -30,7 +30,9 @@ from ..stages.plan.costs import original_totals
 from ..stages.plan.knapsack import solve
 from ..stages.repair.net_pair import NetPair, walk_memory
 from ..stages.repair.run_steps import run_steps
+from ..tasks import CLASSIFY, Task
 from .keywords import StageOptions, check_keywords
+from .net_task import conversion_task
 from .nets import device_of_name, known_original, opened
 from .repair import judging, mixtures
 from .splits import ImageSplit, split_images
@@ -88,8 +90,10 @@ def shrink(
     settings = recipe.calibration
     split = None if data is None else split_images(data, before.data, options.get("class_map"), settings, recipe.seed)
     original = None if split is None else known_original(before)
-    measure = None if split is None else split.divergence_from(original)
-    moments = _moments(before, net, database, recipe, split, device_of_name(options.get("device", "auto")), progress)
+    task = CLASSIFY if split is None else conversion_task(before, options)
+    measure = None if split is None else split.divergence_from(original, task)
+    place = device_of_name(options.get("device", "auto"))
+    moments = _moments(before, net, database, recipe, split, place, progress, task)
     kept = before.plan.nested if split is None else {}
     ordered = order_families(before.model, net, before.plan, database, moments, kept=kept)
     curves = {owner: found.errors for owner, found in ordered.items()} | kept
@@ -97,7 +101,7 @@ def shrink(
     sweeps = 0 if split is None else recipe.fit.sweeps or SWEEPS
     became = cut(before.model, net, plan, ordered, moments, sweeps=sweeps, kept=kept)
     plan = nested(plan, became if split is not None else kept)
-    repaired = _repair(net, plan, recipe, split, original, measure, progress)
+    repaired = _repair(net, plan, recipe, split, original, measure, task, progress)
     divergence = None if measure is None else measure(net)
     done = _report(before.plan, plan, split, repaired)
     report = replace(before.report, families=None, repair=None, max_drop=None, divergence=None, shrink=done)
@@ -124,6 +128,7 @@ def _moments(
     split: ImageSplit | None,
     device: torch.device,
     progress: Progress | None,
+    task: Task,
 ) -> Moments:
     """The moments of the inputs of the converted net's layers."""
     members = {name for choice in database.choices if cuttable(choice) for name in choice.family.members}
@@ -132,8 +137,8 @@ def _moments(
         size = before.data.input_size
         images = recipe.calibration.images
         return data_free(net, layers, size, images=images, seed=recipe.seed, device=device, progress=progress)
-    sampling = Sampling(images=len(split.calibration), seed=recipe.seed)
-    return collect(net, layers, split.calibration_inputs(), sampling=sampling, device=device, progress=progress)
+    sampling, inputs = Sampling(images=len(split.calibration), seed=recipe.seed), split.calibration_inputs()
+    return collect(net, layers, inputs, sampling=sampling, task=task, device=device, progress=progress)
 
 
 def _repair(
@@ -143,6 +148,7 @@ def _repair(
     split: ImageSplit | None,
     original: nn.Module | None,
     measure: Measure | None,
+    task: Task,
     progress: Progress | None,
 ) -> tuple[StepResult, ...]:
     """Run the recipe's repair in place, if it has one, the original is available and images are held out."""
@@ -150,7 +156,7 @@ def _repair(
         return ()
     mixed = mixtures(split.calibration, split.batch, recipe.seed)
     nets = NetPair(original, net, plan.layers, mixed, walk_memory(recipe.calibration.memory))
-    judge = judging(original, split.heldout, split.batch, recipe.seed)
+    judge = judging(original, split.heldout, split.batch, recipe.seed, task)
     steps = [(step.name, step.options) for step in recipe.repair]
     return run_steps(nets, steps, measure, judge=judge, progress=progress)
 

@@ -15,6 +15,7 @@ from ..inputs.data import Images, Inputs, Reading, as_images, batches, input_sha
 from ..inputs.recipe.schema import Calibration
 from ..stages.convert.fit import Measure
 from ..stages.evaluate.accuracy import divergence_from
+from ..tasks import Task
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class ImageSplit:
         """The held-out images as batches; empty without held-out images."""
         return [inputs for inputs, _ in batches(self.heldout, self.batch)] if len(self.heldout) else []
 
-    def divergence_from(self, net: nn.Module | None) -> Measure | None:
+    def divergence_from(self, net: nn.Module | None, task: Task) -> Measure | None:
         """A function for the divergence from this net on the held-out images; None without a net or images."""
-        return None if net is None or not len(self.heldout) else divergence_from(net, self.heldout_inputs())
+        return None if net is None or not len(self.heldout) else divergence_from(net, self.heldout_inputs(), task)
 
 
 def split_images(data: Any, config: DataConfig, class_map: Any, settings: Calibration, seed: int) -> ImageSplit:

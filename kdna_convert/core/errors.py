@@ -96,7 +96,7 @@ CODES: dict[str, str] = {
     "KD115": "The recipe keeps this layer dense: it shares nothing. A codec may still store it in fewer bytes.",
     "KD116": "The family was not cut: its scheme has no ordered directions to drop. Convert the original to that size instead.",
     "KD117": "The layer was folded into an ordinary kernel when the routing was frozen.",
-    "KD118": "No gradient of the loss reaches the layers: the net returns no logits, one row per image, or has no backward pass. The layers' relative errors then count alike.",
+    "KD118": "No gradient of the loss reaches the layers: the net has no backward pass, or no outputs of its task. The layers' relative errors then count alike.",
     "KD119": "The net takes one image at a time. It is calibrated and measured with batches of one image.",
     "KD120": "The convolution runs outside of any layer: in scripted or traced code, or as a function of a parameter. Pass the net before it is scripted, or use nn.Conv2d.",
     # why a repair step skips a layer, or does nothing
@@ -141,11 +141,13 @@ CODES: dict[str, str] = {
     "KD305": "Pretrained weights cannot be fetched. Pass --checkpoint FILE, or use random weights: NAME(pretrained=False).",
     "KD306": "The recipe converts no layer of this model. `kdna analyze` gives the reason for each layer.",
     "KD307": "The model's forward pass failed on an input of its own size. Check --input-size.",
-    "KD308": "The model does not return one row of logits per image, which this measurement needs.",
+    "KD308": "What the model returns does not fit the task, or changes between batches. Choose another --task, or pass --outputs.",
     "KD309": "This machine does not have the device. Use --device auto.",
     "KD310": "`subnets` needs a net with at least two stages and a Linear classifier. Leave it out.",
     "KD311": "The teacher does not fit the net: it has other classes or another normalization. Choose another teacher.",
     "KD312": "The net cannot be written as ONNX: a library is missing, an operation is not supported, or the outputs differ.",
+    "KD313": "What the net returns may belong to several tasks. Say which with --task; the message lists those that fit.",
+    "KD314": "A function of --metric or --outputs cannot be loaded, raised an exception, or returned something else.",
     # data
     "KD401": "DATA does not exist or holds no readable image. Pass a folder or .tar of images, a timm dataset, or kdna:digits/train.",
     "KD402": "The classes of the data do not match the outputs of the net. Pass --class-map FILE.",

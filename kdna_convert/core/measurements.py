@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any, Literal, NamedTuple
+
+from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from pydantic.dataclasses import dataclass
 
 from .specs import Layer, Totals
@@ -10,25 +14,66 @@ from .specs import Layer, Totals
 _STRICT = ConfigDict(extra="forbid")
 
 
+class Measure(NamedTuple):
+    """How a measure is called in a report, and its unit. A share, 0..1, is shown in percent."""
+
+    title: str
+    unit: Literal["%", "dB", ""]
+
+
+# The measures of tasks. Higher is better, except for errors.
+MEASURES = {
+    "top1": Measure("top-1", "%"),
+    "top5": Measure("top-5", "%"),
+    "agreement": Measure("agreement", "%"),
+    "accuracy": Measure("accuracy", "%"),
+    "miou": Measure("mIoU", "%"),
+    "pixel_accuracy": Measure("pixel accuracy", "%"),
+    "map": Measure("mAP", "%"),
+    "map50": Measure("mAP at IoU .5", "%"),
+    "sequences": Measure("sequences", "%"),
+    "token_error": Measure("token error", "%"),
+    "psnr": Measure("PSNR", "dB"),
+    "ssim": Measure("SSIM", ""),
+    "cosine": Measure("cosine", ""),
+    "mean_absolute_error": Measure("mean absolute error", ""),
+    "metric": Measure("metric", ""),
+}
+
+
+def without_defaults(plain: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A serialized object without the keys that have these values: files of earlier versions have no such keys."""
+    return {name: value for name, value in plain.items() if name not in defaults or value != defaults[name]}
+
+
 @dataclass(frozen=True, config=_STRICT)
 class Divergence:
     """How far a net is from the original, on the same images.
 
     Attributes:
-        agreement: The share of images, 0..1, with the same top-1 class. None for a net with one output.
-        kl: KL(original || net), in nats per image. None for a net with one output.
-        logit_error: |z - z0|^2 / |z0|^2 of the logits z of the net and z0 of the original.
+        agreement: The share, 0..1, of images or pixels with the same answer, such as the top-1 class. None for a task
+            without answers.
+        kl: KL(original || net), in nats per image or pixel. None for a task without classes.
+        logit_error: |z - z0|^2 / |z0|^2 of the outputs z of the net and z0 of the original.
         images: How many were measured.
+        measures: Other measures of the net's task against the original, by their name in MEASURES.
+        task: What the outputs mean, a key of TASKS.
     """
 
     agreement: float | None
     kl: float | None
     logit_error: float
     images: int
+    measures: dict[str, float] = field(default_factory=dict)
+    task: str = "classify"
+
+    @model_serializer(mode="wrap")
+    def _as_measured(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(handler(self), {"measures": {}, "task": "classify"})
 
     @property
     def distance(self) -> float:
-        """The number that compares two nets: the KL divergence, or the relative logit error where that is undefined."""
+        """The number that compares two nets: the KL divergence, or else the relative output error."""
         return self.logit_error if self.kl is None else self.kl
 
 
@@ -47,6 +92,9 @@ class Evaluation:
         macs: Multiply-adds per image of the net as it ran (folded).
         logit_error: As in Divergence. None without the original.
         skipped: The images that could not be read.
+        task: What the outputs mean, a key of TASKS.
+        measures: Other measures with labels, by their name in MEASURES.
+        from_original: As `measures` of Divergence. Empty without the original.
     """
 
     top1: float | None
@@ -59,6 +107,13 @@ class Evaluation:
     macs: int
     logit_error: float | None = None
     skipped: tuple[str, ...] = ()
+    task: str = "classify"
+    measures: dict[str, float] = field(default_factory=dict)
+    from_original: dict[str, float] = field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _as_measured(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(handler(self), {"measures": {}, "from_original": {}})
 
 
 @dataclass(frozen=True, config=_STRICT)

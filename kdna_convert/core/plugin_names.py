@@ -14,4 +14,5 @@ RoutingName = Literal["se", "omni", "cond", "dyconv", "partial", "context", "dym
 CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
 StepName = Literal["refit", "correct", "reestimate", "reconstruct"]
 MetricName = Literal["explained", "angles", "cka", "cosine"]
+TaskName = Literal["classify", "binary", "regress", "embed", "image", "segment", "detect", "sequence", "raw"]
 ExportName = Literal["merged", "onnx"]

@@ -26,14 +26,15 @@ from kdna_convert.api.compare.comparison import Rung
 from kdna_convert.api.compare.evaluate_nets import Entry, with_accuracy
 from kdna_convert.api.compare.peers import Peer, peers_of
 from kdna_convert.api.compare.reestimate_norms import has_statistics, reestimate
-from kdna_convert.api.compare.task import Task, count, written_bytes
+from kdna_convert.api.compare.tool_run import ToolRun, count, written_bytes
 from kdna_convert.api.compare.tools.largest_share import largest_share
 from kdna_convert.api.compare.tools.rounding import round_channels
-from kdna_convert.api.compare.worker import IMAGES, PROBLEM, TASK, main, make
+from kdna_convert.api.compare.worker import IMAGES, PROBLEM, TOOL_RUN, main, make
 from kdna_convert.cli.report.compare import comparison_report, plot, verdict
 from kdna_convert.core.errors import ModelError, PlanError
 from kdna_convert.inputs.data import as_images
 from kdna_convert.inputs.recipe import Recipe, load_recipe
+from kdna_convert.tasks import CLASSIFY
 
 QUICK = ["calibration.images=20", "calibration.heldout=10", "calibration.batch=10", "fit.sweeps=3"]
 LAYERS = tuple(f"blocks.{block}.conv{half}" for block in (0, 1) for half in (1, 2))
@@ -51,8 +52,8 @@ def net() -> nn.Module:
         return random_net().eval()
 
 
-def task(peer: str, rung: Rung | None = None, model: str | None = NET) -> Task:
-    return Task(peer, rung, model, None, None, LAYERS, quick())
+def tool_run(peer: str, rung: Rung | None = None, model: str | None = NET) -> ToolRun:
+    return ToolRun(peer, rung, model, None, None, LAYERS, quick())
 
 
 def laid(folder: Path) -> Path:
@@ -73,7 +74,7 @@ def test_a_tool_keeps_to_the_parameters_it_is_given_and_uses_them(
     monkeypatch.chdir(tmp_path)
     original = net()
     rung = Rung("params", 0.5, int(0.5 * count(original)))
-    result = make(copy.deepcopy(original), noise(30), task(name, rung))
+    result = make(copy.deepcopy(original), noise(30), tool_run(name, rung))
     assert result.plain.params is not None
     assert 0.85 * rung.limit < result.plain.params <= rung.limit
     assert result.plain.net(noise(2)).shape == original(noise(2)).shape
@@ -87,7 +88,7 @@ def test_a_tool_keeps_to_the_bytes_it_is_given(name: str) -> None:
         pytest.skip(str(PEERS[name].missing))
     original = net()
     result = make(
-        copy.deepcopy(original), noise(30), task(name, Rung("bytes", 0.75, int(0.75 * written_bytes(original))))
+        copy.deepcopy(original), noise(30), tool_run(name, Rung("bytes", 0.75, int(0.75 * written_bytes(original))))
     )
     assert result.plain.bytes is not None
     assert result.plain.bytes <= 0.75 * written_bytes(original)
@@ -98,7 +99,7 @@ def test_onnxruntime_runs_its_own_file() -> None:
     if PEERS["onnxruntime"].missing:
         pytest.skip(str(PEERS["onnxruntime"].missing))
     original = net()
-    result = make(copy.deepcopy(original), noise(30), task("onnxruntime"))
+    result = make(copy.deepcopy(original), noise(30), tool_run("onnxruntime"))
     assert result.plain.bytes == len(result.plain.net.graph)  # type: ignore[arg-type]
     difference = result.plain.net(noise(5)) - original(noise(5))
     assert 0 < difference.norm() < 0.2 * original(noise(5)).norm()
@@ -123,7 +124,7 @@ def test_the_share_that_is_found_fits_and_the_next_does_not(limit: int, slope: i
 
 @pytest.mark.parametrize(("name", "dtype"), [("fp16", torch.float16), ("int8", torch.int8)])
 def test_the_bytes_of_a_rounded_net_are_those_of_a_real_file(name: str, dtype: torch.dtype) -> None:
-    result = make(net(), noise(30), task(name)).plain
+    result = make(net(), noise(30), tool_run(name)).plain
     state = result.net.state_dict()
     if name == "fp16":
         file = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
@@ -184,18 +185,18 @@ def test_a_process_that_dies_gives_a_row_with_a_problem(tmp_path: Path) -> None:
     crashing = tmp_path / "crashing.py"
     crashing.write_text(CRASHING)
     with pytest.raises(PeerError, match="its process ended with code 7"):
-        run(task("fp16", model=f"{crashing}:net"), laid(tmp_path), 60)
+        run(tool_run("fp16", model=f"{crashing}:net"), laid(tmp_path), 60)
 
 
 def test_an_exception_in_the_process_gives_its_message(tmp_path: Path) -> None:
-    (laid(tmp_path) / TASK).write_bytes(pickle.dumps(task("fp16", model="nowhere.py:net")))
+    (laid(tmp_path) / TOOL_RUN).write_bytes(pickle.dumps(tool_run("fp16", model="nowhere.py:net")))
     main(tmp_path)
     assert (tmp_path / PROBLEM).read_text() == "KD302: nowhere.py: no such file"
 
 
 def test_a_tool_that_hangs_is_stopped(tmp_path: Path) -> None:
     with pytest.raises(PeerError, match="stopped after 0 s; raise --time-limit"):
-        run(task("fp16"), laid(tmp_path), 0.1)
+        run(tool_run("fp16"), laid(tmp_path), 0.1)
 
 
 def test_a_net_that_fails_on_the_images_leaves_the_others_measured() -> None:
@@ -209,9 +210,9 @@ def test_a_net_that_fails_on_the_images_leaves_the_others_measured() -> None:
 
     row = ComparisonRow("x", "x", None)
     nets = (net(), Picky(), net(), Sick())
-    _, picky, same, sick = with_accuracy([Entry(row, each) for each in nets], as_images(noise(8)), None)
+    _, picky, same, sick = with_accuracy([Entry(row, each) for each in nets], as_images(noise(8)), CLASSIFY, None, None)
     assert picky.row.problem == "RuntimeError on the images: not these"
-    assert sick.row.problem == "its logits are not finite"
+    assert sick.row.problem == "its outputs are not finite"
     assert (picky.net, sick.net) == (None, None)
     assert same.row.agreement == 1.0
     assert same.row.top1 is None  # no labels

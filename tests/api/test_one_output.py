@@ -15,12 +15,14 @@ from kdna_convert.cli.report.evaluate import evaluation_table
 from kdna_convert.core.errors import ModelError
 from kdna_convert.core.measurements import Divergence
 from kdna_convert.inputs.recipe import Recipe
-from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.evaluate.accuracy import divergence
+from kdna_convert.stages.evaluate.outputs import outputs_of
+from kdna_convert.tasks import TASKS
 
 pytestmark = pytest.mark.usefixtures("quick_predictions")
 
 IMAGES = tiny.noise(48)
-UNDEFINED = "not defined for one output"
+REGRESS = TASKS["regress"]
 
 
 class Regression(tiny.Net):
@@ -51,9 +53,10 @@ def converted(net: nn.Module, repair: tuple[str, ...] = ("refit",), **more: Any)
 
 def test_only_the_logit_error_is_defined() -> None:
     z0 = torch.tensor([[1.0], [-2.0]])
-    assert divergence(z0 + 1, z0) == Divergence(None, None, 2 / 5, 2)
-    assert divergence(z0 + 1, z0).distance == 2 / 5
-    assert logits(regression(flat=True), [IMAGES]).shape == (48, 1)
+    measured = divergence((z0 + 1,), (z0,), REGRESS)
+    assert measured == Divergence(None, None, 2 / 5, 2, task="regress")
+    assert measured.distance == 2 / 5
+    assert outputs_of(regression(flat=True), [IMAGES], REGRESS)[0].shape == (48, 1)
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -74,9 +77,10 @@ def test_reports_say_so_and_never_a_hundred_percent(tmp_path: Path) -> None:
     seen = kdna.evaluate(conversion, data=(IMAGES,), model=regression())
     assert (seen.agreement, seen.kl, seen.top1) == (None, None, None)
     assert seen.logit_error is not None
-    for report in (text[text.index("stage ") :], printed(evaluation_table(seen))):
-        assert UNDEFINED in report
-        assert "100.0" not in report
+    for report in (text[text.index("task: ") :], printed(evaluation_table(seen))):
+        assert "regress" in report
+        assert "agreement" not in report
+        assert "KL" not in report
     assert "None" not in (tmp_path / "net" / "README.md").read_text()
 
 
@@ -91,5 +95,5 @@ def test_a_fine_tune_lowers_the_logit_error() -> None:
 
 
 def test_a_limit_on_changed_answers_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"KD308.*one output"):
+    with pytest.raises(ModelError, match=r"KD308.*regress.*--metric"):
         converted(regression(), target_params=None, max_drop=1.0)

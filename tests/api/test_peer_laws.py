@@ -25,7 +25,7 @@ def defines(path: Path) -> dict[str, list[str]]:
 @every_peer
 def test_a_peers_module_compresses_a_net(name: str) -> None:
     path = TOOLS / f"{PEERS[name].tool.__name__}.py"
-    assert defines(path)["compress"] == ["net", "images", "task"]
+    assert defines(path)["compress"] == ["net", "images", "tool_run"]
 
 
 @every_peer

@@ -22,7 +22,8 @@ from kdna_convert.inputs.recipe import Recipe
 from kdna_convert.network.folder import verify
 from kdna_convert.network.folder.report import CalibrationReport
 from kdna_convert.routing import routers
-from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.evaluate.accuracy import divergence
+from kdna_convert.stages.evaluate.outputs import outputs_of
 from kdna_convert.stages.export import EXPORTS
 
 pytestmark = pytest.mark.usefixtures("quick_predictions")
@@ -92,11 +93,11 @@ def test_a_converted_net_survives_a_folder_and_loads_into_the_original_model(
     folder = kdna.save(conversion, tmp_path / "out")
     assert all(check.ok for check in verify(folder))
     assert (folder / "model.safetensors").stat().st_size == conversion.plan.planned.bytes
-    loaded, z = kdna.load(folder), logits(conversion.model, [x])
-    assert torch.equal(logits(loaded, [x]), z)
+    loaded, z = kdna.load(folder), outputs_of(conversion.model, [x])
+    assert torch.equal(outputs_of(loaded, [x])[0], z[0])
     merged = EXPORTS["merged"].write(conversion, tmp_path / "merged.safetensors").file
     original.load_state_dict(load_file(merged), strict=True)
-    torch.testing.assert_close(logits(original, [x]), z, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs_of(original, [x]), z, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("given", ["name", "module"])
@@ -160,7 +161,7 @@ def test_an_untrained_routing_changes_no_output() -> None:
     )
     assert len(routers(routed)) == 4
     assert not routers(plain)
-    assert torch.equal(logits(routed, [IMAGES]), logits(plain, [IMAGES]))
+    assert torch.equal(outputs_of(routed, [IMAGES])[0], outputs_of(plain, [IMAGES])[0])
 
 
 def test_a_plan_lists_the_layers_that_its_routing_skips(tmp_path: Path) -> None:
@@ -345,5 +346,5 @@ def test_evaluating_a_conversion_measures_it_against_its_original(tmp_path: Path
     assert evaluation.images == len(IMAGES)
     assert evaluation.params == conversion.plan.planned.params
     assert evaluation.bytes == conversion.plan.planned.bytes
-    z0 = logits(copy.deepcopy(conversion.model), [IMAGES])
-    assert divergence(z0, logits(conversion.model, [IMAGES])).kl == 0
+    z0 = outputs_of(copy.deepcopy(conversion.model), [IMAGES])
+    assert divergence(z0, outputs_of(conversion.model, [IMAGES])).kl == 0

@@ -15,7 +15,7 @@ from kdna_convert.inputs.recipe.schema import Finetune
 
 NAMES = [each.name for each in fields(Settings)]
 LIMITED = [name for name in NAMES if about(name).limits != about("opt").limits and name != "seconds"]
-OWN = {"resume", "max_drop", "jsonl", "track"}  # options that are no settings
+OWN = {"resume", "max_drop", "metric", "jsonl", "track"}  # options that are no settings
 
 
 def written(name: str) -> str:
@@ -42,7 +42,7 @@ def test_the_command_has_the_settings_and_their_defaults() -> None:
 
 
 def test_python_has_the_settings() -> None:
-    own = {"model", "trust_code", "teacher_checkpoint", "work", "resume", "log", "track"}
+    own = {"model", "trust_code", "teacher_checkpoint", "work", "resume", "log", "track", "task", "outputs", "metric"}
     assert set(FinetuneOptions.__annotations__) == {*NAMES, *own}
 
 

@@ -20,6 +20,7 @@ from kdna_convert.network.folder.report import FinetuneReport
 from kdna_convert.stages.finetune import RunFiles, Settings, Student
 from kdna_convert.stages.finetune import finetune as finetune_by_settings
 from kdna_convert.stages.finetune.training_state import State, read
+from kdna_convert.tasks import CLASSIFY
 
 MEMBERS = ("0", "3")
 SIX_STEPS = ("--device", "cpu", "--steps", "6", "--batch-size", "8", "--save-every", "3")
@@ -73,7 +74,7 @@ def changed(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
 
 def finetune(model: nn.Module, original: nn.Module, data: Any, **options: Any) -> FinetuneReport:
     """A fine-tune with the fields of its settings as keywords."""
-    student = Student(model, original, nested=options.pop("nested", ()))
+    student = Student(model, original, nested=options.pop("nested", ()), task=options.pop("task", CLASSIFY))
     arguments = {name: value for name, value in options.items() if name in ARGUMENTS}
     settings = Settings(**{name: value for name, value in options.items() if name not in ARGUMENTS})
     return finetune_by_settings(student, data, settings, **arguments)

@@ -9,7 +9,8 @@ from support.tiny import net_with_statistics
 from kdna_convert.core.specs import Family
 from kdna_convert.network.derive import derive
 from kdna_convert.stages.analyze.survey import survey
-from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.evaluate.accuracy import divergence
+from kdna_convert.stages.evaluate.outputs import outputs_of
 from kdna_convert.stages.repair.net_pair import NetPair
 from kdna_convert.stages.repair.run_steps import Measure
 
@@ -29,7 +30,7 @@ def pair(family: Family = FAMILY, **more: object) -> tuple[NetPair, Measure]:
     derive(converted, family, *fitted(converted, family))
     layers = survey(net, IMAGES[:1])
     held = list(IMAGES[:44].split(22))
-    z0 = logits(net, held)
+    z0 = outputs_of(net, held)
     return NetPair(net, converted, layers, IMAGES[44:].split(64), **more), lambda model: divergence(
-        logits(model, held), z0
+        outputs_of(model, held), z0
     )

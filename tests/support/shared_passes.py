@@ -19,7 +19,8 @@ from kdna_convert.core.specs import DataConfig
 from kdna_convert.inputs.data import Inputs, Reading, open_images
 from kdna_convert.stages.analyze.collect import collect
 from kdna_convert.stages.analyze.survey import survey
-from kdna_convert.stages.evaluate.accuracy import Batch, evaluate
+from kdna_convert.stages.evaluate.accuracy import evaluate
+from kdna_convert.stages.evaluate.outputs import Batch
 
 # How many images each batch has: an odd number of batches, fewer than processes, uneven ones, more than CKA looks at.
 BATCHES = {"odd": [8, 8, 8, 8, 5], "one": [7], "uneven": [1, 9, 2, 30], "many": [150, 90, 150]}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from .task import Made, Task
-from .worker import MADE, PROBLEM, TASK
+from .tool_run import Made, ToolRun
+from .worker import MADE, PROBLEM, TOOL_RUN
 
 PACKAGE_ROOT = Path(__file__).parents[3]
 SHOWN = 200  # characters of an error message that are shown; some tools quote all their input
@@ -25,11 +25,11 @@ class PeerError(Exception):
         super().__init__(line if len(line) <= SHOWN else line[: SHOWN - 1] + "…")
 
 
-def run(task: Task, folder: Path, seconds: float) -> Made:
-    """Run the task in `folder` (worker.py), within this many seconds. Raises PeerError if it fails."""
+def run(tool_run: ToolRun, folder: Path, seconds: float) -> Made:
+    """Run the tool_run in `folder` (worker.py), within this many seconds. Raises PeerError if it fails."""
     for stale in (MADE, PROBLEM):
         (folder / stale).unlink(missing_ok=True)
-    (folder / TASK).write_bytes(pickle.dumps(task))
+    (folder / TOOL_RUN).write_bytes(pickle.dumps(tool_run))
     code, last = _call(folder, seconds)
     if (folder / PROBLEM).exists():
         raise PeerError((folder / PROBLEM).read_text())

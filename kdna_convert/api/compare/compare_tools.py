@@ -14,19 +14,20 @@ from torch import Tensor, nn
 from ...core.errors import DataError, ModelError, PlanError
 from ...core.progress import as_progress
 from ...core.specs import Progress
-from ...inputs.data import Data, batches, check_classes
+from ...inputs.data import Data, batches
 from ...inputs.models import example_input
-from ...inputs.recipe import Recipe, load_recipe, parse_share, parse_target
+from ...inputs.recipe import Recipe, load_recipe, parse_recipe, parse_share, parse_target
 from ...network.totals import totals
 from ..job import Job, open_job
 from ..keywords import CompareOptions, JobOptions, check_keywords
-from ..nets import Model, checkpoint_of, outputs_of
+from ..net_task import metric_of
+from ..nets import Model, check_labels, checkpoint_of
 from ..splits import images_of
 from .child import PeerError, run
 from .comparison import Comparison, ComparisonRow, Rung
 from .evaluate_nets import BATCH, Entry, with_accuracy, with_times
 from .peers import PEERS, peers_of
-from .task import Task, count, written_bytes
+from .tool_run import ToolRun, count, written_bytes
 from .worker import IMAGES, NET
 
 if TYPE_CHECKING:
@@ -84,19 +85,21 @@ def compare(
     recipe, bytes_recipe = options.get("recipe", PARAMS_RECIPE), options.get("bytes_recipe", BYTES_RECIPE)
     recipes = {"params": _recipe(recipe), "bytes": _recipe(bytes_recipe)}
     net_options: JobOptions = {"checkpoint": checkpoint_of(options), "inputs": options.get("inputs")}
+    net_options |= {"task": options.get("task"), "outputs": options.get("outputs")}
+    metric = metric_of(options)
     job = open_job(model, recipes["params"], data, net_options, progress)
+    recipes = {axis: _with_task(recipe, options.get("task")) for axis, recipe in recipes.items()}
     images = images_of(eval, job.loaded.data, options.get("class_map"), options.get("limit"), job.recipe.seed)
-    if images.labeled:
-        check_classes(images, outputs_of(job.loaded.model, job.loaded.data))
+    check_labels(images, job.loaded.model, job.loaded.data, job.task)
     ladder = _Ladder(model, job, rungs_of(job.loaded.model, at, bytes), names, recipes)
     pool = _pool(job)
     entries = _entries(ladder, pool, net_options, options.get("time_limit", TIME_LIMIT), progress)
-    entries = with_accuracy(entries, images, progress)
+    entries = with_accuracy(entries, images, job.task, metric, progress)
     rows, device = with_times(entries, example_input(job.loaded.data), progress)
     whole = rows[0].params or 1
     rows = [row if row.params is None else replace(row, kept=row.params / whole) for row in rows]
     name, skipped = str(job.loaded.ref.name), tuple(images.skipped)
-    return Comparison(name, len(images), len(pool), device, ladder.rungs, tuple(rows), skipped)
+    return Comparison(name, len(images), len(pool), device, ladder.rungs, tuple(rows), skipped, job.task.name)
 
 
 @dataclass(frozen=True)
@@ -123,11 +126,11 @@ def _entries(
         pairs = _tasks(ladder.names, ladder.rungs)
         for done, (peer, rung) in enumerate(pairs):
             recipe = ladder.recipes["params" if rung is None else rung.axis]
-            task = Task(peer, rung, source, checkpoint_of(options), options.get("inputs"), layers, recipe)
+            tool_run = ToolRun(peer, rung, source, checkpoint_of(options), options.get("inputs"), layers, recipe)
             if progress is not None:
                 size = rung.label if rung else "one size"
                 progress(f"convert: {PEERS[peer].title}, {size}", done, len(pairs))
-            entries += _run_task(task, folder, seconds)
+            entries += _run_tool(tool_run, folder, seconds)
     return entries
 
 
@@ -139,6 +142,10 @@ def _tasks(names: Sequence[str], rungs: Sequence[Rung]) -> list[tuple[str, Rung 
 
 def _recipe(recipe: Recipe | str) -> Recipe:
     return recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+
+
+def _with_task(recipe: Recipe, task: str | None) -> Recipe:
+    return recipe if task is None else parse_recipe(recipe.text, [f"task={task}"])
 
 
 def rungs_of(
@@ -187,14 +194,14 @@ def _original(net: nn.Module, pool: Tensor) -> Entry:
     return Entry(ComparisonRow(ORIGINAL, ORIGINAL, None, cost.params, bytes=cost.bytes, macs=cost.macs), net)
 
 
-def _run_task(task: Task, folder: Path, seconds: float) -> list[Entry]:
-    """The rows of one task: one, or two if the net is also measured with new batch-norm statistics."""
-    peer = PEERS[task.peer]
-    row = ComparisonRow(task.peer, peer.title, task.rung)
+def _run_tool(tool_run: ToolRun, folder: Path, seconds: float) -> list[Entry]:
+    """The rows of one tool_run: one, or two if the net is also measured with new batch-norm statistics."""
+    peer = PEERS[tool_run.peer]
+    row = ComparisonRow(tool_run.peer, peer.title, tool_run.rung)
     if peer.missing:
         return [Entry(replace(row, problem=peer.missing))]
     try:
-        result = run(task, folder, seconds)
+        result = run(tool_run, folder, seconds)
     except PeerError as error:
         return [Entry(replace(row, problem=str(error)))]
     plain = result.plain

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Axis = Literal["params", "bytes"]
@@ -44,6 +45,8 @@ class ComparisonRow:
         kl: KL(original || net) in nats per image.
         seconds: The time to make the net.
         problem: Why there is no net, in one line.
+        logit_error: As in Divergence.
+        measures: Other measures of the task, with labels where there are, by their name in MEASURES.
     """
 
     peer: str
@@ -59,6 +62,8 @@ class ComparisonRow:
     kl: float | None = None
     seconds: float | None = None
     problem: str | None = None
+    logit_error: float | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Comparison:
         rungs: The budgets.
         rows: The rows.
         skipped: Images that could not be read.
+        task: What the outputs mean, a key of TASKS.
     """
 
     model: str
@@ -82,3 +88,4 @@ class Comparison:
     rungs: tuple[Rung, ...]
     rows: tuple[ComparisonRow, ...]
     skipped: tuple[str, ...] = ()
+    task: str = "classify"

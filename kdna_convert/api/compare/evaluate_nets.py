@@ -6,14 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
+from ...core.errors import NumericsError
 from ...core.specs import Progress
 from ...inputs.data import Batch, Images, batches
 from ...network.inference import evaluating
-from ...stages.evaluate.accuracy import accuracy, divergence, first_output
+from ...stages.evaluate.outputs import concatenated
 from ...stages.evaluate.timing import benchmark
+from ...tasks import Outputs, Statistics, Task, run
+from ..net_task import Metric
 from .comparison import ComparisonRow
 
 ROUNDS = 20
@@ -29,54 +31,66 @@ class Entry:
     timed: bool = True
 
 
-def with_accuracy(entries: Sequence[Entry], images: Images, progress: Progress | None) -> list[Entry]:
-    """Add top-1, agreement and KL divergence. The first entry is the original.
+def with_accuracy(
+    entries: Sequence[Entry], images: Images, task: Task, metric: Metric | None, progress: Progress | None
+) -> list[Entry]:
+    """Add the measures of the task: with labels, and against the original, which is the first entry.
 
-    A net that fails on the images, or whose logits are not finite, is replaced by a row with its `problem`. An
+    A net that fails on the images, or whose outputs are not finite, is replaced by a row with its `problem`. An
     exception of the original is raised.
     """
     nets = {place: entry.net for place, entry in enumerate(entries) if entry.net is not None}
-    logits, labels, problems = _logits(nets, batches(images, BATCH), -(-len(images) // BATCH), progress)
+    stream, total = batches(images, BATCH), -(-len(images) // BATCH)
+    compared, scored, problems = _statistics(nets, stream, task, total, progress)
     measured = []
     for place, entry in enumerate(entries):
         if place in problems:
             measured.append(Entry(replace(entry.row, problem=problems[place])))
             continue
         row = entry.row
-        if place in nets and labels is not None:
-            row = replace(row, top1=accuracy(logits[place], labels)[0])
+        measures = dict(task.scores(concatenated(scored[place]))) if scored.get(place) else {}
+        row = replace(row, top1=measures.pop("top1", None))
         if place in nets and place:
-            distance = divergence(logits[place], logits[0])
-            row = replace(row, agreement=distance.agreement, kl=distance.kl)
-        measured.append(replace(entry, row=row))
+            distance = task.divergence(concatenated(compared[place]))
+            measures = {**distance.measures, **measures}
+            row = replace(row, agreement=distance.agreement, kl=distance.kl, logit_error=distance.logit_error)
+        if place in nets and metric is not None:
+            measures["metric"] = metric(nets[place], stream)
+        measured.append(replace(entry, row=replace(row, measures=measures)))
     return measured
 
 
-def _logits(
-    nets: Mapping[int, nn.Module], stream: Iterable[Batch], total: int, progress: Progress | None
-) -> tuple[dict[int, Tensor], Tensor | None, dict[int, str]]:
-    """The logits of each net by its index, the labels if all images have one, and the problems of nets that failed."""
-    parts: dict[int, list[Tensor]] = {place: [] for place in nets}
-    labels: list[Tensor | None] = []
-    problems: dict[int, str] = {}
+def _statistics(
+    nets: Mapping[int, nn.Module], stream: Iterable[Batch], task: Task, total: int, progress: Progress | None
+) -> tuple[dict[int, list[Statistics]], dict[int, list[Statistics]], dict[int, str]]:
+    """By the index of a net: its comparison with net 0, its scores if all images have labels; why nets failed."""
+    compared: dict[int, list[Statistics]] = {place: [] for place in nets}
+    scored: dict[int, list[Statistics]] = {place: [] for place in nets}
+    labeled, problems = True, dict[int, str]()
     with ExitStack() as stack:
         for net in nets.values():
             stack.enter_context(evaluating(net))
-        for done, (inputs, label) in enumerate(stream):
+        for done, (inputs, labels) in enumerate(stream):
             if progress is not None:
                 progress("measure", done, total)
-            labels.append(label)
-            for place in nets.keys() - problems.keys():
+            labeled = labeled and labels is not None
+            targets: Outputs = ()
+            for place in sorted(nets.keys() - problems.keys()):
                 try:
-                    parts[place].append(first_output(nets[place](inputs), len(inputs)).float())
+                    outputs = tuple(each.float() for each in run(task, nets[place], inputs))
+                    if not all(each.isfinite().all() for each in outputs):
+                        raise NumericsError("KD702", "its outputs are not finite")
+                    targets = targets if place else outputs
+                    compared[place].append(task.compare(outputs, targets))
+                    if labeled and labels is not None:
+                        scored[place].append(task.score(outputs, labels))
+                except NumericsError as error:
+                    problems[place] = error.message
                 except Exception as error:
                     if place == 0:  # the original is the user's net, so the user sees the exception
                         raise
                     problems[place] = f"{type(error).__name__} on the images: {error}".splitlines()[0]
-    logits = {place: torch.cat(own) for place, own in parts.items() if place not in problems}
-    problems |= {place: "its logits are not finite" for place, own in logits.items() if not own.isfinite().all()}
-    given = [label for label in labels if label is not None]
-    return logits, torch.cat(given) if len(given) == len(labels) else None, problems
+    return compared, scored if labeled else {}, problems
 
 
 def with_times(entries: Sequence[Entry], example: Tensor, progress: Progress | None) -> tuple[list[ComparisonRow], str]:

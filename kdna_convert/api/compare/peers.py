@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...core.errors import PlanError
 from .comparison import Axis
-from .task import Candidate, Task
+from .tool_run import Candidate, ToolRun
 
 EXTRA = "pip install 'kdna-convert[compare]'"
 NNCODEC_EXTRA = "pip install 'kdna-convert[compare,nncodec]'"
@@ -24,13 +24,13 @@ class Tool(Protocol):
     A module is imported only in the process that runs it, since its library may not be installed.
     """
 
-    def compress(self, net: nn.Module, images: Tensor, task: Task) -> Candidate:
+    def compress(self, net: nn.Module, images: Tensor, tool_run: ToolRun) -> Candidate:
         """Make the net smaller.
 
         Args:
             net: The original net, in eval mode. It may be changed in place.
             images: Unlabeled calibration images (N, C, H, W).
-            task: Which layers may change, and how large the whole net may be.
+            tool_run: Which layers may change, and how large the whole net may be.
         """
         ...
 

@@ -1,7 +1,7 @@
 """Run one tool in its own process: `python -m kdna_convert.api.compare FOLDER`, started by child.py.
 
 So output, memory leaks, changes of torch's global state and crashes of a tool do not affect the others. The folder
-holds task.pkl, images.pt and, if the original is a module, net.pt. The process writes made.pt or problem.txt to it.
+holds tool_run.pkl, images.pt and, if the original is a module, net.pt. The process writes made.pt or problem.txt to it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from ...network.totals import macs
 from ..nets import load_any
 from .peers import PEERS
 from .reestimate_norms import has_statistics, reestimate
-from .task import Candidate, Made, Task, count, written_bytes
+from .tool_run import Candidate, Made, ToolRun, count, written_bytes
 
-TASK, IMAGES, NET, MADE, PROBLEM = "task.pkl", "images.pt", "net.pt", "made.pt", "problem.txt"
+TOOL_RUN, IMAGES, NET, MADE, PROBLEM = "tool_run.pkl", "images.pt", "net.pt", "made.pt", "problem.txt"
 
 
-def make(net: nn.Module, images: Tensor, task: Task) -> Made:
+def make(net: nn.Module, images: Tensor, tool_run: ToolRun) -> Made:
     """Run the tool, count its net, and make the second net if the peer has one (Peer.renorm)."""
-    peer = PEERS[task.peer]
+    peer = PEERS[tool_run.peer]
     began = time.perf_counter()
-    plain = counted(peer.tool().compress(net, images, task), images)
+    plain = counted(peer.tool().compress(net, images, tool_run), images)
     seconds = time.perf_counter() - began
     if not (peer.renorm and has_statistics(plain.net)):
         return Made(plain, None, seconds)
@@ -50,15 +50,15 @@ def counted(candidate: Candidate, images: Tensor) -> Candidate:
 
 
 def main(folder: Path) -> None:
-    """Read the task, run it, and write the result; an exception of the tool becomes one line of text."""
-    task: Task = pickle.loads((folder / TASK).read_bytes())
+    """Read the tool_run, run it, and write the result; an exception of the tool becomes one line of text."""
+    tool_run: ToolRun = pickle.loads((folder / TOOL_RUN).read_bytes())
     images: Tensor = torch.load(folder / IMAGES, mmap=True)
     try:
-        if task.model is None:
+        if tool_run.model is None:
             net: nn.Module = torch.load(folder / NET, weights_only=False)
         else:
-            net = load_any(task.model, task.checkpoint, task.inputs).model
-        torch.save(make(net.eval(), images, task), folder / MADE)
+            net = load_any(tool_run.model, tool_run.checkpoint, tool_run.inputs).model
+        torch.save(make(net.eval(), images, tool_run), folder / MADE)
     except KdnaError as error:
         (folder / PROBLEM).write_text(str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a foreign tool may raise anything, or exit

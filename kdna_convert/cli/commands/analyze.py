@@ -40,4 +40,4 @@ def analyze(
         with reporting(run.quiet or not leads, notes, source.hints) as progress:
             analysis = stage(**arguments, metric=metric, progress=progress)
     show_json(analysis) if run.json else show(analysis_report(analysis))
-    tell(f"next  {following(ctx, 'plan', '--curve')}", run.quiet)
+    tell(f"next  {following(ctx, 'plan', '--curve', without=['metric'])}", run.quiet)

@@ -12,7 +12,7 @@ from .completion import recipe_names
 from .console import picture_path, reporting, show, show_json, tell, tell_remarks
 from .grouped import grouped
 from .option_values import Text, require_form
-from .options import Force, ImagesFlags, OutputFlags, SourceFlags
+from .options import METRIC_HELP, Force, ImagesFlags, OutputFlags, SourceFlags
 
 EVAL_HELP = "Images to measure every net on; not those of --data. Class folders give top-1 too."
 SIZES_HELP = "Sizes of the file: 570kB,1/14,5%."
@@ -33,6 +33,7 @@ def compare(
     peers: Annotated[Text, typer.Option(metavar="LIST", help=PEERS_HELP)] = None,
     recipe_name: Annotated[Text, _recipe("--recipe", "-r", help="Recipe of kdna for shares of the parameters.")] = None,
     bytes_recipe: Annotated[Text, _recipe(help="Recipe of kdna for sizes of the file.")] = None,
+    metric: Annotated[str | None, typer.Option(metavar="FUNCTION", help=METRIC_HELP)] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Use N images of --eval only, drawn at random.")
     ] = None,
@@ -59,7 +60,7 @@ def compare(
 
     recipes = {"recipe": recipe_name, "bytes_recipe": bytes_recipe}
     options: dict[str, Any] = {name: value for name, value in recipes.items() if value is not None}
-    options |= {"at": _list(at), "bytes": _list(bytes_), "peers": _list(peers)}
+    options |= {"at": _list(at), "bytes": _list(bytes_), "peers": _list(peers), "metric": metric}
     with reporting(out.quiet, hints=source.hints) as progress:
         comparison = stage(**arguments, **options, eval=eval_, limit=limit, time_limit=time_limit, progress=progress)
     tell_remarks([SAME] if eval_ == images.data else [], comparison.skipped)

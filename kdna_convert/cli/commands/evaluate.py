@@ -8,7 +8,7 @@ import typer
 
 from .console import reporting, show, show_json, tell_remarks
 from .grouped import grouped
-from .options import ImagesFlags, RunFlags, SourceFlags, TrustFlags
+from .options import METRIC_HELP, ImagesFlags, RunFlags, SourceFlags, TrustFlags
 
 
 @grouped
@@ -17,15 +17,16 @@ def eval_(
     images: ImagesFlags,
     run: RunFlags,
     trust: TrustFlags,
+    metric: Annotated[str | None, typer.Option(metavar="FUNCTION", help=METRIC_HELP)] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Use N images only, drawn by --seed.")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the draw.")] = 0,
 ) -> None:
-    """Measure accuracy and, for a converted folder, agreement with the original net.
+    """Measure a net by its task and, for a converted folder, how far it is from the original.
 
     Example:
         kdna eval half --data kdna:digits/test
     """
-    arguments = source.arguments | images.required | run.arguments | trust.arguments
+    arguments = source.arguments | images.required | run.arguments | trust.arguments | {"metric": metric}
     from ...api.evaluate import evaluate as stage
     from ...api.nets import device_of_name
     from ...core.processes import process_group

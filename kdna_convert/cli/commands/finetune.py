@@ -97,6 +97,12 @@ class Safety:
         float | None,
         _option("Safety", "Exit with 3 if more than X % of the answers change.", metavar="X", min=0.0),
     ] = None
+    metric: Annotated[
+        str | None,
+        _option(
+            "Safety", "Function file.py:name of (net, batches) -> number that --max-drop counts.", metavar="FUNCTION"
+        ),
+    ] = None
     jsonl: Annotated[Path | None, _option("Safety", "Log one line of JSON per step.", metavar="FILE")] = None
     track: Annotated[Path | None, _option("Safety", "Log to this TensorBoard folder.", metavar="FOLDER")] = None
 

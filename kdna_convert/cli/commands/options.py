@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ...core.plugin_names import TaskName
 from .completion import codec_names, recipe_names, scheme_names
 from .console import VERBOSE
 from .option_values import Text, checked, dimensions, numbers
@@ -51,6 +52,12 @@ def image_notes(recipe: Recipe, has_images: bool) -> list[str]:
     return [] if has_images else [*fit, *([ROUNDED_ON_NOISE] if recipe.codec == "entropy" else [])]
 
 
+TASK_HELP = (
+    "What the outputs mean: classify, binary, regress, embed, image, segment, detect, sequence or raw. Default: chosen "
+    "from what the net returns."
+)
+METRIC = "Function file.py:name of (net, batches) -> number"
+METRIC_HELP = f"{METRIC}, higher is better, measured too."
 SHARE = checked("parse_share")
 SIZE = checked("parse_target", 1)
 _model, _data, _recipe, _budget, _run = (
@@ -121,10 +128,15 @@ class ImagesFlags:
     class_map: Annotated[
         Text, _data(metavar="FILE", help="Class names, one per line, in the order of the outputs.")
     ] = None
+    task: Annotated[TaskName | None, _data(metavar="NAME", help=TASK_HELP)] = None
+    outputs: Annotated[
+        Text,
+        _data(metavar="FUNCTION", help="Function file.py:name that picks what to compare from the outputs."),
+    ] = None
 
     @property
     def arguments(self) -> dict[str, Any]:
-        return {"data": self.data, "class_map": self.class_map}
+        return {"data": self.data, "class_map": self.class_map, "task": self.task, "outputs": self.outputs}
 
     @property
     def required(self) -> dict[str, Any]:
@@ -251,7 +263,7 @@ class SizeFlags:
     @property
     def budget(self) -> dict[str, Any]:
         """The three targets, None where not given."""
-        names = [field.name for field in fields(self) if field.name != "database"]
+        names = [field.name for field in fields(self) if field.name not in ("database", "metric")]
         given = {name: getattr(self, name) for name in names}
         flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
         if len(flags) > 1:
@@ -268,8 +280,12 @@ class GoalFlags(SizeFlags):
         _budget(
             metavar="POINTS",
             min=0.0,
-            help="Instead of a size: the fewest parameters that lose at most this much top-1.",
+            help="Instead of a size: the fewest parameters that lose at most this much top-1, or of --metric.",
         ),
+    ] = None
+    metric: Annotated[
+        Text,
+        _budget(metavar="FUNCTION", help=f"{METRIC} that --max-drop counts."),
     ] = None
     database: Annotated[
         Text, _budget(metavar="FILE", help="Predicted errors: read if the file exists, else written.")
@@ -284,7 +300,9 @@ class GoalFlags(SizeFlags):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        return {**self.budget, "database": self.database}
+        if self.metric is not None and self.max_drop is None:
+            raise typer.BadParameter("requires --max-drop", param_hint="--metric")
+        return {**self.budget, "database": self.database, "metric": self.metric}
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def _show_curve(
 
     arguments = source.arguments | images.arguments | calibration.arguments | run.arguments | trust.arguments
     with reporting(run.quiet, calibration.notes(images), source.hints) as progress:
-        points = stage(**arguments, measure=measure, database=goal.database, progress=progress)
+        points = stage(**arguments, measure=measure, database=goal.database, metric=goal.metric, progress=progress)
     repaired = expects_repair(images, calibration)
     show_json(points) if run.json else show(curve_report(points, repaired))
     if plot:

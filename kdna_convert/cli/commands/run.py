@@ -13,6 +13,7 @@ from .console import COMMAND, reporting, show, show_json, tell, tell_remarks, te
 from .grouped import grouped
 from .options import (
     BYTES_HELP,
+    METRIC_HELP,
     PARAMS_HELP,
     RECIPE_HELP,
     SET_HELP,
@@ -48,6 +49,7 @@ def run(
             metavar="DATA", help="Images to measure on. Use other images than --data.", rich_help_panel="Data"
         ),
     ] = None,
+    metric: Annotated[str | None, typer.Option(metavar="FUNCTION", help=METRIC_HELP, rich_help_panel="Data")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     target_params: Annotated[str | None, typer.Option(metavar="SHARE", help=PARAMS_HELP, callback=SHARE)] = None,
     target_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help=BYTES_HELP, callback=SIZE)] = None,
@@ -69,7 +71,7 @@ def run(
 
     recipe = load_recipe(recipe_name, overrides or [])
     arguments = source.arguments | images.arguments | run.arguments
-    arguments |= {"recipe": recipe, "eval_data": eval_data, "output": output}
+    arguments |= {"recipe": recipe, "eval_data": eval_data, "output": output, "metric": metric}
     arguments |= {"target_params": target_params, "target_bytes": target_bytes, "command": ctx.meta[COMMAND]}
     notes, hints = image_notes(recipe, images.data is not None), source.hints
     try:

@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .figures import count, grid, note, short
+from ...core.measurements import MEASURES
+from .figures import count, grid, measured, note, short
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
     from matplotlib.axes import Axes
@@ -19,7 +20,8 @@ if TYPE_CHECKING:  # imports torch, which a report does not need
 
 OURS = "kdna"
 TICKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)  # percent, on a logarithmic axis
-COLUMNS = ("net", ">params", ">kept", ">bytes", ">MACs", ">ms", ">top-1", ">agree", ">KL", ">s")
+COLUMNS = ("net", ">params", ">kept", ">bytes", ">MACs", ">ms")
+CLASSES = (">top-1", ">agree", ">KL")
 LEGEND = (
     "kept, top-1, agree (agreement with the original): percent. KL: KL(original, net), nats per image. ms: batch 1; "
     "the net of kdna is folded. s: seconds of compression. +BN: batch norms re-estimated on the calibration images."
@@ -32,10 +34,12 @@ def comparison_report(comparison: Comparison) -> RenderableType:
     for rung in (None, *comparison.rungs):
         rows = [row for row in comparison.rows if row.rung == rung]
         if rows:
-            parts += [Text(rung.label if rung else "original, and nets of one size", style="bold"), _table(rows)]
+            title = rung.label if rung else "original, and nets of one size"
+            parts += [Text(title, style="bold"), _table(rows, comparison.task)]
             parts += [note(f"  {row.title}: {row.problem}") for row in rows if row.problem]
             parts += [Text(line) for line in [verdict(rows)] if rung and line] + [""]
-    on = f"{count(comparison.images)} images; {count(comparison.calibration)} other images for calibration"
+    on = f"task: {comparison.task}; {count(comparison.images)} images"
+    on += f"; {count(comparison.calibration)} other images for calibration"
     return Group(*parts, note(f"{on}; {comparison.device}. {LEGEND}"))
 
 
@@ -55,19 +59,21 @@ def verdict(rows: Sequence[ComparisonRow]) -> str | None:
     return f"kdna is {', '.join(lags)}"
 
 
-def _table(rows: Sequence[ComparisonRow]) -> Table:
-    table = grid(*COLUMNS)
+def _table(rows: Sequence[ComparisonRow], task: str) -> Table:
+    """Classes have top-1, agreement and KL; other tasks the error of the outputs and their own measures."""
+    names = [name for name in MEASURES if any(name in row.measures for row in rows)]
+    table = grid(*COLUMNS, *(CLASSES if task == "classify" else (">error",)), *(MEASURES[n].title for n in names), ">s")
     table.padding = (0, 1, 0, 0)
     for row in rows:
         own = row.peer == OURS
-        table.add_row(*_cells(row), style="bold" if own else None)
+        measures = [measured(name, row.measures[name]) if name in row.measures else "-" for name in names]
+        seconds = "-" if row.seconds is None else f"{row.seconds:.0f}"
+        answers = _answers(row) if task == "classify" else [_percent(row.logit_error)]
+        table.add_row(*_cells(row), *answers, *measures, seconds, style="bold" if own else None)
     return table
 
 
 def _cells(row: ComparisonRow) -> list[str]:
-    def share(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.2f}"
-
     return [
         row.title,
         "-" if row.params is None else short(row.params),
@@ -75,11 +81,15 @@ def _cells(row: ComparisonRow) -> list[str]:
         "-" if row.bytes is None else f"{short(row.bytes)}B",
         "-" if row.macs is None else short(row.macs),
         "-" if row.ms is None else f"{row.ms:.2f}",
-        share(row.top1),
-        share(row.agreement),
-        "-" if row.kl is None else f"{row.kl:.3f}",
-        "-" if row.seconds is None else f"{row.seconds:.0f}",
     ]
+
+
+def _answers(row: ComparisonRow) -> list[str]:
+    return [_percent(row.top1), _percent(row.agreement), "-" if row.kl is None else f"{row.kl:.3f}"]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
 
 
 def plot(comparison: Comparison, path: Path) -> None:

@@ -27,7 +27,7 @@ def _healed(conversion: Conversion) -> list[RenderableType]:
     fits = [fit for fit in conversion.report.families or () if fit.healed is not None]
     turns = sorted(fits, key=lambda fit: predicted.get(fit.owner, 0.0))
     values = ", ".join(f"{fit.owner} {fit.healed:.4f}" for fit in turns)
-    measure = "logit error" if any(one.kl is None for one in conversion.report.stages.values()) else "KL"
+    measure = "error" if any(one.kl is None for one in conversion.report.stages.values()) else "KL"
     return [note(f"{measure} after the fine-tuning of each family: {values}")] if turns else []
 
 
@@ -41,5 +41,5 @@ def _repaired(conversion: Conversion) -> list[RenderableType]:
         _, kl = one.judged
         after = "" if kl is None else f" {kl:.4f}"
         values.append(f"{one.step}{after}{'' if one.kept else ' (undone)'}")
-    measure = "logit error" if steps[0].before.kl is None else "KL"
+    measure = "error" if steps[0].before.kl is None else "KL"
     return [note(f"repair, {measure} on mixed held-out images: {', '.join(values)}")]

@@ -6,6 +6,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ...core.measurements import MEASURES
 from ...core.specs import Shape, Totals
 
 SHARING_NOTE = (
@@ -33,6 +34,12 @@ def size(byte_count: int) -> str:
 
 def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
+
+
+def measured(name: str, value: float) -> str:
+    """The value of a measure of that name in MEASURES, in its unit."""
+    unit = MEASURES[name].unit
+    return percent(value, 2) if unit == "%" else f"{value:.2f} dB" if unit == "dB" else f"{value:.4g}"
 
 
 def kept(after: int, before: int) -> str:

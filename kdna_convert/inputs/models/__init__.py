@@ -18,6 +18,7 @@ from .containers import CheckpointFile, remark
 from .inputs import carried_cfg, data_config, example_input, input_problem, override, resized
 from .names import ModelName, factory_note, parse_name
 from .unwrapping import require_usable, unwrapped_copy
+from .user_functions import user_function
 from .weights import (
     check_finite,
     choices,
@@ -50,6 +51,7 @@ __all__ = [
     "resized",
     "state_digest",
     "unwrapped_copy",
+    "user_function",
 ]
 
 

@@ -145,6 +145,16 @@ def _executed(path: Path) -> ModuleType:
     return module
 
 
+def module_of(name: ModelName) -> ModuleType:
+    """The module of a name with a file or a module. Its code is run."""
+    if name.source == "file":
+        path = Path(name.path).resolve()
+        with _importable(path.parent):
+            return _executed(path)
+    with _importable(Path.cwd()):
+        return importlib.import_module(name.path)
+
+
 def _module(name: ModelName, pretrained: bool) -> Any:
     own = name.path.startswith(f"{_PACKAGE}.")
     # a console script, unlike `python -m`, does not search the current directory; kdna's own modules need nothing there

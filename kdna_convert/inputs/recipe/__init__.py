@@ -23,6 +23,7 @@ The shortest recipe is one line, `scheme: basis`. All keys, with their defaults 
       threshold: 0.5            # of clusters: the smallest similarity at which families merge ...
       count: 4                  # ... or the number of families in a group
     budget: {params: 0.5}       # a share of the net's parameters; or {bytes: 1.2MB}, of the file; or {macs: 0.6}
+    task: classify              # what the outputs mean. Default: chosen from what the net returns
     calibration: {images: 1000, heldout: 500, batch: 100, memory: 4GiB}
     fit: {sweeps: 150, progressive: 30}   # the most iterations of the joint fit of a family; and the steps of a
                                 # fine-tune after each family, least error first. Default: no such fine-tune

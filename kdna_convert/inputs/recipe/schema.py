@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, create_model, model_validator
 
 from ...core.errors import RecipeError
-from ...core.plugin_names import CodecName, MetricName, RoutingName, SchemeName, StepName
+from ...core.plugin_names import CodecName, MetricName, RoutingName, SchemeName, StepName, TaskName
 from ...core.specs import Options
 from ..finetune_settings import Settings, about, default_of, kind_of
 from . import yamlfile
@@ -231,6 +231,9 @@ class Recipe(_Section):
     families: Families = Field(Families(), description="Which layers share kernels.")
     budget: Budget | None = Field(
         None, description="The size of the result. Without it every scheme needs a size, such as a rank."
+    )
+    task: TaskName | None = Field(
+        None, description="What the outputs of the net mean. By default it is chosen from what the net returns."
     )
     calibration: Calibration = Field(Calibration(), description="The images for the conversion.")
     fit: Fit = Field(Fit(), description="The joint fit of the families.")

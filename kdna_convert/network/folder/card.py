@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ...core.measurements import Divergence
+from ...core.measurements import MEASURES, Divergence
 from ...core.shown import shown
 from ...core.specs import ModelRef, Plan, Totals
 from .report import Report
@@ -61,8 +61,11 @@ def _costs(before: Totals, after: Totals) -> str:
 def _divergence(measured: Divergence | None) -> str:
     if measured is None:
         return ""
-    rows = [f"| {name} | {_number(value)} |" for name, value in asdict(measured).items() if value is not None]
-    return "\n".join(["Measured against the original on the same images:\n", "| | |", "| --- | ---: |", *rows])
+    values = {name: value for name, value in asdict(measured).items() if isinstance(value, int | float)}
+    titled = {MEASURES[name].title: value for name, value in measured.measures.items() if name in MEASURES}
+    rows = [f"| {name} | {_number(value)} |" for name, value in (values | titled).items()]
+    of = f" Task: {_plain(measured.task)}." if measured.task != "classify" else ""
+    return "\n".join([f"Measured against the original on the same images.{of}\n", "| | |", "| --- | ---: |", *rows])
 
 
 def _load(folder: str) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 from pydantic.dataclasses import dataclass
 
-from ...core.measurements import Divergence, Evaluation
+from ...core.measurements import Divergence, Evaluation, without_defaults
 from ...core.specs import Options
 
 # A folder of another version may have keys that this one does not know: they are dropped.
@@ -82,7 +82,8 @@ class FinetuneReport:
     `losses` are means between two looks at the held-out images. `before` and `after` are measured on these images,
     None without them; the tensors that did best there are kept, and `kept` is False where that was the start. `lr` is
     the peak rate. `falls` counts losses that were not finite; `ended` is "length" or "plateau". `settings` are those of
-    stages.finetune.Settings, `teacher` the net whose answers were learned, None for the original.
+    stages.finetune.Settings, `teacher` the net whose answers were learned, None for the original, `teacher_metric` its
+    value of the user's metric.
     """
 
     steps: int
@@ -100,6 +101,11 @@ class FinetuneReport:
     settings: Options = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     teacher: str | None = None
+    teacher_metric: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_measured(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(handler(self), {"teacher_metric": None})
 
 
 @dataclass(frozen=True, config=_LENIENT)
@@ -151,8 +157,11 @@ class FreezeReport:
 
 @dataclass(frozen=True, config=_LENIENT)
 class StageSummary:
-    """One stage of `kdna run`. `agreement` and `kl` (nats) are measured on `images` that the stage held out, `top1` on
-    the images of `eval_data`; None where they were not measured. `done_before`: an earlier call did this stage.
+    """One stage of `kdna run`.
+
+    `agreement`, `kl` (nats), `logit_error` and `from_original` are measured on `images` that the stage held out, `top1`
+    and `measures` on the images of `eval_data`; None where they were not measured. `done_before`: an earlier call did
+    this stage.
     """
 
     stage: str
@@ -164,6 +173,13 @@ class StageSummary:
     top1: float | None = None
     seconds: float = 0.0
     done_before: bool = False
+    logit_error: float | None = None
+    from_original: dict[str, float] = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _as_measured(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(handler(self), {"logit_error": None, "from_original": {}, "measures": {}})
 
 
 @dataclass(frozen=True, config=_LENIENT)

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from operator import length_hint
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import DataError, KdnaError, ModelError, NumericsError, cause
 from ...core.processes import count, gather, raise_together, share
 from ...core.specs import Layer, Progress
 from ...network.patches import watch
-from .labels import draw
+from ...tasks import CLASSIFY, Outputs, Task, run
 from .moments import Moments, plan_memory
 from .tally import EXAMPLES, Tally, TallyForm
 
@@ -34,9 +33,6 @@ BACKWARD = 128
 # the outputs of the layers: those, and what a normalization and an activation make of them. Parts of a few images are
 # the fastest too: they stay in the cache.
 GRAPH, _GRAPH_PER_OUTPUT = 2**27, 2
-# Temperature of the softmax that labels are drawn from. A trained net is nearly certain of its images: labels drawn at
-# temperature 1 give almost no gradient.
-_TEMPERATURE = 2.0
 # Layers whose inputs cannot be read as patches.
 _UNUSABLE = frozenset({"KD104", "KD107", "KD111", "KD112", "KD120"})
 # The most outputs of a layer whose gradients are kept for all pairs of channels: 64 MiB.
@@ -83,16 +79,18 @@ def collect(
     memory: int = 4 * 2**30,
     gradients: Gradients = "squares",
     sampling: Sampling = _SAMPLING,
+    task: Task | None = CLASSIFY,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     notes: list[str] | None = None,
 ) -> Moments:
     """Collect the moments of a net's layers in one pass over unlabeled inputs.
 
-    The loss is the cross-entropy with labels of the net's own softmax at temperature 2 (labels.py); a net without a
-    backward pass has gradients of 0. The squares are averages over the first BACKWARD images. Large batches go through
-    the net in parts. The device, modes and weights of the model are restored. In processes.sharing each process runs
-    its share of the batches, and all get the same result: what is drawn depends on the seed and the batch number.
+    The loss is one whose squared gradients are the curvature of the task's (Task.sampled); for classes, the
+    cross-entropy with labels of the net's own softmax. A net without a backward pass has gradients of 0. The squares
+    are averages over the first BACKWARD images. Large batches go through the net in parts. The device, modes and
+    weights of the model are restored. In processes.sharing each process runs its share of the batches, and all get the
+    same result: what is drawn depends on the seed and the batch number.
 
     Args:
         model: The original net.
@@ -101,8 +99,9 @@ def collect(
         memory: Bound on the bytes of all moments and of the work on them; see `plan_memory`. Layers that do not fit,
             and layers that the forward pass does not reach, are missing from the result.
         gradients: "none" skips the backward pass. "pairs" keeps g g^T for layers without groups and with at most
-            LONGEST outputs, within `memory`. Gradients are 0 unless the net returns (images, classes).
+            LONGEST outputs, within `memory`.
         sampling: What is drawn at random.
+        task: What the outputs mean; None: unknown, and the gradients are 0.
         device: Where the net runs; None: where it is.
         progress: Called after each batch.
         notes: Gets a note if the device runs out of memory. The images at once are then halved.
@@ -117,7 +116,7 @@ def collect(
     modules = {name: model.get_submodule(name) for name in forms}
     expected = length_hint(batches, 0)
     with _frozen(model, device) as place:
-        run = _Pass(forms, sampling, place, gradients, images_at_once(layers))
+        run = _Pass(forms, sampling, place, gradients, images_at_once(layers), task)
         with raise_together(), watch(model, modules, run.observe), torch.no_grad():
             for number, batch in share(batches):
                 run.batch(model, number, batch)
@@ -161,9 +160,10 @@ class _Pass:
         device: torch.device,
         gradients: Gradients,
         at_once: int,
+        task: Task | None,
     ) -> None:
         self.forms, self.sampling, self.device = forms, sampling, device
-        self.at_once, self.halved = at_once, False
+        self.at_once, self.halved, self.task = at_once, False, task
         self.backward = gradients != "none"
         self.most = BACKWARD if gradients == "squares" else None  # images with a backward pass
         self.tallies: dict[str, Tally] = {}
@@ -192,9 +192,9 @@ class _Pass:
         """Run a part of a batch; if the device has too little memory, in halves that repeat no call that is `done`."""
         self._part, self._images, self._calls, self._done = place, len(part), Counter(), done
         try:
-            output = self._forward(model, part, backward)
+            outputs = self._forward(model, part, backward)
             if backward and self.backward:
-                self._measure_gradients(output)
+                self._measure_gradients(outputs)
                 self.backward_images += len(part)
         except torch.OutOfMemoryError:
             if len(part) == 1:
@@ -227,11 +227,17 @@ class _Pass:
         yield self._calls[call] >= self._done[call]
         self._calls[call] += 1
 
-    def _forward(self, model: nn.Module, part: Tensor, backward: bool) -> Any:
-        """The output. A net that runs without gradients only, as the first images show, is calibrated without them."""
+    def _forward(self, model: nn.Module, part: Tensor, backward: bool) -> Outputs:
+        """The outputs that the task compares, none without a backward pass.
+
+        A net that runs without gradients only, as the first images show, is calibrated without them.
+        """
         try:
             with torch.set_grad_enabled(backward):
-                return model(part.to(self.device))
+                if backward and self.task is not None:
+                    return self._outputs(self.task, model, part.to(self.device))
+                model(part.to(self.device))
+                return ()
         except (KdnaError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # the net is user code and may raise anything
@@ -244,10 +250,19 @@ class _Pass:
         self._seed(self._part[0])
         return self._forward(model, part, backward=False)
 
-    def _measure_gradients(self, output: Any) -> None:
+    def _outputs(self, task: Task, model: nn.Module, part: Tensor) -> Outputs:
+        """The outputs of the net; none where they are of another task, which gives no gradients."""
+        try:
+            return run(task, model, part)
+        except ModelError as error:
+            if error.code != "KD308":
+                raise
+            return ()
+
+    def _measure_gradients(self, outputs: Outputs) -> None:
         """The backward pass. A net that has none keeps the moments, and all gradients become 0."""
         try:
-            self._backward(output)
+            self._backward(outputs)
         except (KdnaError, torch.OutOfMemoryError):
             raise
         except Exception:  # noqa: BLE001 - the net's own backward may raise anything
@@ -287,21 +302,17 @@ class _Pass:
             if name in self.tallies
         }
 
-    def _backward(self, output: Any) -> None:
-        """The backward pass of the cross-entropy with labels that stand for those of the softened softmax."""
-        if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != self._images:
+    def _backward(self, outputs: Outputs) -> None:
+        """The backward pass of the loss that stands for the curvature."""
+        if self.task is None or not outputs:
             return
-        if not output.requires_grad:
-            return
-        with torch.enable_grad():
-            logits = output.float() / _TEMPERATURE
-        if not logits.isfinite().all():
+        if not all(each.isfinite().all() for each in outputs):
             _require_finite(self.tallies)
             raise NumericsError("KD702", "the model's output is not finite, though every calibrated layer's input is")
-        labels_b, weights_b = draw(logits.detach().softmax(1).cpu(), self._generator)
         with torch.enable_grad():
-            loss_b = F.cross_entropy(logits, labels_b.to(logits.device), reduction="none")
-            (weights_b.to(logits.device) * loss_b).sum().backward()
+            loss = self.task.sampled(outputs, self._generator)
+            if loss is not None:
+                loss.backward()
 
 
 @contextmanager

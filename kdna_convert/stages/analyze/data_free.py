@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ...core.linalg import Kronecker, Moment
 from ...core.specs import Layer, Progress, Shape
+from ...tasks import CLASSIFY, Task
 from .collect import Sampling, collect
 from .moments import Moments, packed
 
@@ -44,6 +45,7 @@ def data_free(
     batch: int = BATCH,
     memory: int = 4 * 2**30,
     seed: int = 0,
+    task: Task | None = CLASSIFY,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     notes: list[str] | None = None,
@@ -58,6 +60,7 @@ def data_free(
         batch: The most inputs in a batch.
         memory: Bound on the bytes of all moments together.
         seed: Seed of the noise and of what `collect` draws.
+        task: What the outputs mean.
         device: Where the net runs; None: where it is.
         progress: Called after each batch.
         notes: As `collect`.
@@ -67,7 +70,7 @@ def data_free(
     """
     noise = _Noise(tuple(input_size), images, batch, seed)
     sampling = Sampling(images=images, seed=seed)
-    how: dict[str, Any] = {"memory": memory, "device": device, "progress": progress, "notes": notes}
+    how: dict[str, Any] = {"memory": memory, "device": device, "progress": progress, "notes": notes, "task": task}
     collected = collect(model, layers, noise, sampling=sampling, **how)
     shapes = {layer.name: layer.shape for layer in layers}
     return {

@@ -27,7 +27,7 @@ from ...network.folder.report import FinetuneReport
 from .codes import Codes
 from .engine import Engine
 from .folded_norms import Pair, norm_pairs, plain_convolutions
-from .loss import Objective, distillation, stage_ends, trained_bases
+from .loss import Objective, stage_ends, trained_bases
 from .restore_flags import restored_flags
 from .student import RunFiles, Student
 from .subnets import fit_subnets, subnet_ends
@@ -36,7 +36,7 @@ from .trainer import Trainer, TrainingResult
 from .training_state import assign
 from .validation import Validation
 
-__all__ = ["Codes", "RunFiles", "Settings", "Student", "distillation", "finetune"]
+__all__ = ["Codes", "RunFiles", "Settings", "Student", "finetune"]
 
 
 def finetune(
@@ -50,7 +50,7 @@ def finetune(
     device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> FinetuneReport:
-    """Train the model of `student`, in place, to match the logits of its teacher.
+    """Train the model of `student`, in place, to match the outputs of its teacher.
 
     Args:
         student: the nets; all are moved to `device`.
@@ -64,7 +64,7 @@ def finetune(
 
     Raises:
         GuardError: KD802 if the loss does not stay finite; the best tensors are restored.
-        ModelError: KD308 for a net that does not return logits, KD310 for one without stages for `subnets`.
+        ModelError: KD308 for outputs of another task, KD310 for one without stages for `subnets`.
         DataError: KD403 for a label loss without labels, KD408 for a batch that processes cannot divide.
         RecipeError: KD208 for `orthogonality` without shared tensors, or `sampled` without a nested conversion.
         FolderError: KD604 for a state that cannot be written, KD610 for the state of another run.
@@ -76,7 +76,7 @@ def finetune(
     engine = Engine(settings, None if device is None else torch.device(device), files.track)
     student.to(engine.device)
     with sharing(), restored_flags(*student.nets):
-        validation = Validation(student.model, student.teacher, held, settings)
+        validation = Validation(student, held, settings)
         counts = trainable(student.model, settings.train, frozenset() if student.codes is None else student.codes.ids)
         views = Views(source, config, settings.seed, settings.augment, settings.mixup)
         objective, pairs = _objective(student, source, views, settings, engine.device)

@@ -1,71 +1,38 @@
-"""The loss of a fine-tune: the distance between the logits of a net and of its teacher on the same view of an image.
+"""The loss of a fine-tune: the distance between the outputs of a net and of its teacher on the same view of an image.
 
-It is KL(teacher || model) at a temperature T, times T^2 (Hinton et al. 2015, arXiv 1503.02531), and needs no labels.
-Optional terms are the cross-entropy of labels, the distance between the outputs of the nets' stages (Romero et al.
-2015, arXiv 1412.6550; both nets have the same shapes, so no map between them is needed), and the distance of the rows
-of shared tensors from orthogonality (Bansal et al. 2018, arXiv 1810.09102, do so for all kernels).
+The net's task says which distance; it needs no labels. For classes it is KL(teacher || model) at a temperature T, times
+T^2 (Hinton et al. 2015, arXiv 1503.02531). Optional terms are the distance from labels, the distance between the
+outputs of the nets' stages (Romero et al. 2015, arXiv 1412.6550; both nets have the same shapes, so no map between them
+is needed), and the distance of the rows of shared tensors from orthogonality (Bansal et al. 2018, arXiv 1810.09102, do
+so for all kernels).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.errors import ModelError
 from ...inputs.finetune_settings import Settings
 from ...network.blocks import Block
 from ...network.derive import derived_layers
 from ...network.inference import evaluating
-from ..evaluate.accuracy import first_output
+from ...tasks import Outputs, captured, distillation, run
 from .student import Student
 
 
 @dataclass(frozen=True)
 class LossResult:
-    """The loss, which can be differentiated, and the share of images on which model and teacher agree (top-1).
+    """The loss, which can be differentiated, and the share of images or pixels on which model and teacher agree.
 
-    The share is NaN for one output, which has no classes.
+    The share is NaN for a task without answers.
     """
 
     loss: Tensor
     agreement: Tensor
-
-
-def distillation(output: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(target || output) at temperature T of logits (B, classes, ...): the mean over all axes but the classes.
-
-    For one output, whose KL is always 0, the squared error relative to the target's energy.
-    """
-    if output.shape[1] == 1:
-        return (output - target).square().sum() / target.square().sum().clamp_min(1e-30)
-    log_p = F.log_softmax(output / temperature, dim=1)
-    log_p0 = F.log_softmax(target / temperature, dim=1)
-    return (log_p0.exp() * (log_p0 - log_p)).sum(dim=1).mean() * temperature**2
-
-
-def label_error(output: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropy of logits (B, classes) and labels (B,), or the CTC loss of sequences.
-
-    CTC (Graves et al. 2006) is for logits (B, classes, positions) and labels (B, length), padded at the end with -1.
-    The blank is class 0. A sequence that is longer than its positions is ignored.
-
-    Raises:
-        ModelError: KD308 if the shapes do not match.
-    """
-    if output.ndim != labels.ndim + 1:
-        shapes = f"logits {tuple(output.shape)} do not match labels {tuple(labels.shape)}"
-        needed = "one label per image, or one sequence of labels for logits with positions"
-        raise ModelError("KD308", f"label_weight: {shapes}; it needs {needed}. Leave it out")
-    if labels.ndim == 1:
-        return F.cross_entropy(output, labels)
-    log_p_tbc = F.log_softmax(output, dim=1).permute(2, 0, 1)
-    positions_b = torch.full((len(output),), output.shape[2], dtype=torch.long)
-    return F.ctc_loss(log_p_tbc, labels.clamp_min(0), positions_b, (labels >= 0).sum(1), zero_infinity=True)
 
 
 def feature_error(features: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
@@ -117,45 +84,26 @@ class Objective:
     ends: Sequence[str] = ()
     subnets: nn.Module | None = None
 
-    def __call__(self, run: Callable[[Tensor], object], inputs: Tensor, labels: Tensor | None) -> LossResult:
-        with torch.no_grad(), captured(self.student.original, self.stages) as targets:
-            target = first_output(self.student.teacher(inputs), len(inputs)).float()
-            if self.stages and self.student.teacher is not self.student.original:
-                self.student.original(inputs)
-        with captured(self.student.model, {*self.stages, *self.ends}) as outputs:
-            output = first_output(run(inputs), len(inputs)).float()
-        loss = distillation(output, target, self.settings.temperature)
-        if self.settings.label_weight and labels is not None:
-            loss = loss + self.settings.label_weight * label_error(output, labels)
+    def __call__(self, call: Callable[[Tensor], object], inputs: Tensor, labels: Tensor | None) -> LossResult:
+        student, settings = self.student, self.settings
+        with torch.no_grad(), captured(student.original, self.stages) as targets:
+            target = _float(run(student.task, student.teacher, inputs))
+            if self.stages and student.teacher is not student.original:
+                student.original(inputs)
+        with captured(student.model, {*self.stages, *self.ends}) as features:
+            output = _float(run(student.task, student.model, inputs, call))
+        loss = student.task.loss(output, target, settings.temperature)
+        if settings.label_weight and labels is not None:
+            loss = loss + settings.label_weight * student.task.label_loss(output, labels)
         if self.stages:
-            loss = loss + self.settings.feature_weight * feature_error(outputs, targets)
+            loss = loss + settings.feature_weight * feature_error(features, targets)
         if self.bases:
-            loss = loss + self.settings.orthogonality * crowding(self.bases)
+            loss = loss + settings.orthogonality * crowding(self.bases)
         if self.subnets is not None:
-            early = self.subnets(*(outputs[name] for name in self.ends))
-            errors = [distillation(logits.float(), target, self.settings.temperature) for logits in early]
-            loss = loss + self.settings.subnets * torch.stack(errors).mean()
-        same = (output.detach().argmax(1) == target.argmax(1)).float().mean()
-        return LossResult(loss, same if output.shape[1] > 1 else torch.full_like(same, torch.nan))
-
-
-@contextmanager
-def captured(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """The outputs of these modules in the last run of the model inside the context."""
-    outputs: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(module: nn.Module, args: object, output: Tensor) -> None:
-            outputs[name] = output
-
-        return hook
-
-    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
+            early = self.subnets(*(features[name] for name in self.ends))
+            errors = [distillation(logits.float(), target[0], settings.temperature) for logits in early]
+            loss = loss + settings.subnets * torch.stack(errors).mean()
+        return LossResult(loss, student.task.agreement(output, target).to(loss.device))
 
 
 def stage_ends(model: nn.Module, blocks: Sequence[Block], example: Tensor) -> tuple[str, ...]:
@@ -165,3 +113,7 @@ def stage_ends(model: nn.Module, blocks: Sequence[Block], example: Tensor) -> tu
         model(example)
     shapes = [outputs[name].shape for name in names]
     return tuple(name for place, name in enumerate(names) if shapes[place] not in shapes[place + 1 : place + 2])
+
+
+def _float(outputs: Outputs) -> Outputs:
+    return tuple(each.float() for each in outputs)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ...tasks import CLASSIFY, Task
 from .codes import Codes
 
 
@@ -22,6 +23,7 @@ class Student:
         other_teacher: A teacher to use instead of the original.
         nested: The layers whose directions are ordered by importance.
         codes: The coded tensors, if they are trained.
+        task: What the outputs of the nets mean.
     """
 
     model: nn.Module
@@ -29,10 +31,11 @@ class Student:
     other_teacher: nn.Module | None = None
     nested: Collection[str] = ()
     codes: Codes | None = None
+    task: Task = CLASSIFY
 
     @property
     def teacher(self) -> nn.Module:
-        """The net whose logits are the target."""
+        """The net whose outputs are the target."""
         return self.original if self.other_teacher is None else self.other_teacher
 
     @property

@@ -23,8 +23,8 @@ from ...core.linalg import damp, dense, mix
 from ...inputs.data import Views, train_loader
 from ...network.blocks import Block
 from ...network.inference import evaluating
-from ..evaluate.accuracy import first_output
-from .loss import captured, stage_ends
+from ...tasks import CLASSIFY, captured, run
+from .loss import stage_ends
 
 IMAGES = 1024  # images for the least-squares fit of the maps
 Map = tuple[Tensor, Tensor]  # weight (width x channels) and bias
@@ -112,7 +112,7 @@ def classifier_of(original: nn.Module, example: Tensor) -> nn.Linear:
     ]
     try:
         with evaluating(original):
-            logits = first_output(original(example), len(example))
+            logits = run(CLASSIFY, original, example)[0]
     finally:
         for handle in handles:
             handle.remove()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+import torch
 
 from ...core.measurements import Divergence
-from ...inputs.data import Images, Inputs, Reading, concat_labels, mixer
+from ...inputs.data import Images, Inputs, Reading, mixer
 from ...inputs.finetune_settings import Settings
-from ..evaluate.accuracy import divergence, logits
-from .loss import label_error
+from ...tasks import Statistics
+from ..evaluate.accuracy import divergence_from
+from ..evaluate.outputs import PassedBatch, statistics
+from .student import Student
 
 
 class Validation:
@@ -17,49 +19,49 @@ class Validation:
     `first` and `before` are the loss and the divergence before the first step.
     """
 
-    def __init__(self, model: nn.Module, teacher: nn.Module, held: Images | None, settings: Settings) -> None:
-        self.model, self.held, self.settings = model, held, settings
-        self.mix = mixer(settings.mixup)
-        self.labels: Tensor | None = None
-        self.plain = self.mixed = None if held is None else logits(teacher, self._inputs(held, mixed=False))
+    def __init__(self, student: Student, held: Images | None, settings: Settings) -> None:
+        self.student, self.held, self.settings = student, held, settings
+        mix = mixer(settings.mixup)
+        self.plain = self.mixed = None
+        if held is not None:
+            self.plain = divergence_from(student.teacher, Inputs(self._reading(held)), student.task)
         if held is not None and settings.mixup:
-            self.mixed = logits(teacher, self._inputs(held, mixed=True))
-        self.before: Divergence | None = None
-        self.first: float | None = None
-        if held is not None and self.plain is not None and self.mixed is not None:
-            z = logits(model, self._inputs(held, mixed=False))
-            self.before = divergence(z, self.plain)
-            self.first = self.loss() if settings.mixup else self._loss_of(z, self.mixed, held)
+            self.mixed = divergence_from(student.teacher, Inputs(self._reading(held), mix), student.task)
+        self.before = self.divergence()
+        self.first = self.loss(self.before)
 
     def divergence(self) -> Divergence | None:
         """The divergence from the teacher, on unmixed images."""
-        if self.held is None or self.plain is None:
-            return None
-        return divergence(logits(self.model, self._inputs(self.held, mixed=False)), self.plain)
+        return None if self.plain is None else self.plain(self.student.model)
 
-    def loss(self) -> float | None:
-        """The distance from the teacher (Divergence.distance), plus the weighted cross-entropy if labels are used.
+    def loss(self, plain: Divergence | None = None) -> float | None:
+        """The distance from the teacher (Divergence.distance), plus the weighted distance from labels where used.
 
         With mixup it is measured on mixed images. On plain images similar to the training images both nets are certain
-        and agree.
+        and agree. `plain` is the divergence on unmixed images, if it is known.
         """
-        if self.held is None or self.mixed is None:
+        if self.held is None:
             return None
-        z = logits(self.model, self._inputs(self.held, mixed=bool(self.settings.mixup)))
-        return self._loss_of(z, self.mixed, self.held)
+        if self.mixed is not None:
+            measured: Divergence | None = self.mixed(self.student.model)
+        else:
+            measured = self.divergence() if plain is None else plain
+        if measured is None:
+            return None
+        return measured.distance + (self._label_loss(self.held) if self.settings.label_weight else 0.0)
 
-    def _loss_of(self, z: Tensor, target: Tensor, held: Images) -> float:
-        loss = divergence(z, target).distance
-        if self.settings.label_weight:
-            loss += self.settings.label_weight * float(label_error(z, self._labels(held)))
-        return loss
+    def _label_loss(self, held: Images) -> float:
+        """The weighted distance from the labels, the mean over the images."""
+        task = self.student.task
 
-    def _labels(self, held: Images) -> Tensor:
-        """The labels of the readable images. They are cached, since this reads all images."""
-        if self.labels is None:
-            parts = [labels for _, labels in Reading(held, self.settings.batch_size) if labels is not None]
-            self.labels = concat_labels(parts)
-        return self.labels
+        def of(batch: PassedBatch) -> Statistics:
+            if batch.labels is None:
+                return {}
+            loss = task.label_loss(batch.outputs[0], batch.labels)
+            return {"loss": torch.full((len(batch.inputs),), float(loss), dtype=torch.float64)}
 
-    def _inputs(self, held: Images, *, mixed: bool) -> Inputs:
-        return Inputs(Reading(held, self.settings.batch_size), self.mix if mixed else None)
+        rows = statistics([self.student.model], self._reading(held), of, task=task)
+        return self.settings.label_weight * float(rows["loss"].mean())
+
+    def _reading(self, held: Images) -> Reading:
+        return Reading(held, self.settings.batch_size)

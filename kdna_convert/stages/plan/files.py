@@ -41,6 +41,7 @@ def request_fingerprint(
         data: The path of the images, or their digest.
         given: checkpoint, its key and prefix, inputs and data_free, if they are given.
     """
+    recipe = recipe.model_copy(update={"task": given.get("task") or recipe.task})
     checkpoint, data_free = given.get("checkpoint"), bool(given.get("data_free"))
     chosen = {name: given[name] for name in ("checkpoint_key", "checkpoint_prefix") if given.get(name)}
     inputs = dict(given.get("inputs") or {})

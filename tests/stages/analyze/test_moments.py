@@ -17,10 +17,10 @@ from kdna_convert.core.specs import Layer
 from kdna_convert.network.patches import choose
 from kdna_convert.stages.analyze import collect as collecting
 from kdna_convert.stages.analyze.collect import Gradients, Sampling, collect
-from kdna_convert.stages.analyze.labels import draw
 from kdna_convert.stages.analyze.moments import MomentForm, Moments, needed, plan_memory
 from kdna_convert.stages.analyze.moments_file import load_moments, save_moments
 from kdna_convert.stages.analyze.survey import survey
+from kdna_convert.tasks.sampled_labels import draw
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

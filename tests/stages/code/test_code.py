@@ -29,7 +29,8 @@ from kdna_convert.stages.code.factors import last_factor
 from kdna_convert.stages.code.feedback_rounding import feedback_of, round_with_feedback
 from kdna_convert.stages.code.row_costs import DAMPING
 from kdna_convert.stages.code.sequential import balance, code_net
-from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.evaluate.accuracy import divergence
+from kdna_convert.stages.evaluate.outputs import outputs_of
 from kdna_convert.stages.repair.net_pair import NetPair
 
 
@@ -249,14 +250,14 @@ def test_sequential_rounding_is_closer_than_rounding_layers_separately(
     nets = nets_of(original, converted, inputs)
     sensitivity, z0 = (
         sensitivity_of(collect(original, nets.layers, inputs, gradients="pairs")),
-        logits(original, inputs),
+        outputs_of(original, inputs),
     )
     room = 2200
     errors = {}
     for rounding in ("separate", "sequential"):
         coded = code_to_size(nets, sensitivity, room, rounding=rounding, progress=lambda done, of: None)  # type: ignore[arg-type]
         assert 0.99 * room <= len(coded.blob) <= room
-        errors[rounding] = divergence(logits(coded.model, inputs), z0).logit_error
+        errors[rounding] = divergence(outputs_of(coded.model, inputs), z0).logit_error
     assert errors["sequential"] < 0.8 * errors["separate"]
 
 
@@ -265,12 +266,12 @@ def test_more_bytes_give_a_smaller_error(inputs: list[Tensor]) -> None:
     nets = nets_of(original, original, inputs)
     sensitivity, z0 = (
         sensitivity_of(collect(original, nets.layers, inputs, gradients="pairs")),
-        logits(original, inputs),
+        outputs_of(original, inputs),
     )
     errors = []
     for room in (1500, 3500):
         coded = code_to_size(nets, sensitivity, room, rounding="separate", progress=lambda done, of: None)
-        errors.append(divergence(logits(coded.model, inputs), z0).logit_error)
+        errors.append(divergence(outputs_of(coded.model, inputs), z0).logit_error)
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.02
 
@@ -279,9 +280,9 @@ def test_a_size_above_that_of_the_finest_steps_is_accepted(inputs: list[Tensor])
     original = tiny()
     nets = nets_of(original, original, inputs)
     coded = code_to_size(nets, sensitivity_of({}), 1_000_000, rounding="separate", progress=lambda done, of: None)
-    z0 = logits(original, inputs)
+    z0 = outputs_of(original, inputs)
     assert len(coded.blob) <= 1_000_000
-    assert divergence(logits(coded.model, inputs), z0).logit_error < 1e-3  # scales are met within 2.2 %
+    assert divergence(outputs_of(coded.model, inputs), z0).logit_error < 1e-3  # scales are met within 2.2 %
 
 
 def test_a_size_below_that_of_a_zero_net_is_refused(inputs: list[Tensor]) -> None:

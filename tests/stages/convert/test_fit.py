@@ -23,7 +23,8 @@ from kdna_convert.schemes import SCHEMES
 from kdna_convert.stages.analyze.moments import LayerMoments, Moments, packed
 from kdna_convert.stages.analyze.targets import LEAST_WEIGHT, targets
 from kdna_convert.stages.convert.fit import FEWEST, SWEEPS, convert, sweeps_of
-from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.evaluate.accuracy import divergence
+from kdna_convert.stages.evaluate.outputs import outputs_of
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -87,13 +88,13 @@ def dense_of(moment: Any) -> torch.Tensor:
 @pytest.mark.parametrize("scheme", ["cp", "basis", "lowrank"])
 def test_a_higher_rank_gives_a_smaller_error(scheme: str) -> None:
     net = small()
-    z0 = logits(net, [images(16)])
+    z0 = outputs_of(net, [images(16)])
     errors = []
     for rank in (1, 3, 5):
         converted, _ = convert(
             net, plan_for(net, family(scheme, rank=rank * (1 if scheme == "lowrank" else 3))), moments_of(net)
         )
-        errors.append(divergence(logits(converted, [images(16)]), z0).logit_error)
+        errors.append(divergence(outputs_of(converted, [images(16)]), z0).logit_error)
     assert errors[0] > errors[1] > errors[2]
 
 
@@ -109,10 +110,10 @@ def test_several_families_are_fitted_each_by_itself() -> None:
 
 def test_kerneldnas_best_start_is_the_one_that_moves_the_net_least() -> None:
     net = small()
-    z0 = logits(net, [images(16)])
+    z0 = outputs_of(net, [images(16)])
 
     def measure(model: nn.Module) -> Divergence:
-        return divergence(logits(model, [images(16)]), z0)
+        return divergence(outputs_of(model, [images(16)]), z0)
 
     moments = moments_of(net)
     by_start = {}

@@ -1,7 +1,7 @@
 """Evaluation: accuracy, divergence and costs against their definitions."""
 
 import math
-from collections import OrderedDict
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -15,7 +15,10 @@ from kdna_convert.core.specs import Family, to_json
 from kdna_convert.network.derive import derive
 from kdna_convert.network.inference import evaluating
 from kdna_convert.network.totals import macs, totals
-from kdna_convert.stages.evaluate.accuracy import accuracy, divergence, evaluate, logits
+from kdna_convert.stages.evaluate import accuracy, outputs
+from kdna_convert.stages.evaluate.accuracy import divergence, divergence_from, evaluate
+from kdna_convert.stages.evaluate.outputs import outputs_of
+from kdna_convert.tasks import CLASSIFY, TASKS
 
 
 def net(seed: int = 0) -> nn.Sequential:
@@ -40,20 +43,24 @@ def images(count: int = 12) -> Tensor:
 
 def labeled(model: nn.Module, x: Tensor) -> list[tuple[Tensor, Tensor | None]]:
     """Batches of 5 whose labels are what the model itself answers."""
-    labels = logits(model, [x]).argmax(1)
+    labels = outputs_of(model, [x])[0].argmax(1)
     return list(zip(x.split(5), labels.split(5), strict=True))
 
 
 # ---- accuracy
 
 
+def scored(scores: Tensor, labels: Tensor) -> Mapping[str, float]:
+    return CLASSIFY.scores(CLASSIFY.score((scores,), labels))
+
+
 def test_accuracy_equals_a_count_by_hand() -> None:
     scores = torch.tensor([[9.0, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 4], [0, 1, 2, 3, 4, 5], [1, 0, 0, 0, 0, 0.5]])
-    assert accuracy(scores, torch.tensor([0, 1, 0, 5])) == (0.25, 0.75)
+    assert scored(scores, torch.tensor([0, 1, 0, 5])) == {"top1": 0.25, "top5": 0.75}
 
 
 def test_with_fewer_than_five_classes_top_5_is_one() -> None:
-    assert accuracy(torch.eye(3), torch.tensor([1, 1, 1])) == (1 / 3, 1.0)
+    assert scored(torch.eye(3), torch.tensor([1, 1, 1])) == {"top1": 1 / 3, "top5": 1.0}
 
 
 @pytest.mark.parametrize("label", [7, -1])
@@ -84,7 +91,7 @@ def test_without_labels_accuracy_is_none_or_refused_where_it_is_wanted() -> None
 def test_divergence_is_its_definition() -> None:
     z = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
     z0 = torch.randn(50, 7, generator=torch.Generator().manual_seed(1))
-    result = divergence(z, z0)
+    result = divergence((z,), (z0,))
     kl = F.kl_div(F.log_softmax(z, 1), F.log_softmax(z0, 1), reduction="batchmean", log_target=True)
     assert math.isclose(result.kl, float(kl), rel_tol=1e-5)
     assert math.isclose(result.logit_error, float((z - z0).norm() ** 2 / z0.norm() ** 2), rel_tol=1e-5)
@@ -94,12 +101,12 @@ def test_divergence_is_its_definition() -> None:
 
 def test_equal_logits_have_no_divergence() -> None:
     z = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)) * 50
-    assert divergence(z, z) == Divergence(agreement=1.0, kl=0.0, logit_error=0.0, images=20)
+    assert divergence((z,), (z,)) == Divergence(agreement=1.0, kl=0.0, logit_error=0.0, images=20)
 
 
 def test_a_constant_added_to_all_logits_changes_the_error_but_not_the_answer() -> None:
     z = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
-    shifted = divergence(z + 3, z)
+    shifted = divergence((z + 3,), (z,))
     assert shifted.kl < 1e-12
     assert shifted.agreement == 1.0
     assert shifted.logit_error > 1
@@ -107,16 +114,16 @@ def test_a_constant_added_to_all_logits_changes_the_error_but_not_the_answer() -
 
 def test_logits_of_other_images_are_not_compared() -> None:
     with pytest.raises(ModelError, match="KD308"):
-        divergence(torch.zeros(3, 5), torch.zeros(4, 5))
+        divergence((torch.zeros(3, 5),), (torch.zeros(4, 5),))
 
 
-def test_the_original_may_be_a_net_or_its_logits() -> None:
+def test_an_evaluation_beside_the_original_has_the_divergence_of_their_outputs() -> None:
     model, original, batches = net(0), net(1), list(images().split(5))
     by_net = evaluate(model, batches, original=original)
-    assert by_net == evaluate(model, batches, original=logits(original, batches))
+    assert divergence_from(original, batches)(model).kl == by_net.kl
     assert by_net.agreement is not None
     assert by_net.agreement < 1
-    assert by_net.kl == divergence(logits(model, batches), logits(original, batches)).kl
+    assert by_net.kl == divergence(outputs_of(model, batches), outputs_of(original, batches)).kl
 
 
 # ---- what nets may return
@@ -131,19 +138,33 @@ class Returning(nn.Module):
         return self.wrap(x)  # type: ignore[operator]
 
 
-def test_a_dense_output_is_sampled_at_evenly_spread_positions() -> None:
-    dense = Returning(lambda x: OrderedDict(out=x, aux=None))
-    x = torch.randn(2, 3, 16, 20)
-    kept = logits(dense, [x])
-    assert kept.shape == (2, 3, 64)
-    assert torch.equal(kept, x.flatten(2)[..., ::5])
-    assert divergence(kept, kept).images == 2
+def test_outputs_that_are_too_large_to_keep_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, original, batches = net(0), net(1), list(images().split(5))
+    kept = divergence_from(original, batches)(model)
+    monkeypatch.setattr(accuracy, "KEPT", 100)
+    assert divergence_from(original, batches)(model) == kept
+
+
+def test_outputs_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, original, batches = net(0), net(1), list(images().split(5))
+    whole = divergence_from(original, batches)(model)
+    monkeypatch.setattr(outputs, "_AT_ONCE", 10)
+    assert divergence_from(original, batches)(model) == whole
+
+
+def test_outputs_that_change_their_structure_are_refused() -> None:
+    class Changing(nn.Module):
+        def forward(self, x: Tensor) -> object:
+            return x if len(x) == 5 else [x, x]
+
+    with pytest.raises(ModelError, match=r"KD308.*on one batch.*on another.*--outputs"):
+        outputs_of(Changing(), list(torch.randn(12, 4).split(5)), TASKS["raw"])
 
 
 @pytest.mark.parametrize("wrap", [lambda x: [{"boxes": x}], lambda x: x.mean(), lambda x: {}, lambda x: x[:1]])
 def test_an_output_without_one_row_per_image_is_refused(wrap: object) -> None:
     with pytest.raises(ModelError, match="KD308"):
-        logits(Returning(wrap), [images(2)])
+        outputs_of(Returning(wrap), [images(2)])
 
 
 def test_logits_that_are_not_finite_are_refused() -> None:
@@ -165,7 +186,7 @@ def test_evaluation_leaves_modes_statistics_and_gradients_alone() -> None:
     assert [module.training for module in model] == [True, False, True, True, True, True]
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert torch.is_grad_enabled()
-    assert logits(model, [images()]).requires_grad is False
+    assert outputs_of(model, [images()])[0].requires_grad is False
 
 
 def test_modes_come_back_after_a_failure() -> None:
@@ -228,9 +249,9 @@ def test_a_net_that_takes_one_image_at_a_time_is_evaluated() -> None:
 
     net, images = OneByOne(4, 3), torch.randn(5, 4)
     with torch.no_grad():
-        torch.testing.assert_close(logits(net, [images]), nn.functional.linear(images, net.weight, net.bias))
+        torch.testing.assert_close(outputs_of(net, [images])[0], nn.functional.linear(images, net.weight, net.bias))
 
 
 def test_a_forward_pass_that_fails_is_kd307() -> None:
     with pytest.raises(ModelError, match=r"KD307.*shape \(1, 4\)"):
-        logits(nn.Linear(5, 3), [torch.randn(2, 4)])
+        outputs_of(nn.Linear(5, 3), [torch.randn(2, 4)])

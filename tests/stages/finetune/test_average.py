@@ -8,7 +8,8 @@ from support.fine_tuning import KilledError, finetune, images, killed_and_resume
 from torch import nn
 
 from kdna_convert.core.errors import RecipeError
-from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.evaluate.accuracy import divergence
+from kdna_convert.stages.evaluate.outputs import outputs_of
 from kdna_convert.stages.finetune.average import Average
 from kdna_convert.stages.finetune.rate import Schedule
 from kdna_convert.stages.finetune.training_state import read
@@ -54,7 +55,7 @@ def test_an_average_changes_no_step_and_is_what_is_kept() -> None:
         model, original = pair()
         held = images(64, seed=1)
         tuned = finetune(model, original, images(), heldout=held, epochs=5, batch_size=32, lr=1e-2, ema=ema)
-        assert divergence(logits(model, [held]), logits(original, [held])) == tuned.after
+        assert divergence(outputs_of(model, [held]), outputs_of(original, [held])) == tuned.after
         runs[ema] = (tuned, state(model))
     assert runs[0.0][0].losses == runs[0.95][0].losses
     assert runs[0.0][0].after != runs[0.95][0].after
@@ -71,7 +72,7 @@ def test_the_average_of_steps_that_are_too_long_is_closer_than_the_last_of_them(
         options = {"train": "all", "epochs": 6, "batch_size": 8, "lr": 0.3, "save_every": 10**6, "ema": ema}
         finetune(model, original, images(), **options)
         held = images(256, seed=1)
-        kls.append(divergence(logits(model, [held]), logits(original, [held])).kl)
+        kls.append(divergence(outputs_of(model, [held]), outputs_of(original, [held])).kl)
     assert kls[1] < 0.9 * kls[0]
 
 
@@ -84,7 +85,7 @@ def test_the_average_is_what_is_validated(tmp_path: Path) -> None:
     for tensors in (left.average, left.now):
         net, original = pair()
         net.load_state_dict(tensors, strict=False)
-        kls.append(divergence(logits(net, held), logits(original, held)).kl)
+        kls.append(divergence(outputs_of(net, held), outputs_of(original, held)).kl)
     assert left.numbers.kls[-1] == pytest.approx(kls[0], rel=1e-4)
     assert kls[1] != pytest.approx(kls[0], rel=1e-2)
 

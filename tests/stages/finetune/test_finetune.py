@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from kdna_convert.core.errors import DataError, GuardError, ModelError, RecipeError
-from kdna_convert.stages.evaluate.accuracy import divergence, logits
-from kdna_convert.stages.finetune import RunFiles, distillation, rate
+from kdna_convert.stages.evaluate.accuracy import divergence
+from kdna_convert.stages.evaluate.outputs import outputs_of
+from kdna_convert.stages.finetune import RunFiles, rate
 from kdna_convert.stages.finetune.engine import Engine
-from kdna_convert.stages.finetune.loss import label_error
 from kdna_convert.stages.finetune.rate import CARE, Schedule, fitting_rate
+from kdna_convert.tasks import TASKS, distillation
+
+SEQUENCE = TASKS["sequence"]
 
 
 def test_the_net_comes_closer_to_the_original_on_images_it_was_not_trained_on() -> None:
@@ -31,7 +34,7 @@ def test_the_net_comes_closer_to_the_original_on_images_it_was_not_trained_on() 
     assert tuned.after.kl < 0.7 * tuned.before.kl
     assert tuned.losses[-1] < tuned.losses[0]
     assert (tuned.steps, tuned.kept, len(tuned.losses), tuned.ended) == (90, True, 3, "length")
-    assert divergence(logits(model, [held]), logits(original, [held])) == tuned.after
+    assert divergence(outputs_of(model, [held]), outputs_of(original, [held])) == tuned.after
 
 
 @pytest.mark.parametrize("train", ["adapters", "shared", "all"])
@@ -100,7 +103,7 @@ def test_the_best_state_on_the_held_out_images_is_kept(monkeypatch: pytest.Monke
     for values in states:
         net, _ = pair()
         net.load_state_dict(values)
-        kls.append(divergence(logits(net, [held]), logits(original, [held])).kl)
+        kls.append(divergence(outputs_of(net, [held]), outputs_of(original, [held])).kl)
     assert kls.index(min(kls)) == 2
     assert tuned.kept
     assert same(state(model), states[2])
@@ -212,7 +215,7 @@ def test_a_label_weight_moves_the_answers_to_the_labels() -> None:
         model, original = pair()
         options = {"epochs": 10, "batch_size": 32, "lr": 0.1, "shared_lr": 0.1, "train": "all", "label_weight": weight}
         finetune(model, original, [(images(), labels)], **options)
-        shares.append(float((logits(model, [images()]).argmax(1) == 0).float().mean()))
+        shares.append(float((outputs_of(model, [images()]).argmax(1) == 0).float().mean()))
     assert shares[1] > shares[0]
     with pytest.raises(DataError, match="KD403"):
         finetune(*pair(), images(), label_weight=1.0)
@@ -226,8 +229,8 @@ def test_a_feature_weight_brings_the_features_closer() -> None:
         model, original = pair()
         finetune(model, original, images(), epochs=10, batch_size=32, lr=1e-2, feature_weight=weight)
         with captured(model, ["3"]) as outputs, captured(original, ["3"]) as targets:
-            logits(model, [images()])
-            logits(original, [images()])
+            outputs_of(model, [images()])
+            outputs_of(original, [images()])
         errors.append(float((outputs["3"] - targets["3"]).square().sum()))
     assert errors[1] < errors[0]
 
@@ -295,12 +298,12 @@ def test_a_net_with_an_output_per_position_learns_at_each_position() -> None:
     for net in (model, original):
         net[5], net[6], net[7] = nn.Flatten(2), nn.Identity(), nn.Identity()  # (images, classes, positions)
     options: dict[str, Any] = {"heldout": images(64, seed=1), "epochs": 5, "batch_size": 32, "lr": 1e-2}
-    tuned = finetune(model, original, images(), **options)
+    tuned = finetune(model, original, images(), **options, task=SEQUENCE)
     assert tuned.before is not None
     assert tuned.after is not None
     assert tuned.after.kl < 0.9 * tuned.before.kl
     labeled = [(images(), torch.zeros(96, dtype=torch.long))]
-    with pytest.raises(ModelError, match=r"KD308: label_weight: .* logits with positions"):
+    with pytest.raises(ModelError, match=r"KD308: classify needs logits \(images, classes\)"):
         finetune(model, original, labeled, epochs=1, label_weight=1.0)
 
 
@@ -312,18 +315,20 @@ def test_rows_of_labels_train_a_net_with_an_output_per_position() -> None:
         for net in (model, original):
             net[5], net[6], net[7] = nn.Flatten(2), nn.Identity(), nn.Identity()  # (images, classes, positions)
         data = [(images(), rows)]
-        finetune(model, original, data, epochs=20, batch_size=32, lr=2e-2, train="all", label_weight=weight)
+        finetune(
+            model, original, data, epochs=20, batch_size=32, lr=2e-2, train="all", label_weight=weight, task=SEQUENCE
+        )
         with torch.no_grad():
-            errors.append(float(label_error(model(images()), rows)))
+            errors.append(float(SEQUENCE.label_loss((model(images()),), rows)))
     assert errors[1] < 0.85 * errors[0]
 
 
 def test_the_label_error_is_small_if_the_outputs_spell_the_row() -> None:
     spelt = F.one_hot(torch.tensor([[1, 1, 0, 2, 2, 0]]), 4).mT.float() * 9  # (1, classes, positions)
     wrong = [[1, -1], [2, 1], [1, 1], [3, -1]]
-    right, *others = (float(label_error(spelt, torch.tensor([row]))) for row in ([1, 2], *wrong))
+    right, *others = (float(SEQUENCE.label_loss((spelt,), torch.tensor([row]))) for row in ([1, 2], *wrong))
     assert right < 0.1 < min(others)
-    assert float(label_error(spelt[..., :1], torch.tensor([[1, 2]]))) == 0  # no room for it
+    assert float(SEQUENCE.label_loss((spelt[..., :1],), torch.tensor([[1, 2]]))) == 0  # no room for it
 
 
 def test_rows_of_labels_of_different_lengths_are_refused() -> None:

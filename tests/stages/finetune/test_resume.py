@@ -112,7 +112,9 @@ def test_a_guard_that_fails_exits_3_and_keeps_the_best(
 ) -> None:
     out = tmp_path / "tuned"
     far = Divergence(agreement=0.9, kl=0.1, logit_error=0.1, images=12)
-    monkeypatch.setattr(sys.modules["kdna_convert.stages.finetune.validation"], "divergence", lambda z, z0: far)
+    monkeypatch.setattr(
+        sys.modules["kdna_convert.stages.finetune.validation"], "divergence_from", lambda *_: lambda net: far
+    )
     done = kdna("finetune", folder, "--data", images, "-o", out, *SMALL, "--max-drop", "9.9")
     assert done.exit_code == 3
     assert "KD801: 10.00 % of the answers" in done.stderr

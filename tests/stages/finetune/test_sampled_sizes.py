@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from kdna_convert.core.errors import RecipeError
 from kdna_convert.network.derive import derived_layers
 from kdna_convert.network.folder import open_folder
-from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.evaluate.accuracy import divergence
+from kdna_convert.stages.evaluate.outputs import outputs_of
 from kdna_convert.stages.finetune.rate import Schedule
 from kdna_convert.stages.finetune.sampled_sizes import LEAST, drawn_share, sized
 
@@ -66,7 +67,7 @@ def test_only_the_nested_layers_are_cut() -> None:
 def cut_kl(model: nn.Module, original: nn.Module, share: float) -> float:
     held = [noise(128, seed=1)]
     with sized(model, MEMBERS, share):
-        return divergence(logits(model, held), logits(original, held)).kl
+        return divergence(outputs_of(model, held), outputs_of(original, held)).kl
 
 
 def test_training_at_sampled_sizes_lowers_the_error_of_a_cut_net() -> None:
@@ -103,7 +104,7 @@ def test_the_reported_divergence_is_that_of_the_full_size() -> None:
     model, original = pair()
     held = noise(64, seed=1)
     tuned = finetune(model, original, noise(), heldout=held, nested=MEMBERS, sampled=True, steps=6, save_every=2)
-    assert tuned.after == divergence(logits(model, [held]), logits(original, [held]))
+    assert tuned.after == divergence(outputs_of(model, [held]), outputs_of(original, [held]))
 
 
 @pytest.mark.parametrize("until", [3, 8])

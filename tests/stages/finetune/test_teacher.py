@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from kdna_convert.core.errors import ModelError, RecipeError
-from kdna_convert.stages.evaluate.accuracy import divergence, logits
+from kdna_convert.stages.evaluate.accuracy import divergence
+from kdna_convert.stages.evaluate.outputs import outputs_of
 from kdna_convert.stages.finetune import Settings, Student, finetune
 
 
@@ -23,14 +24,16 @@ def other(classes: int = 5) -> nn.Module:
 def test_a_net_learns_the_outputs_of_its_teacher() -> None:
     model, original = pair()
     teacher, inputs = other().eval(), images()
-    before, kept = divergence(logits(model, [inputs]), logits(teacher, [inputs])).kl, state(teacher)
+    before, kept = divergence(outputs_of(model, [inputs]), outputs_of(teacher, [inputs])).kl, state(teacher)
     settings = Settings(steps=40, batch_size=32, train="all", lr=3e-2)
     tuned = finetune(Student(model, original, teacher), images(), settings, heldout=inputs)
     assert tuned.before is not None
     assert tuned.after is not None
     assert tuned.before.kl == pytest.approx(before, rel=1e-4)
     assert tuned.after.kl < 0.7 * before
-    assert tuned.after.kl == pytest.approx(divergence(logits(model, [inputs]), logits(teacher, [inputs])).kl, rel=1e-3)
+    assert tuned.after.kl == pytest.approx(
+        divergence(outputs_of(model, [inputs]), outputs_of(teacher, [inputs])).kl, rel=1e-3
+    )
     assert all(torch.equal(kept[name], tensor) for name, tensor in state(teacher).items())
     assert teacher.training is False
 
@@ -58,13 +61,13 @@ def test_the_best_state_is_chosen_with_the_label_loss() -> None:
     model, original = pair()
     data = TensorDataset(images(64), torch.arange(64) % 5)
     settings = Settings(steps=30, batch_size=32, train="all", lr=3e-2, label_weight=10.0, save_every=10)
-    before = F.cross_entropy(logits(model, [images(64)]), torch.arange(64) % 5)
+    before = F.cross_entropy(outputs_of(model, [images(64)])[0], torch.arange(64) % 5)
     tuned = finetune(Student(model, original), data, settings, heldout=data)
     assert tuned.kept
     assert tuned.before is not None
     assert tuned.after is not None
     assert tuned.after.kl > tuned.before.kl  # further from the original, and kept: the labels asked for it
-    assert F.cross_entropy(logits(model, [images(64)]), torch.arange(64) % 5) < before
+    assert F.cross_entropy(outputs_of(model, [images(64)])[0], torch.arange(64) % 5) < before
 
 
 def test_an_untrained_routed_net_needs_a_teacher() -> None:

@@ -30,7 +30,7 @@ def test_a_step_that_does_not_help_is_undone_to_the_bit(name: str) -> None:
 
     def worse(model: nn.Module) -> object:
         states.append(copy_state(model))
-        return divergence(z + torch.tensor([[next(values), 0.0]]), z)
+        return divergence((z + torch.tensor([[next(values), 0.0]]),), (z,))
 
     (result,) = run_steps(nets, [(name, QUICK.get(name, {}))], worse)  # type: ignore[arg-type]
     assert not result.kept

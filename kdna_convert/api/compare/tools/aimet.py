@@ -12,17 +12,17 @@ from aimet_torch.compress import ModelCompressor
 from aimet_torch.defs import ModuleCompRatioPair, SpatialSvdParameters
 from torch import Tensor, nn
 
-from ..task import Candidate, Task, count, plain_convs
+from ..tool_run import Candidate, ToolRun, count, plain_convs
 from .largest_share import largest_share
 
 
-def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
+def compress(net: nn.Module, images: Tensor, tool_run: ToolRun) -> Candidate:
     """Split the layers at the largest ratio that fits the budget."""
-    convs = list(plain_convs(net, task.layers).values())
+    convs = list(plain_convs(net, tool_run.layers).values())
     shape = (1, *images.shape[1:])
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # AIMET writes a folder `data` to the working directory
-        share = largest_share(lambda ratio: count(_split(net, convs, ratio, shape)), task.limit)
+        share = largest_share(lambda ratio: count(_split(net, convs, ratio, shape)), tool_run.limit)
         split = _split(net, convs, share, shape)
         os.chdir("/")
     return Candidate(split)

@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ....core.errors import PlanError
-from ..task import Candidate, Task, count
+from ..tool_run import Candidate, ToolRun, count
 
 QPS = range(-48, 1)  # -48 is finer than eight bits, 0 leaves almost nothing
 
 
-def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
+def compress(net: nn.Module, images: Tensor, tool_run: ToolRun) -> Candidate:
     """The decoded net; its size is that of the bitstream."""
     state = net.state_dict()
     coded = {name: tensor.numpy() for name, tensor in state.items() if tensor.ndim and tensor.is_floating_point()}
-    place = bisect_left(QPS, True, key=lambda qp: len(_encode(coded, qp)) <= task.limit)
+    place = bisect_left(QPS, True, key=lambda qp: len(_encode(coded, qp)) <= tool_run.limit)
     if place == len(QPS):
-        raise PlanError("KD501", f"its coarsest bitstream is larger than {task.limit:,} bytes")
+        raise PlanError("KD501", f"its coarsest bitstream is larger than {tool_run.limit:,} bytes")
     stream = _encode(coded, QPS[place])
     decoded = codec.decode(stream)
     net.load_state_dict(

@@ -13,7 +13,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
 from ....network.totals import macs
-from ..task import Candidate, Task, count, example_of
+from ..tool_run import Candidate, ToolRun, count, example_of
 
 CALIBRATION = 200  # images: more hardly change the min-max ranges, and onnxruntime holds all their activations
 INPUT = "images"
@@ -38,7 +38,7 @@ class OnnxNet(nn.Module):
         return {**self.__dict__, "_session": None}  # a session cannot be pickled
 
 
-def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
+def compress(net: nn.Module, images: Tensor, tool_run: ToolRun) -> Candidate:
     """The exported net, quantized to eight bits. Parameters and multiply-adds are those of the original."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -14,21 +14,21 @@ from ....inputs.recipe import load_recipe
 from ....network.derive import factor, fold
 from ...convert import convert
 from ..peers import PEERS
-from ..task import Candidate, Task
+from ..tool_run import Candidate, ToolRun
 
 
-def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
-    """The conversion at the budget of the task. The recipe sets how many of the images are for calibration."""
-    option, rung, recipe = PEERS[task.peer].option, task.rung, task.recipe
+def compress(net: nn.Module, images: Tensor, tool_run: ToolRun) -> Candidate:
+    """The conversion at the budget of the tool_run. The recipe sets how many of the images are for calibration."""
+    option, rung, recipe = PEERS[tool_run.peer].option, tool_run.rung, tool_run.recipe
     if option:
         settings = {"calibration": recipe.calibration, "seed": recipe.seed}
         recipe = load_recipe(option).model_copy(update=settings)
     if rung is None:
-        raise ValueError(f"{task.peer} has no budget")
+        raise ValueError(f"{tool_run.peer} has no budget")
     arguments: dict[str, Any] = {"target_params": rung.share} if rung.axis == "params" else {"target_bytes": rung.limit}
-    if task.model is not None:
-        arguments |= {"checkpoint": task.checkpoint, "inputs": task.inputs}
-    conversion = convert(task.model or net, recipe=recipe, data=images, **arguments)
+    if tool_run.model is not None:
+        arguments |= {"checkpoint": tool_run.checkpoint, "inputs": tool_run.inputs}
+    conversion = convert(tool_run.model or net, recipe=recipe, data=images, **arguments)
     planned = conversion.plan.planned
     run = factor if option else fold
     return Candidate(run(conversion.model), params=planned.params, bytes=planned.bytes)

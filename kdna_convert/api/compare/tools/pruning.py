@@ -10,15 +10,15 @@ import copy
 import torch_pruning as pruning
 from torch import Tensor, nn
 
-from ..task import Candidate, Task, count, example_of
+from ..tool_run import Candidate, ToolRun, count, example_of
 from .largest_share import largest_share
 
 
-def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
+def compress(net: nn.Module, images: Tensor, tool_run: ToolRun) -> Candidate:
     """Remove the same share of inner channels from every layer: the smallest share that fits the budget."""
     example = example_of(images)
-    kept = largest_share(lambda share: count(_pruned(net, example, 1 - share, task.layers)), task.limit)
-    return Candidate(_pruned(net, example, 1 - kept, task.layers))
+    kept = largest_share(lambda share: count(_pruned(net, example, 1 - share, tool_run.layers)), tool_run.limit)
+    return Candidate(_pruned(net, example, 1 - kept, tool_run.layers))
 
 
 def _pruned(net: nn.Module, example: Tensor, ratio: float, layers: tuple[str, ...]) -> nn.Module:
@@ -35,7 +35,7 @@ def _pruned(net: nn.Module, example: Tensor, ratio: float, layers: tuple[str, ..
 
 
 def _outer(net: nn.Module, example: Tensor, layers: tuple[str, ...]) -> list[nn.Module]:
-    """The layers that keep all outputs: those not in the task, and those whose channels other layers also write."""
+    """The layers that keep all outputs: those not in the tool_run, and those whose channels other layers also write."""
     graph = pruning.DependencyGraph().build_dependency(net, example_inputs=example)
     inner = {name for name in layers if len(_writers(graph, net.get_submodule(name))) == 1}
     return [

@@ -18,14 +18,14 @@ from ....core.specs import TensorSpec
 from ....network.stored import stored_specs
 from ....network.totals import DENSE_METADATA
 from ..peers import PEERS
-from ..task import Candidate, Task, written_bytes
+from ..tool_run import Candidate, ToolRun, written_bytes
 
 FLOATS = ("F32", "F64")
 
 
-def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
+def compress(net: nn.Module, images: Tensor, tool_run: ToolRun) -> Candidate:
     """The net with rounded weights. It computes in fp32."""
-    bits = int(PEERS[task.peer].option)
+    bits = int(PEERS[tool_run.peer].option)
     return _halved(net) if bits == 16 else _rounded(net, bits)
 
 

@@ -12,26 +12,26 @@ import tltorch
 from torch import Tensor, nn
 
 from ..peers import PEERS
-from ..task import Candidate, Task, count, plain_convs
+from ..tool_run import Candidate, ToolRun, count, plain_convs
 from .largest_share import largest_share
 
 OPTIONS: dict[str, dict[str, Any]] = {"cp": {}, "tucker": {"fixed_rank_modes": "spatial"}}
 DECOMPOSITION: dict[str, dict[str, Any]] = {"cp": {"n_iter_max": 20}, "tucker": {}}
 
 
-def compress(net: nn.Module, images: Tensor, task: Task) -> Candidate:
-    """Factorize every layer of the task at the same share of its parameters."""
-    kind = PEERS[task.peer].option
-    convs = plain_convs(net, task.layers)
+def compress(net: nn.Module, images: Tensor, tool_run: ToolRun) -> Candidate:
+    """Factorize every layer of the tool_run at the same share of its parameters."""
+    kind = PEERS[tool_run.peer].option
+    convs = plain_convs(net, tool_run.layers)
     rest = count(net) - sum(conv.weight.numel() for conv in convs.values())
 
     def size(share: float) -> int:
         layers = (_factorized(conv, kind, share) for conv in convs.values())
         return rest + sum(count(layer.weight) for layer in layers)
 
-    share = largest_share(size, task.limit)
+    share = largest_share(size, tool_run.limit)
     for name, conv in convs.items():
-        net.set_submodule(name, _factorized(conv, kind, share, seed=task.recipe.seed))
+        net.set_submodule(name, _factorized(conv, kind, share, seed=tool_run.recipe.seed))
     return Candidate(net)
 
 

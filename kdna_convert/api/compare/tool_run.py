@@ -17,7 +17,7 @@ from .comparison import Rung
 
 
 @dataclass(frozen=True)
-class Task:
+class ToolRun:
     """One net to make.
 
     Attributes:

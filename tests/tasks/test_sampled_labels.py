@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdna_convert.stages.analyze.labels import draw
+from kdna_convert.tasks.sampled_labels import draw
 
 SHARES = torch.tensor([[0.2, 0.3, 0.5], [0.98, 0.015, 0.005], [0.999, 0.001, 0.0], [1.0, 0.0, 0.0]])
 

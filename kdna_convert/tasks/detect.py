@@ -1,0 +1,128 @@
+"""Boxes with classes and scores for every image, as torchvision's detectors return them.
+
+The boxes say how well a net detects. How far it is from the original is measured on the outputs of its backbone and its
+heads, which are differentiable and have the same shape for both nets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import DataError, ModelError
+from ..core.measurements import Divergence
+from .logits import described_labels
+from .raw import Raw
+from .relative_error import errors, relative_error, relative_loss, sampled_values
+from .structure import described
+from .task import Outputs, Statistics
+
+# The most boxes of an image that are kept, those with the highest scores.
+MOST = 300
+# The score from which a box of the original counts as an object, where there are no labels.
+CERTAIN = 0.3
+# Where torchvision's detectors have the modules whose outputs are compared.
+TAPS = ("backbone", "rpn.head", "head")
+
+
+@dataclass(frozen=True)
+class Detect(Raw):
+    """A list of {boxes, labels, scores} for a batch. Labels: boxes (images, most, 5) of x1, y1, x2, y2, class.
+
+    Rows beyond an image's boxes are -1.
+    """
+
+    name: ClassVar[str] = "detect"
+    points: ClassVar[tuple[str | None, str | None]] = ("map", "map")
+
+    def taps(self, net: nn.Module) -> tuple[str, ...]:
+        modules = dict(net.named_modules())
+        return tuple(name for name in TAPS if name in modules)
+
+    def outputs(self, returned: object, images: int) -> Outputs:
+        """The boxes (images, MOST, 6) of x1, y1, x2, y2, score, class."""
+        if not is_detection(returned) or len(returned) != images:  # type: ignore[arg-type]
+            raise ModelError(
+                "KD308",
+                f"detect needs a list of dicts with boxes, labels and scores, one per image, and the net returns "
+                f"{described(returned)}; choose another --task",
+            )
+        return (torch.stack([_packed(each) for each in returned]),)  # type: ignore[attr-defined]
+
+    def loss(self, outputs: Outputs, targets: Outputs, temperature: float) -> Tensor:
+        if not outputs[1:]:
+            modules = ", ".join(TAPS)
+            raise ModelError("KD308", f"a detector without {modules} has no outputs to train on; pass --outputs")
+        return relative_loss(outputs[1:], targets[1:])
+
+    def sampled(self, outputs: Outputs, generator: torch.Generator) -> Tensor | None:
+        return sampled_values(outputs[1:], generator)
+
+    def compare(self, outputs: Outputs, targets: Outputs) -> Statistics:
+        boxes = {"boxes": outputs[0].detach().double().cpu(), "boxes0": targets[0].detach().double().cpu()}
+        return boxes | (errors(outputs[1:], targets[1:]) if outputs[1:] else {})
+
+    def divergence(self, statistics: Statistics) -> Divergence:
+        """The mean average precision is that of the net's boxes, the certain ones of the original as the truth.
+
+        Without taps the relative error is 1 less the mean average precision.
+        """
+        truth = statistics["boxes0"]
+        truth = torch.where(truth[..., 4:5] >= CERTAIN, truth, -1.0)[..., [0, 1, 2, 3, 5]]
+        measured = mean_average_precision(statistics["boxes"], truth)
+        error = relative_error(statistics) if "error" in statistics else 1 - measured.get("map", 1.0)
+        return Divergence(None, None, error, len(truth), measured, self.name)
+
+    def score(self, outputs: Outputs, labels: Tensor) -> Statistics:
+        if labels.ndim != 3 or labels.shape[2] != 5 or len(labels) != len(outputs[0]):
+            raise DataError(
+                "KD402", f"detect needs boxes (images, most, 5) with classes as labels; got {described_labels(labels)}"
+            )
+        return {"boxes": outputs[0].detach().double().cpu(), "truth": _to_most(labels.double().cpu())}
+
+    def scores(self, statistics: Statistics) -> Mapping[str, float]:
+        return mean_average_precision(statistics["boxes"], statistics["truth"])
+
+
+def is_detection(returned: object) -> bool:
+    """Whether a net returned a list of dicts with boxes, labels and scores."""
+    return (
+        isinstance(returned, Sequence)
+        and len(returned) > 0
+        and all(isinstance(each, Mapping) and {"boxes", "labels", "scores"} <= each.keys() for each in returned)
+    )
+
+
+def mean_average_precision(boxes: Tensor, truth: Tensor) -> dict[str, float]:
+    """COCO's mean average precision, over IoU .5 to .95 and at .5, of boxes (images, most, 6) and the true ones.
+
+    It is computed by torchmetrics with faster-coco-eval. Without a true box it is undefined, and the result is empty.
+    """
+    from torchmetrics.detection import MeanAveragePrecision
+
+    if (truth[..., -1] < 0).all():
+        return {}
+    meter: Any = MeanAveragePrecision(backend="faster_coco_eval")
+    for own, other in zip(boxes, truth, strict=True):
+        own, other = own[own[:, -1] >= 0], other[other[:, -1] >= 0]
+        detected = {"boxes": own[:, :4], "scores": own[:, 4], "labels": own[:, 5].long()}
+        meter.update([detected], [{"boxes": other[:, :4], "labels": other[:, 4].long()}])
+    result = meter.compute()
+    return {"map": float(result["map"]), "map50": float(result["map_50"])}
+
+
+def _packed(detected: Mapping[str, Tensor]) -> Tensor:
+    scores = detected["scores"].float()
+    best = scores.argsort(descending=True)[:MOST]
+    rows = torch.cat([detected["boxes"].float(), scores[:, None], detected["labels"].float()[:, None]], 1)
+    return _to_most(rows[best])
+
+
+def _to_most(rows: Tensor) -> Tensor:
+    """Rows (..., boxes, values), filled with -1 to MOST boxes."""
+    missing = rows.new_full((*rows.shape[:-2], max(0, MOST - rows.shape[-2]), rows.shape[-1]), -1.0)
+    return torch.cat([rows[..., :MOST, :], missing], -2)

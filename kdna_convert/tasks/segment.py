@@ -1,0 +1,83 @@
+"""A class for every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..core.errors import ModelError
+from ..core.measurements import Divergence
+from .classify import Classify
+from .logits import first_of, require_labels
+from .structure import described
+from .task import Outputs, Statistics
+
+# The label of a pixel without a class, as in VOC and COCO.
+IGNORED = 255
+
+
+@dataclass(frozen=True)
+class Segment(Classify):
+    """A class for every pixel: logits (images, classes, height, width). Labels: masks (images, height, width)."""
+
+    name: ClassVar[str] = "segment"
+    points: ClassVar[tuple[str | None, str | None]] = ("miou", "miou")
+
+    def outputs(self, returned: object, images: int) -> Outputs:
+        z = first_of(returned, images)
+        if z.ndim < 3 or z.shape[1] < 2:
+            raise ModelError(
+                "KD308",
+                f"segment needs logits (images, classes, height, width), and the net returns {described(returned)}; "
+                "choose another --task",
+            )
+        return (z,)
+
+    def compare(self, outputs: Outputs, targets: Outputs) -> Statistics:
+        classes = outputs[0].shape[1]
+        return super().compare(outputs, targets) | overlap(outputs[0].argmax(1), targets[0].argmax(1), classes)
+
+    def divergence(self, statistics: Statistics) -> Divergence:
+        own = super().divergence(statistics)
+        return Divergence(own.agreement, own.kl, own.logit_error, own.images, {"miou": mean_iou(statistics)}, self.name)
+
+    def score(self, outputs: Outputs, labels: Tensor) -> Statistics:
+        """Intersections and unions of every class, and the share of pixels that are right. 255 is ignored."""
+        z = outputs[0]
+        require_labels(labels, (len(z), *z.shape[2:]), z.shape[1], IGNORED)
+        answers, labels = z.argmax(1), labels.to(z.device)
+        counted = labels != IGNORED
+        right = ((answers == labels) & counted).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp_min(1)
+        return overlap(answers, labels, z.shape[1], counted) | {"pixels": right.double().cpu()}
+
+    def label_loss(self, outputs: Outputs, labels: Tensor) -> Tensor:
+        """The cross-entropy of the pixels that have a class."""
+        require_labels(labels, (len(outputs[0]), *outputs[0].shape[2:]), outputs[0].shape[1], IGNORED)
+        return F.cross_entropy(outputs[0], labels, ignore_index=IGNORED)
+
+    def scores(self, statistics: Statistics) -> Mapping[str, float]:
+        return {"miou": mean_iou(statistics), "pixel_accuracy": float(statistics["pixels"].mean())}
+
+
+def overlap(answers: Tensor, labels: Tensor, classes: int, counted: Tensor | None = None) -> Statistics:
+    """The pixels of every image and class in both maps (images, ...), and in one of them: (images, classes)."""
+    counted = torch.ones_like(labels, dtype=torch.bool) if counted is None else counted
+    both, either = [], []
+    for own, other, mask in zip(answers, labels, counted, strict=True):
+        own, other = own[mask], other[mask]
+        hit = torch.bincount(own[own == other], minlength=classes)
+        sizes = torch.bincount(own, minlength=classes) + torch.bincount(other, minlength=classes)
+        both.append(hit.double().cpu())
+        either.append((sizes - hit).double().cpu())
+    return {"both": torch.stack(both), "either": torch.stack(either)}
+
+
+def mean_iou(statistics: Statistics) -> float:
+    """The mean over the classes that occur of intersection / union, each over all images."""
+    both, either = statistics["both"].sum(0), statistics["either"].sum(0)
+    return float((both[either > 0] / either[either > 0]).mean())
