@@ -160,6 +160,7 @@ CODES: dict[str, str] = {
     "KD409": "The routing's `frames` is the number of frames in a clip, and a batch must hold whole clips, frame after frame. Choose a batch size that is a multiple of it.",
     "KD410": "This command runs as one process, and several were launched. Run it without the launcher.",
     "KD411": "The image has more pixels than kdna decodes, 89 million. It is skipped and listed. Make it smaller.",
+    "KD412": "Labels do not fit their images: a box outside, a mask or target of another size, a missing or unreadable file. Correct the file that the message names.",
     # plan and budget
     "KD501": "The budget is too small: even the smallest plan is larger. Raise the budget, or include more layers.",
     "KD502": "The plan file is invalid. Correct the field that the message names, or plan again.",

@@ -23,6 +23,7 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing outp
 OutputFolder = Annotated[Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write.")]
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that `kdna convert` or `kdna run` wrote.")]
 Share = float | None
+Crop = Literal["center", "middle", "random", "squash", "border"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MODEL_HELP = (
     "resnet18 or timm:NAME, torchvision:NAME, hf-hub:REPO, local-dir:PATH, path/to/file.py:factory, "
@@ -110,14 +111,28 @@ class SourceFlags(NetFlags):
     crop_pct: Annotated[
         Share, _model(metavar="X", min=0.01, max=1.0, help="Share of the image that the crop keeps, 0.01 to 1.")
     ] = None
+    crop_mode: Annotated[
+        Crop | None,
+        _model(
+            "--crop",
+            metavar="MODE",
+            help="Part of an image: center (after resizing), middle or random (at full size), squash or border.",
+        ),
+    ] = None
     interpolation: Annotated[
         Interpolation | None, _model(metavar="METHOD", help="Resize by nearest, bilinear, bicubic or lanczos.")
     ] = None
 
     @property
     def inputs(self) -> dict[str, Any]:
-        own = {"mean": self.mean and numbers(self.mean), "std": self.std and numbers(self.std)}
-        return {**super().inputs, **own, "crop_pct": self.crop_pct, "interpolation": self.interpolation}
+        own: dict[str, Any] = {"mean": self.mean and numbers(self.mean), "std": self.std and numbers(self.std)}
+        return {
+            **super().inputs,
+            **own,
+            "crop_pct": self.crop_pct,
+            "crop_mode": self.crop_mode,
+            "interpolation": self.interpolation,
+        }
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .images import Batch, Images, Inputs, Reading, concat_labels, split
 from .memory import Batches, DatasetSource, TensorSource, hold, iterate
 from .mixing import Mixed, mixer
 from .packing import Packing, accept_packed
+from .pairs import is_pair, open_pairs
 from .sources import LIBRARIES, UNCOUNTED, Decoder, FolderSource, open_named
 from .views import TrainBatch, Views, train_loader
 
@@ -66,9 +67,9 @@ def open_images(
     """Open a data set as inputs of a net.
 
     Args:
-        path: A folder of class folders or of unlabeled images, a .tar, the bundled `kdna:digits/train` or
-            `kdna:digits/test`, or a timm dataset: `hfds/owner/name:train`, `wds/folder:train`, `torch/cifar10`.
-            `:train|5000` gives the number of images of a split that does not say it.
+        path: A folder of class folders or of unlabeled images, a .tar, IMAGES::LABELS (pairs.py), the bundled
+            `kdna:digits/train` or `kdna:digits/test`, or a timm dataset: `hfds/owner/name:train`, `wds/folder:train`,
+            `torch/cifar10`. `:train|5000` gives the number of images of a split that does not say it.
         config: The net's input.
         class_map: A file that numbers the class names (see `read_class_map`).
         limit: How many images to draw at random; None takes all.
@@ -78,9 +79,12 @@ def open_images(
 
     Raises:
         DataError: KD401 (no images), KD402 (the class map has other classes), KD404 (the class map cannot be read),
-            KD406 (no image can have this size).
+            KD406 (no image can have this size), KD412 (labels that do not fit their images).
     """
     classes = None if class_map is None else read_class_map(class_map)
+    if is_pair(str(path)):
+        pairs = open_pairs(str(path), config, classes)
+        return Images(pairs, range(len(pairs)), {}).draw(limit, seed)
     if str(path).startswith(PREFIX) and not Path(path).exists():
         held = open_bundled(f"{path}/{split}" if split else str(path), config, classes)
         return Images(held, range(len(held)), {}).draw(limit, seed)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...core.errors import DataError
+from .boxes import packed_target
 from .images import Batch, concat_labels, same_shape
 from .packing import Packing, packing_of
 from .sources import Classes, Label, Sample
@@ -128,8 +129,13 @@ def _single(inputs: Any) -> Any:
 
 
 def _label(label: Any) -> Label:
-    row = torch.as_tensor(label)
-    return row.long() if row.ndim == 1 else int(label)
+    """A class as a number; other labels as tensors: whole numbers as int64. Targets of a detector are packed."""
+    if isinstance(label, Mapping):
+        return packed_target(label)
+    own = torch.as_tensor(label)
+    if own.is_floating_point():
+        return own.float()
+    return own.long() if own.ndim else int(own)
 
 
 def _as_input(inputs: Any) -> Tensor:

@@ -15,10 +15,12 @@ from PIL import Image, UnidentifiedImageError
 from timm.data.dataset_factory import create_dataset
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 from ...core.errors import DataError
 from ...core.regular import require_regular
 from ...core.specs import DataConfig
+from .cropping import FULL_SIZE, at_least, window
 
 # timm's dataset schemes and the package that each needs. Checked here, since timm reports a missing one on stdout.
 LIBRARIES = {
@@ -36,7 +38,7 @@ MOST_PIXELS = 1024**3 // 4 // 3
 MOST_LINKED = 2**16
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
-Label = int | Tensor  # a class, or a row of classes (length)
+Label = int | Tensor  # a class; or a row of classes, a mask, boxes, numbers, or a target image
 Sample = tuple[Tensor, Label | None]
 Classes = Mapping[str, int]
 
@@ -85,22 +87,26 @@ class Decoder:
         if channels not in _MODES or len(config.input_size) != 3:
             raise DataError("KD406", f"images cannot become inputs of size {config.input_size}; pass tensors instead")
         self.mode = _MODES[channels]
-        self.transform = create_transform(
-            config.input_size,
-            is_training=False,
-            interpolation=config.interpolation,
-            mean=config.mean,
-            std=config.std,
-            crop_pct=config.crop_pct,
-            crop_mode=config.crop_mode,
-            normalize=False,
+        self.transform = (
+            _part_of(config)
+            if config.crop_mode in FULL_SIZE
+            else create_transform(
+                config.input_size,
+                is_training=False,
+                interpolation=config.interpolation,
+                mean=config.mean,
+                std=config.std,
+                crop_pct=config.crop_pct,
+                crop_mode=config.crop_mode,
+                normalize=False,
+            )
         )
         self.mean_c11, self.std_c11 = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
 
     def __call__(self, image: Any) -> Tensor:
         """uint8 (C, H, W). Raises UnreadableImageError."""
         try:
-            pixels = _opened(image).convert(self.mode)
+            pixels = opened(image).convert(self.mode)
         except UnreadableImageError:
             raise
         except UnidentifiedImageError as error:
@@ -116,7 +122,7 @@ class Decoder:
         return pixels_bchw.float().div_(255).sub_(self.mean_c11).div_(self.std_c11)
 
 
-def _opened(image: Any) -> Image.Image:
+def opened(image: Any) -> Image.Image:
     """The image, its pixels not decoded yet. Raises UnreadableImageError for one above MOST_PIXELS."""
     try:
         with warnings.catch_warnings():
@@ -128,6 +134,18 @@ def _opened(image: Any) -> Image.Image:
         size = f"{opened.width:,} x {opened.height:,} pixels"
         raise UnreadableImageError(f"KD411: {size}, more than {MOST_PIXELS:,}; make it smaller")
     return opened
+
+
+def _part_of(config: DataConfig) -> Any:
+    """A part of the image at full size, as uint8 (C, H, W)."""
+    height, width = config.input_size[1:]
+
+    def cut(pixels: Image.Image) -> Tensor:
+        large = at_least(pixels, width, height)
+        tensor: Tensor = pil_to_tensor(window(large, config.crop_mode, width, height).cut(large))
+        return tensor
+
+    return cut
 
 
 class FolderSource:

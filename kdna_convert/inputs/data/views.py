@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from ...core.errors import DataError
 from ...core.specs import DataConfig, product
+from .cropping import FULL_SIZE
 from .images import Images, shuffled, stack_labels, stream_batches
 from .mixing import mixer, seeded
 from .sources import Decoder, Sample, Source, Stream, UnreadableImageError
@@ -74,7 +76,8 @@ class Views(Dataset[Read]):
     def __init__(self, images: Images, config: DataConfig | None, seed: int, augment: bool, mixup: float = 0.0) -> None:
         decodable = config is not None and hasattr(images.source, "decode")
         size = config.input_size if config is not None else ()
-        small = decodable and max(size[1:]) <= SMALL
+        cut = config is not None and config.crop_mode in FULL_SIZE
+        small = decodable and not cut and max(size[1:]) <= SMALL
         self.images, self.seed = images, seed
         self.source: Source | Stream = images.source
         self.decoded: dict[int, Sample] | None = None
@@ -153,7 +156,11 @@ class _Cropping(Decoder):
     def __init__(self, config: DataConfig) -> None:
         super().__init__(config)
         how = InterpolationMode(config.interpolation)
-        crop = v2.RandomResizedCrop(config.input_size[1:], CROP_SCALE, interpolation=how)
+        size = config.input_size[1:]
+        if config.crop_mode in FULL_SIZE:
+            crop: Any = v2.RandomCrop(size, pad_if_needed=True, padding_mode="reflect")
+        else:
+            crop = v2.RandomResizedCrop(size, CROP_SCALE, interpolation=how)
         self.transform = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
 

@@ -17,6 +17,8 @@ from ...core.specs import DataConfig, Shape
 from .names import ModelName
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+# timm's own, and two that cut a part of the image at full size (inputs/data/cropping.py).
+CROP_MODES = ("center", "squash", "border", "middle", "random")
 # Frames of a clip: torchvision's weights of a video net give the size of a frame only.
 _FRAMES = 16
 
@@ -48,6 +50,7 @@ def override(
     input_size: Sequence[int] | None = None,
     crop_pct: float | None = None,
     interpolation: str | None = None,
+    crop_mode: str | None = None,
 ) -> DataConfig:
     """`config` with the given fields changed.
 
@@ -58,6 +61,7 @@ def override(
         input_size: (side,), (height, width) or (channels, height, width).
         crop_pct: The share of the resized image's side that the crop keeps.
         interpolation: One of INTERPOLATIONS.
+        crop_mode: One of CROP_MODES.
 
     Raises:
         DataError: KD406 for a value that no image transform accepts.
@@ -70,6 +74,7 @@ def override(
         std=_per_channel(std, config.std, size[0]),
         crop_pct=config.crop_pct if crop_pct is None else crop_pct,
         interpolation=interpolation or config.interpolation,
+        crop_mode=crop_mode or config.crop_mode,
     )
     problem = input_problem(changed)
     if problem:
@@ -122,6 +127,8 @@ def input_problem(config: DataConfig) -> str | None:
         return f"crop_pct {config.crop_pct}: must be above 0 and at most 1"
     if config.interpolation not in INTERPOLATIONS:
         return f"interpolation {config.interpolation!r}: must be one of {', '.join(INTERPOLATIONS)}"
+    if config.crop_mode not in CROP_MODES:
+        return f"crop mode {config.crop_mode!r}: must be one of {', '.join(CROP_MODES)}"
     return None
 
 

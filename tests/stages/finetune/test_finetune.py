@@ -129,15 +129,15 @@ def test_the_third_loss_that_is_not_finite_ends_the_fine_tune() -> None:
 
 def test_after_a_loss_that_is_not_finite_the_rate_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     model, original = pair()
-    from kdna_convert.stages.finetune import loss
+    from kdna_convert.tasks import classify
 
     calls = iter(range(1000))
-    true = loss.distillation
+    true = classify.distillation
 
     def once(*arguments: Any) -> Tensor:
         return true(*arguments) * (math.nan if next(calls) == 5 else 1.0)
 
-    monkeypatch.setattr(loss, "distillation", once)
+    monkeypatch.setattr(classify, "distillation", once)
     rates: list[tuple[float, float]] = []
     set_rate = Schedule.set
 
@@ -215,7 +215,7 @@ def test_a_label_weight_moves_the_answers_to_the_labels() -> None:
         model, original = pair()
         options = {"epochs": 10, "batch_size": 32, "lr": 0.1, "shared_lr": 0.1, "train": "all", "label_weight": weight}
         finetune(model, original, [(images(), labels)], **options)
-        shares.append(float((outputs_of(model, [images()]).argmax(1) == 0).float().mean()))
+        shares.append(float((outputs_of(model, [images()])[0].argmax(1) == 0).float().mean()))
     assert shares[1] > shares[0]
     with pytest.raises(DataError, match="KD403"):
         finetune(*pair(), images(), label_weight=1.0)
