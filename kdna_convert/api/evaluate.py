@@ -27,6 +27,7 @@ from .nets import (
     original_from,
     require_inputs,
     sized,
+    task_batches,
 )
 from .splits import images_of
 
@@ -83,8 +84,9 @@ def evaluate(
     task, metric = task_of(model, config, options, named).task, metric_of(options)
     check_labels(images, model, config, task)
     device = device_of_name(options.get("device") or "auto")
+    stream = task_batches(images, batch, task)
     evaluation = evaluate_net(
-        model, batches(images, batch), original=original, task=task, metadata=about, device=device, progress=progress
+        model, stream, original=original, task=task, metadata=about, device=device, progress=progress
     )
     evaluation = with_metric(evaluation, metric, model, batches(images, batch))
     if conversion is not None and conversion.coded is not None:

@@ -81,9 +81,9 @@ def _unit(name: str) -> float:
 
 
 def _fit_outputs(job: Job) -> bool:
-    """Whether the folders' classes are the net's outputs."""
+    """Whether the labels are of the task, and the folders' classes the net's outputs."""
     if job.heldout is None or job.task.name != "classify":
-        return job.heldout is not None
+        return job.heldout is not None and not job.heldout.classes
     try:
         check_classes(job.heldout, classes_of(job.loaded.model, job.loaded.data, job.task))
     except DataError:

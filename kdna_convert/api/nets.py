@@ -12,7 +12,7 @@ from torch import nn
 
 from ..core.errors import CheckpointError, DataError, FolderError, KdnaError, ModelError, cause
 from ..core.specs import DataConfig, ModelRef, Shape
-from ..inputs.data import Images, accept_packed, check_classes, input_shape
+from ..inputs.data import Images, Inputs, Reading, accept_packed, check_classes, input_shape
 from ..inputs.models import (
     CheckpointFile,
     Loaded,
@@ -101,6 +101,12 @@ def check_labels(images: Images, net: nn.Module, config: DataConfig, task: Task)
     """Raise DataError KD402 for class folders whose number is not that of the net's classes. Others have no check."""
     if images.labeled and task.name == "classify":
         check_classes(images, classes_of(net, config, task))
+
+
+def task_batches(images: Images, batch: int, task: Task) -> Reading | Inputs:
+    """The images in batches, with labels if they are of the task: class folders are labels of classify alone."""
+    reading = Reading(images, batch)
+    return Inputs(reading) if images.classes and task.name != "classify" else reading
 
 
 def require_inputs(net: nn.Module, images: Images, *others: nn.Module | None) -> None:

@@ -32,7 +32,7 @@ from .convert import convert
 from .finetune import finetune
 from .keywords import RunOptions, TaskOptions, check_keywords
 from .net_task import metric_of, task_of, with_metric
-from .nets import Model, check_labels, checkpoint_of, device_of_name, load_any, opened, sized
+from .nets import Model, check_labels, checkpoint_of, device_of_name, load_any, opened, sized, task_batches
 from .repair import WORK_FILES
 from .request import RunRequest, request_of
 from .splits import images_of
@@ -233,9 +233,9 @@ def _measure(request: RunRequest, eval_data: Any) -> Callable[[Conversion, Mappi
     device = device_of_name(options.get("device") or "auto")
 
     def evaluated(net: nn.Module, original: nn.Module | None = None) -> Evaluation:
-        stream = batches(images, BATCH)
+        stream = task_batches(images, BATCH, task)
         own = evaluate(net, stream, original=original, task=task, device=device, progress=request.progress)
-        return with_metric(own, metric, net, stream)
+        return with_metric(own, metric, net, batches(images, BATCH))
 
     def measure(conversion: Conversion, places: Mapping[str, Path]) -> RunReport:
         original = original_of(conversion).model

@@ -16,6 +16,7 @@ from ...stages.evaluate.outputs import concatenated
 from ...stages.evaluate.timing import benchmark
 from ...tasks import Outputs, Statistics, Task, run
 from ..net_task import Metric
+from ..nets import task_batches
 from .comparison import ComparisonRow
 
 ROUNDS = 20
@@ -40,8 +41,9 @@ def with_accuracy(
     exception of the original is raised.
     """
     nets = {place: entry.net for place, entry in enumerate(entries) if entry.net is not None}
-    stream, total = batches(images, BATCH), -(-len(images) // BATCH)
-    compared, scored, problems = _statistics(nets, stream, task, total, progress)
+    total = -(-len(images) // BATCH)
+    labeled = (batch if isinstance(batch, tuple) else (batch, None) for batch in task_batches(images, BATCH, task))
+    compared, scored, problems = _statistics(nets, labeled, task, total, progress)
     measured = []
     for place, entry in enumerate(entries):
         if place in problems:
@@ -55,7 +57,7 @@ def with_accuracy(
             measures = {**distance.measures, **measures}
             row = replace(row, agreement=distance.agreement, kl=distance.kl, logit_error=distance.logit_error)
         if place in nets and metric is not None:
-            measures["metric"] = metric(nets[place], stream)
+            measures["metric"] = metric(nets[place], batches(images, BATCH))
         measured.append(replace(entry, row=replace(row, measures=measures)))
     return measured
 

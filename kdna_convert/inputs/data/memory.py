@@ -91,6 +91,7 @@ def _packed(data: Batches) -> Iterator[tuple[Tensor, Tensor | None, Packing | No
     count, packing = 0, None
     for batch in data:
         given, labels = _pair(batch)
+        labels = _of_batch(labels)
         packing = packing or packing_of(given)
         inputs = _as_input(given) if packing is None else packing.pack(given)
         count += len(inputs)
@@ -126,6 +127,13 @@ def _single(inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         return {key: torch.as_tensor(value)[None] for key, value in inputs.items()}
     return [torch.as_tensor(each)[None] for each in inputs] if isinstance(inputs, tuple | list) else inputs
+
+
+def _of_batch(labels: Any) -> Any:
+    """The labels of a batch; a list of a detector's targets is packed."""
+    if isinstance(labels, list | tuple) and labels and isinstance(labels[0], Mapping):
+        return torch.stack([packed_target(each) for each in labels])
+    return labels
 
 
 def _label(label: Any) -> Label:

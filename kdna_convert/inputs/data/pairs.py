@@ -51,7 +51,7 @@ class PairSource:
     def __init__(self, path: Path, labels: str, config: DataConfig, class_map: Classes | None) -> None:
         self.pixels = _Pixels(config)
         self.files = FolderSource(path, self.pixels, None)  # decodes to a picture
-        self.classes: Classes = class_map or {}
+        self.classes: Classes = {}
         names = [self.files.name(index) for index in range(len(self.files))]
         self.pairing = _pairing(path, names, labels, config, class_map)
 
