@@ -24,7 +24,7 @@ CODE = [ROOT / path for path in TREE if path.parts[:2] != ("tests", "folders")]
 PROSE = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 MENTION = re.compile(r"(?<![\w{<.*/-])(?:[\w-]+/|\.\./)*[\w-]+\.py\b(?!\w)")
 # Files of users, of other projects, and those that docs/extending adds.
-FOREIGN = {"net.py", "mynet.py", "model.py", "file.py", "subprocess.py", "loader.py"}
+FOREIGN = {"mine.py", "net.py", "mynet.py", "model.py", "file.py", "subprocess.py", "loader.py"}
 ADDED = {"int16.py", "recenter.py", "loudness.py", "meanlowrank.py"}
 
 

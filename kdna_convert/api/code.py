@@ -210,6 +210,7 @@ def _by_entropy(coding: _Coding, room: int) -> tuple[bytes, nn.Module, str, floa
     for name, goal in _goals(coding, itself).items():
         images = coding.inputs or [example_input(coding.before.data)]
         nets = NetPair(goal, itself, layers, images, memory=walk_memory(coding.settings.memory))
+        nets.apart = coding.task.apart(goal)
         coded[name] = code_to_size(
             nets,
             sensitivity,

@@ -64,10 +64,12 @@ def repair(
         return ()
     settings, seed = job.recipe.calibration, job.recipe.seed
     inputs = mixtures(job.calibration, settings.batch, seed)
-    nets = NetPair(job.loaded.model, converted, job.layers, inputs, walk_memory(settings.memory))
+    original = job.loaded.model
+    nets = NetPair(original, converted, job.layers, inputs, walk_memory(settings.memory))
+    nets.apart = job.task.apart(original)
     if job.recipe.repair_time is not None:
         nets.deadline = time.monotonic() + job.recipe.repair_time
-    judge = None if job.heldout is None else judging(job.loaded.model, job.heldout, settings.batch, seed, job.task)
+    judge = None if job.heldout is None else judging(original, job.heldout, settings.batch, seed, job.task)
     if file is not None and state is None:
         state = RepairState(notes={"fits": [asdict(fit) for fit in fits]}, before=copy_state(converted))
         file.write(converted, state, now=True)

@@ -156,6 +156,7 @@ def _repair(
         return ()
     mixed = mixtures(split.calibration, split.batch, recipe.seed)
     nets = NetPair(original, net, plan.layers, mixed, walk_memory(recipe.calibration.memory))
+    nets.apart = task.apart(original)
     judge = judging(original, split.heldout, split.batch, recipe.seed, task)
     steps = [(step.name, step.options) for step in recipe.repair]
     return run_steps(nets, steps, measure, judge=judge, progress=progress)

@@ -111,6 +111,7 @@ CODES: dict[str, str] = {
     "KD129": "Skipped: the net has no layer that this repair step can change. Leave the step out of the recipe.",
     "KD145": "Not reached: the repair stopped at its time limit. Raise `repair_time`, or leave it out.",
     "KD146": "Not reconstructed: the block takes so many multiply-adds per image that the limit of this step allows only a few iterations. Leave the step out of the recipe, or fine-tune the net.",
+    "KD147": "Skipped: the layer reads regions that each net proposes itself, so that its inputs in the two nets do not match.",
     # why a layer is not converted, found when its family is fitted
     "KD130": "The layer keeps its weight: no fit of its family is finite on the calibration images, since its activations vanish or overflow. Check the normalization of the images (--mean, --std), or exclude the layer.",
     # why a routing skips a layer

@@ -34,6 +34,9 @@ class Classify:
     def taps(self, net: nn.Module) -> tuple[str, ...]:
         return ()
 
+    def apart(self, net: nn.Module) -> tuple[str, ...]:
+        return ()
+
     def outputs(self, returned: object, images: int) -> Outputs:
         z = first_of(returned, images)
         z = z.flatten(1) if z.ndim > 2 and z[0].numel() == z.shape[1] else z

@@ -27,6 +27,8 @@ MOST = 300
 CERTAIN = 0.3
 # Where torchvision's detectors have the modules whose outputs are compared.
 TAPS = ("backbone", "rpn.head", "head")
+# Where an R-CNN has the modules that read the regions it proposes.
+APART = ("roi_heads",)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Detect(Raw):
     def taps(self, net: nn.Module) -> tuple[str, ...]:
         modules = dict(net.named_modules())
         return tuple(name for name in TAPS if name in modules)
+
+    def apart(self, net: nn.Module) -> tuple[str, ...]:
+        return tuple(name for name in APART if name in dict(net.named_modules()))
 
     def outputs(self, returned: object, images: int) -> Outputs:
         """The boxes (images, MOST, 6) of x1, y1, x2, y2, score, class."""

@@ -27,6 +27,9 @@ class Raw:
     def taps(self, net: nn.Module) -> tuple[str, ...]:
         return ()
 
+    def apart(self, net: nn.Module) -> tuple[str, ...]:
+        return ()
+
     def outputs(self, returned: object, images: int) -> Outputs:
         return row_per_image(tensors_in(returned), returned, images)
 

@@ -43,6 +43,10 @@ class Task(Protocol):
         """The modules whose outputs are compared in addition to what the net returns."""
         ...
 
+    def apart(self, net: nn.Module) -> tuple[str, ...]:
+        """The modules whose inputs do not match those of another net, as the regions that a detector proposes."""
+        ...
+
     def outputs(self, returned: object, images: int) -> Outputs:
         """The tensors to compare, from what the net returned for so many images. Differentiable.
 

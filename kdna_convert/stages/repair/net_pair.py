@@ -48,7 +48,8 @@ class NetPair:
         memory: Bytes for the images, and again for the activations that both nets hold. It bounds how many images are
             used, above all at layers with many positions.
         deadline: The value of `time.monotonic()` after which no other layer is begun.
-        late: The layers that the last walk did not reach before it.
+        apart: Modules whose inputs are others in the two nets (Task.apart). No walk stops at their layers.
+        late: The layers that the last walk did not reach before the deadline.
     """
 
     original: nn.Module
@@ -57,6 +58,7 @@ class NetPair:
     images: Iterable[Tensor]
     memory: int = MOST
     deadline: float = math.inf
+    apart: Sequence[str] = ()
     late: tuple[str, ...] = ()
 
     @cached_property
@@ -86,7 +88,8 @@ class NetPair:
     def unreachable(self) -> dict[str, str]:
         """The layers that no walk stops at, with the code of the reason."""
         reached = {layer.name for layer in self.run_layers}
-        return {name: "KD122" for name in self._names if name not in reached}
+        apart = {layer.name: "KD147" for layer in self.layers if self._is_apart(layer.name)}
+        return apart | {name: "KD122" for name in self._names if name not in reached}
 
     def walk(self, begin: int, progress: BlockProgress) -> Iterator[Stop]:
         """Stop at every layer, from number `begin` on."""
@@ -117,7 +120,11 @@ class NetPair:
 
     @property
     def _names(self) -> list[str]:
-        return [layer.name for layer in self.layers if layer.reason not in _UNRUN]
+        own = [layer.name for layer in self.layers if layer.reason not in _UNRUN]
+        return [name for name in own if not self._is_apart(name)]
+
+    def _is_apart(self, name: str) -> bool:
+        return any(name == module or name.startswith(f"{module}.") for module in self.apart)
 
     def _walk(self, places: Sequence[RunLayer], begin: int, progress: BlockProgress) -> Iterator[Stop]:
         done, self.late = begin, ()

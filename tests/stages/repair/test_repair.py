@@ -267,3 +267,14 @@ def test_a_repair_that_runs_out_of_time_keeps_what_it_has_done_and_names_the_res
     for layer in ("blocks.0.conv1", *late):
         same = torch.equal(nets.converted.get_submodule(layer).weight, untouched.get_submodule(layer).weight)
         assert same == (layer in late)
+
+
+def test_layers_that_read_other_inputs_in_the_two_nets_are_left_as_they_are() -> None:
+    nets, _ = pair(apart=("blocks.1",))
+    before = copy_state(nets.converted)
+    skipped = STEPS["refit"]().run(nets, 0, lambda done, of: None)
+    assert skipped == dict.fromkeys(("blocks.1.conv1", "blocks.1.conv2"), "KD147")
+    after = copy_state(nets.converted)
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert not any("blocks.1.conv" in name for name in changed)
