@@ -76,7 +76,7 @@ def code(
         seed: seed of the order of the images.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: class_map, a file of class names, one per line, in the order of the net's outputs; device: auto, cpu,
-            cuda, cuda:1 or mps; model and trust_code, as for `finetune`.
+            cuda, cuda:1 or mps; model and trust_code, as for `finetune`; task and outputs, as for `convert`.
 
     Raises:
         PlanError: KD501 for a size that cannot be met, KD504 for `entropy` without a size, KD506 for an unknown codec

@@ -68,7 +68,7 @@ def finetune(
             from which `resume` continues a stopped run; `log`, a file for one line of JSON per step; `track`, a folder
             for TensorBoard; `model`, a module of the original's architecture, for a net that kdna cannot build by name
             (with the original's weights, unless the conversion used a checkpoint); `trust_code`, to run the code that
-            the folder, or a teacher's folder, names.
+            the folder, or a teacher's folder, names; `task`, `outputs` and `metric`, as for `convert`.
 
     Returns:
         The trained conversion, with its divergence on the held-out images.

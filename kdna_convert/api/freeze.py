@@ -49,7 +49,7 @@ def freeze(
         data: unlabeled images: a path, a tensor of inputs, or batches. The recipe says how many the mean is taken
             over, and how many are held out to measure the result.
         progress: True for a bar on stderr, or a function of (what, done, total).
-        **options: class_map, device, model and trust_code, as for `shrink`.
+        **options: class_map, device, model, trust_code, task and outputs, as for `shrink`.
 
     Returns:
         The frozen conversion, and its divergences from the routed net and from the original.

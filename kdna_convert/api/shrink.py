@@ -70,7 +70,7 @@ def shrink(
         data: unlabeled images: a path, a tensor of inputs, or batches.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: class_map, a file of class names, one per line, in the order of the net's outputs; device: auto, cpu,
-            cuda, cuda:1 or mps; model and trust_code, as for `finetune`.
+            cuda, cuda:1 or mps; model and trust_code, as for `finetune`; task and outputs, as for `convert`.
 
     Raises:
         PlanError: KD501 for a size that cannot be met, KD504 without a budget, KD506 for an invalid size,

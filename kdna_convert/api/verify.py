@@ -60,7 +60,7 @@ def verify(
         limit: Use only so many images, drawn by `seed`.
         seed: Seed of that draw.
         progress: True for a bar on stderr, or a function of (what, done, total).
-        **options: class_map and device, as for `convert`; model and trust_code, as for `finetune`.
+        **options: class_map, device, task and outputs, as for `convert`; model and trust_code, as for `finetune`.
 
     Returns:
         The checks. One that is not possible has `ok` and not `checked`, and says why.
