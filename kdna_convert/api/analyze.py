@@ -40,8 +40,8 @@ def analyze(
             recipe's.
         data: unlabeled images that the moments are measured on: a path, a tensor of inputs, or batches.
         progress: True for a bar on stderr, or a function of (what, done, total).
-        **options: checkpoint, checkpoint_key, checkpoint_prefix, inputs, class_map, data_free, moments and device, as
-            for `convert`.
+        **options: checkpoint, checkpoint_key, checkpoint_prefix, inputs, class_map, data_free, moments, device, task
+            and outputs, as for `convert`.
 
     Raises:
         KdnaError: what reading the model, recipe and data raises; see `kdna explain`.

@@ -40,7 +40,7 @@ def repair_file(job: Job, plan: Plan, work: Path | None) -> RepairFile | None:
     """The file that a repair resumes from. Its mark is a hash of everything that must match."""
     if work is None or not job.recipe.repair:
         return None
-    settings = job.recipe.model_dump(mode="json", include={"repair", "fit", "calibration", "seed"})
+    settings = job.recipe.model_dump(mode="json", include={"repair", "fit", "calibration", "seed", "task"})
     images = digest_of(job.calibration, job.recipe.calibration.batch)
     parts = json.dumps([COUNTS, settings, to_json(plan), images], sort_keys=True)
     return RepairFile(work / LEDGER, hashlib.sha256(parts.encode()).hexdigest())

@@ -73,7 +73,7 @@ def run(
             recipe decides by this size whether to share and fine-tune.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: `eval_data`, images that every stage is measured on; `force`, to overwrite; `command`, for the model
-            card; checkpoint, inputs, class_map and device, as for `convert`.
+            card; checkpoint, inputs, class_map, device, task, outputs and metric, as for `convert`.
 
     Returns:
         The last stage's conversion; its report's `run.stages` has a StageSummary per stage.

@@ -66,9 +66,9 @@ def compare(
             DEFAULT_BYTES if `at` is not given.
         peers: the tools, by their names in PEERS. Default: all.
         progress: True for a bar on stderr, or a function of (what, done, total).
-        **options: `recipe` and `bytes_recipe`, kdna's recipes for the two kinds of budget; checkpoint, inputs and
-            class_map, as for `convert`; `limit`, the number of images of `eval`; `time_limit`, seconds that a tool may
-            take for one net (1800).
+        **options: `recipe` and `bytes_recipe`, kdna's recipes for the two kinds of budget; checkpoint, inputs,
+            class_map, task, outputs and metric, as for `convert`; `limit`, the number of images of `eval`;
+            `time_limit`, seconds that a tool may take for one net (1800).
 
     Returns:
         A row for every net. A tool that is not installed, fails or takes too long has a row with its `problem`.
