@@ -66,14 +66,18 @@ def _of_map(own: tuple[int, ...], shape: tuple[int, ...]) -> TaskChoice:
         return TaskChoice("image", f"images of {min(factors):.0f} times the size")
     if whole and not image and shape[0] > 4 and min(factors) == 1:
         return TaskChoice("segment", f"{shape[0]} outputs per pixel")
+    if shape[0] == 1:
+        between = "image (an image in 0..1), binary (the logit of a mask) or regress (depth, other values)"
+        raise _asked((1, *shape), between, "image", "binary", "regress")
     if image or shape[0] <= 4:
         raise _asked((1, *shape), "image (an image in 0..1) or segment (classes)", "image", "segment")
     raise _asked((1, *shape), "segment (classes) or raw (features)", "segment", "raw")
 
 
 def _asked(shape: tuple[int, ...], between: str, *names: str) -> ModelError:
-    flags = " or ".join(f"--task {name}" for name in names)
-    text = f"the net returns a tensor of shape {shape}, which may be {between}; pass {flags}"
+    flags = [f"--task {name}" for name in names]
+    way_out = f"{', '.join(flags[:-1])} or {flags[-1]}"
+    text = f"the net returns a tensor of shape {shape}, which may be {between}; pass {way_out}"
     return ModelError("KD313", text)
 
 

@@ -139,8 +139,18 @@ def test_labels_that_do_not_fit_are_refused_when_they_are_opened(photos: Path) -
     (folder / "b.png").unlink()
     with pytest.raises(DataError, match=r"KD412.*2 of 3 images, none for b.png"):
         open_images(f"{photos}::{folder}", CONFIG)
-    with pytest.raises(DataError, match=r"KD401.*no such file or folder of labels"):
-        open_images(f"{photos}::nowhere", CONFIG)
+    for path, reason in (
+        (f"{photos}::nowhere", "no such file or folder of labels"),
+        (f"{photos}::", "write IMAGES::LABELS"),
+        (f"::{folder}", "write IMAGES::LABELS"),
+        (f"{photos}::{folder}::x4", "write IMAGES::LABELS"),
+        (f"{photos}.tar::{folder}", "no such folder"),
+    ):
+        with pytest.raises(DataError, match="KD401") as refused:
+            open_images(path, CONFIG)
+        assert reason in refused.value.message
+    with pytest.raises(DataError, match=r"KD412.*write x1 to x16"):
+        open_images(f"{photos}::x99", CONFIG)
     (photos.parent / "broken.json").write_text("[1, 2")
     with pytest.raises(DataError, match=r"KD412.*not COCO's json"):
         open_images(f"{photos}::{photos.parent / 'broken.json'}", CONFIG)

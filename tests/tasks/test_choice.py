@@ -43,7 +43,7 @@ def test_a_net_of_timm_without_a_classifier_embeds() -> None:
     [
         ((1, 84, 8400), "--task sequence or --task raw"),
         ((1, 3, 32, 32), "--task image or --task segment"),
-        ((1, 1, 32, 32), "--task image or --task segment"),
+        ((1, 1, 32, 32), "--task image, --task binary or --task regress"),
         ((1, 512, 4, 4), "--task segment or --task raw"),
     ],
 )

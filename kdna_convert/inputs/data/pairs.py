@@ -93,6 +93,10 @@ def open_pairs(path: str, config: DataConfig, class_map: Classes | None) -> Pair
         DataError: KD401 for a missing folder, KD402 for other classes, KD412 for labels that do not fit their images.
     """
     images, _, labels = path.partition(MARK)
+    if not images or not labels or MARK in labels:
+        raise DataError("KD401", f"{path}: write IMAGES::LABELS, such as photos::masks or photos::x4")
+    if not Path(images).is_dir():
+        raise DataError("KD401", f"{images}: no such folder; images with labels are files in a folder")
     if not is_degradation(labels) and not Path(labels).exists():
         raise DataError("KD401", f"{labels}: no such file or folder of labels; write IMAGES::LABELS")
     return PairSource(Path(images), labels, config, class_map)
