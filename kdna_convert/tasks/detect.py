@@ -29,6 +29,8 @@ CERTAIN = 0.3
 TAPS = ("backbone", "rpn.head", "head")
 # Where an R-CNN has the modules that read the regions it proposes.
 APART = ("roi_heads",)
+_UNKNOWN = f"the detector has no module {', '.join(TAPS)}"
+_WAY_OUT = "compare its numbers with --task raw --outputs file.py:function"
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,7 @@ class Detect(Raw):
 
     def loss(self, outputs: Outputs, targets: Outputs, temperature: float) -> Tensor:
         if not outputs[1:]:
-            modules = ", ".join(TAPS)
-            raise ModelError("KD308", f"a detector without {modules} has no outputs to train on; pass --outputs")
+            raise ModelError("KD308", f"{_UNKNOWN}, and has no outputs to train on; {_WAY_OUT}")
         return relative_loss(outputs[1:], targets[1:])
 
     def sampled(self, outputs: Outputs, generator: torch.Generator) -> Tensor | None:
@@ -75,11 +76,19 @@ class Detect(Raw):
         """The mean average precision is that of the net's boxes, the certain ones of the original as the truth.
 
         Without taps the relative error is 1 less the mean average precision.
+
+        Raises:
+            ModelError: KD308 if neither is defined.
         """
         truth = statistics["boxes0"]
         truth = torch.where(truth[..., 4:5] >= CERTAIN, truth, -1.0)[..., [0, 1, 2, 3, 5]]
         measured = mean_average_precision(statistics["boxes"], truth)
-        error = relative_error(statistics) if "error" in statistics else 1 - measured.get("map", 1.0)
+        if "error" in statistics:
+            error = relative_error(statistics)
+        elif "map" in measured:
+            error = 1 - measured["map"]
+        else:
+            raise ModelError("KD308", f"{_UNKNOWN}, and the original is certain of no box; {_WAY_OUT}")
         return Divergence(None, None, error, len(truth), measured, self.name)
 
     def score(self, outputs: Outputs, labels: Tensor) -> Statistics:

@@ -47,18 +47,20 @@ class Image(Raw):
         return Divergence(None, None, own.logit_error, own.images, dict(self.scores(statistics)), self.name)
 
     def score(self, outputs: Outputs, labels: Tensor) -> Statistics:
-        if labels.shape != outputs[0].shape or not labels.is_floating_point():
-            raise DataError(
-                "KD402", f"image needs target images of shape {tuple(outputs[0].shape)}; got {described_labels(labels)}"
-            )
-        return _similarity(outputs[0], labels.to(outputs[0].device))
+        return _similarity(outputs[0], self._targets(outputs[0], labels))
 
     def label_loss(self, outputs: Outputs, labels: Tensor) -> Tensor:
         """The mean absolute error."""
-        return (outputs[0] - labels.to(outputs[0])).abs().mean()
+        return (outputs[0] - self._targets(outputs[0], labels)).abs().mean()
 
     def scores(self, statistics: Statistics) -> Mapping[str, float]:
         return {name: float(statistics[name].mean()) for name in ("psnr", "ssim") if name in statistics}
+
+    def _targets(self, images: Tensor, labels: Tensor) -> Tensor:
+        if labels.shape != images.shape or not labels.is_floating_point():
+            needed = f"target images of shape {tuple(images.shape)}"
+            raise DataError("KD402", f"image needs {needed}; got {described_labels(labels)}")
+        return labels.to(images)
 
 
 def _similarity(own: Tensor, target: Tensor) -> Statistics:

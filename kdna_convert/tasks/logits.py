@@ -37,14 +37,17 @@ def distillation(output: Tensor, target: Tensor, temperature: float) -> Tensor:
 
 def require_labels(labels: Tensor, shape: Sequence[int], classes: int, ignored: int | None = None) -> None:
     """Raise DataError KD402 for labels of another shape or beyond the outputs."""
-    if tuple(labels.shape) != tuple(shape):
-        what = "one label per image" if len(shape) == 1 else "a mask of the output's size per image"
-        raise DataError("KD402", f"{what} is needed, {tuple(shape)}; got {described_labels(labels)}")
+    single = len(shape) == 1
+    if tuple(labels.shape) != tuple(shape) or labels.is_floating_point():
+        what = "one label per image" if single else "a mask of the output's size per image"
+        raise DataError("KD402", f"{what} is needed, whole numbers {tuple(shape)}; got {described_labels(labels)}")
     counted = labels if ignored is None else labels[labels != ignored]
     if counted.numel() and (int(counted.min()) < 0 or int(counted.max()) >= classes):
         mismatch = f"labels {int(counted.min())}..{int(counted.max())}, and the net has {classes} outputs"
-        raise DataError("KD402", f"the images have {mismatch}; map classes to outputs by --class-map")
+        raise DataError(
+            "KD402", f"the images have {mismatch}{'; map classes to outputs by --class-map' if single else ''}"
+        )
 
 
 def described_labels(labels: Tensor) -> str:
-    return f"labels of shape {tuple(labels.shape)}"
+    return f"{str(labels.dtype).removeprefix('torch.')} of shape {tuple(labels.shape)}"

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..core.errors import DataError
+from .logits import described_labels
 from .raw import Raw
 from .task import Outputs, Statistics
 
@@ -25,15 +26,17 @@ class Regress(Raw):
     def score(self, outputs: Outputs, labels: Tensor) -> Statistics:
         """The absolute errors."""
         z = outputs[0]
-        if labels.numel() != z.numel():
-            raise DataError(
-                "KD402", f"labels of shape {tuple(labels.shape)} for outputs of shape {tuple(z.shape)}; one per number"
-            )
-        return {"absolute": (z.double() - labels.to(z.device).reshape(z.shape).double()).abs().flatten(1).mean(1).cpu()}
+        return {"absolute": (z - self._numbers(z, labels)).double().abs().flatten(1).mean(1).cpu()}
 
     def label_loss(self, outputs: Outputs, labels: Tensor) -> Tensor:
         """The mean squared error."""
-        return (outputs[0] - labels.to(outputs[0]).reshape(outputs[0].shape)).square().mean()
+        return (outputs[0] - self._numbers(outputs[0], labels)).square().mean()
 
     def scores(self, statistics: Statistics) -> Mapping[str, float]:
         return {"mean_absolute_error": float(statistics["absolute"].mean())}
+
+    def _numbers(self, z: Tensor, labels: Tensor) -> Tensor:
+        if labels.numel() != z.numel():
+            needed = f"a label for each of the outputs {tuple(z.shape)}"
+            raise DataError("KD402", f"regress needs {needed}; got {described_labels(labels)}")
+        return labels.to(z).reshape(z.shape)

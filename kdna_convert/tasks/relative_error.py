@@ -33,8 +33,9 @@ def errors(outputs: Outputs, targets: Outputs) -> Statistics:
 
 
 def relative_error(statistics: Statistics) -> float:
-    """|z - z0|^2 / |z0|^2 over all images, the mean over the tensors."""
-    return float((statistics["error"].sum(0) / statistics["energy"].sum(0).clamp(min=_LEAST)).mean())
+    """|z - z0|^2 / |z0|^2 over all images, the mean over the tensors; |z - z0|^2 of one that is 0 in the original."""
+    error, energy = statistics["error"].sum(0), statistics["energy"].sum(0)
+    return float(torch.where(energy > 0, error / energy.clamp(min=_LEAST), error).mean())
 
 
 def relative_loss(outputs: Outputs, targets: Outputs) -> Tensor:

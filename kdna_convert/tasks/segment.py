@@ -47,21 +47,26 @@ class Segment(Classify):
         return Divergence(own.agreement, own.kl, own.logit_error, own.images, {"miou": mean_iou(statistics)}, self.name)
 
     def score(self, outputs: Outputs, labels: Tensor) -> Statistics:
-        """Intersections and unions of every class, and the share of pixels that are right. 255 is ignored."""
-        z = outputs[0]
-        require_labels(labels, (len(z), *z.shape[2:]), z.shape[1], IGNORED)
-        answers, labels = z.argmax(1), labels.to(z.device)
-        counted = labels != IGNORED
-        right = ((answers == labels) & counted).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp_min(1)
-        return overlap(answers, labels, z.shape[1], counted) | {"pixels": right.double().cpu()}
+        """Intersections and unions of every class, and the pixels that are right and that count. 255 is ignored."""
+        z, labels = outputs[0], self._masks(outputs[0], labels)
+        answers, counted = z.argmax(1), labels != IGNORED
+        right = ((answers == labels) & counted).flatten(1).sum(1).double().cpu()
+        sums = {"right": right, "counted": counted.flatten(1).sum(1).double().cpu()}
+        return overlap(answers, labels, z.shape[1], counted) | sums
 
     def label_loss(self, outputs: Outputs, labels: Tensor) -> Tensor:
         """The cross-entropy of the pixels that have a class."""
-        require_labels(labels, (len(outputs[0]), *outputs[0].shape[2:]), outputs[0].shape[1], IGNORED)
-        return F.cross_entropy(outputs[0], labels, ignore_index=IGNORED)
+        return F.cross_entropy(outputs[0], self._masks(outputs[0], labels), ignore_index=IGNORED)
 
     def scores(self, statistics: Statistics) -> Mapping[str, float]:
-        return {"miou": mean_iou(statistics), "pixel_accuracy": float(statistics["pixels"].mean())}
+        counted = float(statistics["counted"].sum())
+        if not counted:
+            return {}
+        return {"miou": mean_iou(statistics), "pixel_accuracy": float(statistics["right"].sum()) / counted}
+
+    def _masks(self, z: Tensor, labels: Tensor) -> Tensor:
+        require_labels(labels, (len(z), *z.shape[2:]), z.shape[1], IGNORED)
+        return labels.to(z.device)
 
 
 def overlap(answers: Tensor, labels: Tensor, classes: int, counted: Tensor | None = None) -> Statistics:

@@ -47,8 +47,7 @@ class SequenceTask(Classify):
 
     def score(self, outputs: Outputs, labels: Tensor) -> Statistics:
         """Whether the whole row is right, and the edits that it takes to make it so."""
-        if labels.ndim != 2 or len(labels) != len(outputs[0]):
-            raise DataError("KD402", f"sequence needs a row of labels for every image; got {described_labels(labels)}")
+        self._require_rows(outputs[0], labels)
         rows = [decoded(row) for row in outputs[0].argmax(1)]
         wanted = [[label for label in row.tolist() if label != PADDING] for row in labels]
         edits = [_edits(own, right) for own, right in zip(rows, wanted, strict=True)]
@@ -61,8 +60,7 @@ class SequenceTask(Classify):
     def label_loss(self, outputs: Outputs, labels: Tensor) -> Tensor:
         """The CTC loss. A row that is longer than its positions is ignored."""
         z = outputs[0]
-        if labels.ndim != 2:
-            raise DataError("KD402", f"sequence needs a row of labels for every image; got {described_labels(labels)}")
+        self._require_rows(z, labels)
         log_p_tbc = F.log_softmax(z, dim=1).permute(2, 0, 1)
         positions_b = torch.full((len(z),), z.shape[2], dtype=torch.long)
         return F.ctc_loss(log_p_tbc, labels.clamp_min(0), positions_b, (labels >= 0).sum(1), zero_infinity=True)
@@ -70,6 +68,15 @@ class SequenceTask(Classify):
     def scores(self, statistics: Statistics) -> Mapping[str, float]:
         error = statistics["edits"].sum() / statistics["length"].sum().clamp(min=1)
         return {"sequences": float(statistics["sequences"].mean()), "token_error": float(error)}
+
+    def _require_rows(self, z: Tensor, labels: Tensor) -> None:
+        if labels.ndim != 2 or len(labels) != len(z) or labels.is_floating_point():
+            raise DataError("KD402", f"sequence needs a row of labels for every image; got {described_labels(labels)}")
+        if labels.numel() and not PADDING <= int(labels.min()) <= int(labels.max()) < z.shape[1]:
+            found = f"{int(labels.min())}..{int(labels.max())}"
+            raise DataError(
+                "KD402", f"sequence has labels {found}, and the net {z.shape[1]} classes; -1 is the padding"
+            )
 
 
 def decoded(classes: Tensor) -> list[int]:

@@ -131,7 +131,7 @@ def test_labels_that_do_not_fit_are_refused_when_they_are_opened(photos: Path) -
     for labels, reason in (
         (lambda: folder, "the mask of b.png has"),
         (lambda: coco(photos, [10, 5, 200, 10]), "a.png: the box"),
-        (lambda: coco(photos, [10, 5, 20, 10], "z.png"), "does not list the image a.png"),
+        (lambda: coco(photos, [10, 5, 20, 10], "z.png"), "2 of 3 images, none for a.png"),
     ):
         with pytest.raises(DataError, match="KD412") as refused:
             open_images(f"{photos}::{labels()}", CONFIG)
@@ -170,3 +170,101 @@ def test_a_random_part_is_another_for_each_image_and_the_same_in_every_run(tmp_p
     assert torch.equal(parts[0, 0, 0], parts[0, 0, 1])  # no pixel is resized
     [(again, _)] = batches(open_images(folder, config), 8)
     assert torch.equal(parts, again)
+
+
+def test_a_label_has_the_path_of_its_image_and_a_name_counts_where_it_is_unique(tmp_path: Path) -> None:
+    for folder in ("photos/a", "photos/b", "masks/a", "masks/b"):
+        (tmp_path / folder).mkdir(parents=True)
+    for value, part in enumerate("ab", start=1):
+        Image.new("RGB", (16, 16)).save(tmp_path / "photos" / part / "1.png")
+        Image.new("L", (16, 16), value).save(tmp_path / "masks" / part / "1.png")
+    _, _, labels = read(f"{tmp_path / 'photos'}::{tmp_path / 'masks'}")
+    assert labels.flatten(1)[:, 0].tolist() == [1, 2]
+    (tmp_path / "masks/b/1.png").unlink()
+    with pytest.raises(DataError, match=r"KD412.*1 of 2 images, none for b/1.png"):
+        open_images(f"{tmp_path / 'photos'}::{tmp_path / 'masks'}", CONFIG)
+
+
+def test_an_annotation_of_an_image_of_another_size_is_refused(photos: Path) -> None:
+    path = coco(photos, [10, 5, 20, 10])
+    content = json.loads(path.read_text())
+    content["images"][0] |= {"width": 640, "height": 480}
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"KD412.*of \(640, 480\) pixels, and the image has \(40, 30\)"):
+        open_images(f"{photos}::{path}", CONFIG)
+    content["images"][0] = {"id": 7, "file_name": "a.png"}
+    content["annotations"][0]["bbox"] = [1, 1, float("inf"), 5]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"KD412.*is not in its image"):
+        open_images(f"{photos}::{path}", CONFIG)
+
+
+def test_cocos_categories_are_numbered_by_a_class_map_and_empty_boxes_left_out(photos: Path) -> None:
+    path, names = coco(photos, [10, 5, 20, 10]), photos.parent / "names.txt"
+    content = json.loads(path.read_text())
+    content["categories"] = [{"id": 5, "name": "zebra"}]
+    content["annotations"].append({"image_id": 7, "bbox": [3, 3, 0, 4], "category_id": 5})
+    path.write_text(json.dumps(content))
+    names.write_text("background\nzebra\n")
+    [(_, labels)] = batches(open_images(f"{photos}::{path}", CONFIG, class_map=names), 8)
+    assert labels is not None
+    assert (labels[0, 0, 4], labels[0, 1, 4]) == (1, -1)
+    names.write_text("cat\n")
+    with pytest.raises(DataError, match=r"KD402.*does not name 'zebra'"):
+        open_images(f"{photos}::{path}", CONFIG, class_map=names)
+    content["annotations"] = ["nothing"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"KD412.*not COCO"):
+        open_images(f"{photos}::{path}", CONFIG)
+
+
+def test_pictures_of_one_channel_are_what_their_prefix_says(tmp_path: Path) -> None:
+    for folder in ("low", "high"):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (16, 16), 100).save(tmp_path / folder / "1.png")
+    config, pair = DataConfig((1, 16, 16), (0.0,), (1.0,), crop_pct=1.0), f"{tmp_path / 'low'}::"
+    with pytest.raises(DataError, match=r"KD412.*::mask:.* or ::target:"):
+        open_images(f"{pair}{tmp_path / 'high'}", config)
+    _, _, targets = read(f"{pair}target:{tmp_path / 'high'}", config)
+    _, _, classes = read(f"{pair}mask:{tmp_path / 'high'}", config)
+    assert (targets.dtype, classes.dtype) == (torch.float32, torch.int64)
+    assert (classes == 100).all()
+
+
+def test_masks_with_colors_are_refused_and_those_of_16_bits_are_read(photos: Path) -> None:
+    folder = masks(photos)
+    for file in photos.iterdir():
+        with Image.open(file) as image:
+            size = image.size
+        Image.fromarray(np.full((size[1], size[0]), 3, dtype=np.uint16)).save(folder / file.name)
+    _, _, labels = read(f"{photos}::{folder}")
+    assert (labels == 3).all()
+    Image.new("RGB", SIZES["b"]).save(folder / "b.png")
+    with pytest.raises(DataError, match=r"KD412.*b.png has colors"):
+        open_images(f"{photos}::{folder}", CONFIG)
+
+
+def test_images_of_16_bits_keep_their_brightness(tmp_path: Path) -> None:
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    Image.fromarray(np.full((16, 16), 30000, dtype=np.uint16)).save(folder / "1.png")
+    [(inputs, _)] = batches(open_images(folder, CONFIG), 1)
+    assert float(inputs.mean()) == pytest.approx(30000 / 65535, abs=0.005)
+
+
+def test_a_damaged_label_or_image_is_skipped_and_listed(photos: Path) -> None:
+    folder = masks(photos)
+    whole = (folder / "a.png").read_bytes()
+    (folder / "a.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "b.png").write_bytes(b"nothing")
+    images, inputs, _ = read(f"{photos}::{folder}")
+    assert len(inputs) == 1
+    assert [line.split(":")[0] for line in images.skipped] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("how", ["x99", "x4,x2", "jpeg0", "noise300"])
+def test_a_degradation_that_is_none_is_refused(photos: Path, how: str) -> None:
+    with pytest.raises(DataError, match=r"KD412.*at most once"):
+        open_images(f"{photos}::{how}", CONFIG)
+    with pytest.raises(DataError, match=r"KD412.*JPEG has 1 or 3 channels"):
+        open_images(f"{photos}::jpeg40", DataConfig((4, 16, 16), (0.0,) * 4, (1.0,) * 4))

@@ -179,3 +179,32 @@ def test_the_measures_that_count_points_are_measured(name: str) -> None:
         measured = task.divergence(task.compare(own, own))
         assert by_original == "agreement" or by_original in measured.measures
         assert MEASURES[by_original].unit == "%"
+
+
+@pytest.mark.parametrize("name", sorted(set(LABELS) - {"detect"}))
+@pytest.mark.parametrize("shape", [(IMAGES, 99), (IMAGES - 1, 1)])
+def test_the_label_loss_refuses_the_labels_that_are_not_scored(name: str, shape: tuple[int, ...]) -> None:
+    labels = torch.full(shape, 99)
+    for judge in (TASKS[name].score, TASKS[name].label_loss):
+        with pytest.raises(DataError, match="KD402"):
+            judge(outputs(name), labels)
+
+
+def test_pixels_without_a_class_do_not_count() -> None:
+    task, own = TASKS["segment"], outputs("segment")
+    labels = own[0].argmax(1)
+    labels[0] = 255
+    assert task.scores(task.score(own, labels)) == {"miou": 1.0, "pixel_accuracy": 1.0}
+    assert task.scores(task.score(own, torch.full_like(labels, 255))) == {}
+
+
+def test_a_detector_that_cannot_be_compared_is_refused() -> None:
+    task = TASKS["detect"]
+    own = task.outputs([each | {"scores": each["scores"] / 10} for each in boxes(IMAGES)], IMAGES)
+    with pytest.raises(ModelError, match=r"KD308.*certain of no box.*--task raw"):
+        task.divergence(task.compare(own, own))
+
+
+def test_an_output_that_is_zero_has_an_absolute_error() -> None:
+    zeros = (torch.zeros(IMAGES, 4),)
+    assert TASKS["raw"].divergence(TASKS["raw"].compare((torch.ones(IMAGES, 4),), zeros)).distance == 4 * IMAGES

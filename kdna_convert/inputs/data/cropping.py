@@ -40,12 +40,12 @@ def at_least(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.resize((max(width, round(image.width * scale)), max(height, round(image.height * scale))))
 
 
-def window(image: Image.Image, mode: str, width: int, height: int, step: int = 1) -> Window:
-    """The part of this size. Its corner is a multiple of `step` pixels; a random one is the same in every run."""
+def window(image: Image.Image, mode: str, width: int, height: int) -> Window:
+    """The part of this size. A random one is the same in every run."""
     left, top = image.width - width, image.height - height
     if mode == "random":
         draw = Random(zlib.crc32(image.tobytes()))
         left, top = draw.randint(0, left), draw.randint(0, top)
     else:
         left, top = left // 2, top // 2
-    return Window(left // step * step, top // step * step, width, height)
+    return Window(left, top, width, height)

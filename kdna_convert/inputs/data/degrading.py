@@ -53,6 +53,7 @@ def degradation(text: str) -> Degradation:
     parts = [_FORM.fullmatch(part) for part in text.split(",")]
     given = {part[1]: int(part[2]) for part in parts if part is not None}
     own = Degradation(given.get("x", 1), given.get("noise", 0), given.get("jpeg", 0))
-    if not 1 <= own.factor <= 16 or own.noise > 255 or own.jpeg > 100:
-        raise DataError("KD412", f"{text}: write x1 to x16, noise0 to noise255, jpeg1 to jpeg100")
+    allowed = 1 <= own.factor <= 16 and own.noise <= 255 and 1 <= given.get("jpeg", 1) <= 100
+    if not allowed or len(given) < len(parts):
+        raise DataError("KD412", f"{text}: write x1 to x16, noise0 to noise255 and jpeg1 to jpeg100, each at most once")
     return own

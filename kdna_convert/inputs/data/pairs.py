@@ -6,15 +6,21 @@
     low::high                a target for each image, of the same name, as large or a whole number of times larger
     photos::x4               the image is the target, and the input is made from it: x4, noise25, jpeg40 (degrading.py)
 
-Masks and boxes are resized and cropped with their image. Targets are not resized: of both, a part at full size is cut.
+A label has its image's path without the suffix, or its name where that is unique. Pictures of one channel are masks for
+a net that takes color images; for others `mask:FOLDER` or `target:FOLDER` says what they are. Masks and boxes are
+resized and cropped with their image. Targets are not resized: of both, a part at full size is cut.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -24,14 +30,16 @@ from torchvision.transforms.v2 import functional
 
 from ...core.errors import DataError
 from ...core.specs import DataConfig
-from .boxes import coco_boxes, packed_boxes, voc_boxes
+from .boxes import ImageBoxes, coco_boxes, packed_boxes, voc_boxes
 from .cropping import FULL_SIZE, at_least, window
 from .degrading import Degradation, degradation, is_degradation
-from .sources import Classes, Decoder, FolderSource, Sample, UnreadableImageError, opened
+from .sources import Classes, Decoder, FolderSource, Sample, UnreadableImageError, picture
 
 MARK = "::"
-# The modes of pictures whose pixels are classes.
-_MASKS = ("P", "L", "1", "I")
+# The modes of pictures of one channel.
+_SINGLE = ("P", "L", "1", "I", "I;16")
+Sizes = Mapping[str, "tuple[int, int] | None"]
+T = TypeVar("T")
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -74,12 +82,19 @@ class _Pixels(Decoder):
     """Decodes a file to a picture."""
 
     def __call__(self, image: Any) -> Any:
-        try:
-            return opened(image).convert(self.mode)
-        except UnreadableImageError:
-            raise
-        except Exception as error:  # decoders raise almost any exception for a damaged file
-            raise UnreadableImageError(f"{type(error).__name__}: {error}"[:240]) from error
+        with _readable():
+            return picture(image, self.mode)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Raise UnreadableImageError for what decoders raise for a damaged file."""
+    try:
+        yield
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # almost any exception
+        raise UnreadableImageError(f"{type(error).__name__}: {error}"[:240]) from error
 
 
 def is_pair(path: str) -> bool:
@@ -97,41 +112,88 @@ def open_pairs(path: str, config: DataConfig, class_map: Classes | None) -> Pair
         raise DataError("KD401", f"{path}: write IMAGES::LABELS, such as photos::masks or photos::x4")
     if not Path(images).is_dir():
         raise DataError("KD401", f"{images}: no such folder; images with labels are files in a folder")
-    if not is_degradation(labels) and not Path(labels).exists():
-        raise DataError("KD401", f"{labels}: no such file or folder of labels; write IMAGES::LABELS")
+    place = labels.removeprefix("mask:").removeprefix("target:")
+    if not is_degradation(labels) and not Path(place).exists():
+        raise DataError("KD401", f"{place}: no such file or folder of labels; write IMAGES::LABELS")
     return PairSource(Path(images), labels, config, class_map)
 
 
 def _pairing(path: Path, names: list[str], labels: str, config: DataConfig, class_map: Classes | None) -> Pairing:
     if is_degradation(labels):
-        return _Degraded(degradation(labels), config)
-    place = Path(labels)
+        how = degradation(labels)
+        if how.jpeg and config.input_size[0] not in (1, 3):
+            raise DataError("KD412", f"{labels}: JPEG has 1 or 3 channels, and the net takes {config.input_size[0]}")
+        return _Degraded(how, config)
+    kind = next((kind for kind in ("mask", "target") if labels.startswith(f"{kind}:")), None)
+    place = Path(labels if kind is None else labels.removeprefix(f"{kind}:"))
+    sizes = {name: _size(path / name) for name in names}
     if place.suffix == ".json":
-        return _Boxes(_by_name(names, coco_boxes(place), place), config)
-    files = {file.stem: file for file in sorted(place.rglob("*")) if file.suffix.lower() in (".xml", *_PICTURES)}
-    own = {name: files[PurePath(name).stem] for name in names if PurePath(name).stem in files}
-    if len(own) < len(names):
-        missing = next(name for name in names if name not in own)
-        raise DataError("KD412", f"{place} has labels for {len(own)} of {len(names)} images, none for {missing}")
+        return _boxes(_matched(names, coco_boxes(place, class_map), place), sizes, place, config)
+    files = [file for file in sorted(place.rglob("*")) if file.suffix.lower() in (".xml", *_PICTURES)]
+    own = _matched(names, {str(file.relative_to(place)): file for file in files}, place)
     if all(file.suffix == ".xml" for file in own.values()):
         if class_map is None:
             raise DataError("KD402", f"{place} names classes; number them with --class-map FILE")
-        return _Boxes({name: voc_boxes(file, class_map) for name, file in own.items()}, config)
-    sizes = {name: (_size(path / name), _size(file)) for name, file in own.items()}
-    with Image.open(next(iter(own.values()))) as first:
-        are_masks = first.mode in _MASKS
-    if are_masks:
-        other = next((name for name, (image, mask) in sizes.items() if image != mask), None)
-        if other is not None:
-            image, mask = sizes[other]
-            raise DataError("KD412", f"the mask of {other} has {mask} pixels, and the image {image}")
-        return _Masks(own, config)
-    factors = {name: _factor(*pair) for name, pair in sizes.items()}
-    odd = next((name for name, factor in factors.items() if factor is None or factor != factors[names[0]]), None)
+        return _boxes({name: voc_boxes(file, class_map) for name, file in own.items()}, sizes, place, config)
+    modes = {name: _mode(file) for name, file in own.items()}
+    single = {name for name, mode in modes.items() if mode in _SINGLE}
+    if kind is None and single and config.input_size[0] == 1:
+        raise DataError("KD412", f"{place} may have masks or targets; write ::mask:{place} or ::target:{place}")
+    if kind == "mask" or (kind is None and single):
+        return _masks(own, modes, sizes, class_map, config)
+    return _targets(own, sizes, config)
+
+
+def _boxes(boxes: dict[str, ImageBoxes], sizes: Sizes, place: Path, config: DataConfig) -> Pairing:
+    for name, own in boxes.items():
+        if (size := sizes[name]) is not None:
+            own.require_in(size, f"{place}: {name}")
+    return _Boxes({name: own.rows for name, own in boxes.items()}, config)
+
+
+def _masks(
+    files: dict[str, Path], modes: dict[str, str], sizes: Sizes, class_map: Classes | None, config: DataConfig
+) -> Pairing:
+    if class_map is not None:
+        raise DataError("KD402", "masks hold the numbers of classes; leave --class-map out")
+    for name, file in files.items():
+        if modes[name] not in _SINGLE:
+            raise DataError("KD412", f"{file} has colors (mode {modes[name]}); a mask has one number per pixel")
+        image, mask = sizes[name], _size(file)
+        if image is not None and image != mask:
+            raise DataError("KD412", f"the mask of {name} has {mask} pixels, and the image {image}")
+    return _Masks(files, config)
+
+
+def _targets(files: dict[str, Path], sizes: Sizes, config: DataConfig) -> Pairing:
+    factors = {name: _factor(size, _size(files[name])) for name, size in sizes.items() if size is not None}
+    first = next(iter(factors.values()), 1)
+    odd = next((name for name, factor in factors.items() if factor is None or factor != first), None)
     if odd is not None:
-        image, target = sizes[odd]
-        raise DataError("KD412", f"the target of {odd} has {target} pixels, not a whole number of times {image}")
-    return _Targets(own, factors[names[0]] or 1, config)
+        pixels = f"{_size(files[odd])} pixels, not a whole number of times {sizes[odd]}"
+        raise DataError("KD412", f"the target of {odd} has {pixels}, the same for all images")
+    return _Targets(files, first or 1, config)
+
+
+def _matched(names: list[str], labels: Mapping[str, T], place: Path) -> dict[str, T]:
+    """The label of each image: of the same path without its suffix, or of the same name where that is unique."""
+    by_path = {_stem(label): own for label, own in labels.items()}
+    last, images = Counter(PurePath(path).name for path in by_path), Counter(PurePath(name).stem for name in names)
+    by_name = {PurePath(path).name: own for path, own in by_path.items() if last[PurePath(path).name] == 1}
+    found = {}
+    for name in names:
+        stem = PurePath(name).stem
+        own = by_path.get(_stem(name), by_name.get(stem) if images[stem] == 1 else None)
+        if own is not None:
+            found[name] = own
+    if len(found) < len(names):
+        missing = next(name for name in names if name not in found)
+        raise DataError("KD412", f"{place} has labels for {len(found)} of {len(names)} images, none for {missing}")
+    return found
+
+
+def _stem(path: str) -> str:
+    return PurePath(path).with_suffix("").as_posix()
 
 
 class _Masks:
@@ -141,8 +203,8 @@ class _Masks:
         self.files, self.transform = files, _joint(config)
 
     def sample(self, name: str, image: Image.Image) -> tuple[Image.Image, Tensor]:
-        with Image.open(self.files[name]) as file:
-            mask = tv_tensors.Mask(functional.pil_to_tensor(file)[0])
+        with _readable(), Image.open(self.files[name]) as file:
+            mask = tv_tensors.Mask(torch.from_numpy(np.asarray(file).astype(np.int64)))
         cut, label = self.transform(image, mask)
         return cut, label.as_subclass(torch.Tensor).long()
 
@@ -174,8 +236,8 @@ class _Targets:
         if image.width < width or image.height < height:
             raise UnreadableImageError(f"smaller than the input of {height} x {width} pixels")
         part = window(image, self.config.crop_mode, width, height)
-        with Image.open(self.files[name]) as file:
-            target = part.times(self.factor).cut(file.convert(image.mode))
+        with _readable():
+            target = part.times(self.factor).cut(picture(self.files[name], image.mode))
         return part.cut(image), _values(target)
 
 
@@ -213,27 +275,28 @@ def _cut(image: Image.Image, label: Any, *, mode: str, height: int, width: int) 
     return part.cut(large), functional.crop(label, part.top, part.left, height, width)
 
 
-def _by_name(names: list[str], boxes: dict[str, Tensor], place: Path) -> dict[str, Tensor]:
-    """The boxes of the images, by their path or the last part of it."""
-    last = {PurePath(name).name: own for name, own in boxes.items()}
-    found = {name: boxes.get(name, last.get(PurePath(name).name)) for name in names}
-    missing = next((name for name, own in found.items() if own is None), None)
-    if missing is not None:
-        raise DataError("KD412", f"{place} does not list the image {missing}")
-    return {name: own for name, own in found.items() if own is not None}
-
-
-def _size(path: Path) -> tuple[int, int]:
+def _size(path: Path) -> tuple[int, int] | None:
+    """Width and height; None for a file that cannot be read, which is skipped later."""
     try:
         with Image.open(path) as image:
             width, height = image.size
             return width, height
+    except OSError:
+        return None
+
+
+def _mode(path: Path) -> str:
+    try:
+        with Image.open(path) as image:
+            return str(image.mode)
     except OSError as error:
         raise DataError("KD412", f"{path}: {type(error).__name__} {error}") from error
 
 
-def _factor(image: tuple[int, int], target: tuple[int, int]) -> int | None:
+def _factor(image: tuple[int, int], target: tuple[int, int] | None) -> int | None:
     """How many times larger the target is, None where that is no whole number."""
+    if target is None:
+        return None
     factor = target[0] // max(1, image[0])
     return factor if factor and (image[0] * factor, image[1] * factor) == target else None
 

@@ -10,6 +10,7 @@ from numbers import Integral
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from timm.data.dataset_factory import create_dataset
@@ -106,7 +107,7 @@ class Decoder:
     def __call__(self, image: Any) -> Tensor:
         """uint8 (C, H, W). Raises UnreadableImageError."""
         try:
-            pixels = opened(image).convert(self.mode)
+            pixels = picture(image, self.mode)
         except UnreadableImageError:
             raise
         except UnidentifiedImageError as error:
@@ -120,6 +121,16 @@ class Decoder:
     def finish(self, pixels_bchw: Tensor) -> Tensor:
         """uint8 to normalized float32: equal to the bit to torchvision's ToTensor and Normalize."""
         return pixels_bchw.float().div_(255).sub_(self.mean_c11).div_(self.std_c11)
+
+
+def picture(image: Any, mode: str) -> Image.Image:
+    """The decoded image in this mode. 16 bits per pixel are scaled to 8. Raises what decoders raise."""
+    own = opened(image)
+    if own.mode.startswith("I"):
+        values = np.asarray(own, dtype=np.int64)
+        scaled = values // 257 if values.max(initial=0) > 255 else values
+        own = Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
+    return own.convert(mode)
 
 
 def opened(image: Any) -> Image.Image:

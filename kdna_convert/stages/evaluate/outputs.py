@@ -70,6 +70,8 @@ def statistics(
         for net in nets:
             stack.enter_context(evaluating(net))
         for number, inputs, labels in _counted(batches, doing, progress):
+            if not len(inputs):
+                continue
             outputs = tuple(_outputs(task, net, inputs.to(device_of(net))) for net in nets)
             for place, own in enumerate(outputs):
                 _require_form(own, forms.setdefault(place, [tuple(each.shape[1:]) for each in own]))
@@ -109,6 +111,8 @@ def _outputs(task: Task, net: nn.Module, inputs: Tensor) -> Outputs:
             shape, why = tuple(inputs.shape), cause(error)
             raise ModelError("KD307", f"the forward pass failed on an image of shape {shape}: {why}") from error
         rows = [_outputs(task, net, image) for image in inputs.split(1)]
+        for own in rows:
+            _require_form(own, [tuple(each.shape[1:]) for each in rows[0]])
         return tuple(torch.cat(own) for own in zip(*rows, strict=True))
     if not all(each.isfinite().all() for each in outputs):
         raise NumericsError("KD702", "the net's outputs are not finite")
