@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..codecs import CODECS
 from ..codecs.quantization_steps import step_of
-from ..core.errors import FolderError, ModelError, PlanError, RecipeError
+from ..core.errors import FolderError, PlanError, RecipeError
 from ..core.filesize import file_size, metadata
 from ..core.progress import as_progress
 from ..core.specs import Layer, Progress
@@ -36,7 +36,7 @@ from ..stages.code import CodedNet, code_to_size, sensitivity_of
 from ..stages.convert.fit import Measure
 from ..stages.finetune import Codes
 from ..stages.repair.net_pair import BlockProgress, NetPair, walk_memory
-from ..tasks import TASKS, Task
+from ..tasks import Task
 from .keywords import StageOptions, check_keywords
 from .net_task import conversion_task
 from .nets import device_of_name, known_original, opened
@@ -177,20 +177,12 @@ class _Coding:
 def _coding_of(before: Conversion, data: Any, options: StageOptions, seed: int, progress: Progress | None) -> _Coding:
     place = device_of_name(options.get("device", "auto"))
     original, settings = known_original(before), parse_recipe(before.recipe).calibration
+    task = conversion_task(before, options, measured=data is not None)
     if data is None:
-        return _Coding(before, original, [], settings, None, place, seed, progress, _known_task(before, options))
-    task = conversion_task(before, options)
+        return _Coding(before, original, [], settings, None, place, seed, progress, task)
     images = split_images(data, before.data, options.get("class_map"), settings, seed)
     inputs, measure = images.calibration_inputs(), images.divergence_from(original or before.model, task)
     return _Coding(before, original, inputs, settings, measure, place, seed, progress, task)
-
-
-def _known_task(before: Conversion, options: StageOptions) -> Task:
-    """The task, or `raw` where it cannot be chosen: without images it only decides which gradients are drawn."""
-    try:
-        return conversion_task(before, options)
-    except ModelError:
-        return TASKS["raw"]
 
 
 def _by_entropy(coding: _Coding, room: int) -> tuple[bytes, nn.Module, str, float]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..core.errors import FolderError, GuardError, ModelError, RecipeError
 from ..core.progress import as_progress
-from ..core.specs import DataConfig, Plan, Progress, to_json
+from ..core.specs import Plan, Progress, to_json
 from ..inputs.data import Data, Images, batches, split
 from ..inputs.models import carried_cfg, state_digest, unwrapped_copy
 from ..network.derive import fold
@@ -26,7 +26,7 @@ from ..stages.finetune import finetune as finetune_net
 from .code import CODED, codes_of, recoded
 from .heldout_metrics import agreement
 from .keywords import FinetuneOptions, check_keywords
-from .net_task import Metric, conversion_task, metric_of, task_of
+from .net_task import Metric, conversion_task, metric_of
 from .nets import Model, check_labels, classes_of, conversion_of, device_of_name, load_any, opened, require_inputs
 from .splits import digest_of, images_of
 
@@ -209,9 +209,9 @@ def _teachers(
     except FolderError:
         if teacher is None:
             raise
-        other = _teacher(teacher, options, before.model, before.data)
+        other = _teacher(teacher, options, before.model, before)
         return before, other, other
-    return before, original, None if teacher is None else _teacher(teacher, options, original, before.data)
+    return before, original, None if teacher is None else _teacher(teacher, options, original, before)
 
 
 def _name(teacher: Model | None) -> str:
@@ -220,7 +220,7 @@ def _name(teacher: Model | None) -> str:
     return f"{kind.__module__}:{kind.__qualname__}" if isinstance(teacher, nn.Module) else str(teacher)
 
 
-def _teacher(model: Model, options: FinetuneOptions, original: nn.Module, config: DataConfig) -> nn.Module:
+def _teacher(model: Model, options: FinetuneOptions, original: nn.Module, before: Conversion) -> nn.Module:
     """The teacher that replaces the original. Raises ModelError KD311 for other classes or inputs."""
     conversion = conversion_of(model, options.get("trust_code", False))
     if conversion is None:
@@ -228,7 +228,7 @@ def _teacher(model: Model, options: FinetuneOptions, original: nn.Module, config
         net, own = loaded.model, loaded.data
     else:
         net, own = conversion.model, conversion.data
-    task = task_of(original, config, options).task
+    task, config = conversion_task(before, options), before.data
     theirs, ours = (classes_of(each, config, task) for each in (net, original))
     if theirs != ours:
         raise ModelError("KD311", f"the teacher {_name(model)} has {theirs} classes, and the net {ours}")

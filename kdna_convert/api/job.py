@@ -21,9 +21,9 @@ from ..schemes import SCHEMES
 from ..stages.analyze.survey import survey, takes_batches
 from ..stages.plan.database import SurveyedNet
 from ..stages.repair import STEPS
-from ..tasks import CLASSIFY, TASKS, Task
+from ..tasks import CLASSIFY, Task
 from .keywords import JobOptions
-from .net_task import task_of
+from .net_task import task_of, task_to_draw
 from .nets import Model, checkpoint_of, conversion_of, device_of_name, load_any, misfit, sized
 from .splits import split_images
 
@@ -91,12 +91,8 @@ def _task(
     loaded: Loaded, recipe: Recipe, options: JobOptions, notes: list[str], *, measured: bool
 ) -> tuple[Task, Recipe]:
     """The task, and the recipe that names it if the options do. Another task than classify is noted."""
-    try:
-        chosen = task_of(loaded.model, loaded.data, options, recipe.task)
-    except ModelError as error:
-        if measured or error.code not in ("KD308", "KD313") or options.get("task") or recipe.task:
-            raise
-        return TASKS["raw"], recipe
+    choose_task = task_of if measured else task_to_draw
+    chosen = choose_task(loaded.model, loaded.data, options, recipe.task)
     if chosen.why is not None and chosen.task.name != CLASSIFY.name:
         notes.append(chosen.note)
     named = options.get("task")

@@ -66,10 +66,23 @@ def task_of(net: nn.Module, config: DataConfig, options: Mapping[str, Any], reci
     return NetTask(task, None)
 
 
-def conversion_task(conversion: Conversion, options: Mapping[str, Any], net: nn.Module | None = None) -> Task:
-    """The task of a conversion: by its recipe, or chosen. `net` is one to run instead of the converted one."""
-    named = parse_recipe(conversion.recipe).task
-    return task_of(conversion.model if net is None else net, conversion.data, options, named).task
+def task_to_draw(net: nn.Module, config: DataConfig, options: Mapping[str, Any], recipe_task: str | None) -> NetTask:
+    """As task_of, where nothing is measured and the task decides only which gradients are drawn.
+
+    It is `raw` for outputs that leave it open.
+    """
+    try:
+        return task_of(net, config, options, recipe_task)
+    except ModelError as error:
+        if error.code not in ("KD308", "KD313") or options.get("task") or recipe_task:
+            raise
+        return NetTask(TASKS["raw"], None)
+
+
+def conversion_task(conversion: Conversion, options: Mapping[str, Any], *, measured: bool = True) -> Task:
+    """The task of a conversion: by its recipe, or chosen. `measured`: whether its outputs are compared."""
+    choose_task = task_of if measured else task_to_draw
+    return choose_task(conversion.model, conversion.data, options, parse_recipe(conversion.recipe).task).task
 
 
 def metric_of(options: Mapping[str, Any]) -> Metric | None:

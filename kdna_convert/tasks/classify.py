@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.errors import ModelError
 from ..core.measurements import Divergence
 from .logits import distillation, first_of, kl_rows, require_labels
 from .relative_error import errors, relative_error
 from .sampled_labels import draw
-from .structure import described
+from .structure import wrong_outputs
 from .task import Outputs, Statistics
 
 # Temperature of the softmax that labels are drawn from. A trained net is nearly certain of its images: labels drawn at
@@ -41,11 +40,7 @@ class Classify:
         z = first_of(returned, images)
         z = z.flatten(1) if z.ndim > 2 and z[0].numel() == z.shape[1] else z
         if z.ndim != 2 or z.shape[1] < 2:
-            raise ModelError(
-                "KD308",
-                f"{self.name} needs logits (images, classes) of two or more classes, and the net returns "
-                f"{described(returned)}; choose another --task",
-            )
+            raise wrong_outputs(self.name, "logits (images, classes) of two or more classes", returned)
         return (z,)
 
     def loss(self, outputs: Outputs, targets: Outputs, temperature: float) -> Tensor:

@@ -18,7 +18,7 @@ from ..core.measurements import Divergence
 from .logits import described_labels
 from .raw import Raw
 from .relative_error import errors, relative_error, relative_loss, sampled_values
-from .structure import described
+from .structure import wrong_outputs
 from .task import Outputs, Statistics
 
 # The most boxes of an image that are kept, those with the highest scores.
@@ -53,11 +53,7 @@ class Detect(Raw):
     def outputs(self, returned: object, images: int) -> Outputs:
         """The boxes (images, MOST, 6) of x1, y1, x2, y2, score, class."""
         if not is_detection(returned) or len(returned) != images:  # type: ignore[arg-type]
-            raise ModelError(
-                "KD308",
-                f"detect needs a list of dicts with boxes, labels and scores, one per image, and the net returns "
-                f"{described(returned)}; choose another --task",
-            )
+            raise wrong_outputs(self.name, "a list of dicts with boxes, labels and scores, one per image", returned)
         return (torch.stack([_packed(each) for each in returned]),)  # type: ignore[attr-defined]
 
     def loss(self, outputs: Outputs, targets: Outputs, temperature: float) -> Tensor:

@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.errors import DataError, ModelError
+from ..core.errors import DataError
 from ..core.measurements import Divergence
 from .logits import described_labels
 from .raw import Raw
-from .structure import described
+from .structure import wrong_outputs
 from .task import Outputs, Statistics
 
 # The least mean squared error that PSNR tells from zero: 100 dB.
@@ -32,11 +32,7 @@ class Image(Raw):
     def outputs(self, returned: object, images: int) -> Outputs:
         own = super().outputs(returned, images)[:1]
         if own[0].ndim != 4:
-            raise ModelError(
-                "KD308",
-                f"image needs an output (images, channels, height, width), and the net returns {described(returned)}; "
-                "choose another --task",
-            )
+            raise wrong_outputs(self.name, "an output (images, channels, height, width)", returned)
         return own
 
     def compare(self, outputs: Outputs, targets: Outputs) -> Statistics:

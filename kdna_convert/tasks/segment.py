@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.errors import ModelError
 from ..core.measurements import Divergence
 from .classify import Classify
 from .logits import first_of, require_labels
-from .structure import described
+from .structure import wrong_outputs
 from .task import Outputs, Statistics
 
 # The label of a pixel without a class, as in VOC and COCO.
@@ -31,11 +30,7 @@ class Segment(Classify):
     def outputs(self, returned: object, images: int) -> Outputs:
         z = first_of(returned, images)
         if z.ndim < 3 or z.shape[1] < 2:
-            raise ModelError(
-                "KD308",
-                f"segment needs logits (images, classes, height, width), and the net returns {described(returned)}; "
-                "choose another --task",
-            )
+            raise wrong_outputs(self.name, "logits (images, classes, height, width)", returned)
         return (z,)
 
     def compare(self, outputs: Outputs, targets: Outputs) -> Statistics:

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.errors import DataError, ModelError
+from ..core.errors import DataError
 from .classify import Classify
 from .logits import described_labels, first_of
-from .structure import described
+from .structure import wrong_outputs
 from .task import Outputs, Statistics
 
 # The blank of CTC, and what ends a row of labels.
@@ -33,11 +33,7 @@ class SequenceTask(Classify):
     def outputs(self, returned: object, images: int) -> Outputs:
         z = first_of(returned, images)
         if z.ndim != 3 or z.shape[1] < 2:
-            raise ModelError(
-                "KD308",
-                f"sequence needs logits (images, classes, positions), and the net returns {described(returned)}; "
-                "choose another --task",
-            )
+            raise wrong_outputs(self.name, "logits (images, classes, positions)", returned)
         return (z,)
 
     def compare(self, outputs: Outputs, targets: Outputs) -> Statistics:

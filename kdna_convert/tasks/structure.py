@@ -31,6 +31,13 @@ def row_per_image(tensors: Sequence[Tensor], returned: object, images: int) -> t
     return rows
 
 
+def wrong_outputs(task: str, needed: str, returned: object) -> ModelError:
+    """The error KD308 for a net that does not return what its task needs."""
+    return ModelError(
+        "KD308", f"{task} needs {needed}, and the net returns {described(returned)}; choose another --task"
+    )
+
+
 def described(returned: object) -> str:
     """What a net returned, in a few words: a tensor (1, 84, 8400), a list of 3, a dict of boxes, labels, scores."""
     if isinstance(returned, Tensor):

@@ -51,7 +51,7 @@ def test_a_net_of_each_task_goes_through_all_verbs(task: str, tmp_path: Path) ->
         assert all(torch.allclose(own, other, atol=1e-4) for own, other in pairs)
     evaluation = kdna.evaluate(folder, data=IMAGES, model=net)
     assert evaluation.task == task  # without naming it again
-    assert evaluation.logit_error == pytest.approx(measured.logit_error, rel=1)
+    assert 0.3 < (evaluation.logit_error or 0) / measured.logit_error < 3  # on more images
     assert all(check.ok for check in kdna.verify(folder, data=IMAGES, model=net))
 
     tuned = kdna.finetune(folder, data=IMAGES, model=net, steps=12, batch_size=16, lr=1e-3)
@@ -100,6 +100,16 @@ def test_what_is_ambiguous_is_refused_before_the_work_with_the_commands_that_are
         with pytest.raises(ModelError, match=r"KD313: .*\(1, 12, 8\).*--task sequence or --task raw"):
             verb()
     assert converted("raw", net, data=None).report.divergence is None  # nothing is measured
+
+
+def test_a_teacher_has_the_task_that_the_folder_names() -> None:
+    net = task_nets.net("sequence")
+    tuned = kdna.finetune(
+        converted("sequence", net), data=IMAGES, model=net, teacher=task_nets.net("sequence", 1), steps=1, batch_size=16
+    )
+    assert tuned.report.finetune is not None
+    assert tuned.report.finetune.after is not None
+    assert tuned.report.finetune.after.task == "sequence"
 
 
 def test_another_task_than_the_outputs_have_is_refused() -> None:

@@ -57,8 +57,8 @@ TASK_HELP = (
     "What the outputs mean: classify, binary, regress, embed, image, segment, detect, sequence or raw. Default: chosen "
     "from what the net returns."
 )
-METRIC = "Function file.py:name of (net, batches) -> number"
-METRIC_HELP = f"{METRIC}, higher is better, measured too."
+METRIC = "A function file.py:name(net, batches) that returns a number"
+METRIC_HELP = f"{METRIC}, higher for better nets. It is measured too."
 SHARE = checked("parse_share")
 SIZE = checked("parse_target", 1)
 _model, _data, _recipe, _budget, _run = (
@@ -146,7 +146,7 @@ class ImagesFlags:
     task: Annotated[TaskName | None, _data(metavar="NAME", help=TASK_HELP)] = None
     outputs: Annotated[
         Text,
-        _data(metavar="FUNCTION", help="Function file.py:name that picks what to compare from the outputs."),
+        _data(metavar="FUNCTION", help="A function file.py:name(outputs) that picks what to compare."),
     ] = None
 
     @property
@@ -300,7 +300,7 @@ class GoalFlags(SizeFlags):
     ] = None
     metric: Annotated[
         Text,
-        _budget(metavar="FUNCTION", help=f"{METRIC} that --max-drop counts."),
+        _budget(metavar="FUNCTION", help=f"{METRIC}. --max-drop counts it."),
     ] = None
     database: Annotated[
         Text, _budget(metavar="FILE", help="Predicted errors: read if the file exists, else written.")

@@ -1,8 +1,9 @@
 """DATA: images as inputs of a net, from a folder, a .tar, a timm dataset or tensors.
 
-sources.py reads single images, images.py selects, splits and batches them, classes.py numbers the classes, memory.py
-takes tensors and datasets, bundled.py has the digits that come with kdna, views.py augments training images, mixing.py
-mixes images in pairs, packing.py makes one tensor of several inputs.
+sources.py reads single images, decoding.py decodes them, cropping.py cuts parts at full size. images.py selects, splits
+and batches them. pairs.py has images with masks, boxes (boxes.py) or targets (degrading.py). classes.py numbers the
+classes, memory.py takes tensors and datasets, bundled.py has the digits that come with kdna, views.py augments training
+images, mixing.py mixes images in pairs, packing.py makes one tensor of several inputs.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from ...core.errors import DataError
 from ...core.specs import DataConfig, Shape
 from .bundled import PREFIX, open_bundled
 from .classes import check_classes, read_class_map
+from .decoding import Decoder
 from .images import Batch, Images, Inputs, Reading, concat_labels, split
 from .memory import Batches, DatasetSource, TensorSource, hold, iterate
 from .mixing import Mixed, mixer
 from .packing import Packing, accept_packed
 from .pairs import is_pair, open_pairs
-from .sources import LIBRARIES, UNCOUNTED, Decoder, FolderSource, open_named
+from .sources import LIBRARIES, UNCOUNTED, FolderSource, open_named
 from .views import TrainBatch, Views, train_loader
 
 __all__ = [

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...core.errors import DataError
 from ...core.processes import gather
+from .decoding import UnreadableImageError
 from .packing import Packing
-from .sources import Classes, FolderSource, Label, Sample, Source, Stream, UnreadableImageError
+from .sources import Classes, FolderSource, Label, Sample, Source, Stream
 
 Batch = tuple[Tensor, Tensor | None]
 _Read = tuple[int, Sample | UnreadableImageError]

@@ -32,8 +32,9 @@ from ...core.errors import DataError
 from ...core.specs import DataConfig
 from .boxes import ImageBoxes, coco_boxes, packed_boxes, voc_boxes
 from .cropping import FULL_SIZE, at_least, window
+from .decoding import Decoder, UnreadableImageError, picture
 from .degrading import Degradation, degradation, is_degradation
-from .sources import Classes, Decoder, FolderSource, Sample, UnreadableImageError, picture
+from .sources import Classes, FolderSource, Sample
 
 MARK = "::"
 # The modes of pictures of one channel.

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from numbers import Integral
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
-import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
 from timm.data.dataset_factory import create_dataset
-from timm.data.transforms_factory import create_transform
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from ...core.errors import DataError
 from ...core.regular import require_regular
-from ...core.specs import DataConfig
-from .cropping import FULL_SIZE, at_least, window
+from .decoding import Decoder, UnreadableImageError, one_line
 
 # timm's dataset schemes and the package that each needs. Checked here, since timm reports a missing one on stdout.
 LIBRARIES = {
@@ -33,19 +26,12 @@ LIBRARIES = {
 }
 STREAMS = ("hfids", "tfds", "wds")
 UNCOUNTED = "does not say how many images it has; add the number, as in wds/FOLDER:train|5000, or set a limit"
-# The most pixels of an image: where Pillow warns of a decompression bomb. In RGB they are 268 MB.
-MOST_PIXELS = 1024**3 // 4 // 3
 # The most folders that are reached through links.
 MOST_LINKED = 2**16
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 Label = int | Tensor  # a class; or a row of classes, a mask, boxes, numbers, or a target image
 Sample = tuple[Tensor, Label | None]
 Classes = Mapping[str, int]
-
-
-class UnreadableImageError(Exception):
-    """One image cannot be decoded. The reader skips and lists it."""
 
 
 class Source(Protocol):
@@ -72,91 +58,6 @@ class Source(Protocol):
     def finish(self, inputs: Tensor) -> Tensor:
         """A batch of read inputs as the net takes it, float32."""
         ...
-
-
-class Decoder:
-    """Turns a file or a PIL image into a net's input by timm's evaluation transform.
-
-    Images are resized and cropped one by one, and normalized in batches: for small images that halves the time.
-    `enlarged` counts those that had fewer pixels along an axis than the input. Raises DataError KD406 for an input that
-    is no image.
-    """
-
-    def __init__(self, config: DataConfig) -> None:
-        self.size, self.enlarged = min(config.input_size[1:], default=0), 0
-        channels = config.input_size[0]
-        if channels not in _MODES or len(config.input_size) != 3:
-            raise DataError("KD406", f"images cannot become inputs of size {config.input_size}; pass tensors instead")
-        self.mode = _MODES[channels]
-        self.transform = (
-            _part_of(config)
-            if config.crop_mode in FULL_SIZE
-            else create_transform(
-                config.input_size,
-                is_training=False,
-                interpolation=config.interpolation,
-                mean=config.mean,
-                std=config.std,
-                crop_pct=config.crop_pct,
-                crop_mode=config.crop_mode,
-                normalize=False,
-            )
-        )
-        self.mean_c11, self.std_c11 = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
-
-    def __call__(self, image: Any) -> Tensor:
-        """uint8 (C, H, W). Raises UnreadableImageError."""
-        try:
-            pixels = picture(image, self.mode)
-        except UnreadableImageError:
-            raise
-        except UnidentifiedImageError as error:
-            raise UnreadableImageError("not an image") from error
-        except Exception as error:  # decoders raise almost any exception for a damaged file
-            raise UnreadableImageError(_one_line(error)) from error
-        self.enlarged += min(pixels.size) < self.size
-        tensor: Tensor = self.transform(pixels)
-        return tensor
-
-    def finish(self, pixels_bchw: Tensor) -> Tensor:
-        """uint8 to normalized float32: equal to the bit to torchvision's ToTensor and Normalize."""
-        return pixels_bchw.float().div_(255).sub_(self.mean_c11).div_(self.std_c11)
-
-
-def picture(image: Any, mode: str) -> Image.Image:
-    """The decoded image in this mode. 16 bits per pixel are scaled to 8. Raises what decoders raise."""
-    own = opened(image)
-    if own.mode.startswith("I"):
-        values = np.asarray(own, dtype=np.int64)
-        scaled = values // 257 if values.max(initial=0) > 255 else values
-        own = Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
-    return own.convert(mode)
-
-
-def opened(image: Any) -> Image.Image:
-    """The image, its pixels not decoded yet. Raises UnreadableImageError for one above MOST_PIXELS."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened: Image.Image = image if isinstance(image, Image.Image) else Image.open(image)
-    except Image.DecompressionBombError:
-        raise UnreadableImageError(f"KD411: more than {MOST_PIXELS:,} pixels; make it smaller") from None
-    if opened.width * opened.height > MOST_PIXELS:
-        size = f"{opened.width:,} x {opened.height:,} pixels"
-        raise UnreadableImageError(f"KD411: {size}, more than {MOST_PIXELS:,}; make it smaller")
-    return opened
-
-
-def _part_of(config: DataConfig) -> Any:
-    """A part of the image at full size, as uint8 (C, H, W)."""
-    height, width = config.input_size[1:]
-
-    def cut(pixels: Image.Image) -> Tensor:
-        large = at_least(pixels, width, height)
-        tensor: Tensor = pil_to_tensor(window(large, config.crop_mode, width, height).cut(large))
-        return tensor
-
-    return cut
 
 
 class FolderSource:
@@ -197,7 +98,7 @@ class FolderSource:
                 require_regular(self.reader.samples[row][0])  # a FIFO would block for ever
             file = self.reader[row][0]
         except OSError as error:
-            raise UnreadableImageError(_one_line(error)) from error
+            raise UnreadableImageError(one_line(error)) from error
         with file:
             return self.decode(file), label
 
@@ -281,7 +182,7 @@ def _readable(dataset: Any) -> Iterator[tuple[Any, Any]]:
     try:
         yield from dataset
     except Exception as error:
-        raise DataError("KD401", f"the stream cannot be read any further: {_one_line(error)}") from error
+        raise DataError("KD401", f"the stream cannot be read any further: {one_line(error)}") from error
 
 
 def open_named(
@@ -307,7 +208,7 @@ def open_named(
             return Stream(dataset, decode, class_map)
         return NamedSource(dataset, decode, class_map)
     except Exception as error:
-        reason = f"{name} {UNCOUNTED}" if "num_samples" in str(error) else f"{name}: {_one_line(error)}"
+        reason = f"{name} {UNCOUNTED}" if "num_samples" in str(error) else f"{name}: {one_line(error)}"
         raise DataError("KD401", reason) from error
 
 
@@ -366,10 +267,6 @@ def _require_tree(root: Path) -> None:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:240]
 
 
 def _numbered(names: Any) -> dict[str, int]:

@@ -20,9 +20,10 @@ from torchvision.transforms import InterpolationMode, v2
 from ...core.errors import DataError
 from ...core.specs import DataConfig, product
 from .cropping import FULL_SIZE
+from .decoding import Decoder, UnreadableImageError
 from .images import Images, shuffled, stack_labels, stream_batches
 from .mixing import mixer, seeded
-from .sources import Decoder, Sample, Source, Stream, UnreadableImageError
+from .sources import Sample, Source, Stream
 
 # Up to this side, in pixels, an image is decoded once and shifted within a border of an eighth, as is usual for CIFAR.
 # A larger one is decoded for every view, so that the crop uses all of its pixels.
