@@ -16,7 +16,7 @@ from ...core.errors import RecipeError
 from ...inputs.finetune_settings import Settings, about, default_of, kind_of
 from .console import output_path, reporting, resumable, save_folder, show, show_json, tell_remarks, tell_written
 from .grouped import grouped
-from .options import Folder, Force, ImagesFlags, OutputFolder, RunFlags, TrustFlags
+from .options import METRIC, Folder, Force, ImagesFlags, OutputFolder, RunFlags, TrustFlags
 
 T = TypeVar("T")
 # In the order of the help: a length as a time comes before the others.
@@ -99,9 +99,7 @@ class Safety:
     ] = None
     metric: Annotated[
         str | None,
-        _option(
-            "Safety", "Function file.py:name of (net, batches) -> number that --max-drop counts.", metavar="FUNCTION"
-        ),
+        _option("Safety", f"{METRIC}. --max-drop counts it.", metavar="FUNCTION"),
     ] = None
     jsonl: Annotated[Path | None, _option("Safety", "Log one line of JSON per step.", metavar="FILE")] = None
     track: Annotated[Path | None, _option("Safety", "Log to this TensorBoard folder.", metavar="FOLDER")] = None
