@@ -13,7 +13,7 @@ from torch import nn
 
 from ..core.errors import FolderError, GuardError, ModelError, RecipeError
 from ..core.progress import as_progress
-from ..core.specs import Plan, Progress, to_json
+from ..core.specs import DataConfig, Plan, Progress, to_json
 from ..inputs.data import Data, Images, batches, split
 from ..inputs.models import carried_cfg, state_digest, unwrapped_copy
 from ..network.derive import fold
@@ -23,6 +23,7 @@ from ..routing import routers
 from ..stages.evaluate.accuracy import divergence_from
 from ..stages.finetune import RunFiles, Settings, Student
 from ..stages.finetune import finetune as finetune_net
+from ..tasks import Task
 from .code import CODED, codes_of, recoded
 from .heldout_metrics import agreement
 from .keywords import FinetuneOptions, check_keywords
@@ -209,9 +210,11 @@ def _teachers(
     except FolderError:
         if teacher is None:
             raise
-        other = _teacher(teacher, options, before.model, before)
+        other = _teacher(teacher, options, before.model, before.data, conversion_task(before, options))
         return before, other, other
-    return before, original, None if teacher is None else _teacher(teacher, options, original, before)
+    if teacher is None:
+        return before, original, None
+    return before, original, _teacher(teacher, options, original, before.data, conversion_task(before, options))
 
 
 def _name(teacher: Model | None) -> str:
@@ -220,7 +223,7 @@ def _name(teacher: Model | None) -> str:
     return f"{kind.__module__}:{kind.__qualname__}" if isinstance(teacher, nn.Module) else str(teacher)
 
 
-def _teacher(model: Model, options: FinetuneOptions, original: nn.Module, before: Conversion) -> nn.Module:
+def _teacher(model: Model, options: FinetuneOptions, original: nn.Module, config: DataConfig, task: Task) -> nn.Module:
     """The teacher that replaces the original. Raises ModelError KD311 for other classes or inputs."""
     conversion = conversion_of(model, options.get("trust_code", False))
     if conversion is None:
@@ -228,7 +231,6 @@ def _teacher(model: Model, options: FinetuneOptions, original: nn.Module, before
         net, own = loaded.model, loaded.data
     else:
         net, own = conversion.model, conversion.data
-    task, config = conversion_task(before, options), before.data
     theirs, ours = (classes_of(each, config, task) for each in (net, original))
     if theirs != ours:
         raise ModelError("KD311", f"the teacher {_name(model)} has {theirs} classes, and the net {ours}")

@@ -11,7 +11,7 @@ from PIL import Image
 from support.pictures import CONFIG, code_of, paint, values
 
 from kdna_convert.core.errors import CheckpointError, DataError
-from kdna_convert.inputs.data import open_images, sources
+from kdna_convert.inputs.data import decoding, open_images, sources
 from kdna_convert.inputs.models import read_state_dict
 
 
@@ -44,7 +44,7 @@ def test_a_fifo_named_tar_is_no_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("side", [12_000, 20_000])
 def test_an_image_above_the_pixel_limit_is_skipped_with_a_code(folder: Path, side: int) -> None:
-    assert side**2 > sources.MOST_PIXELS
+    assert side**2 > decoding.MOST_PIXELS
     Image.new("1", (side, side)).save(folder / "huge.png")
     images = open_images(folder, CONFIG)
     assert values(images) == [0, 1, 2]

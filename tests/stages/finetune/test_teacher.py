@@ -50,11 +50,12 @@ def test_stages_are_still_matched_with_the_originals() -> None:
 def test_a_teacher_of_other_classes_is_refused(tmp_path: Path) -> None:
     from kdna_convert.api.finetune import _teacher
     from kdna_convert.core.specs import DataConfig
+    from kdna_convert.tasks import CLASSIFY
 
     _, original = pair()
     config = DataConfig(input_size=(6, 6, 6))
     with pytest.raises(ModelError, match=r"(?s)KD311: .* has 7 classes, and the net 5"):
-        _teacher(other(7), {}, original, config)
+        _teacher(other(7), {}, original, config, CLASSIFY)
 
 
 def test_the_best_state_is_chosen_with_the_label_loss() -> None:
