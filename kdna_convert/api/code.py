@@ -39,7 +39,7 @@ from ..stages.repair.net_pair import BlockProgress, NetPair, walk_memory
 from ..tasks import Task
 from .keywords import StageOptions, check_keywords
 from .net_task import conversion_task
-from .nets import device_of_name, known_original, opened
+from .nets import device_of_name, known_original, opened, require_inputs
 from .splits import split_images
 
 if TYPE_CHECKING:
@@ -177,10 +177,12 @@ class _Coding:
 def _coding_of(before: Conversion, data: Any, options: StageOptions, seed: int, progress: Progress | None) -> _Coding:
     place = device_of_name(options.get("device", "auto"))
     original, settings = known_original(before), parse_recipe(before.recipe).calibration
-    task = conversion_task(before, options, measured=data is not None)
     if data is None:
+        task = conversion_task(before, options, measured=False)
         return _Coding(before, original, [], settings, None, place, seed, progress, task)
     images = split_images(data, before.data, options.get("class_map"), settings, seed)
+    require_inputs(before.model, images.whole, original)
+    task = conversion_task(before, options)
     inputs, measure = images.calibration_inputs(), images.divergence_from(original or before.model, task)
     return _Coding(before, original, inputs, settings, measure, place, seed, progress, task)
 

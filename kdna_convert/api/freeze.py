@@ -28,7 +28,7 @@ from ..routing import detach, mean_kernels
 from ..tasks import Task
 from .keywords import StageOptions, check_keywords
 from .net_task import conversion_task
-from .nets import device_of_name, known_original, opened
+from .nets import device_of_name, known_original, opened, require_inputs
 from .splits import ImageSplit, split_images
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def freeze(
         raise DataError("KD401", "a mean is taken over images; pass --data")
     recipe = parse_recipe(before.recipe)
     images = split_images(data, before.data, options.get("class_map"), recipe.calibration, recipe.seed)
+    require_inputs(before.model, images.whole)
     place = device_of_name(options.get("device", "auto"))
     inputs = (inputs.to(place) for inputs, _ in batches(images.calibration, images.batch))
     if progress is not None:
@@ -107,7 +108,10 @@ def _measured(before: Conversion, net: nn.Module, images: ImageSplit, task: Task
     if from_routed is None:
         return FreezeReport(None, None, None, count, 0.0)
     divergence = from_routed(net)
-    from_original = images.divergence_from(known_original(before), task)
+    original = known_original(before)
+    if original is not None:
+        require_inputs(original, images.whole)
+    from_original = images.divergence_from(original, task)
     if from_original is None:
         return FreezeReport(divergence, None, None, count, 0.0)
     return FreezeReport(divergence, from_original(net), from_original(before.model), count, 0.0)

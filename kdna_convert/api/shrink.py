@@ -33,7 +33,7 @@ from ..stages.repair.run_steps import run_steps
 from ..tasks import CLASSIFY, Task
 from .keywords import StageOptions, check_keywords
 from .net_task import conversion_task
-from .nets import device_of_name, known_original, opened
+from .nets import device_of_name, known_original, opened, require_inputs
 from .repair import judging, mixtures
 from .splits import ImageSplit, split_images
 
@@ -89,8 +89,12 @@ def shrink(
     solve(database, budget)  # a budget that cannot be met is refused before the images are read
     settings = recipe.calibration
     split = None if data is None else split_images(data, before.data, options.get("class_map"), settings, recipe.seed)
-    original = None if split is None else known_original(before)
-    task = CLASSIFY if split is None else conversion_task(before, options)
+    original: nn.Module | None = None
+    task: Task = CLASSIFY
+    if split is not None:
+        original = known_original(before)
+        require_inputs(net, split.whole, before.model, original)
+        task = conversion_task(before, options)
     measure = None if split is None else split.divergence_from(original, task)
     place = device_of_name(options.get("device", "auto"))
     moments = _moments(before, net, database, recipe, split, place, progress, task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..network.derive import fold_weights
 from ..network.folder import Check, Conversion, open_folder
 from ..network.folder import verify as verify_folder
 from ..network.folder.verify import broken, checked, unchecked
-from ..network.inference import is_packed, own_example
+from ..network.inference import is_inside, is_packed, own_example
 from ..network.stored import family_specs
 from ..network.totals import totals
 from ..routing import detach, routers, routing_of
@@ -31,6 +31,7 @@ from ..stages.analyze.survey import survey
 from .evaluate import evaluate
 from .job import IN_FLOAT32
 from .keywords import StageOptions, check_keywords
+from .net_task import conversion_task
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 # A measured agreement may be below the claimed one by so many standard deviations of their difference, and the
 # measured KL above the claimed one by this factor and this much (nats): other images, the same net.
 DEVIATIONS, KL_FACTOR, KL_SLACK = 4.0, 3.0, 0.01
+
+# The fields of a layer that count the places where it runs.
+_POSITIONS = {"in_positions", "out_positions"}
 
 
 def verify(
@@ -76,7 +80,7 @@ def verify(
     if not all(check.ok for check in checks):
         return tuple(checks)
     conversion = open_folder(folder, model=copy.deepcopy(model), trust_code=trust_code)
-    checks += _recomputed(conversion)
+    checks += _recomputed(conversion, options)
     claimed = conversion.report.divergence
     if data is None:
         checks.append(unchecked("figures", f"{_figures(claimed)}; pass --data to measure again"))
@@ -89,16 +93,20 @@ def verify(
     return tuple(checks)
 
 
-def _recomputed(conversion: Conversion) -> Iterator[Check]:
-    """What the plan says of layers and sizes, computed again from the architecture."""
+def _recomputed(conversion: Conversion, options: StageOptions) -> Iterator[Check]:
+    """What the plan says of layers and sizes, computed again from the architecture.
+
+    How often a layer runs on regions that a detector proposes depends on its weights, so this is not compared.
+    """
     plain = _plain(conversion.model)
     example = own_example(plain, conversion.data)
     if is_packed(conversion.data) and not _runs(plain, example):
         yield unchecked("sizes", "the net does not run on a single input")
         return
+    apart = conversion_task(conversion, options, measured=False).apart(plain)
     claims: dict[str, Callable[[], str]] = {
-        "layers": partial(_layers, conversion.plan, plain, example),
-        "original size": partial(_original_size, conversion, plain, example),
+        "layers": partial(_layers, conversion.plan, plain, example, apart),
+        "original size": partial(_original_size, conversion, plain, example, apart),
         "stored": partial(_stored_sizes, conversion),
         "MACs": partial(_planned_macs, conversion),
     }
@@ -124,14 +132,15 @@ def _plain(model: nn.Module) -> nn.Module:
     return plain
 
 
-def _layers(plan: Plan, plain: nn.Module, example: Tensor) -> str:
+def _layers(plan: Plan, plain: nn.Module, example: Tensor, apart: Sequence[str]) -> str:
     surveyed = survey(plain, example)
     odd = {layer.name for layer in plan.layers} ^ {layer.name for layer in surveyed}
     if odd:
         raise broken(f"plan.json and the net have different layers: {', '.join(sorted(odd)[:8])}")
     own = {layer.name: layer for layer in surveyed}
     for layer in plan.layers:
-        for field in (field.name for field in fields(Layer) if field.name != "reason"):
+        left_out = {"reason"} | (_POSITIONS if is_inside(layer.name, apart) else set())
+        for field in (field.name for field in fields(Layer) if field.name not in left_out):
             planned, actual = getattr(layer, field), getattr(own[layer.name], field)
             if field == "standardized" and planned and actual:  # the bound follows from gains, which have changed
                 planned, actual = planned[0], actual[0]
@@ -140,13 +149,14 @@ def _layers(plan: Plan, plain: nn.Module, example: Tensor) -> str:
     return f"{len(plan.layers)} layers, shapes and positions as in plan.json"
 
 
-def _original_size(conversion: Conversion, plain: nn.Module, example: Tensor) -> str:
+def _original_size(conversion: Conversion, plain: nn.Module, example: Tensor, apart: Sequence[str]) -> str:
     """The folded net has the original's parameters and MACs, and its bytes where its numbers have the same width."""
     claimed, own = conversion.plan.original, totals(plain, example)
     other = any(IN_FLOAT32 in note for note in conversion.report.notes)
     wide = not other and all(tensor.element_size() == 4 for tensor in plain.parameters())
     size = f"{own.params:,} parameters, {own.bytes:,} bytes and {own.macs:,} MACs"
-    if (own.params, own.macs) != (claimed.params, claimed.macs) or (wide and own.bytes != claimed.bytes):
+    same_macs = own.macs == claimed.macs or bool(apart)
+    if own.params != claimed.params or not same_macs or (wide and own.bytes != claimed.bytes):
         planned = f"{claimed.params:,}, {claimed.bytes:,} and {claimed.macs:,}"
         raise broken(f"the original's architecture has {size}, plan.json says {planned}")
     return f"its architecture has {size}"

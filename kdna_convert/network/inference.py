@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -30,6 +30,11 @@ def own_example(model: nn.Module, config: DataConfig) -> Tensor:
 def is_packed(config: DataConfig) -> bool:
     """Whether this may be the size of several inputs, which are recorded as one flat tensor."""
     return len(config.input_size) == 2 and config.input_size[0] == 1
+
+
+def is_inside(name: str, modules: Iterable[str]) -> bool:
+    """Whether a module of this name is one of these, or a part of one."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .binary import Binary
 from .choice import TaskChoice, choose
 from .classify import Classify
-from .detect import Detect
+from .detect import Detect, is_detection
 from .embed import Embed
 from .forward import captured, run
 from .image import Image
@@ -15,11 +15,12 @@ from .regress import Regress
 from .segment import Segment
 from .sequence import SequenceTask
 from .structure import tensors_in
-from .task import Outputs, Statistics, Task
+from .task import Head, Outputs, Statistics, Task
 
 __all__ = [
     "CLASSIFY",
     "TASKS",
+    "Head",
     "Outputs",
     "Statistics",
     "Task",
@@ -27,6 +28,7 @@ __all__ = [
     "captured",
     "choose",
     "distillation",
+    "is_detection",
     "run",
     "tensors_in",
 ]

@@ -15,7 +15,7 @@ from .logits import distillation, first_of, kl_rows, require_labels
 from .relative_error import errors, relative_error
 from .sampled_labels import draw
 from .structure import wrong_outputs
-from .task import Outputs, Statistics
+from .task import Head, Outputs, Statistics
 
 # Temperature of the softmax that labels are drawn from. A trained net is nearly certain of its images: labels drawn at
 # temperature 1 give almost no gradient.
@@ -34,6 +34,9 @@ class Classify:
         return ()
 
     def apart(self, net: nn.Module) -> tuple[str, ...]:
+        return ()
+
+    def heads(self, net: nn.Module) -> tuple[Head, ...]:
         return ()
 
     def outputs(self, returned: object, images: int) -> Outputs:

@@ -19,7 +19,7 @@ from .logits import described_labels
 from .raw import Raw
 from .relative_error import errors, relative_error, relative_loss, sampled_values
 from .structure import wrong_outputs
-from .task import Outputs, Statistics
+from .task import Head, Outputs, Statistics
 
 # The most boxes of an image that are kept, those with the highest scores.
 MOST = 300
@@ -29,6 +29,8 @@ CERTAIN = 0.3
 TAPS = ("backbone", "rpn.head", "head")
 # Where an R-CNN has the modules that read the regions it proposes.
 APART = ("roi_heads",)
+# The head that reads the regions themselves. Those of masks and key points read the boxes that it returns.
+HEADS = (Head("roi_heads", 1, "roi_heads.box_predictor"),)
 _UNKNOWN = f"the detector has no module {', '.join(TAPS)}"
 _WAY_OUT = "compare its numbers with --task raw --outputs file.py:function"
 
@@ -49,6 +51,10 @@ class Detect(Raw):
 
     def apart(self, net: nn.Module) -> tuple[str, ...]:
         return tuple(name for name in APART if name in dict(net.named_modules()))
+
+    def heads(self, net: nn.Module) -> tuple[Head, ...]:
+        modules = dict(net.named_modules())
+        return tuple(head for head in HEADS if {head.module, head.output} <= modules.keys())
 
     def outputs(self, returned: object, images: int) -> Outputs:
         """The boxes (images, MOST, 6) of x1, y1, x2, y2, score, class."""

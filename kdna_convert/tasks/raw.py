@@ -13,7 +13,7 @@ from ..core.errors import DataError, ModelError
 from ..core.measurements import Divergence
 from .relative_error import errors, relative_error, relative_loss, sampled_values
 from .structure import row_per_image, tensors_in
-from .task import Outputs, Statistics
+from .task import Head, Outputs, Statistics
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class Raw:
         return ()
 
     def apart(self, net: nn.Module) -> tuple[str, ...]:
+        return ()
+
+    def heads(self, net: nn.Module) -> tuple[Head, ...]:
         return ()
 
     def outputs(self, returned: object, images: int) -> Outputs:

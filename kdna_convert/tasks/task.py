@@ -9,6 +9,7 @@ task.loss(outputs, targets, temperature)             # the same, differentiable,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -20,6 +21,21 @@ from ..core.measurements import Divergence
 Outputs = tuple[Tensor, ...]
 # What is summed or averaged over images: tensors (images, ...) by name, float64, on the CPU.
 Statistics = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A module that reads regions which the net proposes, with its first arguments by position.
+
+    Attributes:
+        module: Its name.
+        argument: The position of the regions in its arguments.
+        output: The module in it whose outputs are compared. They have a row for each region.
+    """
+
+    module: str
+    argument: int
+    output: str
 
 
 class Task(Protocol):
@@ -45,6 +61,10 @@ class Task(Protocol):
 
     def apart(self, net: nn.Module) -> tuple[str, ...]:
         """The modules whose inputs do not match those of another net, as the regions that a detector proposes."""
+        ...
+
+    def heads(self, net: nn.Module) -> tuple[Head, ...]:
+        """The modules among `apart` that a fine-tune trains, both nets on the same regions."""
         ...
 
     def outputs(self, returned: object, images: int) -> Outputs:

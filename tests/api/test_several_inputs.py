@@ -85,6 +85,16 @@ def test_a_net_with_several_inputs_is_converted_measured_and_trained(form: str, 
     assert again.agreement == kdna.evaluate(tuned, data=DATA[form]).agreement
 
 
+def test_a_folder_of_a_net_with_several_inputs_is_coded_and_shrunk(tmp_path: Path) -> None:
+    net, data = net_of("tuple"), DATA["tuple"]
+    conversion = kdna.convert(net, recipe=Recipe(scheme="cp", fit={"sweeps": 3}), data=data, target_params=0.6)  # type: ignore[arg-type]
+    folder = kdna.save(conversion, tmp_path / "net")
+    coded = kdna.code(folder, model=net_of("tuple"), data=data, target_bytes=0.3)
+    assert coded.report.stages["code"].images == 8
+    shrunk = kdna.shrink(folder, model=net_of("tuple"), data=data, target_params=0.5)
+    assert shrunk.report.stages["shrink"].images == 8
+
+
 @pytest.mark.parametrize("form", NETS)
 def test_the_users_net_is_not_changed(form: str) -> None:
     net = net_of(form)

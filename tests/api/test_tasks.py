@@ -14,7 +14,8 @@ import kdna_convert as kdna
 from kdna_convert.api.finetune import hold
 from kdna_convert.core.errors import DataError, GuardError, ModelError, RecipeError
 from kdna_convert.inputs.recipe import parse_recipe
-from kdna_convert.tasks import tensors_in
+from kdna_convert.stages.finetune.shared_regions import head_loss
+from kdna_convert.tasks import TASKS, tensors_in
 
 pytestmark = pytest.mark.usefixtures("quick_predictions")
 
@@ -63,6 +64,20 @@ def test_a_net_of_each_task_goes_through_all_verbs(task: str, tmp_path: Path) ->
     assert coded.report.stages["code"].task == task
     smaller = kdna.shrink(folder, data=IMAGES, model=net, target_params=0.5)
     assert smaller.report.stages["shrink"].task == task
+
+
+def test_a_box_head_is_verified_and_trained_on_the_regions_of_the_teacher(tmp_path: Path) -> None:
+    net = task_nets.regions()
+    recipe = parse_recipe("scheme: cp\nexclude: [backbone.*, rpn.*]\ncalibration: {images: 16, heldout: 8, batch: 8}\n")
+    conversion = converted("detect", net, recipe=recipe, target_params=0.9)
+    assert [family.members for family in conversion.plan.families] == [("roi_heads.box_head.0",)]
+    kdna.save(conversion, tmp_path / "net")
+    assert all(check.ok for check in kdna.verify(tmp_path / "net", model=net))
+    tuned = kdna.finetune(conversion, data=IMAGES, model=net, steps=12, batch_size=16, lr=3e-3)
+    heads = TASKS["detect"].heads(net)
+    with torch.no_grad():
+        before, after = (head_loss(own.model, net.eval(), heads, IMAGES) for own in (conversion, tuned))
+    assert 0 < after < 0.95 * before
 
 
 def test_labels_of_the_task_are_scored() -> None:

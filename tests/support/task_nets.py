@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from support import tiny
 from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor
+from torchvision.ops import MultiScaleRoIAlign
 
 
 class Trunk(tiny.Net):
@@ -81,6 +84,30 @@ def _boxes(score_chw: Tensor) -> dict[str, Tensor]:
     return {"boxes": torch.cat([corner, corner + 4], 1), "scores": best.values, "labels": channel + 1}
 
 
+class Regions(FasterRCNN):
+    """torchvision's R-CNN with a small backbone: its box head reads the regions that it proposes."""
+
+    def __init__(self) -> None:
+        trunk = Trunk()
+        backbone = nn.Sequential(trunk.stem, trunk.blocks)
+        backbone.out_channels = 12  # type: ignore[assignment]
+        head = nn.Sequential(nn.Conv2d(12, 12, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(12 * 9, 16), nn.ReLU())
+        super().__init__(
+            backbone,
+            min_size=16,
+            max_size=16,
+            rpn_anchor_generator=AnchorGenerator(((4, 8),), ((0.5, 1.0),)),
+            rpn_post_nms_top_n_test=6,
+            rpn_score_thresh=0.4,
+            box_roi_pool=MultiScaleRoIAlign(["0"], 3, 2),
+            box_head=head,
+            box_predictor=FastRCNNPredictor(16, 3),
+            box_detections_per_img=6,
+        )
+        self.pretrained_cfg = trunk.pretrained_cfg
+        nn.init.normal_(self.rpn.head.cls_logits.weight, std=0.5)  # another number of regions in every image
+
+
 NETS = {
     "image": Upscaler,
     "segment": Segmenter,
@@ -94,7 +121,15 @@ NETS = {
 def net(task: str, seed: int = 0) -> nn.Module:
     """A net of this task whose normalizations have statistics of their own."""
     torch.manual_seed(seed)
-    own: nn.Module = NETS[task]()
+    return _with_statistics(NETS[task]())
+
+
+def regions() -> nn.Module:
+    torch.manual_seed(0)
+    return _with_statistics(Regions())
+
+
+def _with_statistics(own: nn.Module) -> nn.Module:
     for module in own.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_var.uniform_(0.5, 2)

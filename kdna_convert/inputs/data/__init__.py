@@ -23,7 +23,7 @@ from .decoding import Decoder
 from .images import Batch, Images, Inputs, Reading, concat_labels, split
 from .memory import Batches, DatasetSource, TensorSource, hold, iterate
 from .mixing import Mixed, mixer
-from .packing import Packing, accept_packed
+from .packing import Packing, accept_packed, takes_packed
 from .pairs import is_pair, open_pairs
 from .sources import LIBRARIES, UNCOUNTED, FolderSource, open_named
 from .views import TrainBatch, Views, train_loader
@@ -48,6 +48,7 @@ __all__ = [
     "open_images",
     "read_class_map",
     "split",
+    "takes_packed",
     "train_loader",
 ]
 

@@ -74,6 +74,11 @@ def accept_packed(model: nn.Module, packing: Packing) -> None:
     model.register_forward_pre_hook(_Unpacking(packing))
 
 
+def takes_packed(model: nn.Module) -> bool:
+    """Whether accept_packed changed this net."""
+    return any(isinstance(hook, _Unpacking) for hook in model._forward_pre_hooks.values())
+
+
 @dataclass(frozen=True)
 class _Unpacking:
     """The hook."""

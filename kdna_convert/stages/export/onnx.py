@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...core.atomic import write_bytes
 from ...core.errors import ModelError
@@ -23,16 +24,17 @@ from ...network.derive import fold_weights
 from ...network.folder import Conversion
 from ...routing import routers
 from .export import Export, free_path
+from .graph_outputs import graph_outputs, named_tensors
 
 INPUT = "images"
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
-TOLERANCE = 1e-3  # relative to the largest logit
+TOLERANCE = 1e-3  # relative to the largest number of an output
 
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """The ONNX file: its path, its size in bytes, and the largest difference between onnxruntime's and torch's logits,
-    relative to the largest logit."""
+    """The ONNX file: its path, its size in bytes, and the largest difference between onnxruntime's and torch's outputs,
+    relative to the largest number of the output."""
 
     file: str
     bytes: int
@@ -40,7 +42,7 @@ class OnnxFile:
 
     @property
     def note(self) -> str:
-        return f"takes any batch size; onnxruntime's logits are within {self.difference:.0e} of torch's"
+        return f"takes any batch size; onnxruntime's outputs are within {self.difference:.0e} of torch's"
 
     @property
     def usage(self) -> str | None:
@@ -59,7 +61,7 @@ class Onnx(Export):
     suffix: ClassVar[str] = ".onnx"
 
     def write(self, conversion: Conversion, path: str | Path, *, force: bool = False) -> OnnxFile:
-        """As Export.write. The file is written only if onnxruntime's logits equal torch's for one image and for three.
+        """As Export.write. The file is written only if onnxruntime's outputs equal torch's for one image and for three.
 
         Raises ModelError KD312 too, if a library is missing or ONNX cannot represent the net.
         """
@@ -67,7 +69,8 @@ class Onnx(Export):
         missing = [name for name in NEEDED if find_spec(name) is None]
         if missing:
             raise ModelError("KD312", f"{', '.join(missing)} not installed: pip install 'kdna-convert[onnx]'")
-        net = fold_weights(copy.deepcopy(conversion.model)).cpu().eval()
+        net, example = fold_weights(copy.deepcopy(conversion.model)).cpu().eval(), example_input(conversion.data, 2)
+        names = [*graph_outputs(net, example)]
         with torch.no_grad():
             for name, router in routers(net).items():
                 router.form = "static"
@@ -76,18 +79,18 @@ class Onnx(Export):
                     router.precompute(weight)
         with tempfile.TemporaryDirectory() as folder:
             draft = Path(folder) / "net.onnx"
-            _write(net, example_input(conversion.data, 2), draft)
+            _write(net, example, names, draft)
             graph = draft.read_bytes()
         difference = max(_difference(net, graph, example_input(conversion.data, batch)) for batch in (1, 3))
         if not difference <= TOLERANCE:
             raise ModelError(
-                "KD312", f"onnxruntime's logits differ from torch's by {difference:.1e}; nothing was written"
+                "KD312", f"onnxruntime's outputs differ from torch's by {difference:.1e}; nothing was written"
             )
         write_bytes(target, graph)
         return OnnxFile(str(target), len(graph), difference)
 
 
-def _write(net: nn.Module, example: torch.Tensor, path: Path) -> None:
+def _write(net: nn.Module, example: Tensor, names: Sequence[str], path: Path) -> None:
     batch = torch.export.Dim("batch")
     try:
         with _quietly():
@@ -96,15 +99,20 @@ def _write(net: nn.Module, example: torch.Tensor, path: Path) -> None:
                 (example,),
                 path,
                 input_names=[INPUT],
-                output_names=["logits"],
+                output_names=names,
                 dynamo=True,
                 dynamic_shapes=({0: batch},),
                 external_data=False,
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        reason = str([error, *_causes(error)][-1]).strip().splitlines()[0]
-        raise ModelError("KD312", f"the net cannot be written as ONNX: {reason}") from None
+        raise ModelError("KD312", f"the net cannot be written as ONNX: {_reason(error)}") from None
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the innermost error that has one."""
+    texts = [str(own).strip() for own in (error, *_causes(error))]
+    return next(text for text in reversed([type(error).__name__, *texts]) if text).splitlines()[0]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -113,15 +121,19 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         error = cause
 
 
-def _difference(net: nn.Module, graph: bytes, example: torch.Tensor) -> float:
+def _difference(net: nn.Module, graph: bytes, example: Tensor) -> float:
+    """The largest difference of an output, relative to its largest number."""
     import onnxruntime
 
     session: Any = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = net(noise)
-    output = torch.from_numpy(session.run(None, {INPUT: noise.numpy()})[0])
-    return float((output - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+        expected = [each.double() for each in named_tensors(net(noise)).values()]
+    given = [torch.from_numpy(each).double() for each in session.run(None, {INPUT: noise.numpy()})]
+    if [each.shape for each in given] != [each.shape for each in expected]:
+        return math.inf
+    pairs = zip(given, expected, strict=True)
+    return max(float((own - z).abs().max() / z.abs().max().clamp_min(1e-30)) for own, z in pairs)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from ...network.blocks import Block
 from ...network.derive import derived_layers
 from ...network.inference import evaluating
 from ...tasks import Outputs, captured, distillation, run
+from .shared_regions import head_outputs, running_heads
 from .student import Student
 
 
@@ -86,12 +88,20 @@ class Objective:
 
     def __call__(self, call: Callable[[Tensor], object], inputs: Tensor, labels: Tensor | None) -> LossResult:
         student, settings = self.student, self.settings
-        with torch.no_grad(), captured(student.original, self.stages) as targets:
-            target = _float(run(student.task, student.teacher, inputs))
+        regions: dict[str, Any] = {}
+        with (
+            torch.no_grad(),
+            captured(student.original, self.stages) as targets,
+            running_heads(student.teacher, student.heads, regions) as heads,
+        ):
+            target = _float(run(student.task, student.teacher, inputs) + head_outputs(heads))
             if self.stages and student.teacher is not student.original:
                 student.original(inputs)
-        with captured(student.model, {*self.stages, *self.ends}) as features:
-            output = _float(run(student.task, student.model, inputs, call))
+        with (
+            captured(student.model, {*self.stages, *self.ends}) as features,
+            running_heads(student.model, student.heads, regions) as heads,
+        ):
+            output = _float(run(student.task, student.model, inputs, call) + head_outputs(heads))
         loss = student.task.loss(output, target, settings.temperature)
         if settings.label_weight and labels is not None:
             loss = loss + settings.label_weight * student.task.label_loss(output, labels)

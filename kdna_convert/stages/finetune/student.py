@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ...tasks import CLASSIFY, Task
+from ...tasks import CLASSIFY, Head, Task
 from .codes import Codes
 
 
@@ -37,6 +37,12 @@ class Student:
     def teacher(self) -> nn.Module:
         """The net whose outputs are the target."""
         return self.original if self.other_teacher is None else self.other_teacher
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads that read proposed regions, in both the model and its teacher."""
+        own = self.task.heads(self.teacher)
+        return tuple(head for head in self.task.heads(self.model) if head in own)
 
     @property
     def nets(self) -> tuple[nn.Module, ...]:

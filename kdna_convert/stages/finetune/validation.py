@@ -7,9 +7,11 @@ import torch
 from ...core.measurements import Divergence
 from ...inputs.data import Images, Inputs, Reading, mixer
 from ...inputs.finetune_settings import Settings
+from ...network.inference import evaluating
 from ...tasks import Statistics
 from ..evaluate.accuracy import divergence_from
 from ..evaluate.outputs import PassedBatch, statistics
+from .shared_regions import head_loss
 from .student import Student
 
 
@@ -21,7 +23,7 @@ class Validation:
 
     def __init__(self, student: Student, held: Images | None, settings: Settings) -> None:
         self.student, self.held, self.settings = student, held, settings
-        mix = mixer(settings.mixup)
+        self.mix = mix = mixer(settings.mixup)
         self.plain = self.mixed = None
         if held is not None:
             self.plain = divergence_from(student.teacher, Inputs(self._reading(held)), student.task)
@@ -35,7 +37,7 @@ class Validation:
         return None if self.plain is None else self.plain(self.student.model)
 
     def loss(self, plain: Divergence | None = None) -> float | None:
-        """The distance from the teacher (Divergence.distance), plus the weighted distance from labels where used.
+        """The distance from the teacher (Divergence.distance), plus that of heads and of labels where there are any.
 
         With mixup it is measured on mixed images. On plain images similar to the training images both nets are certain
         and agree. `plain` is the divergence on unmixed images, if it is known.
@@ -48,7 +50,16 @@ class Validation:
             measured = self.divergence() if plain is None else plain
         if measured is None:
             return None
-        return measured.distance + (self._label_loss(self.held) if self.settings.label_weight else 0.0)
+        heads = self._head_loss(self.held) if self.student.heads else 0.0
+        return measured.distance + heads + (self._label_loss(self.held) if self.settings.label_weight else 0.0)
+
+    def _head_loss(self, held: Images) -> float:
+        """The relative error of the heads on the teacher's regions, the mean over the batches."""
+        student, losses = self.student, []
+        with evaluating(student.teacher), evaluating(student.model):
+            for inputs in Inputs(self._reading(held), self.mix):
+                losses.append(head_loss(student.model, student.teacher, student.heads, inputs))
+        return sum(losses) / len(losses)
 
     def _label_loss(self, held: Images) -> float:
         """The weighted distance from the labels, the mean over the images."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...core.specs import Layer
 from ...network.blocks import Block, find_blocks
 from ...network.derive import derived_layers
+from ...network.inference import is_inside
 from ...network.standardizing import is_standardizing
 from ...network.trace import RunLayer, run_layers, trace
 from ...network.walk import Stop, in_order, walk
@@ -88,7 +89,7 @@ class NetPair:
     def unreachable(self) -> dict[str, str]:
         """The layers that no walk stops at, with the code of the reason."""
         reached = {layer.name for layer in self.run_layers}
-        apart = {layer.name: "KD147" for layer in self.layers if self._is_apart(layer.name)}
+        apart = {layer.name: "KD147" for layer in self.layers if is_inside(layer.name, self.apart)}
         return apart | {name: "KD122" for name in self._names if name not in reached}
 
     def walk(self, begin: int, progress: BlockProgress) -> Iterator[Stop]:
@@ -121,10 +122,7 @@ class NetPair:
     @property
     def _names(self) -> list[str]:
         own = [layer.name for layer in self.layers if layer.reason not in _UNRUN]
-        return [name for name in own if not self._is_apart(name)]
-
-    def _is_apart(self, name: str) -> bool:
-        return any(name == module or name.startswith(f"{module}.") for module in self.apart)
+        return [name for name in own if not is_inside(name, self.apart)]
 
     def _walk(self, places: Sequence[RunLayer], begin: int, progress: BlockProgress) -> Iterator[Stop]:
         done, self.late = begin, ()

@@ -1,6 +1,9 @@
 """The ONNX graph of a converted net: onnxruntime agrees with torch, or nothing is written."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +12,8 @@ from torch import nn
 
 from kdna_convert.core.errors import FolderError, ModelError
 from kdna_convert.core.specs import DataConfig, ModelRef, Plan, Totals
+from kdna_convert.inputs.data import accept_packed
+from kdna_convert.inputs.data.packing import packing_of
 from kdna_convert.network.folder import Conversion
 from kdna_convert.routing import Router, routers
 from kdna_convert.routing.modulation import Modulation
@@ -57,9 +62,54 @@ def test_a_graph_is_not_written_over_without_force_nor_without_its_libraries(
 
 def test_a_graph_with_other_outputs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "_difference", lambda *_: 0.5)
-    with pytest.raises(ModelError, match=r"KD312: onnxruntime.s logits differ from torch's"):
+    with pytest.raises(ModelError, match=r"KD312: onnxruntime.s outputs differ from torch's"):
         Onnx().write(conversion(), tmp_path / "net.onnx")
     assert not (tmp_path / "net.onnx").exists()
+
+
+class Returns(nn.Module):
+    """A net that returns its output in this form."""
+
+    def __init__(self, net: nn.Module, form: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.net, self.form = net, form
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.form(self.net(x))
+
+
+def returning(form: Callable[[torch.Tensor], Any]) -> Conversion:
+    made = conversion()
+    return replace(made, model=Returns(made.model, form).eval())
+
+
+def test_the_tensors_of_a_dict_or_a_list_are_outputs_by_name(tmp_path: Path) -> None:
+    net = returning(lambda z: {"out": z, "maps": [z.abs(), z[:, :1]]})
+    exported = Onnx().write(net, tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(exported.file, providers=["CPUExecutionProvider"])
+    assert [each.name for each in session.get_outputs()] == ["out", "maps.0", "maps.1"]
+    x = torch.randn(3, 3, 12, 12)
+    found = session.run(None, {"images": x.numpy()})
+    with torch.no_grad():
+        own = net.model(x)
+    for z, expected in zip(found, [own["out"], *own["maps"]], strict=True):
+        torch.testing.assert_close(torch.from_numpy(z), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_nets_without_a_graph_for_other_images_are_refused_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "_write", lambda *_: pytest.fail("the graph was written"))
+    detector = returning(lambda z: [{"boxes": own, "scores": own, "labels": own} for own in z])
+    two, x = conversion(), torch.ones(1, 3, 12, 12)
+    packing = packing_of((x,))
+    assert packing is not None
+    accept_packed(two.model, packing)
+    broken = replace(conversion(), data=DataConfig(input_size=(1, 12, 12)))
+    reasons = {"number of boxes": detector, "several inputs": two, r"does not run on an input of shape \(2, 1": broken}
+    for reason, net in reasons.items():
+        with pytest.raises(ModelError, match=rf"KD312: .*{reason}.*--to merged"):
+            Onnx().write(net, tmp_path / "net.onnx")
 
 
 class Whole(Router):
