@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..inputs.models import (
     CheckpointFile,
     Loaded,
     carried_cfg,
+    declared_config,
     example_input,
     load_model,
     other_dtypes,
@@ -49,7 +50,7 @@ def load_any(model: Model, checkpoint: str | None, inputs: Mapping[str, Any] | N
         require_usable(model, name)
         copied = unwrapped_copy(model)
         dtypes, own = other_dtypes(copied), copied.cpu().float().eval()  # as load_model gives it
-        loaded = Loaded(own, ModelRef(name, None, state_digest(own)), _own_config(own), dtypes=dtypes)
+        loaded = Loaded(own, ModelRef(name, None, state_digest(own)), declared_config(own), dtypes=dtypes)
     else:
         loaded = load_model(str(model), checkpoint=checkpoint)
     return replace(loaded, data=override(loaded.data, **inputs)) if inputs else loaded
@@ -155,9 +156,3 @@ def device_of_name(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError("KD309", f"device {name}: {reason}; --device auto takes what there is") from None
-
-
-def _own_config(model: nn.Module) -> DataConfig:
-    carried = getattr(model, "pretrained_cfg", None) or {}
-    config = {key: carried[key] for key in asdict(DataConfig()) if carried.get(key)}
-    return DataConfig(**config)

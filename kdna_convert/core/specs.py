@@ -21,6 +21,8 @@ Options = dict[str, Any]
 Shape = tuple[int, ...]
 # A shape in which the name of an option may stand for its value: ("rank", 64).
 SymbolicShape = tuple[int | str, ...]
+# Of sounds, in Hz. Telephones have 8,000; the fastest converters have 768,000.
+SAMPLE_RATES = range(1000, 768_001)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -40,15 +42,16 @@ class ModelRef:
 
 @dataclass(frozen=True, config=_STRICT)
 class DataConfig:
-    """How images become inputs, in timm's terms.
+    """How images or sounds become inputs, in timm's terms.
 
     Attributes:
-        input_size: (channels, height, width) of one input.
-        mean: Subtracted per channel, for pixels in 0..1.
+        input_size: (channels, height, width) of one input. Of sounds: (channels, samples), or with an axis of 1.
+        mean: Subtracted per channel, for pixels in 0..1 and samples in -1..1.
         std: Divided by per channel.
         interpolation: nearest, bilinear, bicubic, box, hamming or lanczos.
         crop_pct: The share of the resized image's side that the crop keeps.
         crop_mode: The place of the crop, as timm names it.
+        sample_rate: Of sounds, in Hz. In the file it is left out where it is None.
     """
 
     input_size: Shape = (3, 224, 224)
@@ -57,6 +60,12 @@ class DataConfig:
     interpolation: str = "bicubic"
     crop_pct: float = 0.875
     crop_mode: str = "center"
+    sample_rate: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {key: value for key, value in plain.items() if key != "sample_rate" or value is not None}
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -226,6 +235,11 @@ def required(part: T | None) -> T:
     if part is None:
         raise ValueError("a required part is None")
     return part
+
+
+def is_wave(size: Shape) -> bool:
+    """Whether inputs of this size are sounds: (channels, samples), (channels, samples, 1), (channels, 1, samples)."""
+    return len(size) == 2 or (len(size) == 3 and 1 in size[1:])
 
 
 def product(numbers: Shape) -> int:

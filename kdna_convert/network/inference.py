@@ -29,7 +29,7 @@ def own_example(model: nn.Module, config: DataConfig) -> Tensor:
 
 def is_packed(config: DataConfig) -> bool:
     """Whether this may be the size of several inputs, which are recorded as one flat tensor."""
-    return len(config.input_size) == 2 and config.input_size[0] == 1
+    return len(config.input_size) == 2 and config.input_size[0] == 1 and config.sample_rate is None
 
 
 def is_inside(name: str, modules: Iterable[str]) -> bool:

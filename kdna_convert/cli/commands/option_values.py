@@ -18,9 +18,8 @@ def numbers(text: str) -> tuple[float, ...]:
 
 
 def dimensions(text: str) -> tuple[int, ...]:
-    """`3,224,224`, or `224` for three channels of that height and width."""
-    sizes = tuple(int(number) for number in numbers(text))
-    return (3, *sizes, *sizes) if len(sizes) == 1 else sizes
+    """`3,224,224`, or `224` for the height and width of all channels."""
+    return tuple(int(number) for number in numbers(text))
 
 
 def checked(parse: str, *rest: int) -> Callable[[Text], Text]:

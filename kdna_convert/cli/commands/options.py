@@ -30,7 +30,7 @@ MODEL_HELP = (
     "package.module:factory(kw=1), kdna:digits (bundled) or a converted folder."
 )
 DATA_HELP = (
-    "Folder of images (one folder per class, or flat without labels), .tar file, timm dataset "
+    "Folder of images or .wav files (one folder per class, or flat without labels), .tar file of images, timm dataset "
     "(hfds/OWNER/NAME:train) or kdna:digits/train (bundled)."
 )
 RECIPE_HELP = "Recipe file or bundled name; see `kdna recipe ls`."
@@ -80,12 +80,18 @@ class NetFlags:
     checkpoint_prefix: Annotated[
         Text, _model(metavar="PREFIX", help="Prefix of the net's weights in the checkpoint: model, net or teacher.")
     ] = None
-    input_size: Annotated[Text, _model(metavar="SIZE", help="Input size: 224 or 3,224,224.")] = None
+    input_size: Annotated[
+        Text, _model(metavar="SIZE", help="Input size: 224, 3,224,224 or, of sounds, 1,16000 samples.")
+    ] = None
+    sample_rate: Annotated[
+        int | None, _model(metavar="HZ", help="Sample rate of sounds, if the net states none: 16000.")
+    ] = None
 
     @property
     def inputs(self) -> dict[str, Any]:
         """The fields of DataConfig that replace the net's own; None keeps those."""
-        return {"input_size": self.input_size and dimensions(self.input_size)}
+        size = self.input_size and dimensions(self.input_size)
+        return {"input_size": size, "sample_rate": self.sample_rate}
 
     @property
     def hints(self) -> list[str]:

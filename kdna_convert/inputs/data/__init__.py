@@ -1,9 +1,9 @@
-"""DATA: images as inputs of a net, from a folder, a .tar, a timm dataset or tensors.
+"""DATA: images or sounds as inputs of a net, from a folder, a .tar, a timm dataset or tensors.
 
-sources.py reads single images, decoding.py decodes them, cropping.py cuts parts at full size. images.py selects, splits
-and batches them. pairs.py has images with masks, boxes (boxes.py) or targets (degrading.py). classes.py numbers the
-classes, memory.py takes tensors and datasets, bundled.py has the digits that come with kdna, views.py augments training
-images, mixing.py mixes images in pairs, packing.py makes one tensor of several inputs.
+sources.py reads single images, decoding.py decodes them, cropping.py cuts parts at full size. waves.py reads sounds.
+images.py selects, splits and batches them. pairs.py has images with masks, boxes (boxes.py) or targets (degrading.py).
+classes.py numbers the classes, memory.py takes tensors and datasets, bundled.py has the digits that come with kdna,
+views.py augments training images, mixing.py mixes images in pairs, packing.py makes one tensor of several inputs.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .packing import Packing, accept_packed, takes_packed
 from .pairs import is_pair, open_pairs
 from .sources import LIBRARIES, UNCOUNTED, FolderSource, open_named
 from .views import TrainBatch, Views, train_loader
+from .waves import WaveSource, holds_waves
 
 __all__ = [
     "Batch",
@@ -70,9 +71,10 @@ def open_images(
     """Open a data set as inputs of a net.
 
     Args:
-        path: A folder of class folders or of unlabeled images, a .tar, IMAGES::LABELS (pairs.py), the bundled
-            `kdna:digits/train` or `kdna:digits/test`, or a timm dataset: `hfds/owner/name:train`, `wds/folder:train`,
-            `torch/cifar10`. `:train|5000` gives the number of images of a split that does not say it.
+        path: A folder of class folders or of unlabeled images or .wav files, a .tar of images, IMAGES::LABELS
+            (pairs.py), the bundled `kdna:digits/train` or `kdna:digits/test`, or a timm dataset:
+            `hfds/owner/name:train`, `wds/folder:train`, `torch/cifar10`. `:train|5000` gives the number of images of a
+            split that does not say it.
         config: The net's input.
         class_map: A file that numbers the class names (see `read_class_map`).
         limit: How many images to draw at random; None takes all.
@@ -91,6 +93,10 @@ def open_images(
     if str(path).startswith(PREFIX) and not Path(path).exists():
         held = open_bundled(f"{path}/{split}" if split else str(path), config, classes)
         return Images(held, range(len(held)), {}).draw(limit, seed)
+    folder = Path(path, split) if split else Path(path)
+    if holds_waves(folder):
+        waves = WaveSource(folder, config, classes)
+        return Images(waves, range(len(waves)), waves.skipped).draw(limit, seed)
     decode = Decoder(config)
     scheme, slash, _ = str(path).partition("/")
     if slash and scheme.lower() in LIBRARIES and not Path(path).exists():
@@ -98,7 +104,7 @@ def open_images(
         if not len(named) and limit is None:
             raise DataError("KD401", f"{path} {UNCOUNTED}")
         return Images(named, range(len(named) or limit or 0), {}).draw(limit, seed)
-    files = FolderSource(Path(path, split) if split else Path(path), decode, classes)
+    files = FolderSource(folder, decode, classes)
     skipped = dict.fromkeys(files.unmapped, "its folder is not in the class map")
     return Images(files, range(len(files)), skipped).draw(limit, seed)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from numbers import Integral
 from pathlib import Path, PurePath
@@ -73,11 +74,8 @@ class FolderSource:
         self.decode = decode
         self.finish = decode.finish
         self.mapped = class_map is not None
-        self.labeled = "" not in folders and (len(folders) > 1 or self.mapped)
-        self.classes: Classes = (folders if class_map is None else class_map) if self.labeled else {}
-        if self.labeled and not any(folder in self.classes for folder in folders):
-            named = f"(it names {_few(self.classes)}; the folders are {_few(folders)})"
-            raise DataError("KD402", f"{path}: the class map names none of the folders {named}")
+        self.classes: Classes = class_numbers(path, folders, class_map)
+        self.labeled = bool(self.classes)
         label_of = {target: self.classes.get(folder) for folder, target in folders.items()}
         names = [PurePath(name).as_posix() for name in self.reader.filenames()]
         rows = sorted(range(len(names)), key=names.__getitem__)
@@ -225,16 +223,32 @@ def _parts(name: str) -> tuple[str, str | None, int | None]:
     return rest, split or None, int(count) if bar else None
 
 
+def class_numbers(path: Path, folders: Classes, class_map: Classes | None) -> Classes:
+    """The label of each class name, by timm's numbers of the folders that hold the files; empty without labels.
+
+    Files are labeled if each is in one of several folders, or in a folder that the class map names. Raises DataError
+    KD402 for a class map of other folders.
+    """
+    if "" in folders or (len(folders) < 2 and class_map is None):
+        return {}
+    classes = folders if class_map is None else class_map
+    if not any(folder in classes for folder in folders):
+        named = f"(it names {_few(classes)}; the folders are {_few(folders)})"
+        raise DataError("KD402", f"{path}: the class map names none of the folders {named}")
+    return classes
+
+
 def _open_reader(path: Path) -> tuple[Any, dict[str, int], list[int]]:
     """timm's reader, the number of each folder, and the number of each image's folder."""
     formats = (
-        "pass a folder or uncompressed .tar of images, kdna:digits/train, or a timm dataset: hfds/owner/name:train"
+        "pass a folder or uncompressed .tar of images, a folder of .wav files, kdna:digits/train, or a timm dataset: "
+        "hfds/owner/name:train"
     )
     if not path.is_dir() and not (path.suffix == ".tar" and path.is_file()):
         problem = "not a folder" if path.exists() else "no such folder or file"
         raise DataError("KD401", f"{path}: {problem}; {formats}")
     if path.is_dir():
-        _require_tree(path)
+        count_suffixes(path)
     try:
         reader = create_dataset("", root=str(path), search_split=False).reader
     except Exception as error:
@@ -244,17 +258,22 @@ def _open_reader(path: Path) -> tuple[Any, dict[str, int], list[int]]:
     return reader, reader.class_name_to_idx, [int(target) for target in reader.targets]
 
 
-def _require_tree(root: Path) -> None:
-    """Raise DataError KD401 for links that make a loop, or more paths than can be walked."""
-    linked = 0
+def count_suffixes(root: Path) -> Counter[str]:
+    """How many files of each suffix, in lower case, are in a folder.
+
+    Raises DataError KD401 for links that make a loop, or more paths than can be walked.
+    """
+    linked, suffixes = 0, Counter[str]()
     waiting: list[tuple[str, tuple[tuple[int, int], ...], bool]] = [(str(root), (_identity(root.stat()),), False)]
     while waiting:
         folder, above, by_link = waiting.pop()
         try:
-            inside = [entry for entry in os.scandir(folder) if entry.is_dir()]
+            entries = [(entry, entry.is_dir()) for entry in os.scandir(folder)]
+            inside = [entry for entry, is_folder in entries if is_folder]
             folders = [(entry, _identity(entry.stat()), by_link or entry.is_symlink()) for entry in inside]
         except OSError:
             continue  # the reader skips it too
+        suffixes.update(Path(entry.name).suffix.lower() for entry, is_folder in entries if not is_folder)
         for entry, own, through_link in folders:
             linked += through_link
             if own in above or linked > MOST_LINKED:
@@ -263,6 +282,7 @@ def _require_tree(root: Path) -> None:
                 )
                 raise DataError("KD401", f"{entry.path} {problem}; remove the links from the folder of images")
             waiting.append((entry.path, (*above, own), through_link))
+    return suffixes
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

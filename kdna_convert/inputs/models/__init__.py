@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...core.specs import DataConfig, ModelRef
 from .building import build
 from .containers import CheckpointFile, remark
-from .inputs import carried_cfg, data_config, example_input, input_problem, override, resized
+from .inputs import carried_cfg, data_config, declared_config, example_input, input_problem, override, resized
 from .names import ModelName, factory_note, parse_name
 from .unwrapping import require_usable, unwrapped_copy
 from .user_functions import user_function
@@ -37,6 +37,7 @@ __all__ = [
     "carried_cfg",
     "check_finite",
     "choices",
+    "declared_config",
     "example_input",
     "factory_note",
     "fit_original",

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ...core.errors import DataError, ModelError
-from ...core.specs import DataConfig, Shape
+from ...core.specs import SAMPLE_RATES, DataConfig, Shape, is_wave, product
 from .names import ModelName
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
@@ -29,9 +29,9 @@ def data_config(name: ModelName, model: nn.Module) -> DataConfig:
     timm nets have their training size, as on their model cards. Raises ModelError KD302 for a `pretrained_cfg` that
     does not describe an image.
     """
-    declared = _torchvision_preset(name, model) if name.source == "torchvision" else _pretrained_cfg(model)
+    declared = _torchvision_preset(name, model) if name.source == "torchvision" else _declared(model)
     try:
-        config = DataConfig(**declared)
+        config = _config_of(declared)
     except (ValidationError, TypeError) as error:
         raise ModelError("KD302", f"{name.text}: its pretrained_cfg does not describe an image: {declared}") from error
     if name.source == "timm":
@@ -51,6 +51,7 @@ def override(
     crop_pct: float | None = None,
     interpolation: str | None = None,
     crop_mode: str | None = None,
+    sample_rate: int | None = None,
 ) -> DataConfig:
     """`config` with the given fields changed.
 
@@ -58,15 +59,20 @@ def override(
         config: The net's own input.
         mean: One value for each channel, or one for all.
         std: One value for each channel, or one for all.
-        input_size: (side,), (height, width) or (channels, height, width).
+        input_size: (side,), (height, width) or (channels, height, width); of sounds (samples,), (channels, samples),
+            or with an axis of 1.
         crop_pct: The share of the resized image's side that the crop keeps.
         interpolation: One of INTERPOLATIONS.
         crop_mode: One of CROP_MODES.
+        sample_rate: Of sounds, in Hz. For a net that states none, mean is then 0 and std 1 unless given.
 
     Raises:
-        DataError: KD406 for a value that no image transform accepts.
+        DataError: KD406 for a value that no image or sound can have.
     """
-    size = config.input_size if input_size is None else _full_size(config.input_size[0], tuple(input_size))
+    if sample_rate is not None and config.sample_rate is None:
+        config = replace(config, mean=(0.0,), std=(1.0,), sample_rate=sample_rate)
+    full_size = _full_size if config.sample_rate is None else _of_samples
+    size = config.input_size if input_size is None else full_size(config.input_size, tuple(input_size))
     changed = replace(
         config,
         input_size=size,
@@ -75,6 +81,7 @@ def override(
         crop_pct=config.crop_pct if crop_pct is None else crop_pct,
         interpolation=interpolation or config.interpolation,
         crop_mode=crop_mode or config.crop_mode,
+        sample_rate=config.sample_rate if sample_rate is None else sample_rate,
     )
     problem = input_problem(changed)
     if problem:
@@ -94,6 +101,11 @@ def resized(config: DataConfig, shape: Shape) -> DataConfig:
 def example_input(config: DataConfig, batch: int = 1, seed: int = 0) -> Tensor:
     """A batch (batch, *input_size) of standard normal noise, with the mean and variance of normalized images."""
     return torch.randn((batch, *config.input_size), generator=torch.Generator().manual_seed(seed))
+
+
+def declared_config(model: nn.Module) -> DataConfig:
+    """The input that a model's `pretrained_cfg` declares, with ImageNet's values for other fields."""
+    return _config_of(_declared(model))
 
 
 def carried_cfg(model: nn.Module) -> dict[str, Any]:
@@ -129,18 +141,30 @@ def input_problem(config: DataConfig) -> str | None:
         return f"interpolation {config.interpolation!r}: must be one of {', '.join(INTERPOLATIONS)}"
     if config.crop_mode not in CROP_MODES:
         return f"crop mode {config.crop_mode!r}: must be one of {', '.join(CROP_MODES)}"
+    if config.sample_rate is not None and config.sample_rate not in SAMPLE_RATES:
+        return f"sample rate {config.sample_rate}: must be {SAMPLE_RATES[0]:,} to {SAMPLE_RATES[-1]:,} Hz"
     return None
 
 
-def _pretrained_cfg(model: nn.Module) -> dict[str, Any]:
+def _declared(model: nn.Module) -> dict[str, Any]:
     carried = carried_cfg(model)
     return {key: carried[key] for key in asdict(DataConfig()) if carried.get(key)}
+
+
+def _config_of(declared: Mapping[str, Any]) -> DataConfig:
+    """ImageNet's values for the fields that are not declared. Sounds without mean and std are not normalized."""
+    config = DataConfig(**declared)
+    if config.sample_rate is None:
+        return config
+    channels = product(config.input_size[:1])
+    plain: dict[str, Any] = {"mean": (0.0,) * channels, "std": (1.0,) * channels}
+    return replace(config, **{key: value for key, value in plain.items() if key not in declared})
 
 
 def _with_arguments(config: DataConfig, kwargs: Mapping[str, Any]) -> DataConfig:
     """The arguments `in_chans` and `img_size`: timm's pretrained_cfg keeps the values of the pretrained weights."""
     channels, size = kwargs.get("in_chans"), kwargs.get("img_size")
-    height_width = config.input_size[1:] if size is None else _full_size(1, _pair(size))[1:]
+    height_width = config.input_size[1:] if size is None else _pair(size)
     return override(config, input_size=(channels or config.input_size[0], *height_width))
 
 
@@ -176,10 +200,17 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def _full_size(channels: int, size: tuple[int, ...]) -> tuple[int, ...]:
+def _full_size(own: Shape, size: Shape) -> Shape:
     if len(size) == 1:
-        return channels, size[0], size[0]
-    return (channels, *size) if len(size) == 2 else size
+        return own[0], size[0], size[0]
+    return (own[0], *size) if len(size) == 2 else size
+
+
+def _of_samples(own: Shape, size: Shape) -> Shape:
+    """A size of sounds. A number of samples alone replaces that of the net's own size, if that is one of sounds."""
+    if len(size) > 1:
+        return size
+    return (own[0], *(size[0] if side > 1 else 1 for side in own[1:])) if is_wave(own) else (1, *size)
 
 
 def _per_channel(given: Sequence[float] | None, own: tuple[float, ...], channels: int) -> tuple[float, ...]:

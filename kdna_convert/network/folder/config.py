@@ -39,7 +39,7 @@ def describe(model: nn.Module, data: DataConfig) -> None:
 def described(model: nn.Module, data: DataConfig) -> dict[str, Any]:
     """The model's `pretrained_cfg` with the input and the number of classes in use; as timm changes one for the Hub."""
     carried = carried_cfg(model)
-    cfg = carried | asdict(data)
+    cfg = carried | {key: value for key, value in asdict(data).items() if value is not None}
     if cfg["input_size"] != _tuple(carried.get("input_size")):
         cfg = {key: value for key, value in cfg.items() if key not in _OF_SIZE}
         cfg |= {"pool_size": None} if "pool_size" in cfg else {}
