@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import kdna_convert as kdna
 from kdna_convert.inputs.data import batches, open_images
 from kdna_convert.inputs.models import Loaded, load_model
+from kdna_convert.inputs.recipe import parse_recipe
 from kdna_convert.routing import routers
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "cifar_resnet.py"
@@ -64,6 +66,25 @@ def test_an_audio_net_is_routed_in_every_block_and_keeps_its_outputs() -> None:
     routed = audio["route"](model, x)
     assert [name for name in routers(routed) if name.endswith("filter.2")] == ["1.filter.2", "2.filter.2", "3.filter.2"]
     torch.testing.assert_close(routed(x), model(x))
+
+
+def test_a_yolo_is_converted_and_put_back_into_ultralytics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    pytest.importorskip("ultralytics", reason="pip install ultralytics")
+    example = runpy.run_path(str(EXAMPLE.with_name("yolo.py")))
+    net = example["yolo"]("yolov8n.yaml")
+    images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    recipe = parse_recipe("scheme: lowrank\nrepair: []\ncalibration: {images: 4, heldout: 4}\n")
+    conversion = kdna.convert(net, recipe=recipe, data=images, target_params=0.8, outputs=example["maps"])
+    assert conversion.report.divergence is not None
+    assert conversion.report.divergence.task == "raw"
+    with torch.no_grad():
+        assert [each.shape[1] for each in example["maps"](net(images))] == [64, 80]  # boxes and scores
+        folder = str(kdna.save(conversion, tmp_path / "net"))
+        whole = example["put_back"](folder, "yolov8n.yaml")
+        torch.testing.assert_close(whole.model.eval()(images)[0], conversion.model(images)[0])
+    whole.save(tmp_path / "small.pt")
+    assert len(type(whole)(tmp_path / "small.pt").predict(images[:1], imgsz=64, verbose=False)) == 1
 
 
 @pytest.mark.acceptance

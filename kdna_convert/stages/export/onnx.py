@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.atomic import write_bytes
-from ...core.errors import ModelError
+from ...core.errors import ModelError, cause
 from ...inputs.models import example_input
 from ...network.derive import fold_weights
 from ...network.folder import Conversion
@@ -129,7 +129,12 @@ def _difference(net: nn.Module, graph: bytes, example: Tensor) -> float:
     noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = [each.double() for each in named_tensors(net(noise)).values()]
-    given = [torch.from_numpy(each).double() for each in session.run(None, {INPUT: noise.numpy()})]
+    try:
+        returned = session.run(None, {INPUT: noise.numpy()})
+    except Exception as error:  # onnxruntime's own classes
+        why = f"the graph does not run on a batch of {len(noise)}: {cause(error)}"
+        raise ModelError("KD312", f"{why}; nothing was written") from error
+    given = [torch.from_numpy(each).double() for each in returned]
     if [each.shape for each in given] != [each.shape for each in expected]:
         return math.inf
     pairs = zip(given, expected, strict=True)

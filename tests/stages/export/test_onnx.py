@@ -112,6 +112,25 @@ def test_nets_without_a_graph_for_other_images_are_refused_before_it_is_written(
             Onnx().write(net, tmp_path / "net.onnx")
 
 
+class Fixed(nn.Module):
+    """A net that remembers the size of the batch that it was traced with."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.sizes = net, nn.Parameter(torch.ones(2, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.net(x) * (self.sizes if len(x) == 2 else 1)
+        return out
+
+
+def test_a_graph_for_one_size_of_batch_is_not_written(tmp_path: Path) -> None:
+    made = conversion()
+    with pytest.raises(ModelError, match="KD312"):
+        Onnx().write(replace(made, model=Fixed(made.model).eval()), tmp_path / "net.onnx")
+    assert not (tmp_path / "net.onnx").exists()
+
+
 class Whole(Router):
     """Kernels of every image that are no sum of a few."""
 
