@@ -150,17 +150,28 @@ def _run_layer(model: nn.Module, name: str, traced: Trace) -> RunLayer:
 
 def held_bytes(model: nn.Module, names: Sequence[str], example: Tensor) -> dict[str, int]:
     """The bytes that a forward pass holds when each of these modules has run, without the example."""
+    with evaluating(model):
+        return _held_by(model, names, example)
+
+
+def peak_bytes(model: nn.Module, example: Tensor) -> int:
+    """The most bytes that a forward pass of a net in eval mode holds when a module has run, without the example."""
+    names = [name for name, module in model.named_modules() if not name or not any(module.children())]
+    return max(_held_by(model, names, example).values(), default=0)
+
+
+def _held_by(model: nn.Module, names: Sequence[str], example: Tensor) -> dict[str, int]:
     memory, held = _HeldMemory(model, example), dict[str, int]()
 
     def see(name: str) -> Callable[..., None]:
         def hook(*_: object) -> None:
-            held[name] = memory.held()
+            held[name] = max(memory.held(), held.get(name, 0))
 
         return hook
 
     handles = [model.get_submodule(name).register_forward_hook(see(name)) for name in names]
     try:
-        with evaluating(model), memory:
+        with memory:
             model(example.to(device_of(model)))
     finally:
         for handle in handles:

@@ -6,15 +6,16 @@ measure(model)                                        # after each stage
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from operator import length_hint
 
 import torch
 from torch import Tensor, nn
 
 from ...core.errors import DataError
 from ...core.measurements import Divergence, Evaluation
-from ...core.processes import gather
+from ...core.processes import count, gather
 from ...core.specs import Progress
 from ...network.totals import totals
 from ...tasks import CLASSIFY, Outputs, Statistics, Task
@@ -108,29 +109,48 @@ def divergence_from(
 ) -> Callable[[nn.Module], Divergence]:
     """A function that measures nets on these batches of inputs. The original's outputs are computed once, here.
 
-    Of outputs larger than KEPT only the first are kept.
+    Outputs larger than KEPT are computed again for each net.
     """
     kept = kept_outputs(original, inputs, task)
     return lambda net: task.divergence(compared(net, original, inputs, kept, task))
 
 
-def kept_outputs(net: nn.Module, inputs: Iterable[Tensor], task: Task) -> dict[int, list[Outputs]] | None:
-    """The outputs of a net by the number of the batch, in parts; None where they take more than KEPT bytes."""
-    kept: dict[int, list[Outputs]] = {}
-    size = 0
+@dataclass(frozen=True)
+class KeptOutputs:
+    """The outputs of a net by the number of the batch, in parts, where `at_once` images went through it together."""
+
+    parts: dict[int, list[Outputs]]
+    at_once: int
+
+
+def kept_outputs(net: nn.Module, inputs: Iterable[Tensor], task: Task) -> KeptOutputs | None:
+    """The outputs of a net; None where they take more than KEPT bytes, as the first batch or a later one shows."""
+    parts: dict[int, list[Outputs]] = {}
+    at_once, size, fits = 0, 0, True
 
     def of(batch: PassedBatch) -> Statistics:
-        nonlocal size
+        nonlocal at_once, size
+        at_once = batch.at_once
         size += sum(each.nbytes for each in batch.outputs[0])
-        kept.setdefault(batch.number, []).append(batch.outputs[0] if size <= KEPT else ())
+        parts.setdefault(batch.number, []).append(batch.outputs[0] if size <= KEPT else ())
         return {}
 
-    statistics([net], inputs, of, task=task)
-    return kept if size <= KEPT else None
+    def while_they_fit() -> Iterator[Tensor]:
+        nonlocal fits
+        batches = length_hint(inputs, 0)
+        for number, batch in enumerate(inputs):
+            yield batch
+            fits = (size * batches if number == 0 else size) <= KEPT
+            if not fits:
+                return
+
+    # each of several processes reads its own batches only, which a generator does not know
+    statistics([net], while_they_fit() if count() == 1 else inputs, of, task=task)
+    return KeptOutputs(parts, at_once) if fits and size <= KEPT else None
 
 
 def compared(
-    net: nn.Module, original: nn.Module, inputs: Iterable[Tensor], kept: dict[int, list[Outputs]] | None, task: Task
+    net: nn.Module, original: nn.Module, inputs: Iterable[Tensor], kept: KeptOutputs | None, task: Task
 ) -> Statistics:
     """The statistics of a net and its original, whose outputs are kept or computed again."""
     if kept is None:
@@ -139,6 +159,6 @@ def compared(
 
     def of(batch: PassedBatch) -> Statistics:
         place = places[batch.number] = places.get(batch.number, -1) + 1
-        return task.compare(batch.outputs[0], kept[batch.number][place])
+        return task.compare(batch.outputs[0], kept.parts[batch.number][place])
 
-    return statistics([net], inputs, of, task=task)
+    return statistics([net], inputs, of, task=task, at_once=kept.at_once)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import repeat
 from operator import length_hint
 
 import torch
@@ -17,23 +18,37 @@ from ...core.errors import DataError, KdnaError, ModelError, NumericsError, caus
 from ...core.processes import gather, raise_together, share
 from ...core.specs import Progress
 from ...network.inference import device_of, evaluating
+from ...network.trace import peak_bytes
 from ...tasks import CLASSIFY, Outputs, Statistics, Task, run
 
 # Inputs (images, ...), with or without labels (images, ...).
 Batch = Tensor | tuple[Tensor, Tensor | None]
 
+# Bytes that a forward pass may hold, about: larger batches go through the nets in parts.
+LIVE = 2**30
+# Inputs of so many bytes fit: no net holds a thousand times its inputs.
+_SMALL = 2**20
 # Numbers of an output that are compared at once, in float64.
 _AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
 class PassedBatch:
-    """A batch that went through the nets: its number, inputs and labels, and the outputs of each net on the CPU."""
+    """A part of a batch that went through the nets.
+
+    Attributes:
+        number: The number of the batch.
+        inputs: The inputs.
+        labels: The labels.
+        outputs: The outputs of each net, on the CPU.
+        at_once: The most images that went through the nets together.
+    """
 
     number: int
     inputs: Tensor
     labels: Tensor | None
     outputs: tuple[Outputs, ...]
+    at_once: int
 
     def parts(self) -> Iterator[PassedBatch]:
         """The batch in parts of at most _AT_ONCE numbers of an output, at least one image each."""
@@ -43,7 +58,7 @@ class PassedBatch:
             rows = slice(begin, begin + size)
             labels = None if self.labels is None else self.labels[rows]
             outputs = tuple(tuple(each[rows] for each in own) for own in self.outputs)
-            yield PassedBatch(self.number, self.inputs[rows], labels, outputs)
+            yield PassedBatch(self.number, self.inputs[rows], labels, outputs, self.at_once)
 
 
 def statistics(
@@ -54,17 +69,19 @@ def statistics(
     task: Task = CLASSIFY,
     doing: str = "measure",
     progress: Progress | None = None,
+    at_once: int | None = None,
 ) -> Statistics:
     """What `of` computes from every batch, concatenated. In processes.sharing each process runs its share.
 
-    The nets run in eval mode without gradients, and keep their modes.
+    The nets run in eval mode without gradients, and keep their modes. A batch runs in parts of `at_once` images; by
+    default, as many as the last net holds in LIVE bytes.
 
     Raises:
         DataError: KD401 without images.
         ModelError: KD307 if a net fails, KD308 if its outputs are of another task or change between batches.
         NumericsError: KD702 for outputs that are not finite.
     """
-    rows: dict[int, Statistics] = {}
+    rows: dict[int, list[Statistics]] = {}
     forms: dict[int, list[tuple[int, ...]]] = {}
     with raise_together(), ExitStack() as stack:
         for net in nets:
@@ -72,15 +89,32 @@ def statistics(
         for number, inputs, labels in _counted(batches, doing, progress):
             if not len(inputs):
                 continue
-            outputs = tuple(_outputs(task, net, inputs.to(device_of(net))) for net in nets)
-            for place, own in enumerate(outputs):
-                _require_form(own, forms.setdefault(place, [tuple(each.shape[1:]) for each in own]))
-            batch = PassedBatch(number, inputs, labels, outputs)
-            rows[number] = concatenated([of(part) for part in batch.parts()])
+            at_once = at_once or images_at_once(nets[-1], inputs)
+            for part, own_labels in zip(inputs.split(at_once), _split(labels, at_once), strict=False):
+                outputs = tuple(_outputs(task, net, part.to(device_of(net))) for net in nets)
+                for place, own in enumerate(outputs):
+                    _require_form(own, forms.setdefault(place, [tuple(each.shape[1:]) for each in own]))
+                batch = PassedBatch(number, part, own_labels, outputs, at_once)
+                rows.setdefault(number, []).extend(of(each) for each in batch.parts())
     rows = {number: own for part in gather(rows) for number, own in part.items()}
     if not rows:
         raise DataError("KD401", "there is no image to evaluate on")
-    return concatenated([rows[number] for number in sorted(rows)])
+    return concatenated([own for number in sorted(rows) for own in rows[number]])
+
+
+def images_at_once(net: nn.Module, inputs: Tensor) -> int:
+    """How many of these inputs a net in eval mode takes in LIVE bytes, at least one. The first runs, unless all fit."""
+    if inputs.nbytes <= _SMALL or len(inputs) == 1:
+        return max(1, _SMALL // inputs[:1].nbytes)
+    try:
+        held = peak_bytes(net, inputs[:1])
+    except Exception:  # noqa: BLE001 - the error comes again, with a message, where the outputs are computed
+        return len(inputs)
+    return max(1, LIVE // max(1, held))
+
+
+def _split(labels: Tensor | None, at_once: int) -> Iterable[Tensor | None]:
+    return repeat(None) if labels is None else labels.split(at_once)
 
 
 def concatenated(rows: Sequence[Statistics]) -> Statistics:

@@ -141,8 +141,31 @@ class Returning(nn.Module):
 def test_outputs_that_are_too_large_to_keep_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model, original, batches = net(0), net(1), list(images().split(5))
     kept = divergence_from(original, batches)(model)
+    seen: list[int] = []
+    original.register_forward_hook(lambda module, args, output: seen.append(len(output)))
     monkeypatch.setattr(accuracy, "KEPT", 100)
-    assert divergence_from(original, batches)(model) == kept
+    measure = divergence_from(original, batches)
+    assert seen == [5]  # the first batch shows that they are too large
+    assert measure(model) == kept
+    assert seen == [5, 5, 5, 2]
+
+
+def test_a_batch_runs_in_parts_that_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, original, batches = net(0), net(1), list(images().split(5))
+    whole, seen = divergence_from(original, batches)(model), list[int]()
+    for each in (model, original):
+        each.register_forward_hook(lambda module, args, output: seen.append(len(output)))
+    monkeypatch.setattr(outputs, "_SMALL", 0)
+    one = 2 * 4 * 4 * 8 * 8  # the first convolution's outputs and the normalization's
+    monkeypatch.setattr(outputs, "LIVE", 2 * one)
+    measure = divergence_from(original, batches)
+    assert seen == [1, 2, 2, 1, 2, 2, 1, 2]  # one image to measure the memory
+    seen.clear()
+    parted = measure(model)
+    assert seen == [2, 2, 1, 2, 2, 1, 2]
+    assert parted.kl == pytest.approx(whole.kl, rel=1e-6)
+    labels = outputs_of(model, [images()])[0].argmax(1)
+    assert evaluate(model, [(images(), labels)]).top1 == 1.0
 
 
 def test_outputs_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
