@@ -2,11 +2,12 @@
 
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 import kdna_convert as kdna
 from kdna_convert.inputs.data import batches, open_images
@@ -116,3 +117,61 @@ def test_the_shared_upscaler_loads_strictly_and_keeps_a_gray_image_gray(shared_d
     with torch.inference_mode():
         gray = model(torch.full((1, 3, 16, 16), 0.5))
     assert (gray - 0.5).abs().max() < 0.05
+
+
+def crepe(name: str) -> Any:
+    return runpy.run_path(str(EXAMPLE.with_name("crepe.py")))[name]
+
+
+def tones(*pitches: float) -> Tensor:
+    """Frames (B, 1, 1024) of tones of these pitches in Hz, at 16 kHz."""
+    return torch.sin(2 * torch.pi * torch.tensor(pitches)[:, None] * torch.arange(1024) / 16000)[:, None]
+
+
+def test_the_pitch_tracker_has_the_size_of_the_paper_and_ignores_loudness_and_offset() -> None:
+    loaded = load_model(f"{EXAMPLE.with_name('crepe.py')}:tiny")
+    assert (loaded.data.input_size, loaded.data.sample_rate, loaded.data.mean) == ((1, 1024), 16000, (0.0,))
+    assert sum(parameter.numel() for parameter in loaded.model.parameters()) == 486_552
+    x = torch.randn(2, 1, 1024)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model(3 * x + 0.5), loaded.model(x))
+        silence = loaded.model(torch.zeros(1, 1, 1024))
+    assert silence.shape == (1, 360)
+    assert silence.isfinite().all()
+
+
+def test_a_pitch_is_the_mean_of_its_neighborhood() -> None:
+    pitch, salience = crepe("pitch"), torch.zeros(3, 360)
+    salience[0, 0] = salience[1, 359] = 1.0
+    salience[2, 100:102], salience[2, 200] = 1.0, 0.9
+    cents = 1200 * (pitch(salience) / 10).log2()
+    torch.testing.assert_close(cents - 1997.3794084376191, torch.tensor([0.0, 7180.0, 2010.0]), rtol=1e-5, atol=0.01)
+
+
+def test_agreement_counts_voiced_frames_within_50_cents() -> None:
+    frames = torch.zeros(4, 1, 360)
+    frames[0, 0, 9], frames[1, 0, 50], frames[2, 0, 90], frames[3, 0, 30] = 1.0, 1.0, 1.0, 0.4
+
+    class Shift(nn.Module):
+        """Returns the frames; those above step 70 are 60 cents higher, the others `steps` higher."""
+
+        def __init__(self, steps: int) -> None:
+            super().__init__()
+            self.steps = nn.Parameter(torch.tensor(steps), requires_grad=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            high = x.argmax(2) > 70
+            return torch.where(high, x[:, 0].roll(3 * int(self.steps > 0), 1), x[:, 0].roll(int(self.steps), 1))
+
+    assert crepe("agreement")(Shift(0), Shift(2), [(frames, None)]) == (3, 2)
+
+
+@pytest.mark.acceptance
+def test_the_shared_pitch_tracker_loads_strictly_and_hears_440_hz(shared_data: Path) -> None:
+    checkpoint = shared_data / "checkpoints" / "crepe_tiny.safetensors"
+    model = load_model(f"{EXAMPLE.with_name('crepe.py')}:tiny", checkpoint=str(checkpoint)).model
+    with torch.no_grad():
+        salience = model(tones(440.0, 110.0, 880.0))
+    cents = 1200 * (crepe("pitch")(salience) / torch.tensor([440.0, 110.0, 880.0])).log2()
+    assert cents.abs().max() < 10
+    assert salience.amax(1).min() > 0.5

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...core.errors import DataError
-from ...core.specs import DataConfig, Shape
+from ...core.specs import DataConfig, Shape, is_wave
 from .bundled import PREFIX, open_bundled
 from .classes import check_classes, read_class_map
 from .decoding import Decoder
@@ -97,6 +97,8 @@ def open_images(
     if holds_waves(folder):
         waves = WaveSource(folder, config, classes)
         return Images(waves, range(len(waves)), waves.skipped).draw(limit, seed)
+    if config.sample_rate is not None and is_wave(config.input_size):
+        raise DataError("KD401", f"{path}: no .wav files found; the net takes sounds: pass a folder of .wav files")
     decode = Decoder(config)
     scheme, slash, _ = str(path).partition("/")
     if slash and scheme.lower() in LIBRARIES and not Path(path).exists():

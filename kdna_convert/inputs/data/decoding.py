@@ -37,8 +37,7 @@ class Decoder:
         self.size, self.enlarged = min(config.input_size[1:], default=0), 0
         channels = config.input_size[0]
         if channels not in _MODES or len(config.input_size) != 3:
-            way_out = "tensors instead" if config.sample_rate is None else "a folder of .wav files"
-            raise DataError("KD406", f"images cannot become inputs of size {config.input_size}; pass {way_out}")
+            raise DataError("KD406", f"images cannot become inputs of size {config.input_size}; pass tensors instead")
         self.mode = _MODES[channels]
         self.transform = _part_of(config) if config.crop_mode in FULL_SIZE else _timms_transform(config)
         self.mean_c11, self.std_c11 = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
