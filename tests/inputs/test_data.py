@@ -76,7 +76,7 @@ def test_an_image_has_the_channels_the_net_takes(folder: Path, channels: int, mo
 
 def test_a_net_without_image_inputs_needs_tensors(folder: Path) -> None:
     with pytest.raises(DataError, match="pass tensors") as error:
-        open_images(folder, DataConfig((3, 16, 8, 8)))
+        open_images(folder, DataConfig((5, 8, 8), (0.0,) * 5, (1.0,) * 5))
     assert code_of(error) == "KD406"
 
 

@@ -1,9 +1,10 @@
-"""DATA: images or sounds as inputs of a net, from a folder, a .tar, a timm dataset or tensors.
+"""DATA: images, sounds or clips as inputs of a net, from a folder, a .tar, a timm dataset or tensors.
 
-sources.py reads single images, decoding.py decodes them, cropping.py cuts parts at full size. waves.py reads sounds.
-images.py selects, splits and batches them. pairs.py has images with masks, boxes (boxes.py) or targets (degrading.py).
-classes.py numbers the classes, memory.py takes tensors and datasets, bundled.py has the digits that come with kdna,
-views.py augments training images, mixing.py mixes images in pairs, packing.py makes one tensor of several inputs.
+sources.py reads single images, decoding.py decodes them, cropping.py cuts parts at full size. waves.py reads sounds,
+clips.py clips. images.py selects, splits and batches them. pairs.py has images with masks, boxes (boxes.py) or targets
+(degrading.py). classes.py numbers the classes, memory.py takes tensors and datasets, bundled.py has the digits that
+come with kdna, views.py augments training images, mixing.py mixes images in pairs, packing.py makes one tensor of
+several inputs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ...core.errors import DataError
 from ...core.specs import DataConfig, Shape, is_wave
 from .bundled import PREFIX, open_bundled
 from .classes import check_classes, read_class_map
+from .clips import ClipSource, takes_clips
 from .decoding import Decoder
 from .images import Batch, Images, Inputs, Reading, concat_labels, split
 from .memory import Batches, DatasetSource, TensorSource, hold, iterate
@@ -94,6 +96,9 @@ def open_images(
         held = open_bundled(f"{path}/{split}" if split else str(path), config, classes)
         return Images(held, range(len(held)), {}).draw(limit, seed)
     folder = Path(path, split) if split else Path(path)
+    if takes_clips(config) and folder.is_dir():
+        clips = ClipSource(folder, config, classes)
+        return Images(clips, range(len(clips)), clips.skipped).draw(limit, seed)
     if holds_waves(folder):
         waves = WaveSource(folder, config, classes)
         return Images(waves, range(len(waves)), waves.skipped).draw(limit, seed)
