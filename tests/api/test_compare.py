@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
+from support import task_nets
 from support.command import NET, kdna
 from support.terminal import printed
 from support.tiny import net as random_net
@@ -230,6 +231,17 @@ def test_a_module_that_cannot_be_pickled_is_refused_with_a_way_out() -> None:
     model.stem.register_forward_hook(lambda *_: None)
     with pytest.raises(ModelError, match=r"KD302: Net cannot be pickled .*pass path"):
         compare(model, data=noise(30), eval=noise(8), peers=["fp16"], recipe=quick())
+
+
+def test_kdnas_own_process_picks_the_same_outputs(tmp_path: Path) -> None:
+    picked = replace(
+        tool_run("kdna", Rung("params", 0.6, 0), f"{task_nets.__file__}:heads"), outputs=f"{task_nets.__file__}:broken"
+    )
+    (laid(tmp_path) / TOOL_RUN).write_bytes(pickle.dumps(picked))
+    main(tmp_path)
+    assert (tmp_path / PROBLEM).read_text() == "KD314: --outputs broken: KeyError: 'nothing'"
+    with pytest.raises(ModelError, match=r"KD314: outputs cannot be pickled"):
+        compare(net(), data=noise(30), eval=noise(8), peers=["kdna"], recipe=quick(), outputs=lambda returned: returned)
 
 
 # The whole way

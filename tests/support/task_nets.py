@@ -145,6 +145,10 @@ def upscaler() -> nn.Module:
     return net("image")
 
 
+def heads() -> nn.Module:
+    return net("raw")
+
+
 def first(returned: Any) -> Tensor:
     own: Tensor = returned[0]
     return own

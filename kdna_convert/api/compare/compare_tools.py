@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -120,13 +121,16 @@ def _entries(
     job = ladder.job
     entries = [_original(job.loaded.model, pool)]
     layers = tuple(layer.name for layer in job.layers if layer.reason is None)
+    outputs = _passed(options.get("outputs"))
     with tempfile.TemporaryDirectory(prefix="kdna-compare-") as name:
         folder = Path(name)
         source = _write_inputs(folder, ladder.model, job.loaded.model, pool)
         pairs = _tasks(ladder.names, ladder.rungs)
         for done, (peer, rung) in enumerate(pairs):
             recipe = ladder.recipes["params" if rung is None else rung.axis]
-            tool_run = ToolRun(peer, rung, source, checkpoint_of(options), options.get("inputs"), layers, recipe)
+            tool_run = ToolRun(
+                peer, rung, source, checkpoint_of(options), options.get("inputs"), layers, recipe, outputs
+            )
             if progress is not None:
                 size = rung.label if rung else "one size"
                 progress(f"convert: {PEERS[peer].title}, {size}", done, len(pairs))
@@ -187,6 +191,16 @@ def _write_inputs(folder: Path, model: Model, original: nn.Module, pool: Tensor)
             "KD302", f"{type(model).__name__} cannot be pickled for another process; {solution}"
         ) from error
     return None
+
+
+def _passed(outputs: Any) -> Any:
+    """The function of `outputs` or its name, as it is. Raises ModelError KD314 if no other process can have it."""
+    try:
+        pickle.dumps(outputs)
+    except Exception as error:  # pickling can raise anything
+        way_out = "pass file.py:function instead"
+        raise ModelError("KD314", f"outputs cannot be pickled for another process; {way_out}") from error
+    return outputs
 
 
 def _original(net: nn.Module, pool: Tensor) -> Entry:

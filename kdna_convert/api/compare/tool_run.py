@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ class ToolRun:
         inputs: As for `convert`.
         layers: The layers that the tool may change.
         recipe: The recipe, for kdna's own rows.
+        outputs: As for `convert`, for kdna's own rows.
     """
 
     peer: str
@@ -37,6 +38,7 @@ class ToolRun:
     inputs: Mapping[str, Any] | None
     layers: tuple[str, ...]
     recipe: Recipe
+    outputs: str | Callable[[Any], Any] | None = None
 
     @property
     def limit(self) -> int:

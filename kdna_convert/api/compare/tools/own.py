@@ -26,6 +26,7 @@ def compress(net: nn.Module, images: Tensor, tool_run: ToolRun) -> Candidate:
     if rung is None:
         raise ValueError(f"{tool_run.peer} has no budget")
     arguments: dict[str, Any] = {"target_params": rung.share} if rung.axis == "params" else {"target_bytes": rung.limit}
+    arguments["outputs"] = tool_run.outputs
     if tool_run.model is not None:
         arguments |= {"checkpoint": tool_run.checkpoint, "inputs": tool_run.inputs}
     conversion = convert(tool_run.model or net, recipe=recipe, data=images, **arguments)
