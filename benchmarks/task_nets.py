@@ -111,7 +111,7 @@ NETS = (
     Net("fcn_resnet50", "torchvision:fcn_resnet50(pretrained=False, num_classes=5)", **LARGE),
     Net("deeplabv3", "torchvision:deeplabv3_mobilenet_v3_large(pretrained=False, num_classes=5)"),
     Net("lraspp", "torchvision:lraspp_mobilenet_v3_large(pretrained=False, num_classes=5)"),
-    Net("fasterrcnn", f"torchvision:fasterrcnn_mobilenet_v3_large_320_fpn(pretrained=False, {SMALL})"),
+    Net("fasterrcnn", f"torchvision:fasterrcnn_mobilenet_v3_large_320_fpn(pretrained=False, {SMALL})", codec="int8"),
     Net("retinanet", f"torchvision:retinanet_resnet50_fpn(pretrained=False, {SMALL})", **LARGE),
     Net("ssdlite320", "torchvision:ssdlite320_mobilenet_v3_large(pretrained=False)"),
     Net("maskrcnn", f"torchvision:maskrcnn_resnet50_fpn(pretrained=False, {SMALL})", **LARGE),
