@@ -166,7 +166,7 @@ def stages(net: Net, scratch: Path, given: argparse.Namespace) -> Iterator[Row]:
     chain = Chain(net, parse_recipe(RECIPE, [f"exclude={net.kept}"]), scratch)
     deadline = time.monotonic() + given.seconds
     for stage in given.stages:
-        row: Row = {"net": net.name, "model": net.model, "stage": stage}
+        row: Row = {"net": net.name, "stage": stage}
         began = time.process_time()
         if time.monotonic() > deadline:
             yield row | {"outcome": "limit"}
@@ -328,7 +328,7 @@ def run(net: Net, given: argparse.Namespace) -> None:
         try:
             row = ours.recv()
         except EOFError:
-            row = {"net": net.name, "model": net.model, "stage": missing[0], "outcome": "killed"}
+            row = {"net": net.name, "stage": missing[0], "outcome": "killed"}
         missing.remove(row["stage"])
         append(given.results, row)
         print(

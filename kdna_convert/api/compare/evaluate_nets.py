@@ -12,7 +12,7 @@ from ...core.errors import NumericsError
 from ...core.specs import Progress
 from ...inputs.data import Batch, Images, batches
 from ...network.inference import evaluating
-from ...stages.evaluate.outputs import concatenated
+from ...stages.evaluate.outputs import concatenated, images_at_once, split
 from ...stages.evaluate.timing import benchmark
 from ...tasks import Outputs, Statistics, Task, run
 from ..net_task import Metric
@@ -68,7 +68,7 @@ def _statistics(
     """By the index of a net: its comparison with net 0, its scores if all images have labels; why nets failed."""
     compared: dict[int, list[Statistics]] = {place: [] for place in nets}
     scored: dict[int, list[Statistics]] = {place: [] for place in nets}
-    labeled, problems = True, dict[int, str]()
+    labeled, problems, at_once = True, dict[int, str](), None
     with ExitStack() as stack:
         for net in nets.values():
             stack.enter_context(evaluating(net))
@@ -76,22 +76,24 @@ def _statistics(
             if progress is not None:
                 progress("measure", done, total)
             labeled = labeled and labels is not None
-            targets: Outputs = ()
-            for place in sorted(nets.keys() - problems.keys()):
-                try:
-                    outputs = tuple(each.float() for each in run(task, nets[place], inputs))
-                    if not all(each.isfinite().all() for each in outputs):
-                        raise NumericsError("KD702", "its outputs are not finite")
-                    targets = targets if place else outputs
-                    compared[place].append(task.compare(outputs, targets))
-                    if labeled and labels is not None:
-                        scored[place].append(task.score(outputs, labels))
-                except NumericsError as error:
-                    problems[place] = error.message
-                except Exception as error:
-                    if place == 0:  # the original is the user's net, so the user sees the exception
-                        raise
-                    problems[place] = f"{type(error).__name__} on the images: {error}".splitlines()[0]
+            at_once = at_once or images_at_once(nets[0], inputs)
+            for part, own_labels in split(inputs, labels, at_once):
+                targets: Outputs = ()
+                for place in sorted(nets.keys() - problems.keys()):
+                    try:
+                        outputs = tuple(each.float() for each in run(task, nets[place], part))
+                        if not all(each.isfinite().all() for each in outputs):
+                            raise NumericsError("KD702", "its outputs are not finite")
+                        targets = targets if place else outputs
+                        compared[place].append(task.compare(outputs, targets))
+                        if labeled and own_labels is not None:
+                            scored[place].append(task.score(outputs, own_labels))
+                    except NumericsError as error:
+                        problems[place] = error.message
+                    except Exception as error:
+                        if place == 0:  # the original is the user's net, so the user sees the exception
+                            raise
+                        problems[place] = f"{type(error).__name__} on the images: {error}".splitlines()[0]
     return compared, scored if labeled else {}, problems
 
 

@@ -90,7 +90,7 @@ def statistics(
             if not len(inputs):
                 continue
             at_once = at_once or images_at_once(nets[-1], inputs)
-            for part, own_labels in zip(inputs.split(at_once), _split(labels, at_once), strict=False):
+            for part, own_labels in split(inputs, labels, at_once):
                 outputs = tuple(_outputs(task, net, part.to(device_of(net))) for net in nets)
                 for place, own in enumerate(outputs):
                     _require_form(own, forms.setdefault(place, [tuple(each.shape[1:]) for each in own]))
@@ -113,8 +113,10 @@ def images_at_once(net: nn.Module, inputs: Tensor) -> int:
     return max(1, LIVE // max(1, held))
 
 
-def _split(labels: Tensor | None, at_once: int) -> Iterable[Tensor | None]:
-    return repeat(None) if labels is None else labels.split(at_once)
+def split(inputs: Tensor, labels: Tensor | None, at_once: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """A batch in parts of so many images."""
+    own_labels = repeat(None) if labels is None else labels.split(at_once)
+    return zip(inputs.split(at_once), own_labels, strict=False)
 
 
 def concatenated(rows: Sequence[Statistics]) -> Statistics:
