@@ -15,6 +15,7 @@ from support.places import ROOT
 commands = benchmark("commands")
 imagenet = benchmark("imagenet")
 real_size = benchmark("real_size")
+task_nets = benchmark("task_nets")
 
 
 def test_the_cost_of_a_command_has_the_peak_memory_of_its_process() -> None:
@@ -73,3 +74,15 @@ def test_growth_has_a_cell_for_each_size_that_was_measured_and_draws_them(tmp_pa
     assert sum("1.5" in line for line in lines) == len(sizes) + 3  # the unchanged size is on the other axes too
     growth.draw(found, tmp_path / "growth.svg")
     assert "calibration images" in (tmp_path / "growth.svg").read_text()
+
+
+def test_a_net_of_another_task_has_the_last_outcome_of_each_stage_and_the_code_of_a_refusal() -> None:
+    done = [
+        {"net": "fcos", "stage": stage, "outcome": "ok", "cpu_seconds": 2, "peak_gb": 1} for stage in task_nets.STAGES
+    ]
+    found = [{**done[0], "outcome": "traceback"}, *done[:-1], {**done[-1], "outcome": "refused", "code": "KD312"}]
+    (line,) = [line for line in task_nets.summary(found).splitlines() if line.startswith("| fcos ")]
+    assert line == f"| fcos |{' ok |' * (len(task_nets.STAGES) - 1)} KD312 | 22 | 1.0 |"
+    fcos, other = (net for net in task_nets.NETS if net.name in ("fcos", "raft_small"))
+    assert task_nets.done(fcos, found)
+    assert not task_nets.done(other, found)
