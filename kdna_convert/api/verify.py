@@ -201,9 +201,9 @@ def _figures(claimed: Divergence | None) -> str:
 
 
 def _text(measured: Divergence) -> str:
-    """The figures in words. A net with one output has a logit error only."""
+    """The figures in words. A task without answers has an error only."""
     if measured.agreement is None or measured.kl is None:
-        return f"logit error {measured.logit_error:.2g} on {measured.images} images"
+        return f"error {measured.logit_error:.2g} on {measured.images} images"
     return f"{100 * measured.agreement:.1f} % agreement and KL {measured.kl:.2g} on {measured.images} images"
 
 
