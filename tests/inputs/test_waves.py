@@ -148,7 +148,8 @@ def test_a_file_with_chunks_of_other_data_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "config", "code", "words"),
     [
-        (["a.wav"], replace(SOUND, sample_rate=None), "KD406", "--sample-rate"),
+        (["a.wav"], replace(SOUND, sample_rate=None), "KD406", "pass --sample-rate HZ$"),
+        (["a.wav"], DataConfig(), "KD406", "pass --sample-rate HZ and --input-size CHANNELS,SAMPLES"),
         (["a.wav"], replace(SOUND, input_size=(1, 8, 8)), "KD406", "--input-size"),
         (["a.wav", "b.png"], SOUND, "KD401", "1 .wav files and 1 images"),
         (["a.mp3", "b.flac"], SOUND, "KD401", "2 sounds that are not .wav; convert them"),
@@ -156,7 +157,7 @@ def test_a_file_with_chunks_of_other_data_is_read(tmp_path: Path) -> None:
         ([], SOUND, "KD401", "no .wav files found"),
         (["broken.wav"], SOUND, "KD401", "none of 1 .wav files can be read; the first: broken.wav"),
     ],
-    ids=["rate", "size", "mixed", "mp3", "images", "nothing", "damaged"],
+    ids=["rate", "image net", "size", "mixed", "mp3", "images", "nothing", "damaged"],
 )
 def test_folders_that_are_refused_say_what_to_do(
     tmp_path: Path, files: list[str], config: DataConfig, code: str, words: str

@@ -53,7 +53,9 @@ class WaveSource:
 
     def __init__(self, root: Path, config: DataConfig, class_map: Classes | None) -> None:
         if config.sample_rate is None:
-            raise DataError("KD406", f"{root} holds sounds, and the net states no sample rate; pass --sample-rate HZ")
+            size = "" if is_wave(config.input_size) else " and --input-size CHANNELS,SAMPLES"
+            way_out = f"pass --sample-rate HZ{size}"
+            raise DataError("KD406", f"{root} holds sounds, and the net states no sample rate; {way_out}")
         if not is_wave(config.input_size):
             raise DataError(
                 "KD406",
