@@ -31,8 +31,9 @@ from .patches import choose, patches
 from .standardizing import is_standardizing, running_kernel
 from .trace import RunLayer, held_bytes
 
-# Output positions drawn per image, as in calibration.
-POSITIONS = 64
+# The least number of output positions that are drawn per image, and of patches per column of a layer's problem: with few
+# images, more positions are drawn from each.
+POSITIONS, PATCHES_PER_COLUMN = 64, 16
 # The smallest scale of a channel, relative to the mean: the error of the skip path is divided by it.
 _LEAST_SCALE = 1e-2
 # The smallest variance of a layer's inputs, relative to their squared mean, that float32 sums can tell from zero.
@@ -182,12 +183,17 @@ def _fitting(
     return [torch.cat(fitting[: -(-least // len(fitting[0]))])[:least]]
 
 
-def layer_problem(stop: Stop, *, positions: int = POSITIONS, skip: bool = True, seed: int = 0) -> LayerProblem:
+def drawn_positions(columns: int, images: int) -> int:
+    """The output positions to draw per image for a problem with this number of columns."""
+    return max(POSITIONS, -(-PATCHES_PER_COLUMN * columns // max(1, images)))
+
+
+def layer_problem(stop: Stop, *, positions: int | None = None, skip: bool = True, seed: int = 0) -> LayerProblem:
     """The least-squares problem of a layer with one group.
 
     Args:
         stop: The layer in both nets.
-        positions: Output positions drawn per image.
+        positions: Output positions drawn per image; None: `drawn_positions`.
         skip: Whether the target includes the error of the skip path, where the layer ends a branch.
         seed: Of the drawn positions.
     """
@@ -195,6 +201,7 @@ def layer_problem(stop: Stop, *, positions: int = POSITIONS, skip: bool = True, 
     generator = torch.Generator().manual_seed(seed)
     bias_o = _bias(stop.module0).float()
     sums = _ProblemSums(module)
+    positions = positions or drawn_positions(sums.channels * sums.taps, sum(len(x) for x in stop.inputs))
     for number, (x, target) in enumerate(zip(stop.inputs, stop.targets, strict=True)):
         y_bop = _flat(target, linear) - bias_o[:, None]
         error = stop.skip_error(number) if skip else None

@@ -14,7 +14,7 @@ from ...core.linalg import FULL_METRIC_PATCH
 from ...core.measurements import ExpectedCost
 from ...core.specs import Layer
 from ...inputs.recipe import Recipe
-from ...network.walk import POSITIONS
+from ...network.walk import drawn_positions
 from ..analyze.collect import BACKWARD, PATCHES
 from ..convert.fit import SWEEPS
 from ..plan.database import QUICK
@@ -99,7 +99,8 @@ def _patches(layer: Layer, images: int) -> int:
 
 def _moments(layers: Sequence[Layer], images: int) -> float:
     """The second moments that a walk over so many images collects."""
-    return sum(2.0 * layer.patch**2 * layer.groups * images * min(layer.out_positions, POSITIONS) for layer in layers)
+    drawn = (images * min(layer.out_positions, drawn_positions(layer.patch, images)) for layer in layers)
+    return sum(2.0 * layer.patch**2 * layer.groups * count for layer, count in zip(layers, drawn, strict=True))
 
 
 def _search(layer: Layer) -> float:
