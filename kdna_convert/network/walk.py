@@ -31,8 +31,8 @@ from .patches import choose, patches
 from .standardizing import is_standardizing, running_kernel
 from .trace import RunLayer, held_bytes
 
-# The least number of output positions that are drawn per image, and of patches per column of a layer's problem: with few
-# images, more positions are drawn from each.
+# The least number of output positions drawn per image, and of patches per column of a layer's problem. With few images,
+# more positions are drawn from each.
 POSITIONS, PATCHES_PER_COLUMN = 64, 16
 # The smallest scale of a channel, relative to the mean: the error of the skip path is divided by it.
 _LEAST_SCALE = 1e-2

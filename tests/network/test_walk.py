@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdna_convert.network.lockstep import interleaves
 from kdna_convert.network.trace import RunLayer, held_bytes, run_layers, trace
-from kdna_convert.network.walk import Stop, in_order, kernel_of, layer_problem, match_mean, walk
+from kdna_convert.network.walk import Stop, drawn_positions, in_order, kernel_of, layer_problem, match_mean, walk
 
 Nets = tuple[nn.Module, nn.Module, tuple[RunLayer, ...], list[Tensor]]
 
@@ -197,6 +197,16 @@ def test_moments_are_those_of_the_unfolded_inputs(nets: Nets) -> None:
         [nn.functional.unfold(batch, 3, padding=1, stride=2).movedim(1, 2).flatten(0, 1) for batch in nets[3]]
     )
     torch.testing.assert_close(problem.moment_nn, (rows.T @ rows / len(rows)).double(), atol=1e-5, rtol=1e-4)
+
+
+def test_few_images_give_more_positions_each_so_that_a_layer_has_sixteen_patches_per_column(nets: Nets) -> None:
+    for stop in walk(*nets):
+        problem = layer_problem(stop)
+        columns, images = len(problem.moment_nn), sum(len(x) for x in stop.inputs)
+        available = stop.targets[0].flatten(2).shape[2] if stop.targets[0].ndim > 2 else 1
+        assert problem.count == images * min(available, max(64, -(-16 * columns // images)))
+    assert drawn_positions(1728, 52) * 52 >= 16 * 1728
+    assert drawn_positions(576, 1000) == 64
 
 
 def test_the_last_layer_of_a_branch_corrects_the_error_of_the_skip_path(nets: Nets) -> None:
