@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
 DEPTH, CHANNELS, NOISE = 12, 48, 25 / 255
-PART, BATCH = 48, 16
+PART, BATCH, PARTS = 48, 16, 20_000
 
 
 class DnCNN(nn.Module):
@@ -65,11 +65,11 @@ def parts(photos: Path, count: int) -> Tensor:
     return torch.stack(drawn) / 255
 
 
-def train(photos: Path, minutes: float, seed: int = 0) -> DnCNN:
+def train(photos: Path, minutes: float, count: int = PARTS, seed: int = 0) -> DnCNN:
     """AdamW on the squared error; the learning rate falls to zero along a cosine over the given minutes."""
     torch.manual_seed(seed)
     net = dncnn().train()
-    clean = parts(photos, 20_000)
+    clean = parts(photos, count)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1e-4)
     began, step, total = time.monotonic(), 0, 0.0
     while (passed := (time.monotonic() - began) / 60 / minutes) < 1:

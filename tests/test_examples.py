@@ -4,9 +4,11 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 import kdna_convert as kdna
@@ -175,3 +177,63 @@ def test_the_shared_pitch_tracker_loads_strictly_and_hears_440_hz(shared_data: P
     cents = 1200 * (crepe("pitch")(salience) / torch.tensor([440.0, 110.0, 880.0])).log2()
     assert cents.abs().max() < 10
     assert salience.amax(1).min() > 0.5
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Six photographs of noise, 200 pixels wide."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(6):
+        pixels = np.random.default_rng(index).integers(0, 255, (180, 200, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return folder
+
+
+def test_drawn_masks_and_boxes_show_the_same_shapes(photos: Path, tmp_path: Path) -> None:
+    shapes = runpy.run_path(str(EXAMPLE.with_name("shapes.py")))
+    shapes["draw"](photos, tmp_path / "shapes", {"train": 5, "test": 1})
+    images, masks, boxes = shapes["read"](tmp_path / "shapes" / "train")
+    assert images.shape == (5, 3, shapes["SIDE"], shapes["SIDE"])
+    for mask, own in zip(masks, boxes, strict=True):
+        assert {*mask.unique().tolist()} - {0} == {*own["labels"].tolist()}
+        for (x1, y1, x2, y2), label in zip(own["boxes"].int().tolist(), own["labels"].tolist(), strict=True):
+            assert {*mask[y1:y2, x1:x2].unique().tolist()} == {0, label} or label == 2  # a square fills its box
+            rows, columns = (mask[y1:y2, x1:x2] == label).nonzero(as_tuple=True)
+            assert max(rows.max() - rows.min(), columns.max() - columns.min()) >= x2 - x1 - 3
+
+
+def test_the_nets_of_shapes_are_of_their_tasks_and_learn(photos: Path, tmp_path: Path) -> None:
+    shapes = runpy.run_path(str(EXAMPLE.with_name("shapes.py")))
+    shapes["draw"](photos, tmp_path / "shapes", {"train": 8, "test": 1})
+    for name, task in (("segmenter", "segment"), ("detector", "detect")):
+        net = shapes["train"](name, tmp_path / "shapes", None, 1)
+        fresh = shapes["start"](name, None)
+        assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), fresh.parameters(), strict=True))
+        loaded = load_model(f"{EXAMPLE.with_name('shapes.py')}:{name}")
+        data = tmp_path / "shapes" / "test"
+        labels = data / ("masks" if task == "segment" else "instances.json")
+        found = kdna.evaluate(loaded.model, data=f"{data / 'images'}::{labels}")
+        assert found.task == task
+
+
+def test_the_denoiser_subtracts_what_it_finds_and_trains_on_parts(photos: Path) -> None:
+    denoiser = runpy.run_path(str(EXAMPLE.with_name("denoiser.py")))
+    net = denoiser["train"](photos, 0.005, count=8)
+    fresh = denoiser["dncnn"]().eval()
+    assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), fresh.parameters(), strict=True))
+    assert sum(parameter.numel() for parameter in net.parameters()) == 210_963
+    x = denoiser["parts"](photos, 2)
+    assert x.shape == (2, 3, denoiser["PART"], denoiser["PART"])
+    nn.init.zeros_(net.last.weight)
+    nn.init.zeros_(net.last.bias)
+    assert torch.equal(net(x), x)
+
+
+def test_side_by_side_shows_input_outputs_and_their_difference_around_gray(photos: Path) -> None:
+    example = runpy.run_path(str(EXAMPLE.with_name("side_by_side.py")))
+    part = example["middle"](photos / "0.png", 16, 20)
+    output = torch.rand(1, 3, 64, 80)
+    row = example["side_by_side"](part, output, output, 5)
+    assert row.shape == (3, 64, 4 * 80 + 3 * example["GAP"])
+    assert torch.equal(row[:, :, -80:], torch.full((3, 64, 80), 0.5))
