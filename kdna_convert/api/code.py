@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..codecs import CODECS
-from ..codecs.quantization_steps import Grid
+from ..codecs.quantization_steps import step_of
 from ..core.errors import FolderError, PlanError, RecipeError
 from ..core.filesize import file_size, metadata
 from ..core.progress import as_progress
@@ -26,7 +26,7 @@ from ..network.batch_norm import foldable_norms
 from ..network.derive import fold
 from ..network.folder import Conversion, uncoded
 from ..network.folder.report import CodeReport
-from ..network.packed import coded_specs, grids_of, pack, unpack
+from ..network.packed import coded_specs, pack, steps_of, unpack
 from ..network.stored import load_stored, stored_parameters
 from ..stages.analyze.collect import Sampling, collect
 from ..stages.analyze.data_free import data_free
@@ -115,10 +115,10 @@ def recoded(conversion: Conversion) -> Conversion:
     blob, done = conversion.coded, conversion.report.code
     if blob is None or done is None:
         return conversion
-    grids, norms = grids_of(blob), foldable_norms(conversion.model)
+    steps, norms = steps_of(blob), foldable_norms(conversion.model)
     room = done.target or _file_size(conversion, blob)
     for coarser in range(0, 64 * 8, 8):  # an eighth of an octave at a time
-        finer = {name: Grid(grid.number + coarser) if name in norms else grid for name, grid in grids.items()}
+        finer = {name: step + coarser if name in norms else step for name, step in steps.items()}
         blob = pack(conversion.model, done.codec, finer)
         size = _file_size(conversion, blob)
         if size <= room:
@@ -140,14 +140,14 @@ def codes_of(conversion: Conversion, model: nn.Module) -> Codes:
     blob, coding = conversion.coded, conversion.report.code
     if blob is None or coding is None or coding.codec != "entropy":
         raise RecipeError("KD208", "train: codes are those of a folder that `kdna code --codec entropy` wrote")
-    grids, parameters = grids_of(blob), stored_parameters(model)
-    coded = {name: parameters[name] for name in grids if name in parameters and parameters[name].ndim > 1}
+    steps, parameters = steps_of(blob), stored_parameters(model)
+    coded = {name: parameters[name] for name in steps if name in parameters and parameters[name].ndim > 1}
     room = coding.target or _file_size(conversion, blob)
 
     def fits() -> bool:
-        return _file_size(conversion, pack(model, "entropy", grids)) <= room
+        return _file_size(conversion, pack(model, "entropy", steps)) <= room
 
-    return Codes(coded, {name: grids[name] for name in coded}, fits)
+    return Codes(coded, {name: step_of(steps[name]) for name in coded}, fits)
 
 
 def require_size(codec: str, target: float | str | None, whole: int) -> int | None:

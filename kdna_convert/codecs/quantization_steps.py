@@ -1,7 +1,6 @@
 """entropy: multiples of one step for each tensor, entropy coded: numbers near zero take almost no bytes.
 
-Steps are 2^(k / 64), so that a step is a small integer k. The step of a number may also depend on its row, column and
-tap (scales.py). The scales of normalizations, by which channels
+Steps lie on a grid, 2^(k / 64), so that a step is a small integer k. The scales of normalizations, by which channels
 are multiplied, are stored as integers of their logarithm, and signs.
 """
 
@@ -21,7 +20,6 @@ from ..core.specs import Shape
 from .codec import Codec
 from .entropy import LARGEST, decode, encode
 from .expectation import Integers
-from .scales import Scales
 
 # Grid steps to the octave: fine enough to reach a given file size, coarse enough for two digits.
 PER_OCTAVE = 64
@@ -37,34 +35,6 @@ def step_of(number: int) -> float:
 def nearest_step(step: float) -> int:
     """The grid number of the step nearest to a positive one, by ratio."""
     return round(PER_OCTAVE * math.log2(step))
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The values that the numbers of a tensor may have: integers times a step, times the factors of `scales`.
-
-    Attributes:
-        number: The number k of the step.
-        scales: The factors by row, column and tap; None: all are one.
-    """
-
-    number: int
-    scales: Scales | None = None
-
-    def steps(self, shape: Shape) -> Tensor:
-        """The steps of the numbers of a tensor of this shape, float64, in its shape or as one number."""
-        step = torch.tensor(step_of(self.number), dtype=torch.float64)
-        return step if self.scales is None else step * self.scales.factors(shape)
-
-    def real(self, tensor: Tensor) -> Tensor:
-        """A tensor in units of its steps, float64; the nearest integers are what is stored."""
-        own = tensor.detach().double()
-        return own / self.steps(tuple(tensor.shape)).to(own.device)
-
-    def values(self, integers: Tensor) -> Tensor:
-        """What integers in the shape of the tensor decode to, float32, to the bit."""
-        values = (integers.double() * step_of(self.number)).float()
-        return values if self.scales is None else values * self.scales.factors(tuple(integers.shape)).to(values)
 
 
 @dataclass(frozen=True)

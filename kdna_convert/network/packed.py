@@ -5,9 +5,8 @@
 The index is deflated JSON: names, shapes, steps and the length of each stream. A safetensors header would take 100
 bytes per tensor, a quarter of a file of 86 kB. Each codec has one stream for all its tensors. The five tensors of a
 normalization are stored as a scale and a shift per channel, and restored with mean 0 and variance 1. With `entropy`,
-integers have a stream per dtype (codecs/indices.py). The last stream has the factors of the steps of weights
-(codecs/scales.py). A file with factors has version 3, another with integers version 2, all others version 1. An older
-kdna refuses versions that it does not know.
+integers have a stream per dtype (codecs/indices.py); such a file has version 2, which an older kdna refuses. Other
+files have version 1.
 """
 
 from __future__ import annotations
@@ -26,9 +25,7 @@ from torch import Tensor, nn
 
 from ..codecs import CODECS, entropy, indices
 from ..codecs.floats import LARGEST
-from ..codecs.quantization_steps import Entropy, Grid, scale_integers, scale_values, values
-from ..codecs.scales import FURTHEST, Scales, joined, lengths
-from ..codecs.scales import split as split_scales
+from ..codecs.quantization_steps import Entropy, scale_integers, scale_values, values
 from ..core.errors import FolderError, NumericsError
 from ..core.filesize import ITEM_BYTES
 from ..core.specs import Shape, TensorSpec, product
@@ -38,7 +35,7 @@ from .stored import DTYPES, stored_state
 
 # The one tensor of a coded file.
 CODED = "kdna"
-VERSION = 3
+VERSION = 2
 # The codec of integers.
 INDICES = "indices"
 # The most bytes of the index before it is deflated: that of a net of 1,000 tensors has 60,000.
@@ -59,40 +56,28 @@ NormRow = tuple[str, _Count, Annotated[float, Field(ge=0, lt=1)], _Step]
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Index:
-    """What the streams hold.
-
-    Attributes:
-        parts: For each codec, the length of its stream and its tensors.
-        norms: The same of the normalizations.
-        scales: The length of the stream of the factors of steps, and the names of the tensors that have them.
-    """
+    """What the streams hold: for each codec, the length of its stream and its tensors; that of the normalizations."""
 
     parts: tuple[tuple[str, _Count, tuple[Row, ...]], ...]
     norms: tuple[()] | tuple[str, _Count, tuple[NormRow, ...]]
-    scales: tuple[()] | tuple[_Count, tuple[str, ...]] = ()
 
     @property
     def norm_parts(self) -> tuple[tuple[str, int, tuple[NormRow, ...]], ...]:
         """The stream of the normalizations, or none."""
         return (self.norms,) if self.norms else ()
 
-    @property
-    def scale_parts(self) -> tuple[tuple[int, tuple[str, ...]], ...]:
-        """The stream of the factors of steps, or none."""
-        return (self.scales,) if self.scales else ()
-
 
 _INDEX = TypeAdapter(Index)
 
 
-def pack(model: nn.Module, codec: str, grids: Mapping[str, Grid]) -> bytes:
+def pack(model: nn.Module, codec: str, steps: Mapping[str, int]) -> bytes:
     """Code the tensors of a net (stored.py): weights of two or more axes by the codec, others in two bytes per number.
 
     Args:
         model: The net.
         codec: A key of CODECS.
-        grids: For `entropy` only: the steps of each tensor that it codes, and, by the name of each normalization, the
-            step of its shifts.
+        steps: For `entropy` only: the number of the step of each tensor that it codes, and, by the name of each
+            normalization, that of its shifts.
 
     Raises:
         NumericsError: KD701 (a tensor holds NaN or infinity), KD704 (a number is too large for the codec).
@@ -108,26 +93,20 @@ def pack(model: nn.Module, codec: str, grids: Mapping[str, Grid]) -> bytes:
             state.pop(f"{name}.{part}", None)
     groups: dict[tuple[str, torch.dtype | None], list[tuple[str, Tensor]]] = {}
     for name, tensor in state.items():
-        its = _codec_for(name, tensor, codec, half, grids)
+        its = _codec_for(name, tensor, codec, half, steps)
         groups.setdefault((its, tensor.dtype if its == INDICES else None), []).append((name, tensor))
     of_norms = codec if codec == "entropy" else half
-    streams = [_norm_stream(norms, of_norms, grids)] if norms else []
+    streams = [_norm_stream(norms, of_norms, steps)] if norms else []
     entries = []
-    scales = {name: grids[name].scales for name in state if name in grids}
-    scaled = {name: own for name, own in scales.items() if own is not None}
     for (its, _), named in groups.items():
-        own = [grids[name].number if its == "entropy" else 0 for name, _ in named]
-        each, stream = _encode(its, [_in_units(tensor, scaled.get(name)) for name, tensor in named], own)
+        own = [steps[name] if its == "entropy" else 0 for name, _ in named]
+        each, stream = _encode(its, [tensor for _, tensor in named], own)
         streams.append(stream)
         rows = [_row(name, tensor, step) for (name, tensor), step in zip(named, own, strict=True)]
         entries.append([each, len(streams[-1]), rows])
-    shifts = [[name, *_size(norm), grids[name].number if name in grids else 0] for name, norm in norms.items()]
-    index: dict[str, Any] = {"parts": entries, "norms": [of_norms, len(streams[0]), shifts] if norms else []}
-    version = 2 if any(each == INDICES for each, *_ in entries) else 1
-    if scaled:
-        streams.append(entropy.encode(joined([*scaled.values()])))
-        index["scales"] = [len(streams[-1]), [*scaled]]
-        version = VERSION
+    shifts = [[name, *_size(norm), steps.get(name, 0)] for name, norm in norms.items()]
+    index = {"parts": entries, "norms": [of_norms, len(streams[0]), shifts] if norms else []}
+    version = VERSION if any(each == INDICES for each, *_ in entries) else 1
     return _sealed(version, json.dumps(index, separators=(",", ":"), ensure_ascii=False).encode(), streams)
 
 
@@ -146,8 +125,6 @@ def unpack(blob: bytes) -> dict[str, Tensor]:
     for codec, length, rows in index.parts:
         tensors |= _decoded(codec, streams[start : start + length], rows)
         start += length
-    for name, scales in _scales(index, streams).items():
-        tensors[name] = tensors[name] * scales.factors(tuple(tensors[name].shape))
     return tensors
 
 
@@ -162,13 +139,12 @@ def announced(blob: bytes) -> list[TensorSpec]:
     return specs
 
 
-def grids_of(blob: bytes) -> dict[str, Grid]:
+def steps_of(blob: bytes) -> dict[str, int]:
     """The steps with which `pack` coded these bytes, needed to code them again. Raises as `unpack` does."""
-    index, streams = _opened(blob)
-    scales = _scales(index, streams)
-    rows = [row for codec, _, rows in index.parts for row in rows if codec == "entropy"]
-    parts = {row[0]: Grid(row[2], scales.get(row[0])) for row in rows}
-    return parts | {row[0]: Grid(row[3]) for _, _, rows in index.norm_parts for row in rows}
+    index, _ = _opened(blob)
+    parts = {row[0]: row[2] for codec, _, rows in index.parts for row in rows if codec == "entropy"}
+    norms = {row[0]: row[3] for _, _, rows in index.norm_parts for row in rows}
+    return parts | norms
 
 
 def entropy_bytes(blob: bytes) -> int:
@@ -191,11 +167,11 @@ def _half(state: Mapping[str, Tensor]) -> str:
     return "fp16" if max(sizes, default=0.0) <= LARGEST else "bf16"
 
 
-def _codec_for(name: str, tensor: Tensor, codec: str, half: str, grids: Mapping[str, Grid]) -> str:
+def _codec_for(name: str, tensor: Tensor, codec: str, half: str, steps: Mapping[str, int]) -> str:
     if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return INDICES if codec == "entropy" and tensor.dtype in _WHOLE else "raw"
     if codec == "entropy":
-        return codec if name in grids else half
+        return codec if name in steps else half
     return codec if tensor.ndim > 1 else half
 
 
@@ -249,12 +225,12 @@ _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.
 _TORCH = {name: dtype for dtype, name in DTYPES.items()}
 
 
-def _norm_stream(norms: Mapping[str, nn.Module], codec: str, grids: Mapping[str, Grid]) -> bytes:
+def _norm_stream(norms: Mapping[str, nn.Module], codec: str, steps: Mapping[str, int]) -> bytes:
     pairs = [norm_affine(norm) for norm in norms.values()]
     scale, shift = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     if codec != "entropy":
         return CODECS[codec].encode([scale.float(), shift.float()], [0, 0])
-    shifts = [Entropy().integers(own.float(), grids[name].number) for name, (_, own) in zip(norms, pairs, strict=True)]
+    shifts = [Entropy().integers(own.float(), steps[name]) for name, (_, own) in zip(norms, pairs, strict=True)]
     return entropy.encode([*scale_integers(scale), np.concatenate(shifts)])
 
 
@@ -272,29 +248,6 @@ def _norms(codec: str, data: bytes, rows: Sequence[NormRow]) -> dict[str, Tensor
     for row, own_scale, own_shift in zip(rows, scale.split(sizes), shift.split(sizes), strict=True):
         tensors |= {f"{row[0]}.{part}": tensor for part, tensor in plain_norm(own_scale, own_shift, row[2]).items()}
     return tensors
-
-
-def _in_units(tensor: Tensor, scales: Scales | None) -> Tensor:
-    """A tensor in units that are the same for all of its numbers."""
-    return tensor if scales is None else tensor.float() / scales.factors(tuple(tensor.shape))
-
-
-def _scales(index: Index, streams: bytes) -> dict[str, Scales]:
-    """The factors of steps by tensor. Raises FolderError KD608 for exponents that are too large."""
-    found: dict[str, Scales] = {}
-    for length, names in index.scale_parts:
-        shapes = _scaled_shapes(index, names)
-        sizes = zip(*map(lengths, shapes), strict=True)
-        flat = entropy.decode(streams[len(streams) - length :], [(sum(size),) for size in sizes])
-        if any(len(part) and int(np.abs(part).max()) > FURTHEST for part in flat):
-            raise FolderError("KD608", _DAMAGED)
-        found |= zip(names, split_scales(flat, shapes), strict=True)
-    return found
-
-
-def _scaled_shapes(index: Index, names: Sequence[str]) -> list[Shape]:
-    shapes = {row[0]: row[1] for codec, _, rows in index.parts for row in rows if codec == "entropy"}
-    return [shapes[name] for name in names]
 
 
 def _sealed(version: int, index: bytes, streams: Sequence[bytes]) -> bytes:
@@ -331,13 +284,8 @@ def _is_sound(index: Index, length: int) -> bool:
     dtypes = {_dtype_of(row) for _, _, rows in index.parts for row in rows}
     parts = [*index.parts, *index.norm_parts]
     once = len({*names}) == len(names) and len({*norms}) == len(norms)
-    scaled = [name for _, names in index.scale_parts for name in names]
-    shapes = {row[0]: row[1] for codec, _, rows in index.parts for row in rows if codec == "entropy"}
-    can_scale = all(len(shapes.get(name, ())) > 1 for name in scaled) and len({*scaled}) == len(scaled)
-    has_scales = all(names for _, names in index.scale_parts) and can_scale
     has_known_codecs = of_norms <= {*CODECS} and of_parts <= {*CODECS, INDICES, "raw"} and dtypes <= {*_TORCH}
-    total = sum(each for _, each, _ in parts) + sum(each for each, _ in index.scale_parts)
-    return has_known_codecs and has_scales and once and all(rows for *_, rows in parts) and total == length
+    return has_known_codecs and once and all(rows for *_, rows in parts) and sum(each for _, each, _ in parts) == length
 
 
 def _digest(whole: bytes) -> bytes:

@@ -14,7 +14,7 @@ from kdna_convert.core.errors import PlanError
 from kdna_convert.network.batch_norm import foldable_norms
 from kdna_convert.network.folder import Conversion, open_folder, save
 from kdna_convert.network.folder.report import CodeReport, Report
-from kdna_convert.network.packed import grids_of, unpack
+from kdna_convert.network.packed import steps_of, unpack
 from kdna_convert.network.stored import stored_state
 from kdna_convert.stages.finetune.trainable import trainable
 
@@ -33,7 +33,7 @@ def nudged(conversion: Conversion, by: float) -> Conversion:
 def test_an_untrained_net_is_coded_to_the_same_bytes() -> None:
     conversion = entropy_coded()
     assert recoded(conversion).coded == conversion.coded
-    assert grids_of(conversion.coded or b"") == grids_of(recoded(conversion).coded or b"")
+    assert steps_of(conversion.coded or b"") == steps_of(recoded(conversion).coded or b"")
 
 
 def test_recoding_keeps_the_codes_and_the_file_size() -> None:
@@ -58,9 +58,7 @@ def test_shifts_are_rounded_more_coarsely_if_they_do_not_fit() -> None:
     after = recoded(conversion)
     assert after.plan.planned.bytes <= conversion.report.code.target
     norms = foldable_norms(conversion.model)
-    assert all(
-        grids_of(after.coded or b"")[name].number > grids_of(conversion.coded or b"")[name].number for name in norms
-    )
+    assert all(steps_of(after.coded or b"")[name] > steps_of(conversion.coded or b"")[name] for name in norms)
     conversion.report = Report(code=CodeReport("entropy", 0, 100))
     with pytest.raises(PlanError, match=r"KD501: the trained normalizations take .* bytes, and 100 are allowed"):
         recoded(conversion)

@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -24,13 +23,11 @@ from torch import nn
 
 import kdna_convert
 from kdna_convert.codecs import CODECS, indices
-from kdna_convert.codecs.quantization_steps import Grid
-from kdna_convert.codecs.scales import Scales, lengths
 from kdna_convert.core.errors import FolderError, NumericsError
 from kdna_convert.core.specs import product
 from kdna_convert.network.folder import Conversion, open_folder, save, uncoded, verify
-from kdna_convert.network.packed import announced, grids_of, pack, unpack
-from kdna_convert.network.stored import load_stored, stored_specs, stored_state
+from kdna_convert.network.packed import announced, pack, unpack
+from kdna_convert.network.stored import load_stored, stored_specs
 
 LOADER = Path(kdna_convert.__file__).parent / "network" / "folder" / "standalone_loader.py"
 EACH_CODEC = pytest.mark.parametrize("codec", CODECS)
@@ -119,54 +116,6 @@ def test_the_loader_in_the_folder_decodes_to_the_bit() -> None:
     tensors, expected = loaded_module(LOADER).decode(blob), unpack(blob)
     assert tensors.keys() == expected.keys()
     assert all(torch.equal(tensors[name], expected[name]) for name in expected)
-
-
-def scaled_steps(net: nn.Module) -> dict[str, Grid]:
-    """Steps with factors for every tensor of two or more axes."""
-    draw, state = random.Random(0), stored_state(net)
-    grids = steps(net, 0.001)
-    for name, tensor in state.items():
-        if tensor.ndim > 1:
-            parts = (tuple(draw.randint(-9, 9) for _ in range(count)) for count in lengths(tuple(tensor.shape)))
-            grids[name] = Grid(grids[name].number, Scales(*parts))
-    return grids
-
-
-def test_steps_with_factors_are_stored_and_decode_to_the_bit() -> None:
-    net, grids = small(), scaled_steps(small())
-    blob = pack(net, "entropy", grids)
-    assert blob[0] == 3
-    assert {name: grids_of(blob)[name] for name in grids if name in grids_of(blob)} == grids_of(blob)
-    tensors = unpack(blob)
-    for name, grid in grids.items():
-        if grid.scales is not None:
-            own = stored_state(net)[name]
-            assert torch.equal(tensors[name], grid.values(grid.real(own).round()))
-    again = load_stored(small(1), tensors)
-    assert pack(again, "entropy", grids) == blob
-    alone = standalone_decode(blob)
-    assert all(torch.equal(alone[name], tensors[name]) for name in tensors)
-
-
-@pytest.mark.parametrize("names", [["none"], ["stem.weight", "stem.weight"], ["head.bias"], []])
-def test_factors_of_tensors_that_cannot_have_them_are_refused(names: list[str]) -> None:
-    blob = pack(small(), "entropy", scaled_steps(small()))
-
-    def change(index: dict[str, Any]) -> None:
-        index["scales"][1] = names
-
-    with pytest.raises(FolderError, match="KD608"):
-        unpack(with_index(blob, change))
-
-
-def with_index(blob: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
-    """Coded bytes with another index, and their digest."""
-    length = int.from_bytes(blob[1:5], "little")
-    index = json.loads(zlib.decompress(blob[5 : 5 + length]))
-    change(index)
-    text = zlib.compress(json.dumps(index).encode())
-    whole = blob[:1] + len(text).to_bytes(4, "little") + text + blob[5 + length : -8]
-    return whole + hashlib.blake2b(whole, digest_size=8).digest()
 
 
 def test_the_loader_in_the_folder_names_a_missing_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

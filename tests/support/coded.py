@@ -5,7 +5,7 @@ from __future__ import annotations
 from support.small_nets import convert, route, small
 from torch import nn
 
-from kdna_convert.codecs.quantization_steps import Grid, nearest_step
+from kdna_convert.codecs.quantization_steps import nearest_step
 from kdna_convert.core.filesize import file_size, metadata
 from kdna_convert.core.specs import DataConfig, Family, Layer, ModelRef, Plan, Route, Totals
 from kdna_convert.network.batch_norm import foldable_norms
@@ -15,11 +15,11 @@ from kdna_convert.network.packed import coded_specs, pack, unpack
 from kdna_convert.network.stored import load_stored, stored_state
 
 
-def steps(net: nn.Module, share: float = 0.02) -> dict[str, Grid]:
+def steps(net: nn.Module, share: float = 0.02) -> dict[str, int]:
     """A fine step for every tensor and every normalization's shifts."""
     state = stored_state(net)
-    grids = {name: Grid(nearest_step(share * float(t.abs().max() + 1e-9))) for name, t in state.items()}
-    return grids | {name: Grid(nearest_step(share)) for name in foldable_norms(net)}
+    numbers = {name: nearest_step(share * float(t.abs().max() + 1e-9)) for name, t in state.items()}
+    return numbers | {name: nearest_step(share) for name in foldable_norms(net)}
 
 
 def coded(codec: str, scheme: str | None = "cp", routing: str | None = None) -> Conversion:

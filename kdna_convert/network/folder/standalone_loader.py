@@ -43,7 +43,7 @@ HEADER_LENGTH = 8
 
 # A coded file: the name of its one tensor, its newest format, and the bytes of its parts in front and at the end.
 CODED = "kdna"
-FORMAT = 3
+FORMAT = 2
 FORMAT_BYTES, INDEX_LENGTH, DIGEST = 1, 4, 8
 # Limits, since a few bytes can announce more than a memory holds: bytes of the index, numbers in the file.
 MOST_INDEX, MOST_NUMBERS = 2**24, 2**30
@@ -54,8 +54,6 @@ NIBBLE, NIBBLE_ZERO = 16, 8
 
 # entropy: steps per octave, for weights and for the scales of normalizations.
 STEPS_PER_OCTAVE, SCALE_STEPS_PER_OCTAVE = 64, 16
-# The factors of the steps of rows, columns and taps are quarter octaves, to 16 octaves.
-FACTORS_PER_OCTAVE, FURTHEST_FACTOR = 4, 64
 # Each pass of the coder has decoded this share of every tensor.
 SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 # Buckets are quarter octaves of the expected magnitude, from 2^-8 on: the top bits of a float32 above LOW_BITS.
@@ -193,24 +191,7 @@ def decode(coded: bytes) -> dict[str, Tensor]:
         )
         decoded |= {row[0]: tensor.to(dtype) for row, tensor, dtype in zip(rows, tensors, dtypes, strict=True)}
         start += length
-    if index.get("scales"):
-        length, names = index["scales"]
-        parts = _integers(coded[start : start + length], [[sum(size)] for size in _sizes(decoded, names)])
-        flat = [torch.from_numpy(part).split(size) for part, size in zip(parts, _sizes(decoded, names), strict=True)]
-        for name, rows, columns, taps in zip(names, *flat, strict=True):
-            exponents = rows[:, None, None] + columns[:, None] + taps
-            if exponents.numel() and exponents.abs().max() > 3 * FURTHEST_FACTOR:
-                raise ValueError("the coded tensors are damaged")
-            fractions = torch.tensor([2.0 ** (k / FACTORS_PER_OCTAVE) for k in range(FACTORS_PER_OCTAVE)])
-            factors = torch.ldexp(fractions[exponents % FACTORS_PER_OCTAVE], exponents // FACTORS_PER_OCTAVE)
-            decoded[name] = decoded[name] * factors.view(decoded[name].shape)
     return decoded
-
-
-def _sizes(tensors: dict[str, Tensor], names: list[str]) -> list[list[int]]:
-    """The numbers of rows, of columns and of taps of tensors."""
-    shapes = [tensors[name].shape for name in names]
-    return [[s[0] for s in shapes], [s[1] for s in shapes], [math.prod(s[2:]) for s in shapes]]
 
 
 def _norms(codec: str, data: bytes, rows: list[Any]) -> dict[str, Tensor]:

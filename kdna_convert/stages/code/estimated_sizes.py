@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...codecs.quantization_steps import Grid
+from ...codecs.quantization_steps import step_of
 from ...network.packed import entropy_bytes
 from ...network.stored import stored_state
 
@@ -68,24 +68,20 @@ class Sizes:
         return float(np.interp(math.log2(delta / self.delta), OCTAVES, curve))
 
 
-def sizes_of(before: nn.Module, coded: nn.Module, grids: Mapping[str, Grid], blob: bytes, pace: Pace) -> Sizes:
+def sizes_of(before: nn.Module, coded: nn.Module, steps: Mapping[str, int], blob: bytes, pace: Pace) -> Sizes:
     """The sizes near the step of a coded net.
 
     Args:
         before: The net before.
         coded: The quantized net.
-        grids: Its steps.
+        steps: The numbers of its steps.
         blob: Its bytes.
         pace: The step of each of its tensors.
     """
     numbers, rounded, delta = stored_state(before), stored_state(coded), pace.mean
     curves = {
-        name: _curve(
-            _flat(grid.real(numbers[name])),
-            _flat(grid.real(rounded[name])),
-            math.log2(delta / pace.deltas.get(name, delta)),
-        )
-        for name, grid in grids.items()
+        name: _curve(numbers[name], rounded[name], step, math.log2(delta / pace.deltas.get(name, delta)))
+        for name, step in steps.items()
         if name in rounded
     }
     own = entropy_bytes(blob)
@@ -138,11 +134,11 @@ class Pace:
             self.delta = self._first * min(max(ratio, 2**-_FURTHEST), 2**_FURTHEST)
 
 
-def _curve(numbers: Floats, rounded: Floats, away: float) -> Floats:
-    """The bits of a tensor, in units of its steps, at each of OCTAVES from a step that is `away` from its own."""
-    integers = np.rint(rounded)
+def _curve(numbers: Tensor, rounded: Tensor, step: int, away: float) -> Floats:
+    """The bits of a tensor at each of OCTAVES from a step that is `away` from its own."""
+    integers = np.rint(_flat(rounded) / step_of(step))
     stride = max(1, len(integers) // _DRAWN)
-    drawn = numbers[::stride]
+    drawn = _flat(numbers)[::stride] / step_of(step)
     spread = max(0.0, float(np.square(integers[::stride] - drawn).mean()) - _UNIFORM) ** 0.5 if len(drawn) else 0.0
     noise = spread * np.random.default_rng(0).standard_normal(len(drawn))
     curve = np.array([_entropy(np.rint(drawn * 2.0**-octaves + noise)) for octaves in OCTAVES + away])

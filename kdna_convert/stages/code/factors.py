@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...codecs.quantization_steps import Grid, nearest_step
+from ...codecs.quantization_steps import nearest_step
 from ...core.linalg import Moment, times
 from ...network.derive import Derived, derived_layers
 from .grid import put_on_grid
@@ -110,17 +110,17 @@ def balance_banks(model: nn.Module, member: Callable[[str, Derived], Member]) ->
     return spreads
 
 
-def round_banks(model: nn.Module, spreads: Mapping[str, float], delta: float) -> dict[str, Grid]:
-    """Round the banks of a balanced net in place. Returns their steps by stored name."""
-    grids: dict[str, Grid] = {}
+def round_banks(model: nn.Module, spreads: Mapping[str, float], delta: float) -> dict[str, int]:
+    """Round the banks of a balanced net in place. Returns the numbers of their steps by stored name."""
+    steps: dict[str, int] = {}
     for layer, derived in derived_layers(model).items():
         for part in (derived.shared, derived.adapter) if derived.is_owner else (derived.adapter,):
             for letter, tensor in part.items():
                 name = f"{layer}.{letter}"
                 if name in spreads:
-                    grids[name] = Grid(nearest_step(delta * spreads[name]))
-                    put_on_grid(tensor, grids[name])
-    return grids
+                    steps[name] = nearest_step(delta * spreads[name])
+                    put_on_grid(tensor, steps[name])
+    return steps
 
 
 def _banks(members: list[Member]) -> Iterator[tuple[str, Any, str]]:

@@ -45,11 +45,6 @@ class Feedback:
         """The geometric mean of the diagonal: the unit of a step that is the same for all columns."""
         return float(self.diagonal_n.log().mean().exp())
 
-    def scaled(self, scale_n: Tensor) -> Feedback:
-        """The feedback for a matrix whose columns, or rows, are multiplied by `scale_n`."""
-        scale = scale_n.to(self.upper_nn)[self.order_n]
-        return Feedback(self.order_n, self.upper_nn * scale / scale[:, None], self.diagonal_n * scale)
-
 
 def feedback_of(moment_nn: Tensor, damping: float = DAMPING) -> Feedback:
     """Factor the second moment of a layer's inputs.

@@ -7,19 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...codecs.quantization_steps import Grid, step_of
+from ...codecs.quantization_steps import step_of
 from ...network.batch_norm import norm_affine, plain_norm
 
 
-def put_on_grid(tensor: Tensor, grid: Grid) -> None:
-    """Round to the nearest values of a grid."""
-    put_integers(tensor, grid.real(tensor).round(), grid)
+def put_on_grid(tensor: Tensor, number: int) -> None:
+    """Round to multiples of the step with that number."""
+    put_integers(tensor, (tensor.detach().double() / step_of(number)).round(), number)
 
 
-def put_integers(tensor: Tensor, integers: Tensor, grid: Grid) -> None:
-    """Store what these integers decode to."""
+def put_integers(tensor: Tensor, integers: Tensor, number: int) -> None:
+    """Store these multiples of the step, as the nearest floats."""
     with torch.no_grad():
-        tensor.copy_(grid.values(integers.view(tensor.shape)))
+        tensor.copy_((integers * step_of(number)).view(tensor.shape).float())
 
 
 def put_norm(norm: Any, scale: Tensor, shift: Tensor) -> None:

@@ -1,16 +1,15 @@
 """Scale the rows of a layer so that an error costs the loss the same in all of them.
 
-Then one quantization step serves all rows. G = E[g g^T], with g the loss's gradient at the layer's output
+Then one quantization step serves the whole kernel. G = E[g g^T], with g the loss's gradient at the layer's output
 (analyze/moments.py), is the cost of its errors. The part of a row's cost that later rows cannot compensate
-(feedback_rounding.py) is 1 / diagonal^2 of the Cholesky factor of G^-1; rows are scaled by its square root. A batch
-normalization behind the layer stores a scale per channel anyway, so this takes no bytes (docs/decisions/0015). The rows
-of other layers have factors of their own (step_factors.py).
+(feedback_rounding.py) is 1 / diagonal^2 of the Cholesky factor of G^-1; rows are scaled by its square root. The batch
+normalization behind the layer stores a scale per channel anyway, so this takes no bytes (docs/decisions/0015).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,10 +44,16 @@ class RowCosts:
         """Factors for the rows after which an error costs the same in all, the mean of the costs before."""
         return (self.cost_o / self.cost_o.mean()).sqrt()
 
-    def scaled(self, scale_o: Tensor) -> RowCosts:
+    @property
+    def scaled(self) -> RowCosts:
         """The costs for rows multiplied by `scale_o`."""
-        scale = scale_o.to(self.cost_o)
-        return RowCosts(self.cost_o / scale**2, None if self.feedback is None else self.feedback.scaled(scale))
+        cost_o = torch.full_like(self.cost_o, float(self.cost_o.mean()))
+        if self.feedback is None:
+            return RowCosts(cost_o, None)
+        scale_o = self.scale_o[self.feedback.order_n]
+        upper_oo = self.feedback.upper_nn * scale_o / scale_o[:, None]
+        diagonal_o = self.feedback.diagonal_n * scale_o
+        return RowCosts(cost_o, replace(self.feedback, upper_nn=upper_oo, diagonal_n=diagonal_o))
 
 
 def row_costs(gradient: Tensor) -> RowCosts | None:

@@ -105,14 +105,14 @@ class _Search:
 
     def coded(self, pace: Pace, rounding: Rounding, progress: BlockProgress) -> tuple[CodedNet, Sizes] | None:
         """The coded net and the sizes near its step; None if a step is too fine for the codec, and so for the size."""
-        model, grids = code_net(self.nets, self.sensitivity, pace, rounding, progress)
+        model, steps = code_net(self.nets, self.sensitivity, pace, rounding, progress)
         try:
-            blob = pack(model, "entropy", grids)
+            blob = pack(model, "entropy", steps)
         except NumericsError as error:
             if error.code != "KD704":
                 raise
             return None
-        sizes = sizes_of(self.nets.converted, model, grids, blob, pace)
+        sizes = sizes_of(self.nets.converted, model, steps, blob, pace)
         return CodedNet(load_stored(model, unpack(blob)), blob, pace.mean), sizes
 
     def guess(self, size: float) -> float:

@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
-from ...codecs.scales import Scales
 from ...core.linalg import Moment, damp
 from ...core.specs import product
 from ...network.derive import Derived
@@ -27,20 +25,16 @@ class Sensitivity:
         costs: Cost of errors by row, before rows are scaled.
         mean: The geometric mean cost, for layers whose cost is unknown.
         balanced: As `costs`, for the scaled rows (row_costs.py).
-        row_factors: The factors of the steps of the rows of layers that no normalization follows (step_factors.py).
-        scales: The factors of the steps of each last factor, by stored name.
         spreads: The step unit of each last factor, from its inputs' moment (feedback_rounding.py).
         banks: The step unit of each bank (factors.py).
 
-    The last five are filled in while a net is coded.
+    The last three are filled in while a net is coded.
     """
 
     moments: Moments
     costs: dict[str, RowCosts]
     mean: float
     balanced: dict[str, RowCosts] = field(default_factory=dict)
-    row_factors: dict[str, Tensor] = field(default_factory=dict)
-    scales: dict[str, Scales] = field(default_factory=dict)
     spreads: dict[str, float] = field(default_factory=dict)
     banks: dict[str, float] = field(default_factory=dict)
 

@@ -17,21 +17,19 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor, nn
 
-from ...codecs.quantization_steps import Grid, nearest_step, scale_integers, scale_values
+from ...codecs.quantization_steps import nearest_step, scale_integers, scale_values
 from ...core.linalg import dense, mix
 from ...network.batch_norm import foldable_norms, norm_affine
 from ...network.walk import LayerProblem, Stop, layer_problem, match_mean
 from ..repair.net_pair import BlockProgress, NetPair
 from .estimated_sizes import Pace
 from .factors import Factor, balance_banks, factor_of, round_banks
-from .feedback_rounding import Feedback, feedback_of, round_with_feedback
+from .feedback_rounding import feedback_of, round_with_feedback
 from .grid import put_integers, put_norm, put_on_grid, put_shift
 from .row_costs import balance_rows
 from .sensitivity import Sensitivity
-from .step_factors import row_factors, step_factors
 
 # How strongly a kernel is held where it was, relative to the mean second moment of its inputs: a constant part for the
 # error of float32 sums, and a part that grows with the number of columns per patch.
@@ -53,22 +51,16 @@ def balance(nets: NetPair, sensitivity: Sensitivity) -> NetPair:
     """
     converted = copy.deepcopy(nets.converted)
     scaled = balance_rows(converted, nets.run_layers, sensitivity.costs, nets.batches[0][:1])
-    for layer in nets.layers:
-        costs, factor = sensitivity.costs.get(layer.name), factor_of(converted.get_submodule(layer.name))
-        if costs is None or factor is None:
-            continue
-        rows_o = 1 / costs.scale_o
-        if layer.name not in scaled:
-            rows_o = row_factors(costs.cost_o, factor.tensor.numel())
-            sensitivity.row_factors[layer.name] = rows_o
-        sensitivity.balanced[layer.name] = costs.scaled(1 / rows_o)
+    sensitivity.balanced.update(
+        {name: costs.scaled if name in scaled else costs for name, costs in sensitivity.costs.items()}
+    )
     sensitivity.banks.update(balance_banks(converted, sensitivity.member))
     return replace(nets, converted=converted)
 
 
 def code_net(
     nets: NetPair, sensitivity: Sensitivity, pace: Pace, rounding: Rounding, progress: BlockProgress
-) -> tuple[nn.Module, dict[str, Grid]]:
+) -> tuple[nn.Module, dict[str, int]]:
     """Quantize a copy of `nets.converted`.
 
     Args:
@@ -79,7 +71,7 @@ def code_net(
         progress: Called after every layer, with sequential rounding.
 
     Returns:
-        The quantized net, and its steps by the stored name of the tensor.
+        The quantized net, and the numbers of its steps by the stored name of the tensor.
     """
     model = copy.deepcopy(nets.converted)
     for norm in foldable_norms(model).values():
@@ -95,9 +87,9 @@ def code_net(
             if stop.layer.name in reached:
                 coder.solve_and_round(stop)
     for name in foldable_norms(model):
-        if name not in coder.grids:
+        if name not in coder.steps:
             coder.round_shift(name, pace.delta / math.sqrt(sensitivity.mean))
-    return model, coder.grids
+    return model, coder.steps
 
 
 def _reached(nets: NetPair) -> set[str]:
@@ -107,12 +99,12 @@ def _reached(nets: NetPair) -> set[str]:
 
 @dataclass(frozen=True)
 class _LayerCoder:
-    """A net that is quantized in place, and its steps by stored name."""
+    """A net that is quantized in place, and the numbers of its `steps` by stored name."""
 
     model: nn.Module
     sensitivity: Sensitivity
     pace: Pace
-    grids: dict[str, Grid] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
 
     def solve_and_round(self, stop: Stop) -> None:
         """Solve for one layer behind the coded prefix and round it and its shift or bias."""
@@ -138,32 +130,31 @@ class _LayerCoder:
             self._round_bias(name, module, unit)
         if factor is None:
             return
-        stored, spreads, scales = f"{name}.{factor.letter}", self.sensitivity.spreads, self.sensitivity.scales
+        stored, spreads = f"{name}.{factor.letter}", self.sensitivity.spreads
         if not feedback and stored in spreads:
-            self.grids[stored] = Grid(nearest_step(unit * spreads[stored]), scales.get(stored))
-            put_on_grid(factor.tensor, self.grids[stored])
+            self.steps[stored] = nearest_step(unit * spreads[stored])
+            put_on_grid(factor.tensor, self.steps[stored])
             return
         columns = feedback_of(factor.input_moment(dense(self.sensitivity.moment(name, factor.patch))))
-        if stored not in spreads:
-            rows_o = self.sensitivity.row_factors.get(name, torch.ones(len(factor.tensor)))
-            found = step_factors(tuple(factor.tensor.shape), rows_o, columns)
-            scales.update({} if found is None else {stored: found})
-        self._round(name, factor, factor.values_ok, columns)
+        spreads[stored] = columns.spread
+        self.steps[stored] = number = nearest_step(unit * columns.spread)
+        rows = self.sensitivity.row_feedback(name)
+        put_integers(factor.tensor, round_with_feedback(factor.values_ok, number, columns, rows), number)
 
     def round_shift(self, name: str, unit: float) -> None:
         """Round a normalization's shifts: as finely as its input, times its scale."""
         norm = self.model.get_submodule(name)
         size = float(norm_affine(norm)[0].square().mean().sqrt())
-        self.grids[name] = grid = Grid(nearest_step(max(unit * SHIFT * size, _LEAST_STEP)))
-        put_shift(norm, grid.number)
+        self.steps[name] = number = nearest_step(max(unit * SHIFT * size, _LEAST_STEP))
+        put_shift(norm, number)
 
     def _unit(self, name: str) -> float:
         """The step of a layer per unit of spread."""
         return self.pace.delta / math.sqrt(self.sensitivity.cost(name))
 
     def _round_bias(self, name: str, module: Any, unit: float) -> None:
-        self.grids[f"{name}.bias"] = grid = Grid(nearest_step(unit * SHIFT))
-        put_on_grid(module.bias, grid)
+        self.steps[f"{name}.bias"] = number = nearest_step(unit * SHIFT)
+        put_on_grid(module.bias, number)
 
     def _solve_factor(self, name: str, factor: Factor, problem: LayerProblem, cross_on: Tensor) -> None:
         """Solve for a factor and round it with error feedback."""
@@ -176,20 +167,11 @@ class _LayerCoder:
         moment_kk.diagonal().add_(ridge)
         cross_ok = cross_on if factor.rows_kn is None else cross_on @ factor.rows_kn.T
         solved_ok = mix(moment_kk, cross_ok + ridge * factor.values_ok)
-        self.pace.coded(f"{name}.{factor.letter}", self._round(name, factor, solved_ok, feedback_of(moment_kk)))
-
-    def _round(self, name: str, factor: Factor, values_ok: Tensor, columns: Feedback) -> Tensor:
-        """Round a factor to these values with error feedback. Returns the integers."""
-        stored = f"{name}.{factor.letter}"
-        scales, rows = self.sensitivity.scales.get(stored), self.sensitivity.row_feedback(name)
-        if scales is not None:
-            values_ok = values_ok / scales.factors(tuple(factor.tensor.shape)).flatten(1).to(values_ok)
-            columns = columns.scaled(1 / scales.column_factors())
-        self.sensitivity.spreads.setdefault(stored, columns.spread)
-        self.grids[stored] = grid = Grid(nearest_step(self._unit(name) * columns.spread), scales)
-        integers = round_with_feedback(values_ok, grid.number, columns, rows)
-        put_integers(factor.tensor, integers, grid)
-        return integers
+        columns, rows = feedback_of(moment_kk), self.sensitivity.row_feedback(name)
+        self.steps[f"{name}.{factor.letter}"] = number = nearest_step(self._unit(name) * columns.spread)
+        integers = round_with_feedback(solved_ok, number, columns, rows)
+        put_integers(factor.tensor, integers, number)
+        self.pace.coded(f"{name}.{factor.letter}", integers)
 
 
 def _scaled_cross(stop: Stop, problem: LayerProblem) -> Tensor:

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ...codecs.quantization_steps import Grid
 from .training_state import assign
 
 # The least magnitude that is expected of an integer, as a share of its tensor's mean.
@@ -38,14 +37,14 @@ class Codes:
 
     Attributes:
         tensors: The tensors by name.
-        grids: The quantization steps of each.
+        steps: The quantization step of each.
         fits: Whether the rounded net takes no more bytes than allowed.
         price: The cost of a bit, in units of the loss.
         bits: The estimated bits of all tensors at the start.
     """
 
     tensors: Mapping[str, nn.Parameter]
-    grids: Mapping[str, Grid]
+    steps: Mapping[str, float]
     fits: Callable[[], bool]
     price: float = 0.0
     bits: float = field(init=False)
@@ -58,9 +57,8 @@ class Codes:
         return {id(tensor) for tensor in self.tensors.values()}
 
     def step_of(self, tensor: Tensor) -> float | None:
-        """The typical quantization step of a tensor, the geometric mean, None if it is not coded."""
-        name = next((name for name, own in self.tensors.items() if own is tensor), None)
-        return None if name is None else float(self.grids[name].steps(tuple(tensor.shape)).log().mean().exp())
+        """The quantization step of a tensor, None if it is not coded."""
+        return next((self.steps[name] for name, own in self.tensors.items() if own is tensor), None)
 
     @contextmanager
     def rounded(self) -> Iterator[None]:
@@ -74,7 +72,7 @@ class Codes:
 
     def round_in_place(self) -> None:
         """Round every number to its nearest integer, in place."""
-        assign(self.tensors, {name: self.grids[name].values(self._integers(name)) for name in self.tensors})
+        assign(self.tensors, {name: self._values(self._integers(name), name) for name in self.tensors})
 
     def charge(self, loss: float) -> None:
         """Add the gradient of the bits' cost to the gradients in place, then adjust the price.
@@ -86,15 +84,17 @@ class Codes:
         for name, tensor in self.tensors.items():
             bits, slope_oi = _bits(self._integers(name))
             total += float(bits)
-            step = self.grids[name].steps(tuple(tensor.shape)).to(tensor)
-            units = tensor.detach() / step
+            units = tensor.detach() / self.steps[name]
             pull = torch.where(units.abs() > _ASLEEP, units.sign(), 0) * slope_oi.to(units).view_as(units)
             if tensor.grad is not None:
-                tensor.grad.addcdiv_(pull, step, value=self.price)
+                tensor.grad.add_(pull, alpha=self.price / self.steps[name])
         self.price *= math.exp((total / max(self.bits, 1.0) - _AIM) * 100 / _FOLLOWS)
 
     def _integers(self, name: str) -> Tensor:
-        return self.grids[name].real(self.tensors[name]).round()
+        return (self.tensors[name].detach().double() / self.steps[name]).round()
+
+    def _values(self, integers: Tensor, name: str) -> Tensor:
+        return (integers * self.steps[name]).float()
 
 
 def _bits(integers: Tensor) -> tuple[Tensor, Tensor]:

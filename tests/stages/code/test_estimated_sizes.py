@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdna_convert.codecs.quantization_steps import PER_OCTAVE, Grid, step_of
+from kdna_convert.codecs.quantization_steps import PER_OCTAVE, step_of
 from kdna_convert.network.packed import entropy_bytes, pack
 from kdna_convert.stages.code.estimated_sizes import OCTAVES, Pace, Sizes, sizes_of, total
 
@@ -26,15 +26,15 @@ def net() -> nn.Module:
     return layers
 
 
-def coded(before: nn.Module, coarser: int, noise: float) -> tuple[nn.Module, dict[str, Grid], bytes]:
+def coded(before: nn.Module, coarser: int, noise: float) -> tuple[nn.Module, dict[str, int], bytes]:
     """The net rounded with this noise, in units of a step, its steps and its bytes."""
-    after, grids = copy.deepcopy(before), {name: Grid(step + coarser) for name, step in NUMBERS.items()}
+    after, steps = copy.deepcopy(before), {name: step + coarser for name, step in NUMBERS.items()}
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in after.named_parameters():
-            step = step_of(grids[name].number)
+            step = step_of(steps[name])
             weight.copy_((weight / step + noise * torch.randn(weight.shape, generator=draw)).round() * step)
-    return after, grids, pack(after, "entropy", grids)
+    return after, steps, pack(after, "entropy", steps)
 
 
 def sizes(before: nn.Module, noise: float) -> Sizes:

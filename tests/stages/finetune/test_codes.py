@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from kdna_convert.api.code import codes_of
 from kdna_convert.api.finetune import finetune
-from kdna_convert.codecs.quantization_steps import Grid, nearest_step
+from kdna_convert.codecs.quantization_steps import step_of
 from kdna_convert.core.errors import RecipeError
 from kdna_convert.inputs.models import Loaded
 from kdna_convert.network.folder import Conversion
 from kdna_convert.network.folder.report import CodeReport, Report
-from kdna_convert.network.packed import grids_of, unpack
+from kdna_convert.network.packed import steps_of, unpack
 from kdna_convert.network.stored import stored_state
 from kdna_convert.stages.finetune import Codes, RunFiles, Settings, Student
 from kdna_convert.stages.finetune import finetune as finetune_net
@@ -29,7 +29,7 @@ STEP = 0.25
 
 
 def codes(weight: Tensor, price: float = 0.0) -> Codes:
-    return Codes({"weight": nn.Parameter(weight)}, {"weight": Grid(nearest_step(STEP))}, lambda: True, price)
+    return Codes({"weight": nn.Parameter(weight)}, {"weight": STEP}, lambda: True, price)
 
 
 def images(count: int = 80) -> Tensor:
@@ -87,7 +87,7 @@ def test_trained_codes_lower_the_divergence_within_the_size(monkeypatch: pytest.
     assert after.kl < 0.8 * before.kl
     assert tuned.coded is not None
     assert tuned.plan.planned.bytes <= conversion.report.code.target
-    assert grids_of(tuned.coded) == grids_of(conversion.coded or b"")
+    assert steps_of(tuned.coded) == steps_of(conversion.coded or b"")
     old, new = unpack(conversion.coded or b""), unpack(tuned.coded)
     assert any(not torch.equal(old[name], new[name]) for name in codes_of(conversion, conversion.model).tensors)
     stored = stored_state(tuned.model)
@@ -121,8 +121,8 @@ def test_a_killed_run_of_codes_resumes_to_the_bit(tmp_path: Path) -> None:
         finetune_net(student, images(), settings, files=files, progress=kill_at(until))
         names = {id(tensor): name for name, tensor in own.tensors.items()}
         for tensor in own.tensors.values():
-            units = grids_of(conversion.coded or b"")[names[id(tensor)]].real(tensor)
-            assert torch.allclose(units, units.round(), atol=1e-4)
+            step = step_of(steps_of(conversion.coded or b"")[names[id(tensor)]])
+            assert torch.allclose(tensor / step, (tensor / step).round(), atol=1e-4)
         return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
     straight = run(None)
