@@ -57,6 +57,8 @@ def parts(photos: Path, count: int) -> Tensor:
         picture = Image.open(file).convert("RGB").reduce(2)
         if min(picture.size) >= PART:
             images.append(pil_to_tensor(picture))
+    if not images:
+        raise SystemExit(f"{photos} holds no photographs of {2 * PART} pixels or more")
     drawn = []
     for index in torch.randint(len(images), (count,)).tolist():
         height, width = images[index].shape[1:]

@@ -73,6 +73,8 @@ class _Last(nn.Sequential):
 def draw(photos: Path, out: Path, counts: dict[str, int], seed: int = 0) -> None:
     """Write images, masks and instances.json of every split; its photographs are in no other split."""
     files = sorted(file for file in photos.rglob("*") if file.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    if len(files) < len(counts):
+        raise SystemExit(f"{photos} holds {len(files)} photographs, fewer than splits")
     generator = random.Random(seed)
     generator.shuffle(files)
     total, first = sum(counts.values()), 0
