@@ -48,7 +48,7 @@ from kdna_convert.inputs.recipe import Recipe, resolve
 from kdna_convert.network.derive import factor
 from kdna_convert.network.folder import load, save
 from kdna_convert.stages.analyze.survey import survey
-from kdna_convert.stages.export.merged import Merged
+from kdna_convert.stages.export import EXPORTS, write_export
 
 ROOT = Path(__file__).parent.parent
 LINES = ROOT / "benchmarks" / "results" / "coverage.jsonl"
@@ -340,7 +340,7 @@ def equalities(conversion: kdna.Conversion, net: nn.Module, example: Tensor) -> 
             "loaded": difference(expected, load(folder), example),
             "folded": difference(expected, folded, example),
         }
-        file = Merged().write(conversion, Path(place) / "merged.safetensors").file
+        file = write_export(EXPORTS["merged"], conversion, Path(place) / "merged.safetensors").file
         merged = fit_weights(net, read_state_dict(file), file)
         differences["merged"] = difference(expected, merged, example)
     factored = difference(expected, factor(copy.deepcopy(conversion.model)), example)

@@ -41,7 +41,13 @@ def nets(shapes: Path, photos: Path) -> tuple[Net, ...]:
     return (
         Net("segmenter", "shapes.py:segmenter", f"{shapes}/train/images", f"{test}/images::{test}/masks"),
         Net("detector", "shapes.py:detector", f"{shapes}/train/images", f"{test}/images::{test}/instances.json"),
-        Net("denoiser", "denoiser.py:dncnn", f"{shapes}/train/images", f"{photos}::noise25", ("--task", "image")),
+        Net(
+            "denoiser",
+            "denoiser.py:dncnn",
+            f"{shapes}/train/images::noise25",
+            f"{photos}::noise25",
+            ("--task", "image"),
+        ),
     )
 
 

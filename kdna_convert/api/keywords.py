@@ -44,6 +44,16 @@ class FolderOptions(TypedDict, total=False):
     trust_code: bool
 
 
+class ExportKeywords(FolderOptions, total=False):
+    """The same, and what an export form is asked for: see ExportOptions in stages/export/export.py."""
+
+    opset: int | None
+    dynamic: tuple[str, ...]
+    fp16: bool
+    normalize: bool
+    input_names: tuple[str, ...]
+
+
 class StageOptions(FolderOptions, TaskOptions, total=False):
     """The same, and how images are read and where the net runs."""
 

@@ -146,9 +146,10 @@ CODES: dict[str, str] = {
     "KD309": "This machine does not have the device. Use --device auto.",
     "KD310": "`subnets` needs a net with at least two stages and a Linear classifier. Leave it out.",
     "KD311": "The teacher does not fit the net: it has other classes or another normalization. Choose another teacher.",
-    "KD312": "The net cannot be written as ONNX: a library is missing, an operation is not supported, or the outputs differ.",
+    "KD312": "The net cannot be exported in this form: a library is missing, an operation is not supported, or the outputs differ.",
     "KD313": "What the net returns may belong to several tasks. Say which with --task; the message lists those that fit.",
     "KD314": "A function of --metric or --outputs cannot be loaded, raised an exception, or returned something else.",
+    "KD315": "The export form does not take this option, or this value of it. The message lists what it takes.",
     # data
     "KD401": "DATA does not exist or holds no readable image. Pass a folder or .tar of images, a folder of .wav files, a timm dataset, or kdna:digits/train.",
     "KD402": "The classes of the data do not match the outputs of the net. Pass --class-map FILE.",

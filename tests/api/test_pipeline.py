@@ -24,7 +24,7 @@ from kdna_convert.network.folder.report import CalibrationReport
 from kdna_convert.routing import routers
 from kdna_convert.stages.evaluate.accuracy import divergence
 from kdna_convert.stages.evaluate.outputs import outputs_of
-from kdna_convert.stages.export import EXPORTS
+from kdna_convert.stages.export import EXPORTS, write_export
 
 pytestmark = pytest.mark.usefixtures("quick_predictions")
 
@@ -95,7 +95,7 @@ def test_a_converted_net_survives_a_folder_and_loads_into_the_original_model(
     assert (folder / "model.safetensors").stat().st_size == conversion.plan.planned.bytes
     loaded, z = kdna.load(folder), outputs_of(conversion.model, [x])
     assert torch.equal(outputs_of(loaded, [x])[0], z[0])
-    merged = EXPORTS["merged"].write(conversion, tmp_path / "merged.safetensors").file
+    merged = write_export(EXPORTS["merged"], conversion, tmp_path / "merged.safetensors").file
     original.load_state_dict(load_file(merged), strict=True)
     torch.testing.assert_close(outputs_of(original, [x]), z, rtol=1e-4, atol=1e-4)
 

@@ -21,7 +21,7 @@ from kdna_convert.network.folder import standalone_loader
 from kdna_convert.stages.analyze.collect import Sampling, collect
 from kdna_convert.stages.analyze.survey import survey
 from kdna_convert.stages.convert.fit import convert
-from kdna_convert.stages.export import EXPORTS
+from kdna_convert.stages.export import EXPORTS, write_export
 
 MEMBERS = ("body.0", "body.2", "body.4")
 IMAGES = noise(24)
@@ -116,7 +116,7 @@ def test_every_way_of_loading_gives_one_net(kind: Any, tmp_path: Path) -> None:
         nets = [kdna.load(folder, model=net(kind), folded=True)]
         for state in (
             standalone_loader.state_dict(folder),
-            load_file(EXPORTS["merged"].write(conversion, tmp_path / "merged.safetensors").file),
+            load_file(write_export(EXPORTS["merged"], conversion, tmp_path / "merged.safetensors").file),
         ):
             nets.append(net(kind))
             nets[-1].load_state_dict(state, strict=True)

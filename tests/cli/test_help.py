@@ -107,4 +107,4 @@ def test_a_command_line_that_does_not_parse_fails_the_law() -> None:
 def test_help_names_only_flags_that_exist(words: tuple[str, ...]) -> None:
     parameters = [parameter for command in commands().values() for parameter in command.params]
     flags = {flag for parameter in parameters for flag in (*parameter.opts, *parameter.secondary_opts)}
-    assert set(re.findall(r"--[a-z-]+", help_of(words))) <= flags | {"--help"}
+    assert set(re.findall(r"--[a-z0-9-]+", help_of(words))) <= flags | {"--help"}

@@ -190,11 +190,11 @@ def test_verify_passes_a_coded_folder_and_notices_a_wrong_size(tmp_path: Path) -
 def test_merged_weights_of_a_coded_folder_fit_the_untouched_net(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    from kdna_convert.stages.export import EXPORTS
+    from kdna_convert.stages.export import EXPORTS, write_export
 
     conversion = coded("entropy")
     plain = small(1)
-    plain.load_state_dict(load_file(EXPORTS["merged"].write(conversion, tmp_path / "merged.safetensors").file))
+    plain.load_state_dict(load_file(write_export(EXPORTS["merged"], conversion, tmp_path / "merged.safetensors").file))
     assert torch.allclose(plain(images()), conversion.model(images()), atol=1e-5)
 
 

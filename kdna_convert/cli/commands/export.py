@@ -2,18 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ...core.plugin_names import ExportName
 from .console import show, show_json, tell
 from .grouped import grouped
-from .options import Folder, Force, OutputFlags, TrustFlags
+from .option_values import words
+from .options import DATA_HELP, Folder, Force, OutputFlags, TrustFlags
 
-EXPORT_HELP = "File to write. Default: FOLDER-merged.safetensors, or FOLDER.onnx."
+EXPORT_HELP = "File or folder to write. Default: FOLDER and the form's ending, such as FOLDER.onnx."
 TO_HELP = "merged: the state dict of the original net as .safetensors. onnx: a graph for any ONNX runtime."
+FORM = "Form"
+
+
+@dataclass(frozen=True)
+class FormFlags:
+    """What is asked of the form. Without a value: the form's own."""
+
+    opset: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Version of ONNX's operators.", rich_help_panel=FORM),
+    ] = None
+    dynamic: Annotated[
+        str,
+        typer.Option(metavar="AXES", help="Axes of the input with any size: batch,height,width.", rich_help_panel=FORM),
+    ] = "batch"
+    fp16: Annotated[
+        bool,
+        typer.Option("--fp16", help="Compute in 16 bits; inputs and outputs keep 32.", rich_help_panel=FORM),
+    ] = False
+    normalize: Annotated[
+        bool,
+        typer.Option("--normalize", help="Take images in [0, 1] and normalize them inside.", rich_help_panel=FORM),
+    ] = False
+    input_names: Annotated[str, typer.Option(metavar="NAME", help="Name of the input.", rich_help_panel=FORM)] = (
+        "images"
+    )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "opset": self.opset,
+            "dynamic": words(self.dynamic),
+            "fp16": self.fp16,
+            "normalize": self.normalize,
+            "input_names": words(self.input_names),
+        }
 
 
 @grouped
@@ -21,21 +59,32 @@ def export(
     folder: Folder,
     out: OutputFlags,
     trust: TrustFlags,
+    form: FormFlags,
     to: Annotated[ExportName, typer.Option(metavar="FORM", help=TO_HELP)] = "merged",
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help=EXPORT_HELP)] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH", help=EXPORT_HELP)] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", metavar="DATA", help=DATA_HELP)] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Use N images only, drawn by --seed.")] = 100,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the draw.")] = 0,
     force: Force = False,
 ) -> None:
-    """Write a converted net as a file that loads without kdna.
+    """Write a converted net as a file that loads without kdna, and check that it returns what torch returns.
+
+    The check runs on noise, and on images of --data. FILE.json records it.
 
     Example:
         kdna export half --to onnx
     """
     from ...api.export import export as stage
     from ...stages.export import EXPORTS
-    from ..report.export import export_line
+    from ..report.export import export_lines
 
     target = output or Path(f"{Path(folder)}{EXPORTS[to].suffix}")
-    exported = stage(folder, to=to, output=target, force=force, **trust.arguments)
-    show_json(exported) if out.json else show(export_line(exported))
+    wanted: dict[str, Any] = {"to": to, "output": target, "data": data, "limit": limit, "seed": seed, "force": force}
+    exported = stage(folder, **wanted, **form.arguments, **trust.arguments)
+    if out.json:
+        show_json(exported)
+    else:
+        for line in export_lines(exported):
+            show(line)
     if exported.usage:
         tell(f"python: {exported.usage}", out.quiet)

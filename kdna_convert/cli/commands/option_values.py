@@ -17,6 +17,11 @@ def numbers(text: str) -> tuple[float, ...]:
         raise typer.BadParameter(f"{text!r} is not a list of numbers such as 0.485,0.456,0.406") from None
 
 
+def words(text: str) -> tuple[str, ...]:
+    """`batch,height` as words; an empty text has none."""
+    return tuple(text.replace(",", " ").split())
+
+
 def dimensions(text: str) -> tuple[int, ...]:
     """`3,224,224`, or `224` for the height and width of all channels."""
     return tuple(int(number) for number in numbers(text))

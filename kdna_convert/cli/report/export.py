@@ -10,5 +10,11 @@ if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...stages.export import Exported
 
 
-def export_line(exported: Exported) -> str:
-    return f"{exported.file}: {size(exported.bytes)}, {exported.note}"
+def export_lines(exported: Exported) -> list[str]:
+    """The path and size, the check, and what the form measured."""
+    lines = [f"{exported.file}: {size(exported.bytes)}, {exported.note}"]
+    if exported.difference is None:
+        lines.append(f"compared with torch: {exported.checked}")
+    else:
+        lines.append(f"largest difference from torch: {exported.difference:.0e} of the output, on {exported.checked}")
+    return [*lines, *(f"{name}: {value:.4g}" for name, value in exported.measures.items())]

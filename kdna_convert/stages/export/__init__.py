@@ -1,11 +1,15 @@
-"""Export: write a converted net in the format of another program. `EXPORTS` is the table, export.py the interface."""
+"""Export: write a converted net in the format of another program.
+
+`EXPORTS` is the table, export.py the interface of a form, and write.py what all forms have in common.
+"""
 
 from __future__ import annotations
 
-from .export import Export, Exported
+from .export import Export, Exported, ExportOptions, ExportSource
 from .merged import Merged
 from .onnx import Onnx
+from .write import write_export
 
-__all__ = ["EXPORTS", "Export", "Exported"]
+__all__ = ["EXPORTS", "Export", "ExportOptions", "ExportSource", "Exported", "write_export"]
 
 EXPORTS: dict[str, Export] = {export.name: export for export in (Merged(), Onnx())}

@@ -1,38 +1,83 @@
-"""The interface of an export form, and the check of the path that all forms make."""
+"""The interface of an export form. write.py does what all forms have in common."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from ...core.atomic import require_writable
-from ...core.errors import FolderError
+from torch import Tensor, nn
+
 from ...network.folder import Conversion
 
 
-class Exported(Protocol):
-    """A file that was written: a frozen dataclass whose fields are what `kdna export --json` prints."""
+@dataclass(frozen=True)
+class ExportOptions:
+    """What a user may ask of a form. A form honors those that its `takes` names.
 
-    @property
-    def file(self) -> str:
-        """The file's path."""
-        ...
+    Attributes:
+        opset: The version of ONNX's operators. None: the exporter's own.
+        dynamic: The axes of the input that may differ from run to run: of batch, height and width.
+        fp16: Whether weights and arithmetic have 16 bits. Inputs and outputs keep 32.
+        normalize: Whether the file takes images in [0, 1] and normalizes them itself.
+        input_names: The name of the input.
+    """
 
-    @property
-    def bytes(self) -> int:
-        """The file's size."""
-        ...
+    opset: int | None = None
+    dynamic: tuple[str, ...] = ("batch",)
+    fp16: bool = False
+    normalize: bool = False
+    input_names: tuple[str, ...] = ("images",)
 
-    @property
-    def note(self) -> str:
-        """What a user should know about the file, in one line."""
-        ...
 
-    @property
-    def usage(self) -> str | None:
-        """A line of Python that loads the file, or None."""
-        ...
+@dataclass(frozen=True)
+class ExportSource:
+    """What a form writes.
+
+    Attributes:
+        conversion: The converted net as given. It is never changed.
+        net: A copy with folded weights and routings, in eval mode on the CPU. It normalizes its images and computes in
+            16 bits, if the options say so.
+        example: Two images that `net` takes, or one if the batch is not dynamic.
+        outputs: The names of the net's outputs.
+        options: The options.
+        images: Images of the user's data that `net` takes, or None.
+    """
+
+    conversion: Conversion
+    net: nn.Module
+    example: Tensor
+    outputs: tuple[str, ...]
+    options: ExportOptions
+    images: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the fields that `kdna export --json` prints and FILE.json records.
+
+    Attributes:
+        form: The form's name.
+        file: The path of the file or folder.
+        bytes: Its size; of a folder, that of its files.
+        difference: The largest difference of an output from torch's, relative to the largest number of that output.
+            None where the outputs of two runs cannot be compared.
+        checked: The inputs that were compared.
+        note: What a user should know, in one line.
+        usage: A line of Python that loads the file, or None.
+        measures: What the form measured besides, by name.
+    """
+
+    form: str
+    file: str
+    bytes: int
+    difference: float | None
+    checked: str
+    note: str
+    usage: str | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Export(Protocol):
@@ -40,33 +85,46 @@ class Export(Protocol):
 
     Attributes:
         name: The form's name on the command line.
-        suffix: What follows the folder's name in the default file name.
+        suffix: What follows the folder's name in the default name of the output.
+        folder: Whether it writes a folder instead of a file.
+        graph: Whether it writes the net's computation. Nets without a graph for other images are then refused.
+        takes: The names of the options that it honors.
+        needs: The libraries that it imports.
+        extra: The extra of kdna that installs them.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
+    folder: ClassVar[bool] = False
+    graph: ClassVar[bool] = True
+    takes: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
 
     @abstractmethod
-    def write(self, conversion: Conversion, path: str | Path, *, force: bool = False) -> Exported:
-        """Write the net as one file, or nothing. The conversion does not change.
-
-        Args:
-            conversion: The converted net.
-            path: The file. Missing folders are created.
-            force: Replace an existing file.
+    def write(self, source: ExportSource, place: Path) -> str:
+        """Write the net to a file path, or into an empty folder, and return the note for the user.
 
         Raises:
-            FolderError: KD601 if the file exists and `force` is not given, KD604 if it cannot be written.
+            ModelError: KD312 if the form cannot represent the net.
+            FolderError: KD606 if it cannot hold a routing.
         """
 
+    @abstractmethod
+    def run(self, source: ExportSource, place: Path, images: Tensor) -> dict[str, Tensor]:
+        """What the written file returns for these images in the program it is for, by the names of the outputs."""
 
-def free_path(path: str | Path, force: bool) -> Path:
-    """The path as a Path, checked before the work.
+    def tolerance(self, options: ExportOptions) -> float:
+        """The largest difference at which the file is kept."""
+        return 1e-2 if options.fp16 else 1e-3
 
-    Raises FolderError KD601 if it exists and `force` is not given, KD604 if it cannot be written.
-    """
-    target = Path(path)
-    if target.is_dir() or (target.exists() and not force):
-        raise FolderError("KD601", f"{target} exists already; choose another file or pass --force")
-    require_writable(target)
-    return target
+    def record(self, place: Path, facts: Mapping[str, str]) -> None:
+        """Write facts into the file's own metadata, where the format has one."""
+
+    def measures(self, source: ExportSource, place: Path) -> Mapping[str, float]:
+        """What this form measures besides the difference."""
+        return {}
+
+    def usage(self, path: Path) -> str | None:
+        """A line of Python that loads the file."""
+        return None

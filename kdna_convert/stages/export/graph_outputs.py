@@ -1,4 +1,4 @@
-"""The tensors that a net returns, by the names that they get in an ONNX graph."""
+"""The tensors that a net returns, by the names that they get in a graph."""
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ def graph_outputs(net: nn.Module, example: Tensor) -> dict[str, Tensor]:
     Raises:
         ModelError: KD312 for a net whose graph would not run on other images than the example.
     """
-    try:
-        with torch.no_grad():
-            returned = net(example)
-    except Exception as error:  # the net is user code and may raise anything
-        raise _refused(f"it does not run on an input of shape {tuple(example.shape)}: {cause(error)}") from error
+    returned = outputs_of(net, example)
     if takes_packed(net):
         raise _refused("it takes several inputs")
     if is_detection(returned):
         raise _refused("the number of boxes that a detector returns depends on the image")
     return named_tensors(returned)
+
+
+def outputs_of(net: nn.Module, inputs: Tensor) -> object:
+    """What the net returns. Raises ModelError KD312 if it does not run."""
+    try:
+        with torch.no_grad():
+            return net(inputs)
+    except Exception as error:  # the net is user code and may raise anything
+        raise _refused(f"it does not run on an input of shape {tuple(inputs.shape)}: {cause(error)}") from error
 
 
 def named_tensors(returned: object) -> dict[str, Tensor]:
@@ -45,4 +50,4 @@ def _name(path: list[object]) -> str:
 
 
 def _refused(why: str) -> ModelError:
-    return ModelError("KD312", f"the net cannot be written as ONNX: {why}; pass --to merged for its weights")
+    return ModelError("KD312", f"the net has no graph for other images: {why}; pass --to merged for its weights")

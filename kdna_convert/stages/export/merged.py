@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ...core.atomic import disk_errors
-from ...core.tensorfile import save_tensors
+import torch
+from torch import Tensor
+
+from ...core.tensorfile import load_tensors, save_tensors
 from ...network.derive import fold
-from ...network.folder import Conversion
-from .export import Export, free_path
-
-
-@dataclass(frozen=True)
-class MergedFile:
-    """The safetensors file: its path and its size in bytes."""
-
-    file: str
-    bytes: int
-
-    @property
-    def note(self) -> str:
-        return "loads into the original net"
-
-    @property
-    def usage(self) -> str | None:
-        return f'model.load_state_dict(safetensors.torch.load_file("{self.file}"))'
+from .export import Export, ExportSource
+from .graph_outputs import named_tensors
 
 
 @dataclass(frozen=True)
 class Merged(Export):
-    """One safetensors file with the original's keys and dtypes."""
+    """One safetensors file with the original's keys and dtypes. A routing that depends on the input is refused."""
 
     name: ClassVar[str] = "merged"
     suffix: ClassVar[str] = "-merged.safetensors"
+    graph: ClassVar[bool] = False
 
-    def write(self, conversion: Conversion, path: str | Path, *, force: bool = False) -> MergedFile:
-        """As Export.write. Raises FolderError KD606 too, if the routing depends on the input."""
-        target = free_path(path, force)
-        state = fold(copy.deepcopy(conversion.model)).state_dict()
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            save_tensors(target, {name: tensor.clone() for name, tensor in state.items()}, {"format": "pt"})
-        return MergedFile(str(target), target.stat().st_size)
+    def write(self, source: ExportSource, place: Path) -> str:
+        """As Export.write."""
+        state = fold(copy.deepcopy(source.net)).state_dict()
+        save_tensors(place, {name: tensor.clone() for name, tensor in state.items()}, {"format": "pt"})
+        return "loads into the original net"
+
+    def run(self, source: ExportSource, place: Path, images: Tensor) -> dict[str, Tensor]:
+        """As Export.run, in torch."""
+        net = fold(copy.deepcopy(source.net))
+        net.load_state_dict(load_tensors(place)[0], strict=True)
+        with torch.no_grad():
+            return named_tensors(net(images))
+
+    def record(self, place: Path, facts: Mapping[str, str]) -> None:
+        """As Export.record."""
+        save_tensors(place, load_tensors(place)[0], {**facts, "format": "pt"})
+
+    def usage(self, path: Path) -> str:
+        """As Export.usage."""
+        return f'model.load_state_dict(safetensors.torch.load_file("{path}"))'

@@ -1,57 +1,26 @@
-"""`onnx`: a converted net as an ONNX graph for batches of any size, checked by onnxruntime before it is kept."""
+"""`onnx`: a converted net as an ONNX graph, run by onnxruntime."""
 
 from __future__ import annotations
 
-import copy
 import logging
-import math
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...core.atomic import write_bytes
 from ...core.errors import ModelError, cause
-from ...inputs.models import example_input
-from ...network.derive import fold_weights
-from ...network.folder import Conversion
 from ...routing import routers
-from .export import Export, free_path
-from .graph_outputs import graph_outputs, named_tensors
-
-INPUT = "images"
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
-TOLERANCE = 1e-3  # relative to the largest number of an output
-
-
-@dataclass(frozen=True)
-class OnnxFile:
-    """The ONNX file: its path, its size in bytes, and the largest difference between onnxruntime's and torch's outputs,
-    relative to the largest number of the output."""
-
-    file: str
-    bytes: int
-    difference: float
-
-    @property
-    def note(self) -> str:
-        return f"takes any batch size; onnxruntime's outputs are within {self.difference:.0e} of torch's"
-
-    @property
-    def usage(self) -> str | None:
-        return None
+from .export import Export, ExportSource
 
 
 @dataclass(frozen=True)
 class Onnx(Export):
-    """One ONNX file with folded weights, for batches of any size.
+    """One ONNX file with folded weights.
 
     Gates on activations stay gates. A kernel that is a mixture per image becomes a weighted sum of static convolutions.
     Any other kernel per image becomes a matrix that multiplies the patches of the image.
@@ -59,54 +28,100 @@ class Onnx(Export):
 
     name: ClassVar[str] = "onnx"
     suffix: ClassVar[str] = ".onnx"
+    takes: ClassVar[frozenset[str]] = frozenset({"opset", "dynamic", "fp16", "normalize", "input_names"})
+    needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
+    extra: ClassVar[str] = "onnx"
 
-    def write(self, conversion: Conversion, path: str | Path, *, force: bool = False) -> OnnxFile:
-        """As Export.write. The file is written only if onnxruntime's outputs equal torch's for one image and for three.
+    def write(self, source: ExportSource, place: Path) -> str:
+        """As Export.write."""
+        write_graph(source, place)
+        return runs_on(source)
 
-        Raises ModelError KD312 too, if a library is missing or ONNX cannot represent the net.
-        """
-        target = free_path(path, force)
-        missing = [name for name in NEEDED if find_spec(name) is None]
-        if missing:
-            raise ModelError("KD312", f"{', '.join(missing)} not installed: pip install 'kdna-convert[onnx]'")
-        net, example = fold_weights(copy.deepcopy(conversion.model)).cpu().eval(), example_input(conversion.data, 2)
-        names = [*graph_outputs(net, example)]
-        with torch.no_grad():
-            for name, router in routers(net).items():
-                router.form = "static"
-                weight = getattr(net.get_submodule(name), "weight", None)
-                if weight is not None:
-                    router.precompute(weight)
-        with tempfile.TemporaryDirectory() as folder:
-            draft = Path(folder) / "net.onnx"
-            _write(net, example, names, draft)
-            graph = draft.read_bytes()
-        difference = max(_difference(net, graph, example_input(conversion.data, batch)) for batch in (1, 3))
-        if not difference <= TOLERANCE:
-            raise ModelError(
-                "KD312", f"onnxruntime's outputs differ from torch's by {difference:.1e}; nothing was written"
-            )
-        write_bytes(target, graph)
-        return OnnxFile(str(target), len(graph), difference)
+    def run(self, source: ExportSource, place: Path, images: Tensor) -> dict[str, Tensor]:
+        """As Export.run, by onnxruntime on the CPU."""
+        return run_graph(source, place, images)
+
+    def record(self, place: Path, facts: Mapping[str, str]) -> None:
+        """As Export.record."""
+        record_in_graph(place, facts)
 
 
-def _write(net: nn.Module, example: Tensor, names: Sequence[str], path: Path) -> None:
-    batch = torch.export.Dim("batch")
+def write_graph(source: ExportSource, place: Path) -> None:
+    """Write the graph of the source's net, which gets static routers.
+
+    Raises ModelError KD312 if ONNX cannot represent the net.
+    """
+    with torch.no_grad():
+        for name, router in routers(source.net).items():
+            router.form = "static"
+            weight = getattr(source.net.get_submodule(name), "weight", None)
+            if weight is not None:
+                router.precompute(weight)
+    options = source.options
     try:
         with _quietly():
             torch.onnx.export(
-                net,
-                (example,),
-                path,
-                input_names=[INPUT],
-                output_names=names,
+                source.net,
+                (source.example,),
+                place,
+                input_names=list(options.input_names),
+                output_names=source.outputs,
+                opset_version=options.opset,
                 dynamo=True,
-                dynamic_shapes=({0: batch},),
+                dynamic_shapes=(dynamic_axes(options.dynamic),),
                 external_data=False,
                 verbose=False,
             )
-    except torch.onnx.errors.OnnxExporterError as error:
+    except (torch.onnx.errors.OnnxExporterError, ValueError) as error:
         raise ModelError("KD312", f"the net cannot be written as ONNX: {_reason(error)}") from None
+    _require_opset(place, options.opset)
+
+
+def _require_opset(place: Path, opset: int | None) -> None:
+    """Raise ModelError KD315 unless the graph has this version of operators: the exporter keeps its own if it fails."""
+    import onnx
+
+    imported = onnx.load(str(place)).opset_import
+    own = next(each.version for each in imported if not each.domain)
+    if opset not in (None, own):
+        raise ModelError(
+            "KD315", f"--opset {opset}: this graph cannot be written with it; without --opset it has {own}"
+        )
+
+
+def dynamic_axes(names: tuple[str, ...]) -> dict[int, Any]:
+    """The dynamic axes of an input (batch, channels, height, width), as torch.export takes them."""
+    places = {"batch": 0, "height": 2, "width": 3}
+    return {place: torch.export.Dim(name) for name, place in places.items() if name in names}
+
+
+def run_graph(source: ExportSource, place: Path, images: Tensor) -> dict[str, Tensor]:
+    """What onnxruntime returns, by the names of the outputs. Raises ModelError KD312 if the graph does not run."""
+    import onnxruntime
+
+    try:
+        session: Any = onnxruntime.InferenceSession(str(place), providers=["CPUExecutionProvider"])
+        returned = session.run(None, {source.options.input_names[0]: images.numpy()})
+    except Exception as error:  # onnxruntime's own classes
+        why = f"the graph does not run on an input of shape {tuple(images.shape)}: {cause(error)}"
+        raise ModelError("KD312", f"{why}; nothing was written") from error
+    names = [each.name for each in session.get_outputs()]
+    return {name: torch.from_numpy(each) for name, each in zip(names, returned, strict=True)}
+
+
+def record_in_graph(place: Path, facts: Mapping[str, str]) -> None:
+    """Add facts to the metadata of an ONNX file."""
+    import onnx
+
+    model = onnx.load(str(place))
+    onnx.helper.set_model_props(model, dict(facts))
+    onnx.save(model, str(place))
+
+
+def runs_on(source: ExportSource) -> str:
+    """The note on the inputs that a graph takes."""
+    free = ", ".join(source.options.dynamic)
+    return f"takes any {free}" if free else "takes one image of this size"
 
 
 def _reason(error: BaseException) -> str:
@@ -121,35 +136,17 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         error = cause
 
 
-def _difference(net: nn.Module, graph: bytes, example: Tensor) -> float:
-    """The largest difference of an output, relative to its largest number."""
-    import onnxruntime
-
-    session: Any = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        expected = [each.double() for each in named_tensors(net(noise)).values()]
-    try:
-        returned = session.run(None, {INPUT: noise.numpy()})
-    except Exception as error:  # onnxruntime's own classes
-        why = f"the graph does not run on a batch of {len(noise)}: {cause(error)}"
-        raise ModelError("KD312", f"{why}; nothing was written") from error
-    given = [torch.from_numpy(each).double() for each in returned]
-    if [each.shape for each in given] != [each.shape for each in expected]:
-        return math.inf
-    pairs = zip(given, expected, strict=True)
-    return max(float((own - z).abs().max() / z.abs().max().clamp_min(1e-30)) for own, z in pairs)
-
-
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Silence the warnings of the exporter about itself."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence what the exporter says about itself."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 from support.small_nets import convert, images, route, small
 from torch import nn
 
-from kdna_convert.core import tensorfile
 from kdna_convert.core.errors import FolderError
 from kdna_convert.core.specs import DataConfig, ModelRef, Plan, Totals
 from kdna_convert.network.folder import Conversion
+from kdna_convert.stages.export import write_export
 from kdna_convert.stages.export.merged import Merged
 
 
@@ -28,34 +28,23 @@ def outputs(net: nn.Module) -> torch.Tensor:
 
 def test_the_merged_file_loads_into_the_original_net(tmp_path: Path) -> None:
     converted = conversion(small(), ("body.0", "body.2", "last"), routing="se")
-    path = Merged().write(converted, tmp_path / "deep" / "merged.safetensors").file
+    path = write_export(Merged(), converted, tmp_path / "deep" / "merged.safetensors").file
     plain = small(3)
     plain.load_state_dict(load_file(path), strict=True)
     torch.testing.assert_close(outputs(plain), outputs(converted.model))
     assert len(list(converted.model.body[0].parametrizations)) == 1  # type: ignore[index,arg-type]
     with pytest.raises(FolderError, match="KD601"):
-        Merged().write(converted, path)
-    Merged().write(converted, path, force=True)
+        write_export(Merged(), converted, path)
+    write_export(Merged(), converted, path, force=True)
     with torch.no_grad():
         converted.model.last.gate.fc2.bias.fill_(1)  # type: ignore[union-attr,operator]
     with pytest.raises(FolderError, match="KD606"):
-        Merged().write(converted, tmp_path / "gated.safetensors")
+        write_export(Merged(), converted, tmp_path / "gated.safetensors")
 
 
 def test_tied_weights_have_every_key(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Linear(4, 4), nn.Linear(4, 4))
     net[2].weight = net[1].weight
     keys = list(net.state_dict())
-    path = Merged().write(conversion(net, ("0",)), tmp_path / "merged.safetensors").file
+    path = write_export(Merged(), conversion(net, ("0",)), tmp_path / "merged.safetensors").file
     assert sorted(load_file(path)) == sorted(keys)
-
-
-def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object, **kwargs: object) -> None:
-        Path(str(args[1])).write_bytes(b"half")
-        raise OSError("full")
-
-    monkeypatch.setattr(tensorfile, "save_file", full)
-    with pytest.raises(FolderError, match=r"KD604: .*nothing was left behind"):
-        Merged().write(conversion(small(), ("body.0", "body.2")), tmp_path / "merged.safetensors")
-    assert not list(tmp_path.iterdir())

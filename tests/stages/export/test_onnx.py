@@ -1,5 +1,6 @@
 """The ONNX graph of a converted net: onnxruntime agrees with torch, or nothing is written."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +11,18 @@ import torch
 from support.small_nets import convert, route, small
 from torch import nn
 
-from kdna_convert.core.errors import FolderError, ModelError
+from kdna_convert.core.errors import ModelError
 from kdna_convert.core.specs import DataConfig, ModelRef, Plan, Totals
 from kdna_convert.inputs.data import accept_packed
 from kdna_convert.inputs.data.packing import packing_of
 from kdna_convert.network.folder import Conversion
 from kdna_convert.routing import Router, routers
 from kdna_convert.routing.modulation import Modulation
+from kdna_convert.stages.export import Exported, ExportOptions, write_export
 from kdna_convert.stages.export import onnx as exporting
 from kdna_convert.stages.export.onnx import Onnx
 
-onnxruntime = pytest.importorskip("onnxruntime")
+onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
@@ -32,12 +34,16 @@ def conversion(routing: str | None = None) -> Conversion:
     return Conversion(net.eval(), plan, DataConfig(input_size=(3, 12, 12)), "scheme: cp\n")
 
 
+def export(conversion: Conversion, path: Path, **options: Any) -> Exported:
+    return write_export(Onnx(), conversion, path, ExportOptions(**options))
+
+
 @pytest.mark.parametrize("routing", [None, "se"])
 def test_onnxruntime_and_torch_agree_for_any_batch(routing: str | None, tmp_path: Path) -> None:
     converted = conversion(routing)
     for router in routers(converted.model).values():
         nn.init.normal_(router.fc2.weight, generator=torch.Generator().manual_seed(0))
-    exported = Onnx().write(converted, tmp_path / "deep" / "net.onnx")
+    exported = export(converted, tmp_path / "deep" / "net.onnx")
     session = onnxruntime.InferenceSession(exported.file, providers=["CPUExecutionProvider"])
     for batch in (1, 2, 7):
         x = torch.randn(batch, 3, 12, 12, generator=torch.Generator().manual_seed(batch))
@@ -46,25 +52,6 @@ def test_onnxruntime_and_torch_agree_for_any_batch(routing: str | None, tmp_path
             torch.testing.assert_close(torch.from_numpy(logits), converted.model(x), atol=1e-4, rtol=1e-4)
     assert exported.bytes == (tmp_path / "deep" / "net.onnx").stat().st_size
     assert len(routers(converted.model)) == (3 if routing else 0)  # the conversion is as it was
-
-
-def test_a_graph_is_not_written_over_without_force_nor_without_its_libraries(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "net.onnx").write_text("mine")
-    with pytest.raises(FolderError, match="KD601"):
-        Onnx().write(conversion(), tmp_path / "net.onnx")
-    monkeypatch.setattr(exporting, "NEEDED", ("onnx", "no_such_library"))
-    with pytest.raises(ModelError, match=r"KD312: no_such_library not installed: pip install"):
-        Onnx().write(conversion(), tmp_path / "net.onnx", force=True)
-    assert (tmp_path / "net.onnx").read_text() == "mine"
-
-
-def test_a_graph_with_other_outputs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "_difference", lambda *_: 0.5)
-    with pytest.raises(ModelError, match=r"KD312: onnxruntime.s outputs differ from torch's"):
-        Onnx().write(conversion(), tmp_path / "net.onnx")
-    assert not (tmp_path / "net.onnx").exists()
 
 
 class Returns(nn.Module):
@@ -85,7 +72,7 @@ def returning(form: Callable[[torch.Tensor], Any]) -> Conversion:
 
 def test_the_tensors_of_a_dict_or_a_list_are_outputs_by_name(tmp_path: Path) -> None:
     net = returning(lambda z: {"out": z, "maps": [z.abs(), z[:, :1]]})
-    exported = Onnx().write(net, tmp_path / "net.onnx")
+    exported = export(net, tmp_path / "net.onnx")
     session = onnxruntime.InferenceSession(exported.file, providers=["CPUExecutionProvider"])
     assert [each.name for each in session.get_outputs()] == ["out", "maps.0", "maps.1"]
     x = torch.randn(3, 3, 12, 12)
@@ -99,7 +86,7 @@ def test_the_tensors_of_a_dict_or_a_list_are_outputs_by_name(tmp_path: Path) -> 
 def test_nets_without_a_graph_for_other_images_are_refused_before_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "_write", lambda *_: pytest.fail("the graph was written"))
+    monkeypatch.setattr(exporting, "write_graph", lambda *_: pytest.fail("the graph was written"))
     detector = returning(lambda z: [{"boxes": own, "scores": own, "labels": own} for own in z])
     two, x = conversion(), torch.ones(1, 3, 12, 12)
     packing = packing_of((x,))
@@ -109,7 +96,7 @@ def test_nets_without_a_graph_for_other_images_are_refused_before_it_is_written(
     reasons = {"number of boxes": detector, "several inputs": two, r"does not run on an input of shape \(2, 1": broken}
     for reason, net in reasons.items():
         with pytest.raises(ModelError, match=rf"KD312: .*{reason}.*--to merged"):
-            Onnx().write(net, tmp_path / "net.onnx")
+            export(net, tmp_path / "net.onnx")
 
 
 class Fixed(nn.Module):
@@ -127,7 +114,7 @@ class Fixed(nn.Module):
 def test_a_graph_for_one_size_of_batch_is_not_written(tmp_path: Path) -> None:
     made = conversion()
     with pytest.raises(ModelError, match="KD312"):
-        Onnx().write(replace(made, model=Fixed(made.model).eval()), tmp_path / "net.onnx")
+        export(replace(made, model=Fixed(made.model).eval()), tmp_path / "net.onnx")
     assert not (tmp_path / "net.onnx").exists()
 
 
@@ -141,4 +128,33 @@ class Whole(Router):
 def test_kernels_per_image_are_exported_as_products_with_patches(tmp_path: Path) -> None:
     converted = conversion("se")
     converted.model.last.gate = Whole(2)
-    assert Onnx().write(converted, tmp_path / "net.onnx").difference < 1e-4
+    difference = export(converted, tmp_path / "net.onnx").difference
+    assert difference is not None
+    assert difference < 1e-4
+
+
+def test_the_metadata_of_a_graph_says_what_it_takes_and_how_far_it_is_from_torch(tmp_path: Path) -> None:
+    exported = export(conversion(), tmp_path / "net.onnx", normalize=True, input_names=("pixels",))
+    session = onnxruntime.InferenceSession(exported.file, providers=["CPUExecutionProvider"])
+    assert [each.name for each in session.get_inputs()] == ["pixels"]
+    facts = session.get_modelmeta().custom_metadata_map
+    assert facts["normalized_inside"] == "true"
+    assert json.loads(facts["mean"]) == list(DataConfig().mean)
+    assert float(facts["difference"]) == pytest.approx(exported.difference, rel=0.01)
+
+
+def test_a_graph_with_dynamic_sizes_runs_on_other_sizes(tmp_path: Path) -> None:
+    exported = export(conversion(), tmp_path / "net.onnx", dynamic=("height", "width"))
+    session = onnxruntime.InferenceSession(exported.file, providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == [1, 3, "height", "width"]
+    (logits,) = session.run(None, {"images": torch.zeros(1, 3, 17, 9).numpy()})
+    assert len(logits) == 1
+
+
+def test_a_graph_has_the_version_of_operators_that_is_asked_for_or_is_not_written(tmp_path: Path) -> None:
+    export(conversion(), tmp_path / "net.onnx", opset=20)
+    imported = onnx.load(str(tmp_path / "net.onnx")).opset_import
+    assert [each.version for each in imported if not each.domain] == [20]
+    with pytest.raises(ModelError, match=r"KD315: --opset 3"):
+        export(conversion(), tmp_path / "old.onnx", opset=3)
+    assert not (tmp_path / "old.onnx").exists()
