@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from .api.export import export as export
     from .api.finetune import finetune as finetune
     from .api.freeze import freeze as freeze
+    from .api.hub import from_pretrained as from_pretrained
+    from .api.hub import push_to_hub as push_to_hub
+    from .api.hub import save_pretrained as save_pretrained
     from .api.plan import plan as plan
     from .api.run import run as run
     from .api.shrink import shrink as shrink
@@ -66,11 +69,14 @@ _HOME = {
     "finetune": "api.finetune",
     "fold": "network.derive",
     "freeze": "api.freeze",
+    "from_pretrained": "api.hub",
     "load": "network.folder",
     "open_folder": "network.folder",
     "plan": "api.plan",
+    "push_to_hub": "api.hub",
     "run": "api.run",
     "save": "network.folder",
+    "save_pretrained": "api.hub",
     "shrink": "api.shrink",
     "unfactored": "network.derive",
     "verify": "api.verify",

@@ -38,6 +38,7 @@ FOR_ENTROPY = {"numpy", "constriction"}
 DOORS = {
     "safetensors": ["network/folder/*.py", "core/tensorfile.py", "inputs/models/weights.py"],  # ours, and foreign ones
     "sklearn": ["stages/analyze/clustering.py", "inputs/digits.py"],
+    "huggingface_hub": ["api/hub.py"],
     "timm": [
         "inputs/models/*.py",
         "inputs/data/*.py",

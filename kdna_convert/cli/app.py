@@ -25,6 +25,8 @@ from .commands import (
     init,
     ls,
     plan,
+    pull,
+    push,
     recipe,
     run,
     shrink,
@@ -57,7 +59,16 @@ COMMANDS = {
         code.code,
         build.build,
     ),
-    "Measure and ship": (evaluate.eval_, compare.compare, bench.bench, verify.verify, trust.trust, export.export),
+    "Measure and ship": (
+        evaluate.eval_,
+        compare.compare,
+        bench.bench,
+        verify.verify,
+        trust.trust,
+        export.export,
+        push.push,
+        pull.pull,
+    ),
     "Learn": (demo.demo, init.init, ls.ls, explain.explain, env.env),
 }
 for panel, commands in COMMANDS.items():

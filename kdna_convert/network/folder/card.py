@@ -15,7 +15,15 @@ from ...core.shown import shown
 from ...core.specs import ModelRef, Plan, Totals
 from .report import Report
 
-_TAGS = ["kdna", "image-classification", "model-compression", "kernel-sharing"]
+_TAGS = ["kdna", "model-compression", "kernel-sharing"]
+# The Hub's names of tasks (https://huggingface.co/tasks).
+_PIPELINES = {
+    "classify": "image-classification",
+    "detect": "object-detection",
+    "segment": "image-segmentation",
+    "image": "image-to-image",
+    "embed": "image-feature-extraction",
+}
 
 
 def model_card(plan: Plan, recipe: str, report: Report, folder: str) -> str:
@@ -23,7 +31,7 @@ def model_card(plan: Plan, recipe: str, report: Report, folder: str) -> str:
 
     Of `report` it shows `divergence` and `command`, where they are not None.
     """
-    front = {"base_model": plan.model.name, "base_model_relation": "quantized", "library_name": "kdna", "tags": _TAGS}
+    front = _front_matter(plan.model.name, report.divergence)
     sections = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {_plain(folder)}",
@@ -34,6 +42,14 @@ def model_card(plan: Plan, recipe: str, report: Report, folder: str) -> str:
         "## Reproduce\n\n" + _make(plan.model, recipe, report.command),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(name: str, measured: Divergence | None) -> dict[str, Any]:
+    """What the Hub reads. It takes a base model only by its own names, OWNER/NAME."""
+    on_hub = re.fullmatch(r"(?:timm:)?hf[-_]hub:([\w.-]+/[\w.-]+)", name)
+    base = {"base_model": on_hub[1], "base_model_relation": "quantized"} if on_hub else {}
+    pipeline = _PIPELINES.get(measured.task if measured else "")
+    return base | {"library_name": "kdna", "tags": _TAGS} | ({"pipeline_tag": pipeline} if pipeline else {})
 
 
 def _what(plan: Plan, report: Report) -> str:
