@@ -46,6 +46,7 @@ DOORS = {
         "api/build.py",
         "stages/finetune/rate.py",
         "stages/finetune/average.py",
+        "stages/export/timm_folder.py",
     ],
     "accelerate": ["stages/finetune/engine.py", "core/processes.py"],
     "torchvision": ["inputs/models/*.py", "inputs/data/*.py"],

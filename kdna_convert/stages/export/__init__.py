@@ -8,8 +8,10 @@ from __future__ import annotations
 from .export import Export, Exported, ExportOptions, ExportSource
 from .merged import Merged
 from .onnx import Onnx
+from .pt2 import Pt2
+from .timm_folder import TimmFolder
 from .write import write_export
 
 __all__ = ["EXPORTS", "Export", "ExportOptions", "ExportSource", "Exported", "write_export"]
 
-EXPORTS: dict[str, Export] = {export.name: export for export in (Merged(), Onnx())}
+EXPORTS: dict[str, Export] = {export.name: export for export in (Merged(), TimmFolder(), Onnx(), Pt2())}

@@ -120,6 +120,7 @@ class Export(Protocol):
 
     def record(self, place: Path, facts: Mapping[str, str]) -> None:
         """Write facts into the file's own metadata, where the format has one."""
+        return
 
     def measures(self, source: ExportSource, place: Path) -> Mapping[str, float]:
         """What this form measures besides the difference."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...core.errors import ModelError, cause
 from ...routing import routers
@@ -51,17 +51,12 @@ def write_graph(source: ExportSource, place: Path) -> None:
 
     Raises ModelError KD312 if ONNX cannot represent the net.
     """
-    with torch.no_grad():
-        for name, router in routers(source.net).items():
-            router.form = "static"
-            weight = getattr(source.net.get_submodule(name), "weight", None)
-            if weight is not None:
-                router.precompute(weight)
+    net = static_routers(source.net)
     options = source.options
     try:
         with _quietly():
             torch.onnx.export(
-                source.net,
+                net,
                 (source.example,),
                 place,
                 input_names=list(options.input_names),
@@ -87,6 +82,17 @@ def _require_opset(place: Path, opset: int | None) -> None:
         raise ModelError(
             "KD315", f"--opset {opset}: this graph cannot be written with it; without --opset it has {own}"
         )
+
+
+def static_routers(net: nn.Module) -> nn.Module:
+    """The net, whose routers run in the form that a graph for batches of any size can have from now on."""
+    with torch.no_grad():
+        for name, router in routers(net).items():
+            router.form = "static"
+            weight = getattr(net.get_submodule(name), "weight", None)
+            if weight is not None:
+                router.precompute(weight)
+    return net
 
 
 def dynamic_axes(names: tuple[str, ...]) -> dict[int, Any]:

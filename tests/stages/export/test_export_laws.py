@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
-from support.small_nets import convert, images, small
+from support.exports import small_conversion, timm_conversion
+from support.small_nets import images
 from torch import Tensor
 
 from kdna_convert.core import tensorfile
 from kdna_convert.core.errors import FolderError, ModelError
-from kdna_convert.core.specs import DataConfig, ModelRef, Plan, Totals
 from kdna_convert.network.folder import Conversion
 from kdna_convert.stages.export import EXPORTS, Export, ExportOptions, write_export
 
@@ -27,9 +27,7 @@ every_form = pytest.mark.parametrize("name", EXPORTS)
 def made(name: str) -> Conversion:
     for library in EXPORTS[name].needs:
         pytest.importorskip(library)
-    net = small()
-    plan = Plan(ModelRef("small"), (convert(net),), (), Totals(1, 1, 1), Totals(1, 1, 1))
-    return Conversion(net.eval(), plan, DataConfig(input_size=(3, 12, 12)), "scheme: cp\n")
+    return timm_conversion() if name == "timm" else small_conversion()
 
 
 @pytest.fixture
