@@ -53,7 +53,7 @@ DOORS = {
     "tltorch": ["api/compare/tools/tensorly.py"],
     "aimet_torch": ["api/compare/tools/aimet.py"],
     "torch_pruning": ["api/compare/tools/pruning.py"],
-    "onnxruntime": ["api/compare/tools/onnxruntime.py", "stages/export/onnx.py"],
+    "onnxruntime": ["api/compare/tools/onnxruntime.py", "stages/export/onnx*.py"],
     "nncodec": ["api/compare/tools/nncodec.py"],
     "torchmetrics": ["tasks/image.py", "tasks/detect.py", "tasks/sequence.py"],
     "constriction": ["codecs/entropy.py", "codecs/indices.py"],

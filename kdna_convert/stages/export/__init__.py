@@ -8,10 +8,11 @@ from __future__ import annotations
 from .export import Export, Exported, ExportOptions, ExportSource
 from .merged import Merged
 from .onnx import Onnx
+from .onnx_int8 import OnnxInt8
 from .pt2 import Pt2
 from .timm_folder import TimmFolder
 from .write import write_export
 
 __all__ = ["EXPORTS", "Export", "ExportOptions", "ExportSource", "Exported", "write_export"]
 
-EXPORTS: dict[str, Export] = {export.name: export for export in (Merged(), TimmFolder(), Onnx(), Pt2())}
+EXPORTS: dict[str, Export] = {export.name: export for export in (Merged(), TimmFolder(), Onnx(), OnnxInt8(), Pt2())}

@@ -103,16 +103,29 @@ def dynamic_axes(names: tuple[str, ...]) -> dict[int, Any]:
 
 def run_graph(source: ExportSource, place: Path, images: Tensor) -> dict[str, Tensor]:
     """What onnxruntime returns, by the names of the outputs. Raises ModelError KD312 if the graph does not run."""
-    import onnxruntime
-
     try:
-        session: Any = onnxruntime.InferenceSession(str(place), providers=["CPUExecutionProvider"])
-        returned = session.run(None, {source.options.input_names[0]: images.numpy()})
+        return Session(place, source.options.input_names[0])(images)
     except Exception as error:  # onnxruntime's own classes
         why = f"the graph does not run on an input of shape {tuple(images.shape)}: {cause(error)}"
         raise ModelError("KD312", f"{why}; nothing was written") from error
-    names = [each.name for each in session.get_outputs()]
-    return {name: torch.from_numpy(each) for name, each in zip(names, returned, strict=True)}
+
+
+class Session:
+    """A graph that onnxruntime has loaded, for the CPU, with as many threads as torch has."""
+
+    def __init__(self, place: Path, name: str) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self.session: Any = onnxruntime.InferenceSession(str(place), options, providers=["CPUExecutionProvider"])
+        self.name = name
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """The outputs by their names."""
+        names = [each.name for each in self.session.get_outputs()]
+        returned = self.session.run(None, {self.name: images.numpy()})
+        return {name: torch.from_numpy(each) for name, each in zip(names, returned, strict=True)}
 
 
 def record_in_graph(place: Path, facts: Mapping[str, str]) -> None:

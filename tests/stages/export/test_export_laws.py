@@ -20,7 +20,9 @@ from kdna_convert.core.errors import FolderError, ModelError
 from kdna_convert.network.folder import Conversion
 from kdna_convert.stages.export import EXPORTS, Export, ExportOptions, write_export
 
-every_form = pytest.mark.parametrize("name", EXPORTS)
+# The others need images, or seconds to convert. Their own tests hold what differs.
+QUICK = [name for name in EXPORTS if name in ("merged", "timm", "onnx", "onnx-compact", "pt2", "openvino")]
+every_form = pytest.mark.parametrize("name", QUICK)
 
 
 @pytest.fixture
