@@ -29,7 +29,7 @@ from kdna_convert.inputs.data import batches, open_images
 from kdna_convert.inputs.models import load_model, override
 
 SHARES = (0.5, 0.35, 0.25)
-STEPS = 40
+ITERATIONS = 40
 PARTS, PATCHES = 64, 432  # of each part; 16 for each of the 1,728 columns of the widest layer
 
 
@@ -111,7 +111,7 @@ def family_error(family: Sequence[Member], rank: int) -> float:
             pull[:, :n] += 2 * outputs.T @ (rest @ member.moment) / member.energy
         return total, [pull * scale]
 
-    fitted = minimize(error, [start], STEPS)
+    fitted = minimize(error, [start], ITERATIONS)
     return error(fitted)[0]
 
 

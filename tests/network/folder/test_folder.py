@@ -29,6 +29,7 @@ from kdna_convert.core.specs import DataConfig, Layer, ModelRef, Plan, TensorSpe
 from kdna_convert.inputs.models import load_model, state_digest
 from kdna_convert.network.derive import fold
 from kdna_convert.network.folder import Conversion, load, open_folder, save, verify
+from kdna_convert.network.folder.card import model_card
 from kdna_convert.network.folder.record import FILES, with_record
 from kdna_convert.network.folder.report import Report
 from kdna_convert.network.stored import DTYPES, stored_specs
@@ -158,12 +159,21 @@ def test_a_recipe_keeps_its_line_ends(tmp_path: Path) -> None:
 def test_the_model_card_has_the_fields_of_the_hub(saved: Path) -> None:
     _, front, body = (saved / "README.md").read_text().split("---\n", 2)
     front = yaml.safe_load(front)
-    assert front["base_model"] == NAME
-    assert front["base_model_relation"] == "quantized"
+    assert "base_model" not in front  # the Hub knows it by no such name
+    assert NAME in body
+    assert front["library_name"] == "kdna"
     assert "kdna" in front["tags"]
     loading = 'kdna_convert.load("out", folded=True)'
     for text in ("0.98", "0.0123", "kdna convert small", loading, "scheme: cp", "1,300"):
         assert text in body
+
+
+@pytest.mark.parametrize("name", ["hf-hub:timm/resnet18.a1_in1k", "timm:hf_hub:timm/resnet18.a1_in1k"])
+def test_the_model_card_names_a_base_model_that_is_on_the_hub(name: str) -> None:
+    made = conversion()
+    plan = replace(made.plan, model=replace(made.plan.model, name=name))
+    front = yaml.safe_load(model_card(plan, RECIPE, made.report, "out").split("---\n", 2)[1])
+    assert (front["base_model"], front["base_model_relation"]) == ("timm/resnet18.a1_in1k", "quantized")
 
 
 def test_a_timm_net_keeps_timms_fields_and_is_rebuilt_by_name(tmp_path: Path) -> None:
