@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from ..core.measurements import Divergence
 from .logits import distillation, first_of, kl_rows, require_labels
 from .relative_error import errors, relative_error
 from .sampled_labels import draw
-from .structure import wrong_outputs
+from .structure import tensors_in, wrong_outputs
 from .task import Head, Outputs, Statistics
 
 # Temperature of the softmax that labels are drawn from. A trained net is nearly certain of its images: labels drawn at
@@ -32,6 +32,9 @@ class Classify:
 
     def taps(self, net: nn.Module) -> tuple[str, ...]:
         return ()
+
+    def tapped(self, net: nn.Module, values: Mapping[str, object]) -> Sequence[Tensor]:
+        return tensors_in(values)
 
     def apart(self, net: nn.Module) -> tuple[str, ...]:
         return ()

@@ -1,7 +1,8 @@
 """Boxes with classes and scores for every image, as torchvision's detectors return them.
 
-The boxes say how well a net detects. How far it is from the original is measured on the outputs of its backbone and its
-heads, which are differentiable and have the same shape for both nets.
+The boxes say how well a net detects. How far it is from the original is measured on the outputs of its heads, which are
+differentiable and have the same shape for both nets: the scores, and the places times the scores. In logits the
+background would count most, since almost all of them are of it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..core.measurements import Divergence
 from .logits import described_labels
 from .raw import Raw
 from .relative_error import errors, relative_error, relative_loss, sampled_values
-from .structure import wrong_outputs
+from .structure import tensors_in, wrong_outputs
 from .task import Head, Outputs, Statistics
 
 # The most boxes of an image that are kept, those with the highest scores.
@@ -31,6 +32,8 @@ TAPS = ("backbone", "rpn.head", "head")
 APART = ("roi_heads",)
 # The head that reads the regions themselves. Those of masks and key points read the boxes that it returns.
 HEADS = (Head("roi_heads", 1, "roi_heads.box_predictor"),)
+# torchvision's classes of heads whose first class is the background; other heads have a sigmoid for each class.
+SOFTMAX = ("SSDHead", "SSDLiteHead")
 _UNKNOWN = f"the detector has no module {', '.join(TAPS)}"
 _WAY_OUT = "compare its numbers with --task raw --outputs file.py:function"
 
@@ -48,6 +51,15 @@ class Detect(Raw):
     def taps(self, net: nn.Module) -> tuple[str, ...]:
         modules = dict(net.named_modules())
         return tuple(name for name in TAPS if name in modules)
+
+    def tapped(self, net: nn.Module, values: Mapping[str, object]) -> Sequence[Tensor]:
+        """Scores, and boxes by their score, so that the background hardly counts."""
+        head, rpn = values.get("head"), values.get("rpn.head")
+        if isinstance(head, Mapping) and {"cls_logits", "bbox_regression"} <= head.keys():
+            return scored_boxes(head, background=type(net.get_submodule("head")).__name__ in SOFTMAX)
+        if isinstance(rpn, Sequence) and len(rpn) == 2:
+            return [*tensors_in(values.get("backbone")), *scored_regions(*rpn)]
+        return tensors_in(values)
 
     def apart(self, net: nn.Module) -> tuple[str, ...]:
         return tuple(name for name in APART if name in dict(net.named_modules()))
@@ -102,6 +114,25 @@ class Detect(Raw):
 
     def scores(self, statistics: Statistics) -> Mapping[str, float]:
         return mean_average_precision(statistics["boxes"], statistics["truth"])
+
+
+def scored_boxes(head: Mapping[str, Tensor], *, background: bool) -> list[Tensor]:
+    """The scores (images, anchors, classes) of a one-stage detector, and each anchor's box times its best score."""
+    logits, boxes = head["cls_logits"], head["bbox_regression"]
+    scores = logits.softmax(-1)[..., 1:] if background else logits.sigmoid()
+    if "bbox_ctrness" in head:
+        scores = (scores * head["bbox_ctrness"].sigmoid()).sqrt()
+    return [scores, boxes * scores.amax(-1, keepdim=True)]
+
+
+def scored_regions(levels: Sequence[Tensor], deltas: Sequence[Tensor]) -> list[Tensor]:
+    """The scores (images, anchors, height, width) of the regions of every level, and their boxes times them."""
+    scores = [level.sigmoid() for level in levels]
+    boxes = [
+        (delta.unflatten(1, (score.shape[1], -1)) * score[:, :, None]).flatten(1)
+        for delta, score in zip(deltas, scores, strict=True)
+    ]
+    return [torch.cat([each.flatten(1) for each in side], 1) for side in (scores, boxes)]
 
 
 def is_detection(returned: object) -> bool:

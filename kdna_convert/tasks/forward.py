@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .structure import tensors_in
 from .task import Outputs, Task
 
 
@@ -28,7 +27,7 @@ def run(task: Task, net: nn.Module, inputs: Tensor, call: Callable[[Tensor], obj
         returned = (net if call is None else call)(inputs)
     returned = returned if task.pick is None else task.pick(returned)
     own = task.outputs(returned, len(inputs))
-    inner = [tensor for value in tapped.values() for tensor in tensors_in(value)]
+    inner = task.tapped(net, tapped)
     return own + tuple(tensor for tensor in inner if tensor.ndim > 1 and len(tensor) == len(inputs))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,6 +26,9 @@ class Raw:
 
     def taps(self, net: nn.Module) -> tuple[str, ...]:
         return ()
+
+    def tapped(self, net: nn.Module, values: Mapping[str, object]) -> Sequence[Tensor]:
+        return tensors_in(values)
 
     def apart(self, net: nn.Module) -> tuple[str, ...]:
         return ()

@@ -8,7 +8,7 @@ task.loss(outputs, targets, temperature)             # the same, differentiable,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -57,6 +57,10 @@ class Task(Protocol):
 
     def taps(self, net: nn.Module) -> tuple[str, ...]:
         """The modules whose outputs are compared in addition to what the net returns."""
+        ...
+
+    def tapped(self, net: nn.Module, values: Mapping[str, object]) -> Sequence[Tensor]:
+        """The tensors to compare from what the taps returned, by their names."""
         ...
 
     def apart(self, net: nn.Module) -> tuple[str, ...]:
