@@ -2,7 +2,7 @@
 
 Needs `pip install ultralytics`, whose license is the AGPL.
 
-    kdna convert "examples/yolo.py:yolo('best.pt')" --outputs examples/yolo.py:maps --data photos \
+    kdna convert "examples/yolo.py:yolo('best.pt')" --outputs examples/yolo.py:scored --data photos \
         --target-params 0.7 -o yolo-small
     python examples/yolo.py yolo-small best.pt -o small.pt
     yolo predict model=small.pt source=photos
@@ -40,13 +40,20 @@ def yolo(weights: str = "yolov8n.yaml") -> nn.Module:
     return net.eval()
 
 
-def maps(returned: Any) -> tuple[Tensor, ...]:
-    """What the head returns before boxes are decoded: the numbers that a detector is trained on.
+def scored(returned: Any) -> tuple[Tensor, ...]:
+    """The scores of every anchor, and its box as the head returns it times its best score: what makes a detection.
 
-    The net returns them second: in a dict with `boxes` and `scores`, or, in older versions, as a list of maps.
+    The net returns them second: in a dict with `boxes` and `scores`, or, in older versions, as a list of maps
+    (images, 64 numbers of a box and the classes, height, width).
     """
     raw = returned[1]
-    return (raw["boxes"], raw["scores"]) if isinstance(raw, Mapping) else tuple(raw)
+    if isinstance(raw, Mapping):
+        pairs = [(raw["boxes"], raw["scores"])]
+    else:
+        pairs = [(own[:, :64], own[:, 64:]) for own in raw]
+    scores = [logits.sigmoid() for _, logits in pairs]
+    boxes = [box * each.amax(1, keepdim=True) for (box, _), each in zip(pairs, scores, strict=True)]
+    return (*scores, *boxes)
 
 
 def put_back(folder: str, weights: str) -> YOLO:

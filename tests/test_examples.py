@@ -78,11 +78,11 @@ def test_a_yolo_is_converted_and_put_back_into_ultralytics(tmp_path: Path, monke
     net = example["yolo"]("yolov8n.yaml")
     images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     recipe = parse_recipe("scheme: lowrank\nrepair: []\ncalibration: {images: 4, heldout: 4}\n")
-    conversion = kdna.convert(net, recipe=recipe, data=images, target_params=0.8, outputs=example["maps"])
+    conversion = kdna.convert(net, recipe=recipe, data=images, target_params=0.8, outputs=example["scored"])
     assert conversion.report.divergence is not None
     assert conversion.report.divergence.task == "raw"
     with torch.no_grad():
-        assert [each.shape[1] for each in example["maps"](net(images))] == [64, 80]  # boxes and scores
+        assert [each.shape[1] for each in example["scored"](net(images))] == [80, 64]  # scores and boxes
         folder = str(kdna.save(conversion, tmp_path / "net"))
         whole = example["put_back"](folder, "yolov8n.yaml")
         torch.testing.assert_close(whole.model.eval()(images)[0], conversion.model(images)[0])
