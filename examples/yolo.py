@@ -47,12 +47,9 @@ def scored(returned: Any) -> tuple[Tensor, ...]:
     (images, 64 numbers of a box and the classes, height, width).
     """
     raw = returned[1]
-    if isinstance(raw, Mapping):
-        pairs = [(raw["boxes"], raw["scores"])]
-    else:
-        pairs = [(own[:, :64], own[:, 64:]) for own in raw]
-    scores = [logits.sigmoid() for _, logits in pairs]
-    boxes = [box * each.amax(1, keepdim=True) for (box, _), each in zip(pairs, scores, strict=True)]
+    maps = [(raw["boxes"], raw["scores"])] if isinstance(raw, Mapping) else [(own[:, :64], own[:, 64:]) for own in raw]
+    scores = [logits.sigmoid() for _, logits in maps]
+    boxes = [box * each.amax(1, keepdim=True) for (box, _), each in zip(maps, scores, strict=True)]
     return (*scores, *boxes)
 
 
