@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
 from ..core.specs import Shape
+
+
+class Quantized(NamedTuple):
+    """A tensor as integers times a step: `integers` has the tensor's shape, and `step`, float32, is broadcast to it."""
+
+    integers: Tensor
+    step: Tensor
 
 
 class Codec(Protocol):
@@ -40,6 +47,10 @@ class Codec(Protocol):
         Raises:
             FolderError: KD608 if the data does not fit the shapes, or is damaged.
         """
+
+    def quantized(self, data: bytes, shapes: Sequence[Shape], steps: Sequence[int]) -> list[Quantized] | None:
+        """The integers and steps whose products `decode` returns; None for a codec of floats. Raises as `decode`."""
+        return None
 
     @abstractmethod
     def bound(self, tensor: Tensor, step: int) -> Tensor:

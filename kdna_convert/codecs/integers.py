@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..core.errors import FolderError
 from ..core.specs import Shape, product
-from .codec import Codec
+from .codec import Codec, Quantized
 
 # The step of a channel of zeros: the smallest normal bfloat16.
 _LEAST = torch.finfo(torch.bfloat16).tiny
@@ -34,11 +34,15 @@ class Int8(Codec):
         return b"".join(map(self._encode, tensors))
 
     def decode(self, data: bytes, shapes: Sequence[Shape], steps: Sequence[int]) -> list[Tensor]:
+        return [integers.float() * step for integers, step in self.quantized(data, shapes, steps)]
+
+    def quantized(self, data: bytes, shapes: Sequence[Shape], steps: Sequence[int]) -> list[Quantized]:
+        """One step for each row."""
         sizes = [2 * _rows(shape) + self.packed(product(shape)) for shape in shapes]
         if len(data) != sum(sizes):
             raise FolderError("KD608", "a coded stream has another length than its tensors; restore the file")
         pieces = zip(accumulate(sizes), sizes, shapes, strict=True)
-        return [self._decode(data[end - size : end], shape) for end, size, shape in pieces]
+        return [self._quantized(data[end - size : end], shape) for end, size, shape in pieces]
 
     def bound(self, tensor: Tensor, step: int) -> Tensor:
         """Half a step, and the rounding error of float32."""
@@ -61,13 +65,13 @@ class Int8(Codec):
         kept = step_r1.to(torch.bfloat16).view(torch.int16).numpy().tobytes()
         return kept + self.pack(integers.reshape(-1))
 
-    def _decode(self, data: bytes, shape: Shape) -> Tensor:
+    def _quantized(self, data: bytes, shape: Shape) -> Quantized:
         rows, count = _rows(shape), product(shape)
         if not count:
-            return torch.zeros(shape)
+            return Quantized(torch.zeros(shape, dtype=torch.int8), torch.ones(()))
         step_r = torch.frombuffer(bytearray(data[: 2 * rows]), dtype=torch.bfloat16).float()
-        integers = self.unpack(data[2 * rows :], count).float()
-        return (integers.view(rows, -1) * step_r[:, None]).view(shape)
+        integers = self.unpack(data[2 * rows :], count).to(torch.int8).view(shape)
+        return Quantized(integers, step_r.view(-1, *(1,) * (len(shape) - 1)) if len(shape) > 1 else step_r.view(()))
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from ..core.errors import NumericsError
 from ..core.specs import Shape
-from .codec import Codec
+from .codec import Codec, Quantized
 from .entropy import LARGEST, decode, encode
 from .expectation import Integers
 
 # Grid steps to the octave: fine enough to reach a given file size, coarse enough for two digits.
 PER_OCTAVE = 64
 # Factors to the octave: the error is within 2.2 %, which the weights that a factor multiplies can correct.
-_FACTORS = 16
+FACTORS = 16
 
 
 def step_of(number: int) -> float:
@@ -48,6 +48,11 @@ class Entropy(Codec):
 
     def decode(self, data: bytes, shapes: Sequence[Shape], steps: Sequence[int]) -> list[Tensor]:
         return [values(integers, step) for integers, step in zip(decode(data, shapes), steps, strict=True)]
+
+    def quantized(self, data: bytes, shapes: Sequence[Shape], steps: Sequence[int]) -> list[Quantized]:
+        """One step for each tensor."""
+        pairs = zip(decode(data, shapes), steps, strict=True)
+        return [Quantized(torch.from_numpy(integers), torch.tensor(step_of(step))) for integers, step in pairs]
 
     def bound(self, tensor: Tensor, step: int) -> Tensor:
         """Half a step, and the rounding error of float32."""
@@ -75,11 +80,11 @@ def scale_integers(scale: Tensor) -> tuple[Integers, Integers]:
     size = (
         scale.detach().double().abs().clamp_min(float(scale.abs().max()) * 2.0**-24 + torch.finfo(torch.float32).tiny)
     )
-    logarithm = (_FACTORS * size.log2()).round().to(torch.int32).cpu().numpy().astype(np.int32)
+    logarithm = (FACTORS * size.log2()).round().to(torch.int32).cpu().numpy().astype(np.int32)
     return logarithm, (scale < 0).to(torch.int32).cpu().numpy().astype(np.int32)
 
 
 def scale_values(logarithm: Integers, sign: Integers) -> Tensor:
     """The inverse of scale_integers, within 2.2 % of each factor; float32."""
-    size = (torch.from_numpy(logarithm).double() / _FACTORS).exp2()
+    size = (torch.from_numpy(logarithm).double() / FACTORS).exp2()
     return torch.where(torch.from_numpy(sign).bool(), -size, size).float()

@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from ..codecs import CODECS, entropy, indices
+from ..codecs import CODECS, Quantized, entropy, indices
 from ..codecs.floats import LARGEST
 from ..codecs.quantization_steps import Entropy, scale_integers, scale_values, values
 from ..core.errors import FolderError, NumericsError
@@ -126,6 +126,25 @@ def unpack(blob: bytes) -> dict[str, Tensor]:
         tensors |= _decoded(codec, streams[start : start + length], rows)
         start += length
     return tensors
+
+
+def quantized(blob: bytes) -> dict[str, Quantized]:
+    """The weights that `unpack` returns as products of integers and steps, by their names. Raises as `unpack` does."""
+    index, streams = _opened(blob)
+    tensors: dict[str, Quantized] = {}
+    start = sum(length for _, length, _ in index.norm_parts)
+    for codec, length, rows in index.parts:
+        data, start = streams[start : start + length], start + length
+        shapes, steps = [row[1] for row in rows], [row[2] for row in rows]
+        own = CODECS[codec].quantized(data, shapes, steps) if codec in CODECS else None
+        if own is not None:
+            tensors |= zip([row[0] for row in rows], own, strict=True)
+    return tensors
+
+
+def logarithmic_norms(blob: bytes) -> dict[str, int]:
+    """The step of the shifts of each normalization whose scales `pack` coded as logarithms. Raises as `unpack` does."""
+    return {row[0]: row[3] for codec, _, rows in _opened(blob)[0].norm_parts if codec == "entropy" for row in rows}
 
 
 def announced(blob: bytes) -> list[TensorSpec]:

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdna_convert.core.linalg import Target
-from kdna_convert.core.specs import Family, Layer, Route
+from kdna_convert.core.specs import Family, Layer, Route, SymbolicShape
 from kdna_convert.network.derive import derive
 from kdna_convert.routing import attach_routes
-from kdna_convert.schemes import Tensors, make
+from kdna_convert.schemes import Tensors, concrete, make, scheme_of, size_of
 
 OPTIONS = {
     "cp": {"rank": 5},
@@ -74,6 +74,25 @@ def convert(net: nn.Module, scheme: str = "cp", members: tuple[str, ...] = MEMBE
     """Derive the members, in place, and return their family."""
     family = Family(scheme, members, OPTIONS[scheme])
     derive(net, family, *fitted(net, family))
+    return family
+
+
+def derive_random(net: nn.Module, scheme: str, members: tuple[str, ...] = MEMBERS) -> Family:
+    """Derive the members from random tensors, in place, and return their family."""
+    family = Family(scheme, members, OPTIONS[scheme])
+    made = scheme_of(family)
+    layout = made.layout([tuple(net.get_submodule(name).weight.shape) for name in members])
+    noise = torch.Generator().manual_seed(list(OPTIONS).index(scheme))
+
+    def drawn(part: dict[str, SymbolicShape]) -> Tensors:
+        sizes = {letter: concrete(shape, made) for letter, shape in part.items()}
+        indices = {
+            letter: torch.randint(size_of(made), size, generator=noise).short() for letter, size in sizes.items()
+        }
+        floats = {letter: torch.randn(size, generator=noise) for letter, size in sizes.items()}
+        return {letter: (indices if letter in layout.indices else floats)[letter] for letter in sizes}
+
+    derive(net, family, drawn(layout.shared), [drawn(part) for part in layout.adapters])
     return family
 
 

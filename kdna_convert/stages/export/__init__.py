@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from .compact import OnnxCompact
 from .export import Export, Exported, ExportOptions, ExportSource
 from .merged import Merged
 from .onnx import Onnx
@@ -15,4 +16,6 @@ from .write import write_export
 
 __all__ = ["EXPORTS", "Export", "ExportOptions", "ExportSource", "Exported", "write_export"]
 
-EXPORTS: dict[str, Export] = {export.name: export for export in (Merged(), TimmFolder(), Onnx(), OnnxInt8(), Pt2())}
+EXPORTS: dict[str, Export] = {
+    export.name: export for export in (Merged(), TimmFolder(), Onnx(), OnnxCompact(), OnnxInt8(), Pt2())
+}

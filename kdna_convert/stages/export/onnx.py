@@ -46,8 +46,8 @@ class Onnx(Export):
         record_in_graph(place, facts)
 
 
-def write_graph(source: ExportSource, place: Path) -> None:
-    """Write the graph of the source's net, which gets static routers.
+def write_graph(source: ExportSource, place: Path, *, optimize: bool = True) -> None:
+    """Write the graph of the source's net, which gets static routers; without `optimize` as it is traced.
 
     Raises ModelError KD312 if ONNX cannot represent the net.
     """
@@ -66,6 +66,7 @@ def write_graph(source: ExportSource, place: Path) -> None:
                 dynamic_shapes=(dynamic_axes(options.dynamic),),
                 external_data=False,
                 verbose=False,
+                optimize=optimize,
             )
     except (torch.onnx.errors.OnnxExporterError, ValueError) as error:
         raise ModelError("KD312", f"the net cannot be written as ONNX: {_reason(error)}") from None
