@@ -54,6 +54,8 @@ DOORS = {
     "aimet_torch": ["api/compare/tools/aimet.py"],
     "torch_pruning": ["api/compare/tools/pruning.py"],
     "onnxruntime": ["api/compare/tools/onnxruntime.py", "stages/export/onnx*.py"],
+    "openvino": ["stages/export/openvino*.py"],
+    "nncf": ["stages/export/openvino_int8.py"],
     "nncodec": ["api/compare/tools/nncodec.py"],
     "torchmetrics": ["tasks/image.py", "tasks/detect.py", "tasks/sequence.py"],
     "constriction": ["codecs/entropy.py", "codecs/indices.py"],

@@ -36,7 +36,7 @@ def export(
 
     Args:
         folder: a converted folder, or a conversion.
-        to: a name of EXPORTS: merged, timm, onnx, onnx-compact, onnx-int8 or pt2.
+        to: a name of EXPORTS, such as onnx.
         output: the file or folder to write. The record of a file is FILE.json.
         data: images on which the export must return what torch returns, in addition to noise.
         limit: the number of images to use, drawn with `seed`.

@@ -119,7 +119,7 @@ class PartialRouter(Router):
         terms = modulation.terms() if modulation.inputs is None else None
         if terms is not None:
             mix, kernels = terms
-            static = weight.index_fill(0, self.index, 0)[None]
+            static = weight.index_fill(0, self.index, 0.0)[None]
             dynamic = kernels.new_zeros(len(kernels), *weight.shape).index_copy(1, self.index, kernels)
             return {"mix": torch.cat([torch.ones_like(mix[:, :1]), mix], 1), "kernels": torch.cat([static, dynamic])}
         kernel = modulation.kernel_of(rows)

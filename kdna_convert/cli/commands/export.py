@@ -18,7 +18,8 @@ EXPORT_HELP = "File or folder to write. Default: FOLDER and the form's ending, s
 TO_HELP = (
     "merged: the state dict of the original net as .safetensors. timm: a folder that timm loads. "
     "onnx: a graph for any ONNX runtime. onnx-compact: of the folder's size; it computes its weights at load. "
-    "onnx-int8: in 8 bits, calibrated on --data. pt2: a program of torch.export."
+    "onnx-int8: in 8 bits, calibrated on --data. openvino, openvino-int8: the same for OpenVINO. "
+    "pt2: a program of torch.export."
 )
 FORM = "Form"
 

@@ -10,6 +10,8 @@ from .export import Export, Exported, ExportOptions, ExportSource
 from .merged import Merged
 from .onnx import Onnx
 from .onnx_int8 import OnnxInt8
+from .openvino import OpenVino
+from .openvino_int8 import OpenVinoInt8
 from .pt2 import Pt2
 from .timm_folder import TimmFolder
 from .write import write_export
@@ -17,5 +19,15 @@ from .write import write_export
 __all__ = ["EXPORTS", "Export", "ExportOptions", "ExportSource", "Exported", "write_export"]
 
 EXPORTS: dict[str, Export] = {
-    export.name: export for export in (Merged(), TimmFolder(), Onnx(), OnnxCompact(), OnnxInt8(), Pt2())
+    export.name: export
+    for export in (
+        Merged(),
+        TimmFolder(),
+        Onnx(),
+        OnnxCompact(),
+        OnnxInt8(),
+        OpenVino(),
+        OpenVinoInt8(),
+        Pt2(),
+    )
 }

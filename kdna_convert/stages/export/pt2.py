@@ -53,3 +53,13 @@ def traced(source: ExportSource) -> ExportedProgram:
     except Exception as error:  # the net is user code and may raise anything
         sizes = f" for any {', '.join(dynamic)}" if dynamic else ""
         raise ModelError("KD312", f"torch.export cannot trace the net{sizes}: {cause(error)}") from error
+
+
+def refused_operators(program: ExportedProgram, message: str) -> str:
+    """The operators that a converter's message names, each with the layer of the program that runs it; or ""."""
+    found = {}
+    for node in (*program.graph.nodes, *program.run_decompositions().graph.nodes):
+        if node.op == "call_function" and str(node.target) in message:
+            path = [*node.meta.get("nn_module_stack", {"": ("", None)}).values()][-1][0]
+            found[f"{node.target} of layer {path}" if path else str(node.target)] = True
+    return ", ".join(found)
