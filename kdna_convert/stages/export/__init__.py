@@ -14,6 +14,7 @@ from .openvino import OpenVino
 from .openvino_int8 import OpenVinoInt8
 from .pt2 import Pt2
 from .timm_folder import TimmFolder
+from .web import Web
 from .write import write_export
 
 __all__ = ["EXPORTS", "Export", "ExportOptions", "ExportSource", "Exported", "write_export"]
@@ -29,5 +30,6 @@ EXPORTS: dict[str, Export] = {
         OpenVino(),
         OpenVinoInt8(),
         Pt2(),
+        Web(),
     )
 }
