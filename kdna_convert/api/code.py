@@ -197,7 +197,6 @@ def _by_entropy(coding: _Coding, room: int) -> tuple[bytes, nn.Module, str, floa
         if layer.reason in _ROUNDED
     ]
     moments = _moments(coding, plain, layers)
-    layers = [layer for layer in layers if layer.name in moments]
     sensitivity = sensitivity_of(moments)
     room -= _file_size(coding.before, bytes(room)) - room
     coded: dict[str, CodedNet] = {}

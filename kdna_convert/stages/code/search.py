@@ -162,7 +162,7 @@ def _unit(nets: NetPair, sensitivity: Sensitivity) -> float:
     sizes: list[float] = []
     for layer in nets.layers:
         weight = kernel_of(nets.converted.get_submodule(layer.name))
-        inputs = mean_diagonal(sensitivity.moment(layer.name, layer.patch))
+        inputs = mean_diagonal(sensitivity.moment(layer.name, layer.patch)) if sensitivity.knows(layer.name) else 1.0
         energy = float(weight.square().mean()) * inputs * sensitivity.cost(layer.name)
         sizes.append(max(energy, 1e-60) ** 0.5)
     return sorted(sizes)[len(sizes) // 2]

@@ -38,6 +38,16 @@ class Sensitivity:
     spreads: dict[str, float] = field(default_factory=dict)
     banks: dict[str, float] = field(default_factory=dict)
 
+    def knows(self, name: str) -> bool:
+        """Whether the layer has a moment. One that the memory limit excludes has none."""
+        return name in self.moments
+
+    @property
+    def typical_spread(self) -> float:
+        """The geometric mean of the spreads, for a layer without a moment."""
+        logs = [math.log(spread) for spread in self.spreads.values() if spread > 0]
+        return math.exp(sum(logs) / len(logs)) if logs else 1.0
+
     def cost(self, name: str) -> float:
         """The loss per squared error of 1 in an output of the layer."""
         return float(self.costs[name].cost_o.mean()) if name in self.costs else self.mean

@@ -78,10 +78,10 @@ def code_net(
         scale, shift = norm_affine(norm)
         put_norm(norm, scale_values(*scale_integers(scale)), shift)
     coder = _LayerCoder(model, sensitivity, pace, round_banks(model, sensitivity.banks, pace.delta))
-    reached = _reached(nets) if rounding == "sequential" else set()
-    for layer in nets.layers:
+    reached = _reached(nets, sensitivity) if rounding == "sequential" else set()
+    for layer in sorted(nets.layers, key=lambda layer: not sensitivity.knows(layer.name)):
         if layer.name not in reached:
-            coder.round_separately(layer.name, feedback=rounding != "nearest")
+            coder.round_separately(layer.name, feedback=rounding != "nearest" and sensitivity.knows(layer.name))
     if reached:
         for stop in replace(nets, converted=model).walk(0, progress):
             if stop.layer.name in reached:
@@ -92,9 +92,10 @@ def code_net(
     return model, coder.steps
 
 
-def _reached(nets: NetPair) -> set[str]:
-    """The layers that the walk reaches and whose kernel is one least-squares problem."""
-    return {layer.name for layer in nets.run_layers if nets.refusal(layer.name) is None}
+def _reached(nets: NetPair, sensitivity: Sensitivity) -> set[str]:
+    """The layers that the walk reaches, whose kernel is one least-squares problem that fits into memory."""
+    reached = [layer.name for layer in nets.run_layers if nets.refusal(layer.name) is None]
+    return {name for name in reached if sensitivity.knows(name)}
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ class _LayerCoder:
     def round_separately(self, name: str, *, feedback: bool) -> None:
         """Round one layer on the inputs that it has in the original net.
 
-        Without `feedback`, to the nearest multiple as soon as the spread of the layer is known.
+        Without `feedback`, to the nearest multiple as soon as the spread of the layer is known. A layer without a
+        moment takes the typical one.
         """
         module: Any = self.model.get_submodule(name)
         factor, unit = factor_of(module), self._unit(name)
@@ -131,6 +133,8 @@ class _LayerCoder:
         if factor is None:
             return
         stored, spreads = f"{name}.{factor.letter}", self.sensitivity.spreads
+        if not self.sensitivity.knows(name):
+            spreads.setdefault(stored, self.sensitivity.typical_spread)
         if not feedback and stored in spreads:
             self.steps[stored] = nearest_step(unit * spreads[stored])
             put_on_grid(factor.tensor, self.steps[stored])

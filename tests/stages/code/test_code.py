@@ -16,7 +16,7 @@ import kdna_convert
 from kdna_convert.codecs.quantization_steps import nearest_step, step_of
 from kdna_convert.core.errors import PlanError
 from kdna_convert.core.specs import Family
-from kdna_convert.inputs.recipe import parse_target
+from kdna_convert.inputs.recipe import parse_recipe, parse_target
 from kdna_convert.network.derive import derive, derived_layers
 from kdna_convert.network.packed import pack, unpack
 from kdna_convert.network.stored import stored_state
@@ -379,3 +379,16 @@ def test_a_codec_that_does_not_exist_is_refused(dense: Path) -> None:
 def test_the_same_net_and_seed_make_the_same_bytes(dense: Path, images: Path) -> None:
     blobs = {kdna_convert.code(dense, target_bytes="1/4", data=images).coded for _ in range(2)}
     assert len(blobs) == 1
+
+
+def test_a_layer_whose_moment_does_not_fit_into_memory_is_rounded_too() -> None:
+    convs = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+    net = nn.Sequential(convs, nn.ReLU(), nn.Flatten(), nn.Linear(400, 60), nn.Linear(60, 5)).eval()
+    images = torch.randn(12, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    text = "scheme: dense\ncalibration: {memory: 100kB, images: 8, heldout: 4}\n"  # it needs 400 x 400 x 4 bytes
+    recipe = parse_recipe(text)
+    whole = kdna_convert.convert(net, recipe=recipe, data=images, inputs={"input_size": (3, 12, 12)})
+    coded = kdna_convert.code(whole, target_bytes="1/6", data=images, model=net)
+    assert coded.plan.planned.bytes <= whole.plan.original.bytes / 6
+    before, after = (each[3].weight.detach() for each in (net, coded.model))
+    assert 0 < float((after - before).square().mean()) < 0.1 * float(before.square().mean())
