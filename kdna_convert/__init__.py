@@ -44,8 +44,10 @@ if TYPE_CHECKING:
     from .network.derive import fold as fold
     from .network.derive import unfactored as unfactored
     from .network.folder import Conversion as Conversion
+    from .network.folder import diff as diff
     from .network.folder import load as load
     from .network.folder import open_folder as open_folder
+    from .network.folder import patch as patch
     from .network.folder import save as save
 
 __version__ = "0.1.0"
@@ -63,6 +65,7 @@ _HOME = {
     "compare": "api.compare",
     "convert": "api.convert",
     "curve": "api.curve",
+    "diff": "network.folder",
     "evaluate": "api.evaluate",
     "export": "api.export",
     "factor": "network.derive",
@@ -72,6 +75,7 @@ _HOME = {
     "from_pretrained": "api.hub",
     "load": "network.folder",
     "open_folder": "network.folder",
+    "patch": "network.folder",
     "plan": "api.plan",
     "push_to_hub": "api.hub",
     "run": "api.run",

@@ -186,6 +186,7 @@ CODES: dict[str, str] = {
     "KD610": "The state of an unfinished fine-tune belongs to another run. Repeat the command that wrote it, or leave out --resume.",
     "KD611": "The folder names code from elsewhere, or a net too large for its tensors. Nothing was run. If you trust the folder, pass --trust-code (trust_code=True), or run `kdna trust` once. Or build the net and pass model=.",
     "KD612": "The Hugging Face Hub refuses the repository, or cannot be reached. Check its name (OWNER/NAME), your token (`hf auth login`) and the connection.",
+    "KD613": "The update was made from another folder, or is damaged. Nothing was written. Pass the folder that `kdna diff` was given first.",
     # numerics
     "KD701": "A weight holds NaN or infinity. Use a checkpoint from before the training diverged.",
     "KD702": "A layer's activations hold NaN or infinity. Check the normalization of the images (--mean, --std) and the checkpoint.",

@@ -68,7 +68,7 @@ def read_header(path: str | Path) -> list[TensorSpec]:
             shape that no tensor can have, an unknown dtype, or more than MOST_TENSORS tensors.
     """
     try:
-        entries = json.loads(_header_text(path), object_pairs_hook=_unique)
+        entries = json.loads(header_text(path), object_pairs_hook=_unique)
         return [_spec(name, entry) for name, entry in entries.items() if name != "__metadata__"]
     except OSError as error:
         raise CheckpointError("KD304", f"{path}: cannot be read as safetensors: {error.strerror or error}") from error
@@ -76,7 +76,8 @@ def read_header(path: str | Path) -> list[TensorSpec]:
         raise CheckpointError("KD304", f"{path}: cannot be read as safetensors: {error}") from error
 
 
-def _header_text(path: str | Path) -> bytes:
+def header_text(path: str | Path) -> bytes:
+    """The JSON header of a safetensors file. Raises OSError, ValueError."""
     with open_regular(path) as file:
         rest = os.fstat(file.fileno()).st_size - _LENGTH
         length = int.from_bytes(file.read(_LENGTH), "little")

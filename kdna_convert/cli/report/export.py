@@ -1,4 +1,4 @@
-"""What `kdna export` wrote."""
+"""What `kdna export` and `kdna diff` wrote."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .figures import size
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
+    from ...network.folder import Update
     from ...stages.export import Exported
 
 
@@ -18,3 +19,9 @@ def export_lines(exported: Exported) -> list[str]:
     else:
         lines.append(f"largest difference from torch: {exported.difference:.0e} of the output, on {exported.checked}")
     return [*lines, *(f"{name}: {value:.4g}" for name, value in exported.measures.items())]
+
+
+def update_line(update: Update) -> str:
+    """The size of an update beside that of the tensors it replaces."""
+    tensors = f"{update.changed} tensors changed, {update.equal} are equal"
+    return f"{update.file}: {size(update.bytes)} in place of {size(update.whole)}; {tensors}"

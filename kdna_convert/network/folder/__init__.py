@@ -3,7 +3,7 @@
 conversion.py is what it stores; save.py writes and load.py reads it; record.py is its record of itself, which verify.py
 checks; config.py has timm's fields, report.py what was measured, card.py the model card; trust.py decides whether
 the net that it names may be built, rebuild.py builds it, original.py the net it was made from; work.py is the folder of
-an unfinished run.
+an unfinished run, update.py what turns one folder into another.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from .record import is_ours
 from .report import Report
 from .save import require_free, save
 from .trust import Claim, remember
+from .update import Update, diff, patch
 from .verify import Check, verify
 
 __all__ = [
@@ -23,10 +24,13 @@ __all__ = [
     "Conversion",
     "Origin",
     "Report",
+    "Update",
+    "diff",
     "is_ours",
     "load",
     "open_folder",
     "original_of",
+    "patch",
     "read_claim",
     "remember",
     "require_free",
