@@ -15,4 +15,18 @@ CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
 StepName = Literal["refit", "correct", "reestimate", "reconstruct"]
 MetricName = Literal["explained", "angles", "cka", "cosine"]
 TaskName = Literal["classify", "binary", "regress", "embed", "image", "segment", "detect", "sequence", "raw"]
-ExportName = Literal["merged", "timm", "onnx", "onnx-compact", "onnx-int8", "openvino", "openvino-int8", "pt2", "web"]
+ExportName = Literal[
+    "merged",
+    "timm",
+    "onnx",
+    "onnx-compact",
+    "onnx-int8",
+    "openvino",
+    "openvino-int8",
+    "pt2",
+    "web",
+    "executorch",
+    "litert",
+    "ncnn",
+    "coreml",
+]

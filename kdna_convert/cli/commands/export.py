@@ -19,7 +19,8 @@ TO_HELP = (
     "merged: the state dict of the original net as .safetensors. timm: a folder that timm loads. "
     "onnx: a graph for any ONNX runtime. onnx-compact: of the folder's size; it computes its weights at load. "
     "onnx-int8: in 8 bits, calibrated on --data. openvino, openvino-int8: the same for OpenVINO. "
-    "pt2: a program of torch.export. web: a folder with a page that runs the net in the browser."
+    "pt2: a program of torch.export. executorch, litert, ncnn, coreml: for phones and boards. "
+    "web: a folder with a page that runs the net in the browser."
 )
 FORM = "Form"
 

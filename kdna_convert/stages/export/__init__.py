@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 from .compact import OnnxCompact
+from .coreml import CoreMl
+from .executorch import ExecuTorch
 from .export import Export, Exported, ExportOptions, ExportSource
+from .litert import LiteRt
 from .merged import Merged
+from .ncnn import Ncnn
 from .onnx import Onnx
 from .onnx_int8 import OnnxInt8
 from .openvino import OpenVino
@@ -31,5 +35,9 @@ EXPORTS: dict[str, Export] = {
         OpenVinoInt8(),
         Pt2(),
         Web(),
+        ExecuTorch(),
+        LiteRt(),
+        Ncnn(),
+        CoreMl(),
     )
 }

@@ -88,6 +88,7 @@ class Export(Protocol):
         suffix: What follows the folder's name in the default name of the output.
         folder: Whether it writes a folder instead of a file.
         graph: Whether it writes the net's computation. Nets without a graph for other images are then refused.
+        fixed: Whether it takes one image of one size only.
         takes: The names of the options that it honors.
         needs: The libraries that it imports.
         extra: The extra of kdna that installs them.
@@ -97,6 +98,7 @@ class Export(Protocol):
     suffix: ClassVar[str]
     folder: ClassVar[bool] = False
     graph: ClassVar[bool] = True
+    fixed: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
@@ -113,6 +115,10 @@ class Export(Protocol):
     @abstractmethod
     def run(self, source: ExportSource, place: Path, images: Tensor) -> dict[str, Tensor]:
         """What the written file returns for these images in the program it is for, by the names of the outputs."""
+
+    def absent(self) -> str | None:
+        """Why this machine cannot run what the form writes, or None. The outputs are then not compared."""
+        return None
 
     def tolerance(self, options: ExportOptions) -> float:
         """The largest difference at which the file is kept."""

@@ -60,6 +60,7 @@ def write_export(
     options = options or ExportOptions()
     target = free_place(form, path, force)
     check_form(form, options)
+    options = replace(options, dynamic=()) if form.fixed else options
     with torch.random.fork_rng(devices=[]):
         source = source_of(conversion, options, images, graph=form.graph)
         with _draft(form, target) as (draft, record):
@@ -148,6 +149,8 @@ def _draft(form: Export, target: Path) -> Iterator[tuple[Path, Path]]:
 
 def _compared(form: Export, source: ExportSource, draft: Path) -> tuple[float | None, str]:
     """The largest difference from torch, and the inputs that were compared."""
+    if (why := form.absent()) is not None:
+        return None, f"nothing: {why}"
     exact = replace(source.options, fp16=False)
     reference = source_of(source.conversion, exact, None, graph=False).net if source.options.fp16 else source.net
     noise, images = check_inputs(source)

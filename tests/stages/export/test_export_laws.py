@@ -21,7 +21,7 @@ from kdna_convert.network.folder import Conversion
 from kdna_convert.stages.export import EXPORTS, Export, ExportOptions, write_export
 
 # The others need images, or seconds to convert. Their own tests hold what differs.
-QUICK = [name for name in EXPORTS if name in ("merged", "timm", "onnx", "onnx-compact", "pt2", "openvino")]
+QUICK = [name for name in EXPORTS if name in ("merged", "timm", "onnx", "onnx-compact", "pt2")]
 every_form = pytest.mark.parametrize("name", QUICK)
 
 
