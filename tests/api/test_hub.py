@@ -144,6 +144,16 @@ def test_a_missing_repository_and_a_wrong_name_are_one_line(files: dict[str, byt
         hub.pull("mine/half", tmp_path / "mine")
 
 
+def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = huggingface_hub.HfApi
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda **given: made(endpoint="http://127.0.0.1:1", **given))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    for send in (lambda: hub.push_to_hub(FOLDER, "mine/half"), lambda: hub.fetched("mine/half")):
+        with pytest.raises(FolderError, match=r"KD612: mine/half: ") as refused:
+            send()
+        assert "\n" not in str(refused.value)
+
+
 def test_a_card_is_what_the_hub_reads(tmp_path: Path) -> None:
     conversion: Any = kdna.open_folder(FOLDER)
     validate_repo_id("mine/half")
