@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from support.exports import small_conversion
+from torch import Tensor, nn
 
 from kdna_convert.core.errors import ModelError
 from kdna_convert.core.specs import DataConfig
@@ -93,13 +94,26 @@ def served(folder: Path) -> Iterator[str]:
             thread.join()
 
 
+class Both(nn.Module):
+    """A net that returns logits and a picture."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.net(x), "picture": x.sigmoid()}
+
+
 def test_a_browser_computes_what_torch_computes(conversion: Conversion, tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
     try:
         find_runtime(Path.cwd())
     except ModelError as error:
         pytest.skip(error.message)
-    write_export(Web(), conversion, tmp_path / "page")
+    names, model = ("ant", "bee", "cat", "dog"), Both(conversion.model).eval()
+    model.pretrained_cfg = {"label_names": names}  # type: ignore[assignment]
+    write_export(Web(), replace(conversion, model=model), tmp_path / "page")
     pixels = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     with served(tmp_path / "page") as address, playwright.sync_playwright() as runner:
@@ -114,12 +128,18 @@ def test_a_browser_computes_what_torch_computes(conversion: Conversion, tmp_path
         page.wait_for_selector("body[data-outputs]", timeout=60_000)
         outputs = json.loads(page.evaluate("document.body.dataset.outputs"))
         status, milliseconds, table = (page.inner_text(each) for each in ("#status", "#time", "table"))
+        shown = page.evaluate(
+            "[...[...document.querySelectorAll('canvas')][1].getContext('2d').getImageData(0, 0, 12, 12).data]"
+        )
         browser.close()
     image = torch.from_numpy(pixels).movedim(-1, 0)[None] / 255
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (DATA.mean, DATA.std))
     with torch.no_grad():
-        expected = conversion.model((image - mean) / std)
-    torch.testing.assert_close(torch.tensor(outputs), expected, atol=1e-4, rtol=1e-4)
+        logits, picture = model((image - mean) / std).values()
+    for output, expected in zip(outputs, (logits, picture), strict=True):
+        torch.testing.assert_close(torch.tensor(output), expected.flatten(), atol=1e-4, rtol=1e-4)
+    drawn = torch.tensor(shown).view(12, 12, 4)[..., :3].movedim(-1, 0) / 255
+    torch.testing.assert_close(drawn, picture[0], atol=1 / 255, rtol=0)
     assert f"net {(tmp_path / 'page' / MODEL).stat().st_size:,} bytes" in status
     assert " ms" in milliseconds
-    assert table.split()[0] == ("ant", "bee", "cat", "dog")[int(expected.argmax())]
+    assert table.split()[0] == names[int(logits.argmax())]
