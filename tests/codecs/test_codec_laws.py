@@ -51,6 +51,19 @@ def test_decoded_tensors_code_to_the_same_bytes(name: str) -> None:
     assert codec.encode(codec.decode(once, SHAPES, numbers), numbers) == once
 
 
+@EACH_CODEC
+def test_integers_times_their_steps_are_what_is_decoded(name: str) -> None:
+    codec, sent = CODECS[name], tensors()
+    numbers = steps(sent)
+    data = codec.encode(sent, numbers)
+    parts = codec.quantized(data, SHAPES, numbers)
+    assert (parts is None) == (name in ("fp16", "bf16"))
+    for part, decoded in zip(parts or (), codec.decode(data, SHAPES, numbers), strict=parts is not None):
+        assert part.integers.shape == decoded.shape
+        assert not part.integers.is_floating_point()
+        torch.testing.assert_close(part.integers.float() * part.step, decoded, atol=0, rtol=2e-7)
+
+
 @pytest.mark.parametrize(("name", "bits"), [("fp16", 16), ("bf16", 16), ("int8", 8), ("int4", 4)])
 def test_the_bytes_are_counted_exactly(name: str, bits: int) -> None:
     channels = sum(shape[0] if len(shape) > 1 else 1 for shape in SHAPES) if bits < 16 else 0
