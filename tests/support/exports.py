@@ -52,6 +52,11 @@ def timm_conversion(name: str = "test_resnet(pretrained=False)", **arguments: ob
     return Conversion(net, plan, DataConfig(input_size=SIZE), "scheme: cp\n")
 
 
+def difference(given: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest number that is expected."""
+    return float((given - expected).abs().max() / expected.abs().max())
+
+
 def clean_outputs(script: str, place: Path, images: Tensor) -> Tensor:
     """The array `outputs` that a script in a process without kdna computes from `place` and the array `images`."""
     given, returned = (place.with_name(f"{place.name}-{which}.npy") for which in ("given", "returned"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.exports import clean_outputs, small_conversion
+from support.exports import clean_outputs, difference, small_conversion
 from support.small_nets import images
 from torch import Tensor, nn
 
@@ -52,7 +52,8 @@ def test_a_clean_process_runs_the_export_in_its_runtime(name: str, tmp_path: Pat
         expected, ungated = made.model(shown), small_conversion().model(shown)
     assert (expected - ungated).norm() > 0.02 * expected.norm()
     given = clean_outputs(SCRIPTS[name], tmp_path / "net", shown)
-    torch.testing.assert_close(given, expected, rtol=1e-3, atol=1e-3)
+    assert given.shape == expected.shape
+    assert difference(given, expected) < (2e-3 if name == "ncnn" else 1e-5)  # ncnn's weights have 16 bits
 
 
 class Rare(nn.Module):
