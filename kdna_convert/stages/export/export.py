@@ -89,6 +89,7 @@ class Export(Protocol):
         folder: Whether it writes a folder instead of a file.
         graph: Whether it writes the net's computation. Nets without a graph for other images are then refused.
         fixed: Whether it takes one image of one size only.
+        calibrated: Whether it is calibrated on the user's images. Noise is then outside of its ranges and not compared.
         takes: The names of the options that it honors.
         needs: The libraries that it imports.
         extra: The extra of kdna that installs them.
@@ -98,6 +99,7 @@ class Export(Protocol):
     suffix: ClassVar[str]
     folder: ClassVar[bool] = False
     graph: ClassVar[bool] = True
+    calibrated: ClassVar[bool] = False
     fixed: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[tuple[str, ...]] = ()

@@ -25,6 +25,7 @@ class OnnxInt8(Export):
     name: ClassVar[str] = "onnx-int8"
     suffix: ClassVar[str] = "-int8.onnx"
     takes: ClassVar[frozenset[str]] = frozenset({"opset", "dynamic", "normalize", "input_names"})
+    calibrated: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
     extra: ClassVar[str] = "onnx"
 

@@ -23,6 +23,7 @@ class OpenVinoInt8(OpenVino):
 
     name: ClassVar[str] = "openvino-int8"
     suffix: ClassVar[str] = "-openvino-int8"
+    calibrated: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
 
     def write(self, source: ExportSource, place: Path) -> str:

@@ -154,6 +154,7 @@ def _compared(form: Export, source: ExportSource, draft: Path) -> tuple[float | 
     exact = replace(source.options, fp16=False)
     reference = source_of(source.conversion, exact, None, graph=False).net if source.options.fp16 else source.net
     noise, images = check_inputs(source)
+    noise = [] if form.calibrated and images else noise
     found = []
     for each in [*noise, *images]:
         try:
@@ -163,7 +164,8 @@ def _compared(form: Export, source: ExportSource, draft: Path) -> tuple[float | 
         if is_detection(expected):
             return None, "nothing: the number of boxes of a detector depends on rounding"
         found.append(difference(form.run(source, draft, each), named_tensors(expected)))
-    return max(found), f"noise and {sum(map(len, images))} images" if images else "noise"
+    what = (["noise"] if noise else []) + ([f"{sum(map(len, images))} images"] if images else [])
+    return max(found), " and ".join(what)
 
 
 def difference(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:

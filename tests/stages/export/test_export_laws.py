@@ -54,7 +54,7 @@ def test_an_export_is_what_the_result_and_its_record_say(form: Export, made: Con
     assert exported.note
     assert exported.difference is not None
     assert exported.difference <= form.tolerance(ExportOptions())
-    assert exported.checked == f"noise and {len(images())} images"
+    assert exported.checked == f"{'' if form.calibrated else 'noise and '}{len(images())} images"
     record = record_of(form, target)
     assert record.items() >= json.loads(json.dumps(asdict(exported))).items()
     assert sum(each["bytes"] for each in record["files"].values()) == exported.bytes
