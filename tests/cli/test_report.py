@@ -18,6 +18,7 @@ from kdna_convert.cli.report.curve import curve_report, plot_curve
 from kdna_convert.cli.report.demo import demo_report
 from kdna_convert.cli.report.divergence import divergence_table
 from kdna_convert.cli.report.evaluate import evaluation_table
+from kdna_convert.cli.report.export import export_lines
 from kdna_convert.cli.report.figures import percent, short, size, totals
 from kdna_convert.cli.report.finetune import finetune_report
 from kdna_convert.cli.report.heatmap import heatmap
@@ -30,6 +31,7 @@ from kdna_convert.core.specs import DataConfig, Family, Layer, ModelRef, Plan, R
 from kdna_convert.network.folder import Check, Conversion
 from kdna_convert.network.folder.report import FinetuneReport, Report, RunReport, StageSummary, StepResult
 from kdna_convert.stages.evaluate.timing import Timing
+from kdna_convert.stages.export import Exported
 
 Golden = Callable[[str, str], None]
 
@@ -288,3 +290,17 @@ def test_demo_report(golden: Golden) -> None:
     checks = (Check("loads", True, ""), Check("folded", True, ""))
     analysis = Analysis(layers=LAYERS, groups=(), alone=(), metric="explained", params=855_770)
     golden("demo", printed(demo_report(Demo(analysis, PLAN, {"converted": SEEN}, rows, checks, 14.4, "digits-half"))))
+
+
+def test_an_export_says_its_size_its_check_and_what_it_measured() -> None:
+    measures = {"agreement": 0.965, "speed_up": 2.5, "taps": 3.0}
+    made = Exported("onnx-int8", "net.onnx", 12_300, 0.012, "9 images", "takes any batch", measures=measures)
+    assert export_lines(made) == [
+        "net.onnx: 12.3 kB, takes any batch",
+        "largest difference from torch: 1e-02 of the output, on 9 images",
+        "the same top class as torch: 96.50 %",
+        "times as fast as in 32 bits: 2.50",
+        "taps: 3",
+    ]
+    unchecked = replace(made, difference=None, checked="nothing: a detector", measures={})
+    assert export_lines(unchecked)[1:] == ["compared with torch: nothing: a detector"]
