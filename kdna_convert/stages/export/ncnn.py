@@ -46,15 +46,24 @@ class Ncnn(Export):
         for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
             setattr(net.opt, option, False)
         if net.load_param(str(place / PARAM)) or net.load_model(str(place / BIN)):
-            raise ModelError("KD312", "ncnn does not load the net that pnnx wrote; nothing was written")
+            raise _not_run("it does not load what pnnx wrote")
         extractor = net.create_extractor()
         extractor.input("in0", ncnn.Mat(images[0].numpy()).clone())
-        blobs = [extractor.extract(f"out{number}")[1].numpy() for number in range(len(source.outputs))]
+        try:
+            blobs = [extractor.extract(f"out{number}")[1].numpy() for number in range(len(source.outputs))]
+        except RuntimeError as error:  # of an output that was not computed
+            raise _not_run(cause(error)) from error
         return {name: torch.from_numpy(blob.copy())[None] for name, blob in zip(source.outputs, blobs, strict=True)}
 
     def tolerance(self, options: ExportOptions) -> float:
         """As Export.tolerance, for weights of 16 bits."""
         return 1e-2
+
+
+def _not_run(why: str) -> ModelError:
+    return ModelError(
+        "KD312", f"ncnn does not run the net: {why}; export another form, or `kdna freeze` a routing first"
+    )
 
 
 def _convert(source: ExportSource, folder: Path) -> None:

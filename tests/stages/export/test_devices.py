@@ -94,6 +94,13 @@ def test_an_operator_that_ncnn_lacks_is_named_with_its_layer() -> None:
         ncnn._require_known(f"{head}aten::rare op_1 1 1 1 2\npnnx.Expression op_2 1 1 2 3\n")
 
 
+def test_a_routing_that_ncnn_does_not_run_is_refused(tmp_path: Path) -> None:
+    skip_without_libraries("ncnn")
+    with pytest.raises(ModelError, match=r"KD312: ncnn does not run the net: .*kdna freeze"):
+        write_export(EXPORTS["ncnn"], small_conversion("cond"), tmp_path / "net")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_package_of_core_ml_has_the_nets_inputs_outputs_and_layers(tmp_path: Path) -> None:
     coremltools = pytest.importorskip("coremltools")
     form = EXPORTS["coreml"]
