@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...core.tensorfile import load_tensors, save_tensors
+from ...core.versions import with_versions
 from ...network.derive import fold
 from .export import Export, ExportSource
 from .graph_outputs import named_tensors
@@ -34,7 +35,7 @@ class Merged(Export):
     def run(self, source: ExportSource, place: Path, images: Tensor) -> dict[str, Tensor]:
         """As Export.run, in torch."""
         net = fold(copy.deepcopy(source.net))
-        net.load_state_dict(load_tensors(place)[0], strict=True)
+        net.load_state_dict(with_versions(load_tensors(place)[0], net), strict=True)
         with torch.no_grad():
             return named_tensors(net(images))
 
