@@ -1,7 +1,7 @@
 """The verbs of the Hugging Face Hub: `push_to_hub`, `from_pretrained` and `save_pretrained`.
 
-Only files that kdna wrote and that match the folder's record are sent. What is fetched is checked as a folder from
-elsewhere is: nothing in it is run.
+Only files of kdna's names are sent. All must match the folder's record but the model card, which its owner may edit.
+What is fetched is checked as a folder from elsewhere is: nothing in it is run.
 """
 
 from __future__ import annotations
