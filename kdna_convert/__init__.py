@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .api.hub import push_to_hub as push_to_hub
     from .api.hub import save_pretrained as save_pretrained
     from .api.plan import plan as plan
+    from .api.profile import profile as profile
     from .api.run import run as run
     from .api.shrink import shrink as shrink
     from .api.verify import verify as verify
@@ -77,6 +78,7 @@ _HOME = {
     "open_folder": "network.folder",
     "patch": "network.folder",
     "plan": "api.plan",
+    "profile": "api.profile",
     "push_to_hub": "api.hub",
     "run": "api.run",
     "save": "network.folder",

@@ -1,4 +1,4 @@
-"""The eight plug-in tables: their names stand for one thing each, and the names of their rows are the recipe's."""
+"""The nine plug-in tables: their names stand for one thing each, and the names of their rows are the recipe's."""
 
 import ast
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from kdna_convert.routing import ROUTINGS
 from kdna_convert.schemes import SCHEMES
 from kdna_convert.stages.analyze.similarity import METRICS
 from kdna_convert.stages.export import EXPORTS
+from kdna_convert.stages.latency import RUNTIMES
 from kdna_convert.stages.repair import STEPS
 from kdna_convert.tasks import TASKS
 
@@ -31,6 +32,7 @@ TABLES: dict[str, tuple[str, Mapping[str, Any]]] = {
     "PEERS": ("api/compare/peers.py", PEERS),
     "EXPORTS": ("stages/export/__init__.py", EXPORTS),
     "TASKS": ("tasks/__init__.py", TASKS),
+    "RUNTIMES": ("stages/latency/__init__.py", RUNTIMES),
 }
 NAMES = {
     "SCHEMES": plugin_names.SchemeName,
@@ -40,6 +42,7 @@ NAMES = {
     "METRICS": plugin_names.MetricName,
     "EXPORTS": plugin_names.ExportName,
     "TASKS": plugin_names.TaskName,
+    "RUNTIMES": plugin_names.RuntimeName,
 }
 
 

@@ -40,6 +40,7 @@ from .heal import healer, require_images
 from .heldout_metrics import measure_of, points_lost
 from .job import Job, open_job
 from .keywords import ConvertOptions, Targets, TaskOptions, check_keywords
+from .latency import require_runtime, timed, with_measured
 from .net_task import Metric, metric_of
 from .nets import Model
 from .plan_checks import require_goal, require_moments, restated
@@ -87,6 +88,10 @@ def convert(
         checkpoint_prefix: what the names of the net's weights begin with in that file, as `model.`.
         inputs: fields of DataConfig that override the model's own.
         class_map: a file of class names, one per line, in the order of the net's outputs.
+        target_latency: in place of the targets above: "12ms" for one image, or a share of the original's time, with
+            converted layers run factored. `runtime` (onnxruntime, openvino or torch) and `threads` say by what;
+            `profile` is the file of times, where they are read and else written; `other_machine` allows one that was
+            measured elsewhere.
         device: auto, cpu, cuda, cuda:1 or mps.
         work: a folder for the state of an unfinished conversion; the same call with it resumes.
         task: what the outputs mean, a key of TASKS. Default: the recipe's, or chosen from what the net returns.
@@ -105,9 +110,10 @@ def convert(
     progress, began = as_progress(progress), time.perf_counter()
     require_net(model)
     plan, max_drop, metric = options.get("plan"), options.get("max_drop"), metric_of(options)
-    targets = Targets(target_params, target_bytes, target_macs)
+    targets = Targets(target_params, target_bytes, target_macs, options.get("target_latency"))
     targets.check()
     _require_one_goal(targets, plan, max_drop)
+    require_runtime(options)
     job = open_job(model, recipe, data, options, progress)
     require_images(job)
     codec, size = job.recipe.codec, size_of(job.recipe, target_bytes)
@@ -125,7 +131,9 @@ def convert(
         conversion = _converted(call, restated(plan, job))
     else:
         database = database or database_of(job, model, data, options, progress, moments)
+        database = timed(database, job.loaded.model, job.loaded.data, options, progress)
         conversion = _solved(call, database, targets) if max_drop is None else _smallest(call, database, max_drop)
+    conversion = with_measured(conversion, options)
     if isinstance(model, nn.Module):
         conversion = replace(conversion, origin=Origin(module=job.loaded.model))
     if codec is None:

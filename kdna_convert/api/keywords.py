@@ -11,7 +11,7 @@ from torch import nn
 from ..core.specs import Plan
 from ..inputs.data import Data
 from ..inputs.finetune_settings import Part, Precision
-from ..inputs.recipe import Recipe, parse_count, parse_target
+from ..inputs.recipe import Recipe, parse_count, parse_latency, parse_target
 
 
 class TaskOptions(TypedDict, total=False):
@@ -52,6 +52,8 @@ class ExportKeywords(FolderOptions, total=False):
     fp16: bool
     normalize: bool
     input_names: tuple[str, ...]
+    factored: bool | None
+    min_agreement: float
 
 
 class StageOptions(FolderOptions, TaskOptions, total=False):
@@ -86,7 +88,21 @@ class CurveOptions(JobOptions, MetricOptions, total=False):
     database: str | Path | None
 
 
-class PlanOptions(CurveOptions, total=False):
+class LatencyOptions(TypedDict, total=False):
+    """What times a net for `target_latency`.
+
+    `runtime` is a key of RUNTIMES; `threads` are those of the CPU, by default torch's; `profile` is the file of times,
+    by default one in the user's cache; `other_machine` takes a file that was measured elsewhere.
+    """
+
+    target_latency: float | str | None
+    runtime: str
+    threads: int | None
+    profile: str | Path | None
+    other_machine: bool
+
+
+class PlanOptions(CurveOptions, LatencyOptions, total=False):
     """The same, and what takes the place of a budget."""
 
     plan: Plan | str | Path | None
@@ -113,6 +129,15 @@ class BenchOptions(FolderOptions, total=False):
     checkpoint_prefix: str | None
     inputs: Mapping[str, Any] | None
     device: str
+
+
+class ProfileOptions(TypedDict, total=False):
+    """The weights of the net, and its input."""
+
+    checkpoint: str | None
+    checkpoint_key: str | None
+    checkpoint_prefix: str | None
+    inputs: Mapping[str, Any] | None
 
 
 class FinetuneOptions(FolderOptions, TaskOptions, MetricOptions, total=False):
@@ -171,15 +196,17 @@ class CompareOptions(TaskOptions, MetricOptions, total=False):
 
 
 class Targets(NamedTuple):
-    """The budgets of a call: shares of the parameters and multiply-adds, and the size of the file; at most one."""
+    """The budgets of a call: shares of parameters, multiply-adds and time, and the size of the file; one at most."""
 
     params: float | str | None = None
     bytes: float | str | None = None
     macs: float | str | None = None
+    latency: float | str | None = None
 
     def check(self) -> None:
         """Raise PlanError KD506 for an invalid size before the calibration, which takes minutes."""
-        for parse, target in ((parse_count, self.params), (parse_target, self.bytes), (parse_count, self.macs)):
+        parsers = (parse_count, parse_target, parse_count, parse_latency)
+        for parse, target in zip(parsers, self, strict=True):
             if target is not None:
                 parse(target, 1)
 

@@ -16,6 +16,7 @@ from .cached_database import database_of
 from .convert import convert
 from .job import open_job
 from .keywords import PlanOptions, Targets, check_keywords
+from .latency import require_runtime, timed
 from .nets import Model
 from .plan_checks import require_goal, restated
 
@@ -54,8 +55,9 @@ def plan(
     """
     check_keywords("plan", options, PlanOptions)
     progress = as_progress(progress)
-    targets = Targets(target_params, target_bytes, target_macs)
+    targets = Targets(target_params, target_bytes, target_macs, options.get("target_latency"))
     targets.check()
+    require_runtime(options)
     if options.get("max_drop") is not None:
         return convert(
             model,
@@ -74,4 +76,5 @@ def plan(
     refuse_coded(job.recipe, target_bytes)
     require_goal(job, *targets)
     database = database_of(job, model, data, options, progress)
+    database = timed(database, job.loaded.model, job.loaded.data, options, progress)
     return solve(database, budget_of(original_totals(database), job.recipe, *targets))

@@ -18,6 +18,7 @@ from ..network.totals import original_bytes
 from ..stages.plan.files import request_fingerprint
 from .code import require_size
 from .convert import require_net, size_of
+from .export import require_exportable
 from .job import checked_recipe
 from .keywords import NetOptions, RunOptions, Targets
 from .net_task import metric_of, task_of
@@ -76,7 +77,10 @@ def request_of(
         task = task_of(loaded.model, loaded.data, options, recipe.task).task
         if final.finetune is not None and final.finetune.label_weight:
             check_labels(images, loaded.model, loaded.data, task)
-    parts = [recipe.model_dump(mode="json"), loaded.ref.sha256, digest_of(images, 2), params, size]
+    if final.export is not None:
+        require_exportable(final.export, data)
+    exclude = {"export"} if recipe.export is None else set()  # as in runs before there was such a key
+    parts = [recipe.model_dump(mode="json", exclude=exclude), loaded.ref.sha256, digest_of(images, 2), params, size]
     named = data if isinstance(data, str | Path) else None
     name = loaded.ref.sha256 if isinstance(model, nn.Module) else str(model)
     parts += [request_fingerprint(recipe, name, named, options).whole, str(options.get("class_map"))]

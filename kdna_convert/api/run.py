@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..core.atomic import require_writable, write_text
-from ..core.errors import KdnaError, PlanError
+from ..core.errors import FolderError, KdnaError, PlanError
 from ..core.measurements import Evaluation
+from ..core.plugin_names import ExportChoice
 from ..core.progress import as_progress
-from ..core.specs import Progress
+from ..core.specs import Progress, required
 from ..inputs.data import Data, as_images, batches
 from ..inputs.recipe import Recipe
 from ..network.folder import Conversion, is_ours, open_folder, original_of, read_claim, require_free, save
@@ -29,6 +30,7 @@ from ..stages.evaluate.accuracy import evaluate
 from ..stages.finetune.training_state import FILE
 from .code import CODED, code
 from .convert import convert
+from .export import default_place, export
 from .finetune import finetune
 from .keywords import RunOptions, TaskOptions, check_keywords
 from .net_task import metric_of, task_of, with_metric
@@ -45,6 +47,8 @@ FILES = (MARK, *WORK_FILES, FILE)
 # The folder of each stage within the work folder.
 FOLDERS = {"convert": "converted", "finetune": "tuned", "code": "coded"}
 BATCH = 100
+# Images that an export is calibrated and measured on.
+IMAGES = 200
 
 
 def run(
@@ -75,6 +79,8 @@ def run(
         **options: `eval_data`, images that every stage is measured on; `force`, to overwrite; `command`, for the model
             card; checkpoint, inputs, class_map, device, task, outputs and metric, as for `convert`.
 
+    A recipe's `export` is written beside `output`, whose name it extends.
+
     Returns:
         The last stage's conversion; its report's `run.stages` has a StageSummary per stage.
 
@@ -89,9 +95,12 @@ def run(
     if not target.exists():
         require_writable(target)
     request = request_of(model, recipe, data, (target_params, target_bytes), options, progress)
+    place = None if request.recipe.export is None else default_place(target, request.recipe.export)
     if not force and (done := _done(target, request)) is not None:
-        return done
+        return done if place is None or place.exists() else _exported(done, request, place)
     require_free(target, force)
+    if place is not None:
+        _require_no_export(place, force)
     measure = None if eval_data is None else _measure(request, eval_data)
     with work_folder(target, FILES, _mark_in(work_place(target)) == request.mark, list(FOLDERS.values())) as work:
         try:
@@ -108,7 +117,22 @@ def run(
         finally:
             if [path.name for path in work.glob("*")] == [MARK]:  # nothing to resume from
                 clear(work, [MARK])
-    return conversion
+    return conversion if place is None else _exported(conversion, request, place)
+
+
+def _require_no_export(place: Path, force: bool) -> None:
+    """Raise FolderError KD601 before the work if something is where the export will be written."""
+    if place.exists() and not force:
+        raise FolderError("KD601", f"{place} exists already; choose a new name, or pass --force")
+
+
+def _exported(conversion: Conversion, request: RunRequest, place: Path) -> Conversion:
+    """The conversion, written in the form of the recipe beside its folder. The report names the place."""
+    to: ExportChoice | None = request.recipe.export
+    export(
+        conversion, to=required(to), output=place, data=request.data, seed=request.recipe.seed, limit=IMAGES, force=True
+    )
+    return _with_run(conversion, replace(required(conversion.report.run), exported=str(place)))
 
 
 def _done(target: Path, request: RunRequest) -> Conversion | None:

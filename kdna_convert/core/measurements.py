@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from pydantic.dataclasses import dataclass
 
-from .specs import Layer, Totals
+from .specs import Layer, Shape, Totals
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -204,3 +204,68 @@ class Analysis:
     alone: tuple[str, ...]
     metric: str
     params: int
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ChainTimes:
+    """The time of a layer as a chain of a scheme.
+
+    Attributes:
+        scheme: The scheme's name.
+        size: The name of the scheme's size option.
+        times: Nanoseconds on a batch, by size.
+        macs: Multiply-adds per image, by size, as a share of the dense layer's.
+        pays_to: The largest timed size that is faster than the dense layer; None if none is.
+    """
+
+    scheme: str
+    size: str
+    times: dict[int, int]
+    macs: dict[int, float]
+    pays_to: int | None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LayerTimes:
+    """The times of layers of one shape, on inputs of one size.
+
+    Attributes:
+        layers: Their names.
+        calls: How often they run, all together.
+        shape: Of the kernel, (out, in / groups, *taps).
+        stride: Of the layer.
+        input: (batch, in, *sides) of the input; of linear layers (rows, in).
+        dense: Nanoseconds of one call.
+        int8: The same in 8 bits; None if the runtime has no such arithmetic.
+        chains: One for each scheme that has a chain for the layer.
+    """
+
+    layers: tuple[str, ...]
+    calls: int
+    shape: Shape
+    stride: Shape
+    input: Shape
+    dense: int
+    int8: int | None
+    chains: tuple[ChainTimes, ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Profile:
+    """What `kdna profile` measured: nanoseconds of the net, and of its layers by shape. `timed` says by what."""
+
+    timed: str
+    batch: int
+    net: int
+    file: str
+    rows: tuple[LayerTimes, ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LatencyReport:
+    """Milliseconds of a batch of one, by the runtime that the plan was made for: original, as planned, as measured."""
+
+    timed: str
+    original: float
+    planned: float
+    measured: float

@@ -15,6 +15,7 @@ CodecName = Literal["fp16", "bf16", "int8", "int4", "entropy"]
 StepName = Literal["refit", "correct", "reestimate", "reconstruct"]
 MetricName = Literal["explained", "angles", "cka", "cosine"]
 TaskName = Literal["classify", "binary", "regress", "embed", "image", "segment", "detect", "sequence", "raw"]
+RuntimeName = Literal["onnxruntime", "openvino", "torch"]
 ExportName = Literal[
     "merged",
     "timm",
@@ -30,3 +31,5 @@ ExportName = Literal[
     "ncnn",
     "coreml",
 ]
+# Of these, the form that runs fastest on this machine.
+ExportChoice = Literal[ExportName, "fastest"]

@@ -177,11 +177,18 @@ class Totals:
     """The size of a net: parameters, bytes of its file (header included), multiply-adds of one image.
 
     `macs` counts converted layers as run factored where that is cheaper. A folded net has the MACs of the original.
+    `latency` is in nanoseconds per batch, factored where that is faster; left out of the file where it is None.
     """
 
     params: int
     bytes: int
     macs: int
+    latency: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {key: value for key, value in plain.items() if value is not None}
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -203,6 +210,7 @@ class Plan:
         unrouted: By layer: the KD1xx code of why the routing of the recipe skips it.
         seed: Of everything drawn at random.
         version: Of this format.
+        timed: Where the plan was made for a latency: by what runtime, on which machine.
     """
 
     model: ModelRef
@@ -218,6 +226,12 @@ class Plan:
     unrouted: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     version: int = 1
+    timed: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {key: value for key, value in plain.items() if key != "timed" or value is not None}
 
 
 def to_json(value: Any) -> str:

@@ -24,7 +24,7 @@ from .console import (
     tell_written,
 )
 from .grouped import grouped
-from .options import CodingFlags, Force, GoalFlags, ImagesFlags, OutputFolder, RunFlags, SourceFlags
+from .options import CodingFlags, Force, GoalFlags, ImagesFlags, LatencyFlags, OutputFolder, RunFlags, SourceFlags
 from .plan import cost_of, expects_repair, make_plan, show_plan
 
 
@@ -35,6 +35,7 @@ def convert(
     images: ImagesFlags,
     calibration: CodingFlags,
     goal: GoalFlags,
+    latency: LatencyFlags,
     run: RunFlags,
     output: OutputFolder = None,
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="Use this plan from `kdna plan -o`.")] = None,
@@ -64,7 +65,8 @@ def convert(
         tell(cost_line(cost_of(source, images, calibration, run)), run.quiet)
         if calibration.recipe.codec is not None:  # the codec meets the size of the file, and not the plan
             goal = replace(goal, target_bytes=None)
-        show_plan(make_plan(source, images, calibration, goal, run, plan), run, expects_repair(images, calibration))
+        planned = make_plan(source, images, calibration, goal, latency, run, plan)
+        show_plan(planned, run, expects_repair(images, calibration))
         writes = ("-o", str(output or "small"))
         tell(f"next  {following(ctx, 'convert', *writes, without=['dry_run', 'resume'])}", run.quiet)
         return
@@ -79,6 +81,7 @@ def convert(
 
     require_free(target, force)
     arguments = source.arguments | images.arguments | calibration.arguments | goal.arguments | run.arguments
+    arguments |= latency.arguments
     with process_group(device_of_name(run.device)) as leads, ExitStack() as own:
         work = own.enter_context(resumable(target, WORK_FILES, resume, run.quiet)) if leads else None
         notes, hints = calibration.notes(images), source.hints

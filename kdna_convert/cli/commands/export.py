@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...core.plugin_names import ExportName
+from ...core.plugin_names import ExportChoice
 from .console import show, show_json, tell
 from .grouped import grouped
 from .option_values import words
@@ -20,7 +20,8 @@ TO_HELP = (
     "onnx: a graph for any ONNX runtime. onnx-compact: of the folder's size; it computes its weights at load. "
     "onnx-int8: in 8 bits, calibrated on --data. openvino, openvino-int8: the same for OpenVINO. "
     "pt2: a program of torch.export. executorch, litert, ncnn, coreml: for phones and boards. "
-    "web: a folder with a page that runs the net in the browser."
+    "web: a folder with a page that runs the net in the browser. fastest: of the forms for onnxruntime and OpenVINO, "
+    "the fastest on this machine, measured on --data."
 )
 FORM = "Form"
 
@@ -49,6 +50,22 @@ class FormFlags:
         "images"
     )
 
+    factored: Annotated[
+        bool | None,
+        typer.Option(
+            "--factored/--folded",
+            help="Run converted layers as chains of smaller layers. Default: if planned with --target-latency.",
+            rich_help_panel=FORM,
+        ),
+    ] = None
+
+    min_agreement: Annotated[
+        float,
+        typer.Option(
+            metavar="X", min=0.0, max=1.0, help="Of fastest: the least agreement with torch.", rich_help_panel=FORM
+        ),
+    ] = 0.95
+
     @property
     def arguments(self) -> dict[str, Any]:
         return {
@@ -57,6 +74,8 @@ class FormFlags:
             "fp16": self.fp16,
             "normalize": self.normalize,
             "input_names": words(self.input_names),
+            "factored": self.factored,
+            "min_agreement": self.min_agreement,
         }
 
 
@@ -66,7 +85,7 @@ def export(
     out: OutputFlags,
     trust: TrustFlags,
     form: FormFlags,
-    to: Annotated[ExportName, typer.Option(metavar="FORM", help=TO_HELP)] = "merged",
+    to: Annotated[ExportChoice, typer.Option(metavar="FORM", help=TO_HELP)] = "merged",
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH", help=EXPORT_HELP)] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", metavar="DATA", help=DATA_HELP)] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="Use N images only, drawn by --seed.")] = 100,
@@ -80,15 +99,18 @@ def export(
     Example:
         kdna export half --to onnx
     """
+    from ...api.export import default_place
     from ...api.export import export as stage
-    from ...stages.export import EXPORTS
-    from ..report.export import export_lines
+    from ...stages.export.fastest import Fastest
+    from ..report.export import export_lines, fastest_table
 
-    target = output or Path(f"{Path(folder)}{EXPORTS[to].suffix}")
+    target = output or default_place(folder, to)
     wanted: dict[str, Any] = {"to": to, "output": target, "data": data, "limit": limit, "seed": seed, "force": force}
     exported = stage(folder, **wanted, **form.arguments, **trust.arguments)
     if out.json:
         show_json(exported)
+    elif isinstance(exported, Fastest):
+        show(fastest_table(exported))
     else:
         for line in export_lines(exported):
             show(line)

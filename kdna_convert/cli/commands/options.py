@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ...core.plugin_names import TaskName
+from ...core.plugin_names import RuntimeName, TaskName
 from .completion import codec_names, recipe_names, scheme_names
 from .console import VERBOSE
 from .option_values import Text, checked, dimensions, numbers
@@ -61,8 +61,9 @@ METRIC = "A function file.py:name(net, batches) that returns a number"
 METRIC_HELP = f"{METRIC}, higher for better nets. It is measured too."
 SHARE = checked("parse_share")
 SIZE = checked("parse_target", 1)
-_model, _data, _recipe, _budget, _run = (
-    partial(typer.Option, rich_help_panel=panel) for panel in ("Model", "Data", "Recipe", "Budget", "Run")
+LATENCY = checked("parse_latency", 1)
+_model, _data, _recipe, _budget, _latency, _run = (
+    partial(typer.Option, rich_help_panel=panel) for panel in ("Model", "Data", "Recipe", "Budget", "Latency", "Run")
 )
 
 
@@ -268,7 +269,7 @@ class CodingFlags(CalibrationFlags):
 
 @dataclass(frozen=True)
 class SizeFlags:
-    """The size of the result, relative to the original: at most one of the three."""
+    """The size of the result, relative to the original: at most one of these."""
 
     target_params: Annotated[Text, _budget(metavar="SHARE", help=PARAMS_HELP, callback=SHARE)] = None
     target_bytes: Annotated[Text, _budget(metavar="SIZE", help=BYTES_HELP, callback=SIZE)] = None
@@ -283,7 +284,7 @@ class SizeFlags:
 
     @property
     def budget(self) -> dict[str, Any]:
-        """The three targets, None where not given."""
+        """The targets, None where not given."""
         names = [field.name for field in fields(self) if field.name not in ("database", "metric")]
         given = {name: getattr(self, name) for name in names}
         flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
@@ -308,6 +309,14 @@ class GoalFlags(SizeFlags):
         Text,
         _budget(metavar="FUNCTION", help=f"{METRIC}. --max-drop counts it."),
     ] = None
+    target_latency: Annotated[
+        Text,
+        _budget(
+            metavar="TIME",
+            help="Time of one image: 12ms, or a share of the original's as 0.7. By --runtime, run factored.",
+            callback=LATENCY,
+        ),
+    ] = None
     database: Annotated[
         Text, _budget(metavar="FILE", help="Predicted errors: read if the file exists, else written.")
     ] = None
@@ -324,6 +333,27 @@ class GoalFlags(SizeFlags):
         if self.metric is not None and self.max_drop is None:
             raise typer.BadParameter("requires --max-drop", param_hint="--metric")
         return {**self.budget, "database": self.database, "metric": self.metric}
+
+
+@dataclass(frozen=True)
+class LatencyFlags:
+    """What times a net and its layers."""
+
+    runtime: Annotated[
+        RuntimeName, _latency(metavar="NAME", help="What runs the net: onnxruntime, openvino or torch.")
+    ] = "onnxruntime"
+    threads: Annotated[int | None, _latency(metavar="N", min=1, help="CPU threads. Default: those of torch.")] = None
+    profile: Annotated[
+        Text,
+        _latency(metavar="FILE", help="Measured times: read, and added to. Default: ~/.cache/kdna/latency.jsonl."),
+    ] = None
+    other_machine: Annotated[
+        bool, _latency("--other-machine", help="Use a --profile that was measured on another machine.")
+    ] = False
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,15 @@ import typer
 
 from .console import following, output_path, picture_path, reporting, show, show_json, tell
 from .grouped import grouped
-from .options import CalibrationFlags, Force, GoalFlags, ImagesFlags, RunFlags, SourceFlags, TrustFlags
+from .options import CalibrationFlags, Force, GoalFlags, ImagesFlags, LatencyFlags, RunFlags, SourceFlags, TrustFlags
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
     from ...core.measurements import ExpectedCost
     from ...core.specs import Plan
+
+
+# The options that say how large the plan is.
+TARGETS = ("target_params", "target_bytes", "target_macs", "target_latency", "max_drop")
 
 
 @grouped
@@ -23,6 +27,7 @@ def plan(
     images: ImagesFlags,
     calibration: CalibrationFlags,
     goal: GoalFlags,
+    latency: LatencyFlags,
     run: RunFlags,
     trust: TrustFlags,
     output: Annotated[
@@ -62,12 +67,12 @@ def plan(
     from ...core.specs import to_json
 
     target = output and output_path(output, force)
-    planned = make_plan(source, images, calibration, goal, run, trust_code=trust.trust_code)
+    planned = make_plan(source, images, calibration, goal, latency, run, trust_code=trust.trust_code)
     if target:
         write_text(target, to_json(planned))
     show_plan(planned, run, expects_repair(images, calibration))
     by = ["--plan", str(target)] if target else []
-    sizes = ["target_params", "target_bytes", "target_macs", "max_drop", "database"] if target else []
+    sizes = [*TARGETS, "database"] if target else []
     tell(f"next  {following(ctx, 'convert', *by, '-o', 'small', without=sizes)}", run.quiet)
 
 
@@ -76,6 +81,7 @@ def make_plan(
     images: ImagesFlags,
     calibration: CalibrationFlags,
     goal: GoalFlags,
+    latency: LatencyFlags,
     run: RunFlags,
     plan: Path | None = None,
     *,
@@ -87,13 +93,14 @@ def make_plan(
     question = source.arguments | images.arguments | calibration.arguments
     made_from = request_fingerprint(question["recipe"], source.model, images.data, question)
     by_size = {name: value for name, value in goal.budget.items() if name != "max_drop"}
-    known = None if goal.max_drop is not None else replan(goal.database, made_from, question["recipe"], **by_size)
+    measured = goal.max_drop is not None or goal.target_latency is not None
+    known = None if measured else replan(goal.database, made_from, question["recipe"], **by_size)
     if known is not None:
         return known
     from ...api.plan import plan as stage
 
     with reporting(run.quiet, calibration.notes(images), source.hints) as progress:
-        more = goal.arguments | run.arguments | {"plan": plan, "trust_code": trust_code}
+        more = goal.arguments | latency.arguments | run.arguments | {"plan": plan, "trust_code": trust_code}
         return stage(**question, **more, progress=progress)
 
 

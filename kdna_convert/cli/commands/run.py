@@ -89,6 +89,7 @@ def run(
 def _show_run(conversion: Conversion, output: Path, eval_data: str | None, run: RunFlags) -> None:
     from ...core.specs import required
     from ...network.folder.report import to_plain
+    from ..report.export import exported_report
     from ..report.run import run_report
 
     report, done = conversion.report, required(conversion.report.run)
@@ -98,5 +99,7 @@ def _show_run(conversion: Conversion, output: Path, eval_data: str | None, run: 
         tell(DONE.format(folder=output), run.quiet)
     else:
         tell_written(conversion, output, run.quiet, measured=eval_data is not None)
+    if done.exported is not None and not run.json:
+        show(exported_report(Path(done.exported)))
     if done.was_there and eval_data not in (None, done.eval_data):
         tell_remarks([OTHER_IMAGES.format(folder=output, data=eval_data)])

@@ -18,7 +18,24 @@ def conversion_report(conversion: Conversion) -> RenderableType:
     """The plan, the divergence after every stage, and the time."""
     seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in conversion.report.seconds.items())
     stages = stage_table(conversion.report.stages)
-    return Group(plan_report(conversion.plan), "", stages, *_healed(conversion), *_repaired(conversion), note(seconds))
+    return Group(
+        plan_report(conversion.plan),
+        "",
+        stages,
+        *_healed(conversion),
+        *_repaired(conversion),
+        *_latency(conversion),
+        note(seconds),
+    )
+
+
+def _latency(conversion: Conversion) -> list[RenderableType]:
+    """The measured time beside the planned one."""
+    found = conversion.report.latency
+    if found is None:
+        return []
+    times = f"{found.measured:.3g} ms measured, {found.planned:.3g} ms planned, {found.original:.3g} ms the original"
+    return [f"one image, run factored: {times} ({found.timed})"]
 
 
 def _healed(conversion: Conversion) -> list[RenderableType]:

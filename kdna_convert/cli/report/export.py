@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .figures import count, percent, size
+from rich.console import Group, RenderableType
+
+from .figures import count, grid, note, percent, size
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...network.folder import Update
     from ...stages.export import Exported
+    from ...stages.export.fastest import Fastest
 
 
 # What forms measure: a title, and the value as text.
@@ -29,6 +35,33 @@ def export_lines(exported: Exported) -> list[str]:
     else:
         lines.append(f"largest difference from torch: {exported.difference:.0e} of the output, on {exported.checked}")
     return [*lines, *(_measure(name, value) for name, value in exported.measures.items())]
+
+
+def exported_report(place: Path) -> RenderableType:
+    """What `kdna run` exported, by the record of the export."""
+    record = place / "export.json" if place.is_dir() else place.with_name(f"{place.name}.json")
+    plain = json.loads(record.read_text(encoding="utf-8"))
+    from ...stages.export import Exported
+    from ...stages.export.fastest import Fastest, FormTimes
+
+    if "rows" in plain:
+        rows = tuple(FormTimes(**row) for row in plain.pop("rows"))
+        return fastest_table(Fastest(**plain, rows=rows))
+    names = [each.name for each in fields(Exported)]
+    return Group(*export_lines(Exported(**{name: plain[name] for name in names})))
+
+
+def fastest_table(made: Fastest) -> RenderableType:
+    """One row for each form that was tried, and which was kept."""
+    table = grid("form", ">ms", ">speed-up", ">agreement", ">bytes", "")
+    for row in made.rows:
+        if row.ms is None or row.ratio is None or row.agreement is None or row.bytes is None:
+            table.add_row(row.name, "-", "-", "-", "-", row.why or "")
+            continue
+        why = "kept" if row.name == made.form else row.why or ""
+        table.add_row(row.name, f"{row.ms:.2f}", f"{row.ratio:.2f}×", percent(row.agreement), size(row.bytes), why)
+    how = f"one image, medians of runs that take turns ({made.machine}); agreement: with torch, on held-out images"
+    return Group(table, "", f"{made.file}: {made.form}", note(how))
 
 
 def _measure(name: str, value: float) -> str:

@@ -42,6 +42,10 @@ def measured(name: str, value: float) -> str:
     return percent(value, 2) if unit == "%" else f"{value:.2f} dB" if unit == "dB" else f"{value:.4g}"
 
 
+def milliseconds(nanoseconds: float) -> str:
+    return f"{nanoseconds / 1e6:.3g} ms"
+
+
 def kept(after: int, before: int) -> str:
     return percent(after / before) if before else "-"
 
@@ -69,7 +73,7 @@ def note(text: str) -> Text:
 
 
 def totals(before: Totals, after: Totals) -> RenderableType:
-    """Parameters, bytes and MACs, relative to the original. `kdna bench` measures the time."""
+    """Parameters, bytes, MACs, and the time of a plan for a latency, relative to the original."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column(justify="right", style="bold")
@@ -81,4 +85,7 @@ def totals(before: Totals, after: Totals) -> RenderableType:
     ]
     for label, old, new in rows:
         table.add_row(label, kept(new, old), f"({count(new)} of {count(old)})")
+    if before.latency and after.latency:
+        times = f"({milliseconds(after.latency)} of {milliseconds(before.latency)})"
+        table.add_row("time, run factored", kept(after.latency, before.latency), times)
     return table

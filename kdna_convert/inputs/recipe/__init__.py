@@ -37,6 +37,7 @@ The shortest recipe is one line, `scheme: basis`. All keys, with their defaults 
                                 # batch_size and the other options of `kdna finetune`. Default: nothing is trained
     sharing: {below: 0.04, scheme: cp, options: {}, params: 0.25, repair: [], finetune: {}}   # with a codec: the keys
                                 # that `kdna run` uses below this share of the original's bytes
+    export: fastest             # what `kdna run` exports at the end, beside the folder: a form of `kdna export`
     seed: 0
 
 patterns.py describes the patterns. By default these layers are excluded: the first convolution and the classifier,
@@ -47,7 +48,7 @@ layers, which `type:Linear` includes too. A rule includes only the layers that i
 from .reading import bundled, check_options, json_schema, load_recipe, parse_recipe
 from .resolving import Assignment, alternatives, inclusion, resolve
 from .schema import Recipe
-from .sizes import parse_count, parse_share, parse_size, parse_target, parse_time
+from .sizes import parse_count, parse_latency, parse_share, parse_size, parse_target, parse_time
 from .writing import GOALS, SIZES, Answers, next_commands, recipe_text
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "load_recipe",
     "next_commands",
     "parse_count",
+    "parse_latency",
     "parse_recipe",
     "parse_share",
     "parse_size",

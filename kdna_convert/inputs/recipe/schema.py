@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, create_model, model_validator
 
 from ...core.errors import RecipeError
-from ...core.plugin_names import CodecName, MetricName, RoutingName, SchemeName, StepName, TaskName
+from ...core.plugin_names import CodecName, ExportChoice, MetricName, RoutingName, SchemeName, StepName, TaskName
 from ...core.specs import Options
 from ..finetune_settings import Settings, about, default_of, kind_of
 from . import yamlfile
@@ -256,6 +256,9 @@ class Recipe(_Section):
         None, description="What `kdna run` trains after the conversion, and how long. By default nothing."
     )
     sharing: Sharing | None = Field(None, description="Other keys for small files. It needs a codec.")
+    export: ExportChoice | None = Field(
+        None, description="What `kdna run` exports beside the folder at the end: a form of `kdna export --to`."
+    )
     seed: int = Field(0, ge=0, description="The seed of every random choice.")
 
     _text: str = PrivateAttr("")

@@ -43,6 +43,20 @@ def parse_count(target: float | str, whole: int) -> int:
     return int(number / divisor * whole)
 
 
+def parse_latency(target: float | str, whole: int) -> int:
+    """Nanoseconds of '12ms', '800us' or '1.5s', or of a share of the `whole`. Raises PlanError KD506."""
+    text = _written(target).lower()
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|s)", text)
+    if match and float(match[1]):
+        return round(float(match[1]) * {"us": 1e3, "ms": 1e6, "s": 1e9}[match[2]])
+    try:
+        number, divisor = _fraction(text)
+    except PlanError:
+        way_out = "write it like 12ms, or as a share of the original's: 0.7, 70% or 7/10"
+        raise PlanError("KD506", f"{text!r} is not a latency; {way_out}") from None
+    return int(number / divisor * whole)
+
+
 def parse_share(share: float | str) -> float:
     """The number of 0.05, '5%' or '1/20', above 0 and at most 1. Raises PlanError KD506."""
     number, divisor = _fraction(_written(share))

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 from pydantic.dataclasses import dataclass
 
-from ...core.measurements import Divergence, Evaluation, without_defaults
+from ...core.measurements import Divergence, Evaluation, LatencyReport, without_defaults
 from ...core.specs import Options
 
 # A folder of another version may have keys that this one does not know: they are dropped.
@@ -188,6 +188,7 @@ class RunReport:
 
     `shares` says whether the recipe's `sharing` was used, None where it has none. `original` and `evaluation` (of the
     last stage) are measured on `eval_data`. `was_there`: an earlier call wrote the folder, and this one only read it.
+    `exported` is the place of the recipe's export.
     """
 
     mark: str
@@ -197,11 +198,13 @@ class RunReport:
     original: Evaluation | None = None
     evaluation: Evaluation | None = None
     was_there: bool = False
+    exported: str | None = None
 
     @model_serializer(mode="wrap")
     def _as_measured(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        unmeasured = () if self.original else ("eval_data", "original", "evaluation")
-        return _without(handler(self), unmeasured + (() if self.was_there else ("was_there",)))
+        absent = [] if self.original else ["eval_data", "original", "evaluation"]
+        absent += [name for name in ("was_there", "exported") if not getattr(self, name)]
+        return _without(handler(self), tuple(absent))
 
 
 @dataclass(frozen=True, config=_LENIENT)
@@ -227,6 +230,7 @@ class Report:
     freeze: FreezeReport | None = None
     run: RunReport | None = None
     command: str | None = None
+    latency: LatencyReport | None = None
     order: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:

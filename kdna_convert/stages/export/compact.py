@@ -25,7 +25,7 @@ class OnnxCompact(Onnx):
 
     name: ClassVar[str] = "onnx-compact"
     suffix: ClassVar[str] = "-compact.onnx"
-    takes: ClassVar[frozenset[str]] = Onnx.takes - {"fp16"}
+    takes: ClassVar[frozenset[str]] = Onnx.takes - {"fp16", "factored"}
 
     def write(self, source: ExportSource, place: Path) -> str:
         """As Export.write."""

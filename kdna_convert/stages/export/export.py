@@ -23,6 +23,7 @@ class ExportOptions:
         fp16: Whether weights and arithmetic have 16 bits. Inputs and outputs keep 32.
         normalize: Whether the file takes images in [0, 1] and normalizes them itself.
         input_names: The name of the input.
+        factored: Whether converted layers run as chains of smaller layers. None: if the plan was made for a latency.
     """
 
     opset: int | None = None
@@ -30,27 +31,37 @@ class ExportOptions:
     fp16: bool = False
     normalize: bool = False
     input_names: tuple[str, ...] = ("images",)
+    factored: bool | None = None
 
 
 @dataclass(frozen=True)
-class ExportSource:
-    """What a form writes.
+class GraphSource:
+    """What a graph is written from.
 
     Attributes:
-        conversion: The converted net as given. It is never changed.
-        net: A copy with folded weights and routings, in eval mode on the CPU. It normalizes its images and computes in
-            16 bits, if the options say so.
+        net: The net in eval mode on the CPU. Its weights and routings are folded, or run as chains. It normalizes its
+            images and computes in 16 bits, if the options say so.
         example: Two images that `net` takes, or one if the batch is not dynamic.
         outputs: The names of the net's outputs.
         options: The options.
-        images: Images of the user's data that `net` takes, or None.
     """
 
-    conversion: Conversion
     net: nn.Module
     example: Tensor
     outputs: tuple[str, ...]
     options: ExportOptions
+
+
+@dataclass(frozen=True)
+class ExportSource(GraphSource):
+    """What a form writes.
+
+    Attributes:
+        conversion: The converted net as given. It is never changed.
+        images: Images of the user's data that `net` takes, or None.
+    """
+
+    conversion: Conversion
     images: Tensor | None = None
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...core.errors import ModelError, cause
 from ...routing import routers
-from .export import Export, ExportSource
+from .export import Export, ExportSource, GraphSource
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Onnx(Export):
 
     name: ClassVar[str] = "onnx"
     suffix: ClassVar[str] = ".onnx"
-    takes: ClassVar[frozenset[str]] = frozenset({"opset", "dynamic", "fp16", "normalize", "input_names"})
+    takes: ClassVar[frozenset[str]] = frozenset({"opset", "dynamic", "fp16", "normalize", "input_names", "factored"})
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
     extra: ClassVar[str] = "onnx"
 
@@ -46,7 +46,7 @@ class Onnx(Export):
         record_in_graph(place, facts)
 
 
-def write_graph(source: ExportSource, place: Path, *, optimize: bool = True) -> None:
+def write_graph(source: GraphSource, place: Path, *, optimize: bool = True) -> None:
     """Write the graph of the source's net, which gets static routers; without `optimize` as it is traced.
 
     Raises ModelError KD312 if ONNX cannot represent the net.

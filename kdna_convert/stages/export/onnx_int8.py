@@ -24,7 +24,7 @@ class OnnxInt8(Export):
 
     name: ClassVar[str] = "onnx-int8"
     suffix: ClassVar[str] = "-int8.onnx"
-    takes: ClassVar[frozenset[str]] = frozenset({"opset", "dynamic", "normalize", "input_names"})
+    takes: ClassVar[frozenset[str]] = frozenset({"opset", "dynamic", "normalize", "input_names", "factored"})
     calibrated: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
     extra: ClassVar[str] = "onnx"

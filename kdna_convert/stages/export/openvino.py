@@ -23,7 +23,7 @@ class OpenVino(Export):
     name: ClassVar[str] = "openvino"
     suffix: ClassVar[str] = "-openvino"
     folder: ClassVar[bool] = True
-    takes: ClassVar[frozenset[str]] = frozenset({"dynamic", "normalize", "input_names"})
+    takes: ClassVar[frozenset[str]] = frozenset({"dynamic", "normalize", "input_names", "factored"})
     needs: ClassVar[tuple[str, ...]] = ("openvino",)
     extra: ClassVar[str] = "openvino"
 
@@ -72,14 +72,14 @@ def converted(source: ExportSource) -> Any:
     return model
 
 
-def compiled(model: Any) -> Callable[[Tensor], dict[str, Tensor]]:
-    """A model, or the path of its file, ready to run on the CPU in 32 bits, with as many threads as torch has.
+def compiled(model: Any, precision: str = "f32") -> Callable[[Tensor], dict[str, Tensor]]:
+    """A model, or the path of its file, ready to run on the CPU with as many threads as torch has.
 
-    Without the hint, a CPU with instructions for bfloat16 computes in it.
+    `precision` is f32 or bf16. Without the hint, a CPU with instructions for bfloat16 computes in it.
     """
     import openvino
 
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     net = openvino.Core().compile_model(model, "CPU", settings)
 
     def run(images: Tensor) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ class Pt2(Export):
 
     name: ClassVar[str] = "pt2"
     suffix: ClassVar[str] = ".pt2"
-    takes: ClassVar[frozenset[str]] = frozenset({"dynamic", "fp16", "normalize"})
+    takes: ClassVar[frozenset[str]] = frozenset({"dynamic", "fp16", "normalize", "factored"})
 
     def write(self, source: ExportSource, place: Path) -> str:
         """As Export.write."""

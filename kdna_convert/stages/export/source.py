@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map_only
 
 from ...core.specs import DataConfig
 from ...inputs.models import example_input
-from ...network.derive import fold_weights
+from ...network.derive import factor, fold_weights
 from ...network.folder import Conversion
 from .export import ExportOptions, ExportSource
 from .graph_outputs import graph_outputs
@@ -53,7 +53,8 @@ def source_of(conversion: Conversion, options: ExportOptions, images: Tensor | N
     Raises:
         ModelError: KD312 for a net that has no graph for other images, if the form writes one.
     """
-    net = fold_weights(copy.deepcopy(conversion.model)).cpu().eval()
+    run_as = factor if options.factored else fold_weights
+    net = run_as(copy.deepcopy(conversion.model)).cpu().eval()
     example = example_input(conversion.data, 2 if "batch" in options.dynamic else 1)
     outputs = tuple(graph_outputs(net, example)) if graph else ()
     if options.normalize:
@@ -62,7 +63,7 @@ def source_of(conversion: Conversion, options: ExportOptions, images: Tensor | N
         images = None if images is None else _denormalized(images, conversion.data)
     if options.fp16:
         net = InHalf(net).eval()
-    return ExportSource(conversion, net, example, outputs, options, images)
+    return ExportSource(net, example, outputs, options, conversion, images)
 
 
 def check_inputs(source: ExportSource) -> tuple[list[Tensor], list[Tensor]]:

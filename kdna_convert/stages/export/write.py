@@ -61,6 +61,9 @@ def write_export(
     target = free_place(form, path, force)
     check_form(form, options)
     options = replace(options, dynamic=()) if form.fixed else options
+    if options.factored is None:
+        planned = conversion.plan.planned.latency is not None
+        options = replace(options, factored=planned and "factored" in form.takes)
     with torch.random.fork_rng(devices=[]):
         source = source_of(conversion, options, images, graph=form.graph)
         with _draft(form, target) as (draft, record):

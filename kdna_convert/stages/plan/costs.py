@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 
-from ...core.choices import Choice, Database
+from ...core.choices import BLOCK, Choice, Database, MemberLatency
 from ...core.filesize import data_size, file_size
 from ...core.specs import Family, Layer, Layout, Shape, SymbolicShape, TensorSpec, Totals, product
 from .budget import Kind
@@ -25,13 +25,13 @@ _DENSE_METADATA = {"format": "pt"}
 
 
 def original_totals(database: Database) -> Totals:
-    """Parameters, file bytes and MACs of the original net."""
+    """Parameters, file bytes, MACs and latency of the original net."""
     size = file_size(database.tensors, _DENSE_METADATA) if database.bytes is None else database.bytes
-    return Totals(database.params, size, database.macs)
+    return Totals(database.params, size, database.macs, database.latency)
 
 
 def planned_totals(database: Database, sizes: Sizes) -> Totals:
-    """Parameters, file bytes and MACs of the net with its families at these sizes."""
+    """Parameters, file bytes, MACs and latency of the net with its families at these sizes."""
     pairs = list(zip(database.choices, sizes, strict=True))
     replaced = {f"{name}.weight" for choice, size in pairs if size is not None for name in choice.family.members}
     kept = [spec for spec in database.tensors if spec.name not in replaced]
@@ -39,7 +39,15 @@ def planned_totals(database: Database, sizes: Sizes) -> Totals:
     removed = sum(product(spec.shape) for spec in database.tensors if spec.name in replaced)
     params = database.params - removed + sum(product(spec.shape) for spec in stored) + database.gate_params
     macs = database.macs + sum(_macs(choice, size) - _macs(choice, None) for choice, size in pairs)
-    return Totals(params, file_size([*kept, *stored, *database.gates], database.metadata), macs + database.gate_macs)
+    size = file_size([*kept, *stored, *database.gates], database.metadata)
+    return Totals(params, size, macs + database.gate_macs, _whole_latency(database, pairs))
+
+
+def _whole_latency(database: Database, pairs: Sequence[tuple[Choice, int | None]]) -> int | None:
+    """Nanoseconds of the net: the original's, and the differences of its layers."""
+    if database.latency is None:
+        return None
+    return database.latency + sum(_latency(choice, size) - _latency(choice, None) for choice, size in pairs)
 
 
 def total_cost(database: Database, sizes: Sizes, kind: Kind) -> int:
@@ -51,6 +59,8 @@ def family_cost(database: Database, choice: Choice, size: int | None, kind: Kind
     """What one family costs alone, None: dense. Exact for parameters and MACs, to a few bytes for the file."""
     if kind == "macs":
         return _macs(choice, size)
+    if kind == "latency":
+        return _latency(choice, size)
     specs = family_tensors(database, choice, size)
     if kind == "params":
         return sum(product(spec.shape) for spec in specs)
@@ -106,6 +116,22 @@ def _macs(choice: Choice, size: int | None) -> int:
         for member in choice.macs
     )
     return sum(factored)
+
+
+def _latency(choice: Choice, size: int | None) -> int:
+    """Nanoseconds of the layers of a family."""
+    return sum(member.dense if size is None else _chain_latency(member, size) for member in choice.latency)
+
+
+def _chain_latency(member: MemberLatency, size: int) -> int:
+    """Nanoseconds of a layer at a size, in full blocks; those of the dense layer where that is faster."""
+    if not member.chains:
+        return member.dense
+    measured = sorted(member.chains)
+    full = min(-(-size // BLOCK) * BLOCK, max(measured))
+    if size > max(measured):  # not measured, since dense is faster there
+        return member.dense
+    return min(member.dense, round(float(np.interp(full, measured, [member.chains[point] for point in measured]))))
 
 
 @cache

@@ -19,7 +19,7 @@ from .costs import original_totals
 from .knapsack import solve
 
 # Keys of a recipe that a database does not depend on.
-_LATER = {"budget", "fit", "repair", "repair_time", "nested", "codec", "finetune", "sharing"}
+_LATER = {"budget", "fit", "repair", "repair_time", "nested", "codec", "finetune", "sharing", "export"}
 
 
 def fingerprint(recipe: Recipe, **made_from: Any) -> str:

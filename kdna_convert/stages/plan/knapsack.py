@@ -1,7 +1,7 @@
 """Choose the size of every family under a budget: a multiple-choice knapsack. No torch, no model.
 
 Every family gets one size (rank) or stays dense. Families of different schemes may compete for a layer: at most one of
-them is chosen. The sum of the predicted errors is minimal; parameters, MACs or file bytes stay within the budget.
+them is chosen. The sum of the predicted errors is minimal; parameters, MACs, file bytes or time stay within the budget.
 HiGHS (scipy.optimize.milp) solves the problem over a grid of sizes; single steps then spend what is left.
 """
 
@@ -18,7 +18,7 @@ from ...core.choices import Choice, Database
 from ...core.errors import PlanError
 from ...core.specs import Plan, product
 from ...inputs.recipe import inclusion
-from .budget import KINDS, PlanBudget
+from .budget import PlanBudget, amount_of
 from .costs import (
     Sizes,
     family_cost,
@@ -79,6 +79,7 @@ def plan_of(database: Database, sizes: Sizes) -> Plan:
         routed=database.gate_params,
         unrouted=database.unrouted,
         seed=database.seed,
+        timed=database.timed,
     )
 
 
@@ -217,7 +218,7 @@ def _spend(database: Database, budget: PlanBudget, sizes: Sizes) -> Sizes:
         _, price = steps.pop(best)
         trial = (*chosen[:best], (chosen[best] or 0) + 1, *chosen[best + 1 :])
         cost = total_cost(database, trial, "bytes") if budget.kind == "bytes" else spent + price
-        if spent < cost <= budget.amount:
+        if spent <= cost <= budget.amount:
             chosen, spent = list(trial), cost
             if again := step(best):
                 steps[best] = again
@@ -231,6 +232,7 @@ def _unreachable(database: Database, budget: PlanBudget, least: int) -> PlanErro
     share = f"{budget.amount / whole:.2%} of the net's"
     return PlanError(
         "KD501",
-        f"a budget of {budget.amount:,} {KINDS[budget.kind]} ({share}) cannot be met; the smallest that this recipe "
-        f"can make is {least:,} ({least / whole:.2%} of the net's){routing}{inclusion(database.layers)}",
+        f"a budget of {amount_of(budget.kind, budget.amount)} ({share}) cannot be met; the smallest that this recipe "
+        f"can make is {amount_of(budget.kind, least)} ({least / whole:.2%} of the net's)"
+        f"{routing}{inclusion(database.layers)}",
     )

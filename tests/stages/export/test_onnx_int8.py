@@ -69,7 +69,7 @@ def test_weights_lose_a_bit_only_where_sums_would_overflow(
 
 
 def source(made: Conversion, given: Tensor) -> ExportSource:
-    return ExportSource(made, made.model, given[:2], ("logits",), ExportOptions(), given)
+    return ExportSource(made.model, given[:2], ("logits",), ExportOptions(), made, given)
 
 
 def test_agreement_is_measured_where_the_output_has_classes() -> None:

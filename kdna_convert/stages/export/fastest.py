@@ -1,0 +1,212 @@
+"""The form that runs fastest on this machine: each is written, timed in turns with the others, and compared with torch.
+
+Of those that answer as torch does on enough of the user's images, the fastest is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch import Tensor
+
+from ...core.atomic import new_folder
+from ...core.errors import DataError, ModelError
+from ...core.machine import cpu_name
+from ...core.specs import Progress
+from ...network.folder import Conversion
+from .eight_bits import quality
+from .export import Export, Exported, ExportOptions, ExportSource
+from .onnx import Onnx, Session
+from .onnx_int8 import OnnxInt8
+from .openvino import MODEL, OpenVino, compiled
+from .openvino_int8 import OpenVinoInt8
+from .source import source_of
+from .write import RECORD, check_form, free_place, write_export
+
+ROUNDS = 15
+# The least agreement with torch of the form that is kept, unless the caller says otherwise.
+LEAST = 0.95
+GRAPH = "net.onnx"
+Net = Callable[[Tensor], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class FormTimes:
+    """What was found of one form.
+
+    Attributes:
+        name: The form, and the arithmetic if it is not the form's own.
+        ms: Milliseconds of one image, the median.
+        ratio: How many times as fast as the first form.
+        agreement: The share, 0..1, of images with torch's answer; of nets without classes, 1 less the relative distance
+            |z - z0| / |z0|.
+        bytes: Of the files.
+        why: Why it was not tried, or is not kept.
+    """
+
+    name: str
+    ms: float | None = None
+    ratio: float | None = None
+    agreement: float | None = None
+    bytes: int | None = None
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Fastest:
+    """The form that was kept, in a folder of its name inside of `file`, and what was found of each."""
+
+    file: str
+    form: str
+    usage: str | None
+    machine: str
+    images: int
+    rows: tuple[FormTimes, ...]
+
+
+@dataclass(frozen=True)
+class FormToTry:
+    """A form that is tried, and how its file is loaded."""
+
+    name: str
+    form: Export
+    load: Callable[[ExportSource, Path], Net]
+
+
+def _session(source: ExportSource, place: Path) -> Net:
+    return Session(place / GRAPH, source.options.input_names[0])
+
+
+def _openvino(source: ExportSource, place: Path, precision: str = "f32") -> Net:
+    return compiled(place / MODEL, precision)
+
+
+# The first is what the others are compared with.
+CANDIDATES = (
+    FormToTry("onnx", Onnx(), _session),
+    FormToTry("onnx-int8", OnnxInt8(), _session),
+    FormToTry("openvino", OpenVino(), _openvino),
+    FormToTry("openvino, bf16", OpenVino(), partial(_openvino, precision="bf16")),
+    FormToTry("openvino-int8", OpenVinoInt8(), _openvino),
+)
+
+
+def write_fastest(
+    conversion: Conversion,
+    path: str | Path,
+    images: Tensor,
+    options: ExportOptions | None = None,
+    *,
+    least: float = LEAST,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Fastest:
+    """Write the form that runs fastest on this machine, in a folder with a record of all that were tried.
+
+    Args:
+        conversion: The converted net.
+        path: The folder.
+        images: Normalized images (N, *input_size). Half of them, at most 64, calibrate; the others are compared.
+        options: Of dynamic, normalize, input_names and factored.
+        least: The least agreement with torch of the form that is kept.
+        force: Replace a folder that an export wrote.
+        progress: Called before each form.
+
+    Raises:
+        DataError: KD405 for less than two images.
+        FolderError: KD601 if the folder exists and `force` is not given.
+        ModelError: KD312 if onnxruntime is not installed, or the net has no graph for other images.
+    """
+    if len(images) < 2:
+        raise DataError("KD405", "what is fastest is measured on images: pass --data DATA, two or more")
+    options = options or ExportOptions()
+    if options.factored is None:
+        options = replace(options, factored=conversion.plan.planned.latency is not None)
+    target = free_place(CANDIDATES[2].form, path, force)  # which writes a folder, too
+    check_form(CANDIDATES[0].form, options)
+    source = source_of(conversion, options, images, graph=True)
+    with new_folder(target) as folder:
+        found: dict[str, tuple[Exported, Net]] = {}
+        refused: dict[str, str] = {}
+        for done, candidate in enumerate(CANDIDATES):
+            if progress is not None:
+                progress(f"write: {candidate.name}", done, len(CANDIDATES))
+            try:
+                found[candidate.name] = _written(candidate, source, images, _place(folder, candidate))
+            except ModelError as error:
+                if candidate is CANDIDATES[0]:
+                    raise
+                refused[candidate.name] = error.message
+        if progress is not None:
+            progress("write", len(CANDIDATES), len(CANDIDATES))
+        times = _times({name: net for name, (_, net) in found.items()}, source)
+        agreements = {name: _agreement(source, net) for name, (_, net) in found.items()}
+        rows = tuple(_row(each.name, found, refused, times, agreements, least) for each in CANDIDATES)
+        best = min((row for row in rows if row.why is None and row.ms is not None), key=lambda row: row.ms or 0.0)
+        for candidate in CANDIDATES:
+            if candidate.name != best.name:
+                shutil.rmtree(_place(folder, candidate), ignore_errors=True)
+        kept = next(candidate for candidate in CANDIDATES if candidate.name == best.name)
+        made = Fastest(str(target), best.name, _usage(kept, target), cpu_name(), len(images), rows)
+        (folder / RECORD).write_text(json.dumps(asdict(made), indent=2) + "\n", encoding="utf-8")
+    return made
+
+
+def _place(folder: Path, candidate: FormToTry) -> Path:
+    """The folder of a candidate's files; one for each arithmetic of a form, so that the best can be kept alone."""
+    return folder / candidate.name.replace(", ", "-")
+
+
+def _written(candidate: FormToTry, source: ExportSource, images: Tensor, place: Path) -> tuple[Exported, Net]:
+    """The form's files and record in a folder of its own, and the net loaded from them."""
+    form = candidate.form
+    missing = [name for name in form.needs if find_spec(name) is None]
+    if missing:
+        raise ModelError("KD312", f"{', '.join(missing)} not installed: pip install 'kdna-convert[{form.extra}]'")
+    made = write_export(form, source.conversion, place if form.folder else place / GRAPH, source.options, images)
+    return made, candidate.load(source, place)
+
+
+def _times(nets: dict[str, Net], source: ExportSource) -> dict[str, float]:
+    """Milliseconds of one image, the median of runs that take turns."""
+    image = source.example[:1]
+    found: dict[str, list[float]] = {name: [] for name in nets}
+    for _ in range(2 + ROUNDS):
+        for name, run in nets.items():
+            start = time.perf_counter()
+            run(image)
+            found[name].append(1000 * (time.perf_counter() - start))
+    return {name: statistics.median(times[2:]) for name, times in found.items()}
+
+
+def _agreement(source: ExportSource, run: Net) -> float:
+    found = quality(source, run)
+    return found["agreement"] if "agreement" in found else 1 - found["relative_error"] ** 0.5
+
+
+def _row(
+    name: str,
+    found: dict[str, tuple[Exported, Net]],
+    refused: dict[str, str],
+    times: dict[str, float],
+    agreements: dict[str, float],
+    least: float,
+) -> FormTimes:
+    if name in refused:
+        return FormTimes(name, why=refused[name])
+    low = f"agrees on less than {least:.0%}" if agreements[name] < least else None
+    first = times[CANDIDATES[0].name]
+    return FormTimes(name, times[name], first / times[name], agreements[name], found[name][0].bytes, low)
+
+
+def _usage(candidate: FormToTry, target: Path) -> str | None:
+    place = _place(target, candidate)
+    return candidate.form.usage(place if candidate.form.folder else place / GRAPH)
