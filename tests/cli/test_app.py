@@ -40,6 +40,7 @@ def test_the_commands_are_those_of_the_product() -> None:
             "eval",
             "compare",
             "bench",
+            "profile",
             "verify",
             "trust",
             "export",

@@ -34,7 +34,7 @@ def completed(line: str) -> list[str]:
     ("line", "candidates"),
     [
         ("kdna co", ["convert", "code", "compare"]),
-        ("kdna convert net --target-", ["--target-params", "--target-bytes", "--target-macs"]),
+        ("kdna convert net --target-", ["--target-params", "--target-bytes", "--target-macs", "--target-latency"]),
         ("kdna convert net --recipe shared-", [name for name in bundled() if name.startswith("shared-")]),
         ("kdna run ", list(bundled())),
         ("kdna plan net --scheme ", [*SCHEMES, "dense"]),

@@ -130,7 +130,7 @@ def write_fastest(
     options = options or ExportOptions()
     if options.factored is None:
         options = replace(options, factored=conversion.plan.planned.latency is not None)
-    target = free_place(CANDIDATES[2].form, path, force)  # which writes a folder, too
+    target = free_place(OpenVino(), path, force)  # which writes a folder, too
     check_form(CANDIDATES[0].form, options)
     source = source_of(conversion, options, images, graph=True)
     with new_folder(target) as folder:

@@ -158,3 +158,28 @@ def test_a_graph_has_the_version_of_operators_that_is_asked_for_or_is_not_writte
     with pytest.raises(ModelError, match=r"KD315: --opset 3"):
         export(conversion(), tmp_path / "old.onnx", opset=3)
     assert not (tmp_path / "old.onnx").exists()
+
+
+def test_a_factored_graph_has_the_chains_and_returns_the_same(tmp_path: Path) -> None:
+    made = conversion()
+    counts = {}
+    for name, factored in (("folded", None), ("factored", True)):
+        exported = export(made, tmp_path / f"{name}.onnx", factored=factored)
+        assert exported.difference is not None
+        assert exported.difference < 1e-3
+        nodes = onnx.load(str(tmp_path / f"{name}.onnx")).graph.node
+        counts[name] = sum(node.op_type == "Conv" for node in nodes)
+    assert counts["factored"] > counts["folded"]
+
+
+def test_a_net_planned_for_a_latency_is_exported_factored(tmp_path: Path) -> None:
+    made = conversion()
+    totals = replace(made.plan.planned, latency=1000)
+    planned = replace(made, plan=replace(made.plan, planned=totals))
+    counts = {}
+    for name, each in (("as it is", made), ("planned", planned)):
+        export(each, tmp_path / f"{name}.onnx")
+        record = json.loads((tmp_path / f"{name}.onnx.json").read_text())
+        counts[name] = (record["options"]["factored"], len(onnx.load(str(tmp_path / f"{name}.onnx")).graph.node))
+    assert (counts["as it is"][0], counts["planned"][0]) == (False, True)
+    assert counts["planned"][1] > counts["as it is"][1]

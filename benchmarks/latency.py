@@ -1,0 +1,96 @@
+"""ResNet-18 planned for a latency: predicted and measured time, agreement, and the fastest export on top.
+
+    python benchmarks/latency.py DATA [--runtime onnxruntime] [--threads 1] [--only 0.65]
+
+Each row is `kdna convert --target-latency`, `kdna eval` and `kdna export --to fastest`, each in a process of its own;
+the commands go to stderr. 292 images of DATA/imagenet/calibration_diverse calibrate, 200 are held out, and agreement is
+of the 1,000 images of DATA/imagenet/eval. The first row is the net as it is. Nothing else should run on the machine.
+Rows that benchmarks/results/latency.jsonl has are not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from baselines import net_flags
+from commands import CommandError, Row, append, kdna, machine, rows, table
+
+RESULTS = Path(__file__).parent / "results" / "latency.jsonl"
+NET = "imagenet_resnet18"
+# A recipe with its share of the original's time; the first is the net as it is.
+CONVERSIONS = (
+    ("dense", None),
+    *((recipe, share) for recipe in ("balanced", "faster") for share in ("0.8", "0.65", "0.5")),
+)
+LIMIT = 7200  # seconds of a command
+COLUMNS = ("recipe", "target", "runtime", "planned, ms", "measured, ms", "of the original", "top-1", "agreement")
+COLUMNS = (*COLUMNS, "fastest export", "ms", "speed-up", "agreement of it", "CPU min")
+
+
+def measure(recipe: str, share: str | None, runtime: str, threads: int, data: Path, scratch: Path) -> Row:
+    """One row: predicted and measured time, what `kdna eval` says, and the forms that were exported."""
+    row: Row = {"task": f"{recipe} {share}, {runtime}, {threads}", "recipe": recipe, "target": share}
+    row |= {"runtime": runtime}
+    diverse, out = data / "imagenet" / "calibration_diverse", scratch / "out"
+    images = ["--data", data / "imagenet" / "eval", "--class-map", data / "imagenet" / "class_map.txt"]
+    split = ["--set", "calibration.images=292", "--set", "calibration.heldout=200"]
+    how = ["--recipe", recipe, "--target-latency", share, "--runtime", runtime, "--threads", threads]
+    try:
+        wanted = ["--scheme", "dense"] if share is None else [*how, "--data", diverse, *split]
+        report, cost = kdna("convert", *net_flags(NET, data), *wanted, "-o", out, limit=LIMIT)
+        evaluation, _ = kdna("eval", out, "--trust-code", *images, limit=LIMIT)
+        exported, _ = kdna(
+            "export", out, "--trust-code", "--to", "fastest", "--data", diverse, "--limit", 256, limit=LIMIT
+        )
+    except CommandError as error:
+        return row | {"failed": str(error)} | machine()
+    plan = json.loads((out / "plan.json").read_text())
+    measured = {key: evaluation[key] for key in ("params", "macs", "top1", "agreement", "kl")}
+    measured["macs"] = plan["planned"]["macs"]
+    fastest = {"form": exported["form"], "forms": exported["rows"]}
+    return row | cost.row | {"latency": report.get("latency")} | measured | fastest | machine()
+
+
+def summary(found: Sequence[Row]) -> str:
+    """The table of the rows, the last of each conversion."""
+    last = {row["task"]: row for row in found if "failed" not in row}
+    lines = []
+    for row in last.values():
+        times = row["latency"] or {}
+        shown = [f"{times[key]:.2f}" if times else "" for key in ("planned", "measured")]
+        shown += [f"{times['measured'] / times['original']:.2f}" if times else ""]
+        percents = ["" if row[key] is None else f"{100 * row[key]:.1f}" for key in ("top1", "agreement")]
+        best = next(form for form in row["forms"] if form["name"] == row["form"])
+        export = [best["name"], f"{best['ms']:.2f}", f"{best['ratio']:.2f}", f"{100 * best['agreement']:.1f}"]
+        first = [row["recipe"], row["target"] or "", row["runtime"]]
+        lines.append([*first, *shown, *percents, *export, f"{row['cpu_seconds'] / 60:.1f}"])
+    return table(COLUMNS, lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("--runtime", default="onnxruntime", choices=("onnxruntime", "openvino", "torch"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", default="", help="rows whose names contain this text, such as 'faster 0.65'")
+    parser.add_argument("--again", action="store_true", help="measure rows that the file has; it keeps both")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    for recipe, share in CONVERSIONS:
+        name = f"{recipe} {share}, {given.runtime}, {given.threads}"
+        done = any(row["task"] == name and "failed" not in row for row in rows(given.results))
+        if given.only not in name or (done and not given.again):
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            row = measure(recipe, share, given.runtime, given.threads, given.data, Path(scratch))
+        print(append(given.results, row), file=sys.stderr, flush=True)
+    print(summary(rows(given.results)))
+
+
+if __name__ == "__main__":
+    main()
