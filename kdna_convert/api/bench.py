@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
@@ -19,6 +19,7 @@ from ..network.folder import Conversion
 from ..stages.evaluate.timing import Timing
 from ..stages.evaluate.timing import benchmark as time_nets
 from .keywords import BenchOptions, check_keywords
+from .latency import clock_of
 from .nets import Model, checkpoint_of, conversion_of, device_of_name, load_any, original_from
 
 if TYPE_CHECKING:
@@ -32,16 +33,20 @@ def benchmark(
     batch: int = 1,
     rounds: int = 30,
     threads: int | None = None,
+    runtime: str = "torch",
     progress: Progress | bool | None = None,
     **options: Unpack[BenchOptions],
 ) -> Sequence[Timing]:
     """Time a net; for a conversion the original, derived, folded and factored net, in one interleaved run.
+
+    Another runtime than torch has no derived net.
 
     Args:
         net: a model name, a converted folder, a conversion, or a module.
         batch: images per batch.
         rounds: timed rounds; each runs every net once.
         threads: CPU threads. Default: torch's.
+        runtime: what runs the nets: torch, or onnxruntime or openvino on the CPU.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: checkpoint, a weights file (for a conversion, the original's); inputs, fields of DataConfig that
             override the net's own; device: auto, cpu, cuda, cuda:1 or mps; model and trust_code, as for `finetune`.
@@ -56,21 +61,27 @@ def benchmark(
         nets, config = {"model": loaded.model}, loaded.data
     else:
         config = override(conversion.data, **inputs) if inputs else conversion.data
-        nets = _forms(conversion, checkpoint)
+        nets = _forms(conversion, checkpoint, derived=runtime == "torch")
         about["converted"] = metadata(conversion.plan.model, conversion.recipe)
-    example, place = example_input(config, batch), device_of_name(options.get("device", "auto"))
-    rows = time_nets(nets, example, rounds=rounds, threads=threads, device=place, metadata=about, progress=progress)
+    how: dict[str, Any] = {"rounds": rounds, "threads": threads, "metadata": about, "progress": progress}
+    if runtime == "torch":
+        how["device"] = device_of_name(options.get("device", "auto"))
+    else:
+        clock = clock_of({"runtime": runtime, "threads": threads})
+        how |= {"load": clock.runtime.load_net, "label": clock.label}
+    rows = time_nets(nets, example_input(config, batch), **how)
     if conversion is None or conversion.coded is None:
         return rows
     size = conversion.plan.planned.bytes
     return tuple(replace(row, bytes=size) if row.name == "converted" else row for row in rows)
 
 
-def _forms(conversion: Conversion, checkpoint: str | None) -> dict[str, nn.Module]:
+def _forms(conversion: Conversion, checkpoint: str | None, *, derived: bool) -> dict[str, nn.Module]:
     """The original, if its weights are available, and the conversion in each of its forms."""
     original = original_from(conversion, checkpoint)
     nets = {} if original is None else {"original": original}
-    nets["converted"] = conversion.model
+    if derived:
+        nets["converted"] = conversion.model
     for name, form in (("folded", fold), ("factored", factor)):
         try:
             nets[name] = form(copy.deepcopy(conversion.model))

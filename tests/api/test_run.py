@@ -279,6 +279,33 @@ def test_the_command_prints_a_row_per_stage_and_does_nothing_the_second_time(ima
     assert "KD601" in other.stderr
 
 
+def test_a_recipes_export_is_written_beside_the_folder_once(images: Path, tmp_path: Path) -> None:
+    recipe = parse_recipe("{scheme: dense, export: merged}")
+    first = job(images, tmp_path / "run", recipe)
+    assert first.report.run is not None
+    assert first.report.run.exported == str(tmp_path / "run-merged.safetensors")
+    written = (tmp_path / "run-merged.safetensors").stat()
+    again = job(images, tmp_path / "run", recipe)
+    assert again.report.run is not None
+    assert again.report.run.was_there
+    assert (tmp_path / "run-merged.safetensors").stat().st_mtime_ns == written.st_mtime_ns
+    (tmp_path / "run-merged.safetensors").unlink()
+    job(images, tmp_path / "run", recipe)
+    assert (tmp_path / "run-merged.safetensors").exists()
+
+
+def test_where_a_recipes_export_would_be_is_checked_before_the_work(
+    images: Path, tmp_path: Path, called: list[str]
+) -> None:
+    (tmp_path / "run-merged.safetensors").write_text("mine")
+    with pytest.raises(FolderError, match="KD601"):
+        job(images, tmp_path / "run", parse_recipe("{scheme: dense, export: merged}"))
+    with pytest.raises(DataError, match="KD405"):
+        kdna_convert.run(NET, recipe=parse_recipe("{scheme: dense, export: fastest}"), output=tmp_path / "other")
+    assert called == []
+    assert (tmp_path / "run-merged.safetensors").read_text() == "mine"
+
+
 def test_a_stopped_command_says_how_to_resume(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

@@ -261,6 +261,48 @@ def test_bench_times_every_form_of_a_converted_net(folder: Path) -> None:
     assert "Sharing alone does not reduce MACs" in kdna("bench", folder, "--rounds", "3").stdout
 
 
+def test_bench_times_the_forms_in_another_runtime(folder: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    rows = printed("bench", folder, "--rounds", "3", "--runtime", "onnxruntime")
+    assert [row["name"] for row in rows] == ["original", "folded", "factored"]
+    assert all(row["ms"] > 0 for row in rows)
+    assert rows[0]["device"].startswith("onnxruntime ")
+
+
+def test_a_profile_is_measured_once_and_makes_a_plan_for_a_latency(tmp_path: Path) -> None:
+    times = ("--profile", tmp_path / "times.jsonl", "--runtime", "torch", "--threads", "1")
+    measured = printed("profile", NET, *times, "--schemes", "cp")
+    assert {chain["scheme"] for row in measured["rows"] for chain in row["chains"]} == {"cp"}
+    before = (tmp_path / "times.jsonl").read_text()
+    assert printed("profile", NET, *times, "--schemes", "cp") == measured
+    assert (tmp_path / "times.jsonl").read_text() == before
+    table = kdna("profile", NET, *times, "--schemes", "cp").stdout
+    assert "of net" in table
+    assert "the net: " in table
+    plan = printed("plan", NET, "--recipe", "shared-cp", "--target-latency", "1s", *times)
+    assert plan["planned"]["latency"] <= 1e9
+    assert plan["original"]["latency"] == measured["net"]
+    assert plan["timed"] == measured["timed"]
+
+
+def test_a_conversion_for_a_latency_is_timed_at_its_end(tmp_path: Path) -> None:
+    times = ("--profile", tmp_path / "times.jsonl", "--runtime", "torch", "--threads", "1")
+    asked = ("--recipe", "shared-cp", "--target-latency", "1s", "-o", tmp_path / "out")
+    report = printed("convert", NET, *asked, *times)
+    assert report["latency"]["measured"] > 0
+    assert kdna_convert.open_folder(tmp_path / "out").report.latency is not None
+    assert not kdna("verify", tmp_path / "out").exit_code
+
+
+def test_a_profile_of_another_machine_is_refused_before_the_work(tmp_path: Path) -> None:
+    file = tmp_path / "times.jsonl"
+    file.write_text('{"machine": "a board", "runtime": "torch", "version": "1", "threads": 1, "net": "x", "ns": 5}\n')
+    done = kdna("plan", "no_such_net", "--target-latency", "0.5", "--profile", file, "--runtime", "torch")
+    assert done.exit_code == 2
+    assert "error KD510" in done.stderr
+    assert "--other-machine" in done.stderr
+
+
 def test_a_verified_folder_exports_and_loads_strictly(folder: Path, tmp_path: Path) -> None:
     assert all(check["ok"] for check in printed("verify", folder))
     written = printed("export", folder, "--to", "merged", "-o", tmp_path / "merged.safetensors")

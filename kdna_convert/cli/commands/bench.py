@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ...core.plugin_names import RuntimeName
 from .console import reporting, show, show_json
 from .grouped import grouped
 from .options import NetFlags, RunFlags, TrustFlags
@@ -23,6 +24,9 @@ def bench(
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="CPU threads. Default: those of torch.")
     ] = None,
+    runtime: Annotated[
+        RuntimeName, typer.Option(metavar="NAME", help="What runs the nets: torch, onnxruntime or openvino.")
+    ] = "torch",
 ) -> None:
     """Measure the speed of a net.
 
@@ -37,7 +41,6 @@ def bench(
 
     with reporting(run.quiet) as progress:
         arguments = net.arguments | run.arguments | trust.arguments
-        rows = stage(
-            arguments.pop("model"), **arguments, batch=batch, rounds=rounds, threads=threads, progress=progress
-        )
+        how: dict[str, Any] = {"batch": batch, "rounds": rounds, "threads": threads, "runtime": runtime}
+        rows = stage(arguments.pop("model"), **arguments, **how, progress=progress)
     show_json(rows) if run.json else show(bench_table(rows))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from ...network.totals import totals
 
 # The shortest timed run, in seconds: a net is repeated until it takes this long, well above the clock's jitter.
 SHORTEST = 0.005
+Run = Callable[[], object]
+Load = Callable[[nn.Module, Tensor, int], Run]
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ def benchmark(
     threads: int | None = None,
     device: str | torch.device | None = None,
     metadata: Mapping[str, Mapping[str, str]] | None = None,
+    load: Load | None = None,
+    label: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[Timing, ...]:
     """Time every net on one batch, in eval mode.
@@ -76,6 +81,8 @@ def benchmark(
         threads: CPU threads during the run; None: unchanged.
         device: Where the nets are moved, in place; None: where they are.
         metadata: The metadata of the nets' files, by name, for exact `bytes`.
+        load: Makes a net ready to run on a batch, with so many threads, in another runtime; None: torch runs it.
+        label: What is timed, in place of the device's name.
         progress: Called before each round.
     """
     if rounds < 1 or not models:
@@ -83,20 +90,27 @@ def benchmark(
     nets = {name: (net if device is None else net.to(device)) for name, net in models.items()}
     where = device_of(next(iter(nets.values())))
     batch = example.to(where)
-    with _quiet(nets, threads), torch.inference_mode():
-        times = _interleave(nets, batch, rounds, warmup, progress)
-        label = _label(where)
+    with _quiet(nets, threads):
+        runs = {name: _ready(net, batch, load) for name, net in nets.items()}
+        with torch.inference_mode():
+            times = _interleave(runs, where, rounds, warmup, progress)
+        label = label or _label(where)
     first = next(iter(times.values()))
     files = metadata or {}
     return tuple(_row(name, nets[name], batch, times[name], first, label, files.get(name)) for name in times)
 
 
+def _ready(net: nn.Module, batch: Tensor, load: Load | None) -> Run:
+    """The net as a call without arguments."""
+    return partial(net, batch) if load is None else load(net, batch, torch.get_num_threads())
+
+
 def _interleave(
-    nets: Mapping[str, nn.Module], batch: Tensor, rounds: int, warmup: int, progress: Progress | None
+    nets: Mapping[str, Run], device: torch.device, rounds: int, warmup: int, progress: Progress | None
 ) -> dict[str, list[float]]:
     """Seconds per call of every net, one number per round."""
-    clock = _clock(batch.device)
-    warm = [min(clock(net, batch, 1) for net in nets.values()) for _ in range(max(1, warmup))]
+    clock = _clock(device)
+    warm = [min(clock(net, 1) for net in nets.values()) for _ in range(max(1, warmup))]
     repeats = max(1, math.ceil(SHORTEST / max(min(warm), 1e-9)))
     times: dict[str, list[float]] = {name: [] for name in nets}
     names = list(nets)
@@ -105,24 +119,24 @@ def _interleave(
             progress("benchmark", done, rounds)
         turn = done % len(names)
         for name in names[turn:] + names[:turn]:
-            times[name].append(clock(nets[name], batch, repeats) / repeats)
+            times[name].append(clock(nets[name], repeats) / repeats)
     if progress:
         progress("benchmark", rounds, rounds)
     return times
 
 
-def _clock(device: torch.device) -> Callable[[nn.Module, Tensor, int], float]:
+def _clock(device: torch.device) -> Callable[[Run, int], float]:
     """A function that measures the seconds of a number of calls. It synchronizes a GPU before and after."""
 
     def wait() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    def clock(net: nn.Module, batch: Tensor, repeats: int) -> float:
+    def clock(run: Run, repeats: int) -> float:
         wait()
         start = time.perf_counter()
         for _ in range(repeats):
-            net(batch)
+            run()
         wait()
         return time.perf_counter() - start
 
