@@ -2,10 +2,10 @@
 
     python benchmarks/images.py DATA [--only resnet20] [--plot images.svg] [--again]
 
-By `smallest`: ResNet-20 on CIFAR-10 at 1/14 of its bytes with 32 to 1,024 calibration images, and SqueezeNet on ImageNet
-at 569 kB with images of ten classes, or of as many classes as there are images. Each row is `kdna convert` and `kdna eval`, each in a process of its own; the commands go
-to stderr. The same 200 images are held out in each row, and the figures are of the test images. Rows that
-benchmarks/results/images.jsonl has are not measured again.
+By `smallest`: ResNet-20 on CIFAR-10 at 1/14 of its bytes with 32 to 1,024 calibration images, and SqueezeNet on
+ImageNet at 569 kB with images of ten classes, or of as many classes as there are images. Each row is `kdna convert` and
+`kdna eval`, each in a process of its own; the commands go to stderr. The same 200 images are held out in each row, and
+the figures are of the test images. Rows that benchmarks/results/images.jsonl has are not measured again.
 """
 
 from __future__ import annotations
