@@ -64,11 +64,14 @@ def export(
         raise ModelError("KD302", f"there is no export {to!r}; it is one of {', '.join(EXPORTS)} and {FASTEST}")
     names = ("opset", "dynamic", "fp16", "normalize", "input_names", "factored")
     asked = ExportOptions(**{name: options[name] for name in names if name in options})  # type: ignore[literal-required]
+    least = options.get("min_agreement")
     if to == FASTEST:
         conversion = opened(folder, options)
-        least = options.get("min_agreement", LEAST)
         drawn = _drawn(data, conversion, limit, seed)
-        return write_fastest(conversion, output, drawn, asked, least=least, force=force)
+        asked_for = LEAST if least is None else least
+        return write_fastest(conversion, output, drawn, asked, least=asked_for, force=force)
+    if least is not None:
+        raise ModelError("KD315", f"{to} does not take --min-agreement; {FASTEST} does")
     form = EXPORTS[to]
     target = free_place(form, output, force)
     check_form(form, asked)

@@ -53,7 +53,7 @@ class ExportKeywords(FolderOptions, total=False):
     normalize: bool
     input_names: tuple[str, ...]
     factored: bool | None
-    min_agreement: float
+    min_agreement: float | None
 
 
 class StageOptions(FolderOptions, TaskOptions, total=False):

@@ -60,11 +60,15 @@ class FormFlags:
     ] = None
 
     min_agreement: Annotated[
-        float,
+        float | None,
         typer.Option(
-            metavar="X", min=0.0, max=1.0, help="Of fastest: the least agreement with torch.", rich_help_panel=FORM
+            metavar="X",
+            min=0.0,
+            max=1.0,
+            help="Of fastest: the least agreement with torch. Default: 0.95.",
+            rich_help_panel=FORM,
         ),
-    ] = 0.95
+    ] = None
 
     @property
     def arguments(self) -> dict[str, Any]:

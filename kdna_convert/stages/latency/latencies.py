@@ -38,6 +38,7 @@ def with_latencies(
         clock: What times them.
         progress: Called before each family.
     """
+    whole = clock.net(model, example, database.model.sha256)  # first, since it may be refused
     names = [name for choice in database.choices for name in choice.family.members]
     sizes = input_sizes(model, example, sorted({*names}))
     shapes = {layer.name: layer for layer in database.layers}
@@ -55,7 +56,6 @@ def with_latencies(
         choices.append(replace(choice, latency=tuple(_timed(forms, clock) for forms in members)))
     if progress is not None:
         progress("time", len(database.choices), len(database.choices))
-    whole = clock.net(model, example, database.model.sha256)
     return replace(database, choices=tuple(choices), latency=whole, timed=clock.label)
 
 

@@ -46,6 +46,7 @@ def profile_layers(
         name: The digest of the net's weights.
         progress: Called before each group of equal layers.
     """
+    whole = clock.net(model, example, name)  # first, since it may be refused
     readable = [layer for layer in layers if _is_timed(model, layer)]
     sizes = input_sizes(model, example, [layer.name for layer in readable])
     groups: dict[LayerForm, _Alike] = {}
@@ -62,7 +63,7 @@ def profile_layers(
         rows.append(_row(model.get_submodule(alike.names[0]), alike, clock, schemes))
     if progress is not None:
         progress("time", len(groups), len(groups))
-    return Profile(clock.label, len(example), clock.net(model, example, name), str(clock.file), tuple(rows))
+    return Profile(clock.label, len(example), whole, str(clock.file), tuple(rows))
 
 
 def _is_timed(model: nn.Module, layer: Layer) -> bool:

@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from ...core.errors import ModelError
 from ..export.export import ExportOptions, GraphSource
 from ..export.graph_outputs import graph_outputs
 from ..export.onnx import write_graph
@@ -67,7 +68,11 @@ class GraphRuntime(Runtime, Protocol):
         options = ExportOptions(dynamic=())
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "net.onnx"
-            write_graph(GraphSource(net, example, tuple(graph_outputs(net, example)), options), place)
+            try:
+                write_graph(GraphSource(net, example, tuple(graph_outputs(net, example)), options), place)
+            except ModelError as error:
+                why = error.message.partition("; pass")[0]
+                raise ModelError("KD312", f"{self.name} cannot run the net: {why}; use --runtime torch") from error
             return self.load(place.read_bytes(), example, threads)
 
 

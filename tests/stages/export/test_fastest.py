@@ -10,7 +10,8 @@ from support.exports import difference, small_conversion
 from support.small_nets import images
 from torch import Tensor
 
-from kdna_convert.core.errors import DataError, FolderError
+from kdna_convert.api.export import export
+from kdna_convert.core.errors import DataError, FolderError, ModelError
 from kdna_convert.stages.export import fastest as module
 from kdna_convert.stages.export.fastest import CANDIDATES, Fastest, FormTimes, write_fastest
 from kdna_convert.stages.export.onnx import Session
@@ -66,6 +67,12 @@ def test_a_net_without_classes_is_judged_by_its_distance(monkeypatch: pytest.Mon
     found = {"relative_error": 0.0004, "held_out": 4.0}
     monkeypatch.setattr(module, "quality", lambda source, run: found)
     assert module._agreement(None, None) == pytest.approx(0.98)  # type: ignore[arg-type]
+
+
+def test_only_the_fastest_form_takes_an_agreement(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="KD315: merged does not take --min-agreement"):
+        export(small_conversion(), to="merged", output=tmp_path / "net", min_agreement=0.5)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("few", [images(1), images(0)])

@@ -7,10 +7,12 @@ import torch
 from support.small_nets import images, small
 from torch import Tensor, nn
 
+from kdna_convert.core.errors import ModelError
 from kdna_convert.core.specs import Shape
 from kdna_convert.stages.latency import RUNTIMES, Runtime
 from kdna_convert.stages.latency.layer_form import LayerForm, chain_form, dense_form
 from kdna_convert.stages.latency.runtime import nanoseconds
+from kdna_convert.stages.latency.torch_runtime import TorchRuntime
 
 # A layer and the shape of its input.
 LAYERS: dict[str, tuple[nn.Module, Shape]] = {
@@ -23,6 +25,14 @@ LAYERS: dict[str, tuple[nn.Module, Shape]] = {
     "volumes": (nn.Conv3d(2, 4, 3, padding=1), (1, 2, 5, 6, 7)),
     "linear": (nn.Linear(7, 5), (3, 7)),
 }
+
+
+class Boxes(nn.Module):
+    """A detector."""
+
+    def forward(self, x: Tensor) -> list[dict[str, Tensor]]:
+        empty = {"boxes": x.new_zeros(0, 4), "labels": x.new_zeros(0, dtype=torch.long), "scores": x.new_zeros(0)}
+        return [empty for _ in x]
 
 
 @pytest.fixture(params=RUNTIMES)
@@ -64,6 +74,13 @@ def test_a_timed_chain_returns_what_the_layer_does(runtime: Runtime) -> None:
 
 def test_a_net_runs_on_its_example(runtime: Runtime) -> None:
     assert shape_of(runtime.load_net(small(), images(), 1)()) == (2, 4)
+
+
+def test_a_net_without_a_graph_is_refused_with_a_way_out(runtime: Runtime) -> None:
+    if isinstance(runtime, TorchRuntime):
+        pytest.skip("torch runs every net")
+    with pytest.raises(ModelError, match=f"KD312: {runtime.name} cannot run the net: .*use --runtime torch"):
+        runtime.load_net(Boxes(), images(), 1)
 
 
 def test_a_runtime_says_its_version(runtime: Runtime) -> None:
