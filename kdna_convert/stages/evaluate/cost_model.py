@@ -24,7 +24,7 @@ from ..repair.reconstruct import WORK, Reconstruct
 FACTORS = {"calibrate": 1.5, "predict": 1.5, "fit": 1.0, "repair": 2.3, "code": 4.0}
 # Seconds to load torch, the net and the images; of an iteration of a layer's fit, and of the coding of a layer, both
 # beside what is counted.
-START, ITERATION, CODED = 8.0, 1e-3, 0.5
+START, ITERATION, CODED = 6.0, 1e-3, 0.15
 # Bytes of the process with its libraries; and per byte of the outputs of a batch, of the moments, and of the weights.
 BASE, PER_OUTPUT, PER_MOMENT, PER_WEIGHT = 950e6, 6.8, 2.0, 6.0
 # The most bytes of outputs that count: larger batches run in parts.
