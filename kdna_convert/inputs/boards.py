@@ -27,13 +27,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..core.errors import PlanError, reason_of
+from ..core.plugin_names import ArithmeticName
 from .bundled_files import bundled_files
 from .recipe import yamlfile
 from .recipe.fields import Size
 from .recipe.yamlfile import MarkedError, Places
 
 LayerKind = Literal["convolution", "depthwise", "pointwise", "linear"]
-ArithmeticName = Literal["int8", "fp32"]
 # Bytes of a weight or an activation.
 BYTES_PER_NUMBER: dict[ArithmeticName, int] = {"int8": 1, "fp32": 4}
 
