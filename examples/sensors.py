@@ -4,10 +4,10 @@
     python examples/sensors.py train sensors -o sensors.safetensors
 
     kdna plan examples/sensors.py:net --checkpoint sensors.safetensors --data sensors/train \
-        --board nucleo-l4r5zi --max-latency 60ms --max-peak-memory 14kB
+        --board nucleo-l4r5zi --max-latency 60ms --max-peak-memory 20kB
 
-Each window is a quarter of a second of three axes at 1,024 Hz, of a synthetic motor in one of five states. A window is a
-.wav file of three channels in the folder of its state, as kdna reads time series. The axes see the same vibration at
+Each window is a quarter of a second of three axes at 1,024 Hz, of a synthetic motor in one of five states. A window is
+a .wav file of three channels in the folder of its state, as kdna reads time series. The axes see the same vibration at
 their own gain, in noise.
 """
 
@@ -67,7 +67,7 @@ def window(state: str, noise: np.random.Generator) -> Signal:
     """One window (256, 3) in -1..1.
 
     A motor turns 20 to 40 times a second. Healthy, it vibrates at that rate and its double. Unbalanced, the first is
-    stronger; loose, there are half rates and sharp harmonics; a worn bearing rings at about 200 Hz several times a turn.
+    stronger; loose, there are half rates and sharp harmonics; a worn bearing rings at 200 Hz, several times a turn.
     """
     rate, phase = noise.uniform(20, 40), noise.uniform(0, 2 * np.pi)
     turns = rate * np.arange(SAMPLES) / RATE * 2 * np.pi + phase
