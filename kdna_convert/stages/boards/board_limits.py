@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ...core.choices import Choice, Database
 from ...core.plugin_names import ArithmeticName
-from ...core.specs import Layer, SymbolicShape, TensorSpec, product
+from ...core.specs import Layer, Shape, SymbolicShape, TensorSpec, product
 from ...inputs.boards import BYTES_PER_NUMBER, Board
 from ...inputs.recipe import parse_latency
 from ...network.liveness import LiveStep, live_steps
@@ -110,8 +110,10 @@ class _Costs:
                 others.append(Peak(self._bytes(step.alive), step.name))
         self.others = max(others, key=lambda peak: peak.bytes)
         self.dense_peaks = {name: self._dense_peak(name) for name in changing}
-        self.member = cache(self._member)
-        self.family = cache(self._family)
+        self.links = cache(self._links)
+        self.weight_macs = cache(self._weight_macs)
+        self.extra_flash, self.extra_time = cache(self._extra_flash), cache(self._extra_time)
+        self.peak = cache(self._peak)
 
     @property
     def dense_flash(self) -> int:
@@ -125,49 +127,64 @@ class _Costs:
         outside = self.database.macs - sum(layer.macs for layer in self.layers.values())
         return layers + self.target.nanoseconds([Link((1, 1), 1, max(outside, 0))], calls=0)
 
-    def extra_flash(self, number: int, size: int) -> int:
-        return self.family(number, size)[0]
-
-    def extra_time(self, number: int, size: int) -> int:
-        return self.family(number, size)[1]
-
-    def peak(self, number: int, size: int) -> Peak:
-        return self.family(number, size)[2]
-
-    def _family(self, number: int, size: int) -> tuple[int, int, Peak]:
-        """Bytes of flash and nanoseconds more than dense, and the largest step."""
+    def _extra_flash(self, number: int, size: int) -> int:
+        """Bytes of a family more than its dense layers."""
         choice = self.database.choices[number]
         stored, dense = (
             sum(product(spec.shape) * self._bytes_of(spec) for spec in family_tensors(self.database, choice, own))
             for own in (size, None)
         )
-        members = [self.member(number, size, place) for place in range(len(choice.family.members))]
-        before = sum(self._dense_time(self.layers[name]) for name in choice.family.members)
-        peak = max((own for _, own in members), key=lambda own: own.bytes)
-        return stored - dense, sum(time for time, _ in members) - before, peak
+        return stored - dense
 
-    def _member(self, number: int, size: int, place: int) -> tuple[int, Peak]:
-        """Nanoseconds and the largest step of one layer at a size of its family."""
-        choice = self.database.choices[number]
-        name = choice.family.members[place]
-        layer, steps, calls = self.layers[name], self.steps[name], max(len(self.steps[name]), 1)
-        kernels = self._kernels(choice, size, place)
-        if kernels is not None:
-            links = chain_links([tuple(kernel.shape) for kernel in kernels], layer)
-            alive = max((chain_peak(links, step, calls) for step in steps), default=0)
-            return self.target.nanoseconds(links, calls), Peak(self._bytes(alive), name)
-        alive = max((step.alive for step in steps), default=0) + layer.params
-        built = Link((1, 1), 1, calls * _macs_of_weight(choice, size, self.layers, place))
-        time = self._dense_time(layer) + self.target.nanoseconds([built], calls=0)
-        return time, Peak(self._bytes(alive), name)
+    def _extra_time(self, number: int, size: int) -> int:
+        """Nanoseconds of a family more than its dense layers."""
+        members = self.database.choices[number].family.members
+        return sum(self._member_time(number, size, place) for place in range(len(members)))
 
-    def _kernels(self, choice: Choice, size: int, place: int) -> list[Tensor] | None:
+    def _member_time(self, number: int, size: int, place: int) -> int:
+        layer = self._layer(number, place)
+        links = self.links(number, size, place)
+        calls = max(len(self.steps[layer.name]), 1)
+        if links is not None:
+            return self.target.nanoseconds(links, calls) - self._dense_time(layer)
+        built = Link((1, 1), 1, calls * self.weight_macs(number, size, layer.shape))
+        return self.target.nanoseconds([built], calls=0)
+
+    def _peak(self, number: int, size: int) -> Peak:
+        """The largest step of a family."""
+        members = self.database.choices[number].family.members
+        peaks = [self._member_peak(number, size, place) for place in range(len(members))]
+        return max(peaks, key=lambda own: own.bytes)
+
+    def _member_peak(self, number: int, size: int, place: int) -> Peak:
+        layer = self._layer(number, place)
+        steps = self.steps[layer.name]
+        links = self.links(number, size, place)
+        if links is not None:
+            alive = max((chain_peak(links, step, len(steps)) for step in steps), default=0)
+        else:
+            alive = max((step.alive for step in steps), default=0) + layer.params
+        return Peak(self._bytes(alive), layer.name)
+
+    def _layer(self, number: int, place: int) -> Layer:
+        return self.layers[self.database.choices[number].family.members[place]]
+
+    def _links(self, number: int, size: int, place: int) -> tuple[Link, ...] | None:
         """The chain of a member; None where its weight is computed instead."""
+        choice = self.database.choices[number]
         if size > choice.macs[place].factored_up_to:
             return None
+        layer = self._layer(number, place)
         shapes = shapes_of(choice.family, self.database.layers)
-        module = self.model.get_submodule(choice.family.members[place])
-        return chain_of(choice.family, choice.size, size, shapes, place, module)
+        module = self.model.get_submodule(layer.name)
+        kernels = chain_of(choice.family, choice.size, size, shapes, place, module)
+        return None if kernels is None else chain_links([tuple(kernel.shape) for kernel in kernels], layer)
+
+    def _weight_macs(self, number: int, size: int, shape: Shape) -> int:
+        """The multiply-adds that compute a weight of this shape; members of one shape compute it alike."""
+        choice = self.database.choices[number]
+        shapes = shapes_of(choice.family, self.database.layers)
+        return _macs_of_weight(choice, size, shape, shapes.index(shape))
 
     def _dense_time(self, layer: Layer) -> int:
         if not layer.out_positions:
@@ -184,11 +201,9 @@ class _Costs:
         return 2 if spec.dtype == "I16" else self.each
 
 
-def _macs_of_weight(choice: Choice, size: int, layers: Mapping[str, Layer], place: int) -> int:
+def _macs_of_weight(choice: Choice, size: int, shape: Shape, place: int) -> int:
     """The multiply-adds that compute a member's weight from the stored tensors; at least one per weight."""
-    family = choice.family
-    shape = layers[family.members[place]].shape
-    scheme = scheme_of(family, **{choice.size: size})
+    scheme = scheme_of(choice.family, **{choice.size: size})
     counter: Any = FlopCounterMode(display=False)
     with torch.device("meta"), counter:
         shared = _empty(choice.layout.shared, scheme, choice.layout.indices)
