@@ -238,3 +238,26 @@ def test_side_by_side_shows_input_outputs_and_their_difference_around_gray(photo
     row = example["side_by_side"](part, output, output, 5)
     assert row.shape == (3, 64, 4 * 80 + 3 * example["GAP"])
     assert torch.equal(row[:, :, -80:], torch.full((3, 64, 80), 0.5))
+
+
+def test_the_net_of_sensors_learns_windows_that_kdna_reads_and_is_planned_for_a_board(tmp_path: Path) -> None:
+    example = EXAMPLE.with_name("sensors.py")
+    sensors = runpy.run_path(str(example))
+    sensors["draw"](tmp_path / "data", {"train": 50, "test": 20})
+    waves, states = sensors["read"](tmp_path / "data" / "train")
+    assert (waves.shape, states.bincount().tolist()) == ((50, 3, 256), [10] * 5)
+    loaded = load_model(f"{example}:net")
+    read = open_images(tmp_path / "data" / "train", loaded.data)
+    assert sorted(read.classes) == sorted(sensors["CLASSES"])
+    torch.testing.assert_close(next(iter(batches(read, 50)))[0], waves)
+    net = sensors["train"](tmp_path / "data", 1)
+    fresh = sensors["net"]()
+    assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), fresh.parameters(), strict=True))
+    assert 0 <= sensors["accuracy"](net, tmp_path / "data") <= 1
+    recipe = parse_recipe("scheme: cp\ncalibration: {images: 20, heldout: 10}\n")
+    data = str(tmp_path / "data" / "train")
+    limits: Any = {"board": "nucleo-l4r5zi", "max_latency": "60ms", "max_peak_memory": "20kB"}
+    plan = kdna.plan(net, recipe=recipe, data=data, **limits)
+    assert plan.board is not None
+    assert [limit.name for limit in plan.board.limits] == ["flash", "latency", "peak memory"]
+    assert all(limit.used <= limit.allowed < limit.original for limit in plan.board.limits[1:] if limit.allowed)

@@ -24,15 +24,15 @@ from ..network.folder.report import CalibrationReport, FamilyFit, MaxDropReport,
 from ..network.totals import original_bytes
 from ..routing import calibrate_routers
 from ..stages.analyze.moments import Moments
+from ..stages.boards import BoardTarget
 from ..stages.convert.fit import Measure
 from ..stages.convert.fit import convert as convert_by_plan
 from ..stages.convert.nest import nest
-from ..stages.plan.budget import PlanBudget, budget_of
-from ..stages.plan.costs import original_totals
-from ..stages.plan.knapsack import solve
+from ..stages.plan.budget import PlanBudget
 from ..stages.plan.max_drop import smallest
 from ..stages.plan.routes import routes_note
 from ..stages.repair.repair_file import RepairFile, RepairState
+from .board_plans import board_target, decides, require_unrouted, solved, solved_within
 from .cached_database import database_of, known_database
 from .cached_moments import moments_of
 from .code import code
@@ -92,6 +92,12 @@ def convert(
             converted layers run factored. `runtime` (onnxruntime, openvino or torch) and `threads` say by what;
             `profile` is the file of times, where they are read and else written; `other_machine` allows one that was
             measured elsewhere.
+        board: the profile of a device, its name (`kdna ls boards`) or its file. The plan keeps within its flash and
+            memory, with estimates from the profile; without a target, in place of the recipe's budget. `arithmetic` is
+            int8 or fp32.
+        max_flash: bytes, or "1MB": the parameters at the arithmetic's bytes, and the runtime's code.
+        max_peak_memory: bytes, or "320kB": the activations that are alive at once.
+        max_latency: "12ms" for one image on the board, or a share of the original's time.
         device: auto, cpu, cuda, cuda:1 or mps.
         work: a folder for the state of an unfinished conversion; the same call with it resumes.
         task: what the outputs mean, a key of TASKS. Default: the recipe's, or chosen from what the net returns.
@@ -114,6 +120,8 @@ def convert(
     targets.check()
     _require_one_goal(targets, plan, max_drop)
     require_runtime(options)
+    on_board = board_target(options)
+    _require_no_plan(on_board, plan)
     job = open_job(model, recipe, data, options, progress)
     require_images(job)
     codec, size = job.recipe.codec, size_of(job.recipe, target_bytes)
@@ -121,12 +129,13 @@ def convert(
         job.notes.append(TUNES)
     if codec is not None:
         targets = targets._replace(bytes=None)
-    if plan is None:
+    require_unrouted(job.recipe, on_board)
+    if plan is None and not decides(on_board):
         require_goal(job, *targets, max_drop)
     work, options = _work_files(job, options)
     database = None if plan is not None else known_database(job, model, data, options)  # checked before the calibration
     moments = moments_of(job, options.get("moments"), progress)
-    call = _ConvertCall(job, moments, work, began, progress, metric)
+    call = _ConvertCall(job, moments, work, began, progress, metric, on_board)
     if plan is not None:
         conversion = _converted(call, restated(plan, job))
     else:
@@ -154,6 +163,7 @@ class _ConvertCall:
     began: float
     progress: Progress | None
     metric: Metric | None
+    on_board: BoardTarget | None = None
 
 
 def require_net(model: Model) -> None:
@@ -176,6 +186,11 @@ def _require_one_goal(targets: Targets, plan: object, max_drop: float | None) ->
         raise PlanError("KD506", "max_drop finds the size by itself; give it or a budget, not both")
 
 
+def _require_no_plan(on_board: BoardTarget | None, plan: object) -> None:
+    if on_board is not None and plan is not None:
+        raise PlanError("KD506", "a plan says how large everything is; give a plan or the limits of a board, not both")
+
+
 def _work_files(job: Job, options: ConvertOptions) -> tuple[Path | None, ConvertOptions]:
     """The work folder, and the options with its files for what a repair takes long to compute again."""
     given = options.get("work")
@@ -189,7 +204,7 @@ def _work_files(job: Job, options: ConvertOptions) -> tuple[Path | None, Convert
 
 def _solved(call: _ConvertCall, database: Database, targets: Targets) -> Conversion:
     """The conversion by the plan of that budget, or of the recipe's."""
-    return _converted(call, solve(database, budget_of(original_totals(database), call.job.recipe, *targets)))
+    return _converted(call, solved(call.job, database, targets, call.on_board))
 
 
 def _smallest(call: _ConvertCall, database: Database, max_drop: float) -> Conversion:
@@ -197,7 +212,8 @@ def _smallest(call: _ConvertCall, database: Database, max_drop: float) -> Conver
     lost, by = points_lost(call.job, call.metric)
 
     def attempt(share: float) -> tuple[Conversion, float]:
-        planned = solve(database, PlanBudget("params", int(share * database.params)))
+        budget = PlanBudget("params", int(share * database.params))
+        planned = solved_within(call.job, database, budget, call.on_board)
         own = replace(call.job, notes=[*call.job.notes])
         attempted = _converted(replace(call, job=own), planned)
         return attempted, lost(attempted.model)

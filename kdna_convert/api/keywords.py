@@ -8,7 +8,9 @@ from typing import Any, NamedTuple, TypedDict
 
 from torch import nn
 
+from ..core.plugin_names import ArithmeticName
 from ..core.specs import Plan
+from ..inputs.boards import Board
 from ..inputs.data import Data
 from ..inputs.finetune_settings import Part, Precision
 from ..inputs.recipe import Recipe, parse_count, parse_latency, parse_target
@@ -102,7 +104,22 @@ class LatencyOptions(TypedDict, total=False):
     other_machine: bool
 
 
-class PlanOptions(CurveOptions, LatencyOptions, total=False):
+class BoardOptions(TypedDict, total=False):
+    """The limits of a device for a plan.
+
+    `board` is a profile, its name or its file; `arithmetic` is int8 or fp32. `max_flash` and `max_peak_memory` are
+    sizes in bytes or as "320kB", by default those of the board; `max_latency` is the time of one image, "12ms", or a
+    share of the original's.
+    """
+
+    board: Board | str | Path | None
+    arithmetic: ArithmeticName
+    max_flash: int | str | None
+    max_peak_memory: int | str | None
+    max_latency: float | str | None
+
+
+class PlanOptions(CurveOptions, LatencyOptions, BoardOptions, total=False):
     """The same, and what takes the place of a budget."""
 
     plan: Plan | str | Path | None

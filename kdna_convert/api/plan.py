@@ -9,9 +9,8 @@ from ..core.progress import as_progress
 from ..core.specs import Plan, Progress
 from ..inputs.data import Data
 from ..inputs.recipe import Recipe
-from ..stages.plan.budget import budget_of, refuse_coded
-from ..stages.plan.costs import original_totals
-from ..stages.plan.knapsack import solve
+from ..stages.plan.budget import refuse_coded
+from .board_plans import board_target, decides, require_unrouted, solved
 from .cached_database import database_of
 from .convert import convert
 from .job import open_job
@@ -58,6 +57,7 @@ def plan(
     targets = Targets(target_params, target_bytes, target_macs, options.get("target_latency"))
     targets.check()
     require_runtime(options)
+    on_board = board_target(options)
     if options.get("max_drop") is not None:
         return convert(
             model,
@@ -74,7 +74,9 @@ def plan(
     if edited is not None:
         return restated(edited, job)
     refuse_coded(job.recipe, target_bytes)
-    require_goal(job, *targets)
+    require_unrouted(job.recipe, on_board)
+    if not decides(on_board):
+        require_goal(job, *targets)
     database = database_of(job, model, data, options, progress)
     database = timed(database, job.loaded.model, job.loaded.data, options, progress)
-    return solve(database, budget_of(original_totals(database), job.recipe, *targets))
+    return solved(job, database, targets, on_board)

@@ -16,6 +16,8 @@ StepName = Literal["refit", "correct", "reestimate", "reconstruct"]
 MetricName = Literal["explained", "angles", "cka", "cosine"]
 TaskName = Literal["classify", "binary", "regress", "embed", "image", "segment", "detect", "sequence", "raw"]
 RuntimeName = Literal["onnxruntime", "openvino", "torch"]
+# What a device computes in, not a plug-in: the options name it before pydantic is imported.
+ArithmeticName = Literal["int8", "fp32"]
 ExportName = Literal[
     "merged",
     "timm",

@@ -192,6 +192,34 @@ class Totals:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class LimitUse:
+    """What a plan takes of a device, estimated.
+
+    Attributes:
+        name: flash, peak memory or latency.
+        used: Bytes, or nanoseconds for one image.
+        original: Those of the original.
+        allowed: The limit, None without one.
+        at: Of the peak memory: the layer or operation that needs it.
+    """
+
+    name: str
+    used: int
+    original: int
+    allowed: int | None = None
+    at: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class BoardUse:
+    """The estimates of a plan on a device: its name, None where only limits were given; int8 or fp32; the limits."""
+
+    board: str | None
+    arithmetic: str
+    limits: tuple[LimitUse, ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Plan:
     """What every layer becomes, with the exact size of the result.
 
@@ -211,6 +239,7 @@ class Plan:
         seed: Of everything drawn at random.
         version: Of this format.
         timed: Where the plan was made for a latency: by what runtime, on which machine.
+        board: Where the plan was made for a device: what it takes of it.
     """
 
     model: ModelRef
@@ -227,11 +256,12 @@ class Plan:
     seed: int = 0
     version: int = 1
     timed: str | None = None
+    board: BoardUse | None = None
 
     @model_serializer(mode="wrap")
     def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         plain: dict[str, Any] = handler(self)
-        return {key: value for key, value in plain.items() if key != "timed" or value is not None}
+        return {key: value for key, value in plain.items() if key not in ("timed", "board") or value is not None}
 
 
 def to_json(value: Any) -> str:

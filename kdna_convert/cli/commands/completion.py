@@ -27,6 +27,12 @@ def codec_names() -> list[Candidate]:
     return [(name, "") for name in get_args(CodecName)]
 
 
+def board_names() -> list[Candidate]:
+    from ...inputs.boards import bundled_boards
+
+    return [(name, "") for name in bundled_boards()]
+
+
 def routing_names() -> list[Candidate]:
     from ...inputs.recipe.schema import RoutingOrNone
 

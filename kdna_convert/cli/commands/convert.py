@@ -24,7 +24,17 @@ from .console import (
     tell_written,
 )
 from .grouped import grouped
-from .options import CodingFlags, Force, GoalFlags, ImagesFlags, LatencyFlags, OutputFolder, RunFlags, SourceFlags
+from .options import (
+    BoardFlags,
+    CodingFlags,
+    Force,
+    GoalFlags,
+    ImagesFlags,
+    LatencyFlags,
+    OutputFolder,
+    RunFlags,
+    SourceFlags,
+)
 from .plan import cost_of, expects_repair, make_plan, show_plan
 
 
@@ -36,6 +46,7 @@ def convert(
     calibration: CodingFlags,
     goal: GoalFlags,
     latency: LatencyFlags,
+    board: BoardFlags,
     run: RunFlags,
     output: OutputFolder = None,
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="Use this plan from `kdna plan -o`.")] = None,
@@ -58,6 +69,7 @@ def convert(
         calibration = replace(calibration, overrides=[*(calibration.overrides or []), f"fit.progressive={progressive}"])
     if plan is not None:
         goal.refuse("--plan")
+        board.refuse("--plan")
     if dry_run:
         from ..report.plan import cost_line
 
@@ -65,7 +77,7 @@ def convert(
         tell(cost_line(cost_of(source, images, calibration, run)), run.quiet)
         if calibration.recipe.codec is not None:  # the codec meets the size of the file, and not the plan
             goal = replace(goal, target_bytes=None)
-        planned = make_plan(source, images, calibration, goal, latency, run, plan)
+        planned = make_plan(source, images, calibration, goal, latency, board, run, plan)
         show_plan(planned, run, expects_repair(images, calibration))
         writes = ("-o", str(output or "small"))
         tell(f"next  {following(ctx, 'convert', *writes, without=['dry_run', 'resume'])}", run.quiet)
@@ -81,7 +93,7 @@ def convert(
 
     require_free(target, force)
     arguments = source.arguments | images.arguments | calibration.arguments | goal.arguments | run.arguments
-    arguments |= latency.arguments
+    arguments |= latency.arguments | board.arguments
     with process_group(device_of_name(run.device)) as leads, ExitStack() as own:
         work = own.enter_context(resumable(target, WORK_FILES, resume, run.quiet)) if leads else None
         notes, hints = calibration.notes(images), source.hints

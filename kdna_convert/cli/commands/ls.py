@@ -1,4 +1,4 @@
-"""`kdna ls`: the available models, schemes, routings, codecs and recipes."""
+"""`kdna ls`: the available models, schemes, routings, codecs, recipes and boards."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ class Kind(str, Enum):
     routing = "routing"
     codecs = "codecs"
     recipes = "recipes"
+    boards = "boards"
 
 
 def ls(
-    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="models, schemes, routing, codecs or recipes.")],
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="models, schemes, routing, codecs, recipes or boards.")],
     pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Only matching names: 'resnet*'.")] = "*",
     coverage: Annotated[
         bool, typer.Option("--coverage", help="For models: what came of converting each with random weights.")
     ] = False,
     json: JsonFlag = False,
 ) -> None:
-    """List models, schemes, routings, codecs or recipes.
+    """List models, schemes, routings, codecs, recipes or boards.
 
     Example:
         kdna ls schemes
@@ -75,11 +76,27 @@ def _entries(kind: Kind) -> dict[str, str]:
         from .recipe import headlines
 
         return headlines()
+    if kind is Kind.boards:
+        return _boards()
     if kind is Kind.models:
         from ...inputs.models.listing import known_models
 
         return dict.fromkeys(known_models(), "")
     return {name: _card(plugin) for name, plugin in _table(kind).items()}
+
+
+def _boards() -> dict[str, str]:
+    """The bundled device profiles: what they are, their memory and flash, and the arithmetics with figures."""
+    from ...inputs.boards import bundled_boards, load_board
+    from ..report.figures import size
+
+    entries = {}
+    for name, path in bundled_boards().items():
+        board = load_board(path)
+        sizes = {"RAM": board.ram, "flash": board.flash}
+        has = [f"{size(figure.value)} of {label}" for label, figure in sizes.items() if figure is not None]
+        entries[name] = "; ".join([board.summary, ", ".join(has), f"estimates in {' and '.join(board.arithmetics)}"])
+    return entries
 
 
 def _table(kind: Kind) -> Mapping[str, type]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ...core.plugin_names import RuntimeName, TaskName
-from .completion import codec_names, recipe_names, scheme_names
+from ...core.plugin_names import ArithmeticName, RuntimeName, TaskName
+from .completion import board_names, codec_names, recipe_names, scheme_names
 from .console import VERBOSE
 from .option_values import Text, checked, dimensions, numbers
 
@@ -62,8 +62,10 @@ METRIC_HELP = f"{METRIC}, higher for better nets. It is measured too."
 SHARE = checked("parse_share")
 SIZE = checked("parse_target", 1)
 LATENCY = checked("parse_latency", 1)
-_model, _data, _recipe, _budget, _latency, _run = (
-    partial(typer.Option, rich_help_panel=panel) for panel in ("Model", "Data", "Recipe", "Budget", "Latency", "Run")
+BYTES = checked("parse_size")
+_model, _data, _recipe, _budget, _latency, _board, _run = (
+    partial(typer.Option, rich_help_panel=panel)
+    for panel in ("Model", "Data", "Recipe", "Budget", "Latency", "Board", "Run")
 )
 
 
@@ -350,6 +352,45 @@ class LatencyFlags:
     other_machine: Annotated[
         bool, _latency("--other-machine", help="Use a --profile that was measured on another machine.")
     ] = False
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True)
+class BoardFlags:
+    """A device and its limits, estimated from its profile. They hold besides a budget, or in place of the recipe's."""
+
+    board: Annotated[
+        Text,
+        _board(
+            metavar="BOARD",
+            help="Profile of a device: a file, or a name of `kdna ls boards`. Its flash and memory are limits.",
+            autocompletion=board_names,
+        ),
+    ] = None
+    arithmetic: Annotated[
+        ArithmeticName | None,
+        _board(metavar="NAME", help="int8 or fp32: what the device computes in. Default: int8."),
+    ] = None
+    max_flash: Annotated[
+        Text, _board(metavar="SIZE", help="Parameters and code: 1MB. Default: the board's flash.", callback=BYTES)
+    ] = None
+    max_peak_memory: Annotated[
+        Text,
+        _board(metavar="SIZE", help="Activations alive at once: 320kB. Default: the board's memory.", callback=BYTES),
+    ] = None
+    max_latency: Annotated[
+        Text,
+        _board(metavar="TIME", help="Time of one image: 12ms, or a share of the original's.", callback=LATENCY),
+    ] = None
+
+    def refuse(self, flag: str) -> None:
+        """Raise a usage error if any of these options is given together with `flag`."""
+        given = [f"--{name.replace('_', '-')}" for name, value in self.arguments.items() if value is not None]
+        if given:
+            raise typer.BadParameter(f"{flag} takes no limits of a board", param_hint=", ".join(given))
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -9,7 +9,17 @@ import typer
 
 from .console import following, output_path, picture_path, reporting, show, show_json, tell
 from .grouped import grouped
-from .options import CalibrationFlags, Force, GoalFlags, ImagesFlags, LatencyFlags, RunFlags, SourceFlags, TrustFlags
+from .options import (
+    BoardFlags,
+    CalibrationFlags,
+    Force,
+    GoalFlags,
+    ImagesFlags,
+    LatencyFlags,
+    RunFlags,
+    SourceFlags,
+    TrustFlags,
+)
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
     from ...core.measurements import ExpectedCost
@@ -18,6 +28,7 @@ if TYPE_CHECKING:  # imports pydantic, which --help does not need
 
 # The options that say how large the plan is.
 TARGETS = ("target_params", "target_bytes", "target_macs", "target_latency", "max_drop")
+LIMITS = ("board", "arithmetic", "max_flash", "max_peak_memory", "max_latency")
 
 
 @grouped
@@ -28,6 +39,7 @@ def plan(
     calibration: CalibrationFlags,
     goal: GoalFlags,
     latency: LatencyFlags,
+    board: BoardFlags,
     run: RunFlags,
     trust: TrustFlags,
     output: Annotated[
@@ -55,6 +67,7 @@ def plan(
         return
     if curve:
         goal.refuse("--curve", besides="database")
+        board.refuse("--curve")
         if output is not None:
             raise typer.BadParameter("--curve makes no single plan; choose a row first", param_hint="-o")
         if plot and not measure and not calibration.has_images(images):
@@ -67,12 +80,12 @@ def plan(
     from ...core.specs import to_json
 
     target = output and output_path(output, force)
-    planned = make_plan(source, images, calibration, goal, latency, run, trust_code=trust.trust_code)
+    planned = make_plan(source, images, calibration, goal, latency, board, run, trust_code=trust.trust_code)
     if target:
         write_text(target, to_json(planned))
     show_plan(planned, run, expects_repair(images, calibration))
     by = ["--plan", str(target)] if target else []
-    sizes = [*TARGETS, "database"] if target else []
+    sizes = [*TARGETS, *LIMITS, "database"] if target else []
     tell(f"next  {following(ctx, 'convert', *by, '-o', 'small', without=sizes)}", run.quiet)
 
 
@@ -82,6 +95,7 @@ def make_plan(
     calibration: CalibrationFlags,
     goal: GoalFlags,
     latency: LatencyFlags,
+    board: BoardFlags,
     run: RunFlags,
     plan: Path | None = None,
     *,
@@ -93,14 +107,21 @@ def make_plan(
     question = source.arguments | images.arguments | calibration.arguments
     made_from = request_fingerprint(question["recipe"], source.model, images.data, question)
     by_size = {name: value for name, value in goal.budget.items() if name != "max_drop"}
-    measured = goal.max_drop is not None or goal.target_latency is not None
+    limited = any(value is not None for value in board.arguments.values())
+    measured = goal.max_drop is not None or goal.target_latency is not None or limited
     known = None if measured else replan(goal.database, made_from, question["recipe"], **by_size)
     if known is not None:
         return known
     from ...api.plan import plan as stage
 
     with reporting(run.quiet, calibration.notes(images), source.hints) as progress:
-        more = goal.arguments | latency.arguments | run.arguments | {"plan": plan, "trust_code": trust_code}
+        more = (
+            goal.arguments
+            | latency.arguments
+            | board.arguments
+            | run.arguments
+            | {"plan": plan, "trust_code": trust_code}
+        )
         return stage(**question, **more, progress=progress)
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...core.measurements import MEASURES
-from ...core.specs import Shape, Totals
+from ...core.specs import BoardUse, LimitUse, Shape, Totals
 
 SHARING_NOTE = (
     "Sharing alone does not reduce MACs: a folded net computes the convolutions of the original. "
@@ -89,3 +89,22 @@ def totals(before: Totals, after: Totals) -> RenderableType:
         times = f"({milliseconds(after.latency)} of {milliseconds(before.latency)})"
         table.add_row("time, run factored", kept(after.latency, before.latency), times)
     return table
+
+
+def board_limits(use: BoardUse) -> RenderableType:
+    """One row per limit of a device: used of allowed, and that of the original."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(justify="right", style="bold")
+    table.add_column()
+    table.add_column()
+    for limit in use.limits:
+        allowed = "" if limit.allowed is None else f"of {_amount(limit, limit.allowed)}"
+        original = "" if limit.used == limit.original else f"original {_amount(limit, limit.original)}"
+        notes = ", ".join(part for part in (limit.at and f"at {limit.at}", original) if part)
+        table.add_row(f"{limit.name}, estimate", _amount(limit, limit.used), allowed, notes and f"({notes})")
+    return table
+
+
+def _amount(limit: LimitUse, amount: int) -> str:
+    return milliseconds(amount) if limit.name == "latency" else size(amount)

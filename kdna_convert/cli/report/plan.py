@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from ...core.measurements import ExpectedCost
 from ...core.specs import Family, Layer, Plan
 from .expected import expected_lines
-from .figures import SHARING_NOTE, count, grid, kept, note, percent, totals
+from .figures import SHARING_NOTE, board_limits, count, grid, kept, note, percent, totals
 from .layers import layer_count, reasons
 
 POINTWISE_NOTE = (
@@ -35,7 +35,17 @@ def plan_report(plan: Plan, repaired: bool | None = None) -> RenderableType:
     closing: list[RenderableType] = ["", note(SHARING_NOTE)] if plan.families else []
     advice = [note(POINTWISE_NOTE)] if _loses_at_1x1(plan) else []
     expected = [] if repaired is None else expected_lines(plan, repaired)
-    return Group(*parts, totals(plan.original, plan.planned), *expected, *closing, *advice)
+    return Group(*parts, totals(plan.original, plan.planned), *expected, *_board(plan), *closing, *advice)
+
+
+def _board(plan: Plan) -> list[RenderableType]:
+    """What the plan takes of the device that it was made for."""
+    if plan.board is None:
+        return []
+    where = "any board" if plan.board.board is None else plan.board.board
+    heading = f"on {where} in {plan.board.arithmetic}, for one image:"
+    fits = "" if plan.families else "The net keeps these limits as it is: no layer is converted."
+    return ["", heading, board_limits(plan.board), *([fits] if fits else [])]
 
 
 def family_table(plan: Plan) -> RenderableType:

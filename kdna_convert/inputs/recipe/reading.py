@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from ...core.errors import RecipeError, reason_of
 from ...core.specs import Options
+from ..bundled_files import bundled_files
 from . import yamlfile
 from .schema import DENSE, SECTIONS, Recipe
 from .yamlfile import Places
@@ -188,7 +189,5 @@ def json_schema() -> dict[str, Any]:
 
 
 def bundled() -> dict[str, Path]:
-    """The bundled recipes by name: inside the package when installed, beside it in a checkout."""
-    root = Path(__file__).parents[2]
-    folder = next((path for path in (root / "recipes", root.parent / "recipes") if path.is_dir()), root)
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
+    """The bundled recipes by name."""
+    return bundled_files("recipes")

@@ -45,7 +45,8 @@ def restate(plan: Plan, net: SurveyedNet, recipe: Recipe) -> Plan:
     database = build_database(replace(net, layers=stated), plan.families, recipe, None, routes=plan.routes)
     new = plan_of(database, tuple(choice.fixed for choice in database.choices))
     kept = {owner: error for owner, error in plan.predicted.items() if new.stored.get(owner) == plan.stored.get(owner)}
-    return replace(new, families=plan.families, predicted=kept, unrouted=plan.unrouted, seed=plan.seed)
+    board = plan.board if new.stored == plan.stored else None  # an estimate of other sizes says nothing
+    return replace(new, families=plan.families, predicted=kept, unrouted=plan.unrouted, seed=plan.seed, board=board)
 
 
 def _require_same_shapes(plan: Plan, layers: Mapping[str, Layer]) -> None:

@@ -1,22 +1,20 @@
 """Choose the size of every family under a budget: a multiple-choice knapsack. No torch, no model.
 
 Every family gets one size (rank) or stays dense. Families of different schemes may compete for a layer: at most one of
-them is chosen. The sum of the predicted errors is minimal; parameters, MACs, file bytes or time stay within the budget.
-HiGHS (scipy.optimize.milp) solves the problem over a grid of sizes; single steps then spend what is left.
+them is chosen. The sum of the predicted errors is minimal; parameters, MACs, file bytes or time stay within the budget,
+and flash, latency and peak memory within the limits of a device. HiGHS (scipy.optimize.milp) solves the problem over a
+grid of sizes; single steps then spend what is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array
 
 from ...core.choices import Choice, Database
 from ...core.errors import PlanError
-from ...core.specs import Plan, product
+from ...core.specs import Plan, product, required
 from ...inputs.recipe import inclusion
 from .budget import PlanBudget, amount_of
 from .costs import (
@@ -28,33 +26,44 @@ from .costs import (
     predicted_error,
     total_cost,
 )
+from .limits import FLAGS, BoardLimits, SumLimit, shown
+from .nearest import conflict, impossible
+from .offers import Problem, Row, any_plan, best_choice, least_of, offer_of, rival_sets
 
 # The most sizes of one family among which the knapsack chooses.
 GRID = 48
 
 
-def solve(database: Database, budget: PlanBudget | None) -> Plan:
-    """Choose the plan with the least predicted error within the budget.
+def solve(database: Database, budget: PlanBudget | None, limits: BoardLimits | None = None) -> Plan:
+    """Choose the plan with the least predicted error within the budget and the limits of a device.
 
     Args:
         database: The families with their layouts and predicted errors.
-        budget: None: the sizes that the recipe sets.
+        budget: None: without limits, the sizes that the recipe sets.
+        limits: Those of a device, with what every size of `database` takes of it.
 
     Raises:
-        PlanError: KD501 if even the smallest plan is over the budget (the message gives its size), KD504 if neither the
-            budget nor the recipe sets the size of a family.
+        PlanError: KD501 if even the smallest plan is over the budget or a limit (the message gives its size), or if no
+            plan keeps all of them; KD504 if neither these nor the recipe set the size of a family.
     """
-    if budget is None:
-        for rivals in _rival_sets(database):
+    if budget is None and (limits is None or not limits.decides):
+        for rivals in rival_sets(database):
             if len(rivals) > 1:  # only a budget decides between them
                 contested = database.choices[min(rivals)]
                 raise no_goal(contested.family.members[0], contested.size)
-        return plan_of(database, tuple(map(_size_of_recipe, database.choices)))
-    sizes = _within(database, budget, [_grid(choice) for choice in database.choices])
-    return plan_of(database, _spend(database, budget, sizes))
+        return plan_of(database, tuple(map(_size_of_recipe, database.choices)), limits)
+    grids = [_grid(choice) for choice in database.choices]
+    rows = [] if budget is None else [_budget_row(database, budget)]
+    peak = None
+    if limits is not None:
+        peak = limits.peak
+        peak.require_reachable(database.choices, grids)
+        rows += [_limit_row(database, limit) for limit in limits.sums if limit.allowed is not None]
+    problem = Problem(database, tuple(rows), tuple(map(tuple, grids)), peak)
+    return plan_of(database, _spend(problem, _within(problem)), limits)
 
 
-def plan_of(database: Database, sizes: Sizes) -> Plan:
+def plan_of(database: Database, sizes: Sizes, limits: BoardLimits | None = None) -> Plan:
     """The plan with these sizes, at any cost."""
     families, predicted, stored = [], {}, {}
     dense = {name for choice in database.choices for name in choice.family.members}
@@ -80,6 +89,7 @@ def plan_of(database: Database, sizes: Sizes) -> Plan:
         unrouted=database.unrouted,
         seed=database.seed,
         timed=database.timed,
+        board=None if limits is None else limits.use(database.choices, sizes),
     )
 
 
@@ -104,122 +114,97 @@ def _grid(choice: Choice) -> list[int]:
     return sorted({int(step) for step in steps})
 
 
-@dataclass(frozen=True)
-class _Offer:
-    """The pairs (family, size) among which the knapsack chooses, and which of them exclude one another.
-
-    A column of `rivals` (sets of rival families x pairs) is a pair, a row one set. From each set at least `least` pairs
-    are chosen, and at most one.
-    """
-
-    pairs: tuple[tuple[int, int], ...]
-    rivals: csr_array
-    least: tuple[int, ...]
-
-
-def _offer(database: Database, allowed: Sequence[list[int]]) -> _Offer:
-    pairs = tuple((index, size) for index, sizes in enumerate(allowed) for size in sizes)
-    sets = _rival_sets(database)
-    rows_of = [[row for row, rivals in enumerate(sets) if index in rivals] for index in range(len(allowed))]
-    entries = [(row, column) for column, (index, _) in enumerate(pairs) for row in rows_of[index]]
-    rows, columns = zip(*entries, strict=True) if entries else ((), ())
-    never_dense = [choice.fixed is not None or not choice.dense for choice in database.choices]
-    least = tuple(int(all(never_dense[index] for index in rivals)) for rivals in sets)
-    return _Offer(pairs, csr_array((np.ones(len(entries)), (rows, columns)), shape=(len(sets), len(pairs))), least)
-
-
-def _rival_sets(database: Database) -> list[frozenset[int]]:
-    """The sets of families that compete for the same layer, by index; most sets hold one family."""
-    of_layer: dict[str, set[int]] = {}
-    for index, choice in enumerate(database.choices):
-        for name in choice.family.members:
-            of_layer.setdefault(name, set()).add(index)
-    return sorted({frozenset(rivals) for rivals in of_layer.values()}, key=sorted)
-
-
-def _within(database: Database, budget: PlanBudget, allowed: Sequence[list[int]]) -> Sizes:
-    """Solve with additive costs, and lower the bound until the exact cost fits: the file's header is not additive."""
-
-    def price(index: int, size: int) -> int:
-        """What a family costs more than its dense layers."""
-        choice = database.choices[index]
+def _budget_row(database: Database, budget: PlanBudget) -> Row:
+    def price(number: int, size: int) -> int:
+        choice = database.choices[number]
         dense = family_cost(database, choice, None, budget.kind)
         return family_cost(database, choice, size, budget.kind) - dense
 
-    def additive(sizes: Sizes) -> int:
-        return sum(price(index, size) for index, size in enumerate(sizes) if size is not None)
-
-    cheapest = [[min(sizes, key=lambda size, index=index: price(index, size))] for index, sizes in enumerate(allowed)]  # type: ignore[misc]
-    offer = _offer(database, cheapest)
-    smallest = _best(database, offer, [price(*pair) for pair in offer.pairs])
-    if smallest is None:
-        raise PlanError("KD501", "the families overlap so that no choice has every layer in one family at most")
-    least = total_cost(database, smallest, budget.kind)
-    if least > budget.amount:
-        raise _unreachable(database, budget, least)
-    offer = _offer(database, allowed)
-    errors = [predicted_error(database.choices[index], size) for index, size in offer.pairs]
-    prices = [price(*pair) for pair in offer.pairs]
-    room = budget.amount - least + additive(smallest)
-    for _ in range(20):
-        sizes = _best(database, offer, errors, (prices, room))
-        if sizes is None:
-            return smallest
-        excess = total_cost(database, sizes, budget.kind) - budget.amount
-        if excess <= 0:
-            return sizes
-        room = additive(sizes) - excess  # excludes this solution
-    return smallest
-
-
-def _best(
-    database: Database, offer: _Offer, losses: Sequence[float], limit: tuple[Sequence[float], int] | None = None
-) -> Sizes | None:
-    """The choice with the least sum of `losses`; with `limit` = (prices, room), at a sum of prices within the room.
-
-    None if there is no such choice.
-    """
-    if not offer.pairs:
-        return (None,) * len(database.choices)
-    constraints = [LinearConstraint(offer.rivals, offer.least, 1)]
-    if limit is not None:
-        prices, room = limit
-        scale = max(abs(room), 1)
-        constraints.append(LinearConstraint(np.array([prices]) / scale, -np.inf, room / scale))
-    result = milp(
-        np.array(losses) / max(np.abs(losses).max(), 1e-300),
-        integrality=np.ones(len(offer.pairs)),
-        bounds=Bounds(0, 1),
-        constraints=constraints,
-        options={"mip_rel_gap": 1e-3 if limit else 0.0, "time_limit": 2},
+    return Row(
+        budget.amount,
+        price,
+        lambda sizes: total_cost(database, sizes, budget.kind),
+        f"a budget of {amount_of(budget.kind, budget.amount)}",
+        lambda least: _unreachable(database, budget, least),
+        lambda amount: amount_of(budget.kind, amount),
+        adds_up=budget.kind != "bytes",  # the header has as many digits as the sizes
     )
-    if result.x is None:
-        return None
-    chosen = dict(offer.pairs[column] for column in np.flatnonzero(result.x > 0.5))
-    return tuple(chosen.get(index) for index in range(len(database.choices)))
 
 
-def _spend(database: Database, budget: PlanBudget, sizes: Sizes) -> Sizes:
-    """Raise sizes one by one, the best value first, while the exact cost stays within the budget."""
-    chosen, spent = list(sizes), total_cost(database, sizes, budget.kind)
+def _limit_row(database: Database, limit: SumLimit) -> Row:
+    amount = required(limit.allowed)
+    within = f"{FLAGS[limit.name]} {shown(limit.name, amount)}"
 
-    def step(index: int) -> tuple[float, int] | None:
-        """The error that one step more saves per unit of cost, and its cost; None if the family cannot be raised."""
-        choice, size = database.choices[index], chosen[index]
-        if size is None or choice.fixed is not None or size >= choice.limit:
+    def refusal(least: int) -> PlanError:
+        most = f"the least {limit.name} that this recipe can make is {shown(limit.name, least)}"
+        whole = f"the original has {shown(limit.name, limit.dense)}"
+        return PlanError("KD501", f"{within} cannot be met; {most}, {whole}{inclusion(database.layers)}")
+
+    return Row(amount, limit.extra, limit.used, within, refusal, lambda number: shown(limit.name, number))
+
+
+def _within(problem: Problem) -> Sizes:
+    """Solve with additive costs, and lower the bounds until the exact costs fit: the file's header is not additive."""
+    allowed = problem.allowed
+    smallest = [least_of(problem, row, allowed) for row in problem.rows]
+    if any(sizes is None for sizes in smallest) or (not problem.rows and any_plan(problem, allowed) is None):
+        raise impossible(problem)
+    rooms = []
+    for row, least in zip(problem.rows, map(required, smallest), strict=True):
+        if row.total(least) > row.amount:
+            raise _refusal(problem, row, row.total(least))
+        rooms.append(row.amount - row.total(least) + row.additive(least))
+    offer = offer_of(problem, allowed)
+    errors = [predicted_error(problem.database.choices[number], size) for number, size in offer.pairs]
+    prices = [[row.price(*pair) for pair in offer.pairs] for row in problem.rows]
+    for _ in range(20):
+        sizes = best_choice(problem.database, offer, errors, list(zip(prices, rooms, strict=True)))
+        if sizes is None:
+            break
+        excesses = [row.total(sizes) - row.amount for row in problem.rows]
+        if max(excesses, default=0) <= 0:
+            return sizes
+        for place, excess in enumerate(excesses):
+            if excess > 0:
+                rooms[place] = problem.rows[place].additive(sizes) - excess  # excludes this solution
+    kept = [least for least in smallest if least and all(row.total(least) <= row.amount for row in problem.rows)]
+    if not kept:
+        raise conflict(problem)
+    return kept[0]
+
+
+def _refusal(problem: Problem, row: Row, least: int) -> PlanError:
+    """The error for a row whose least is above its amount, alone or because of the limit of memory."""
+    alone = least_of(replace(problem, peak=None), row, problem.grids)
+    if alone is not None and row.total(alone) <= row.amount:
+        return conflict(problem)
+    return row.refusal(least if alone is None else row.total(alone))
+
+
+def _spend(problem: Problem, sizes: Sizes) -> Sizes:
+    """Raise sizes one by one, the best value first, while the exact costs stay within the budget and the limits."""
+    database, rows = problem.database, problem.rows
+    chosen, spent = list(sizes), [row.total(sizes) for row in rows]
+
+    def step(number: int) -> tuple[float, list[int]] | None:
+        """The error that one step more saves per unit of cost, and its costs; None if the family cannot be raised."""
+        choice, size = database.choices[number], chosen[number]
+        if size is None or choice.fixed is not None or size >= choice.limit or not problem.allows(number, size + 1):
             return None
-        before, after = (family_cost(database, choice, number, budget.kind) for number in (size, size + 1))
+        costs = [row.price(number, size + 1) - row.price(number, size) for row in rows]
         saved = predicted_error(choice, size) - predicted_error(choice, size + 1)
-        return saved / max(after - before, 1), after - before
+        parts = [max(cost, 1) / max(row.amount, 1) for cost, row in zip(costs, rows, strict=True)]
+        return saved / (sum(parts) if len(rows) > 1 else max([1, *costs])), costs
 
-    steps = {index: value for index in range(len(chosen)) if (value := step(index))}
+    steps = {number: value for number in range(len(chosen)) if (value := step(number))}
     while steps:
-        best = max(steps, key=lambda index: steps[index][0])
-        _, price = steps.pop(best)
+        best = max(steps, key=lambda number: steps[number][0])
+        _, costs = steps.pop(best)
         trial = (*chosen[:best], (chosen[best] or 0) + 1, *chosen[best + 1 :])
-        cost = total_cost(database, trial, "bytes") if budget.kind == "bytes" else spent + price
-        if spent <= cost <= budget.amount:
-            chosen, spent = list(trial), cost
+        sums = zip(rows, spent, costs, strict=True)
+        totals = [before + cost if row.adds_up else row.total(trial) for row, before, cost in sums]
+        if all(before <= after <= row.amount for row, before, after in zip(rows, spent, totals, strict=True)):
+            chosen, spent = list(trial), totals
             if again := step(best):
                 steps[best] = again
     return tuple(chosen)
