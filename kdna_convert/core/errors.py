@@ -174,6 +174,7 @@ CODES: dict[str, str] = {
     "KD508": "`kdna compare` has no tool of this name. Use one of those that the message lists.",
     "KD509": "The folder is not larger than the target already. Choose a smaller target.",
     "KD510": "The file of times is of another machine, or lacks a time of it. Run `kdna profile` on that machine, or pass --other-machine to plan for it.",
+    "KD511": "The nets cannot share tensors: they differ in a layer to convert, or the recipe or the folder has no shared tensors that stay the same. The message says which.",
     # folder
     "KD601": "The output exists already. Choose another place, or pass --force.",
     "KD602": "This is not a folder written by kdna. Pass one that `kdna convert` wrote.",
