@@ -86,7 +86,7 @@ def bank(
     nets, places = _per_net(models, checkpoints, data)
     targets = Targets(target_params, target_bytes)
     targets.check()
-    base = None if shared is None else _opened(shared)
+    base = None if shared is None else _opened(shared, options.get("trust_code", False))
     if base is not None and any(targets):
         raise PlanError("KD506", "the folder of `shared` says how large everything is; leave the size out")
     if base is None and len(nets) < 2:
@@ -121,9 +121,9 @@ def _per_net(
     return nets, list(zip(files or [{} for _ in nets], own, strict=True))
 
 
-def _opened(shared: str | Path | Conversion) -> Conversion:
+def _opened(shared: str | Path | Conversion, trust_code: bool) -> Conversion:
     """The conversion whose shared tensors are used. Raises PlanError KD511 for one that has none as they are stored."""
-    base = shared if isinstance(shared, Conversion) else open_folder(shared)
+    base = shared if isinstance(shared, Conversion) else open_folder(shared, trust_code=trust_code)
     name = "the conversion" if isinstance(shared, Conversion) else str(shared)
     if base.coded is not None:
         why = "is coded: its tensors are rounded and stored as one, so that an update of it leaves nothing out"
@@ -136,11 +136,7 @@ def _opened(shared: str | Path | Conversion) -> Conversion:
 
 
 def _shared_letters(plan: Plan, layers: Sequence[Layer]) -> list[str]:
-    return [
-        letter
-        for family in plan.families
-        for letter in scheme_of(family).layout(shapes_of(family, layers)).shared
-    ]
+    return [letter for family in plan.families for letter in scheme_of(family).layout(shapes_of(family, layers)).shared]
 
 
 def _require_plain(recipe: Recipe) -> None:
@@ -168,15 +164,15 @@ def _joint(jobs: Sequence[Job], targets: Targets, began: float, progress: Progre
     database = bank_database(whole, recipe, progress)
     plan = solve(database, budget_of(original_totals(database), recipe, *targets[:2]))
     planned = time.perf_counter()
-    converted, fits = convert_by_plan(
-        whole.net.model, plan, whole.moments, sweeps=recipe.fit.sweeps, progress=progress
-    )
+    converted, fits = convert_by_plan(whole.net.model, plan, whole.moments, sweeps=recipe.fit.sweeps, progress=progress)
     seconds = {"calibrate and plan": planned - began, "fit": time.perf_counter() - planned}
     done = []
     for number, (job, variant) in enumerate(zip(jobs, variants, strict=True)):
         own = variant_plan(plan, number, variant.net, recipe)
         net = with_tensors_of(job.loaded.model, own, converted.get_submodule(str(number)))
-        job.notes.append(f"net {number + 1} of {len(jobs)} with the same shared tensors; times until the fit are of all")
+        job.notes.append(
+            f"net {number + 1} of {len(jobs)} with the same shared tensors; times until the fit are of all"
+        )
         fit = FittedNet(own, net, _fits_of(fits, number), seconds)
         done.append(completed(job, fit, variant.moments, measure_of(job), progress))
     return done
@@ -195,7 +191,9 @@ def _fits_of(fits: Sequence[FamilyFit], number: int) -> tuple[FamilyFit, ...]:
     """How the families of one net were fitted, by its own names."""
     found = []
     for fit in fits:
-        errors = {members_of((name,), number)[0]: error for name, error in fit.errors.items() if members_of((name,), number)}
+        errors = {
+            members_of((name,), number)[0]: error for name, error in fit.errors.items() if members_of((name,), number)
+        }
         if errors:
             found.append(replace(fit, owner=next(iter(errors)), errors=errors))
     return tuple(found)

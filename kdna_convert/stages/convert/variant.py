@@ -56,7 +56,7 @@ def fit_adapters(
         began, scheme = time.perf_counter(), scheme_of(family)
         shared, starts = tensors_of(bank, family)
         aims = targets(original, family, moments)
-        adapters = [_adapter(scheme, shared, start, aim) for start, aim in zip(starts, aims, strict=True)]
+        adapters = [fitted_adapter(scheme, shared, start, aim) for start, aim in zip(starts, aims, strict=True)]
         _require_finite(family, adapters)
         errors = [
             output_error(scheme, shared, adapter, aim) / max(aim.energy, 1e-60)
@@ -69,7 +69,7 @@ def fit_adapters(
     return net, tuple(fits)
 
 
-def _adapter(scheme: Scheme, shared: Tensors, start: Tensors, target: Target) -> Tensors:
+def fitted_adapter(scheme: Scheme, shared: Tensors, start: Tensors, target: Target) -> Tensors:
     """The adapter with the least output error at these shared tensors, searched from `start`."""
     if not start:  # the member is the parent itself
         return start

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ...core.choices import Choice, Database
+from ...core.choices import Database
 from ...core.errors import ModelError, PlanError
 from ...core.specs import Family, Layer, ModelRef, Plan, Progress, Shape
 from ...inputs.recipe import Assignment, Recipe, alternatives
@@ -41,7 +41,9 @@ def require_alike(nets: Sequence[Sequence[Layer]]) -> None:
         odd = next((name for name in (*first, *own) if first.get(name) != own.get(name)), None)
         if odd is not None:
             has, had = (_described(one.get(odd)) for one in (own, first))
-            raise PlanError("KD511", f"{odd}: {has} in net {number}, and {had} in the first; give fine-tunes of one net")
+            raise PlanError(
+                "KD511", f"{odd}: {has} in net {number}, and {had} in the first; give fine-tunes of one net"
+            )
 
 
 def together(variants: Sequence[Variant]) -> Variant:
@@ -72,18 +74,25 @@ def bank_database(whole: Variant, recipe: Recipe, progress: Progress | None = No
     families = _families(layers, recipe, whole.assignments)
     inside = {name for family in families for name in family.members}
     net = replace(whole.net, layers=tuple(layer if layer.name in inside else _outside(layer) for layer in layers))
-    database = build_database(net, families, recipe, whole.moments, progress=progress)
-    return replace(database, choices=tuple(_bounded(choice, layers) for choice in database.choices))
+
+    def bound(family: Family) -> int:
+        return min(scheme_of(family).limit(shapes_of(part, layers)) for part in _parts(family))
+
+    return build_database(net, families, recipe, whole.moments, bound=bound, progress=progress)
 
 
 def variant_plan(plan: Plan, number: int, net: SurveyedNet, recipe: Recipe) -> Plan:
     """The plan of one variant, with its own totals, from that of all of them."""
-    families = tuple(
-        replace(family, members=own) for family in plan.families if (own := members_of(family.members, number))
+    families = [replace(family, members=members_of(family.members, number)) for family in plan.families]
+    layers = [(layer, members_of((layer.name,), number)) for layer in plan.layers]
+    own = Plan(
+        net.ref,
+        tuple(family for family in families if family.members),
+        tuple(replace(layer, name=name) for layer, names in layers for name in names),
+        plan.original,
+        plan.planned,
+        seed=plan.seed,
     )
-    layers = [layer for layer in plan.layers if members_of((layer.name,), number)]
-    own_layers = tuple(replace(layer, name=members_of((layer.name,), number)[0]) for layer in layers)
-    own = Plan(net.ref, families, own_layers, plan.original, plan.planned, seed=plan.seed)
     return restate(own, net, recipe)
 
 
@@ -134,13 +143,6 @@ def _parts(family: Family) -> list[Family]:
 
 def _saves(family: Family, layers: Sequence[Layer]) -> bool:
     return all(no_saving(part, layers) is None for part in _parts(family))
-
-
-def _bounded(choice: Choice, layers: Sequence[Layer]) -> Choice:
-    """The choice without the sizes at which a folder would store more than dense kernels."""
-    scheme = scheme_of(choice.family)
-    limit = min(scheme.limit(shapes_of(part, layers)) for part in _parts(choice.family))
-    return replace(choice, limit=max(choice.smallest, min(choice.limit, limit)))
 
 
 def _outside(layer: Layer) -> Layer:
