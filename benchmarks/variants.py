@@ -28,7 +28,7 @@ import kdna_convert as kdna
 from kdna_convert.core.tensorfile import load_tensors
 from kdna_convert.inputs.digits import WEIGHTS, digits, digits_net
 
-SHARES = ("1/4", "1/6", "1/10")
+SHARES = ("1/10", "1/20")
 COUNT = 5
 COLUMNS = ("share", "folders", "with_updates", "top1", "agreement", "seconds", "error")
 Altered = Callable[[Tensor, int], Tensor]
@@ -114,12 +114,17 @@ def later(nets: Sequence[FineTune], share: str) -> Conversions:
     return [*first, *kdna.bank(nets[-1].net, shared=first[0], data=nets[-1].images)]
 
 
+def in_eight_bits(nets: Sequence[FineTune], share: str) -> Conversions:
+    """All nets at three times this share, then with numbers of 8 bits. Equal tensors stay equal."""
+    return [kdna.code(one, codec="int8") for one in together(nets, f"3/{share.removeprefix('1/')}")]
+
+
 WAYS: dict[str, Way] = {
     "alone, accurate": by_recipe("accurate"),
-    "alone, variants": by_recipe("variants"),
     "alone, smallest": by_recipe("smallest"),
     "bank": together,
     "bank, the fifth later": later,
+    "bank, int8": in_eight_bits,
 }
 
 

@@ -37,7 +37,7 @@ SHARED_HELP = "Use the plan and the shared tensors of this folder; fit only adap
 class VariantFlags:
     """The fine-tunes, the recipe and the size."""
 
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Fine-tunes, or one net for --checkpoint.")]
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="One for each fine-tune, or one for several --checkpoint.")]
     checkpoint: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Weights of a fine-tune. Repeat it for each.")
     ] = None
@@ -114,7 +114,7 @@ def bank(
     Writes FOLDER/NAME for each fine-tune, which loads alone, and FOLDER/NAME.update from the first one to it.
 
     Example:
-        kdna bank kdna:digits --checkpoint a.safetensors --checkpoint b.safetensors -d kdna:digits/train -o both
+        kdna bank nets.py:cats nets.py:dogs -d images --target-params 0.2 -o pets
     """
     target, names = output_path(output, force=True), variants.names
     from ...api.bank import bank as stage
