@@ -37,7 +37,9 @@ SHARED_HELP = "Use the plan and the shared tensors of this folder; fit only adap
 class VariantFlags:
     """The fine-tunes, the recipe and the size."""
 
-    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="One for each fine-tune, or one for several --checkpoint.")]
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL", help="One for each fine-tune, or one for several --checkpoint.")
+    ]
     checkpoint: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Weights of a fine-tune. Repeat it for each.")
     ] = None
