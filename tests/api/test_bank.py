@@ -131,10 +131,18 @@ def test_a_later_fine_tune_takes_the_shared_tensors_of_a_folder(tmp_path: Path) 
     assert measured.logit_error < 10 * first.logit_error
 
 
-def other_layers() -> Any:
+def wider() -> DigitsNet:
     net = tuned(2)
     net.blocks[0].conv1 = nn.Conv2d(32, 32, 5, padding=2, bias=False)  # type: ignore[union-attr]
-    return kdna.bank([tuned(1), net], recipe=recipe(), data=images())
+    return net
+
+
+def other_layers() -> Any:
+    return kdna.bank([tuned(1), wider()], recipe=recipe(), data=images())
+
+
+def other_folder() -> Any:
+    return kdna.bank(wider(), shared=banked()[0], data=images())
 
 
 def coded() -> Any:
@@ -143,6 +151,7 @@ def coded() -> Any:
 
 REFUSED: dict[str, tuple[str, str, Callable[[], Any]]] = {
     "other layers": ("KD511", "blocks.0.conv1", other_layers),
+    "a folder of another net": ("KD503", "another model", other_folder),
     "one net": ("KD511", "shares with nothing", lambda: kdna.bank([tuned(1)], data=images())),
     "a coded folder": ("KD511", "before `kdna code`", coded),
     "a scheme without shared tensors": (
