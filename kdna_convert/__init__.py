@@ -20,6 +20,7 @@ from .core.errors import KdnaError as KdnaError
 
 if TYPE_CHECKING:
     from .api.analyze import analyze as analyze
+    from .api.bank import bank as bank
     from .api.build import build as build
     from .api.code import code as code
     from .api.compare import Comparison as Comparison
@@ -61,6 +62,7 @@ _HOME = {
     "Plan": "core.specs",
     "Recipe": "inputs.recipe",
     "analyze": "api.analyze",
+    "bank": "api.bank",
     "build": "api.build",
     "code": "api.code",
     "compare": "api.compare",

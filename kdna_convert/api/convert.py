@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,6 +166,21 @@ class _ConvertCall:
     on_board: BoardTarget | None = None
 
 
+@dataclass(frozen=True)
+class FittedNet:
+    """A fitted net before its repair: its plan, how the families were fitted, and the seconds of each stage so far.
+
+    `file` is what the repair resumes from, `state` that of a stopped one.
+    """
+
+    plan: Plan
+    net: nn.Module
+    families: tuple[FamilyFit, ...]
+    seconds: Mapping[str, float]
+    file: RepairFile | None = None
+    state: RepairState | None = None
+
+
 def require_net(model: Model) -> None:
     """Raises ModelError KD302 for a folder, which is what a conversion makes and not what it takes."""
     if isinstance(model, str | Path) and Path(model).is_dir():
@@ -234,20 +249,30 @@ def _converted(call: _ConvertCall, plan: Plan) -> Conversion:
     file = repair_file(job, plan, call.work)
     converted, fits, state = _fitted(call, plan, measure, file)
     fitted = time.perf_counter()
-    first = None if measure is None or state is not None else measure(converted)
-    results = repair(job, converted, fits, measure, first, file, state, call.progress)
+    seconds = {"calibrate and plan": planned - call.began, "fit": fitted - planned}
+    fit = FittedNet(plan, converted, fits, seconds, file, state)
+    return completed(job, fit, call.moments, measure, call.progress)
+
+
+def completed(
+    job: Job, fit: FittedNet, moments: Moments, measure: Measure | None, progress: Progress | None
+) -> Conversion:
+    """The conversion of a fitted net: repaired, and measured after every stage."""
+    plan, converted = fit.plan, fit.net
+    first = None if measure is None or fit.state is not None else measure(converted)
+    results = repair(job, converted, fit.families, measure, first, fit.file, fit.state, progress)
     stages = _stages(first, results)
     if job.recipe.nested:
-        plan, unordered = nest(converted, plan, job.loaded.model, call.moments)
+        plan, unordered = nest(converted, plan, job.loaded.model, moments)
         job.notes.extend(unordered)
-    seconds = {"calibrate and plan": planned - call.began, "fit": fitted - planned}
+    seconds = dict(fit.seconds)
     if results:
         seconds["repair"] = sum(one.seconds for one in results)
     skipped = () if job.calibration is None else tuple(job.calibration.skipped)
     report = Report(
         stages=stages,
         divergence=list(stages.values())[-1] if stages else None,
-        families=fits,
+        families=fit.families,
         repair=results,
         calibration=CalibrationReport(len(job.calibration or ()), skipped),
         seconds={name: round(value, 2) for name, value in seconds.items()},

@@ -10,6 +10,7 @@ from .. import __version__
 from ..core.heap import keep_freed
 from .commands import (
     analyze,
+    bank,
     bench,
     build,
     code,
@@ -56,6 +57,7 @@ COMMANDS = {
         analyze.analyze,
         plan.plan,
         convert.convert,
+        bank.bank,
         finetune.finetune,
         shrink.shrink,
         freeze.freeze,

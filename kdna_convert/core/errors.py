@@ -175,6 +175,7 @@ CODES: dict[str, str] = {
     "KD509": "The folder is not larger than the target already. Choose a smaller target.",
     "KD510": "The file of times is of another machine, or lacks a time of it. Run `kdna profile` on that machine, or pass --other-machine to plan for it.",
     "KD511": "The device profile does not exist, cannot be read, or has an invalid figure. Correct the key that the message names; `kdna ls boards` lists the bundled ones.",
+    "KD512": "The nets cannot share tensors: they differ in a layer to convert, or the recipe or the folder has no shared tensors that stay the same. The message says which.",
     # folder
     "KD601": "The output exists already. Choose another place, or pass --force.",
     "KD602": "This is not a folder written by kdna. Pass one that `kdna convert` wrote.",

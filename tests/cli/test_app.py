@@ -28,6 +28,7 @@ def test_the_commands_are_those_of_the_product() -> None:
             "analyze",
             "plan",
             "convert",
+            "bank",
             "finetune",
             "shrink",
             "freeze",

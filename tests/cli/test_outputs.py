@@ -8,6 +8,7 @@ from support.commands import commands
 
 # Every other argument is wrong too, and would be refused as soon as the work begins.
 WRONG = {
+    ("bank",): ["no_such_net", "other_net", "--data", "nowhere"],
     ("build",): ["no-such-layout"],
     ("code",): ["nowhere", "--codec", "fp16"],
     ("convert",): ["no_such_net", "--data", "nowhere"],

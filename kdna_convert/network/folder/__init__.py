@@ -3,7 +3,7 @@
 conversion.py is what it stores; save.py writes and load.py reads it; record.py is its record of itself, which verify.py
 checks; config.py has timm's fields, report.py what was measured, card.py the model card; trust.py decides whether
 the net that it names may be built, rebuild.py builds it, original.py the net it was made from; work.py is the folder of
-an unfinished run, update.py what turns one folder into another.
+an unfinished run, update.py what turns one folder into another, variants.py writes those of several fine-tunes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from .report import Report
 from .save import require_free, save
 from .trust import Claim, remember
 from .update import Update, diff, patch
+from .variants import SavedVariant, require_place, save_variants
 from .verify import Check, verify
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Conversion",
     "Origin",
     "Report",
+    "SavedVariant",
     "Update",
     "diff",
     "is_ours",
@@ -34,7 +36,9 @@ __all__ = [
     "read_claim",
     "remember",
     "require_free",
+    "require_place",
     "save",
+    "save_variants",
     "uncoded",
     "verify",
 ]

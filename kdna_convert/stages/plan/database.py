@@ -7,7 +7,7 @@ recipe and its moments; a plan for any budget is then solved from the database a
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -30,6 +30,7 @@ from .families import no_saving
 from .joint_fit import is_wide, joint_fit
 from .routes import gate_specs
 
+Bound = Callable[[Family], int]
 # Iterations of a quick fit.
 QUICK = 20
 
@@ -54,6 +55,7 @@ def build_database(
     divisible: Collection[int] = (),
     routes: Sequence[Route] = (),
     fingerprint: str = "",
+    bound: Bound | None = None,
     progress: Progress | None = None,
 ) -> Database:
     """Build the database of a net: one choice per family.
@@ -66,6 +68,7 @@ def build_database(
         divisible: Indices of `families` that are split into single layers if that lowers the predicted error.
         routes: The routes, the same at every budget.
         fingerprint: What the database is made from, for `read_database`.
+        bound: A function for the largest size of a family, where that is below its scheme's.
         progress: Called before each family.
 
     Returns:
@@ -81,7 +84,7 @@ def build_database(
 
     def predict(number: int) -> list[Choice] | NumericsError:
         try:
-            return _choices(net, families[number], recipe, store, routed, divisible=number in divisible)
+            return _choices(net, families[number], recipe, store, routed, bound, divisible=number in divisible)
         except NumericsError as error:
             if error.code != "KD703":
                 raise
@@ -142,6 +145,7 @@ def _choices(
     recipe: Recipe,
     store: TargetStore | None,
     routed: Collection[str],
+    bound: Bound | None,
     *,
     divisible: bool,
 ) -> list[Choice]:
@@ -152,11 +156,11 @@ def _choices(
             return choice
         return replace(choice, points=_points(choice, store.targets(choice.family), recipe.seed, known or {}))
 
-    whole = _choice(net, family, recipe, routed)
+    whole = _choice(net, family, recipe, routed, bound)
     singles = [replace(family, members=(name,)) for name in family.members] if divisible else []
     if not singles or store is None or whole.fixed is not None or any(no_saving(one, net.layers) for one in singles):
         return [measured(whole)]
-    split = [_choice(net, single, recipe, routed) for single in singles]
+    split = [_choice(net, single, recipe, routed, bound) for single in singles]
     at_half = [_at_half(choice, store, recipe.seed) for choice in (whole, *split)]
     if sum(error for _, error in at_half[1:]) < at_half[0][1]:
         return [measured(choice, dict([known])) for choice, known in zip(split, at_half[1:], strict=True)]
@@ -170,11 +174,11 @@ def _at_half(choice: Choice, store: TargetStore, seed: int) -> tuple[int, float]
     return size, _error(choice, size, store.targets(choice.family), seed)
 
 
-def _choice(net: SurveyedNet, family: Family, recipe: Recipe, routed: Collection[str]) -> Choice:
+def _choice(net: SurveyedNet, family: Family, recipe: Recipe, routed: Collection[str], bound: Bound | None) -> Choice:
     scheme, shapes = scheme_of(family), shapes_of(family, net.layers)
     members = [layer for name in family.members for layer in net.layers if layer.name == name]
     fixed = family.options.get(scheme.size)
-    limit = scheme.limit(shapes)
+    limit = scheme.limit(shapes) if bound is None else min(scheme.limit(shapes), bound(family))
     if fixed is not None and not scheme.smallest <= fixed <= max(limit, scheme.smallest):
         raise RecipeError(
             "KD207",
