@@ -95,7 +95,7 @@ def require_exportable(to: ExportChoice, data: object) -> None:
 
 
 def _no_images(to: str) -> DataError:
-    return DataError("KD405", f"{to} is measured on images: pass --data DATA, two or more")
+    return DataError("KD405", f"{to} is measured on images: pass --data DATA with two images or more")
 
 
 def _drawn(data: Data | str | Path | None, conversion: Conversion, limit: int, seed: int) -> Tensor:

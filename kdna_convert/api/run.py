@@ -97,7 +97,10 @@ def run(
     request = request_of(model, recipe, data, (target_params, target_bytes), options, progress)
     place = None if request.recipe.export is None else default_place(target, request.recipe.export)
     if not force and (done := _done(target, request)) is not None:
-        return done if place is None or place.exists() else _exported(done, request, place)
+        if place is None:
+            return done
+        made = replace(required(done.report.run), exported=str(place))
+        return _with_run(done, made) if place.exists() else _exported(done, request, place)
     require_free(target, force)
     if place is not None:
         _require_no_export(place, force)

@@ -288,6 +288,7 @@ def test_a_recipes_export_is_written_beside_the_folder_once(images: Path, tmp_pa
     again = job(images, tmp_path / "run", recipe)
     assert again.report.run is not None
     assert again.report.run.was_there
+    assert again.report.run.exported == first.report.run.exported
     assert (tmp_path / "run-merged.safetensors").stat().st_mtime_ns == written.st_mtime_ns
     (tmp_path / "run-merged.safetensors").unlink()
     job(images, tmp_path / "run", recipe)

@@ -143,7 +143,10 @@ def tell_written(conversion: Conversion, folder: Path, quiet: bool, *commands: s
     name, folded = shlex.quote(str(folder)), "" if conversion.plan.routes else ", folded=True"
     measure = [] if measured else [f"kdna eval {name} --data VALIDATION  (images that this command has not used)"]
     load = f'python: model = kdna_convert.load("{folder}"{folded})'
-    following = "\n      ".join([*measure, *commands, f"kdna export {name} --to merged", load])
+    timed = conversion.plan.planned.latency is not None
+    export = f"kdna export {name} --to onnx" if timed else f"kdna export {name} --to merged"
+    load = f'python: model = kdna_convert.factor(kdna_convert.load("{folder}"))' if timed else load
+    following = "\n      ".join([*measure, *commands, export, load])
     tell(f"written to {folder}\nnext  {following}", quiet)
 
 

@@ -95,7 +95,8 @@ def _boards() -> dict[str, str]:
         board = load_board(path)
         sizes = {"RAM": board.ram, "flash": board.flash}
         has = [f"{size(figure.value)} of {label}" for label, figure in sizes.items() if figure is not None]
-        entries[name] = "; ".join([board.summary, ", ".join(has), f"estimates in {' and '.join(board.arithmetics)}"])
+        parts = [board.summary, ", ".join(has), f"estimates in {' and '.join(board.arithmetics)}"]
+        entries[name] = "; ".join(part for part in parts if part)
     return entries
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, fields
 from functools import partial
@@ -344,7 +345,9 @@ class LatencyFlags:
     runtime: Annotated[
         RuntimeName, _latency(metavar="NAME", help="What runs the net: onnxruntime, openvino or torch.")
     ] = "onnxruntime"
-    threads: Annotated[int | None, _latency(metavar="N", min=1, help="CPU threads. Default: those of torch.")] = None
+    threads: Annotated[
+        int | None, _latency(metavar="N", min=1, max=os.cpu_count(), help="CPU threads. Default: those of torch.")
+    ] = None
     profile: Annotated[
         Text,
         _latency(metavar="FILE", help="Measured times: read, and added to. Default: ~/.cache/kdna/latency.jsonl."),

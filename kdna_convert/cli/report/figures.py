@@ -43,7 +43,8 @@ def measured(name: str, value: float) -> str:
 
 
 def milliseconds(nanoseconds: float) -> str:
-    return f"{nanoseconds / 1e6:.3g} ms"
+    number = nanoseconds / 1e6
+    return f"{number:.3g} ms" if number < 1000 else f"{number:,.0f} ms"
 
 
 def kept(after: int, before: int) -> str:

@@ -12,6 +12,12 @@ NOTE = (
     "--json has all times."
 )
 HALF = 0.5
+# Layers that alone take so much longer than the net say little about it.
+BEYOND = 1.5
+SMALL = (
+    "The layers alone take longer than the net, since each loads and stores what neighbours share. Plans for a latency "
+    "are unreliable for so small a net."
+)
 
 
 def profile_table(profile: Profile) -> RenderableType:
@@ -29,7 +35,8 @@ def profile_table(profile: Profile) -> RenderableType:
         f"the net: {milliseconds(profile.net)} for a batch of {profile.batch} ({profile.timed}); "
         f"its layers alone: {milliseconds(whole)}"
     )
-    return Group(table, "", about, note(NOTE))
+    small = [note(SMALL)] if whole > BEYOND * profile.net else []
+    return Group(table, "", about, *small, note(NOTE))
 
 
 def _at_half(chain: ChainTimes, row: LayerTimes) -> str:

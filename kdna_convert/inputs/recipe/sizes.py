@@ -52,7 +52,7 @@ def parse_latency(target: float | str, whole: int) -> int:
     try:
         number, divisor = _fraction(text)
     except PlanError:
-        way_out = "write it like 12ms, or as a share of the original's: 0.7, 70% or 7/10"
+        way_out = "write it like 12ms, or as a share of the original's, below 1: 0.7, 70% or 7/10"
         raise PlanError("KD506", f"{text!r} is not a latency; {way_out}") from None
     return int(number / divisor * whole)
 

@@ -123,11 +123,14 @@ def write_fastest(
     Raises:
         DataError: KD405 for less than two images.
         FolderError: KD601 if the folder exists and `force` is not given.
-        ModelError: KD312 if onnxruntime is not installed, or the net has no graph for other images.
+        ModelError: KD312 if onnxruntime is not installed, or the net has no graph for other images; KD315 for opset or
+            fp16.
     """
     if len(images) < 2:
-        raise DataError("KD405", "what is fastest is measured on images: pass --data DATA, two or more")
+        raise DataError("KD405", "what is fastest is measured on images: pass --data DATA with two images or more")
     options = options or ExportOptions()
+    if options.opset is not None or options.fp16:
+        raise ModelError("KD315", "fastest does not take --opset or --fp16: it chooses the arithmetic itself")
     if options.factored is None:
         options = replace(options, factored=conversion.plan.planned.latency is not None)
     target = free_place(OpenVino(), path, force)  # which writes a folder, too
@@ -144,7 +147,7 @@ def write_fastest(
             except ModelError as error:
                 if candidate is CANDIDATES[0]:
                     raise
-                refused[candidate.name] = error.message
+                refused[candidate.name] = error.message.removesuffix("; nothing was written")
         if progress is not None:
             progress("write", len(CANDIDATES), len(CANDIDATES))
         times = _times({name: net for name, (_, net) in found.items()}, source)

@@ -74,10 +74,7 @@ class Clock:
             if self.machine != cpu_name():
                 raise PlanError("KD510", f"{self.file} lacks a time of {self.label}; run `kdna profile` there")
             self.known[name] = self.measure(load())
-            with disk_errors(self.file):
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-                with self.file.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(key | {"ns": self.known[name]}) + "\n")
+            _append(self.file, key | {"ns": self.known[name]})
         return self.known[name]
 
 
@@ -87,15 +84,52 @@ def machines(path: Path) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, int]:
-    """Each time by its key. A line that was cut off is left out."""
-    if not path.exists():
+    """Each time by its key. A last line that was cut off is left out.
+
+    Raises PlanError KD510 for a file that cannot be read or holds something else, which must not be added to.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise PlanError("KD510", f"{path} cannot be read: {error.strerror}; choose another --profile") from None
+    except UnicodeDecodeError:
+        raise _no_times(path) from None
     times = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            value = int(row.pop("ns"))
+            value, _ = int(row.pop("ns")), row["machine"]
         except (ValueError, KeyError, AttributeError, TypeError):
+            if number < len(lines):
+                raise _no_times(path) from None
             continue
         times[json.dumps(row, sort_keys=True)] = value
     return times
+
+
+def _no_times(path: Path) -> PlanError:
+    return PlanError("KD510", f"{path} is no file of times; choose another --profile")
+
+
+def _append(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a row as a line of its own: the last line may have been cut off."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    _drop_last_line(path)
+            file.write((json.dumps(row) + "\n").encode())
+
+
+def _drop_last_line(path: Path) -> None:
+    """Remove what is left of a line without an end, unless it is whole."""
+    head, _, tail = path.read_bytes().rpartition(b"\n")
+    try:
+        json.loads(tail)
+        path.write_bytes(path.read_bytes() + b"\n")
+    except ValueError:
+        path.write_bytes(head + b"\n" if head else b"")

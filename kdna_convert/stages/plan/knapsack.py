@@ -219,5 +219,5 @@ def _unreachable(database: Database, budget: PlanBudget, least: int) -> PlanErro
         "KD501",
         f"a budget of {amount_of(budget.kind, budget.amount)} ({share}) cannot be met; the smallest that this recipe "
         f"can make is {amount_of(budget.kind, least)} ({least / whole:.2%} of the net's)"
-        f"{routing}{inclusion(database.layers)}",
+        f"{routing}{'' if budget.kind == 'latency' else inclusion(database.layers)}",
     )

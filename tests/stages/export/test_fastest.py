@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdna_convert.api.export import export
 from kdna_convert.core.errors import DataError, FolderError, ModelError
+from kdna_convert.stages.export import ExportOptions
 from kdna_convert.stages.export import fastest as module
 from kdna_convert.stages.export.fastest import CANDIDATES, Fastest, FormTimes, write_fastest
 from kdna_convert.stages.export.onnx import Session
@@ -67,6 +68,13 @@ def test_a_net_without_classes_is_judged_by_its_distance(monkeypatch: pytest.Mon
     found = {"relative_error": 0.0004, "held_out": 4.0}
     monkeypatch.setattr(module, "quality", lambda source, run: found)
     assert module._agreement(None, None) == pytest.approx(0.98)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [ExportOptions(fp16=True), ExportOptions(opset=17)])
+def test_what_decides_the_arithmetic_is_refused(options: ExportOptions, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="KD315"):
+        write_fastest(small_conversion(), tmp_path / "net", images(4), options)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_only_the_fastest_form_takes_an_agreement(tmp_path: Path) -> None:

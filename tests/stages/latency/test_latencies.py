@@ -140,9 +140,28 @@ def test_a_line_that_was_cut_off_is_measured_again(net: nn.Module, tmp_path: Pat
     file = tmp_path / "times.jsonl"
     first = timed(net, file)
     lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join([*lines[:-1], lines[-1][:20], "\n"]))
-    assert timed(net, file) == first
-    assert len(Counted.loaded) == 1
+    for rest in (lines[-1][:20], f"{lines[-1][:20]}\n"):
+        file.write_text("".join([*lines[:-1], rest]))
+        assert timed(net, file) == first
+        assert len(Counted.loaded) == 1
+    file.write_text("".join(lines).removesuffix("\n"))
+    before = len(Clock(Counted(), 1, file).known)
+    Clock(Counted(), 2, file, measure=lambda run: 7).net(net, images(), "another")
+    assert len(Clock(Counted(), 1, file).known) == before + 1
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe\x00binary", b'{"a": 1}\n[1, 2]\n', b"weights\nof a net\n"])
+def test_a_file_of_something_else_is_refused_and_not_added_to(text: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "net.pth"
+    file.write_bytes(text)
+    with pytest.raises(PlanError, match=r"KD510: .* is no file of times"):
+        clock(file)
+    assert file.read_bytes() == text
+
+
+def test_a_folder_is_no_file_of_times(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"KD510: .* cannot be read"):
+        clock(tmp_path)
 
 
 def test_a_time_of_another_machine_is_not_measured_here(net: nn.Module, tmp_path: Path) -> None:
