@@ -31,7 +31,7 @@ from .cached_moments import moments_of
 from .convert import TUNES, FittedNet, completed, require_net
 from .heldout_metrics import measure_of
 from .job import Job, checked_recipe, open_job, surveyed_net
-from .keywords import NetOptions, Targets, check_keywords
+from .keywords import BankOptions, Targets, check_keywords
 from .nets import Model
 from .plan_checks import require_goal, require_moments
 
@@ -49,9 +49,8 @@ def bank(
     target_params: float | str | None = None,
     target_bytes: float | str | None = None,
     checkpoints: Sequence[str | Path] | None = None,
-    shared: str | Path | Conversion | None = None,
     progress: Progress | bool | None = None,
-    **options: Unpack[NetOptions],
+    **options: Unpack[BankOptions],
 ) -> tuple[Conversion, ...]:
     """Convert copies of several fine-tunes of one net. They share tensors, and each loads alone.
 
@@ -70,7 +69,7 @@ def bank(
         shared: a folder that was converted before, or its Conversion. Its plan and its shared tensors are used as they
             are, and only adapters are fitted, which loses more than a fit together. No target is given then.
         progress: True for a bar on stderr, or a function of (what, done, total).
-        **options: as for `convert`.
+        **options: as for `convert`, and `shared`.
 
     Returns:
         A conversion for each model, in order.
@@ -81,7 +80,8 @@ def bank(
         ModelError: KD306 if no layer takes less when it shares.
         KdnaError: what the stages raise; see `kdna explain`.
     """
-    check_keywords("bank", options, NetOptions)
+    check_keywords("bank", options, BankOptions)
+    shared = options.pop("shared", None)
     progress, began = as_progress(progress), time.perf_counter()
     nets, places = _per_net(models, checkpoints, data)
     targets = Targets(target_params, target_bytes)

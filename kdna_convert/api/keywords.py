@@ -77,6 +77,12 @@ class NetOptions(TaskOptions, total=False):
     device: str | None
 
 
+class BankOptions(NetOptions, total=False):
+    """The same, and `shared`: a converted folder, or a Conversion, whose plan and shared tensors are used."""
+
+    shared: Any
+
+
 class JobOptions(NetOptions, total=False):
     """The same, and how the moments are collected."""
 

@@ -43,6 +43,13 @@ class VariantFlags:
     checkpoint: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Weights of a fine-tune. Repeat it for each.")
     ] = None
+    checkpoint_key: Annotated[
+        Text,
+        typer.Option(metavar="KEY", help="Key of the weights in each checkpoint. Default: the usual ones, EMA first."),
+    ] = None
+    checkpoint_prefix: Annotated[
+        Text, typer.Option(metavar="PREFIX", help="Prefix of the net's weights in each checkpoint.")
+    ] = None
     data: Annotated[
         list[str] | None,
         typer.Option("--data", "-d", metavar="DATA", help=f"Once, or for each fine-tune. {DATA_HELP}"),
@@ -88,6 +95,8 @@ class VariantFlags:
         return {
             "models": self.models,
             "checkpoints": self.checkpoint or None,
+            "checkpoint_key": self.checkpoint_key,
+            "checkpoint_prefix": self.checkpoint_prefix,
             "data": data,
             "shared": self.shared,
             "recipe": self.recipe,

@@ -256,7 +256,7 @@ def test_sequential_rounding_is_closer_than_rounding_layers_separately(
     errors = {}
     for rounding in ("separate", "sequential"):
         coded = code_to_size(nets, sensitivity, room, rounding=rounding, progress=lambda done, of: None)  # type: ignore[arg-type]
-        assert 0.99 * room <= len(coded.blob) <= room
+        assert 0.98 * room <= len(coded.blob) <= room  # at two kilobytes, a step of the search is 1 % or more
         errors[rounding] = divergence(outputs_of(coded.model, inputs), z0).logit_error
     assert errors["sequential"] < 0.8 * errors["separate"]
 
