@@ -1,4 +1,4 @@
-"""Runs of several processes, as torchrun launches them."""
+"""Runs in processes of their own: of a script, or of several as torchrun launches them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ import sys
 from typing import Any
 
 from support.places import ROOT, TESTS
+
+
+def run_script(text: str) -> tuple[int, str]:
+    """The exit status of a Python script, below 0 if a signal ended it, and what it printed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(TESTS)])}
+    command = [sys.executable, "-W", "ignore", "-c", text]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, timeout=300, check=False)
+    return done.returncode, done.stdout
 
 
 def torchrun(module: str, *arguments: Any, processes: int = 2) -> subprocess.CompletedProcess[str]:

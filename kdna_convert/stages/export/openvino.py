@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import ModelError, cause
+from ...core.signal_stack import kept_signal_stack
 from .export import Export, ExportOptions, ExportSource
 from .onnx import dynamic_axes, runs_on
 from .pt2 import refused_operators, traced
@@ -80,7 +81,8 @@ def compiled(model: Any, precision: str = "f32") -> Callable[[Tensor], dict[str,
     import openvino
 
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    net = openvino.Core().compile_model(model, "CPU", settings)
+    with kept_signal_stack():
+        net = openvino.Core().compile_model(model, "CPU", settings)
 
     def run(images: Tensor) -> dict[str, Tensor]:
         returned = net(images.numpy())

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ...core.errors import ModelError, cause
+from ...core.signal_stack import kept_signal_stack
 from .eight_bits import TOLERANCE, calibration_images, quality, speed_up
 from .export import ExportOptions, ExportSource
 from .onnx import runs_on
@@ -49,7 +50,7 @@ def quantized(model: Any, images: Tensor) -> Any:
 
     Raises ModelError KD312 if nncf cannot quantize it.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # nncf shows its progress
+    with kept_signal_stack(), contextlib.redirect_stdout(io.StringIO()):  # nncf shows its progress
         import nncf
 
         nncf.set_log_level(logging.ERROR)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ...core.signal_stack import kept_signal_stack
 from .runtime import GraphRuntime, Run
 
 
@@ -25,8 +26,9 @@ class OpenVinoRuntime(GraphRuntime):
         """As GraphRuntime.load."""
         import openvino
 
-        core = openvino.Core()
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
-        request = core.compile_model(core.read_model(graph), "CPU", settings).create_infer_request()
+        with kept_signal_stack():
+            core = openvino.Core()
+            request = core.compile_model(core.read_model(graph), "CPU", settings).create_infer_request()
         array = images.numpy()
         return lambda: request.infer([array])

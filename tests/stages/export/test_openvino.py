@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.exports import clean_outputs, difference, small_conversion
+from support.processes import run_script
 from support.small_nets import images
 from torch import Tensor, nn
 
@@ -70,3 +71,28 @@ def test_a_clean_process_runs_the_folder_of_eight_bits(tmp_path: Path, capsys: p
     assert (given - expected).norm() < 0.05 * expected.norm()
     assert exported.measures.keys() == {"agreement", "relative_error", "held_out", "speed_up"}
     assert exported.measures["held_out"] == 5
+
+
+SIGNALED = """
+import faulthandler, os, signal
+import torch
+from torch import nn
+from support.exports import small_conversion
+from support.small_nets import images
+from kdna_convert.stages.export import EXPORTS, write_export
+from kdna_convert.stages.latency import RUNTIMES
+
+faulthandler.enable()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+write_export(EXPORTS["openvino-int8"], small_conversion(), PLACE, images=images(9))
+load = lambda: RUNTIMES["openvino"].load_net(nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 4, 4), 1)
+first, second = load(), load()
+del first
+del second
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_are_still_handled_after_several_nets(tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    assert run_script(SIGNALED.replace("PLACE", repr(str(tmp_path / "net")))) == (0, "handled\n")
