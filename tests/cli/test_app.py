@@ -55,7 +55,7 @@ def test_a_command_is_a_file_and_its_report_has_the_same_name() -> None:
     cli = Path(kdna_convert.__file__).parent / "cli"
     files, reports = ({path.stem for path in (cli / kind).glob("[!_]*.py")} for kind in ("commands", "report"))
     named = {{"eval": "evaluate"}.get(words[0], words[0]) for words in commands()}
-    assert files == named | {"completion", "console", "grouped", "help", "option_values", "options"}
+    assert files == named | {"completion", "console", "goals", "grouped", "help", "option_values", "options"}
     assert reports - named == {
         "curve",
         "divergence",

@@ -23,18 +23,9 @@ from .console import (
     tell_remarks,
     tell_written,
 )
+from .goals import BoardFlags, GoalFlags, LatencyFlags
 from .grouped import grouped
-from .options import (
-    BoardFlags,
-    CodingFlags,
-    Force,
-    GoalFlags,
-    ImagesFlags,
-    LatencyFlags,
-    OutputFolder,
-    RunFlags,
-    SourceFlags,
-)
+from .options import CodingFlags, Force, ImagesFlags, OutputFolder, RunFlags, SourceFlags
 from .plan import cost_of, expects_repair, make_plan, show_plan
 
 

@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import following, output_path, picture_path, reporting, show, show_json, tell
+from .goals import BoardFlags, GoalFlags, LatencyFlags
 from .grouped import grouped
-from .options import (
-    BoardFlags,
-    CalibrationFlags,
-    Force,
-    GoalFlags,
-    ImagesFlags,
-    LatencyFlags,
-    RunFlags,
-    SourceFlags,
-    TrustFlags,
-)
+from .options import CalibrationFlags, Force, ImagesFlags, RunFlags, SourceFlags, TrustFlags
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
     from ...core.measurements import ExpectedCost

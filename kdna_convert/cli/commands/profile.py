@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from .console import reporting, show, show_json, tell
+from .goals import LatencyFlags
 from .grouped import grouped
 from .option_values import words
-from .options import LatencyFlags, NetFlags, OutputFlags
+from .options import NetFlags, OutputFlags
 
 
 @grouped

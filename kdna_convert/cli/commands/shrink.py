@@ -5,8 +5,9 @@ from __future__ import annotations
 import typer
 
 from .console import output_path, reporting, save_folder, show, show_json, tell_remarks, tell_written
+from .goals import SizeFlags
 from .grouped import grouped
-from .options import Folder, Force, ImagesFlags, OutputFolder, RunFlags, SizeFlags, TrustFlags
+from .options import Folder, Force, ImagesFlags, OutputFolder, RunFlags, TrustFlags
 
 
 @grouped

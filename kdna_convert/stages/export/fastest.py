@@ -11,7 +11,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -66,7 +65,7 @@ class Fastest:
 
     file: str
     form: str
-    usage: str | None
+    usage: str
     machine: str
     images: int
     rows: tuple[FormTimes, ...]
@@ -74,28 +73,39 @@ class Fastest:
 
 @dataclass(frozen=True)
 class FormToTry:
-    """A form that is tried, and how its file is loaded."""
+    """A form that is tried: how its file is loaded, and the line of Python that does so for a FILE."""
 
     name: str
     form: Export
     load: Callable[[ExportSource, Path], Net]
+    usage: str
+
+    def folder(self, parent: Path) -> Path:
+        """Where its files are; one for each arithmetic of a form, so that the best can be kept alone."""
+        return parent / self.name.replace(", ", "-")
+
+    def file(self, parent: Path) -> Path:
+        """What the runtime is given."""
+        return self.folder(parent) / (MODEL if self.form.folder else GRAPH)
 
 
-def _session(source: ExportSource, place: Path) -> Net:
-    return Session(place / GRAPH, source.options.input_names[0])
+def _session(source: ExportSource, file: Path) -> Net:
+    return Session(file, source.options.input_names[0])
 
 
-def _openvino(source: ExportSource, place: Path, precision: str = "f32") -> Net:
-    return compiled(place / MODEL, precision)
+def _openvino(name: str, form: OpenVino, precision: str) -> FormToTry:
+    usage = f'openvino.compile_model("FILE", "CPU", {{"INFERENCE_PRECISION_HINT": "{precision}"}})'
+    return FormToTry(name, form, lambda source, file: compiled(file, precision), usage)
 
 
+ONNXRUNTIME = 'onnxruntime.InferenceSession("FILE")'
 # The first is what the others are compared with.
 CANDIDATES = (
-    FormToTry("onnx", Onnx(), _session),
-    FormToTry("onnx-int8", OnnxInt8(), _session),
-    FormToTry("openvino", OpenVino(), _openvino),
-    FormToTry("openvino, bf16", OpenVino(), partial(_openvino, precision="bf16")),
-    FormToTry("openvino-int8", OpenVinoInt8(), _openvino),
+    FormToTry("onnx", Onnx(), _session, ONNXRUNTIME),
+    FormToTry("onnx-int8", OnnxInt8(), _session, ONNXRUNTIME),
+    _openvino("openvino", OpenVino(), "f32"),
+    _openvino("openvino, bf16", OpenVino(), "bf16"),
+    _openvino("openvino-int8", OpenVinoInt8(), "f32"),
 )
 
 
@@ -137,45 +147,53 @@ def write_fastest(
     check_form(CANDIDATES[0].form, options)
     source = source_of(conversion, options, images, graph=True)
     with new_folder(target) as folder:
-        found: dict[str, tuple[Exported, Net]] = {}
-        refused: dict[str, str] = {}
-        for done, candidate in enumerate(CANDIDATES):
-            if progress is not None:
-                progress(f"write: {candidate.name}", done, len(CANDIDATES))
-            try:
-                found[candidate.name] = _written(candidate, source, images, _place(folder, candidate))
-            except ModelError as error:
-                if candidate is CANDIDATES[0]:
-                    raise
-                refused[candidate.name] = error.message.removesuffix("; nothing was written")
-        if progress is not None:
-            progress("write", len(CANDIDATES), len(CANDIDATES))
-        times = _times({name: net for name, (_, net) in found.items()}, source)
-        agreements = {name: _agreement(source, net) for name, (_, net) in found.items()}
+        found, refused = _all_written(source, images, folder, progress)
+        nets = {name: net for name, (_, net) in found.items()}
+        times, agreements = _times(nets, source), {name: _agreement(source, net) for name, net in nets.items()}
         rows = tuple(_row(each.name, found, refused, times, agreements, least) for each in CANDIDATES)
         best = min((row for row in rows if row.why is None and row.ms is not None), key=lambda row: row.ms or 0.0)
-        for candidate in CANDIDATES:
-            if candidate.name != best.name:
-                shutil.rmtree(_place(folder, candidate), ignore_errors=True)
         kept = next(candidate for candidate in CANDIDATES if candidate.name == best.name)
-        made = Fastest(str(target), best.name, _usage(kept, target), cpu_name(), len(images), rows)
+        for candidate in CANDIDATES:
+            if candidate is not kept:
+                shutil.rmtree(candidate.folder(folder), ignore_errors=True)
+        usage = kept.usage.replace("FILE", str(kept.file(target)))
+        made = Fastest(str(target), best.name, usage, cpu_name(), len(images), rows)
         (folder / RECORD).write_text(json.dumps(asdict(made), indent=2) + "\n", encoding="utf-8")
     return made
 
 
-def _place(folder: Path, candidate: FormToTry) -> Path:
-    """The folder of a candidate's files; one for each arithmetic of a form, so that the best can be kept alone."""
-    return folder / candidate.name.replace(", ", "-")
+_Found = dict[str, tuple[Exported, Net]]
 
 
-def _written(candidate: FormToTry, source: ExportSource, images: Tensor, place: Path) -> tuple[Exported, Net]:
+def _all_written(
+    source: ExportSource, images: Tensor, folder: Path, progress: Progress | None
+) -> tuple[_Found, dict[str, str]]:
+    """Each form's record and net by its name, and why the others have none. The first must have one."""
+    found: _Found = {}
+    refused: dict[str, str] = {}
+    for done, candidate in enumerate(CANDIDATES):
+        if progress is not None:
+            progress(f"write: {candidate.name}", done, len(CANDIDATES))
+        try:
+            found[candidate.name] = _written(candidate, source, images, folder)
+        except ModelError as error:
+            if candidate is CANDIDATES[0]:
+                raise
+            refused[candidate.name] = error.message.removesuffix("; nothing was written")
+    if progress is not None:
+        progress("write", len(CANDIDATES), len(CANDIDATES))
+    return found, refused
+
+
+def _written(candidate: FormToTry, source: ExportSource, images: Tensor, folder: Path) -> tuple[Exported, Net]:
     """The form's files and record in a folder of its own, and the net loaded from them."""
     form = candidate.form
     missing = [name for name in form.needs if find_spec(name) is None]
     if missing:
         raise ModelError("KD312", f"{', '.join(missing)} not installed: pip install 'kdna-convert[{form.extra}]'")
-    made = write_export(form, source.conversion, place if form.folder else place / GRAPH, source.options, images)
-    return made, candidate.load(source, place)
+    file = candidate.file(folder)
+    made = write_export(form, source.conversion, file.parent if form.folder else file, source.options, images)
+    return made, candidate.load(source, file)
 
 
 def _times(nets: dict[str, Net], source: ExportSource) -> dict[str, float]:
@@ -197,7 +215,7 @@ def _agreement(source: ExportSource, run: Net) -> float:
 
 def _row(
     name: str,
-    found: dict[str, tuple[Exported, Net]],
+    found: _Found,
     refused: dict[str, str],
     times: dict[str, float],
     agreements: dict[str, float],
@@ -208,8 +226,3 @@ def _row(
     low = f"agrees on less than {least:.0%}" if agreements[name] < least else None
     first = times[CANDIDATES[0].name]
     return FormTimes(name, times[name], first / times[name], agreements[name], found[name][0].bytes, low)
-
-
-def _usage(candidate: FormToTry, target: Path) -> str | None:
-    place = _place(target, candidate)
-    return candidate.form.usage(place if candidate.form.folder else place / GRAPH)

@@ -42,6 +42,7 @@ def with_latencies(
     names = [name for choice in database.choices for name in choice.family.members]
     sizes = input_sizes(model, example, sorted({*names}))
     shapes = {layer.name: layer for layer in database.layers}
+    routed = {name for route in database.routes for name in route.members}
     choices = []
     for done, choice in enumerate(database.choices):
         if progress is not None:
@@ -49,7 +50,7 @@ def with_latencies(
         own = [shapes[name] for name in choice.family.members]
         members = tuple(
             _member(choice, place, model.get_submodule(layer.name), sizes[layer.name], shapes_of(choice.family, own))
-            if layer.name not in {name for route in database.routes for name in route.members}
+            if layer.name not in routed
             else ()
             for place, layer in enumerate(own)
         )

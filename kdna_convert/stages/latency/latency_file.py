@@ -84,9 +84,9 @@ def machines(path: Path) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, int]:
-    """Each time by its key. A last line that was cut off is left out.
+    """Each time by its key. Lines that were cut off are left out.
 
-    Raises PlanError KD510 for a file that cannot be read or holds something else, which must not be added to.
+    Raises PlanError KD510 for a file that cannot be read or holds no time at all, which must not be added to.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -97,15 +97,15 @@ def _read(path: Path) -> dict[str, int]:
     except UnicodeDecodeError:
         raise _no_times(path) from None
     times = {}
-    for number, line in enumerate(lines, 1):
+    for line in lines:
         try:
             row = json.loads(line)
             value, _ = int(row.pop("ns")), row["machine"]
         except (ValueError, KeyError, AttributeError, TypeError):
-            if number < len(lines):
-                raise _no_times(path) from None
             continue
         times[json.dumps(row, sort_keys=True)] = value
+    if lines and not times:
+        raise _no_times(path)
     return times
 
 
@@ -114,22 +114,12 @@ def _no_times(path: Path) -> PlanError:
 
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a row as a line of its own: the last line may have been cut off."""
+    """Add a row as a line of its own."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    _drop_last_line(path)
+                if file.read(1) != b"\n":  # a line that was cut off, which is left out when the file is read
+                    file.write(b"\n")
             file.write((json.dumps(row) + "\n").encode())
-
-
-def _drop_last_line(path: Path) -> None:
-    """Remove what is left of a line without an end, unless it is whole."""
-    head, _, tail = path.read_bytes().rpartition(b"\n")
-    try:
-        json.loads(tail)
-        path.write_bytes(path.read_bytes() + b"\n")
-    except ValueError:
-        path.write_bytes(head + b"\n" if head else b"")

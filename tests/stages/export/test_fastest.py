@@ -1,5 +1,6 @@
 """The fastest form: every candidate is timed and compared, and the best is kept alone."""
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,22 @@ def test_the_kept_file_returns_what_torch_does(written: Fastest, tmp_path: Path)
     given = Session(tmp_path / "net" / "onnx" / "net.onnx", "images")(images(3))["logits"]
     with torch.no_grad():
         assert difference(given, small_conversion().model(images(3))) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino, bf16"])
+def test_the_line_of_python_loads_the_kept_file_as_it_was_timed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(module, "CANDIDATES", tuple(each for each in CANDIDATES if each.name in ("onnx", name)))
+    monkeypatch.setattr(module, "_times", lambda nets, source: {each: 1.0 + (each != name) for each in nets})
+    made = write_fastest(small_conversion(), tmp_path / "net", images(8), least=0.0)
+    library = made.usage.partition(".")[0]
+    loaded = eval(made.usage, {library: importlib.import_module(library)})
+    if library == "openvino":
+        assert loaded.get_property("INFERENCE_PRECISION_HINT").get_type_name() in made.usage
+    else:
+        assert [each.name for each in loaded.get_inputs()] == ["images"]
 
 
 def test_a_form_that_disagrees_is_not_kept_however_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
