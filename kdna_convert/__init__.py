@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .api.hub import save_pretrained as save_pretrained
     from .api.plan import plan as plan
     from .api.profile import profile as profile
+    from .api.report import report as report
     from .api.run import run as run
     from .api.shrink import shrink as shrink
     from .api.verify import verify as verify
@@ -82,6 +83,7 @@ _HOME = {
     "plan": "api.plan",
     "profile": "api.profile",
     "push_to_hub": "api.hub",
+    "report": "api.report",
     "run": "api.run",
     "save": "network.folder",
     "save_pretrained": "api.hub",

@@ -27,8 +27,9 @@ ROOMS = {
     "tasks": ("core",),
     "network": ("core", "inputs", "schemes", "routing", "codecs"),
     "stages": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network"),
-    "api": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network", "stages"),
-    "cli": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network", "stages", "api"),
+    "html": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network", "stages"),
+    "api": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network", "stages", "html"),
+    "cli": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network", "stages", "api", "html"),
 }
 # A stage imports earlier stages only.
 STAGES = ("analyze", "plan", "convert", "repair", "evaluate", "finetune", "code", "export")
@@ -65,7 +66,8 @@ DOORS = {
     "nncodec": ["api/compare/tools/nncodec.py"],
     "torchmetrics": ["tasks/image.py", "tasks/detect.py", "tasks/sequence.py"],
     "constriction": ["codecs/entropy.py", "codecs/indices.py"],
-    "matplotlib": ["cli/report/*.py"],
+    "matplotlib": ["cli/report/*.py", "html/chart.py", "html/parts/*.py"],
+    "jinja2": ["html/part.py"],
     # the survey only asks whether a layer has one already
     "torch.nn.utils.parametrize": ["network/derive.py", "stages/analyze/survey.py", "stages/export/compact_weights.py"],
     "typer": ["cli/*.py", "cli/commands/*.py"],

@@ -138,10 +138,14 @@ class ConvertOptions(PlanOptions, total=False):
     work: str | Path | None
 
 
-class EvaluateOptions(NetOptions, MetricOptions, total=False):
+class ReportOptions(NetOptions, total=False):
     """The same, and `model` as in FolderOptions."""
 
     model: nn.Module | None
+
+
+class EvaluateOptions(ReportOptions, MetricOptions, total=False):
+    """The same, and a metric."""
 
 
 class BenchOptions(FolderOptions, total=False):

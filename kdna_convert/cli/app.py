@@ -32,6 +32,7 @@ from .commands import (
     pull,
     push,
     recipe,
+    report,
     run,
     shrink,
     trust,
@@ -66,6 +67,7 @@ COMMANDS = {
     ),
     "Measure and ship": (
         evaluate.eval_,
+        report.report,
         compare.compare,
         bench.bench,
         profile.profile,

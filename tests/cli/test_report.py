@@ -19,13 +19,14 @@ from kdna_convert.cli.report.demo import demo_report
 from kdna_convert.cli.report.divergence import divergence_table
 from kdna_convert.cli.report.evaluate import evaluation_table
 from kdna_convert.cli.report.export import export_lines
-from kdna_convert.cli.report.figures import percent, short, size, totals
+from kdna_convert.cli.report.figures import totals
 from kdna_convert.cli.report.finetune import finetune_report
 from kdna_convert.cli.report.heatmap import heatmap
 from kdna_convert.cli.report.layers import layer_table
 from kdna_convert.cli.report.plan import plan_report
 from kdna_convert.cli.report.run import run_report
 from kdna_convert.cli.report.verify import check_table
+from kdna_convert.core.amounts import percent, short, size
 from kdna_convert.core.measurements import Analysis, Curve, Divergence, Evaluation, Group, Point
 from kdna_convert.core.specs import DataConfig, Family, Layer, ModelRef, Plan, Route, Totals
 from kdna_convert.network.folder import Check, Conversion

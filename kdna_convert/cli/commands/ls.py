@@ -87,8 +87,8 @@ def _entries(kind: Kind) -> dict[str, str]:
 
 def _boards() -> dict[str, str]:
     """The bundled device profiles: what they are, their memory and flash, and the arithmetics with figures."""
+    from ...core.amounts import size
     from ...inputs.boards import bundled_boards, load_board
-    from ..report.figures import size
 
     entries = {}
     for name, path in bundled_boards().items():

@@ -8,8 +8,9 @@ from rich.console import Group as Parts
 from rich.console import RenderableType
 from rich.text import Text
 
+from ...core.amounts import count, dimensions, percent
 from ...core.measurements import Analysis, Group, Matrix
-from .figures import count, dimensions, grid, note, percent
+from .figures import grid, note
 from .heatmap import heatmap
 from .layers import layer_count, layer_table
 

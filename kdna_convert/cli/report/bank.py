@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 
-from .figures import grid, note, percent, size
+from ...core.amounts import percent, size
+from .figures import grid, note
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...network.folder import Conversion, SavedVariant

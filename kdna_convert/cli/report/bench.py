@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 
-from .figures import SHARING_NOTE, count, grid, note, short
+from ...core.amounts import count, short
+from .figures import SHARING_NOTE, grid, note
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...stages.evaluate.timing import Timing

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 
-from .figures import count, grid, kept
+from ...core.amounts import count, kept
+from .figures import grid
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...api.build import Built

@@ -10,8 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ...core.amounts import count, measured, short
 from ...core.measurements import MEASURES
-from .figures import count, grid, measured, note, short
+from .figures import grid, note
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
     from matplotlib.axes import Axes

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rich.console import Group, RenderableType
 
+from ...core.amounts import count, kept, percent, short
 from ...core.measurements import Curve, Point
 from ...stages.plan.expected import RECOMMENDED, expected, recommended
 from .expected import EXPECTED_NOTE, UNEXPECTED_NOTE, expected_cells, nats
-from .figures import count, grid, kept, note, percent, short
+from .figures import grid, note
 
 # The titles of the last columns: whether figures are expected, and whether they are measured.
 _TITLES = {

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 
-from .figures import SHARING_NOTE, count, grid, kept, note, percent, short
+from ...core.amounts import count, kept, percent, short
+from .figures import SHARING_NOTE, grid, note
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...api.demo import Demo

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from rich.console import Group, RenderableType
 
+from ...core.amounts import count, measured, percent
 from ...core.measurements import MEASURES, Divergence
-from .figures import count, grid, measured, note, percent
+from .figures import grid, note
 
 # What each task compares, below the table.
 _LEGENDS = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rich.console import RenderableType
 
+from ...core.amounts import count, measured, percent, short
 from ...core.measurements import MEASURES, Evaluation
-from .figures import count, grid, measured, percent, short
+from .figures import grid
 
 
 def evaluation_table(evaluation: Evaluation) -> RenderableType:

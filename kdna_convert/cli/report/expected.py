@@ -5,10 +5,11 @@ from __future__ import annotations
 from rich.console import RenderableType
 from rich.table import Table
 
+from ...core.amounts import percent
 from ...core.measurements import Point
 from ...core.specs import Plan
 from ...stages.plan.expected import Range, expected
-from .figures import note, percent
+from .figures import note
 
 EXPECTED_NOTE = (
     "Expected of nets that return class scores, from measured conversions with the range they had "

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 
-from .figures import count, grid, note, percent, size
+from ...core.amounts import count, percent, size
+from .figures import grid, note
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...network.folder import Update

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 
+from ...core.amounts import count
 from ...core.specs import Plan
 from .divergence import divergence_table
-from .figures import count, note, totals
+from .figures import note, totals
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...network.folder.report import FreezeReport

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 
+from ...core.amounts import count, dimensions, percent, short
 from ...core.errors import CODES
 from ...core.specs import Layer
-from .figures import count, dimensions, grid, note, percent, short
+from .figures import grid, note
 
 
 def layer_table(layers: Sequence[Layer], total_params: int) -> RenderableType:

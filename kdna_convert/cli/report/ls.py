@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from .figures import count, grid, note
+from ...core.amounts import count
+from .figures import grid, note
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...routing.catalogue import RoutingEntry

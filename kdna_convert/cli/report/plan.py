@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from rich.console import Group, RenderableType
 
+from ...core.amounts import count, kept, percent
 from ...core.measurements import ExpectedCost
 from ...core.specs import Family, Layer, Plan
 from .expected import expected_lines
-from .figures import SHARING_NOTE, board_limits, count, grid, kept, note, percent, totals
+from .figures import SHARING_NOTE, board_limits, grid, note, totals
 from .layers import layer_count, reasons
 
 POINTWISE_NOTE = (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rich.console import Group, RenderableType
 
+from ...core.amounts import dimensions, milliseconds, percent
 from ...core.measurements import ChainTimes, LayerTimes, Profile
-from .figures import dimensions, grid, milliseconds, note, percent
+from .figures import grid, note
 
 NOTE = (
     "int8, and each scheme as a chain of layers with half of the MACs: how many times as fast as the dense layer. "

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 
+from ...core.amounts import count, kept, measured, percent
 from ...core.measurements import MEASURES
 from ...core.specs import required
-from .figures import count, grid, kept, measured, note, percent
+from .figures import grid, note
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...network.folder import Conversion

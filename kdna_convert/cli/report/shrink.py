@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 
+from ...core.amounts import count
 from ...core.specs import required
 from .divergence import stage_table
-from .figures import count, note
+from .figures import note
 from .plan import plan_report
 
 if TYPE_CHECKING:  # imports torch, which a report does not need

@@ -1,0 +1,45 @@
+"""What a page may be made of. A part shows what it finds here, and says what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..core.measurements import Analysis, Curve, Evaluation
+from ..core.specs import DataConfig, Plan
+from ..network.folder.report import Report
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is known about a net or a conversion, and may be shown. What is not known is None or empty.
+
+    Attributes:
+        title: The heading of the page.
+        folder: The converted folder as the user named it, for the commands that a part tells.
+        plan: What each layer becomes.
+        report: How the conversion came about.
+        recipe: The recipe's YAML.
+        data: The input of the net.
+        files: The sha256 of each file of the folder, by name.
+        machine: The processor, and the versions of what wrote the page, by name.
+        analysis: The layers that could share kernels, and their similarity.
+        curve: Other budgets.
+        original: The original on labeled images.
+        converted: The converted net on the same images.
+        missing: Why the converted net or the original is not available, for the parts that need it.
+    """
+
+    title: str
+    folder: str | None = None
+    plan: Plan | None = None
+    report: Report | None = None
+    recipe: str | None = None
+    data: DataConfig | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    machine: Mapping[str, str] = field(default_factory=dict)
+    analysis: Analysis | None = None
+    curve: Curve | None = None
+    original: Evaluation | None = None
+    converted: Evaluation | None = None
+    missing: str | None = None

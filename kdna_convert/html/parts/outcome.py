@@ -1,0 +1,120 @@
+"""What came out: size, speed and accuracy before and after, and what these numbers do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...core.amounts import count, kept, measured, milliseconds, percent, short, size
+from ...core.measurements import MEASURES, Divergence, Evaluation
+from ...core.specs import Plan
+from ..material import Material
+from ..part import Column, Part, filled, table
+
+Row = tuple[str, str, str, str]
+
+
+def outcome(material: Material) -> Part | None:
+    """Before and after, for a conversion."""
+    plan = material.plan
+    if plan is None:
+        return None
+    divergence = material.report.divergence if material.report else None
+    columns = (Column(""), Column("original", True), Column("converted", True), Column("kept", True))
+    rows = [*_sizes(plan), *_times(material), *_evaluated(material)]
+    caption = "Size and speed of the two nets" + (", and accuracy on labeled images" if material.converted else "")
+    body = filled(
+        "outcome.html",
+        bars=[(name, after / before) for name, before, after in _shares(plan)],
+        table=table(columns, rows, caption),
+        measures=_measures(divergence),
+        images=divergence.images if divergence else 0,
+        caveats=[*_caveats(material)],
+    )
+    return Part("outcome", "What came out", _sentence(plan, divergence), body)
+
+
+def _sentence(plan: Plan, divergence: Divergence | None) -> str:
+    before, after = plan.original, plan.planned
+    what = f"The converted net has {kept(after.params, before.params)} of the parameters of the original"
+    what = f"{what}, and its file {kept(after.bytes, before.bytes)} of the bytes."
+    if divergence is None:
+        return f"{what} How close it is to the original was not measured: that takes images."
+    if divergence.agreement is not None:
+        return f"{what} It gives the same answer on {percent(divergence.agreement)} of {divergence.images:,} images."
+    name, value = next(iter(divergence.measures.items()), ("relative error", divergence.logit_error))
+    amount = measured(name, value) if name in MEASURES else f"{value:.3g}"
+    title = MEASURES[name].title if name in MEASURES else name
+    return f"{what} {title} of its outputs to those of the original: {amount}, on {divergence.images:,} inputs."
+
+
+def _shares(plan: Plan) -> Iterator[tuple[str, int, int]]:
+    before, after = plan.original, plan.planned
+    yield "parameters", before.params, after.params
+    yield "bytes of the file", before.bytes, after.bytes
+
+
+def _sizes(plan: Plan) -> list[Row]:
+    before, after = plan.original, plan.planned
+    return [
+        ("parameters", count(before.params), count(after.params), kept(after.params, before.params)),
+        ("bytes of the file", size(before.bytes), size(after.bytes), kept(after.bytes, before.bytes)),
+        ("MACs per input, folded", short(before.macs), short(before.macs), kept(before.macs, before.macs)),
+        ("MACs per input, run factored", short(before.macs), short(after.macs), kept(after.macs, before.macs)),
+    ]
+
+
+def _times(material: Material) -> Iterator[Row]:
+    latency = material.report.latency if material.report else None
+    if latency is not None:
+        before, after = latency.original * 1e6, latency.measured * 1e6
+        yield f"time, {latency.timed}", milliseconds(before), milliseconds(after), kept(int(after), int(before))
+
+
+def _evaluated(material: Material) -> Iterator[Row]:
+    """Accuracy on labeled images; a difference in percent points is no share, so that column stays empty."""
+    before, after = material.original, material.converted
+    if before is None or after is None:
+        return
+    was, now = _accuracies(before), _accuracies(after)
+    for name in was.keys() & now.keys():
+        yield (
+            f"{MEASURES[name].title}, {after.images:,} images",
+            measured(name, was[name]),
+            measured(name, now[name]),
+            "",
+        )
+
+
+def _accuracies(evaluation: Evaluation) -> dict[str, float]:
+    tops = {"top1": evaluation.top1, "top5": evaluation.top5}
+    found = {name: value for name, value in tops.items() if value is not None}
+    return found | {name: value for name, value in evaluation.measures.items() if name in MEASURES}
+
+
+def _measures(divergence: Divergence | None) -> list[tuple[str, str]]:
+    """What was measured against the original, by its title."""
+    if divergence is None:
+        return []
+    rows = [] if divergence.agreement is None else [("same answer", percent(divergence.agreement, 2))]
+    rows += [] if divergence.kl is None else [("KL divergence, nats", f"{divergence.kl:.2g}")]
+    rows += [
+        (MEASURES[name].title, measured(name, value)) for name, value in divergence.measures.items() if name in MEASURES
+    ]
+    return [*rows, ("relative error of the outputs", percent(divergence.logit_error, 3))]
+
+
+def _caveats(material: Material) -> Iterator[str]:
+    """What the numbers above do not say."""
+    plan, report = material.plan, material.report
+    if plan is None:
+        return
+    if plan.families:
+        yield "Sharing alone does not reduce MACs: a folded net computes the convolutions of the original."
+    if report is not None and report.code is not None:
+        yield "The file is small. Loaded, the net takes the memory of its plain weights."
+    if report is not None and report.divergence is not None:
+        yield "Compared on images held out of the calibration images, which need not be those that the net will meet."
+    if material.converted is None:
+        yield "Accuracy was not measured: that takes labeled images of a test set, with `kdna eval`."
+    if plan.board is not None:
+        yield "Limits of a device are estimates of its profile. Nothing ran on the device."
