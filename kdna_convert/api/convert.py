@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from ..stages.convert.nest import nest
 from ..stages.plan.budget import PlanBudget
 from ..stages.plan.max_drop import smallest
 from ..stages.plan.routes import routes_note
+from ..stages.plan.trade_off import trade_off
 from ..stages.repair.repair_file import RepairFile, RepairState
 from .board_plans import board_target, decides, require_unrouted, solved, solved_within
 from .cached_database import database_of, known_database
@@ -142,6 +144,7 @@ def convert(
         database = database or database_of(job, model, data, options, progress, moments)
         database = timed(database, job.loaded.model, job.loaded.data, options, progress)
         conversion = _solved(call, database, targets) if max_drop is None else _smallest(call, database, max_drop)
+        conversion = _with_curve(conversion, database)
     conversion = with_measured(conversion, options)
     if isinstance(model, nn.Module):
         conversion = replace(conversion, origin=Origin(module=job.loaded.model))
@@ -220,6 +223,15 @@ def _work_files(job: Job, options: ConvertOptions) -> tuple[Path | None, Convert
 def _solved(call: _ConvertCall, database: Database, targets: Targets) -> Conversion:
     """The conversion by the plan of that budget, or of the recipe's."""
     return _converted(call, solved(call.job, database, targets, call.on_board))
+
+
+def _with_curve(conversion: Conversion, database: Database) -> Conversion:
+    """The conversion with what was expected at other sizes, if it shares kernels."""
+    if not conversion.plan.families:
+        return conversion
+    with suppress(PlanError):  # no share can be reached
+        return replace(conversion, report=replace(conversion.report, curve=trade_off(database)))
+    return conversion
 
 
 def _smallest(call: _ConvertCall, database: Database, max_drop: float) -> Conversion:

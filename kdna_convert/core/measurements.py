@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from pydantic.dataclasses import dataclass
 
+from .notebook import InNotebooks
 from .specs import Layer, Shape, Totals
 
 _STRICT = ConfigDict(extra="forbid")
@@ -134,7 +135,7 @@ class Point:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class Curve:
+class Curve(InNotebooks):
     """A trade-off curve: points by decreasing share of the original's `params`.
 
     `correlation` is Spearman's rank correlation of the predicted errors and the measured KL divergences.
@@ -188,7 +189,7 @@ class Group:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class Analysis:
+class Analysis(InNotebooks):
     """The result of `analyze`.
 
     Attributes:

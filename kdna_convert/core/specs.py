@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 from pydantic.dataclasses import dataclass
 
+from .notebook import InNotebooks
+
 _STRICT = ConfigDict(extra="forbid")
 T = TypeVar("T")
 
@@ -220,7 +222,7 @@ class BoardUse:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class Plan:
+class Plan(InNotebooks):
     """What every layer becomes, with the exact size of the result.
 
     Attributes:

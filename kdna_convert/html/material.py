@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..core.comparison import Comparison
 from ..core.measurements import Analysis, Curve, Evaluation
 from ..core.specs import DataConfig, Plan
 from ..network.folder.report import Report
+from ..stages.evaluate.timing import Timing
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,14 @@ class Material:
         recipe: The recipe's YAML.
         data: The input of the net.
         files: The sha256 of each file of the folder, by name.
+        command: The commands that made it, one on a line.
         machine: The processor, and the versions of what wrote the page, by name.
         analysis: The layers that could share kernels, and their similarity.
         curve: Other budgets.
         original: The original on labeled images.
         converted: The converted net on the same images.
+        comparison: The net beside those of other tools.
+        timings: The times of nets.
         missing: Why the converted net or the original is not available, for the parts that need it.
     """
 
@@ -37,9 +42,12 @@ class Material:
     recipe: str | None = None
     data: DataConfig | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    command: str | None = None
     machine: Mapping[str, str] = field(default_factory=dict)
     analysis: Analysis | None = None
     curve: Curve | None = None
     original: Evaluation | None = None
     converted: Evaluation | None = None
+    comparison: Comparison | None = None
+    timings: tuple[Timing, ...] = ()
     missing: str | None = None

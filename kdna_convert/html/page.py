@@ -14,13 +14,21 @@ from ..core.errors import FolderError
 from .material import Material
 from .part import MakePart, filled
 from .parts.accuracy import accuracy
+from .parts.bench import bench
+from .parts.comparison import comparison
+from .parts.curve import curve
 from .parts.finetune import finetune
 from .parts.layers import layers
 from .parts.origin import origin
 from .parts.outcome import outcome
 
 # Of a converted folder, in the order of the page.
-FOLDER_PARTS: tuple[MakePart, ...] = (outcome, layers, accuracy, finetune, origin)
+FOLDER_PARTS: tuple[MakePart, ...] = (outcome, layers, curve, accuracy, finetune, origin)
+# Of the results of plan, compare and bench.
+PLAN_PARTS: tuple[MakePart, ...] = (outcome, layers, curve, origin)
+CURVE_PARTS: tuple[MakePart, ...] = (curve, origin)
+COMPARISON_PARTS: tuple[MakePart, ...] = (comparison, origin)
+BENCH_PARTS: tuple[MakePart, ...] = (bench, origin)
 STATIC = ("page.css", "page.js")
 
 
@@ -39,8 +47,11 @@ class Page:
         write_text(target, self.html)
         return target
 
-    def _repr_html_(self) -> str:
+    def in_notebook(self) -> str:
+        """A frame that holds the whole page."""
         return f'<iframe srcdoc="{escape(self.html)}" title="{escape(self.title)}" width="100%" height="700"></iframe>'
+
+    _repr_html_ = in_notebook
 
 
 def page_of(material: Material, parts: Sequence[MakePart] = FOLDER_PARTS) -> Page:

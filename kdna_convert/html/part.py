@@ -51,6 +51,14 @@ def pairs(facts: Sequence[tuple[str, str]]) -> Markup:
     return escape(json.dumps([[shown(name), shown(value)] for name, value in facts]))
 
 
+def prose(text: str) -> Markup:
+    """Text in which backticks enclose code."""
+    parts = [escape(shown(part)) for part in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
+    )
+
+
 @cache
 def templates() -> Environment:
     """The templates of this package. Text of a user is escaped, and its control characters are shown as escapes."""
@@ -62,7 +70,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: shown(value, lines=True) if type(value) is str else value,
     )
-    made.filters["pairs"] = pairs
+    made.filters |= {"pairs": pairs, "prose": prose}
     return made
 
 

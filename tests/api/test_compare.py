@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from kdna_convert.api.compare import PEERS, Comparison, ComparisonRow, compare
 from kdna_convert.api.compare.child import PeerError, run
 from kdna_convert.api.compare.compare_tools import rungs_of
-from kdna_convert.api.compare.comparison import Rung
 from kdna_convert.api.compare.evaluate_nets import Entry, with_accuracy
 from kdna_convert.api.compare.peers import Peer, peers_of
 from kdna_convert.api.compare.reestimate_norms import has_statistics, reestimate
@@ -32,6 +31,7 @@ from kdna_convert.api.compare.tools.largest_share import largest_share
 from kdna_convert.api.compare.tools.rounding import round_channels
 from kdna_convert.api.compare.worker import IMAGES, PROBLEM, TOOL_RUN, main, make
 from kdna_convert.cli.report.compare import comparison_report, plot, verdict
+from kdna_convert.core.comparison import Rung
 from kdna_convert.core.errors import ModelError, PlanError
 from kdna_convert.inputs.data import as_images
 from kdna_convert.inputs.recipe import Recipe, load_recipe

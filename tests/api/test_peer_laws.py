@@ -9,7 +9,7 @@ import pytest
 
 from kdna_convert.api.compare import PEERS
 from kdna_convert.api.compare import tools as tools_package
-from kdna_convert.api.compare.comparison import Axis
+from kdna_convert.core.comparison import Axis
 
 TOOLS = Path(tools_package.__file__).parent
 PROJECT = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")

@@ -5,8 +5,8 @@ which worker.py runs a tool; evaluate_nets.py measures the nets. A tool that is 
 row that says so.
 """
 
+from ...core.comparison import Comparison, ComparisonRow
 from .compare_tools import compare
-from .comparison import Comparison, ComparisonRow
 from .peers import PEERS
 
 __all__ = ["PEERS", "Comparison", "ComparisonRow", "compare"]

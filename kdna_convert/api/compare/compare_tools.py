@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ...core.comparison import Comparison, ComparisonRow, Rung
 from ...core.errors import DataError, ModelError, PlanError
 from ...core.progress import as_progress
 from ...core.specs import Progress
@@ -25,7 +26,6 @@ from ..net_task import metric_of
 from ..nets import Model, check_labels, checkpoint_of
 from ..splits import images_of
 from .child import PeerError, run
-from .comparison import Comparison, ComparisonRow, Rung
 from .evaluate_nets import BATCH, Entry, with_accuracy, with_times
 from .peers import PEERS, peers_of
 from .tool_run import ToolRun, count, written_bytes

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from ...core.comparison import ComparisonRow
 from ...core.errors import NumericsError
 from ...core.specs import Progress
 from ...inputs.data import Batch, Images, batches
@@ -17,7 +18,6 @@ from ...stages.evaluate.timing import benchmark
 from ...tasks import Outputs, Statistics, Task, run
 from ..net_task import Metric
 from ..nets import task_batches
-from .comparison import ComparisonRow
 
 ROUNDS = 20
 BATCH = 100

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from ...core.comparison import Axis
 from ...core.errors import PlanError
-from .comparison import Axis
 from .tool_run import Candidate, ToolRun
 
 EXTRA = "pip install 'kdna-convert[compare]'"

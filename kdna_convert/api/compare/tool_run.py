@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...core.comparison import Rung
 from ...core.filesize import file_size
 from ...core.specs import TensorSpec
 from ...inputs.recipe import Recipe
 from ...network.stored import stored_specs
 from ...network.totals import DENSE_METADATA
-from .comparison import Rung
 
 
 @dataclass(frozen=True)

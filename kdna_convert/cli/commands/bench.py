@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from ...core.plugin_names import RuntimeName
-from .console import reporting, show, show_json
+from .console import output_path, reporting, show, show_json, write_page
 from .grouped import grouped
-from .options import NetFlags, RunFlags, TrustFlags
+from .options import Force, HtmlFlag, NetFlags, RunFlags, TrustFlags
 
 
 @grouped
@@ -27,6 +27,8 @@ def bench(
     runtime: Annotated[
         RuntimeName, typer.Option(metavar="NAME", help="What runs the nets: torch, onnxruntime or openvino.")
     ] = "torch",
+    html: HtmlFlag = None,
+    force: Force = False,
 ) -> None:
     """Measure the speed of a net.
 
@@ -36,6 +38,7 @@ def bench(
     Example:
         kdna bench half --batch 32
     """
+    target = html and output_path(html, force)
     from ...api.bench import benchmark as stage
     from ..report.bench import bench_table
 
@@ -44,3 +47,5 @@ def bench(
         how: dict[str, Any] = {"batch": batch, "rounds": rounds, "threads": threads, "runtime": runtime}
         rows = stage(arguments.pop("model"), **arguments, **how, progress=progress)
     show_json(rows) if run.json else show(bench_table(rows))
+    if target:
+        write_page(rows, target, run.quiet)

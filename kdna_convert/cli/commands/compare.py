@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from .completion import recipe_names
-from .console import picture_path, reporting, show, show_json, tell, tell_remarks
+from .console import output_path, picture_path, reporting, show, show_json, tell, tell_remarks, write_page
 from .grouped import grouped
 from .option_values import Text, require_form
-from .options import METRIC_HELP, Force, ImagesFlags, OutputFlags, SourceFlags
+from .options import METRIC_HELP, Force, HtmlFlag, ImagesFlags, OutputFlags, SourceFlags
 
 EVAL_HELP = "Images to measure every net on; not those of --data. Class folders give top-1 too."
 SIZES_HELP = "Sizes of the file: 570kB,1/14,5%."
@@ -39,6 +39,7 @@ def compare(
     ] = None,
     time_limit: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="Time limit per tool and net.")] = 1800,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the result as .svg, .png or .pdf.")] = None,
+    html: HtmlFlag = None,
     force: Force = False,
 ) -> None:
     """Compare kdna with other tools at equal parameters or bytes.
@@ -46,7 +47,7 @@ def compare(
     Example:
         kdna compare kdna:digits --data kdna:digits/train --eval kdna:digits/test
     """
-    target = plot and picture_path(plot, force)
+    target, page = plot and picture_path(plot, force), html and output_path(html, force)
     if eval_ is None:
         raise typer.BadParameter("required: images that no tool calibrates on", param_hint="--eval")
     for share in _list(at) or ():
@@ -68,6 +69,8 @@ def compare(
     if target:
         draw(comparison, target)
         tell(f"drawn to {target}", out.quiet)
+    if page:
+        write_page(comparison, page, out.quiet)
 
 
 def _list(text: str | None) -> list[str] | None:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -25,16 +26,20 @@ from ...core.shown import shown, shown_json
 from .help import command_panels, parameter_panels, write_panels, write_text, write_usage
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
+    from ...core.measurements import Curve
     from ...core.specs import Progress
     from ...network.folder import Conversion
 
 SHARED = ("analyze", "convert", "eval", "finetune")  # the commands that several processes can share
 LISTED = 5  # skipped images to name
+REPORT_PAGE = "report.html"  # the page in a converted folder
 PICTURES = (".svg", ".png", ".pdf")
 VERBOSE, COMMAND = "kdna.verbose", "kdna.command"  # keys of the context's metadata
 STOPPED = "kdna: {why}. The state is in {work}. Run the same command with --resume to continue."
 LEFT = "kdna: {work} keeps what is done so far. --resume uses it."
-OUTPUTS = frozenset({"output", "force", "json", "quiet", "verbose", "help"})  # what a suggested command does not repeat
+OUTPUTS = frozenset(
+    {"output", "force", "html", "json", "quiet", "verbose", "help"}
+)  # what a suggested command does not repeat
 
 
 class Commands(TyperGroup):
@@ -136,6 +141,22 @@ def save_folder(conversion: Conversion, target: Path, ctx: typer.Context, force:
 
     conversion.report = conversion.report.with_command(ctx.meta[COMMAND])
     save(conversion, target, force=force)
+    write_report(target, conversion)
+
+
+def write_report(folder: Path, conversion: Conversion, target: Path | None = None) -> None:
+    """The page of a folder that was written of this conversion: to `target`, else report.html in the folder."""
+    from ...api.report import report_of_folder
+
+    report_of_folder(folder, conversion).save(target or folder / REPORT_PAGE, force=True)
+
+
+def write_page(result: object, target: Path, quiet: bool, curve: Curve | None = None) -> None:
+    """The page of a result, to the file of a --html that `output_path` has checked."""
+    from ...api.report import page_of_result
+
+    page_of_result(result, curve, command=click.get_current_context().meta[COMMAND]).save(target, force=True)
+    tell(f"page written to {target}", quiet)
 
 
 def tell_written(conversion: Conversion, folder: Path, quiet: bool, *commands: str, measured: bool = False) -> None:

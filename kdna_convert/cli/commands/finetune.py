@@ -14,9 +14,19 @@ import typer
 
 from ...core.errors import RecipeError
 from ...inputs.finetune_settings import Settings, about, default_of, kind_of
-from .console import output_path, reporting, resumable, save_folder, show, show_json, tell_remarks, tell_written
+from .console import (
+    output_path,
+    reporting,
+    resumable,
+    save_folder,
+    show,
+    show_json,
+    tell_remarks,
+    tell_written,
+    write_report,
+)
 from .grouped import grouped
-from .options import METRIC, Folder, Force, ImagesFlags, OutputFolder, RunFlags, TrustFlags
+from .options import METRIC, Folder, Force, HtmlFlag, ImagesFlags, OutputFolder, RunFlags, TrustFlags
 
 T = TypeVar("T")
 # In the order of the help: a length as a time comes before the others.
@@ -123,6 +133,7 @@ def finetune(
     run: RunFlags,
     trust: TrustFlags,
     output: OutputFolder = None,
+    html: HtmlFlag = None,
     force: Force = False,
 ) -> None:
     """Fine-tune a converted folder by distillation from the original. Needs no labels.
@@ -131,6 +142,7 @@ def finetune(
         kdna finetune half --data kdna:digits/train --time 1m -o half-tuned
     """
     target, arguments = output_path(output, force), images.required | run.arguments
+    page = html and output_path(html, force)
     if teacher.teacher is None and teacher.teacher_checkpoint is not None:
         raise typer.BadParameter("requires --teacher", param_hint="--teacher-checkpoint")
     arguments |= training.arguments | teacher.arguments | safety.arguments | trust.arguments
@@ -155,6 +167,8 @@ def finetune(
             tell_remarks([], required(conversion.report.finetune).skipped)
             show_json(to_plain(conversion.report)) if run.json else show(finetune_report(conversion))
             tell_written(conversion, target, run.quiet)
+            if page:
+                write_report(target, conversion, page)
     if safety.max_drop is not None:
         hold(conversion, safety.max_drop)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import following, output_path, picture_path, reporting, show, show_json, tell
+from .console import following, output_path, picture_path, reporting, show, show_json, tell, write_page
 from .goals import BoardFlags, GoalFlags, LatencyFlags
 from .grouped import grouped
-from .options import CalibrationFlags, Force, ImagesFlags, RunFlags, SourceFlags, TrustFlags
+from .options import CalibrationFlags, Force, HtmlFlag, ImagesFlags, RunFlags, SourceFlags, TrustFlags
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
-    from ...core.measurements import ExpectedCost
+    from ...core.measurements import Curve, ExpectedCost
     from ...core.specs import Plan
 
 
@@ -44,6 +47,7 @@ def plan(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --curve: draw it as .svg, .png or .pdf.")
     ] = None,
+    html: HtmlFlag = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print only the time and memory that a conversion will take.")
     ] = False,
@@ -56,6 +60,7 @@ def plan(
     if dry_run:
         show_cost(source, images, calibration, run, trust_code=trust.trust_code)
         return
+    page = html and output_path(html, force)
     if curve:
         goal.refuse("--curve", besides="database")
         board.refuse("--curve")
@@ -63,7 +68,10 @@ def plan(
             raise typer.BadParameter("--curve makes no single plan; choose a row first", param_hint="-o")
         if plot and not measure and not calibration.has_images(images):
             raise typer.BadParameter("requires --data: nothing is expected without images", param_hint="--plot")
-        _show_curve(ctx, source, images, calibration, goal, run, trust, measure, plot and picture_path(plot, force))
+        picture = plot and picture_path(plot, force)
+        points = _show_curve(ctx, source, images, calibration, goal, run, trust, measure, picture)
+        if page:
+            write_page(points, page, run.quiet)
         return
     if measure or plot:
         raise typer.BadParameter("requires --curve", param_hint="--measure" if measure else "--plot")
@@ -71,13 +79,37 @@ def plan(
     from ...core.specs import to_json
 
     target = output and output_path(output, force)
-    planned = make_plan(source, images, calibration, goal, latency, board, run, trust_code=trust.trust_code)
+    with ExitStack() as own:
+        if page and goal.database is None:  # the curve is solved from the errors of the plan
+            scratch = own.enter_context(TemporaryDirectory())
+            goal = replace(goal, database=str(Path(scratch) / "errors.json"))
+        planned = make_plan(source, images, calibration, goal, latency, board, run, trust_code=trust.trust_code)
+        if page:
+            _write_plan_page(planned, page, source, images, calibration, goal, run, trust)
     if target:
         write_text(target, to_json(planned))
     show_plan(planned, run, expects_repair(images, calibration))
     by = ["--plan", str(target)] if target else []
     sizes = [*TARGETS, *LIMITS, "database"] if target else []
     tell(f"next  {following(ctx, 'convert', *by, '-o', 'small', without=sizes)}", run.quiet)
+
+
+def _write_plan_page(
+    planned: Plan,
+    target: Path,
+    source: SourceFlags,
+    images: ImagesFlags,
+    calibration: CalibrationFlags,
+    goal: GoalFlags,
+    run: RunFlags,
+    trust: TrustFlags,
+) -> None:
+    """The plan as a page, with what is expected at other sizes."""
+    from ...api.curve import curve as stage
+
+    arguments = source.arguments | images.arguments | calibration.arguments | run.arguments | trust.arguments
+    points = stage(**arguments, database=goal.database)
+    write_page(planned, target, run.quiet, points)
 
 
 def make_plan(
@@ -151,7 +183,7 @@ def _show_curve(
     trust: TrustFlags,
     measure: bool,
     plot: Path | None,
-) -> None:
+) -> Curve:
     from ...api.curve import curve as stage
     from ..report.curve import chosen, curve_report, plot_curve
 
@@ -165,6 +197,7 @@ def _show_curve(
         tell(f"drawn to {plot}", run.quiet)
     size = f"{chosen(points, repaired).share:g}"
     tell(f"next  {following(ctx, 'convert', '--target-params', size, '-o', 'small')}", run.quiet)
+    return points
 
 
 def expects_repair(images: ImagesFlags, calibration: CalibrationFlags) -> bool | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import output_path, reporting, show_json, tell
+from .console import REPORT_PAGE, output_path, reporting, show_json, tell
 from .grouped import grouped
 from .options import Folder, Force, OutputFlags, TrustFlags
 
@@ -36,7 +36,7 @@ def report(
     """
     from ...api.report import report as stage
 
-    target = Path(folder) / "report.html" if output is None else output_path(output, force)
+    target = Path(folder) / REPORT_PAGE if output is None else output_path(output, force)
     with reporting(out.quiet):
         page = stage(folder, **trust.arguments, checkpoint=checkpoint)
     written = page.save(target, force=True)

@@ -9,7 +9,7 @@ import typer
 
 from ...core.errors import KdnaError
 from .completion import recipe_names
-from .console import COMMAND, reporting, show, show_json, tell, tell_remarks, tell_written
+from .console import COMMAND, output_path, reporting, show, show_json, tell, tell_remarks, tell_written, write_report
 from .grouped import grouped
 from .options import (
     BYTES_HELP,
@@ -20,6 +20,7 @@ from .options import (
     SHARE,
     SIZE,
     Force,
+    HtmlFlag,
     ImagesFlags,
     OutputFolder,
     RunFlags,
@@ -54,6 +55,7 @@ def run(
     target_params: Annotated[str | None, typer.Option(metavar="SHARE", help=PARAMS_HELP, callback=SHARE)] = None,
     target_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help=BYTES_HELP, callback=SIZE)] = None,
     output: OutputFolder = None,
+    html: HtmlFlag = None,
     force: Force = False,
 ) -> None:
     """Run all stages of a recipe: convert, repair, fine-tune, code, measure.
@@ -65,6 +67,7 @@ def run(
     """
     if output is None:
         raise typer.BadParameter("required: where to write", param_hint="-o")
+    page = html and output_path(html, force)
     from ...api.run import run as stage
     from ...inputs.recipe import load_recipe
     from ...network.folder.work import work_place
@@ -82,6 +85,10 @@ def run(
         if work.exists() or stopped:
             tell(STOPPED.format(work=work) if work.exists() else STOPPED_EARLY, run.quiet and not stopped)
         raise
+    if conversion.report.run is None or not conversion.report.run.was_there:
+        write_report(output, conversion)
+    if page:
+        write_report(output, conversion, page)
     tell_remarks([note for note in conversion.report.notes if note not in (*notes, *hints)])
     _show_run(conversion, output, eval_data, run)
 

@@ -16,7 +16,7 @@ def origin(material: Material) -> Part | None:
     facts = [*_facts(plan), *material.machine.items()] if plan is not None else [*material.machine.items()]
     body = filled(
         "origin.html",
-        command=report.command if report else None,
+        command=material.command,
         recipe=material.recipe,
         facts=table((Column(""), Column("")), facts, "Source, machine and versions") if facts else "",
         families=_families(plan) if plan is not None and plan.families else "",
@@ -25,7 +25,9 @@ def origin(material: Material) -> Part | None:
         else "",
         notes=report.notes if report else (),
     )
-    return Part("origin", "How it was made", "The same commands, recipe and versions make the same net again.", body)
+    of_net = "The same commands, recipe and versions make the same net again."
+    sentence = of_net if plan is not None else "What these numbers were measured by."
+    return Part("origin", "How it was made", sentence, body)
 
 
 def _facts(plan: Plan) -> Sequence[tuple[str, str]]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from ...core.errors import FolderError
 from ...core.filesize import file_size, metadata
+from ...core.notebook import InNotebooks
 from ...core.specs import DataConfig, Plan
 from ..stored import stored_specs
 from .config import describe
@@ -34,7 +35,7 @@ class Origin:
 
 
 @dataclass
-class Conversion:
+class Conversion(InNotebooks):
     """A converted model and what is known about it. The model still has its timm or torchvision class.
 
     The model's `pretrained_cfg` and `num_classes`, timm's attributes, are set to agree with `data` and its classifier.

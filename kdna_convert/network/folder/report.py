@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 from pydantic.dataclasses import dataclass
 
-from ...core.measurements import Divergence, Evaluation, LatencyReport, without_defaults
+from ...core.measurements import Curve, Divergence, Evaluation, LatencyReport, without_defaults
 from ...core.specs import Options
 
 # A folder of another version may have keys that this one does not know: they are dropped.
@@ -212,6 +212,7 @@ class Report:
     """How a conversion came about. `stages` has the divergence from the original after each stage, `divergence` the
     last of them, None where it was not measured. `seconds` are by stage; `command` has a line for each command.
 
+    `curve` has what was expected at other shares of the parameters, None where no plan was made from predicted errors.
     `families` and `repair` are None after a shrink, which fits the families again. `order` is the order of the keys in
     the file: a part that is added comes last.
     """
@@ -231,6 +232,7 @@ class Report:
     run: RunReport | None = None
     command: str | None = None
     latency: LatencyReport | None = None
+    curve: Curve | None = None
     order: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:

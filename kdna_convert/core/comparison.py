@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .notebook import InNotebooks
+
 Axis = Literal["params", "bytes"]
 
 
@@ -67,7 +69,7 @@ class ComparisonRow:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(InNotebooks):
     """All rows, first that of the original, and how they were measured.
 
     Attributes:

@@ -1,0 +1,20 @@
+"""Axes that several charts have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TICKS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1)
+
+
+def log_shares(axes: Axes, label: str) -> None:
+    """A logarithmic horizontal axis of shares, 0..1, in percent."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in TICKS if low <= tick <= high]
+    axes.set_xticks(ticks, [f"{100 * tick:.0f} %" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel(label)

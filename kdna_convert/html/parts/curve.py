@@ -1,0 +1,134 @@
+"""The trade-off: what other budgets would have cost, beside the one that was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from ...core.amounts import count, kept, percent, size
+from ...core.measurements import Curve
+from ...network.folder.report import Report
+from ...stages.plan.expected import expected
+from ..chart import INK, SERIES, TIP, chart
+from ..material import Material
+from ..part import Column, Part, filled, table
+from .axes import log_shares
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLE = "Other budgets"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A budget as it is drawn: the share of the parameters, 0..1, and the KL divergence, low, expected and high."""
+
+    share: float
+    low: float
+    middle: float
+    high: float
+
+
+def curve(material: Material) -> Part | None:
+    """The curve of a conversion or a plan, with the chosen point."""
+    known = material.curve
+    if known is None:
+        if material.plan is None or material.report is None:
+            return None
+        model = material.plan.model.name
+        return Part("curve", TITLE, f"Only this budget was planned. `kdna plan {model} --curve` shows others.")
+    repaired = material.report is None or bool(material.report.repair)
+    chosen = _chosen(material)
+    drawn = _figure(_budgets(known, repaired), _measured(known), chosen)
+    note = (
+        "KL divergence from the original, nats per image, by parameters kept. The band is the range of nets measured."
+    )
+    body = filled("figures.html", figures=[(note, drawn)]) + _table(known, repaired)
+    sentence = "What is expected of the net at other sizes, from the predicted errors of its layers. Lower is better."
+    return Part("curve", TITLE, sentence + (" The square is the net of this page." if chosen else ""), body)
+
+
+def _budgets(known: Curve, repaired: bool) -> list[Budget]:
+    """The points of which something is expected."""
+    found = []
+    for point in known.points:
+        foreseen = expected(point, repaired=repaired)
+        if foreseen is not None:
+            kl = foreseen.kl
+            found.append(Budget(point.planned.params / known.params, kl.low, kl.middle, kl.high))
+    return found
+
+
+def _measured(known: Curve) -> list[tuple[float, float]]:
+    """(share, KL divergence) of the points that were converted by a quick fit."""
+    pairs = [(point.planned.params / known.params, point.measured) for point in known.points]
+    return [(share, found.kl) for share, found in pairs if found is not None and found.kl is not None]
+
+
+def _chosen(material: Material) -> tuple[float, float] | None:
+    """(share, KL divergence) of the net of the page, before its codec."""
+    plan, report = material.plan, material.report
+    if plan is None or report is None:
+        return None
+    last = _last_shared(report)
+    return None if last is None else (plan.planned.params / plan.original.params, last)
+
+
+def _last_shared(report: Report) -> float | None:
+    found = [
+        each.kl for name, each in report.stages.items() if name not in ("code", "finetune") and each.kl is not None
+    ]
+    return found[-1] if found else None
+
+
+def _figure(
+    budgets: Sequence[Budget], measured: Sequence[tuple[float, float]], chosen: tuple[float, float] | None
+) -> Markup:
+    """The chart, in which every point can be read."""
+    tips = {
+        f"{TIP}budget-{n}": f"{percent(each.share)}: KL {each.middle:.3g}, {each.low:.2g} to {each.high:.2g}"
+        for n, each in enumerate(budgets)
+    }
+    tips |= {
+        f"{TIP}measured-{n}": f"{percent(share)}: KL {kl:.3g} measured, quick fit"
+        for n, (share, kl) in enumerate(measured)
+    }
+    if chosen is not None:
+        tips[f"{TIP}chosen"] = f"this net: {percent(chosen[0])}, KL {chosen[1]:.3g} measured"
+
+    def draw(axes: Axes) -> None:
+        shares = [each.share for each in budgets]
+        if budgets:
+            axes.fill_between(
+                shares, [b.low for b in budgets], [b.high for b in budgets], color=SERIES[0], alpha=0.2, lw=0
+            )
+            axes.plot(shares, [each.middle for each in budgets], color=SERIES[0], label="expected")
+        for number, each in enumerate(budgets):
+            axes.plot([each.share], [each.middle], "o", color=SERIES[0], gid=f"{TIP}budget-{number}")
+        for number, (share, kl) in enumerate(measured):
+            name = "measured, quick fit without repair" if number == 0 else None
+            axes.plot([share], [kl], "^", color=SERIES[1], label=name, gid=f"{TIP}measured-{number}")
+        if chosen is not None:
+            axes.plot([chosen[0]], [chosen[1]], "s", ms=8, color=INK, label="this net", gid=f"{TIP}chosen")
+        axes.set_yscale("log")
+        log_shares(axes, "parameters kept")
+        axes.set_ylabel("KL divergence")
+        axes.legend()
+
+    return chart(draw, "expected KL divergence by parameters kept", tips, (7, 3.6))
+
+
+def _table(known: Curve, repaired: bool) -> Markup:
+    columns = ("kept", "parameters", "bytes", "expected KL", "measured KL")
+    rows = []
+    for point in known.points:
+        foreseen = expected(point, repaired=repaired)
+        middle = "-" if foreseen is None else f"{foreseen.kl.middle:.3g}"
+        found = "-" if point.measured is None or point.measured.kl is None else f"{point.measured.kl:.3g}"
+        planned = point.planned
+        rows.append((kept(planned.params, known.params), count(planned.params), size(planned.bytes), middle, found))
+    return table([Column(name, number=True) for name in columns], rows, "The budgets as a table", folded=True)
