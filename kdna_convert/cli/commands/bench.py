@@ -14,6 +14,7 @@ from .options import Force, HtmlFlag, NetFlags, RunFlags, TrustFlags
 
 @grouped
 def bench(
+    ctx: typer.Context,
     net: NetFlags,
     run: RunFlags,
     trust: TrustFlags,
@@ -48,4 +49,4 @@ def bench(
         rows = stage(arguments.pop("model"), **arguments, **how, progress=progress)
     show_json(rows) if run.json else show(bench_table(rows))
     if target:
-        write_page(rows, target, run.quiet)
+        write_page(ctx, rows, target, run.quiet)

@@ -24,6 +24,7 @@ _recipe = partial(typer.Option, metavar="RECIPE", autocompletion=recipe_names)
 
 @grouped
 def compare(
+    ctx: typer.Context,
     source: SourceFlags,
     images: ImagesFlags,
     out: OutputFlags,
@@ -70,7 +71,7 @@ def compare(
         draw(comparison, target)
         tell(f"drawn to {target}", out.quiet)
     if page:
-        write_page(comparison, page, out.quiet)
+        write_page(ctx, comparison, page, out.quiet)
 
 
 def _list(text: str | None) -> list[str] | None:

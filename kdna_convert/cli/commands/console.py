@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -151,11 +150,11 @@ def write_report(folder: Path, conversion: Conversion, target: Path | None = Non
     report_of_folder(folder, conversion).save(target or folder / REPORT_PAGE, force=True)
 
 
-def write_page(result: object, target: Path, quiet: bool, curve: Curve | None = None) -> None:
+def write_page(ctx: typer.Context, result: object, target: Path, quiet: bool, curve: Curve | None = None) -> None:
     """The page of a result, to the file of a --html that `output_path` has checked."""
     from ...api.report import page_of_result
 
-    page_of_result(result, curve, command=click.get_current_context().meta[COMMAND]).save(target, force=True)
+    page_of_result(result, curve, command=ctx.meta[COMMAND]).save(target, force=True)
     tell(f"page written to {target}", quiet)
 
 

@@ -71,7 +71,7 @@ def plan(
         picture = plot and picture_path(plot, force)
         points = _show_curve(ctx, source, images, calibration, goal, run, trust, measure, picture)
         if page:
-            write_page(points, page, run.quiet)
+            write_page(ctx, points, page, run.quiet)
         return
     if measure or plot:
         raise typer.BadParameter("requires --curve", param_hint="--measure" if measure else "--plot")
@@ -85,7 +85,7 @@ def plan(
             goal = replace(goal, database=str(Path(scratch) / "errors.json"))
         planned = make_plan(source, images, calibration, goal, latency, board, run, trust_code=trust.trust_code)
         if page:
-            _write_plan_page(planned, page, source, images, calibration, goal, run, trust)
+            _write_plan_page(ctx, planned, page, source, images, calibration, goal, run, trust)
     if target:
         write_text(target, to_json(planned))
     show_plan(planned, run, expects_repair(images, calibration))
@@ -95,6 +95,7 @@ def plan(
 
 
 def _write_plan_page(
+    ctx: typer.Context,
     planned: Plan,
     target: Path,
     source: SourceFlags,
@@ -109,7 +110,7 @@ def _write_plan_page(
 
     arguments = source.arguments | images.arguments | calibration.arguments | run.arguments | trust.arguments
     points = stage(**arguments, database=goal.database)
-    write_page(planned, target, run.quiet, points)
+    write_page(ctx, planned, target, run.quiet, points)
 
 
 def make_plan(
