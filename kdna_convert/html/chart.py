@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
+from ..core.shown import shown
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -65,6 +67,12 @@ def chart(
     return _inline(text.getvalue(), label, tips or {})
 
 
+def drawn_text(text: str, longest: int = 32) -> str:
+    """A name as a chart draws it: one short line without mathematics."""
+    text = shown(text)
+    return (text if len(text) <= longest else f"{text[: longest - 1]}…").replace("$", r"\$")
+
+
 def _inline(text: str, label: str, tips: Mapping[str, str]) -> Markup:
     """The SVG as an element of the page."""
     text = text[text.index("<svg") :]
@@ -76,6 +84,7 @@ def _inline(text: str, label: str, tips: Mapping[str, str]) -> Markup:
     text = re.sub(r" id=\"(?!tip-|[pmhC][0-9a-zA-Z]*\")[^\"]*\"", "", text)  # other charts have the same ones
     text = text.replace("<svg ", f'<svg class="chart" role="group" aria-label="{escape(label)}" ', 1)
     for gid, tip in tips.items():
-        opened = f'<g class="tip" tabindex="0" role="img" aria-label="{escape(tip)}"><title>{escape(tip)}</title>'
+        told = escape(shown(tip))
+        opened = f'<g class="tip" tabindex="0" role="img" aria-label="{told}"><title>{told}</title>'
         text = text.replace(f'<g id="{gid}">', opened)
     return Markup(re.sub(r"\n\s*", "\n", text))

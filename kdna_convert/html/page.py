@@ -61,4 +61,5 @@ def page_of(material: Material, parts: Sequence[MakePart] = FOLDER_PARTS) -> Pag
         name: Markup(files(__package__).joinpath("templates").joinpath(name).read_text("utf-8")) for name in STATIC
     }
     style, script = static["page.css"], static["page.js"]
-    return Page(material.title, filled("page.html", title=material.title, parts=made, style=style, script=script))
+    text = filled("page.html", title=material.title, parts=made, style=style, script=script)
+    return Page(material.title, str(text))

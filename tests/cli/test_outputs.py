@@ -21,6 +21,7 @@ WRONG = {
     ("patch",): ["nowhere", "no.update"],
     ("plan",): ["no_such_net", "--data", "nowhere"],
     ("pull",): ["owner/nothing"],
+    ("report",): ["nowhere"],
     ("run",): ["balanced", "no_such_net", "--data", "nowhere"],
     ("shrink",): ["nowhere", "--data", "nowhere", "--target-params", "0.5"],
 }

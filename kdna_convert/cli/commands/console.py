@@ -17,7 +17,7 @@ from rich.segment import Segment
 from rich.text import Text
 from typer.core import TyperGroup
 
-from ...core.atomic import require_writable
+from ...core.atomic import require_writable, write_bytes
 from ...core.errors import DataError, FolderError, KdnaError
 from ...core.processes import launched
 from ...core.progress import LOADING, Reporter, on_stderr
@@ -143,11 +143,17 @@ def save_folder(conversion: Conversion, target: Path, ctx: typer.Context, force:
     write_report(target, conversion)
 
 
-def write_report(folder: Path, conversion: Conversion, target: Path | None = None) -> None:
-    """The page of a folder that was written of this conversion: to `target`, else report.html in the folder."""
+def write_report(folder: Path, conversion: Conversion) -> None:
+    """Leave report.html in a folder that was written of this conversion."""
     from ...api.report import report_of_folder
 
-    report_of_folder(folder, conversion).save(target or folder / REPORT_PAGE, force=True)
+    report_of_folder(folder, conversion).save(folder / REPORT_PAGE, force=True)
+
+
+def copy_report(folder: Path, target: Path, quiet: bool) -> None:
+    """The page of a folder, to the file of a --html that `output_path` has checked."""
+    write_bytes(target, (folder / REPORT_PAGE).read_bytes())
+    tell(f"page written to {target}", quiet)
 
 
 def write_page(ctx: typer.Context, result: object, target: Path, quiet: bool, curve: Curve | None = None) -> None:
@@ -167,7 +173,8 @@ def tell_written(conversion: Conversion, folder: Path, quiet: bool, *commands: s
     export = f"kdna export {name} --to onnx" if timed else f"kdna export {name} --to merged"
     load = f'python: model = kdna_convert.factor(kdna_convert.load("{folder}"))' if timed else load
     following = "\n      ".join([*measure, *commands, export, load])
-    tell(f"written to {folder}\nnext  {following}", quiet)
+    shows = f"\n{REPORT_PAGE} in it shows the result" if (folder / REPORT_PAGE).exists() else ""
+    tell(f"written to {folder}{shows}\nnext  {following}", quiet)
 
 
 def following(ctx: typer.Context, verb: str, *options: str, without: Sequence[str] = ()) -> str:

@@ -15,6 +15,7 @@ import typer
 from ...core.errors import RecipeError
 from ...inputs.finetune_settings import Settings, about, default_of, kind_of
 from .console import (
+    copy_report,
     output_path,
     reporting,
     resumable,
@@ -23,7 +24,6 @@ from .console import (
     show_json,
     tell_remarks,
     tell_written,
-    write_report,
 )
 from .grouped import grouped
 from .options import METRIC, Folder, Force, HtmlFlag, ImagesFlags, OutputFolder, RunFlags, TrustFlags
@@ -168,7 +168,7 @@ def finetune(
             show_json(to_plain(conversion.report)) if run.json else show(finetune_report(conversion))
             tell_written(conversion, target, run.quiet)
             if page:
-                write_report(target, conversion, page)
+                copy_report(target, page, run.quiet)
     if safety.max_drop is not None:
         hold(conversion, safety.max_drop)
 

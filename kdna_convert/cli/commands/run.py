@@ -9,7 +9,19 @@ import typer
 
 from ...core.errors import KdnaError
 from .completion import recipe_names
-from .console import COMMAND, output_path, reporting, show, show_json, tell, tell_remarks, tell_written, write_report
+from .console import (
+    COMMAND,
+    REPORT_PAGE,
+    copy_report,
+    output_path,
+    reporting,
+    show,
+    show_json,
+    tell,
+    tell_remarks,
+    tell_written,
+    write_report,
+)
 from .grouped import grouped
 from .options import (
     BYTES_HELP,
@@ -85,10 +97,10 @@ def run(
         if work.exists() or stopped:
             tell(STOPPED.format(work=work) if work.exists() else STOPPED_EARLY, run.quiet and not stopped)
         raise
-    if conversion.report.run is None or not conversion.report.run.was_there:
+    if not (output / REPORT_PAGE).exists():
         write_report(output, conversion)
     if page:
-        write_report(output, conversion, page)
+        copy_report(output, page, run.quiet)
     tell_remarks([note for note in conversion.report.notes if note not in (*notes, *hints)])
     _show_run(conversion, output, eval_data, run)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from ...network.folder.report import FamilyFit, Report
-from ..chart import MUTED, SERIES, TIP, chart
+from ..chart import MUTED, SERIES, TIP, chart, drawn_text
 from ..material import Material
 from ..part import Part, filled
 
@@ -62,7 +62,7 @@ def _draw_stages(stages: Sequence[tuple[str, float, str]], measure: str, axes: A
     for place, (_, value, unit) in enumerate(stages):
         color = SERIES[1] if unit == "repair" else SERIES[0]
         axes.plot([max(value, LEAST)], [place], "o", color=color, gid=f"{TIP}stage-{place}")
-    axes.set_yticks(range(len(stages)), [name for name, _, _ in stages])
+    axes.set_yticks(range(len(stages)), [drawn_text(name) for name, _, _ in stages])
     axes.set_ylim(len(stages) - 0.5, -0.5)
     axes.set_xscale("log")
     axes.set_xlabel(measure)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...core.amounts import count, short, size
 from ...stages.evaluate.timing import Timing
-from ..chart import MUTED, SERIES, TIP, chart
+from ..chart import MUTED, SERIES, TIP, chart, drawn_text
 from ..material import Material
 from ..part import Column, Part, filled, table
 
@@ -60,6 +60,6 @@ def _draw(rows: Sequence[Timing], axes: Axes) -> None:
     for place, row in enumerate(rows):
         axes.barh([place], [row.ms], color=SERIES[0], height=0.6, gid=f"{TIP}time-{place}")
         axes.plot([row.ms - row.spread_ms / 2, row.ms + row.spread_ms / 2], [place, place], color=MUTED, lw=3)
-    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_yticks(range(len(rows)), [drawn_text(row.name) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("ms")

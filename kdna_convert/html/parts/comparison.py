@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from ...core.amounts import count, percent, short, size
 from ...core.comparison import Axis, Comparison, ComparisonRow
-from ..chart import INK, SERIES, TIP, chart
+from ..chart import INK, SERIES, TIP, chart, drawn_text
 from ..material import Material
 from ..part import Column, Part, filled, table
 from .axes import log_shares
@@ -77,7 +77,15 @@ def _draw(rows: Sequence[ComparisonRow], axis: Axis, whole: int, axes: Axes) -> 
         )
         axes.plot([x for x, _, _ in points], [y for _, y, _ in points], color=color, lw=2.5 if own else 1)
         for number, (x, y, place) in enumerate(points):
-            axes.plot([x], [y], marker, ms=5, color=color, label=None if number else title, gid=f"{TIP}{axis}-{place}")
+            axes.plot(
+                [x],
+                [y],
+                marker,
+                ms=5,
+                color=color,
+                label=None if number else drawn_text(title),
+                gid=f"{TIP}{axis}-{place}",
+            )
     log_shares(axes, f"{NAMES[axis]} kept")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)

@@ -4,7 +4,6 @@ import functools
 import gzip
 import http.server
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.browser import chromium
 from support.exports import small_conversion
 from torch import Tensor, nn
 
@@ -106,7 +106,6 @@ class Both(nn.Module):
 
 
 def test_a_browser_computes_what_torch_computes(conversion: Conversion, tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
     try:
         find_runtime(Path.cwd())
     except ModelError as error:
@@ -116,11 +115,7 @@ def test_a_browser_computes_what_torch_computes(conversion: Conversion, tmp_path
     write_export(Web(), replace(conversion, model=model), tmp_path / "page")
     pixels = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
-    with served(tmp_path / "page") as address, playwright.sync_playwright() as runner:
-        try:
-            browser = runner.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no browser: {error}")
+    with served(tmp_path / "page") as address, chromium() as browser:
         page = browser.new_page()
         page.goto(address)
         page.wait_for_selector("body[data-ready]", timeout=60_000)
@@ -131,7 +126,6 @@ def test_a_browser_computes_what_torch_computes(conversion: Conversion, tmp_path
         shown = page.evaluate(
             "[...[...document.querySelectorAll('canvas')][1].getContext('2d').getImageData(0, 0, 12, 12).data]"
         )
-        browser.close()
     image = torch.from_numpy(pixels).movedim(-1, 0)[None] / 255
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (DATA.mean, DATA.std))
     with torch.no_grad():

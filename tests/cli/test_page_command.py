@@ -1,0 +1,95 @@
+"""`kdna report`, and `--html` of the commands that measure: where pages are written, and what they may replace."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from support.command import NET, convert, kdna
+from support.pages import Reader
+
+
+@pytest.fixture
+def own(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the converted folder."""
+    return Path(shutil.copytree(folder, tmp_path / "own"))
+
+
+def test_a_conversion_leaves_a_page_in_its_folder(folder: Path) -> None:
+    reader = Reader((folder / "report.html").read_text(encoding="utf-8"))
+    assert all(heading in reader.text for heading in ("What came out", "The layers", "Other budgets", "kdna convert"))
+
+
+def test_the_page_is_no_part_of_what_is_verified(own: Path) -> None:
+    (own / "report.html").write_text("another page")
+    assert kdna("verify", own, "-q").exit_code == 0
+    (own / "report.html").unlink()
+    assert kdna("verify", own, "-q").exit_code == 0
+
+
+def test_a_report_replaces_the_page_of_the_folder_and_no_other_file(own: Path, tmp_path: Path) -> None:
+    (own / "report.html").write_text("old")
+    done = kdna("report", own, "--json")
+    assert json.loads(done.stdout) == {"file": str(own / "report.html"), "bytes": (own / "report.html").stat().st_size}
+    assert (own / "report.html").read_text(encoding="utf-8") != "old"
+    (tmp_path / "mine.html").write_text("mine")
+    refused = kdna("report", own, "-o", tmp_path / "mine.html")
+    assert "KD601" in refused.stderr
+    assert (tmp_path / "mine.html").read_text() == "mine"
+    assert kdna("report", own, "-o", tmp_path / "mine.html", "--force").exit_code == 0
+
+
+def test_a_report_of_what_is_no_converted_folder_says_so(tmp_path: Path) -> None:
+    assert "KD602" in kdna("report", tmp_path).stderr
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("command", "heading"),
+    [
+        (["bench", "FOLDER", "--rounds", "3"], "How fast it is"),
+        (["plan", NET, "--data", "IMAGES", "--target-params", "0.6", "--set", "calibration.images=30"], "The layers"),
+        (["plan", NET, "--data", "IMAGES", "--curve", "--set", "calibration.images=30"], "Other budgets"),
+        (["finetune", "FOLDER", "--data", "IMAGES", "--steps", "2", "-o", "OUT"], "Fine-tune"),
+    ],
+    ids=lambda value: "-".join(value[:1]) if isinstance(value, list) else "",
+)
+def test_a_result_is_written_as_a_page_too(
+    command: list[str], heading: str, own: Path, images: Path, tmp_path: Path
+) -> None:
+    places = {"FOLDER": own, "IMAGES": images, "OUT": tmp_path / "out"}
+    words = [places.get(word, word) for word in command]
+    target = tmp_path / "page.html"
+    done = kdna(*words, "--html", target)
+    assert done.exit_code == 0, done.stderr
+    reader = Reader(target.read_text(encoding="utf-8"))
+    assert heading in reader.text
+    assert f"kdna {command[0]}" in reader.text
+    assert str(target) in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bench", "no_such_net"],
+        ["plan", "no_such_net", "--data", "nowhere"],
+        ["compare", "no_such_net", "--data", "nowhere", "--eval", "nowhere"],
+        ["finetune", "nowhere", "--data", "nowhere", "-o", "OUT"],
+        ["run", "balanced", "no_such_net", "--data", "nowhere", "-o", "OUT"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.html").write_text("mine")
+    words = [tmp_path / "out" if word == "OUT" else word for word in command]
+    assert "KD601" in kdna(*words, "--html", tmp_path / "mine.html").stderr
+    assert "KD604" in kdna(*words, "--html", tmp_path / "mine.html" / "page.html").stderr
+    assert (tmp_path / "mine.html").read_text() == "mine"
+
+
+def test_the_page_of_a_run_is_left_in_its_folder_and_where_it_was_asked_for(images: Path, tmp_path: Path) -> None:
+    words = ["run", "balanced", NET, *convert(images)[2:], "-o", tmp_path / "out", "--html", tmp_path / "page.html"]
+    done = kdna(*words)
+    assert done.exit_code == 0, done.stderr
+    for place in (tmp_path / "out" / "report.html", tmp_path / "page.html"):
+        assert "What came out" in place.read_text(encoding="utf-8")
