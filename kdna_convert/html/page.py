@@ -13,13 +13,13 @@ from ..core.atomic import write_text
 from ..core.errors import FolderError
 from .material import Material
 from .part import MakePart, filled
-from .parts.accuracy import accuracy
 from .parts.bench import bench
-from .parts.comparison import comparison
 from .parts.curve import curve
 from .parts.finetune import finetune
-from .parts.layers import layers
+from .parts.layer_strip import layers
+from .parts.loss_by_stage import accuracy
 from .parts.origin import origin
+from .parts.other_tools import comparison
 from .parts.outcome import outcome
 
 # Of a converted folder, in the order of the page.

@@ -24,7 +24,7 @@ TITLE = "Other budgets"
 
 
 @dataclass(frozen=True)
-class Budget:
+class DrawnBudget:
     """A budget as it is drawn: the share of the parameters, 0..1, and the KL divergence, low, expected and high."""
 
     share: float
@@ -52,14 +52,14 @@ def curve(material: Material) -> Part | None:
     return Part("curve", TITLE, sentence + (" The square is the net of this page." if chosen else ""), body)
 
 
-def _budgets(known: Curve, repaired: bool) -> list[Budget]:
+def _budgets(known: Curve, repaired: bool) -> list[DrawnBudget]:
     """The points of which something is expected."""
     found = []
     for point in known.points:
         foreseen = expected(point, repaired=repaired)
         if foreseen is not None:
             kl = foreseen.kl
-            found.append(Budget(point.planned.params / known.params, kl.low, kl.middle, kl.high))
+            found.append(DrawnBudget(point.planned.params / known.params, kl.low, kl.middle, kl.high))
     return found
 
 
@@ -86,7 +86,7 @@ def _last_shared(report: Report) -> float | None:
 
 
 def _figure(
-    budgets: Sequence[Budget], measured: Sequence[tuple[float, float]], chosen: tuple[float, float] | None
+    budgets: Sequence[DrawnBudget], measured: Sequence[tuple[float, float]], chosen: tuple[float, float] | None
 ) -> Markup:
     """The chart, in which every point can be read."""
     tips = {
