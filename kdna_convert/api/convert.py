@@ -143,8 +143,7 @@ def convert(
     else:
         database = database or database_of(job, model, data, options, progress, moments)
         database = timed(database, job.loaded.model, job.loaded.data, options, progress)
-        conversion = _solved(call, database, targets) if max_drop is None else _smallest(call, database, max_drop)
-        conversion = _with_curve(conversion, database)
+        conversion = _planned(call, database, targets, max_drop)
     conversion = with_measured(conversion, options)
     if isinstance(model, nn.Module):
         conversion = replace(conversion, origin=Origin(module=job.loaded.model))
@@ -220,17 +219,15 @@ def _work_files(job: Job, options: ConvertOptions) -> tuple[Path | None, Convert
     return work, {**options, "moments": moments, "database": database}
 
 
-def _solved(call: _ConvertCall, database: Database, targets: Targets) -> Conversion:
-    """The conversion by the plan of that budget, or of the recipe's."""
-    return _converted(call, solved(call.job, database, targets, call.on_board))
-
-
-def _with_curve(conversion: Conversion, database: Database) -> Conversion:
-    """The conversion with what was expected at other sizes, if it shares kernels."""
-    if not conversion.plan.families:
-        return conversion
-    with suppress(PlanError):  # no share can be reached
-        return replace(conversion, report=replace(conversion.report, curve=trade_off(database)))
+def _planned(call: _ConvertCall, database: Database, targets: Targets, max_drop: float | None) -> Conversion:
+    """The conversion by a plan of these targets, or of the recipe's budget, with what was expected at other sizes."""
+    if max_drop is None:
+        conversion = _converted(call, solved(call.job, database, targets, call.on_board))
+    else:
+        conversion = _smallest(call, database, max_drop)
+    if conversion.plan.families:
+        with suppress(PlanError):  # no share can be reached
+            return replace(conversion, report=replace(conversion.report, curve=trade_off(database)))
     return conversion
 
 

@@ -31,7 +31,7 @@ VERBS = {
     "bench": (["NET"], ["api.bench:benchmark"]),
 }
 # What decides where and how a result is shown, or is checked on the result.
-AFTERWARDS = {"json", "quiet", "verbose", "output", "force", "plot", "help", "resume", ("finetune", "max_drop")}
+AFTERWARDS = {"json", "quiet", "verbose", "output", "force", "html", "plot", "help", "resume", ("finetune", "max_drop")}
 VALUES = {
     "target_params": "0.3",
     "target_bytes": "30kB",
