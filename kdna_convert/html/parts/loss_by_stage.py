@@ -31,7 +31,7 @@ def accuracy(material: Material) -> Part | None:
         return Part("accuracy", title, "No stage was measured: a conversion without images has nothing to compare.")
     figures = [_stage_figure(stages)] if stages else []
     if fits:
-        figures.append(_layer_figure(fits, material.plan.predicted if material.plan else {}))
+        figures.append(_layer_figure(fits))
     sentence = (
         "How far the net was from the original after each stage and repair step, and how far each layer is alone."
     )
@@ -54,31 +54,38 @@ def _stage_figure(stages: Sequence[tuple[str, float, str]]) -> tuple[str, Markup
     drawn = chart(
         partial(_draw_stages, stages, measure), f"{measure} after each stage", tips, (7, 0.8 + 0.3 * len(stages))
     )
-    note = f"{measure} from the original. Lower is better. Repair steps are judged on images that they do not fit."
+    note = (
+        f"{measure} from the original. Lower is better. Repair steps are judged on mixed images that they do not fit."
+    )
     return note, drawn
 
 
 def _draw_stages(stages: Sequence[tuple[str, float, str]], measure: str, axes: Axes) -> None:
     for place, (_, value, unit) in enumerate(stages):
-        color = SERIES[1] if unit == "repair" else SERIES[0]
-        axes.plot([max(value, LEAST)], [place], "o", color=color, gid=f"{TIP}stage-{place}")
+        judged = unit == "repair"
+        form, color = ("s", SERIES[1]) if judged else ("o", SERIES[0])
+        axes.plot([max(value, LEAST)], [place], form, color=color, gid=f"{TIP}stage-{place}")
     axes.set_yticks(range(len(stages)), [drawn_text(name) for name, _, _ in stages])
     axes.set_ylim(len(stages) - 0.5, -0.5)
     axes.set_xscale("log")
     axes.set_xlabel(measure)
+    if any(unit == "repair" for _, _, unit in stages):
+        axes.plot([], [], "o", color=SERIES[0], label="held-out images")
+        axes.plot([], [], "s", color=SERIES[1], label="repair step, mixed images")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
 
 
-def _layer_figure(fits: Sequence[FamilyFit], predicted: dict[str, float]) -> tuple[str, Markup]:
-    """A point for each layer's error, and a line for what was predicted of its family."""
+def _layer_figure(fits: Sequence[FamilyFit]) -> tuple[str, Markup]:
+    """A point for each layer."""
     names = [name for fit in fits for name in fit.errors]
     errors = [error for fit in fits for error in fit.errors.values()]
     tips = {f"{TIP}layer-{place}": f"{names[place]}: {error:.2e}" for place, error in enumerate(errors)}
-    drawn = chart(partial(_draw_layers, fits, predicted), "relative output error of each layer", tips)
+    drawn = chart(partial(_draw_layers, fits), "relative output error of each layer", tips)
     note = "Relative output error of each layer after the fit, alone, on the calibration images. A color is a family."
     return note, drawn
 
 
-def _draw_layers(fits: Sequence[FamilyFit], predicted: dict[str, float], axes: Axes) -> None:
+def _draw_layers(fits: Sequence[FamilyFit], axes: Axes) -> None:
     place = 0
     for number, fit in enumerate(fits):
         color = SERIES[number % len(SERIES)]
