@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,13 @@ from torch import nn
 from .. import __version__
 from ..core.errors import FolderError
 from ..core.machine import cpu_name
+from ..core.progress import as_progress
+from ..core.specs import Progress
 from ..html import Material, Page, page_of
+from ..inputs.data import Data
 from ..network.folder import Conversion
 from ..network.folder.contents import read_contents
+from .answer_comparison import answer_comparison
 from .keywords import ReportOptions, check_keywords
 from .nets import checkpoint_of, opened, original_from
 
@@ -22,7 +27,16 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-def report(folder: str | Path, **options: Unpack[ReportOptions]) -> Page:
+def report(
+    folder: str | Path,
+    *,
+    data: Data | str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    pictures: bool = True,
+    progress: Progress | bool | None = None,
+    **options: Unpack[ReportOptions],
+) -> Page:
     """A page of a converted folder: what came out, its layers, where accuracy went, how it was made.
 
     Code that the folder names is run only with `trust_code`, or after `kdna trust`. Without, and without the original,
@@ -30,33 +44,53 @@ def report(folder: str | Path, **options: Unpack[ReportOptions]) -> Page:
 
     Args:
         folder: a folder that `convert` or `run` wrote.
-        **options: model, trust_code and checkpoint, as for `evaluate`.
+        data: images on which the answers of both nets are compared, labeled for accuracy: a path, a tensor, or batches.
+        limit: use only this number of images, drawn with `seed`.
+        seed: seed of that draw.
+        pictures: whether the page shows some of these images. Without, their names and the answers remain.
+        progress: True for a bar on stderr, or a function of (what, done, total).
+        **options: model, trust_code, checkpoint, inputs, class_map, device, task and outputs, as for `evaluate`.
 
     Returns:
         The page, one HTML file that loads nothing. `save(path)` writes it; a notebook shows it.
 
     Raises:
         FolderError: KD602, KD603 or KD605, as `load`.
+        DataError: KD401, KD402 or KD406 for images that do not fit, as for `evaluate`.
+        ModelError: KD308 or KD313 for a task that does not, as for `evaluate`.
     """
     check_keywords("report", options, ReportOptions)
     contents = read_contents(Path(folder))
-    _conversion, _original, missing = _nets(folder, options)
+    conversion, original, missing = _nets(folder, options)
     run = contents.report.run
-    return page_of(
-        Material(
-            title=Path(folder).resolve().name,
-            folder=str(folder),
-            plan=contents.plan,
-            report=contents.report,
-            recipe=contents.recipe,
-            data=contents.record.data,
-            files=contents.record.files,
-            machine=machine(),
-            original=run.original if run else None,
-            converted=run.evaluation if run else None,
-            missing=missing,
-        )
+    material = Material(
+        title=Path(folder).resolve().name,
+        folder=str(folder),
+        plan=contents.plan,
+        report=contents.report,
+        recipe=contents.recipe,
+        data=contents.record.data,
+        files=contents.record.files,
+        machine=machine(),
+        original=run.original if run else None,
+        converted=run.evaluation if run else None,
+        missing=missing,
     )
+    if data is not None and conversion is not None and original is not None:
+        compared = answer_comparison(
+            conversion,
+            original,
+            data,
+            options,
+            limit=limit,
+            seed=seed,
+            pictures=pictures,
+            progress=as_progress(progress),
+        )
+        material = replace(material, disagreement=compared.disagreement)
+        if compared.disagreement.labeled:
+            material = replace(material, original=compared.original, converted=compared.converted)
+    return page_of(material)
 
 
 def machine() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..core.disagreement import Disagreement
 from ..core.measurements import Analysis, Curve, Evaluation
 from ..core.specs import DataConfig, Plan
 from ..network.folder.report import Report
@@ -28,6 +29,7 @@ class Material:
         original: The original on labeled images.
         converted: The converted net on the same images.
         missing: Why the converted net or the original is not available, for the parts that need it.
+        disagreement: Where the answers of the two nets differ, on the user's images.
     """
 
     title: str
@@ -43,3 +45,4 @@ class Material:
     original: Evaluation | None = None
     converted: Evaluation | None = None
     missing: str | None = None
+    disagreement: Disagreement | None = None

@@ -14,13 +14,14 @@ from ..core.errors import FolderError
 from .material import Material
 from .part import MakePart, filled
 from .parts.accuracy import accuracy
+from .parts.answers import answers
 from .parts.finetune import finetune
 from .parts.layers import layers
 from .parts.origin import origin
 from .parts.outcome import outcome
 
 # Of a converted folder, in the order of the page.
-FOLDER_PARTS: tuple[MakePart, ...] = (outcome, layers, accuracy, finetune, origin)
+FOLDER_PARTS: tuple[MakePart, ...] = (outcome, layers, accuracy, answers, finetune, origin)
 STATIC = ("page.css", "page.js")
 
 
