@@ -68,6 +68,7 @@ DOORS = {
     "constriction": ["codecs/entropy.py", "codecs/indices.py"],
     "matplotlib": ["cli/report/*.py", "html/chart.py", "html/parts/*.py"],
     "jinja2": ["html/part.py"],
+    "PIL": ["inputs/data/*.py", "html/thumbnail.py"],
     # the survey only asks whether a layer has one already
     "torch.nn.utils.parametrize": ["network/derive.py", "stages/analyze/survey.py", "stages/export/compact_weights.py"],
     "typer": ["cli/*.py", "cli/commands/*.py"],

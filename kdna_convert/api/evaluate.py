@@ -16,20 +16,9 @@ from ..inputs.recipe import parse_recipe
 from ..network.folder import Conversion
 from ..stages.evaluate.accuracy import evaluate as evaluate_net
 from .keywords import EvaluateOptions, check_keywords
-from .net_task import metric_of, task_of, with_metric
-from .nets import (
-    Model,
-    check_labels,
-    checkpoint_of,
-    conversion_of,
-    device_of_name,
-    load_any,
-    original_from,
-    require_inputs,
-    sized,
-    task_batches,
-)
-from .splits import images_of
+from .measured_images import measured_images
+from .net_task import metric_of, with_metric
+from .nets import Model, checkpoint_of, conversion_of, load_any, original_from, sized
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -78,18 +67,20 @@ def evaluate(
         model, config = conversion.model, override(conversion.data, **inputs) if inputs else conversion.data
         about = metadata(conversion.plan.model, conversion.recipe)
         original = original_from(conversion, checkpoint)
-    images = images_of(data, config, options.get("class_map"), limit, seed)
-    require_inputs(model, images, original)
-    named = None if conversion is None else parse_recipe(conversion.recipe).task
-    task, metric = task_of(model, config, options, named).task, metric_of(options)
-    check_labels(images, model, config, task)
-    device = device_of_name(options.get("device") or "auto")
-    stream = task_batches(images, batch, task)
-    evaluation = evaluate_net(
-        model, stream, original=original, task=task, metadata=about, device=device, progress=progress
+    named, metric = None if conversion is None else parse_recipe(conversion.recipe).task, metric_of(options)
+    opened = measured_images(
+        model, original, config, data, options, limit=limit, seed=seed, batch=batch, recipe_task=named
     )
-    evaluation = with_metric(evaluation, metric, model, batches(images, batch))
+    evaluation = evaluate_net(
+        model,
+        opened.stream,
+        original=original,
+        task=opened.task,
+        metadata=about,
+        device=opened.device,
+        progress=progress,
+    )
+    evaluation = with_metric(evaluation, metric, model, batches(opened.images, batch))
     if conversion is not None and conversion.coded is not None:
         evaluation = replace(evaluation, bytes=conversion.plan.planned.bytes)
-    images.gather_skipped()
-    return replace(evaluation, skipped=tuple(images.skipped))
+    return replace(evaluation, skipped=opened.skipped)

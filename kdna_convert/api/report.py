@@ -1,35 +1,39 @@
-"""The verb `report`: a converted folder as a page in HTML."""
+"""The verb `report`: a converted net as a page in HTML."""
 
 from __future__ import annotations
 
-import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
-from .. import __version__
-from ..core.comparison import Comparison
 from ..core.errors import FolderError
-from ..core.machine import cpu_name
-from ..core.measurements import Curve
-from ..core.specs import Plan
-from ..html import BENCH_PARTS, COMPARISON_PARTS, CURVE_PARTS, PLAN_PARTS, Material, Page, page_of
+from ..core.progress import as_progress
+from ..core.specs import Progress
+from ..html import Page, page_of
+from ..inputs.data import Data
 from ..network.folder import Conversion
-from ..network.folder.contents import read_contents
-from ..network.folder.record import read_record
-from ..network.folder.report import Report
-from ..stages.evaluate.timing import Timing
+from .answer_comparison import answer_comparison
 from .keywords import ReportOptions, check_keywords
 from .nets import checkpoint_of, opened, original_from
+from .result_pages import material_of, material_of_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-def report(net: str | Path | Conversion, /, **options: Unpack[ReportOptions]) -> Page:
+def report(
+    net: str | Path | Conversion,
+    /,
+    *,
+    data: Data | str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    pictures: bool = True,
+    progress: Progress | bool | None = None,
+    **options: Unpack[ReportOptions],
+) -> Page:
     """A page of a converted net: what came out, its layers, where accuracy went, how it was made.
 
     Code that a folder names is run only with `trust_code`, or after `kdna trust`. Without, and without the original,
@@ -37,79 +41,53 @@ def report(net: str | Path | Conversion, /, **options: Unpack[ReportOptions]) ->
 
     Args:
         net: a folder that `convert` or `run` wrote, or a conversion.
-        **options: model, trust_code and checkpoint, as for `evaluate`.
+        data: images on which the answers of both nets are compared, labeled for accuracy: a path, a tensor, or batches.
+        limit: use only this number of images, drawn with `seed`.
+        seed: seed of that draw.
+        pictures: whether the page shows some of these images. Without, their names and the answers remain.
+        progress: True for a bar on stderr, or a function of (what, done, total).
+        **options: model, trust_code, checkpoint, inputs, class_map, device, task and outputs, as for `evaluate`.
 
     Returns:
         The page, one HTML file that loads nothing. `save(path)` writes it; a notebook shows it.
 
     Raises:
         FolderError: KD602, KD603 or KD605, as `load`.
+        DataError: KD401, KD402 or KD406 for images that do not fit, as for `evaluate`.
+        ModelError: KD308 or KD313 for a task that does not, as for `evaluate`.
     """
     check_keywords("report", options, ReportOptions)
-    if isinstance(net, Conversion):
-        title = net.plan.model.name
-        return _page(Material(title, recipe=net.recipe, data=net.data, machine=machine()), net.plan, net.report)
-    contents = read_contents(Path(net))
-    _conversion, _original, missing = _nets(net, options)
-    record = contents.record
-    material = Material(
-        title=Path(net).resolve().name,
-        folder=str(net),
-        recipe=contents.recipe,
-        data=record.data,
-        files=record.files,
-        machine=machine(),
-        missing=missing,
-    )
-    return _page(material, contents.plan, contents.report)
+    material = material_of(net) if isinstance(net, Conversion) else material_of_folder(Path(net))
+    conversion, original, missing = _nets(net, options)
+    material = replace(material, missing=missing)
+    if data is not None and conversion is not None and original is not None:
+        compared = answer_comparison(
+            conversion,
+            original,
+            data,
+            options,
+            limit=limit,
+            seed=seed,
+            pictures=pictures,
+            progress=as_progress(progress),
+        )
+        material = replace(material, disagreement=compared.disagreement)
+        if compared.disagreement.labeled:
+            material = replace(material, original=compared.original, converted=compared.converted)
+    return page_of(material)
 
 
 def report_of_folder(folder: Path, conversion: Conversion) -> Page:
     """The page of a folder that was just written of this conversion."""
-    material = Material(folder.resolve().name, str(folder), recipe=conversion.recipe, data=conversion.data)
-    material = replace(material, files=read_record(folder).files, machine=machine())
-    return _page(material, conversion.plan, conversion.report)
+    return page_of(material_of_folder(folder))
 
 
-def _page(material: Material, plan: Plan, made: Report) -> Page:
-    """The page with what a plan and a report hold."""
-    original, converted = (made.run.original, made.run.evaluation) if made.run else (None, None)
-    known = replace(material, plan=plan, report=made, command=made.command, curve=made.curve)
-    return page_of(replace(known, original=original, converted=converted))
-
-
-def page_of_result(result: object, curve: Curve | None = None, command: str | None = None) -> Page:
-    """The page of what a verb returned: a Conversion, Plan, Curve, Comparison or timings.
-
-    `curve` is that of a plan, `command` the one that made the result.
-
-    Raises:
-        TypeError: for another object.
-    """
-    if isinstance(result, Conversion):
-        return report(result)
-    known = Material("", machine=machine(), command=command)
-    if isinstance(result, Plan):
-        return page_of(replace(known, title=f"Plan of {result.model.name}", plan=result, curve=curve), PLAN_PARTS)
-    if isinstance(result, Curve):
-        return page_of(replace(known, title="Budgets", curve=result), CURVE_PARTS)
-    if isinstance(result, Comparison):
-        return page_of(replace(known, title=f"{result.model} compared", comparison=result), COMPARISON_PARTS)
-    if isinstance(result, tuple | list) and result and all(isinstance(each, Timing) for each in result):
-        return page_of(replace(known, title="Speed", timings=tuple(result)), BENCH_PARTS)
-    raise TypeError(f"there is no page of {type(result).__name__}")
-
-
-def machine() -> dict[str, str]:
-    """The processor, and the versions of what makes a page."""
-    versions = {"kdna": __version__, "torch": torch.__version__, "Python": platform.python_version()}
-    return {"processor": cpu_name(), **versions}
-
-
-def _nets(folder: str | Path, options: ReportOptions) -> tuple[Conversion | None, nn.Module | None, str | None]:
+def _nets(
+    net: str | Path | Conversion, options: ReportOptions
+) -> tuple[Conversion | None, nn.Module | None, str | None]:
     """The conversion, the original, and why one is not there: the parts that need it are then left out."""
     try:
-        conversion = opened(folder, options)
+        conversion = opened(net, options)
     except FolderError as error:
         if error.code not in ("KD607", "KD611"):
             raise

@@ -8,5 +8,5 @@ class InNotebooks:
 
     def _repr_html_(self) -> str:
         # By name, since the page is made in a room above: only a notebook calls this.
-        text: str = import_module("kdna_convert.api.report").page_of_result(self).in_notebook()
+        text: str = import_module("kdna_convert.api.result_pages").page_of_result(self).in_notebook()
         return text

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..core.comparison import Comparison
+from ..core.disagreement import Disagreement
 from ..core.measurements import Analysis, Curve, Evaluation
 from ..core.specs import DataConfig, Plan
 from ..network.folder.report import Report
@@ -33,6 +34,7 @@ class Material:
         comparison: The net beside those of other tools.
         timings: The times of nets.
         missing: Why the converted net or the original is not available, for the parts that need it.
+        disagreement: Where the answers of the two nets differ, on the user's images.
     """
 
     title: str
@@ -51,3 +53,4 @@ class Material:
     comparison: Comparison | None = None
     timings: tuple[Timing, ...] = ()
     missing: str | None = None
+    disagreement: Disagreement | None = None

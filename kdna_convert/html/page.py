@@ -13,6 +13,7 @@ from ..core.atomic import write_text
 from ..core.errors import FolderError
 from .material import Material
 from .part import MakePart, filled
+from .parts.answers import answers
 from .parts.bench import bench
 from .parts.curve import curve
 from .parts.finetune import finetune
@@ -23,7 +24,7 @@ from .parts.other_tools import comparison
 from .parts.outcome import outcome
 
 # Of a converted folder, in the order of the page.
-FOLDER_PARTS: tuple[MakePart, ...] = (outcome, layers, curve, accuracy, finetune, origin)
+FOLDER_PARTS: tuple[MakePart, ...] = (outcome, layers, curve, accuracy, answers, finetune, origin)
 # Of the results of plan, compare and bench.
 PLAN_PARTS: tuple[MakePart, ...] = (outcome, layers, curve, origin)
 CURVE_PARTS: tuple[MakePart, ...] = (curve, origin)

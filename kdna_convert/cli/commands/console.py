@@ -158,7 +158,7 @@ def copy_report(folder: Path, target: Path, quiet: bool) -> None:
 
 def write_page(ctx: typer.Context, result: object, target: Path, quiet: bool, curve: Curve | None = None) -> None:
     """The page of a result, to the file of a --html that `output_path` has checked."""
-    from ...api.report import page_of_result
+    from ...api.result_pages import page_of_result
 
     page_of_result(result, curve, command=ctx.meta[COMMAND]).save(target, force=True)
     tell(f"page written to {target}", quiet)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -109,6 +109,25 @@ class NetFlags:
         inputs = {name: value for name, value in self.inputs.items() if value is not None}
         chosen = {"checkpoint_key": self.checkpoint_key, "checkpoint_prefix": self.checkpoint_prefix}
         return {"model": self.model, "checkpoint": self.checkpoint, **chosen, "inputs": inputs}
+
+
+@dataclass(frozen=True)
+class OriginalFlags:
+    """The weights of a folder's original, if they are not where they were."""
+
+    checkpoint: Annotated[
+        Text, _model(metavar="FILE", help="The original's weights, if they are not where they were.")
+    ] = None
+    checkpoint_key: Annotated[
+        Text, _model(metavar="KEY", help="Key of the weights in the checkpoint. Default: the usual ones, EMA first.")
+    ] = None
+    checkpoint_prefix: Annotated[
+        Text, _model(metavar="PREFIX", help="Prefix of the net's weights in the checkpoint: model, net or teacher.")
+    ] = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True)

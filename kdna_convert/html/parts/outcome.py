@@ -76,7 +76,7 @@ def _evaluated(material: Material) -> Iterator[Row]:
     if before is None or after is None:
         return
     was, now = _accuracies(before), _accuracies(after)
-    for name in was.keys() & now.keys():
+    for name in [name for name in was if name in now]:
         yield (
             f"{MEASURES[name].title}, {after.images:,} images",
             measured(name, was[name]),

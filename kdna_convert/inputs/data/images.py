@@ -57,6 +57,12 @@ class Images:
         return [f"{name}: {reason}" for name, reason in self._skipped.items()]
 
     @property
+    def read(self) -> list[str]:
+        """The names of the images that a whole pass could read, in its order, once it is over."""
+        positions = sorted(self.positions) if isinstance(self.source, Stream) else self.positions
+        return [name for name in map(self.source.name, positions) if name not in self._skipped]
+
+    @property
     def enlarged(self) -> int:
         """How many of the source's images, read so far in this process, were smaller than the net's input."""
         return getattr(getattr(self.source, "decode", None), "enlarged", 0)

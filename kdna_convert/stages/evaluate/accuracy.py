@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...core.errors import DataError
 from ...core.measurements import Divergence, Evaluation
 from ...core.processes import count, gather
-from ...core.specs import Progress
+from ...core.specs import Progress, Totals
 from ...network.totals import totals
 from ...tasks import CLASSIFY, Outputs, Statistics, Task
 from .outputs import Batch, PassedBatch, statistics
@@ -61,21 +61,26 @@ def evaluate(
     def of(batch: PassedBatch) -> Statistics:
         if not examples:
             examples.append(batch.inputs[:1])
-        rows = {"images": torch.ones(len(batch.inputs))}
-        if len(batch.outputs) > 1:
-            rows |= task.compare(*batch.outputs)
-        if batch.labels is not None:
-            own = task.score(batch.outputs[0], batch.labels)
-            rows |= {_LABELED + name: values for name, values in own.items()}
-        return rows
+        rows = {"images": torch.ones(len(batch.inputs))} | labeled_rows(task, batch.outputs[0], batch.labels)
+        return rows | task.compare(*batch.outputs) if len(batch.outputs) > 1 else rows
 
     rows = statistics(nets, batches, of, task=task, doing="evaluate", progress=progress)
-    labeled = {name.removeprefix(_LABELED): own for name, own in rows.items() if name.startswith(_LABELED)}
-    if require_labels and not labeled:
+    if require_labels and not any(name.startswith(_LABELED) for name in rows):
         raise DataError("KD403", "these images have no labels, and accuracy needs them; give folders named by class")
-    scores = task.scores(labeled) if labeled else {}
-    distance = task.divergence(rows) if original is not None else None
     cost = totals(model, next(own[0] for own in gather(examples) if own), metadata)
+    return evaluation_of(rows, cost, task, compared=original is not None)
+
+
+def labeled_rows(task: Task, outputs: Outputs, labels: Tensor | None) -> Statistics:
+    """The statistics with labels, under names that those of a comparison do not have; empty without labels."""
+    return {} if labels is None else {_LABELED + name: own for name, own in task.score(outputs, labels).items()}
+
+
+def evaluation_of(rows: Statistics, cost: Totals, task: Task, *, compared: bool) -> Evaluation:
+    """The evaluation of a net, from the statistics of all images. `compared`: they include those of `task.compare`."""
+    labeled = {name.removeprefix(_LABELED): own for name, own in rows.items() if name.startswith(_LABELED)}
+    scores = task.scores(labeled) if labeled else {}
+    distance = task.divergence(rows) if compared else None
     evaluation = Evaluation(
         top1=scores.get("top1"),
         top5=scores.get("top5"),
