@@ -16,6 +16,8 @@ from ..html import Material, Page, page_of
 from ..network.folder import Conversion
 from ..network.folder.contents import read_contents
 from .keywords import ReportOptions, check_keywords
+from .layer_pictures import family_pictures, kernel_pictures
+from .layer_similarity import weight_similarity
 from .nets import checkpoint_of, opened, original_from
 
 if TYPE_CHECKING:
@@ -40,7 +42,17 @@ def report(folder: str | Path, **options: Unpack[ReportOptions]) -> Page:
     """
     check_keywords("report", options, ReportOptions)
     contents = read_contents(Path(folder))
-    _conversion, _original, missing = _nets(folder, options)
+    conversion, original, missing = _nets(folder, options)
+    net, whose = (
+        (original, "the original")
+        if original is not None or conversion is None
+        else (conversion.model, "the converted net")
+    )
+    analysis, compared = (
+        (None, f"The layers were not compared: {missing}.")
+        if net is None
+        else weight_similarity(net, contents.plan, whose)
+    )
     run = contents.report.run
     return page_of(
         Material(
@@ -55,6 +67,10 @@ def report(folder: str | Path, **options: Unpack[ReportOptions]) -> Page:
             original=run.original if run else None,
             converted=run.evaluation if run else None,
             missing=missing,
+            analysis=analysis,
+            compared=compared,
+            kernels=kernel_pictures(net, analysis) if net is not None and analysis is not None else {},
+            families=family_pictures(conversion, original) if conversion is not None else (),
         )
     )
 

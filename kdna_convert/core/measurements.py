@@ -197,6 +197,7 @@ class Analysis:
         alone: Layers that could be converted, but share with no other layer.
         metric: The similarity metric that formed the clusters.
         params: The parameters of the whole model.
+        linkage: How the distance of two clusters followed from that of their members.
     """
 
     layers: tuple[Layer, ...]
@@ -204,6 +205,7 @@ class Analysis:
     alone: tuple[str, ...]
     metric: str
     params: int
+    linkage: Literal["average", "complete", "single"] = "average"
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -1,7 +1,7 @@
 """A page in HTML, complete in one file, that shows a converted net or a result: parts, pictures and templates."""
 
 from .material import Material
-from .page import FOLDER_PARTS, Page, page_of
+from .page import ANALYSIS_PARTS, FOLDER_PARTS, Page, page_of
 from .part import Part
 
-__all__ = ["FOLDER_PARTS", "Material", "Page", "Part", "page_of"]
+__all__ = ["ANALYSIS_PARTS", "FOLDER_PARTS", "Material", "Page", "Part", "page_of"]

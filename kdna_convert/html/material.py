@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..core.measurements import Analysis, Curve, Evaluation
 from ..core.specs import DataConfig, Plan
 from ..network.folder.report import Report
+from .picture import FamilyPictures, Picture
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Material:
         original: The original on labeled images.
         converted: The converted net on the same images.
         missing: Why the converted net or the original is not available, for the parts that need it.
+        compared: How `analysis` was made, and what is left out of it; without one: why.
+        kernels: Pictures of kernels by layer.
+        families: Pictures of families, by the order of the plan; those that are not here were left out.
     """
 
     title: str
@@ -43,3 +47,6 @@ class Material:
     original: Evaluation | None = None
     converted: Evaluation | None = None
     missing: str | None = None
+    compared: str | None = None
+    kernels: Mapping[str, Picture] = field(default_factory=dict)
+    families: Sequence[FamilyPictures] = ()

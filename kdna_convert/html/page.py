@@ -14,13 +14,17 @@ from ..core.errors import FolderError
 from .material import Material
 from .part import MakePart, filled
 from .parts.accuracy import accuracy
+from .parts.families import families
 from .parts.finetune import finetune
 from .parts.layers import layers
 from .parts.origin import origin
 from .parts.outcome import outcome
+from .parts.similarity import similarity
 
 # Of a converted folder, in the order of the page.
-FOLDER_PARTS: tuple[MakePart, ...] = (outcome, layers, accuracy, finetune, origin)
+FOLDER_PARTS: tuple[MakePart, ...] = (outcome, layers, similarity, families, accuracy, finetune, origin)
+# Of an analysis.
+ANALYSIS_PARTS: tuple[MakePart, ...] = (layers, similarity)
 STATIC = ("page.css", "page.js")
 
 

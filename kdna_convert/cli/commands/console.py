@@ -34,7 +34,9 @@ PICTURES = (".svg", ".png", ".pdf")
 VERBOSE, COMMAND = "kdna.verbose", "kdna.command"  # keys of the context's metadata
 STOPPED = "kdna: {why}. The state is in {work}. Run the same command with --resume to continue."
 LEFT = "kdna: {work} keeps what is done so far. --resume uses it."
-OUTPUTS = frozenset({"output", "force", "json", "quiet", "verbose", "help"})  # what a suggested command does not repeat
+OUTPUTS = frozenset(
+    {"output", "html", "force", "json", "quiet", "verbose", "help"}
+)  # what a suggested command does not repeat
 
 
 class Commands(TyperGroup):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # imports pydantic, which --help does not need
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")]
+HtmlFlag = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write the result as a page in HTML, too.")
+]
 OutputFolder = Annotated[Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write.")]
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that `kdna convert` or `kdna run` wrote.")]
 Share = float | None
