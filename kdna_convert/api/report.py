@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from .. import __version__
 from ..core.errors import FolderError
 from ..core.machine import cpu_name
+from ..core.specs import Plan
 from ..html import Material, Page, page_of
 from ..network.folder import Conversion
 from ..network.folder.contents import read_contents
@@ -43,16 +44,6 @@ def report(folder: str | Path, **options: Unpack[ReportOptions]) -> Page:
     check_keywords("report", options, ReportOptions)
     contents = read_contents(Path(folder))
     conversion, original, missing = _nets(folder, options)
-    net, whose = (
-        (original, "the original")
-        if original is not None or conversion is None
-        else (conversion.model, "the converted net")
-    )
-    analysis, compared = (
-        (None, f"The layers were not compared: {missing}.")
-        if net is None
-        else weight_similarity(net, contents.plan, whose)
-    )
     run = contents.report.run
     return page_of(
         Material(
@@ -67,12 +58,24 @@ def report(folder: str | Path, **options: Unpack[ReportOptions]) -> Page:
             original=run.original if run else None,
             converted=run.evaluation if run else None,
             missing=missing,
-            analysis=analysis,
-            compared=compared,
-            kernels=kernel_pictures(net, analysis) if net is not None and analysis is not None else {},
             families=family_pictures(conversion, original) if conversion is not None else (),
+            **_compared(conversion, original, contents.plan, missing),
         )
     )
+
+
+def _compared(
+    conversion: Conversion | None, original: nn.Module | None, plan: Plan, missing: str | None
+) -> dict[str, Any]:
+    """The fields of a Material on the similarity of layers: of the original, or else of the converted net."""
+    net, whose = original, "the original"
+    if net is None and conversion is not None:
+        net, whose = conversion.model, "the converted net"
+    if net is None:
+        return {"compared": f"The layers were not compared: {missing}."}
+    analysis, compared = weight_similarity(net, plan, whose)
+    kernels = {} if analysis is None else kernel_pictures(net, analysis)
+    return {"analysis": analysis, "compared": compared, "kernels": kernels}
 
 
 def machine() -> dict[str, str]:

@@ -172,7 +172,9 @@ def _drawn(tiles: Kernel, scale: float, what: str) -> Picture:
 def _what(shape: Shape, axes: tuple[str, str]) -> str:
     """Such as: 8 of 64 filters down, 8 of 32 channels across, 3×3 each."""
     (rows, columns), (out, channels) = _grid(shape), shape[:2]
-    taps = f", {dimensions(shape[2:])} each" if len(shape) > 2 and np.prod(shape[2:]) > 1 else ""
+    size = int(np.prod(shape[2:]))
+    some = " in part" if size > np.prod(_tile(shape)) else ""
+    taps = f", {dimensions(shape[2:])} each{some}" if size > 1 else ""
     if channels == 1:
         return f"{_of(out, rows * columns, axes[0])}{taps}"
     return f"{_of(out, rows, axes[0])} down, {_of(channels, columns, axes[1])} across{taps}"

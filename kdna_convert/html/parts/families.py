@@ -96,9 +96,9 @@ def _opened(pictures: FamilyPictures, plan: Plan, place: int, errors: Mapping[st
     return Opened(
         title=f"family {place + 1}: {family.scheme}, {members} from {pictures.owner}{kept}",
         shared=_drawn(pictures.shared),
-        tensors=_tensors(pictures.shared, "Shared tensors") if pictures.shared else None,
+        tensors=_tensors(pictures.shared, f"Shared tensors of family {place + 1}") if pictures.shared else None,
         curve=_curve(curve, family) if len(curve) > 1 else None,
-        curve_note=f"Error of the family's outputs with its first directions alone, by their number. "
+        curve_note=f"Error of the outputs of family {place + 1} with its first directions alone, by their number. "
         f"It was given {size_of(scheme_of(family))}, the large point.",
         children=children,
         worst=max(range(len(children)), key=lambda child: children[child].error or 0.0),

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from ...core.amounts import count, dimensions
 from ...core.measurements import Analysis, Group, Matrix
-from ...core.specs import Plan
+from ...core.specs import Layer, Plan
 from ..chart import MUTED, SERIES, chart
 from ..material import Material
 from ..part import Column, Part, filled, table
@@ -39,16 +39,20 @@ _HEIGHT = 1.1  # of the tree, in inches, where the map has 7
 
 @dataclass(frozen=True)
 class Shade:
-    """The PNG of one measure, and the value from which on all cells have the last color."""
+    """The PNG of one measure, and the values up to and from which all cells have the first and the last color."""
 
     measure: str
     uri: str
-    top: str
+    low: str
+    high: str
 
 
 @dataclass(frozen=True)
 class Map:
-    """A group as it is drawn: its layers as (name, kernel) from left to right; the first shade is of the tree."""
+    """A group as it is drawn: its layers as (name, kernel) from left to right; the first shade is of the tree.
+
+    `prefix` is the length of what all names begin with, which the names beside the map leave out.
+    """
 
     title: str
     note: str
@@ -58,6 +62,7 @@ class Map:
     tree: Markup
     nearest: Markup
     named: bool
+    prefix: int
 
 
 def similarity(material: Material) -> Part | None:
@@ -74,19 +79,25 @@ def similarity(material: Material) -> Part | None:
         "similarity.html",
         maps=maps,
         measures=[(name, MEANINGS.get(name, "")) for name in measures],
-        legend=png_uri(np.arange(1, STEPS + 2, dtype=np.uint8)[None], palette(1.0)),
+        legend=png_uri(np.arange(1, STEPS + 2, dtype=np.uint8)[None], palette(0.0, 1.0)),
         alone=analysis.alone,
     )
     return Part("similarity", title, _sentence(analysis, material), body)
 
 
 @cache
-def palette(top: float) -> tuple[Color, ...]:
-    """The color of each value, cividis up to `top`, which color-blind people see as others do. The first is unused."""
+def palette(low: float, high: float) -> tuple[Color, ...]:
+    """The color of each value, in all colors from low to high. The first is never shown.
+
+    They are those of cividis, which color-blind people see as others do.
+    """
     import matplotlib as mpl
 
-    colors = mpl.colormaps["cividis"](np.linspace(0, 1 / top, STEPS + 1).clip(0, 1))[:, :3]
-    return ((0, 0, 0), *(tuple(color) for color in np.rint(255 * colors).astype(int).tolist()))
+    places = ((np.linspace(0, 1, STEPS + 1) - low) / (high - low)).clip(0, 1)
+    return (
+        (0, 0, 0),
+        *(tuple(color) for color in np.rint(255 * mpl.colormaps["cividis"](places)[:, :3]).astype(int).tolist()),
+    )
 
 
 def _sentence(analysis: Analysis, material: Material) -> str:
@@ -98,21 +109,33 @@ def _sentence(analysis: Analysis, material: Material) -> str:
 
 
 def _map(group: Group, measures: Sequence[str], analysis: Analysis, material: Material) -> Map:
-    shapes = {layer.name: dimensions(layer.shape) for layer in analysis.layers}
+    shapes = {layer.name: _kernel(layer) for layer in analysis.layers}
     what, labels = _labels(group, material.plan)
     tree = tree_of(group.similarities[analysis.metric], analysis.linkage, labels)
     names = [group.members[place] for place in tree.order]
-    kernels = ", ".join(dict.fromkeys(shapes[name] for name in group.members))
+    title = f"{len(names)} layers with kernels {', '.join(dict.fromkeys(shapes[name] for name in group.members))}"
     return Map(
-        title=f"{len(names)} layers with kernels {kernels}",
+        title=title,
         note=_note(group, tree, analysis, what),
         layers=[(name, shapes[name]) for name in names],
         pictures=[material.kernels.get(name) for name in names],
         shades=[shade(name, group.similarities[name], tree.order) for name in measures],
         tree=_tree_chart(tree, analysis.metric, what) if len(names) > 2 else Markup(),
-        nearest=_nearest(group, tree.order, what, labels),
+        nearest=_nearest(group, tree.order, what, labels, f"The most similar layer of each of the {title}"),
         named=len(names) <= NAMED,
+        prefix=_shared_prefix(names),
     )
+
+
+def _kernel(layer: Layer) -> str:
+    return dimensions(layer.shape) + (f" in {layer.groups} groups" if layer.groups > 1 else "")
+
+
+def _shared_prefix(names: Sequence[str]) -> int:
+    """The length of the parts of a name, up to a dot, that all names begin with."""
+    first, last = min(names), max(names)
+    same = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+    return first.rfind(".", 0, same) + 1
 
 
 def _labels(group: Group, plan: Plan | None) -> tuple[str, Sequence[int | None]]:
@@ -139,12 +162,13 @@ def _note(group: Group, tree: Tree, analysis: Analysis, what: str) -> str:
 
 
 def shade(name: str, matrix: Matrix, order: Sequence[int]) -> Shade:
-    """A PNG of a pixel for each cell, rows and columns in this order. Off the diagonal, all colors are used."""
+    """A PNG of a pixel for each cell, rows and columns in this order. The colors are spread over pairs of layers."""
     values = np.array(matrix, dtype=np.float64)[np.ix_(order, order)]
-    others = values[~np.eye(len(values), dtype=bool)]
-    top = max(0.1, np.ceil(10 * np.nanmax(others, initial=0.0)) / 10)
-    hundredths = 1 + np.rint(STEPS * values.clip(0, 1))
-    return Shade(name, png_uri(np.where(np.isnan(values), 0, hundredths).astype(np.uint8), palette(top)), f"{top:.1f}")
+    others = values[~np.eye(len(values), dtype=bool) & ~np.isnan(values)]
+    low = min(0.9, np.floor(10 * others.min(initial=1.0)) / 10)
+    high = max(low + 0.1, np.ceil(10 * others.max(initial=0.0)) / 10)
+    hundredths = np.where(np.isnan(values), 0, 1 + np.rint(STEPS * values.clip(0, 1)))
+    return Shade(name, png_uri(hundredths.astype(np.uint8), palette(low, high)), f"{low:.1f}", f"{high:.1f}")
 
 
 def _tree_chart(tree: Tree, metric: str, what: str) -> Markup:
@@ -176,14 +200,14 @@ def _path(branch: Branch) -> Iterator[tuple[float, float]]:
     yield from ((left, low), (left, branch.height), (right, branch.height), (right, other), (np.nan, np.nan))
 
 
-def _nearest(group: Group, order: Sequence[int], what: str, labels: Sequence[int | None]) -> Markup:
+def _nearest(group: Group, order: Sequence[int], what: str, labels: Sequence[int | None], caption: str) -> Markup:
     """A row for each layer: its cluster or family, and the other layer that is most like it by each measure."""
     columns = [Column("layer"), Column(what, True)]
     for name in group.similarities:
         columns += [Column(f"most alike by {name}"), Column(name, True)]
     numbers = ["-" if label is None else count(label + 1) for label in labels]
     rows = [(group.members[place], numbers[place], *_best(group, place)) for place in order]
-    return table(columns, rows, "The most similar layer of each, as a table", folded=True)
+    return table(columns, rows, caption, folded=True)
 
 
 def _best(group: Group, place: int) -> Iterator[str]:

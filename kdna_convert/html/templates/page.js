@@ -73,7 +73,8 @@ for (const map of document.querySelectorAll(".map")) {
     if (!values.has(image)) values.set(image, await pixelsOf(image.src));
     const value = values.get(image)(row, column);
     const number = value ? ((value - 1) / 100).toFixed(2) : "undefined";
-    part.querySelector(".readout").textContent = `${layers[row][0]}, ${layers[column][0]}: ${image.dataset.measure} ${number}`;
+    const [first, second] = [row, column].map((place) => element("bdi", layers[place][0]));
+    part.querySelector(".readout").replaceChildren(first, ", ", second, `: ${image.dataset.measure} ${number}`);
   };
   const go = (toRow, toColumn) => {
     const inside = (place) => Math.min(Math.max(place, 0), layers.length - 1);
@@ -90,7 +91,9 @@ for (const map of document.querySelectorAll(".map")) {
       const image = kernels.querySelector(`[data-place="${place}"]`);
       const what = image ? `${image.alt}. White is +${image.dataset.scale}, black -${image.dataset.scale}.` : "No picture: the page would become too large, or has no weights.";
       if (image) figure.append(document.importNode(image, true));
-      figure.append(element("figcaption", `${layers[place][0]}, ${layers[place][1]}. ${what}`));
+      const caption = document.createElement("figcaption");
+      caption.append(element("bdi", layers[place][0]), `, ${layers[place][1]}. ${what}`);
+      figure.append(caption);
       return figure;
     }));
   };
@@ -117,7 +120,8 @@ for (const map of document.querySelectorAll(".map")) {
 for (const input of document.querySelectorAll(".measures input")) input.addEventListener("change", () => {
   for (const image of document.querySelectorAll(".map img")) {
     image.hidden = image.dataset.measure !== input.value;
-    if (!image.hidden) image.closest(".alike").querySelector(".top").textContent = image.dataset.top;
+    if (image.hidden) continue;
+    for (const end of ["low", "high"]) image.closest(".alike").querySelector(`.scale .${end}`).textContent = image.dataset[end];
   }
 });
 

@@ -21,8 +21,6 @@ from ...core.specs import Shape
 
 # Damping of a basis's own Gram matrix, relative to its mean diagonal: float32 moments are rank-deficient.
 _DAMPING = 1e-6
-# Avoids a division by zero for a direction without energy.
-_LEAST = 1e-30
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,10 @@ def explained(kernels: Sequence[Kernel]) -> Tensor:
 
 def _explained_alike(kernels: Sequence[Kernel], bases: Sequence[Tensor]) -> Tensor:
     """The same where all inputs count alike. The rows of a basis are then orthogonal, and there is nothing to solve."""
-    units_rn = [basis / basis.norm(dim=1, keepdim=True).clamp_min(_LEAST) for basis in bases]
-    stacked_mn = torch.cat(units_rn)
-    ends = np.cumsum([len(unit) for unit in units_rn])[:-1].tolist()
+    energies_r = [basis.square().sum(1) for basis in bases]
+    damped_m = torch.cat([own + _DAMPING * own.mean() + 1e-30 for own in energies_r])
+    stacked_mn = torch.cat(list(bases)) / damped_m.sqrt()[:, None]
+    ends = np.cumsum([len(basis) for basis in bases])[:-1].tolist()
     result = torch.ones(len(kernels), len(kernels), dtype=torch.float64)
     for j, kernel in enumerate(kernels):
         energy = kernel.kernel_on.square().sum()
