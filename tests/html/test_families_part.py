@@ -117,7 +117,7 @@ def test_layers_and_families_that_are_left_out_are_counted(monkeypatch: pytest.M
     monkeypatch.setattr("kdna_convert.api.layer_pictures.MEMBERS", 2)
     pictures = family_pictures(made, small())
     assert [member.name for member in pictures[0].members] == [MEMBERS[0], MEMBERS[2]]
-    assert "1 more layers of this family are left out" in shown(made, pictures)
+    assert "Left out: 1 more of its layers" in shown(made, pictures)
     made.plan = replace(made.plan, families=(*made.plan.families, Family("cp", ("head",), {"rank": 2})))
     assert "1 of 2 families are here" in shown(made, pictures)
 

@@ -32,8 +32,8 @@ MEANINGS = {
 }
 # The most layers whose names are beside the map.
 NAMED = 40
-# Values are shown to the hundredth: the place of a color is that many hundredths and 1, and 0 is undefined.
-STEPS = 100
+# Values are drawn in so many steps: the place of a color is that of a value's step and 1, and 0 is undefined.
+STEPS = 200
 _HEIGHT = 1.1  # of the tree, in inches, where the map has 7
 
 
@@ -80,6 +80,7 @@ def similarity(material: Material) -> Part | None:
         maps=maps,
         measures=[(name, MEANINGS.get(name, "")) for name in measures],
         legend=png_uri(np.arange(1, STEPS + 2, dtype=np.uint8)[None], palette(0.0, 1.0)),
+        steps=STEPS,
         alone=analysis.alone,
     )
     return Part("similarity", title, _sentence(analysis, material), body)
@@ -139,11 +140,11 @@ def _shared_prefix(names: Sequence[str]) -> int:
 
 
 def _labels(group: Group, plan: Plan | None) -> tuple[str, Sequence[int | None]]:
-    """What the colors of a tree tell, family or cluster, and that of each member."""
+    """What the colors of a tree tell, family or cluster or nothing, and that of each member."""
     if plan is None:
         return "cluster", group.clusters
     families = {name: place for place, family in enumerate(plan.families) for name in family.members}
-    return "family", [families.get(name) for name in group.members]
+    return "family" if families else "", [families.get(name) for name in group.members]
 
 
 def _note(group: Group, tree: Tree, analysis: Analysis, what: str) -> str:
@@ -154,8 +155,9 @@ def _note(group: Group, tree: Tree, analysis: Analysis, what: str) -> str:
         facts.append(f"{'1 cluster' if clusters == 1 else f'{clusters} clusters'} by {analysis.metric}{distinct}")
     if len(tree.order) > 2:
         heights = [branch.height for branch in tree.branches]
+        colored = f", colored by {what}," if what else ""
         facts.append(
-            f"branches, colored by {what}, meet at distances (1 - {analysis.metric}) from {min(heights):.2f} to "
+            f"branches{colored} meet at distances (1 - {analysis.metric}) from {min(heights):.2f} to "
             f"{max(heights):.2f}, {analysis.linkage} linkage"
         )
     return "; ".join(facts) + "."
@@ -167,12 +169,13 @@ def shade(name: str, matrix: Matrix, order: Sequence[int]) -> Shade:
     others = values[~np.eye(len(values), dtype=bool) & ~np.isnan(values)]
     low = min(0.9, np.floor(10 * others.min(initial=1.0)) / 10)
     high = max(low + 0.1, np.ceil(10 * others.max(initial=0.0)) / 10)
-    hundredths = np.where(np.isnan(values), 0, 1 + np.rint(STEPS * values.clip(0, 1)))
-    return Shade(name, png_uri(hundredths.astype(np.uint8), palette(low, high)), f"{low:.1f}", f"{high:.1f}")
+    steps = np.where(np.isnan(values), 0, 1 + np.rint(STEPS * values.clip(0, 1)))
+    return Shade(name, png_uri(steps.astype(np.uint8), palette(low, high)), f"{low:.1f}", f"{high:.1f}")
 
 
 def _tree_chart(tree: Tree, metric: str, what: str) -> Markup:
-    label = f"Tree of {len(tree.order)} layers, colored by {what}. Branches meet at the height 1 - {metric}."
+    colored = f", colored by {what}" if what else ""
+    label = f"Tree of {len(tree.order)} layers{colored}. Branches meet at the height 1 - {metric}."
     return chart(partial(_draw, tree), label, size=(7, _HEIGHT))
 
 
@@ -202,11 +205,11 @@ def _path(branch: Branch) -> Iterator[tuple[float, float]]:
 
 def _nearest(group: Group, order: Sequence[int], what: str, labels: Sequence[int | None], caption: str) -> Markup:
     """A row for each layer: its cluster or family, and the other layer that is most like it by each measure."""
-    columns = [Column("layer"), Column(what, True)]
+    columns = [Column("layer"), *([Column(what, True)] if what else [])]
     for name in group.similarities:
         columns += [Column(f"most alike by {name}"), Column(name, True)]
-    numbers = ["-" if label is None else count(label + 1) for label in labels]
-    rows = [(group.members[place], numbers[place], *_best(group, place)) for place in order]
+    numbers = [[] if not what else ["-" if label is None else count(label + 1)] for label in labels]
+    rows = [(group.members[place], *numbers[place], *_best(group, place)) for place in order]
     return table(columns, rows, caption, folded=True)
 
 

@@ -72,7 +72,7 @@ for (const map of document.querySelectorAll(".map")) {
     const image = map.querySelector("img:not([hidden])");
     if (!values.has(image)) values.set(image, await pixelsOf(image.src));
     const value = values.get(image)(row, column);
-    const number = value ? ((value - 1) / 100).toFixed(2) : "undefined";
+    const number = value ? ((value - 1) / map.dataset.steps).toFixed(2) : "undefined";
     const [first, second] = [row, column].map((place) => element("bdi", layers[place][0]));
     part.querySelector(".readout").replaceChildren(first, ", ", second, `: ${image.dataset.measure} ${number}`);
   };
