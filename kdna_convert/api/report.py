@@ -11,11 +11,13 @@ from torch import nn
 from ..core.errors import FolderError
 from ..core.progress import as_progress
 from ..core.specs import Progress
-from ..html import Page, page_of
+from ..html import Material, Page, page_of
 from ..inputs.data import Data
 from ..network.folder import Conversion
 from .answer_comparison import answer_comparison
 from .keywords import ReportOptions, check_keywords
+from .layer_pictures import family_pictures, kernel_pictures
+from .layer_similarity import weight_similarity
 from .nets import checkpoint_of, opened, original_from
 from .result_pages import material_of, material_of_folder
 
@@ -57,9 +59,9 @@ def report(
         ModelError: KD308 or KD313 for a task that does not, as for `evaluate`.
     """
     check_keywords("report", options, ReportOptions)
-    material = material_of(net) if isinstance(net, Conversion) else material_of_folder(Path(net))
     conversion, original, missing = _nets(net, options)
-    material = replace(material, missing=missing)
+    material = material_of(net) if isinstance(net, Conversion) else material_of_folder(Path(net))
+    material = _with_kernels(material, conversion, original, missing)
     if data is not None and conversion is not None and original is not None:
         compared = answer_comparison(
             conversion,
@@ -78,8 +80,29 @@ def report(
 
 
 def report_of_folder(folder: Path, conversion: Conversion) -> Page:
-    """The page of a folder that was just written of this conversion."""
-    return page_of(material_of_folder(folder))
+    """The page of a folder that was just written of this conversion, which has no images."""
+    _, original, missing = _nets(conversion, {})
+    return page_of(_with_kernels(material_of_folder(folder), conversion, original, missing))
+
+
+def _with_kernels(
+    material: Material, conversion: Conversion | None, original: nn.Module | None, missing: str | None
+) -> Material:
+    """With pictures of the families, and the similarity of the layers of the original, or else of the converted net."""
+    net, whose = (
+        (original, "the original") if original is not None else (conversion and conversion.model, "the converted net")
+    )
+    if conversion is None or net is None:
+        return replace(material, missing=missing, compared=f"The layers were not compared: {missing}.")
+    analysis, compared = weight_similarity(net, conversion.plan, whose)
+    return replace(
+        material,
+        missing=missing,
+        analysis=analysis,
+        compared=compared,
+        kernels={} if analysis is None else kernel_pictures(net, analysis),
+        families=family_pictures(conversion, original),
+    )
 
 
 def _nets(

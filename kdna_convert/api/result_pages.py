@@ -11,9 +11,9 @@ import torch
 from .. import __version__
 from ..core.comparison import Comparison
 from ..core.machine import cpu_name
-from ..core.measurements import Curve
+from ..core.measurements import Analysis, Curve
 from ..core.specs import Plan
-from ..html import BENCH_PARTS, COMPARISON_PARTS, CURVE_PARTS, PLAN_PARTS, Material, Page, page_of
+from ..html import ANALYSIS_PARTS, BENCH_PARTS, COMPARISON_PARTS, CURVE_PARTS, PLAN_PARTS, Material, Page, page_of
 from ..network.folder import Conversion
 from ..network.folder.contents import read_contents
 from ..network.folder.report import Report
@@ -21,9 +21,9 @@ from ..stages.evaluate.timing import Timing
 
 
 def page_of_result(result: object, curve: Curve | None = None, command: str | None = None) -> Page:
-    """The page of what a verb returned: a Conversion, Plan, Curve, Comparison or timings.
+    """The page of what a verb returned: a Conversion, Analysis, Plan, Curve, Comparison or timings.
 
-    `curve` is that of a plan, `command` the one that made the result.
+    A Material of an analysis has pictures of its kernels, too. `curve` is that of a plan, `command` the one that made the result.
 
     Raises:
         TypeError: for another object.
@@ -31,6 +31,10 @@ def page_of_result(result: object, curve: Curve | None = None, command: str | No
     known = Material("", machine=machine(), command=command)
     if isinstance(result, Conversion):
         return page_of(material_of(result))
+    if isinstance(result, Material):
+        return page_of(replace(result, command=command), ANALYSIS_PARTS)
+    if isinstance(result, Analysis):
+        return page_of(replace(known, title="Layers", analysis=result), ANALYSIS_PARTS)
     if isinstance(result, Plan):
         return page_of(replace(known, title=f"Plan of {result.model.name}", plan=result, curve=curve), PLAN_PARTS)
     if isinstance(result, Curve):

@@ -198,6 +198,7 @@ class Analysis(InNotebooks):
         alone: Layers that could be converted, but share with no other layer.
         metric: The similarity metric that formed the clusters.
         params: The parameters of the whole model.
+        linkage: How the distance of two clusters followed from that of their members.
     """
 
     layers: tuple[Layer, ...]
@@ -205,6 +206,7 @@ class Analysis(InNotebooks):
     alone: tuple[str, ...]
     metric: str
     params: int
+    linkage: Literal["average", "complete", "single"] = "average"
 
 
 @dataclass(frozen=True, config=_STRICT)

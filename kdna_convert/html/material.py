@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..core.comparison import Comparison
@@ -11,6 +11,7 @@ from ..core.measurements import Analysis, Curve, Evaluation
 from ..core.specs import DataConfig, Plan
 from ..network.folder.report import Report
 from ..stages.evaluate.timing import Timing
+from .picture import FamilyPictures, Picture
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Material:
         timings: The times of nets.
         missing: Why the converted net or the original is not available, for the parts that need it.
         disagreement: Where the answers of the two nets differ, on the user's images.
+        compared: How `analysis` was made, and what is left out of it; without one: why.
+        kernels: Pictures of kernels by layer.
+        families: Pictures of families, by the order of the plan; those that are not here were left out.
     """
 
     title: str
@@ -54,3 +58,6 @@ class Material:
     timings: tuple[Timing, ...] = ()
     missing: str | None = None
     disagreement: Disagreement | None = None
+    compared: str | None = None
+    kernels: Mapping[str, Picture] = field(default_factory=dict)
+    families: Sequence[FamilyPictures] = ()

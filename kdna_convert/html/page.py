@@ -13,19 +13,32 @@ from ..core.atomic import write_text
 from ..core.errors import FolderError
 from .material import Material
 from .part import MakePart, filled
+from .parts.alike import similarity
 from .parts.answers import answers
 from .parts.bench import bench
 from .parts.curve import curve
 from .parts.finetune import finetune
 from .parts.layer_strip import layers
 from .parts.loss_by_stage import accuracy
+from .parts.opened_families import families
 from .parts.origin import origin
 from .parts.other_tools import comparison
 from .parts.outcome import outcome
 
 # Of a converted folder, in the order of the page.
-FOLDER_PARTS: tuple[MakePart, ...] = (outcome, layers, curve, accuracy, answers, finetune, origin)
-# Of the results of plan, compare and bench.
+FOLDER_PARTS: tuple[MakePart, ...] = (
+    outcome,
+    layers,
+    similarity,
+    families,
+    curve,
+    accuracy,
+    answers,
+    finetune,
+    origin,
+)
+# Of the results of analyze, plan, compare and bench.
+ANALYSIS_PARTS: tuple[MakePart, ...] = (layers, similarity, origin)
 PLAN_PARTS: tuple[MakePart, ...] = (outcome, layers, curve, origin)
 CURVE_PARTS: tuple[MakePart, ...] = (curve, origin)
 COMPARISON_PARTS: tuple[MakePart, ...] = (comparison, origin)

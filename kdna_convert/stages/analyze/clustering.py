@@ -34,17 +34,23 @@ def cluster(
     """
     if threshold is not None and clusters is not None:
         raise ValueError("give a threshold or a number of clusters, not both")
-    filled = np.nan_to_num(np.asarray(similarity, dtype=np.float64))
-    distance = np.clip(1 - (filled + filled.T) / 2, 0, None)
-    np.fill_diagonal(distance, 0)
+    distance = distances(similarity)
     count = len(distance)
     if threshold is None and clusters is None and count > 2:
         candidates = [_cut(distance, linkage, None, number) for number in range(2, count)]
         return max(((labels, _silhouette(distance, labels)) for labels in candidates), key=lambda one: one[1] or -1.0)
-    if count < 2:
-        return tuple(range(count)), None
+    if count < 2 or clusters == 1:
+        return (0,) * count, None
     labels = _cut(distance, linkage, threshold, None if threshold is not None else min(clusters or 1, count))
     return labels, _silhouette(distance, labels)
+
+
+def distances(similarity: NDArray[Any]) -> NDArray[Any]:
+    """1 - similarity, symmetric, float64: both directions are averaged, NaN counts as 0, and the diagonal is 0."""
+    filled = np.nan_to_num(np.asarray(similarity, dtype=np.float64))
+    distance: NDArray[Any] = np.clip(1 - (filled + filled.T) / 2, 0, None)
+    np.fill_diagonal(distance, 0)
+    return distance
 
 
 def _cut(distance: NDArray[Any], linkage: Linkage, threshold: float | None, clusters: int | None) -> tuple[int, ...]:

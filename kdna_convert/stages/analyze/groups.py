@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from ...core.errors import NumericsError, RecipeError
-from ...core.linalg import FULL_METRIC_PATCH, JITTER, damp, kronecker
+from ...core.linalg import FULL_METRIC_PATCH, JITTER, Kronecker, damp, kronecker
 from ...core.measurements import Analysis, Group, Matrix
 from ...core.specs import Layer, Progress
 from ...network.standardizing import running_kernel
@@ -43,6 +44,7 @@ def analyze(
     group: Callable[[Layer], Hashable | None],
     clustering: Clustering = _CLUSTERING,
     metrics: Sequence[str] = tuple(METRICS),
+    dtype: torch.dtype = torch.float64,
     progress: Progress | None = None,
 ) -> Analysis:
     """Compare the layers of every group, and cluster each group.
@@ -54,6 +56,7 @@ def analyze(
         group: The key of a layer's group, None for a layer to leave out.
         clustering: How clusters are found.
         metrics: The similarities to compute; the metric of `clustering` is added.
+        dtype: Of the work. float32 takes half the time.
         progress: Called after each group.
 
     Raises:
@@ -65,7 +68,7 @@ def analyze(
     parts = group_layers(layers, group)
     groups: list[Group] = []
     for done, (key, members) in enumerate(parts.items()):
-        kernels = [_kernel(model, layer, moments) for layer in members]
+        kernels = [_kernel(model, layer, moments, dtype) for layer in members]
         groups.append(_group(str(key), members, kernels, clustering, shown))
         if progress is not None:
             progress(f"compare: {len(members)} layers", done + 1, len(parts))
@@ -76,6 +79,7 @@ def analyze(
         alone=tuple(layer.name for layer in layers if layer.reason is None and layer.name not in grouped),
         metric=clustering.metric,
         params=sum(parameter.numel() for parameter in model.parameters()),
+        linkage=clustering.linkage,
     )
 
 
@@ -123,8 +127,8 @@ def _group(
     )
 
 
-def _kernel(model: nn.Module, layer: Layer, moments: Moments) -> Kernel:
-    kernel = running_kernel(model.get_submodule(layer.name)).cpu()
+def _kernel(model: nn.Module, layer: Layer, moments: Moments, dtype: torch.dtype) -> Kernel:
+    kernel = running_kernel(model.get_submodule(layer.name)).cpu().to(dtype)
     if not kernel.isfinite().all():
         raise NumericsError("KD701", f"{layer.name}: the weight holds NaN or infinity")
     own = moments.get(layer.name)
@@ -133,7 +137,8 @@ def _kernel(model: nn.Module, layer: Layer, moments: Moments) -> Kernel:
     moment = damp(own.second, JITTER)
     if isinstance(moment, Tensor) and len(moment) > FULL_METRIC_PATCH:  # as fits search with (decision 0003)
         moment = kronecker(moment, layer.shape[1])
-    return Kernel(layer.shape, kernel.flatten(1), moment, own.gram_ee)
+    parts = [part.to(dtype) for part in (moment if isinstance(moment, Kronecker) else (moment,))]
+    return Kernel(layer.shape, kernel.flatten(1), Kronecker(*parts) if len(parts) > 1 else parts[0], own.gram_ee)
 
 
 def _matrix(values: Tensor) -> Matrix:

@@ -61,6 +61,8 @@ def explained(kernels: Sequence[Kernel]) -> Tensor:
     """
     kernels = comparable(kernels)
     bases = [_basis(kernel) for kernel in kernels]
+    if all(kernel.moment is None for kernel in kernels):
+        return _explained_alike(kernels, bases)
     result = torch.ones(len(kernels), len(kernels), dtype=torch.float64)
     ends = np.cumsum([len(basis) for basis in bases])[:-1].tolist()
     for j, kernel in enumerate(kernels):
@@ -70,6 +72,21 @@ def explained(kernels: Sequence[Kernel]) -> Tensor:
         weighted_rn = _weighted(torch.cat(bases), kernel.moment)
         for i, (basis_rn, part_rn) in enumerate(zip(bases, weighted_rn.tensor_split(ends), strict=True)):
             result[i, j] = _projected(part_rn @ basis_rn.T, part_rn @ kernel.kernel_on.T) / energy
+    return result.clamp(0, 1)
+
+
+def _explained_alike(kernels: Sequence[Kernel], bases: Sequence[Tensor]) -> Tensor:
+    """The same where all inputs count alike. The rows of a basis are then orthogonal, and there is nothing to solve."""
+    energies_r = [basis.square().sum(1) for basis in bases]
+    damped_m = torch.cat([own + _DAMPING * own.mean() + 1e-30 for own in energies_r])
+    stacked_mn = torch.cat(list(bases)) / damped_m.sqrt()[:, None]
+    ends = np.cumsum([len(basis) for basis in bases])[:-1].tolist()
+    result = torch.ones(len(kernels), len(kernels), dtype=torch.float64)
+    for j, kernel in enumerate(kernels):
+        energy = kernel.kernel_on.square().sum()
+        if energy > 0:
+            seen_m = (stacked_mn @ kernel.kernel_on.T).square().sum(1)
+            result[:, j] = torch.stack([part.sum() for part in seen_m.tensor_split(ends)]) / energy
     return result.clamp(0, 1)
 
 
