@@ -42,11 +42,10 @@ def answer_comparison(
         original,
         config,
         data if isinstance(data, str | Path) else as_images(data),
-        options,
+        {**options, "task": options.get("task") or named},
         limit=limit,
         seed=seed,
         batch=BATCH,
-        recipe_task=named,
     )
     compared = compare_answers(
         conversion.model,

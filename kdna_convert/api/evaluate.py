@@ -68,9 +68,8 @@ def evaluate(
         about = metadata(conversion.plan.model, conversion.recipe)
         original = original_from(conversion, checkpoint)
     named, metric = None if conversion is None else parse_recipe(conversion.recipe).task, metric_of(options)
-    opened = measured_images(
-        model, original, config, data, options, limit=limit, seed=seed, batch=batch, recipe_task=named
-    )
+    how = {**options, "task": options.get("task") or named}
+    opened = measured_images(model, original, config, data, how, limit=limit, seed=seed, batch=batch)
     evaluation = evaluate_net(
         model,
         opened.stream,

@@ -43,7 +43,6 @@ def measured_images(
     limit: int | None,
     seed: int,
     batch: int,
-    recipe_task: str | None,
 ) -> MeasuredImages:
     """Open the images on which a net and its original are measured.
 
@@ -56,7 +55,6 @@ def measured_images(
         limit: Use only this number of images, drawn with `seed`.
         seed: Of the draw.
         batch: Images per batch.
-        recipe_task: The recipe's task.
 
     Raises:
         DataError: KD401 without images, KD402 if the labels are not of the net's classes, KD406 for other inputs.
@@ -64,7 +62,7 @@ def measured_images(
     """
     images = images_of(data, config, options.get("class_map"), limit, seed)
     require_inputs(net, images, original)
-    task = task_of(net, config, options, recipe_task).task
+    task = task_of(net, config, options).task
     check_labels(images, net, config, task)
     device = device_of_name(options.get("device") or "auto")
     return MeasuredImages(images, task_batches(images, batch, task), task, device)

@@ -89,11 +89,9 @@ def _with_kernels(
     material: Material, conversion: Conversion | None, original: nn.Module | None, missing: str | None
 ) -> Material:
     """With pictures of the families, and the similarity of the layers of the original, or else of the converted net."""
-    net, whose = (
-        (original, "the original") if original is not None else (conversion and conversion.model, "the converted net")
-    )
-    if conversion is None or net is None:
+    if conversion is None:
         return replace(material, missing=missing, compared=f"The layers were not compared: {missing}.")
+    net, whose = (conversion.model, "the converted net") if original is None else (original, "the original")
     analysis, compared = weight_similarity(net, conversion.plan, whose)
     return replace(
         material,

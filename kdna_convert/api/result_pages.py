@@ -23,7 +23,8 @@ from ..stages.evaluate.timing import Timing
 def page_of_result(result: object, curve: Curve | None = None, command: str | None = None) -> Page:
     """The page of what a verb returned: a Conversion, Analysis, Plan, Curve, Comparison or timings.
 
-    A Material of an analysis has pictures of its kernels, too. `curve` is that of a plan, `command` the one that made the result.
+    A Material of an analysis has pictures of its kernels, too. `curve` is that of a plan, `command` the one that made
+    the result.
 
     Raises:
         TypeError: for another object.

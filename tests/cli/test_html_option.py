@@ -9,7 +9,14 @@ from support.command import FEW_IMAGES, NET, kdna
 from support.commands import commands
 
 # Every other argument is wrong too, and would be refused as soon as the work begins.
-WRONG = {("analyze",): ["no_such_net", "--data", "nowhere"]}
+WRONG = {
+    ("analyze",): ["no_such_net", "--data", "nowhere"],
+    ("bench",): ["no_such_net"],
+    ("compare",): ["no_such_net", "--data", "nowhere", "--eval", "nowhere"],
+    ("finetune",): ["nowhere", "--data", "nowhere", "-o", "no/such/out"],
+    ("plan",): ["no_such_net", "--data", "nowhere"],
+    ("run",): ["balanced", "no_such_net", "--data", "nowhere", "-o", "no/such/out"],
+}
 
 
 def test_these_are_all_commands_that_write_a_page_too() -> None:

@@ -68,25 +68,6 @@ def test_a_result_is_written_as_a_page_too(
     assert str(target) in done.stderr
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["bench", "no_such_net"],
-        ["plan", "no_such_net", "--data", "nowhere"],
-        ["compare", "no_such_net", "--data", "nowhere", "--eval", "nowhere"],
-        ["finetune", "nowhere", "--data", "nowhere", "-o", "OUT"],
-        ["run", "balanced", "no_such_net", "--data", "nowhere", "-o", "OUT"],
-    ],
-    ids=lambda command: command[0],
-)
-def test_a_page_that_cannot_be_written_is_refused_before_the_work(command: list[str], tmp_path: Path) -> None:
-    (tmp_path / "mine.html").write_text("mine")
-    words = [tmp_path / "out" if word == "OUT" else word for word in command]
-    assert "KD601" in kdna(*words, "--html", tmp_path / "mine.html").stderr
-    assert "KD604" in kdna(*words, "--html", tmp_path / "mine.html" / "page.html").stderr
-    assert (tmp_path / "mine.html").read_text() == "mine"
-
-
 def test_the_page_of_a_run_is_left_in_its_folder_and_where_it_was_asked_for(images: Path, tmp_path: Path) -> None:
     words = ["run", "balanced", NET, *convert(images)[2:], "-o", tmp_path / "out", "--html", tmp_path / "page.html"]
     done = kdna(*words)

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from kdna_convert.html.parts.families import families
 from support.small_nets import MEMBERS, OPTIONS, convert, small
 
 from kdna_convert.api.layer_pictures import WITH_TAPS, as_kernels, chosen, family_pictures
 from kdna_convert.core.specs import DataConfig, Family, Layer, ModelRef, Plan, Totals
 from kdna_convert.html import Material
+from kdna_convert.html.parts.opened_families import families
 from kdna_convert.html.picture import FamilyPictures
 from kdna_convert.network.derive import derived_layers
 from kdna_convert.network.folder import Conversion

@@ -9,13 +9,13 @@ import time
 
 import numpy as np
 import pytest
-from kdna_convert.html.parts.similarity import STEPS, palette, shade, similarity
 from numpy.typing import NDArray
 from PIL import Image
 
 from kdna_convert.core.measurements import Analysis, Group, Matrix
 from kdna_convert.core.specs import Layer
 from kdna_convert.html import ANALYSIS_PARTS, Material, page_of
+from kdna_convert.html.parts.alike import STEPS, palette, shade, similarity
 from kdna_convert.html.picture import pictures_of
 
 MEASURES = ("explained", "angles", "cka", "cosine")

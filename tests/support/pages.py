@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
 
-from kdna_convert.core.measurements import Curve, Divergence, Point
+from kdna_convert.core.measurements import Analysis, Curve, Divergence, Group, Point
 from kdna_convert.core.specs import Family, Layer, ModelRef, Plan, Totals
 from kdna_convert.html import Material
 from kdna_convert.network.folder.report import FamilyFit, FinetuneReport, Report, StepResult
@@ -64,6 +64,14 @@ def plan_of(names: tuple[str, ...]) -> Plan:
     )
 
 
+def analysis_of(plan: Plan) -> Analysis:
+    """All layers but the first in one group, more similar the nearer they are."""
+    members = tuple(layer.name for layer in plan.layers[1:])
+    near = tuple(tuple(1 / (1 + abs(i - j)) for j in range(len(members))) for i in range(len(members)))
+    alike = Group("g", members, {"explained": near, "cosine": near}, (0,) * len(members), None, 100)
+    return Analysis(plan.layers, (alike,), (), "explained", 10_000)
+
+
 def report_of(plan: Plan) -> Report:
     """A report with every part."""
     near, far = (Divergence(agreement, kl, kl / 2, 100) for agreement, kl in ((0.99, 1e-3), (0.97, 1e-2)))
@@ -94,4 +102,6 @@ def material(names: tuple[str, ...] = ("stem", "a.conv1", "a.conv2", "b.conv1", 
         command=f"kdna convert {names[0]}",
         machine={"processor": names[0]},
         curve=report.curve,
+        analysis=analysis_of(plan),
+        compared="Compared by their weights.",
     )
