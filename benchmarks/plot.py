@@ -1,6 +1,5 @@
 """The two pictures of accuracy against parameters kept.
 
-pip install -e '.[compare]'
 python benchmarks/plot.py benchmarks/results/compare_cifar10.json docs/accuracy.svg    # kdna and other tools
 python benchmarks/plot.py benchmarks/results/cifar10_resnet56.json docs/recipes.svg    # kdna's recipes
 """
@@ -9,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from kdna_convert.html.chart import INK, MUTED, SERIES, chart_file
 
 RECIPES = {
     "accurate": "accurate: shared CP or codebook, repair",
@@ -55,16 +57,21 @@ def main() -> None:
     results = json.loads(args.results.read_text())
     net, read = (TOOLS_NET, tools) if "tool" in results["rows"][0] else (RECIPES_NET, recipes)
     original, lines = read(results)
-    plt.rcParams["svg.hashsalt"] = "kdna"
-    figure, axes = plt.subplots(figsize=(7.6, 3.6), layout="constrained")
-    axes.axhline(original, color="0.6", linestyle=":", label="original")
+    title = f"{net} on CIFAR-10, no training"
+    args.picture.write_text(chart_file(partial(draw, original, lines, title), title, (7.6, 3.6)), encoding="utf-8")
+
+
+def draw(original: float, lines: Lines, title: str, axes: Axes) -> None:
+    """The original as a horizontal line, and a line for each recipe or tool; kdna's are thick."""
+    axes.axhline(original, color=MUTED, linestyle=":", label="original")
+    others = [label for label in lines if not label.startswith("kdna")]
     for label, line in lines.items():
         kept, top1 = zip(*sorted(line), strict=True)
-        axes.plot(kept, top1, marker="o", label=label, linewidth=2.5 if label.startswith("kdna") else 1.2)
-    axes.set(xlabel="parameters kept, %", ylabel="top-1, %", title=f"{net} on CIFAR-10, no training")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
-    figure.savefig(args.picture, metadata={"Date": None})
+        own = label not in others
+        color = INK if own else SERIES[others.index(label) % len(SERIES)]
+        axes.plot(kept, top1, marker="o", ms=4, label=label, color=color, linewidth=2.5 if own else 1.2)
+    axes.set(xlabel="parameters kept, %", ylabel="top-1, %", title=title)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8.5)
 
 
 if __name__ == "__main__":

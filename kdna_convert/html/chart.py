@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
@@ -56,6 +57,21 @@ def chart(
         tips: Text for an artist, by the gid that `draw` gave it, which begins with TIP.
         size: (width, height), in inches of 72 units.
     """
+    return _inline(_drawn(draw, label, size), label, tips or {})
+
+
+def chart_file(draw: Callable[[Axes], Any], label: str, size: tuple[float, float] = (7, 3)) -> str:
+    """The same as the text of an SVG file, in the light colors of the page on white."""
+    text = _drawn(draw, label, size)
+    style = files(__package__).joinpath("templates").joinpath("page.css").read_text("utf-8")
+    light = dict(re.findall(r"--(\w+): light-dark\((#\w+)", style))
+    for color, name in _PAGE.items():
+        text = text.replace(color, light[re.sub(r"var\(--|\)", "", name.replace("currentColor", "ink"))])
+    return text.replace(">", f' style="background: {light["paper"]}" role="img" aria-label="{escape(label)}">', 1)
+
+
+def _drawn(draw: Callable[[Axes], Any], label: str, size: tuple[float, float]) -> str:
+    """The SVG element as matplotlib writes it; the label makes its ids."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -64,7 +80,7 @@ def chart(
         draw(figure.add_subplot())
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _inline(text.getvalue(), label, tips or {})
+    return text.getvalue()[text.getvalue().index("<svg") :]
 
 
 def drawn_text(text: str, longest: int = 32) -> str:
@@ -75,7 +91,6 @@ def drawn_text(text: str, longest: int = 32) -> str:
 
 def _inline(text: str, label: str, tips: Mapping[str, str]) -> Markup:
     """The SVG as an element of the page."""
-    text = text[text.index("<svg") :]
     for color, name in _PAGE.items():
         text = text.replace(color, name)
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
