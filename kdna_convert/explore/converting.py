@@ -37,7 +37,9 @@ class Converting:
             self.process.join()
 
 
-def converting(arguments: Mapping[str, Any], recipe: str, plan: str, folder: Path, force: bool, command: str) -> Converting:
+def converting(
+    arguments: Mapping[str, Any], recipe: str, plan: str, folder: Path, force: bool, command: str
+) -> Converting:
     """Start to convert by a plan into a folder.
 
     Args:
@@ -88,9 +90,7 @@ def _convert(
         connection.send(("progress", what, done, total))
 
     try:
-        conversion = convert(
-            **arguments, recipe=parse_recipe(recipe), plan=from_json(Plan, plan), progress=progress
-        )
+        conversion = convert(**arguments, recipe=parse_recipe(recipe), plan=from_json(Plan, plan), progress=progress)
         conversion.report = conversion.report.with_command(command)
         save(conversion, folder, force=force)
         report_of_folder(folder, conversion).save(folder / "report.html", force=True)

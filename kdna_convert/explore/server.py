@@ -73,7 +73,9 @@ def serve(session: Session, place: socket.socket, ready: Callable[[str], None]) 
     ready(f"http://{ADDRESS}:{port}/?{PARAMETER}={token}")
     try:
         with suppress(KeyboardInterrupt), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # NiceGUI looks at every object, also torch's deprecated ones
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # NiceGUI looks at every object, also torch's deprecated ones
             uvicorn.Server(config).run(sockets=[place])
     finally:
         session.stop()

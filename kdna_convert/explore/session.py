@@ -29,7 +29,9 @@ from .writing_out import recipe_text
 
 Changes = dict[str, Any]
 # The sentence of a net whose agreement is not known.
-UNEXPECTED = "No agreement is expected without images, or of a net that is no classifier: the predicted error ranks plans."
+UNEXPECTED = (
+    "No agreement is expected without images, or of a net that is no classifier: the predicted error ranks plans."
+)
 
 
 @dataclass
@@ -143,7 +145,9 @@ class Session:
         except PlanError as error:
             return {"chart": None, "curve": error.message}
         plan, foreseen = self.plan, None if self.plan is None else self._expected(self.plan)
-        chosen = None if plan is None or foreseen is None else (plan.planned.params / self.whole.params, foreseen.kl.middle)
+        chosen = (
+            None if plan is None or foreseen is None else (plan.planned.params / self.whole.params, foreseen.kl.middle)
+        )
         return {"chart": str(curve_html(known, self.exploration.repaired, chosen))}
 
     def write(self, what: str, path: str, force: bool) -> Changes:
@@ -210,7 +214,9 @@ class Session:
         family = next((one for one in self.plan.families if self.selected in one.members), None) if self.plan else None
         held = next((one for one in self.at.edits if self.selected in one.layers), None)
         members = list(family.members) if family else list(held.layers) if held else [self.selected]
-        reason = next(one.reason for one in (self.plan or self.exploration.database).layers if one.name == self.selected)
+        reason = next(
+            one.reason for one in (self.plan or self.exploration.database).layers if one.name == self.selected
+        )
         return {
             "name": self.selected,
             "family": members,
@@ -222,13 +228,20 @@ class Session:
 
 def _shown_offer(offer: Offered, held: Edit | None) -> Changes:
     fixed = held.size if held is not None and held.way == offer.way else None
-    return {"text": offer.way.text, "size": offer.size, "smallest": offer.smallest, "limit": offer.limit, "fixed": fixed}
+    return {
+        "text": offer.way.text,
+        "size": offer.size,
+        "smallest": offer.smallest,
+        "limit": offer.limit,
+        "fixed": fixed,
+    }
 
 
 def _chosen(offers: tuple[Offered, ...], scheme: str | None, options: dict[str, Any]) -> int:
     """The place of the way that the plan has chosen, 0 for a dense layer."""
     for place, offer in enumerate(offers):
-        if offer.way.scheme == scheme and dict(offer.way.options) == {k: v for k, v in options.items() if k != offer.size}:
+        if offer.way.scheme == scheme and dict(offer.way.options) == {
+            k: v for k, v in options.items() if k != offer.size
+        }:
             return place
     return 0
-

@@ -30,8 +30,8 @@ class View:
         self.asked = 0
         self.busy = False
 
-    def push(self, changes: dict[str, Any]) -> None:
-        """Show these changes."""
+    def push(self, changes: dict[str, Any] | None) -> None:
+        """Show these changes; None comes from a server that is ending."""
         if changes and not self.client.is_deleted:
             self.client.run_javascript(f"kdna({json.dumps(changes)})")
 
@@ -58,9 +58,9 @@ class View:
         try:
             action()
         except KdnaError as error:
-            self.push({"told": str(error)})
+            self.push({"refused": error.message})
             return
-        self.push({"told": ""})
+        self.push({"refused": None})
         await self.refresh()
 
     async def write(self, what: str, path: str, force: bool) -> None:
@@ -85,7 +85,7 @@ def steering_page(session: Session) -> None:
     body = steering_page_of(title, sentence, exploration.notes, kinds, exploration.database.layers)
     ui.add_head_html(f"<style>{style()}</style>")
     ui.html(str(body), sanitize=False)
-    listen = {
+    listen: dict[str, Callable[..., Any]] = {
         "budget": lambda kind, share: view.change(partial(session.set_budget, kind, float(share))),
         "nearest": lambda: view.change(session.take_nearest),
         "select": lambda name: _pushed(view, session.select(name)),

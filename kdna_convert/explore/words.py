@@ -11,7 +11,12 @@ from ..stages.plan.budget import Kind
 from ..stages.plan.edits import Edit
 from ..stages.plan.expected import Expected
 
-NAMES: dict[Kind, str] = {"params": "parameters", "bytes": "bytes of the file", "macs": "MACs, run factored", "latency": "time"}
+NAMES: dict[Kind, str] = {
+    "params": "parameters",
+    "bytes": "bytes of the file",
+    "macs": "MACs, run factored",
+    "latency": "time",
+}
 _AMOUNTS: dict[Kind, Callable[[int], str]] = {
     "params": lambda amount: f"{count(amount)} parameters",
     "bytes": size,
@@ -60,7 +65,11 @@ def edit_text(edit: Edit) -> str:
 def cost_text(plan: Plan | None, other: Plan | None, foresee: Callable[[Plan], Expected | None]) -> str:
     """What an edit costs: this plan beside the one without it, of the same budget."""
     if plan is None:
-        return "No plan keeps it at this budget." if other is not None else "There is no plan at this budget without it either."
+        return (
+            "No plan keeps it at this budget."
+            if other is not None
+            else "There is no plan at this budget without it either."
+        )
     if other is None:
         return "Without it there is no plan at this budget."
     here, there = foresee(plan), foresee(other)
@@ -90,4 +99,8 @@ def stored_text(family: Family | None, held: Edit | None, reason: str | None, co
         return f"Stored as {family.scheme}, {options}{shared}.{whose}"
     if not convertible and reason is not None:
         return f"Kept dense, and cannot be converted here. {reason}: {CODES[reason]}"
-    return f"Kept dense.{whose}" if held else "Kept dense by the plan: at this budget, parameters save more error here than elsewhere."
+    return (
+        f"Kept dense.{whose}"
+        if held
+        else "Kept dense by the plan: at this budget, parameters save more error here than elsewhere."
+    )

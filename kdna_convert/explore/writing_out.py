@@ -25,7 +25,9 @@ def recipe_text(exploration: Exploration, at: Steered, budget: PlanBudget) -> st
             size = {} if edit.size is None else {name: edit.size}
             forced.append(Forced(edit.layers, edit.way.scheme, dict(edit.way.options) | size))
     whole = getattr(original_totals(exploration.database), budget.kind)
-    given = {"bytes": budget.amount} if budget.kind == "bytes" else {budget.kind: round(budget.amount / whole, 6)}
+    given: dict[str, float] = (
+        {"bytes": budget.amount} if budget.kind == "bytes" else {budget.kind: round(budget.amount / whole, 6)}
+    )
     timed = budget.kind == "latency"
     made = steered_recipe(exploration.recipe, exploration.database.layers, dense, forced, None if timed else given)
     if timed:

@@ -20,7 +20,9 @@ from .parts.layer_strip import legend_of, stage_of, strips_of
 CHART = "KL divergence from the original, nats per image, by parameters kept. The band is the range of nets measured."
 
 
-def steering_page_of(title: str, sentence: str, notes: Sequence[str], kinds: Sequence[tuple[str, str]], layers: Sequence[Layer]) -> Markup:
+def steering_page_of(
+    title: str, sentence: str, notes: Sequence[str], kinds: Sequence[tuple[str, str]], layers: Sequence[Layer]
+) -> Markup:
     """The body of the page, before anything is solved. `kinds` are the keys and names of the budgets."""
     strips = strips_of(layers, None)
     groups = [(stage, [*rows]) for stage, rows in groupby(strips, key=lambda one: stage_of(one.name, layers))]
@@ -57,7 +59,11 @@ def families_of(plan: Plan) -> Markup:
         after, error = plan.stored[owner], plan.predicted.get(owner)
         share = "-" if error is None or not whole else percent(error / whole)
         rows.append((name, options, count(before), count(after), kept(after, before), share))
-    columns = [Column("family"), Column("options"), *(Column(each, number=True) for each in ("before", "after", "kept", "error"))]
+    columns = [
+        Column("family"),
+        Column("options"),
+        *(Column(each, number=True) for each in ("before", "after", "kept", "error")),
+    ]
     return table(columns, rows, "Parameters of each family, and its share of the predicted error")
 
 

@@ -26,9 +26,7 @@ def explore(
     database: Annotated[
         str | None, typer.Option(metavar="FILE", help="Predicted errors: read if the file exists, else written.")
     ] = None,
-    time: Annotated[
-        bool, typer.Option("--time", help="Measure the layers by --runtime, for budgets of time.")
-    ] = False,
+    time: Annotated[bool, typer.Option("--time", help="Measure the layers by --runtime, for budgets of time.")] = False,
     port: Annotated[
         int, typer.Option(metavar="N", min=0, max=65535, help="Port of the page. Default: a free one.")
     ] = 0,

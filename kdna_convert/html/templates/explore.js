@@ -94,7 +94,8 @@ const show = {
       bar.dataset.facts = facts;
       bar.ariaLabel = label;
     });
-    (document.activeElement?.classList.contains("layer") ? document.activeElement : null)?.dispatchEvent(new FocusEvent("focus"));
+    const told = document.querySelector("#layers .detail:not([hidden]) .title dt")?.textContent;
+    bars.find((bar) => bar.dataset.name === told)?.dispatchEvent(new Event("pointerenter"));
   },
   edited(names) {
     for (const bar of bars) bar.classList.toggle("edited", names.includes(bar.dataset.name));
@@ -131,6 +132,10 @@ const show = {
       item.append(undo, element("small", cost));
       return item;
     }));
+  },
+  refused(text) {
+    by("refused").hidden = text === null;
+    by("refused").textContent = text;
   },
   told(text) { by("told").textContent = text; },
   replace(text) {

@@ -46,13 +46,13 @@ def steered_recipe(
     """
     given: Any = yamlfile.parse(recipe.text)[0]
     named = {name for each in forced for name in each.layers} | {*dense}
-    kept = [rule for rule in map(lambda each: _unnamed(each, named), given.get("rules") or []) if rule["layers"]]
+    kept = [rule for rule in (_unnamed(each, named) for each in given.get("rules") or []) if rule["layers"]]
     rules = [
         *kept,
         *({"layers": [*map(_pattern, each.layers)], "scheme": each.scheme, "options": each.options} for each in forced),
     ]
     left_out = [*_listed(given.get("exclude")), *map(_pattern, dense)]
-    changes = {"rules": rules, "exclude": [*dict.fromkeys(left_out)]}
+    changes: dict[str, Any] = {"rules": rules, "exclude": [*dict.fromkeys(left_out)]}
     if budget is not None:
         changes |= {"budget": dict(budget)}
     new = parse_recipe(

@@ -47,7 +47,7 @@ class Prices:
         """The parameters or bytes of the tensors that a family stores."""
         if number not in self.data:
             self.data[number] = _polynomial(self.database.choices[number], self.kind)
-        data = sum(factor * size**power for power, factor in self.data[number].items())
+        data: int = sum(factor * size**power for power, factor in self.data[number].items())
         if self.kind == "params":
             return data
         digits = number, len(str(size))
