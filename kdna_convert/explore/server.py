@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 from ..core.errors import PlanError
 from .guard import PARAMETER, Guard
-from .session import Session
+from .session import SteeringSession
 
 ADDRESS = "127.0.0.1"
 GRACE = 1  # seconds for open connections at the end
@@ -41,7 +41,7 @@ def bound_socket(port: int) -> socket.socket:
     return made
 
 
-def serve(session: Session, place: socket.socket, ready: Callable[[str], None]) -> None:
+def serve(session: SteeringSession, place: socket.socket, ready: Callable[[str], None]) -> None:
     """Serve the page of a session until Ctrl-C. `ready` is called with its address, token included."""
     import uvicorn
     from fastapi import FastAPI

@@ -35,7 +35,7 @@ UNEXPECTED = (
 
 
 @dataclass
-class Session:
+class SteeringSession:
     """What the user has asked for, and the plan that follows.
 
     Attributes:

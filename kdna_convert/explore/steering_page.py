@@ -15,7 +15,7 @@ from nicegui.events import GenericEventArguments
 from ..core.errors import KdnaError
 from ..core.shown import shown
 from ..html.steering_view import script, steering_page_of, style
-from .session import Session
+from .session import SteeringSession
 from .words import NAMES
 
 IDLE = 0.15  # seconds without another budget, before the slower parts are drawn
@@ -25,7 +25,7 @@ POLL = 0.3  # seconds between two looks at a conversion
 class View:
     """The page of one browser tab. While a plan is solved, only the last budget that was asked for waits."""
 
-    def __init__(self, session: Session, client: Client) -> None:
+    def __init__(self, session: SteeringSession, client: Client) -> None:
         self.session, self.client = session, client
         self.asked = 0
         self.busy = False
@@ -76,7 +76,7 @@ class View:
         self.push(self.session.progress())
 
 
-def steering_page(session: Session) -> None:
+def steering_page(session: SteeringSession) -> None:
     """Build the page for a browser tab."""
     exploration, client = session.exploration, ui.context.client
     view = View(session, client)
@@ -117,12 +117,12 @@ async def _pushed(view: View, changes: dict[str, Any]) -> None:
     view.push(changes)
 
 
-def _stopped(session: Session) -> dict[str, Any]:
+def _stopped(session: SteeringSession) -> dict[str, Any]:
     session.stop()
     return session.progress()
 
 
-def _sentence(session: Session) -> str:
+def _sentence(session: SteeringSession) -> str:
     one = session.exploration
     data = "synthetic noise" if one.arguments.get("data") is None else f"`{shown(str(one.arguments['data']))}`"
     layers = len({name for choice in one.database.choices for name in choice.family.members})

@@ -45,13 +45,18 @@ def figures(plan: Plan, foreseen: Expected | None, folder: Plan | None) -> list[
         agreement, kl = foreseen.agreement, foreseen.kl
         spread = f"{100 * agreement.low:.0f} to {100 * agreement.high:.0f} %"
         rows.append(("expected agreement", percent(agreement.middle), spread))
-        rows.append(("expected KL, nats", f"{kl.middle:.2g}", f"{kl.low:.1g} to {kl.high:.1g}"))
+        rows.append(("expected KL, nats", _nats(kl.middle), f"{_nats(kl.low)} to {_nats(kl.high)}"))
     if plan.predicted:
         own = 0.0 if folder is None else sum(folder.predicted.values())
         remark = f"the folder's: {own:.3g}" if own else "of all layers, weighted"
         rows.append(("predicted error", f"{sum(plan.predicted.values()):.3g}", remark))
     rows.append(("converted", f"{sum(len(each.members) for each in plan.families)} layers", f"of {len(plan.layers)}"))
     return rows
+
+
+def _nats(kl: float) -> str:
+    """Two significant digits, not below a thousandth."""
+    return "<0.001" if kl < 0.001 else f"{kl:.2g}"
 
 
 def edit_text(edit: Edit) -> str:

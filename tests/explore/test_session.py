@@ -16,7 +16,7 @@ import kdna_convert
 from kdna_convert.api.explore import Exploration, explore
 from kdna_convert.core.errors import KdnaError, PlanError
 from kdna_convert.core.specs import Plan, from_json
-from kdna_convert.explore.session import Session
+from kdna_convert.explore.session import SteeringSession
 from kdna_convert.inputs.models import example_input, load_model
 from kdna_convert.inputs.recipe import Forced, Recipe, load_recipe, resolve, steered_recipe
 from kdna_convert.stages.analyze.survey import survey
@@ -35,13 +35,13 @@ def exploration(quick_predictions: None, images: Path) -> Exploration:
 
 
 @pytest.fixture
-def session(exploration: Exploration) -> Session:
-    made = Session(exploration)
+def session(exploration: Exploration) -> SteeringSession:
+    made = SteeringSession(exploration)
     made.solve()
     return made
 
 
-def plan_of(session: Session) -> Plan:
+def plan_of(session: SteeringSession) -> Plan:
     session.solve()
     assert session.plan is not None
     return session.plan
@@ -49,10 +49,10 @@ def plan_of(session: Session) -> Plan:
 
 def test_the_first_plan_is_that_of_the_verb(exploration: Exploration, images: Path) -> None:
     plan = kdna_convert.plan(NET, recipe=exploration.recipe, data=str(images))
-    assert plan_of(Session(exploration)) == plan
+    assert plan_of(SteeringSession(exploration)) == plan
 
 
-def test_a_smaller_budget_makes_a_smaller_plan_and_every_figure_follows(session: Session) -> None:
+def test_a_smaller_budget_makes_a_smaller_plan_and_every_figure_follows(session: SteeringSession) -> None:
     before = session.solve()
     session.set_budget("params", 0.4)
     after = session.solve()
@@ -61,13 +61,13 @@ def test_a_smaller_budget_makes_a_smaller_plan_and_every_figure_follows(session:
     assert {"budget", "figures", "strips", "families"} <= changed
 
 
-def test_changes_are_json(session: Session) -> None:
+def test_changes_are_json(session: SteeringSession) -> None:
     session.edit([LAYER], None, None)
     for changes in (session.solve(), session.select(LAYER), session.edits(), session.curve(), session.progress()):
         json.dumps(changes)
 
 
-def test_a_budget_that_cannot_be_met_is_a_sentence_and_its_button_meets_one(session: Session) -> None:
+def test_a_budget_that_cannot_be_met_is_a_sentence_and_its_button_meets_one(session: SteeringSession) -> None:
     session.set_budget("params", 0.01)
     told = session.solve()
     assert "cannot be met" in told["problem"]
@@ -77,13 +77,13 @@ def test_a_budget_that_cannot_be_met_is_a_sentence_and_its_button_meets_one(sess
     assert session.solve()["problem"] is None
 
 
-def test_bytes_that_a_codec_meets_are_no_budget(session: Session) -> None:
+def test_bytes_that_a_codec_meets_are_no_budget(session: SteeringSession) -> None:
     assert session.kinds == ("params", "bytes", "macs")
     with pytest.raises(PlanError, match="KD506"):
         session.set_budget("latency", 0.5)
 
 
-def test_an_edit_has_a_cost_and_is_undone(session: Session) -> None:
+def test_an_edit_has_a_cost_and_is_undone(session: SteeringSession) -> None:
     plain = plan_of(session)
     session.edit([LAYER], None, None)
     assert LAYER not in {name for one in plan_of(session).families for name in one.members}
@@ -95,7 +95,7 @@ def test_an_edit_has_a_cost_and_is_undone(session: Session) -> None:
     assert plan_of(session) == plain
 
 
-def test_an_edit_of_a_layer_replaces_its_earlier_one_and_leaves_the_rest_of_that(session: Session) -> None:
+def test_an_edit_of_a_layer_replaces_its_earlier_one_and_leaves_the_rest_of_that(session: SteeringSession) -> None:
     session.edit([LAYER, "blocks.0.conv1"], None, None)
     session.edit([LAYER], 0, 4)
     assert [(one.layers, one.way, one.size) for one in session.at.edits] == [
@@ -104,13 +104,13 @@ def test_an_edit_of_a_layer_replaces_its_earlier_one_and_leaves_the_rest_of_that
     ]
 
 
-def test_an_edit_that_cannot_be_kept_changes_nothing(session: Session) -> None:
+def test_an_edit_that_cannot_be_kept_changes_nothing(session: SteeringSession) -> None:
     with pytest.raises(KdnaError, match="KD514"):
         session.edit([LAYER], 0, 10_000)
     assert session.at.edits == ()
 
 
-def test_a_selected_layer_says_what_it_may_become(session: Session) -> None:
+def test_a_selected_layer_says_what_it_may_become(session: SteeringSession) -> None:
     editor: Any = session.select(LAYER)["editor"]
     assert {offer["text"] for offer in editor["offers"]} == {"cp", "codebook"}
     assert LAYER in editor["family"]
@@ -118,7 +118,7 @@ def test_a_selected_layer_says_what_it_may_become(session: Session) -> None:
     assert session.select("nowhere")["editor"] is None
 
 
-def test_a_written_plan_is_the_plan_of_the_conversion(session: Session, images: Path, tmp_path: Path) -> None:
+def test_a_written_plan_is_the_plan_of_the_conversion(session: SteeringSession, images: Path, tmp_path: Path) -> None:
     session.edit([LAYER], None, None)
     plan = plan_of(session)
     assert f"--plan {tmp_path / 'p.json'}" in session.write("plan", str(tmp_path / "p.json"), False)["told"]
@@ -128,7 +128,7 @@ def test_a_written_plan_is_the_plan_of_the_conversion(session: Session, images: 
     assert kdna_convert.open_folder(tmp_path / "out").plan.families == plan.families
 
 
-def test_a_written_recipe_plans_with_the_same_edits(session: Session, images: Path, tmp_path: Path) -> None:
+def test_a_written_recipe_plans_with_the_same_edits(session: SteeringSession, images: Path, tmp_path: Path) -> None:
     session.edit([LAYER], None, None)
     session.edit(["blocks.0.conv1"], 1, 6)
     session.set_budget("params", 0.6)
@@ -156,7 +156,7 @@ def test_rules_for_the_same_layer_are_replaced() -> None:
 
 
 @pytest.mark.parametrize("what", ["plan", "recipe"])
-def test_a_file_is_replaced_only_when_that_is_confirmed(session: Session, tmp_path: Path, what: str) -> None:
+def test_a_file_is_replaced_only_when_that_is_confirmed(session: SteeringSession, tmp_path: Path, what: str) -> None:
     mine = tmp_path / "mine"
     mine.write_text("mine")
     assert "exists" in session.write(what, str(mine), False)["replace"]
@@ -166,19 +166,19 @@ def test_a_file_is_replaced_only_when_that_is_confirmed(session: Session, tmp_pa
     assert "KD601" in session.write(what, str(tmp_path), True)["told"]
 
 
-def test_a_place_that_cannot_be_written_is_said(session: Session, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_said(session: SteeringSession, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     assert "KD604" in session.write("plan", str(tmp_path / "file" / "plan.json"), False)["told"]
 
 
-def waited(session: Session) -> str:
+def waited(session: SteeringSession) -> str:
     until = time.monotonic() + 120
     while session.converts and time.monotonic() < until:
         time.sleep(0.05)
     return str(session.progress()["told"])
 
 
-def test_a_conversion_is_started_followed_and_written(session: Session, tmp_path: Path) -> None:
+def test_a_conversion_is_started_followed_and_written(session: SteeringSession, tmp_path: Path) -> None:
     started = session.write("convert", str(tmp_path / "out"), False)
     assert started["progress"] is not None
     assert "running" in session.write("convert", str(tmp_path / "other"), False)["told"]
@@ -188,7 +188,7 @@ def test_a_conversion_is_started_followed_and_written(session: Session, tmp_path
     assert "Replace it" in session.write("convert", str(tmp_path / "out"), False)["replace"]
 
 
-def test_a_stopped_conversion_writes_nothing(session: Session, tmp_path: Path) -> None:
+def test_a_stopped_conversion_writes_nothing(session: SteeringSession, tmp_path: Path) -> None:
     session.write("convert", str(tmp_path / "out"), False)
     session.stop()
     assert "Stopped" in session.progress()["told"]
@@ -197,27 +197,9 @@ def test_a_stopped_conversion_writes_nothing(session: Session, tmp_path: Path) -
 
 def test_a_conversion_that_fails_says_why(exploration: Exploration, tmp_path: Path) -> None:
     gone = {**exploration.arguments, "data": str(tmp_path / "nowhere")}
-    session = Session(replace(exploration, arguments=gone))
+    session = SteeringSession(replace(exploration, arguments=gone))
     session.write("convert", str(tmp_path / "out"), False)
     assert "KD401" in waited(session)
-
-
-def test_a_folder_begins_with_its_original_recipe_and_plan(folder: Path, images: Path) -> None:
-    opened = kdna_convert.open_folder(folder)
-    made = explore(str(folder), data=str(images))
-    assert made.model == opened.plan.model.name
-    assert made.recipe.text == opened.recipe
-    assert made.folder == opened.plan
-    assert plan_of(Session(made)).planned.params <= opened.plan.planned.params
-
-
-def test_a_strangers_folder_runs_no_code(
-    folder: Path, images: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    with pytest.raises(KdnaError, match="KD611"):
-        explore(str(folder), data=str(images))
-    assert explore(str(folder), data=str(images), trust_code=True).folder is not None
 
 
 @pytest.mark.parametrize(
@@ -233,3 +215,17 @@ def test_what_has_nothing_to_convert_is_refused_before_the_work(
     with pytest.raises(KdnaError, match="KD306"):
         explore(model, recipe=str(tmp_path / "r.yaml"), data=str(images), progress=lambda what, *_: stages.append(what))
     assert stages == ["load the model"]
+
+
+def test_time_is_a_budget_once_it_is_measured(exploration: Exploration, images: Path, tmp_path: Path) -> None:
+    timed = explore(
+        NET, recipe=exploration.recipe, data=str(images), latency=True, runtime="torch", profile=tmp_path / "times"
+    )
+    session = SteeringSession(timed)
+    assert "latency" in session.kinds
+    session.set_budget("latency", 1.0)
+    changes = session.solve()
+    assert " ms, 100.0 % of the original" in changes["budget"]["amount"]
+    assert "time, run factored" in [name for name, _, _ in changes["figures"]]
+    session.write("recipe", str(tmp_path / "mine.yaml"), False)
+    assert "--target-latency" in (tmp_path / "mine.yaml").read_text().splitlines()[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,8 @@ def explore(
     ] = None,
     time: Annotated[bool, typer.Option("--time", help="Measure the layers by --runtime, for budgets of time.")] = False,
     port: Annotated[
-        int, typer.Option(metavar="N", min=0, max=65535, help="Port of the page. Default: a free one.")
+        int,
+        typer.Option(metavar="N", min=0, max=65535, help="Port of the page. Default: a free one.", show_default=False),
     ] = 0,
     no_open: Annotated[bool, typer.Option("--no-open", help="Only print the address; open no browser.")] = False,
 ) -> None:
@@ -46,15 +47,17 @@ def explore(
     require_extra()
     with bound_socket(port) as place:
         from ...api.explore import explore as stage
-        from ...explore.session import Session
+        from ...explore.session import SteeringSession
 
-        own = Path(source.model).is_dir() and str(ctx.get_parameter_source("recipe_name")).endswith("DEFAULT")
+        typed: Any = ctx.get_parameter_source("recipe_name")
+        own = Path(source.model).is_dir() and typed.name != "COMMANDLINE"
         arguments = source.arguments | images.arguments | calibration.arguments | run.arguments | trust.arguments
         arguments |= {"recipe": None, "overrides": calibration.changes} if own else {}
         arguments |= latency.arguments | {"latency": time, "database": database}
-        with reporting(run.quiet, calibration.notes(images), source.hints) as progress:
+        told = calibration.notes(images), source.hints
+        with reporting(run.quiet, *told) as progress:
             exploration = stage(**arguments, progress=progress)
-        tell_remarks([] if run.quiet else exploration.notes)
+        tell_remarks([note for note in exploration.notes if note not in (*told[0], *told[1])])
 
         def ready(address: str) -> None:
             show_json({"address": address}) if run.json else typer.echo(address)
@@ -62,4 +65,4 @@ def explore(
             if not no_open:
                 webbrowser.open(address)
 
-        serve(Session(exploration, ctx.meta[COMMAND]), place, ready)
+        serve(SteeringSession(exploration, ctx.meta[COMMAND]), place, ready)
