@@ -18,6 +18,7 @@ from ..network.folder import original_of
 from ..stages.latency.latencies import with_latencies
 from ..stages.plan.budget import PlanBudget, budget_of
 from ..stages.plan.costs import original_totals
+from ..stages.plan.knapsack import solve
 from .cached_database import database_of, require_families
 from .job import Job, open_job
 from .keywords import CurveOptions, ExploreOptions, check_keywords
@@ -149,11 +150,10 @@ def _require_same(job: Job, source: _Source) -> None:
 
 
 def _start(database: Database, recipe: Recipe, plan: Plan | None) -> PlanBudget:
-    """The size of the folder's plan, else the recipe's budget, else half of the parameters."""
+    """The size of the folder's plan, else the recipe's budget or sizes, else half of the parameters."""
     if plan is not None and plan.families:
         return PlanBudget("params", plan.planned.params)
     with suppress(PlanError):
         budget = budget_of(original_totals(database), recipe)
-        if budget is not None:
-            return budget
+        return budget or PlanBudget("params", solve(database, None).planned.params)
     return PlanBudget("params", database.params // 2)

@@ -229,3 +229,11 @@ def test_time_is_a_budget_once_it_is_measured(exploration: Exploration, images: 
     assert "time, run factored" in [name for name, _, _ in changes["figures"]]
     session.write("recipe", str(tmp_path / "mine.yaml"), False)
     assert "--target-latency" in (tmp_path / "mine.yaml").read_text().splitlines()[0]
+
+
+def test_a_recipe_that_sets_the_sizes_begins_with_them(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("scheme: cp\noptions: {rank: 5}\n")
+    made = explore(NET, recipe=str(tmp_path / "r.yaml"), data=str(images))
+    assert (
+        plan_of(SteeringSession(made)).families == kdna_convert.plan(NET, recipe=made.recipe, data=str(images)).families
+    )
