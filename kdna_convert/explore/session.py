@@ -14,6 +14,7 @@ from ..api.explore import Exploration
 from ..core.atomic import require_writable, write_text
 from ..core.errors import FolderError, KdnaError, PlanError
 from ..core.measurements import Curve
+from ..core.shown import shown
 from ..core.specs import Plan, to_json
 from ..html.steering_view import curve_html, drawn_layers, families_of, legend_html
 from ..network.folder import require_free
@@ -102,12 +103,13 @@ class SteeringSession:
         self.answer = answer(self.at, self.budget)
         seconds = time.perf_counter() - began
         kind, amount = self.budget.kind, self.budget.amount
+        held = {name for one in self.at.edits for name in one.layers}
         share = round(100 * amount / self.whole_of(kind), 2)
         changes: Changes = {
             "budget": {"kind": kind, "share": share, "amount": amount_text(kind, amount, self.whole_of(kind))},
             "problem": self.answer.problem,
             "nearest": self._nearest,
-            "edited": [name for one in self.at.edits for name in one.layers],
+            "edited": [place for place, one in enumerate(self.exploration.database.layers) if one.name in held],
             "editor": self._editor(),
         }
         plan = self.plan
@@ -122,10 +124,10 @@ class SteeringSession:
             "families": str(families_of(plan)),
         }
 
-    def select(self, layer: str | None) -> Changes:
-        """Show a layer, to change it."""
-        known = {one.name for one in self.exploration.database.layers}
-        self.selected = layer if layer in known else None
+    def select(self, place: int | None) -> Changes:
+        """Show the layer at this place, to change it."""
+        names = [one.name for one in self.exploration.database.layers]
+        self.selected = names[place] if place is not None and 0 <= place < len(names) else None
         return {"editor": self._editor()}
 
     def edits(self) -> Changes:
@@ -217,8 +219,11 @@ class SteeringSession:
         reason = next(
             one.reason for one in (self.plan or self.exploration.database).layers if one.name == self.selected
         )
+        names = [one.name for one in self.exploration.database.layers]
         return {
-            "name": self.selected,
+            "place": names.index(self.selected),
+            "layer": self.selected,
+            "name": shown(self.selected),
             "family": members,
             "state": stored_text(family, held, reason, bool(offers)),
             "offers": [_shown_offer(offer, held) for offer in offers],

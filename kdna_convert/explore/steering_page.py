@@ -88,7 +88,7 @@ def steering_page(session: SteeringSession) -> None:
     listen: dict[str, Callable[..., Any]] = {
         "budget": lambda kind, share: view.change(partial(session.set_budget, kind, float(share))),
         "nearest": lambda: view.change(session.take_nearest),
-        "select": lambda name: _pushed(view, session.select(name)),
+        "select": lambda place: _pushed(view, session.select(int(place))),
         "edit": lambda layers, offer, size: view.change(partial(session.edit, layers, offer, size)),
         "undo": lambda place: view.change(partial(session.undo, int(place))),
         "write": view.write,
@@ -100,7 +100,6 @@ def steering_page(session: SteeringSession) -> None:
     async def begin() -> None:
         await client.connected()
         client.run_javascript(script())
-        view.push(session.select(session.selected))
         await view.refresh()
         if session.conversion is not None:
             await view.follow()

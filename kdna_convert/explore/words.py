@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ..core.amounts import count, kept, milliseconds, percent, short, size
 from ..core.errors import CODES
+from ..core.shown import shown
 from ..core.specs import Family, Plan
 from ..stages.plan.budget import Kind
 from ..stages.plan.edits import Edit
@@ -61,7 +62,7 @@ def _nats(kl: float) -> str:
 
 def edit_text(edit: Edit) -> str:
     """`layer1.0.conv1: dense`."""
-    named = ", ".join(edit.layers[:NAMED])
+    named = ", ".join(map(shown, edit.layers[:NAMED]))
     more = f" and {len(edit.layers) - NAMED} more" if len(edit.layers) > NAMED else ""
     how = "dense" if edit.way is None else edit.way.text
     return f"{named}{more}: {how}" + ("" if edit.size is None else f", size {edit.size}")

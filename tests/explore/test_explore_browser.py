@@ -71,10 +71,10 @@ def page(browser: Any, address: str) -> Iterator[Any]:
         ),
     )
     opened.goto(address)
-    opened.wait_for_selector("#figures dd")
-    for _ in range(opened.locator("#edits button").count()):  # the session is the server's, and tests share it
+    opened.wait_for_selector("#chart svg")  # the last that is shown
+    for count in range(opened.locator("#edits button").count(), 0, -1):  # the session is the server's; tests share it
         opened.click("#edits button >> nth=0")
-        opened.wait_for_timeout(300)
+        opened.wait_for_function("count => document.querySelectorAll('#edits li').length < count", arg=count)
     yield opened
     assert errors == []
     context.close()

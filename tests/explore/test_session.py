@@ -47,6 +47,10 @@ def plan_of(session: SteeringSession) -> Plan:
     return session.plan
 
 
+def place_of(session: SteeringSession, layer: str) -> int:
+    return [one.name for one in session.exploration.database.layers].index(layer)
+
+
 def test_the_first_plan_is_that_of_the_verb(exploration: Exploration, images: Path) -> None:
     plan = kdna_convert.plan(NET, recipe=exploration.recipe, data=str(images))
     assert plan_of(SteeringSession(exploration)) == plan
@@ -63,7 +67,7 @@ def test_a_smaller_budget_makes_a_smaller_plan_and_every_figure_follows(session:
 
 def test_changes_are_json(session: SteeringSession) -> None:
     session.edit([LAYER], None, None)
-    for changes in (session.solve(), session.select(LAYER), session.edits(), session.curve(), session.progress()):
+    for changes in (session.solve(), session.select(3), session.edits(), session.curve(), session.progress()):
         json.dumps(changes)
 
 
@@ -111,11 +115,12 @@ def test_an_edit_that_cannot_be_kept_changes_nothing(session: SteeringSession) -
 
 
 def test_a_selected_layer_says_what_it_may_become(session: SteeringSession) -> None:
-    editor: Any = session.select(LAYER)["editor"]
+    editor: Any = session.select(place_of(session, LAYER))["editor"]
+    assert (editor["layer"], editor["place"]) == (LAYER, place_of(session, LAYER))
     assert {offer["text"] for offer in editor["offers"]} == {"cp", "codebook"}
     assert LAYER in editor["family"]
-    assert session.select("stem")["editor"]["offers"] == []
-    assert session.select("nowhere")["editor"] is None
+    assert session.select(place_of(session, "stem"))["editor"]["offers"] == []
+    assert session.select(10_000)["editor"] is None
 
 
 def test_a_written_plan_is_the_plan_of_the_conversion(session: SteeringSession, images: Path, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ by("percent").addEventListener("input", (event) => {
 for (const each of document.querySelectorAll("input[name=kind]")) each.addEventListener("change", () => budget(by("percent").value));
 by("nearest").addEventListener("click", () => send("nearest"));
 
-const layers = () => (by("scope").value === "family" ? selected.family : [selected.name]);
-for (const bar of bars) bar.addEventListener("click", () => send("select", bar.dataset.name));
+const layers = () => (by("scope").value === "family" ? selected.family : [selected.layer]);
+bars.forEach((bar, place) => bar.addEventListener("click", () => send("select", place)));
 by("exclude").addEventListener("click", () => send("edit", layers(), null, null));
 by("force").addEventListener("click", () => {
   const size = by("size").value;
@@ -97,8 +97,8 @@ const show = {
     const told = document.querySelector("#layers .detail:not([hidden]) .title dt")?.textContent;
     bars.find((bar) => bar.dataset.name === told)?.dispatchEvent(new Event("pointerenter"));
   },
-  edited(names) {
-    for (const bar of bars) bar.classList.toggle("edited", names.includes(bar.dataset.name));
+  edited(places) {
+    bars.forEach((bar, place) => bar.classList.toggle("edited", places.includes(place)));
   },
   legend(html) { by("legend").innerHTML = html; },
   families(html) { by("family-table").innerHTML = html; },
@@ -108,16 +108,19 @@ const show = {
   },
   curve(text) { by("curve-text").textContent = text; },
   editor(one) {
+    const offers = (each) => each && JSON.stringify([each.place, each.chosen, each.offers]);
+    const same = offers(selected) === offers(one); // what the user types stays, while plans change
     selected = one;
     by("editor").hidden = one === null;
-    for (const bar of bars) bar.ariaPressed = String(one !== null && bar.dataset.name === one.name);
+    bars.forEach((bar, place) => { bar.ariaPressed = String(place === one?.place); });
     if (one === null) return;
     by("editor-title").textContent = one.name;
     by("editor-state").textContent = one.state;
     const scopes = [["layer", "this layer"], ...(one.family.length > 1 ? [["family", `all ${one.family.length} layers of its family`]] : [])];
     options(by("scope"), scopes, by("scope").value);
-    options(by("way"), one.offers.map((offer, place) => [String(place), offer.text]), String(one.chosen));
     by("offers").hidden = by("exclude").hidden = by("scope").parentElement.hidden = one.offers.length === 0;
+    if (same) return;
+    options(by("way"), one.offers.map((offer, place) => [String(place), offer.text]), String(one.chosen));
     by("editor-note").textContent = "";
     if (one.offers.length) offered(one.offers[one.chosen]);
   },
