@@ -29,7 +29,8 @@ ROOMS = {
     "stages": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network"),
     "html": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network", "stages"),
     "api": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network", "stages", "html"),
-    "cli": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network", "stages", "api", "html"),
+    "explore": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network", "stages", "html", "api"),
+    "cli": ("core", "inputs", "schemes", "routing", "codecs", "tasks", "network", "stages", "api", "html", "explore"),
 }
 # A stage imports earlier stages only.
 STAGES = ("analyze", "plan", "convert", "repair", "evaluate", "finetune", "code", "export")
@@ -69,6 +70,9 @@ DOORS = {
     "matplotlib": ["cli/report/*.py", "html/chart.py", "html/parts/*.py"],
     "jinja2": ["html/part.py"],
     "PIL": ["inputs/data/*.py", "html/thumbnail.py"],
+    "nicegui": ["explore/server.py", "explore/steering_page.py"],
+    "uvicorn": ["explore/server.py"],
+    "fastapi": ["explore/server.py"],
     # the survey only asks whether a layer has one already
     "torch.nn.utils.parametrize": ["network/derive.py", "stages/analyze/survey.py", "stages/export/compact_weights.py"],
     "typer": ["cli/*.py", "cli/commands/*.py"],

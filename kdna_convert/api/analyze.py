@@ -50,7 +50,7 @@ def analyze(
     Raises:
         KdnaError: what reading the model, recipe and data raises; see `kdna explain`.
     """
-    return _analyzed(model, recipe, metric, data, progress, options)[1]
+    return _analyzed(model, recipe, metric, data, as_progress(progress), options)[1]
 
 
 def analyze_material(
@@ -63,7 +63,7 @@ def analyze_material(
     **options: Unpack[JobOptions],
 ) -> Material:
     """The same with pictures of the kernels, for a page. Its arguments are those of `analyze`."""
-    job, analysis = _analyzed(model, recipe, metric, data, progress, options)
+    job, analysis = _analyzed(model, recipe, metric, data, as_progress(progress), options)
     images = None if job.calibration is None else len(job.calibration)
     on = "synthetic noise, since no images were given" if images is None else f"{count(images)} images"
     return Material(
@@ -80,11 +80,10 @@ def _analyzed(
     recipe: Recipe | str,
     metric: str | None,
     data: Data | str | Path | None,
-    progress: Progress | bool | None,
+    progress: Progress | None,
     options: JobOptions,
 ) -> tuple[Job, Analysis]:
     check_keywords("analyze", options, JobOptions)
-    progress = as_progress(progress)
     job = open_job(model, recipe, data, options, progress)
     moments = moments_of(job, options.get("moments"), progress)
     families = job.recipe.families

@@ -65,6 +65,12 @@ def _made_from(job: Job, model: Model, data: Any, options: CurveOptions) -> Fing
     return request_fingerprint(job.recipe, named, images, options)
 
 
+def require_families(job: Job) -> None:
+    """Raise ModelError KD306 before the calibration if the recipe has nothing to convert."""
+    if not _families(job, job.layers, None)[1]:
+        raise ModelError("KD306", "the recipe keeps every layer dense, so that there is no plan to choose")
+
+
 def _built(job: Job, moments: Moments, mark: str, progress: Progress | None) -> Database:
     layers = tuple(
         replace(layer, reason="KD108") if layer.reason is None and layer.name not in moments else layer

@@ -110,6 +110,10 @@ class LatencyOptions(TypedDict, total=False):
     other_machine: bool
 
 
+class ExploreOptions(CurveOptions, LatencyOptions, total=False):
+    """What a database is made from, and what times the layers where that is asked for."""
+
+
 class BoardOptions(TypedDict, total=False):
     """The limits of a device for a plan.
 

@@ -176,6 +176,8 @@ CODES: dict[str, str] = {
     "KD510": "The file of times is of another machine, or lacks a time of it. Run `kdna profile` on that machine, or pass --other-machine to plan for it.",
     "KD511": "The device profile does not exist, cannot be read, or has an invalid figure. Correct the key that the message names; `kdna ls boards` lists the bundled ones.",
     "KD512": "The nets cannot share tensors: they differ in a layer to convert, or the recipe or the folder has no shared tensors that stay the same. The message says which.",
+    "KD513": "The page of `kdna explore` cannot be served: its extra is not installed, or the port is taken. The message says which.",
+    "KD514": "The plan cannot keep this edit: the layer is not converted, has no such scheme in the recipe, or no such size. The message lists what it can have.",
     # folder
     "KD601": "The output exists already. Choose another place, or pass --force.",
     "KD602": "This is not a folder written by kdna. Pass one that `kdna convert` wrote.",

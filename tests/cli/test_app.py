@@ -27,6 +27,7 @@ def test_the_commands_are_those_of_the_product() -> None:
             "run",
             "analyze",
             "plan",
+            "explore",
             "convert",
             "bank",
             "finetune",

@@ -92,7 +92,7 @@ def test_workers_end_with_a_parent_that_is_killed() -> None:
         "import time, torch; torch.set_num_threads(2)\n"
         "from kdna_convert.core import side_by_side as module\n"
         "module.workers = lambda: 2\n"
-        "def task():\n    import os; print(os.getpid(), flush=True); time.sleep(60)\n"
+        "def task():\n    import os; os.write(1, f'{os.getpid()}\\n'.encode()); time.sleep(60)\n"
         "module.side_by_side([task, task])\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:

@@ -15,7 +15,7 @@ from PIL import Image
 from kdna_convert.core.measurements import Analysis, Group, Matrix
 from kdna_convert.core.specs import Layer
 from kdna_convert.html import ANALYSIS_PARTS, Material, page_of
-from kdna_convert.html.parts.alike import STEPS, palette, shade, similarity
+from kdna_convert.html.parts.alike import SHADES, palette, shade, similarity
 from kdna_convert.html.picture import pictures_of
 
 MEASURES = ("explained", "angles", "cka", "cosine")
@@ -63,14 +63,14 @@ def test_the_pixels_of_a_map_are_the_values_in_steps() -> None:
     for row, at in enumerate(order):
         for column, to in enumerate(order):
             value = values[at][to]
-            assert read[row, column] == (0 if value is None else 1 + round(STEPS * value))
+            assert read[row, column] == (0 if value is None else 1 + round(SHADES * value))
 
 
 def test_a_map_has_no_value_without_a_color_of_its_own_up_to_its_ends() -> None:
     made = shade("explained", matrix(12), [*range(12)])
     assert 0 <= float(made.low) < float(made.high) <= 1
     colors = palette(0.2, 0.5)
-    first, last = (1 + round(STEPS * end) for end in (0.2, 0.5))
+    first, last = (1 + round(SHADES * end) for end in (0.2, 0.5))
     assert len({*colors[first : last + 1]}) == last + 1 - first
     assert len({*colors[1 : first + 1]}) == len({*colors[last:]}) == 1
 

@@ -250,12 +250,16 @@ class CalibrationFlags:
         return keys
 
     @property
+    def changes(self) -> list[str]:
+        """The overrides of the command line, as `--set` takes them."""
+        return [*(self.overrides or []), *(f"{key}={value}" for key, value in self.keys.items() if value is not None)]
+
+    @property
     def recipe(self) -> Recipe:
         """The recipe with the overrides of the command line."""
         from ...inputs.recipe import load_recipe
 
-        over = [f"{key}={value}" for key, value in self.keys.items() if value is not None]
-        return load_recipe(self.recipe_name, [*(self.overrides or []), *over])
+        return load_recipe(self.recipe_name, self.changes)
 
     @property
     def arguments(self) -> dict[str, Any]:

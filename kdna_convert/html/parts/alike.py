@@ -33,7 +33,7 @@ MEANINGS = {
 # The most layers whose names are beside the map.
 NAMED = 40
 # Values are drawn in so many steps: the place of a color is that of a value's step and 1, and 0 is undefined.
-STEPS = 200
+SHADES = 200
 _HEIGHT = 1.1  # of the tree, in inches, where the map has 7
 
 
@@ -79,8 +79,8 @@ def similarity(material: Material) -> Part | None:
         "similarity.html",
         maps=maps,
         measures=[(name, MEANINGS.get(name, "")) for name in measures],
-        legend=png_uri(np.arange(1, STEPS + 2, dtype=np.uint8)[None], palette(0.0, 1.0)),
-        steps=STEPS,
+        legend=png_uri(np.arange(1, SHADES + 2, dtype=np.uint8)[None], palette(0.0, 1.0)),
+        steps=SHADES,
         alone=analysis.alone,
     )
     return Part("similarity", title, _sentence(analysis, material), body)
@@ -94,7 +94,7 @@ def palette(low: float, high: float) -> tuple[Color, ...]:
     """
     import matplotlib as mpl
 
-    places = ((np.linspace(0, 1, STEPS + 1) - low) / (high - low)).clip(0, 1)
+    places = ((np.linspace(0, 1, SHADES + 1) - low) / (high - low)).clip(0, 1)
     return (
         (0, 0, 0),
         *(tuple(color) for color in np.rint(255 * mpl.colormaps["cividis"](places)[:, :3]).astype(int).tolist()),
@@ -169,7 +169,7 @@ def shade(name: str, matrix: Matrix, order: Sequence[int]) -> Shade:
     others = values[~np.eye(len(values), dtype=bool) & ~np.isnan(values)]
     low = min(0.9, np.floor(10 * others.min(initial=1.0)) / 10)
     high = max(low + 0.1, np.ceil(10 * others.max(initial=0.0)) / 10)
-    steps = np.where(np.isnan(values), 0, 1 + np.rint(STEPS * values.clip(0, 1)))
+    steps = np.where(np.isnan(values), 0, 1 + np.rint(SHADES * values.clip(0, 1)))
     return Shade(name, png_uri(steps.astype(np.uint8), palette(low, high)), f"{low:.1f}", f"{high:.1f}")
 
 

@@ -43,7 +43,7 @@ def curve(material: Material) -> Part | None:
         return Part("curve", TITLE, f"Only this budget was planned. `kdna plan {model} --curve` shows others.")
     repaired = material.report is None or bool(material.report.repair)
     chosen = _chosen(material)
-    drawn = _figure(_budgets(known, repaired), _measured(known), chosen)
+    drawn = figure(budgets_of(known, repaired), _measured(known), chosen)
     note = (
         "KL divergence from the original, nats per image, by parameters kept. The band is the range of nets measured."
     )
@@ -52,7 +52,7 @@ def curve(material: Material) -> Part | None:
     return Part("curve", TITLE, sentence + (" The square is the net of this page." if chosen else ""), body)
 
 
-def _budgets(known: Curve, repaired: bool) -> list[DrawnBudget]:
+def budgets_of(known: Curve, repaired: bool) -> list[DrawnBudget]:
     """The points of which something is expected."""
     found = []
     for point in known.points:
@@ -85,10 +85,14 @@ def _last_shared(report: Report) -> float | None:
     return found[-1] if found else None
 
 
-def _figure(
-    budgets: Sequence[DrawnBudget], measured: Sequence[tuple[float, float]], chosen: tuple[float, float] | None
+def figure(
+    budgets: Sequence[DrawnBudget],
+    measured: Sequence[tuple[float, float]],
+    chosen: tuple[float, float] | None,
+    name: str = "this net",
+    how: str = "measured",
 ) -> Markup:
-    """The chart, in which every point can be read."""
+    """The chart, in which every point can be read. `name` is what was chosen, whose KL divergence is known by `how`."""
     tips = {
         f"{TIP}budget-{n}": f"{percent(each.share)}: KL {each.middle:.3g}, {each.low:.2g} to {each.high:.2g}"
         for n, each in enumerate(budgets)
@@ -98,7 +102,7 @@ def _figure(
         for n, (share, kl) in enumerate(measured)
     }
     if chosen is not None:
-        tips[f"{TIP}chosen"] = f"this net: {percent(chosen[0])}, KL {chosen[1]:.3g} measured"
+        tips[f"{TIP}chosen"] = f"{name}: {percent(chosen[0])}, KL {chosen[1]:.3g} {how}"
 
     def draw(axes: Axes) -> None:
         shares = [each.share for each in budgets]
@@ -110,10 +114,10 @@ def _figure(
         for number, each in enumerate(budgets):
             axes.plot([each.share], [each.middle], "o", color=SERIES[0], gid=f"{TIP}budget-{number}")
         for number, (share, kl) in enumerate(measured):
-            name = "measured, quick fit without repair" if number == 0 else None
-            axes.plot([share], [kl], "^", color=SERIES[1], label=name, gid=f"{TIP}measured-{number}")
+            title = "measured, quick fit without repair" if number == 0 else None
+            axes.plot([share], [kl], "^", color=SERIES[1], label=title, gid=f"{TIP}measured-{number}")
         if chosen is not None:
-            axes.plot([chosen[0]], [chosen[1]], "s", ms=8, color=INK, label="this net", gid=f"{TIP}chosen")
+            axes.plot([chosen[0]], [chosen[1]], "s", ms=8, color=INK, label=name, gid=f"{TIP}chosen")
         axes.set_yscale("log")
         log_shares(axes, "parameters kept")
         axes.set_ylabel("KL divergence")

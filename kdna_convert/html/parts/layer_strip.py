@@ -38,14 +38,22 @@ def layers(material: Material) -> Part | None:
         return None
     strips = [*_strips(known, plan, _errors(material))]
     groups = [(stage, [*rows]) for stage, rows in groupby(strips, key=lambda one: stage_of(one.name, known))]
-    legend = (
-        [] if plan is None else [(place % COLORS, _family(place, each)) for place, each in enumerate(plan.families)]
-    )
+    legend = [] if plan is None else legend_of(plan)
     columns = tuple(Column(name) for name in ("layer", *(name for name, _ in strips[0].facts)))
     rows = [(one.name, *(value for _, value in one.facts)) for one in strips]
     grid = table(columns, rows, "The layers as a table", folded=True)
     body = filled("layers.html", groups=groups, legend=legend, table=grid, codes=_codes(known))
     return Part("layers", "The layers", _sentence(known, plan), body)
+
+
+def strips_of(known: Sequence[Layer], plan: Plan | None) -> list[Strip]:
+    """The layers as they are drawn for a plan."""
+    return [*_strips(known, plan, {})]
+
+
+def legend_of(plan: Plan) -> list[tuple[int, str]]:
+    """The color and the words of each family."""
+    return [(place % COLORS, _family(place, each)) for place, each in enumerate(plan.families)]
 
 
 def stage_of(name: str, known: Sequence[Layer]) -> str:

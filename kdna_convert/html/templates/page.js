@@ -22,7 +22,9 @@ for (const strip of document.querySelectorAll(".strip")) {
   const layers = [...strip.querySelectorAll(".layer")];
   const show = (layer) => {
     const facts = JSON.parse(layer.dataset.facts).filter(([, value]) => value !== "" && value !== "-");
-    detail.replaceChildren(element("div", layer.dataset.name, "title"), ...facts.map(([name, value]) => {
+    const title = element("div", "", "title");
+    title.append(element("dt", layer.dataset.name), element("dd", ""));
+    detail.replaceChildren(title, ...facts.map(([name, value]) => {
       const fact = document.createElement("div");
       fact.append(element("dt", name), element("dd", value));
       return fact;

@@ -49,6 +49,7 @@ from .reading import bundled, check_options, json_schema, load_recipe, parse_rec
 from .resolving import Assignment, alternatives, inclusion, resolve
 from .schema import Recipe
 from .sizes import parse_count, parse_latency, parse_share, parse_size, parse_target, parse_time
+from .steered_recipe import Forced, steered_recipe
 from .writing import GOALS, SIZES, Answers, next_commands, recipe_text
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "SIZES",
     "Answers",
     "Assignment",
+    "Forced",
     "Recipe",
     "alternatives",
     "bundled",
@@ -73,4 +75,5 @@ __all__ = [
     "parse_time",
     "recipe_text",
     "resolve",
+    "steered_recipe",
 ]

@@ -19,7 +19,6 @@ from ...inputs.recipe import inclusion
 from .budget import PlanBudget, amount_of
 from .costs import (
     Sizes,
-    family_cost,
     family_tensors,
     original_totals,
     planned_totals,
@@ -29,18 +28,27 @@ from .costs import (
 from .limits import FLAGS, BoardLimits, SumLimit, shown
 from .nearest import conflict, impossible
 from .offers import Problem, Row, any_plan, best_choice, least_of, offer_of, rival_sets
+from .prices import Prices
 
 # The most sizes of one family among which the knapsack chooses.
 GRID = 48
+# Bytes below a budget from which on the file's header is counted exactly: its offsets may take a digit more.
+NEAR = 64
 
 
-def solve(database: Database, budget: PlanBudget | None, limits: BoardLimits | None = None) -> Plan:
+def solve(
+    database: Database,
+    budget: PlanBudget | None,
+    limits: BoardLimits | None = None,
+    prices: Prices | None = None,
+) -> Plan:
     """Choose the plan with the least predicted error within the budget and the limits of a device.
 
     Args:
         database: The families with their layouts and predicted errors.
         budget: None: without limits, the sizes that the recipe sets.
         limits: Those of a device, with what every size of `database` takes of it.
+        prices: Those of `database` in the unit of the budget, for several plans.
 
     Raises:
         PlanError: KD501 if even the smallest plan is over the budget or a limit (the message gives its size), or if no
@@ -53,7 +61,7 @@ def solve(database: Database, budget: PlanBudget | None, limits: BoardLimits | N
                 raise no_goal(contested.family.members[0], contested.size)
         return plan_of(database, tuple(map(_size_of_recipe, database.choices)), limits)
     grids = [_grid(choice) for choice in database.choices]
-    rows = [] if budget is None else [_budget_row(database, budget)]
+    rows = [] if budget is None else [_budget_row(database, budget, prices or Prices(database, budget.kind))]
     peak = None
     if limits is not None:
         peak = limits.peak
@@ -114,15 +122,24 @@ def _grid(choice: Choice) -> list[int]:
     return sorted({int(step) for step in steps})
 
 
-def _budget_row(database: Database, budget: PlanBudget) -> Row:
-    def price(number: int, size: int) -> int:
-        choice = database.choices[number]
-        dense = family_cost(database, choice, None, budget.kind)
-        return family_cost(database, choice, size, budget.kind) - dense
+def least_total(database: Database, prices: Prices) -> int:
+    """The cost of the smallest plan, in the unit of `prices`.
 
+    Raises:
+        PlanError: KD501 if the families overlap so that there is no plan at all.
+    """
+    row = _budget_row(database, PlanBudget(prices.kind, 0), prices)
+    problem = Problem(database, (row,), tuple(tuple(_grid(choice)) for choice in database.choices))
+    least = least_of(problem, row, problem.allowed)
+    if least is None:
+        raise impossible(problem)
+    return row.total(least)
+
+
+def _budget_row(database: Database, budget: PlanBudget, prices: Prices) -> Row:
     return Row(
         budget.amount,
-        price,
+        prices.price,
         lambda sizes: total_cost(database, sizes, budget.kind),
         f"a budget of {amount_of(budget.kind, budget.amount)}",
         lambda least: _unreachable(database, budget, least),
@@ -182,7 +199,18 @@ def _refusal(problem: Problem, row: Row, least: int) -> PlanError:
 
 
 def _spend(problem: Problem, sizes: Sizes) -> Sizes:
-    """Raise sizes one by one, the best value first, while the exact costs stay within the budget and the limits."""
+    """Raise sizes one by one, the best value first, while the exact costs stay within the budget and the limits.
+
+    Far from its amount, a row whose total does not quite add up is added up: its total takes a hundred times as long.
+    """
+    raised = _raised(problem, sizes, near=NEAR)
+    if all(row.adds_up or row.total(raised) <= row.amount for row in problem.rows):
+        return raised
+    return _raised(problem, sizes, near=max(row.amount for row in problem.rows))
+
+
+def _raised(problem: Problem, sizes: Sizes, near: int) -> Sizes:
+    """Raise sizes. The totals are exact in all rows that add up, and in others within `near` of their amounts."""
     database, rows = problem.database, problem.rows
     chosen, spent = list(sizes), [row.total(sizes) for row in rows]
 
@@ -202,7 +230,10 @@ def _spend(problem: Problem, sizes: Sizes) -> Sizes:
         _, costs = steps.pop(best)
         trial = (*chosen[:best], (chosen[best] or 0) + 1, *chosen[best + 1 :])
         sums = zip(rows, spent, costs, strict=True)
-        totals = [before + cost if row.adds_up else row.total(trial) for row, before, cost in sums]
+        totals = [
+            before + cost if row.adds_up or before + cost + near <= row.amount else row.total(trial)
+            for row, before, cost in sums
+        ]
         if all(before <= after <= row.amount for row, before, after in zip(rows, spent, totals, strict=True)):
             chosen, spent = list(trial), totals
             if again := step(best):

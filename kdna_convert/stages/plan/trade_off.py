@@ -12,6 +12,7 @@ from ...core.measurements import Curve, Divergence, Point
 from ...core.specs import Plan
 from .budget import PlanBudget
 from .knapsack import solve
+from .prices import Prices
 
 # Shares of the net's parameters.
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
@@ -22,6 +23,7 @@ def trade_off(
     *,
     shares: Sequence[float] = SHARES,
     measure: Callable[[Plan], Divergence] | None = None,
+    prices: Prices | None = None,
 ) -> Curve:
     """Plan for every share of the parameters.
 
@@ -29,6 +31,7 @@ def trade_off(
         database: The families with their layouts and predicted errors.
         shares: Shares of the net's parameters.
         measure: Converts by a plan and returns the divergence; None: nothing is measured.
+        prices: Those of parameters, if they are known already.
 
     Returns:
         A point for every share that can be reached, largest first, and the rank correlation of predicted error and
@@ -38,9 +41,10 @@ def trade_off(
         PlanError: KD501 if no share can be reached.
     """
     points: list[Point] = []
+    prices = prices or Prices(database, "params")
     for share in sorted(shares, reverse=True):
         try:
-            plan = solve(database, PlanBudget("params", int(share * database.params)))
+            plan = solve(database, PlanBudget("params", int(share * database.params)), prices=prices)
         except PlanError:
             if points:
                 break

@@ -1,0 +1,252 @@
+"""The state of `kdna explore`: a budget, edits, what is selected, a conversion. It knows nothing of the page.
+
+Methods that change the state return what changes on the page, by the keys of explore.js.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..api.explore import Exploration
+from ..core.atomic import require_writable, write_text
+from ..core.errors import FolderError, KdnaError, PlanError
+from ..core.measurements import Curve
+from ..core.shown import shown
+from ..core.specs import Plan, to_json
+from ..html.steering_view import curve_html, drawn_layers, families_of, legend_html
+from ..network.folder import require_free
+from ..stages.plan.budget import Kind, PlanBudget
+from ..stages.plan.costs import original_totals
+from ..stages.plan.edits import Edit, Offered, offers_of
+from ..stages.plan.expected import expected
+from ..stages.plan.steered import Answer, Steered, answer, kinds_of, steered, without
+from ..stages.plan.trade_off import trade_off
+from .converting import Converting, converting
+from .words import amount_text, cost_text, edit_text, figures, stored_text
+from .writing_out import recipe_text
+
+Changes = dict[str, Any]
+# The sentence of a net whose agreement is not known.
+UNEXPECTED = (
+    "No agreement is expected without images, or of a net that is no classifier: the predicted error ranks plans."
+)
+
+
+@dataclass
+class SteeringSession:
+    """What the user has asked for, and the plan that follows.
+
+    Attributes:
+        exploration: What is steered.
+        command: The command line, for the report of a conversion.
+        at: The database with the edits.
+        budget: The budget.
+        answer: Its plan, or why there is none.
+        selected: The layer that is shown.
+        conversion: The one that runs or has ended.
+    """
+
+    exploration: Exploration
+    command: str = "kdna explore"
+    at: Steered = field(init=False)
+    budget: PlanBudget = field(init=False)
+    answer: Answer = field(init=False)
+    selected: str | None = None
+    conversion: Converting | None = None
+
+    def __post_init__(self) -> None:
+        self.plain = steered(self.exploration.database)
+        self.at, self.budget = self.plain, self.exploration.start
+        self.whole = original_totals(self.exploration.database)
+        self.answer = answer(self.at, self.budget)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        return kinds_of(self.exploration.database, self.exploration.recipe.codec is not None)
+
+    @property
+    def plan(self) -> Plan | None:
+        return self.answer.plan
+
+    def set_budget(self, kind: Kind, share: float) -> None:
+        """Ask for another budget. Raises PlanError KD506 for a kind that there is not."""
+        if kind not in self.kinds:
+            raise PlanError("KD506", f"there is no budget of {kind}; there are {', '.join(self.kinds)}")
+        self.budget = PlanBudget(kind, int(min(max(share, 0.0), 1.0) * self.whole_of(kind)))
+
+    def take_nearest(self) -> None:
+        """Ask for the smallest budget that can be met."""
+        if self.answer.nearest is not None:
+            self.budget = replace(self.budget, amount=self.answer.nearest)
+
+    def whole_of(self, kind: Kind) -> int:
+        return int(getattr(self.whole, kind))
+
+    def edit(self, layers: list[str], offer: int | None, size: int | None) -> None:
+        """Hold layers at a way that the first of them is offered, or dense. Raises PlanError KD514."""
+        offers = offers_of(self.exploration.database, layers[0])
+        new = Edit(tuple(layers), None if offer is None else offers[offer].way, size)
+        earlier = [replace(one, layers=tuple(n for n in one.layers if n not in layers)) for one in self.at.edits]
+        self.at = steered(self.exploration.database, [*(one for one in earlier if one.layers), new])
+
+    def undo(self, place: int) -> None:
+        """Take an edit back."""
+        if 0 <= place < len(self.at.edits):
+            self.at = without(self.at, self.exploration.database, place)
+
+    def solve(self) -> Changes:
+        """Solve the plan: what is quick to show."""
+        began = time.perf_counter()
+        self.answer = answer(self.at, self.budget)
+        seconds = time.perf_counter() - began
+        kind, amount = self.budget.kind, self.budget.amount
+        held = {name for one in self.at.edits for name in one.layers}
+        share = round(100 * amount / self.whole_of(kind), 2)
+        changes: Changes = {
+            "budget": {"kind": kind, "share": share, "amount": amount_text(kind, amount, self.whole_of(kind))},
+            "problem": self.answer.problem,
+            "nearest": self._nearest,
+            "edited": [place for place, one in enumerate(self.exploration.database.layers) if one.name in held],
+            "editor": self._editor(),
+        }
+        plan = self.plan
+        if plan is None:
+            return {**changes, "figures": [], "solved": ""}
+        return {
+            **changes,
+            "figures": figures(plan, self._expected(plan), self.exploration.folder),
+            "solved": f"Solved in {1000 * seconds:.0f} ms." + ("" if self.exploration.expects else f" {UNEXPECTED}"),
+            "strips": drawn_layers(plan),
+            "legend": str(legend_html(plan)),
+            "families": str(families_of(plan)),
+        }
+
+    def select(self, place: int | None) -> Changes:
+        """Show the layer at this place, to change it."""
+        names = [one.name for one in self.exploration.database.layers]
+        self.selected = names[place] if place is not None and 0 <= place < len(names) else None
+        return {"editor": self._editor()}
+
+    def edits(self) -> Changes:
+        """The edits, and what each costs at this budget: the plan without it, beside this one."""
+        told = []
+        for place, one in enumerate(self.at.edits):
+            other = answer(without(self.at, self.exploration.database, place), self.budget).plan
+            told.append([edit_text(one), cost_text(self.plan, other, self._expected)])
+        return {"edits": told}
+
+    def curve(self) -> Changes:
+        """The curve with the edits, and this plan on it."""
+        if not self.exploration.expects:
+            return {"chart": None, "curve": UNEXPECTED}
+        try:
+            known: Curve = trade_off(self.at.database, prices=self.at.prices_of("params"))
+        except PlanError as error:
+            return {"chart": None, "curve": error.message}
+        plan, foreseen = self.plan, None if self.plan is None else self._expected(self.plan)
+        chosen = (
+            None if plan is None or foreseen is None else (plan.planned.params / self.whole.params, foreseen.kl.middle)
+        )
+        return {"chart": str(curve_html(known, self.exploration.repaired, chosen))}
+
+    def write(self, what: str, path: str, force: bool) -> Changes:
+        """Write a plan or a recipe, or start the conversion. A file that exists is replaced only with `force`."""
+        if self.plan is None:
+            return {"told": "There is no plan at this budget."}
+        if not path.strip():
+            return {"told": "Name a file first."}
+        target = Path(path.strip()).expanduser()
+        try:
+            if what == "convert":
+                return self._start(target, self.plan, force)
+            if target.exists() and not (force and target.is_file()):
+                raise FolderError("KD601", f"{target} exists")
+            text = to_json(self.plan) if what == "plan" else recipe_text(self.exploration, self.at, self.budget)
+            write_text(target, text)
+        except KdnaError as error:
+            replaces = error.code == "KD601" and (target.is_file() or what == "convert") and not force
+            return {"replace": f"{target} exists. Replace it?"} if replaces else {"told": str(error)}
+        option = f"--plan {target}" if what == "plan" else f"-r {target}"
+        return {"told": f"Written to {target}: kdna convert {self.exploration.model} … {option} -o small"}
+
+    def progress(self) -> Changes:
+        """How far the conversion is, and how it ended."""
+        one = self.conversion
+        if one is None:
+            return {"progress": None}
+        if one.ended is not None:
+            return {"progress": None, "told": one.ended}
+        count = f" {one.done}/{one.total}" if one.total else ""
+        return {"progress": {"text": f"{one.what}{count}", "share": one.done / one.total if one.total else None}}
+
+    @property
+    def converts(self) -> bool:
+        return self.conversion is not None and self.conversion.ended is None
+
+    def stop(self) -> None:
+        """Stop the conversion."""
+        if self.conversion is not None:
+            self.conversion.stop()
+
+    def _start(self, target: Path, plan: Plan, force: bool) -> Changes:
+        if self.converts:
+            return {"told": "A conversion is running."}
+        require_free(target, force)
+        require_writable(target)
+        work = self.exploration
+        self.conversion = converting(work.arguments, work.recipe.text, to_json(plan), target, force, self.command)
+        return {"told": "", **self.progress()}
+
+    @property
+    def _nearest(self) -> str | None:
+        nearest, kind = self.answer.nearest, self.budget.kind
+        return None if nearest is None else amount_text(kind, nearest, self.whole_of(kind))
+
+    def _expected(self, plan: Plan) -> Any:
+        return expected(plan, repaired=self.exploration.repaired) if self.exploration.expects else None
+
+    def _editor(self) -> Changes | None:
+        """What is offered for the selected layer."""
+        if self.selected is None:
+            return None
+        offers = offers_of(self.exploration.database, self.selected)
+        family = next((one for one in self.plan.families if self.selected in one.members), None) if self.plan else None
+        held = next((one for one in self.at.edits if self.selected in one.layers), None)
+        members = list(family.members) if family else list(held.layers) if held else [self.selected]
+        reason = next(
+            one.reason for one in (self.plan or self.exploration.database).layers if one.name == self.selected
+        )
+        names = [one.name for one in self.exploration.database.layers]
+        return {
+            "place": names.index(self.selected),
+            "layer": self.selected,
+            "name": shown(self.selected),
+            "family": members,
+            "state": stored_text(family, held, reason, bool(offers)),
+            "offers": [_shown_offer(offer, held) for offer in offers],
+            "chosen": _chosen(offers, family.scheme if family else None, dict(family.options) if family else {}),
+        }
+
+
+def _shown_offer(offer: Offered, held: Edit | None) -> Changes:
+    fixed = held.size if held is not None and held.way == offer.way else None
+    return {
+        "text": offer.way.text,
+        "size": offer.size,
+        "smallest": offer.smallest,
+        "limit": offer.limit,
+        "fixed": fixed,
+    }
+
+
+def _chosen(offers: tuple[Offered, ...], scheme: str | None, options: dict[str, Any]) -> int:
+    """The place of the way that the plan has chosen, 0 for a dense layer."""
+    for place, offer in enumerate(offers):
+        if offer.way.scheme == scheme and dict(offer.way.options) == {
+            k: v for k, v in options.items() if k != offer.size
+        }:
+            return place
+    return 0
