@@ -22,7 +22,7 @@ from ..stages.plan.budget import Kind, PlanBudget
 from ..stages.plan.costs import original_totals
 from ..stages.plan.edits import Edit, Offered, offers_of
 from ..stages.plan.expected import expected
-from ..stages.plan.steered import Answer, Steered, answer, kinds_of, steered, without
+from ..stages.plan.steered import BudgetAnswer, Steered, answer, kinds_of, steered, without
 from ..stages.plan.trade_off import trade_off
 from .converting import Converting, converting
 from .words import amount_text, cost_text, edit_text, figures, stored_text
@@ -53,7 +53,7 @@ class SteeringSession:
     command: str = "kdna explore"
     at: Steered = field(init=False)
     budget: PlanBudget = field(init=False)
-    answer: Answer = field(init=False)
+    answer: BudgetAnswer = field(init=False)
     selected: str | None = None
     conversion: Converting | None = None
 

@@ -16,7 +16,7 @@ from .prices import Prices
 
 
 @dataclass(frozen=True)
-class Answer:
+class BudgetAnswer:
     """What a budget gives: a plan, or a sentence and the nearest budget that can be met.
 
     Attributes:
@@ -63,13 +63,13 @@ def bounds_of(at: Steered, kind: Kind) -> tuple[int, int]:
         return whole, whole
 
 
-def answer(at: Steered, budget: PlanBudget) -> Answer:
+def answer(at: Steered, budget: PlanBudget) -> BudgetAnswer:
     """The plan of a budget, or why there is none."""
     try:
-        return Answer(solve(at.database, budget, prices=at.prices_of(budget.kind)))
+        return BudgetAnswer(solve(at.database, budget, prices=at.prices_of(budget.kind)))
     except PlanError as error:
         least, whole = bounds_of(at, budget.kind)
-        return Answer(None, error.message, least if least < whole else None)
+        return BudgetAnswer(None, error.message, least if least < whole else None)
 
 
 def without(at: Steered, database: Database, place: int) -> Steered:
