@@ -8,6 +8,7 @@ import pytest
 from support.pages import HOSTILE, Reader, material
 
 from kdna_convert.core.errors import FolderError
+from kdna_convert.core.measurements import Evaluation
 from kdna_convert.core.shown import shown
 from kdna_convert.html import BENCH_PARTS, FOLDER_PARTS, Material, page_of
 from kdna_convert.stages.evaluate.timing import Timing
@@ -98,3 +99,10 @@ def test_names_in_charts_are_drawn_as_they_are() -> None:
     timings = tuple(Timing(name, 1, 1, 1, 1.0, 0.1, 1.0, 1.0, 1, 3, "cpu") for name in ("$x$", r"$\nothing{", "<b>"))
     drawn = Reader(page_of(Material("speed", timings=timings), BENCH_PARTS).html).text
     assert all(name in drawn for name in ("$x$", r"$\nothing{", "<b>"))
+
+
+def test_accuracy_on_labeled_images_comes_before_the_distance_on_held_out_ones() -> None:
+    before, after = (Evaluation(top1, None, 50, 0.9, 0.1, 1, 1, 1) for top1 in (0.8, 0.76))
+    text = Reader(page_of(replace(material(), original=before, converted=after)).html).text
+    assert "Top-1 is 76.00 %, the original's 80.00 %, on 50 labeled images." in " ".join(text.split())
+    assert "It gives the same answer on" not in text

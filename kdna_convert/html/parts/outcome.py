@@ -30,13 +30,15 @@ def outcome(material: Material) -> Part | None:
         images=divergence.images if divergence else 0,
         caveats=[*_caveats(material)],
     )
-    return Part("outcome", "What came out", _sentence(plan, divergence), body)
+    return Part("outcome", "What came out", _sentence(plan, divergence, _first(material)), body)
 
 
-def _sentence(plan: Plan, divergence: Divergence | None) -> str:
+def _sentence(plan: Plan, divergence: Divergence | None, first: str | None) -> str:
     before, after = plan.original, plan.planned
     what = f"The converted net has {kept(after.params, before.params)} of the parameters of the original"
     what = f"{what}, and its file {kept(after.bytes, before.bytes)} of the bytes."
+    if first is not None:
+        return f"{what} {first}"
     if divergence is None:
         return f"{what} How close it is to the original was not measured: that takes images."
     if divergence.agreement is not None:
@@ -83,6 +85,19 @@ def _evaluated(material: Material) -> Iterator[Row]:
             measured(name, now[name]),
             "",
         )
+
+
+def _first(material: Material) -> str | None:
+    """The first measure with labels, which says more than the distance on images held out of the calibration images."""
+    before, after = material.original, material.converted
+    if before is None or after is None:
+        return None
+    was, now = _accuracies(before), _accuracies(after)
+    for name in (each for each in was if each in now):
+        figures = f"{measured(name, now[name])}, the original's {measured(name, was[name])}"
+        title = MEASURES[name].title
+        return f"{title[0].upper()}{title[1:]} is {figures}, on {after.images:,} labeled images."
+    return None
 
 
 def _accuracies(evaluation: Evaluation) -> dict[str, float]:
