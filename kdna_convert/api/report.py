@@ -14,6 +14,7 @@ from ..core.specs import Progress
 from ..html import Material, Page, page_of
 from ..inputs.data import Data
 from ..network.folder import Conversion
+from ..network.folder.original import original_of
 from .answer_comparison import answer_comparison
 from .keywords import ReportOptions, check_keywords
 from .layer_pictures import family_pictures, kernel_pictures
@@ -54,12 +55,13 @@ def report(
         The page, one HTML file that loads nothing. `save(path)` writes it; a notebook shows it.
 
     Raises:
-        FolderError: KD602, KD603 or KD605, as `load`.
+        FolderError: KD602, KD603 or KD605, as `load`; KD607 or KD611 where `data` is given and a net
+            cannot be built.
         DataError: KD401, KD402 or KD406 for images that do not fit, as for `evaluate`.
         ModelError: KD308 or KD313 for a task that does not, as for `evaluate`.
     """
     check_keywords("report", options, ReportOptions)
-    conversion, original, missing = _nets(net, options)
+    conversion, original, missing = _nets(net, options, needed=data is not None)
     material = material_of(net) if isinstance(net, Conversion) else material_of_folder(Path(net))
     material = _with_kernels(material, conversion, original, missing)
     if data is not None and conversion is not None and original is not None:
@@ -81,7 +83,7 @@ def report(
 
 def report_of_folder(folder: Path, conversion: Conversion) -> Page:
     """The page of a folder that was just written of this conversion, which has no images."""
-    _, original, missing = _nets(conversion, {})
+    _, original, missing = _nets(conversion, {}, needed=False)
     return page_of(_with_kernels(material_of_folder(folder), conversion, original, missing))
 
 
@@ -104,15 +106,19 @@ def _with_kernels(
 
 
 def _nets(
-    net: str | Path | Conversion, options: ReportOptions
+    net: str | Path | Conversion, options: ReportOptions, needed: bool
 ) -> tuple[Conversion | None, nn.Module | None, str | None]:
-    """The conversion, the original, and why one is not there: the parts that need it are then left out."""
+    """The conversion, the original, and why one is not there: the parts that need it are then left out.
+
+    Where both are `needed`, a FolderError says why.
+    """
     try:
         conversion = opened(net, options)
     except FolderError as error:
-        if error.code not in ("KD607", "KD611"):
+        if needed or error.code not in ("KD607", "KD611"):
             raise
         return None, None, str(error)
-    original = original_from(conversion, checkpoint_of(options))
+    checkpoint = checkpoint_of(options)
+    original = original_of(conversion, checkpoint).model if needed else original_from(conversion, checkpoint)
     missing = "the original's weights are not available; pass --checkpoint FILE" if original is None else None
     return conversion, original, missing

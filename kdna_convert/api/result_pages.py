@@ -20,16 +20,18 @@ from ..network.folder.report import Report
 from ..stages.evaluate.timing import Timing
 
 
-def page_of_result(result: object, curve: Curve | None = None, command: str | None = None) -> Page:
+def page_of_result(
+    result: object, curve: Curve | None = None, command: str | None = None, repairs: bool | None = None
+) -> Page:
     """The page of what a verb returned: a Conversion, Analysis, Plan, Curve, Comparison or timings.
 
     A Material of an analysis has pictures of its kernels, too. `curve` is that of a plan, `command` the one that made
-    the result.
+    the result. `repairs` is that of Material.
 
     Raises:
         TypeError: for another object.
     """
-    known = Material("", machine=machine(), command=command)
+    known = Material("", machine=machine(), command=command, repairs=repairs)
     if isinstance(result, Conversion):
         return page_of(material_of(result))
     if isinstance(result, Material):

@@ -30,6 +30,7 @@ class Material:
         machine: The processor, and the versions of what wrote the page, by name.
         analysis: The layers that could share kernels, and their similarity.
         curve: Other budgets.
+        repairs: Of a plan or a curve: whether a conversion is repaired; None without images, where nothing is expected.
         original: The original on labeled images.
         converted: The converted net on the same images.
         comparison: The net beside those of other tools.
@@ -52,6 +53,7 @@ class Material:
     machine: Mapping[str, str] = field(default_factory=dict)
     analysis: Analysis | None = None
     curve: Curve | None = None
+    repairs: bool | None = None
     original: Evaluation | None = None
     converted: Evaluation | None = None
     comparison: Comparison | None = None

@@ -24,6 +24,7 @@ from .parts.opened_families import families
 from .parts.origin import origin
 from .parts.other_tools import comparison
 from .parts.outcome import outcome
+from .parts.planned import planned
 
 # Of a converted folder, in the order of the page.
 FOLDER_PARTS: tuple[MakePart, ...] = (
@@ -39,7 +40,7 @@ FOLDER_PARTS: tuple[MakePart, ...] = (
 )
 # Of the results of analyze, plan, compare and bench.
 ANALYSIS_PARTS: tuple[MakePart, ...] = (layers, similarity, origin)
-PLAN_PARTS: tuple[MakePart, ...] = (outcome, layers, curve, origin)
+PLAN_PARTS: tuple[MakePart, ...] = (planned, layers, curve, origin)
 CURVE_PARTS: tuple[MakePart, ...] = (curve, origin)
 COMPARISON_PARTS: tuple[MakePart, ...] = (comparison, origin)
 BENCH_PARTS: tuple[MakePart, ...] = (bench, origin)
@@ -48,10 +49,15 @@ STATIC = ("page.css", "page.js")
 
 @dataclass(frozen=True)
 class Page:
-    """A page in HTML, complete in one file. A notebook shows it."""
+    """A page in HTML, complete in one file. A notebook shows it.
+
+    `missing` is why parts were left out, `skipped` the inputs that could not be read.
+    """
 
     title: str
     html: str
+    missing: str | None = None
+    skipped: tuple[str, ...] = ()
 
     def save(self, path: str | Path, force: bool = False) -> Path:
         """Write the file. Raises FolderError KD601 if it exists and `force` is not given."""
@@ -76,4 +82,5 @@ def page_of(material: Material, parts: Sequence[MakePart] = FOLDER_PARTS) -> Pag
     }
     style, script = static["page.css"], static["page.js"]
     text = filled("page.html", title=material.title, parts=made, style=style, script=script)
-    return Page(material.title, str(text))
+    skipped = material.disagreement.skipped if material.disagreement else ()
+    return Page(material.title, str(text), material.missing, skipped)

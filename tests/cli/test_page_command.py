@@ -74,3 +74,24 @@ def test_the_page_of_a_run_is_left_in_its_folder_and_where_it_was_asked_for(imag
     assert done.exit_code == 0, done.stderr
     for place in (tmp_path / "out" / "report.html", tmp_path / "page.html"):
         assert "What came out" in place.read_text(encoding="utf-8")
+
+
+def test_a_comparison_that_was_asked_for_and_cannot_be_made_is_an_error(
+    own: Path, images: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another user"))
+    refused = kdna("report", own, "--data", images, "-o", tmp_path / "page.html")
+    assert refused.exit_code == 2
+    assert "KD611" in refused.stderr
+    assert not (tmp_path / "page.html").exists()
+    told = kdna("report", own, "-o", tmp_path / "page.html")
+    assert told.exit_code == 0
+    assert "parts were left out: KD611" in told.stderr
+
+
+def test_images_that_were_skipped_are_told(own: Path, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "images")
+    (tmp_path / "images" / "class0" / "broken.png").write_text("no image")
+    done = kdna("report", own, "--data", tmp_path / "images", "-q")
+    assert done.exit_code == 0, done.stderr
+    assert "1 image was skipped" in done.stderr

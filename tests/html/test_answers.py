@@ -15,7 +15,7 @@ from support import task_nets, tiny
 
 import kdna_convert as kdna
 from kdna_convert.core.disagreement import Answer, ClassChange, Confusion, Disagreement, Example, Pixels
-from kdna_convert.core.errors import DataError
+from kdna_convert.core.errors import DataError, FolderError
 from kdna_convert.html import Material
 from kdna_convert.html.parts.answers import answers
 from kdna_convert.html.thumbnail import thumbnail
@@ -71,8 +71,10 @@ def test_without_images_the_part_names_the_command(converted: Path, page: Callab
     assert "'my net; rm'" in quoted.sentence
 
 
-def test_without_the_original_the_part_says_why(converted: Path, images: Path) -> None:
-    own = section(kdna.report(converted, data=images).html)
+def test_without_the_original_a_comparison_is_refused_and_the_part_says_why(converted: Path, images: Path) -> None:
+    with pytest.raises(FolderError, match=r"KD607|KD611"):
+        kdna.report(converted, data=images)
+    own = section(kdna.report(converted).html)
     assert "not compared" in own
     assert "--checkpoint" in own or "trust" in own
     assert "<img" not in own

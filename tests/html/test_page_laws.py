@@ -10,7 +10,7 @@ from support.pages import HOSTILE, Reader, material
 from kdna_convert.core.errors import FolderError
 from kdna_convert.core.measurements import Evaluation
 from kdna_convert.core.shown import shown
-from kdna_convert.html import BENCH_PARTS, FOLDER_PARTS, Material, page_of
+from kdna_convert.html import BENCH_PARTS, FOLDER_PARTS, PLAN_PARTS, Material, page_of
 from kdna_convert.stages.evaluate.timing import Timing
 
 LOADING = ("src", "href", "srcset", "poster", "data", "action", "formaction", "background")
@@ -106,3 +106,19 @@ def test_accuracy_on_labeled_images_comes_before_the_distance_on_held_out_ones()
     text = Reader(page_of(replace(material(), original=before, converted=after)).html).text
     assert "Top-1 is 76.00 %, the original's 80.00 %, on 50 labeled images." in " ".join(text.split())
     assert "It gives the same answer on" not in text
+
+
+def test_a_plan_is_not_told_as_a_result() -> None:
+    known = replace(material(), report=None, repairs=True)
+    text = Reader(page_of(known, PLAN_PARTS).html).text
+    assert "It is expected to give the same answer on" in text
+    assert "The square is this plan." in text
+    assert not any(word in text for word in ("were converted", "was not measured", "make the same net again"))
+    without = Reader(page_of(replace(known, repairs=None), PLAN_PARTS).html).text
+    assert "Nothing is expected of its answers: that takes images." in without
+
+
+@pytest.mark.parametrize("names", [tuple(f"l{n}" for n in range(300)), tuple(f"b{n}.conv" for n in range(300))])
+def test_layers_that_are_numbered_singly_are_one_stage(names: tuple[str, ...]) -> None:
+    reader = Reader(page_of(material(names)).html)
+    assert sum((attributes.get("class") or "") == "stage" for _, attributes in reader.elements) == 1

@@ -25,7 +25,6 @@ from ...core.shown import shown, shown_json
 from .help import command_panels, parameter_panels, write_panels, write_text, write_usage
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
-    from ...core.measurements import Curve
     from ...core.specs import Progress
     from ...network.folder import Conversion
 
@@ -156,11 +155,11 @@ def copy_report(folder: Path, target: Path, quiet: bool) -> None:
     tell(f"page written to {target}", quiet)
 
 
-def write_page(ctx: typer.Context, result: object, target: Path, quiet: bool, curve: Curve | None = None) -> None:
-    """The page of a result, to the file of a --html that `output_path` has checked."""
+def write_page(ctx: typer.Context, result: object, target: Path, quiet: bool, **about: Any) -> None:
+    """The page of a result, to the file of a --html that `output_path` has checked. `about`: as for page_of_result."""
     from ...api.result_pages import page_of_result
 
-    page_of_result(result, curve, command=ctx.meta[COMMAND]).save(target, force=True)
+    page_of_result(result, command=ctx.meta[COMMAND], **about).save(target, force=True)
     tell(f"page written to {target}", quiet)
 
 

@@ -71,7 +71,7 @@ def plan(
         picture = plot and picture_path(plot, force)
         points = _show_curve(ctx, source, images, calibration, goal, run, trust, measure, picture)
         if page:
-            write_page(ctx, points, page, run.quiet)
+            write_page(ctx, points, page, run.quiet, repairs=expects_repair(images, calibration))
         return
     if measure or plot:
         raise typer.BadParameter("requires --curve", param_hint="--measure" if measure else "--plot")
@@ -110,7 +110,8 @@ def _write_plan_page(
 
     arguments = source.arguments | images.arguments | calibration.arguments | run.arguments | trust.arguments
     points = stage(**arguments, database=goal.database)
-    write_page(ctx, planned, target, run.quiet, points)
+    repairs = expects_repair(images, calibration)
+    write_page(ctx, planned, target, run.quiet, curve=points, repairs=repairs)
 
 
 def make_plan(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import REPORT_PAGE, output_path, reporting, show_json, tell
+from .console import REPORT_PAGE, output_path, reporting, show_json, tell, tell_remarks
 from .grouped import grouped
 from .options import Folder, Force, ImagesFlags, OriginalFlags, RunFlags, TrustFlags
 
@@ -48,6 +48,7 @@ def report(
     with reporting(run.quiet) as progress:
         page = stage(folder, **given, pictures=not no_images, progress=progress)
     written = page.save(target, force=True)
+    tell_remarks([] if page.missing is None else [f"parts were left out: {page.missing}"], page.skipped)
     if run.json:
         show_json({"file": str(written), "bytes": written.stat().st_size})
     tell(f"written to {written}", run.quiet)

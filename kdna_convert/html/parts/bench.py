@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+SENTENCE = (
+    "The time of a batch, lower is better. Folded, a net computes what the original does. Converted, it derives its "
+    "kernels in each pass, too. Factored, it runs chains of smaller layers."
+)
+
+
 def bench(material: Material) -> Part | None:
     """The chart and the table of `kdna bench`."""
     rows = material.timings
@@ -48,12 +54,7 @@ def bench(material: Material) -> Part | None:
         for row in rows
     ]
     body = filled("figures.html", figures=[(note, drawn)]) + table(columns, cells, f"The nets; ratio: to {first.name}")
-    return Part(
-        "bench",
-        "How fast it is",
-        "The time of a batch, lower is better. A folded net computes what the original does.",
-        body,
-    )
+    return Part("bench", "How fast it is", SENTENCE, body)
 
 
 def _draw(rows: Sequence[Timing], axes: Axes) -> None:

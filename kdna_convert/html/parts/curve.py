@@ -41,22 +41,23 @@ def curve(material: Material) -> Part | None:
             return None
         model = material.plan.model.name
         return Part("curve", TITLE, f"Only this budget was planned. `kdna plan {model} --curve` shows others.")
-    repaired = material.report is None or bool(material.report.repair)
+    repaired = bool(material.report.repair) if material.report is not None else material.repairs
     chosen = _chosen(material)
-    drawn = figure(budgets_of(known, repaired), _measured(known), chosen)
+    name, how = ("this net", "measured") if material.report is not None else ("this plan", "expected")
+    drawn = figure(budgets_of(known, repaired), _measured(known), chosen, name, how)
     note = (
         "KL divergence from the original, nats per image, by parameters kept. The band is the range of nets measured."
     )
     body = filled("figures.html", figures=[(note, drawn)]) + _table(known, repaired)
     sentence = "What is expected of the net at other sizes, from the predicted errors of its layers. Lower is better."
-    return Part("curve", TITLE, sentence + (" The square is the net of this page." if chosen else ""), body)
+    return Part("curve", TITLE, sentence + (f" The square is {name}." if chosen else ""), body)
 
 
-def budgets_of(known: Curve, repaired: bool) -> list[DrawnBudget]:
-    """The points of which something is expected."""
+def budgets_of(known: Curve, repaired: bool | None) -> list[DrawnBudget]:
+    """The points of which something is expected; none without images, where `repaired` is None."""
     found = []
     for point in known.points:
-        foreseen = expected(point, repaired=repaired)
+        foreseen = None if repaired is None else expected(point, repaired=repaired)
         if foreseen is not None:
             kl = foreseen.kl
             found.append(DrawnBudget(point.planned.params / known.params, kl.low, kl.middle, kl.high))
@@ -70,11 +71,15 @@ def _measured(known: Curve) -> list[tuple[float, float]]:
 
 
 def _chosen(material: Material) -> tuple[float, float] | None:
-    """(share, KL divergence) of the net of the page, before its codec."""
+    """(share, KL divergence) of the net of the page, before its codec; of a plan, what is expected."""
     plan, report = material.plan, material.report
-    if plan is None or report is None:
+    if plan is None:
         return None
-    last = _last_shared(report)
+    if report is not None:
+        last = _last_shared(report)
+    else:
+        foreseen = None if material.repairs is None else expected(plan, repaired=material.repairs)
+        last = None if foreseen is None else foreseen.kl.middle
     return None if last is None else (plan.planned.params / plan.original.params, last)
 
 
@@ -121,16 +126,17 @@ def figure(
         axes.set_yscale("log")
         log_shares(axes, "parameters kept")
         axes.set_ylabel("KL divergence")
-        axes.legend()
+        if axes.lines:
+            axes.legend()
 
     return chart(draw, "expected KL divergence by parameters kept", tips, (7, 3.6))
 
 
-def _table(known: Curve, repaired: bool) -> Markup:
+def _table(known: Curve, repaired: bool | None) -> Markup:
     columns = ("kept", "parameters", "bytes", "expected KL", "measured KL")
     rows = []
     for point in known.points:
-        foreseen = expected(point, repaired=repaired)
+        foreseen = None if repaired is None else expected(point, repaired=repaired)
         middle = "-" if foreseen is None else f"{foreseen.kl.middle:.3g}"
         found = "-" if point.measured is None or point.measured.kl is None else f"{point.measured.kl:.3g}"
         planned = point.planned

@@ -23,7 +23,8 @@ def finetune(material: Material) -> Part | None:
     tips = {
         f"{TIP}loss-{place}": f"step {step:.0f}: loss {loss:.4g}" for place, (step, loss) in enumerate(_points(made))
     }
-    drawn = chart(partial(_draw, made), "loss of the fine-tune over its steps", tips) if made.losses else None
+    title = "loss of the fine-tune over its steps"
+    drawn = chart(partial(_draw, made), title, tips) if len(made.losses) > 1 else None
     note = "Mean loss between two looks at the held-out images."
     figures = [] if drawn is None else [(note, drawn)]
     return Part("finetune", "Fine-tune", _sentence(made), filled("figures.html", figures=figures))
@@ -31,7 +32,8 @@ def finetune(material: Material) -> Part | None:
 
 def _sentence(made: FinetuneReport) -> str:
     what = f"{count(made.trained)} of {count(made.params)} parameters were trained for {count(made.steps)} steps"
-    what = f"{what}, {made.seconds / 60:.1f} minutes, at a peak rate of {made.lr:.2g}."
+    length = f"{made.seconds / 60:.1f} minutes" if made.seconds >= 60 else f"{made.seconds:.0f} seconds"
+    what = f"{what}, {length}, at a peak rate of {made.lr:.2g}."
     before, after = made.before, made.after
     if before is None or after is None:
         return f"{what} No image was held out to judge it."

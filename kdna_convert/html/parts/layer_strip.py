@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -13,6 +13,14 @@ from ..material import Material
 from ..part import Column, Part, filled, table
 
 COLORS = 8
+# The most groups that have room for their names, and the ways to group: by the first part of a name, by the first two,
+# and by the first without its number.
+GROUPS = 24
+STAGES: tuple[Callable[[str], str], ...] = (
+    lambda name: name.split(".")[0],
+    lambda name: ".".join(name.split(".")[:2]),
+    lambda name: name.split(".")[0].rstrip("0123456789"),
+)
 # A part of a name that most layers begin with does not group them.
 _MOST = 0.6
 
@@ -57,12 +65,12 @@ def legend_of(plan: Plan) -> list[tuple[int, str]]:
 
 
 def stage_of(name: str, known: Sequence[Layer]) -> str:
-    """The stage of a layer: as many leading parts of its name as tell the layers apart into groups."""
-    for depth in (1, 2):
-        prefixes = [".".join(layer.name.split(".")[:depth]) for layer in known]
-        if max(map(prefixes.count, {*prefixes})) <= _MOST * len(known):
-            break
-    return ".".join(name.split(".")[:depth])
+    """The stage of a layer: the leading parts of its name, as many as make a few groups of the layers."""
+    first, two = ([stage(layer.name) for layer in known] for stage in STAGES[:2])
+    apart = max(map(first.count, {*first})) <= _MOST * len(known)
+    if len({*first}) > GROUPS:
+        return STAGES[2](name)
+    return STAGES[0](name) if apart or len({*two}) > GROUPS else STAGES[1](name)
 
 
 def _sentence(known: Sequence[Layer], plan: Plan | None) -> str:
@@ -72,7 +80,8 @@ def _sentence(known: Sequence[Layer], plan: Plan | None) -> str:
     shared = sum(len(family.members) for family in plan.families)
     families = "1 family" if len(plan.families) == 1 else f"{len(plan.families)} families"
     height = "its height the share of them that is kept, its color the family that it shares tensors with"
-    return f"{what}, {height}. {shared} layers were converted, in {families}; layers that cannot be are hatched."
+    shares = f"{shared} layers are in {families}" if shared else "No layer shares tensors"
+    return f"{what}, {height}. {shares}; layers that cannot be converted are hatched."
 
 
 def _strips(known: Sequence[Layer], plan: Plan | None, errors: Mapping[str, float]) -> Iterator[Strip]:

@@ -12,6 +12,7 @@ from ...network.folder.report import FamilyFit, Report
 from ..chart import MUTED, SERIES, TIP, chart, drawn_text
 from ..material import Material
 from ..part import Part, filled
+from .axes import log_distances
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +44,7 @@ def _stages(report: Report) -> list[tuple[str, float, str]]:
     found = [(name, each.distance, "KL" if each.kl is not None else "error") for name, each in report.stages.items()]
     for number, step in enumerate(report.repair or (), 1):
         if step.judged[1] is not None:
-            found.append((f"{step.step} {number}" + ("" if step.kept else ", undone"), step.judged[1], "repair"))
+            found.append((f"repair {number}: {step.step}{'' if step.kept else ', undone'}", step.judged[1], "repair"))
     return found
 
 
@@ -68,6 +69,8 @@ def _draw_stages(stages: Sequence[tuple[str, float, str]], measure: str, axes: A
     axes.set_yticks(range(len(stages)), [drawn_text(name) for name, _, _ in stages])
     axes.set_ylim(len(stages) - 0.5, -0.5)
     axes.set_xscale("log")
+    shown = [max(value, LEAST) for _, value, _ in stages]
+    log_distances(axes.xaxis, min(shown), max(shown))
     axes.set_xlabel(measure)
     if any(unit == "repair" for _, _, unit in stages):
         axes.plot([], [], "o", color=SERIES[0], label="held-out images")
@@ -93,6 +96,8 @@ def _draw_layers(fits: Sequence[FamilyFit], axes: Axes) -> None:
             axes.plot([place], [max(error, LEAST)], "o", ms=4, color=color, gid=f"{TIP}layer-{place}")
             place += 1
     axes.set_yscale("log")
+    shown = [max(error, LEAST) for fit in fits for error in fit.errors.values()]
+    log_distances(axes.yaxis, min(shown), max(shown))
     axes.set_xlabel("converted layers, in order")
     axes.set_ylabel("relative error")
     axes.tick_params(axis="x", colors=MUTED)

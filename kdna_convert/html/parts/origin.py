@@ -26,7 +26,7 @@ def origin(material: Material) -> Part | None:
         notes=report.notes if report else (),
     )
     of_net = "The same commands, recipe and versions make the same net again."
-    sentence = of_net if plan is not None else "What these numbers were measured by."
+    sentence = of_net if report is not None else "What these numbers were made by."
     return Part("origin", "How it was made", sentence, body)
 
 

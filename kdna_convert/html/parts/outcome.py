@@ -20,14 +20,14 @@ def outcome(material: Material) -> Part | None:
         return None
     divergence = material.report.divergence if material.report else None
     columns = (Column(""), Column("original", True), Column("converted", True), Column("kept", True))
-    rows = [*_sizes(plan), *_times(material), *_evaluated(material)]
+    rows = [*sizes_of(plan), *_times(material), *_evaluated(material)]
     caption = "Size and speed of the two nets" + (", and accuracy on labeled images" if material.converted else "")
     body = filled(
         "outcome.html",
-        bars=[(name, after / before) for name, before, after in _shares(plan)],
+        bars=[(name, after / before) for name, before, after in shares_of(plan)],
         table=table(columns, rows, caption),
         measures=_measures(divergence),
-        images=divergence.images if divergence else 0,
+        heading=f"Compared with the original, on {divergence.images:,} held-out inputs" if divergence else "",
         caveats=[*_caveats(material)],
     )
     return Part("outcome", "What came out", _sentence(plan, divergence, _first(material)), body)
@@ -49,13 +49,15 @@ def _sentence(plan: Plan, divergence: Divergence | None, first: str | None) -> s
     return f"{what} {title} of its outputs to those of the original: {amount}, on {divergence.images:,} inputs."
 
 
-def _shares(plan: Plan) -> Iterator[tuple[str, int, int]]:
+def shares_of(plan: Plan) -> Iterator[tuple[str, int, int]]:
+    """(what, before, after) of the bars."""
     before, after = plan.original, plan.planned
     yield "parameters", before.params, after.params
     yield "bytes of the file", before.bytes, after.bytes
 
 
-def _sizes(plan: Plan) -> list[Row]:
+def sizes_of(plan: Plan) -> list[Row]:
+    """The rows of a table: what, before, after, kept."""
     before, after = plan.original, plan.planned
     return [
         ("parameters", count(before.params), count(after.params), kept(after.params, before.params)),
