@@ -67,7 +67,10 @@ def examples_table(found: Disagreement) -> Markup:
 
 
 def _shown(found: Disagreement) -> tuple[Example, ...]:
-    return found.examples + (() if found.typical is None else (found.typical,))
+    """The examples, then the typical input, unless it is one of them."""
+    typical = found.typical
+    known = typical is None or typical.place in {example.place for example in found.examples}
+    return found.examples if typical is None or known else (*found.examples, typical)
 
 
 def _both(example: Example) -> tuple[tuple[str, Answer], ...]:

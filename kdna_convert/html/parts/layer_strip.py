@@ -81,7 +81,7 @@ def _sentence(known: Sequence[Layer], plan: Plan | None) -> str:
     families = "1 family" if len(plan.families) == 1 else f"{len(plan.families)} families"
     height = "its height the share of them that is kept, its color the family that it shares tensors with"
     shares = f"{shared} layers are in {families}" if shared else "No layer shares tensors"
-    return f"{what}, {height}. {shares}; layers that cannot be converted are hatched."
+    return f"{what}, {height}. {shares}. Hatched layers stay as they are, for the reason in their facts."
 
 
 def _strips(known: Sequence[Layer], plan: Plan | None, errors: Mapping[str, float]) -> Iterator[Strip]:
