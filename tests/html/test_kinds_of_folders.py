@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support import task_nets, tiny
 from support.pages import Reader
+from support.places import TESTS
 from torch import nn
 
 import kdna_convert as kdna
@@ -74,3 +75,9 @@ def test_a_page_of_a_strangers_folder_runs_none_of_its_code(tmp_path: Path, monk
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another user"))
     assert "The layers" in kdna.report(folder).html
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("folder", sorted((TESTS / "folders").iterdir()), ids=lambda folder: folder.name)
+def test_a_folder_of_an_earlier_version_has_a_page(folder: Path) -> None:
+    text = Reader(kdna.report(folder).html).text
+    assert all(heading in text for heading in ALWAYS)
