@@ -93,7 +93,7 @@ def _strips(known: Sequence[Layer], plan: Plan | None, errors: Mapping[str, floa
         kept, scheme, felt = 1.0, "-", None
         if plan is not None and place is not None:
             family = plan.families[place]
-            stored, felt = (known.get(family.members[0]) for known in (plan.stored, plan.predicted))
+            stored, felt = plan.stored.get(family.members[0]), plan.predicted.get(family.members[0])
             whole = sum(params[name] for name in family.members)
             kept, scheme = 1.0 if stored is None else stored / whole, _scheme(family)
         facts = (
@@ -104,7 +104,7 @@ def _strips(known: Sequence[Layer], plan: Plan | None, errors: Mapping[str, floa
             ("scheme", scheme),
             ("kept", percent(kept) if place is not None else "-"),
             ("relative error", f"{errors[layer.name]:.2e}" if layer.name in errors else "-"),
-            ("predicted rise of the loss, of its family", "-" if felt is None else f"{felt:.2e}"),
+            ("error of its family as the loss feels it", "-" if felt is None else f"{felt:.2e}"),
             ("skipped", "" if layer.reason is None else f"{layer.reason}: {CODES[layer.reason]}"),
         )
         color = None if place is None else place % COLORS
