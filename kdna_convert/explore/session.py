@@ -6,13 +6,14 @@ Methods that change the state return what changes on the page, by the keys of ex
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..api.explore import Exploration
 from ..core.atomic import require_writable, write_text
-from ..core.errors import FolderError, KdnaError, PlanError
+from ..core.errors import FolderError, KdnaError, PlanError, cause
 from ..core.measurements import Curve
 from ..core.shown import shown
 from ..core.specs import Plan, to_json
@@ -85,10 +86,11 @@ class SteeringSession:
     def whole_of(self, kind: Kind) -> int:
         return int(getattr(self.whole, kind))
 
-    def edit(self, layers: list[str], offer: int | None, size: int | None) -> None:
-        """Hold layers at a way that the first of them is offered, or dense. Raises PlanError KD514."""
-        offers = offers_of(self.exploration.database, layers[0])
-        new = Edit(tuple(layers), None if offer is None else offers[offer].way, size)
+    def edit(self, layers: list[str], offer: int | None, size: object) -> None:
+        """Hold layers at a way that the first of them is offered, or dense; at a size as it was typed, None or empty
+        for that of the plan. Raises PlanError KD514."""
+        chosen = None if offer is None else offers_of(self.exploration.database, layers[0])[offer]
+        new = Edit(tuple(layers), chosen and chosen.way, chosen and _typed(chosen.size, size))
         earlier = [replace(one, layers=tuple(n for n in one.layers if n not in layers)) for one in self.at.edits]
         self.at = steered(self.exploration.database, [*(one for one in earlier if one.layers), new])
 
@@ -158,7 +160,12 @@ class SteeringSession:
             return {"told": "There is no plan at this budget."}
         if not path.strip():
             return {"told": "Name a file first."}
-        target = Path(path.strip()).expanduser()
+        try:
+            target = Path(path.strip()).expanduser()
+            with suppress(FileNotFoundError, NotADirectoryError):
+                target.stat()
+        except (OSError, ValueError, RuntimeError) as error:
+            return {"told": f"This path cannot be used: {shown(cause(error))}"}
         try:
             if what == "convert":
                 return self._start(target, self.plan, force)
@@ -229,6 +236,15 @@ class SteeringSession:
             "offers": [_shown_offer(offer, held) for offer in offers],
             "chosen": _chosen(offers, family.scheme if family else None, dict(family.options) if family else {}),
         }
+
+
+def _typed(name: str, size: object) -> int | None:
+    """A size as it was typed. Raises PlanError KD514 if it is no whole number."""
+    text = "" if size is None else str(size).strip()
+    try:
+        return int(text) if text else None
+    except ValueError:
+        raise PlanError("KD514", f"The {name} must be a whole number.") from None
 
 
 def _shown_offer(offer: Offered, held: Edit | None) -> Changes:

@@ -168,6 +168,13 @@ def test_an_edit_that_cannot_be_kept_is_said_beside_the_layer(page: Any) -> None
     page.click("#force")
     page.wait_for_selector("#refused:not([hidden])")
     assert "cannot have rank 9999" in page.inner_text("#refused")
+    page.fill("#size", "3.5")
+    page.click("#force")
+    page.wait_for_function("document.getElementById('refused').textContent.includes('must be a whole number')")
+    page.focus("#size")
+    page.keyboard.type("e")
+    page.click("#force")
+    page.wait_for_function("document.getElementById('refused').textContent.includes('must be a whole number')")
 
 
 def test_a_conversion_is_started_and_its_end_is_told(page: Any, place: Path) -> None:

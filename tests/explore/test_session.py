@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -112,6 +114,39 @@ def test_an_edit_that_cannot_be_kept_changes_nothing(session: SteeringSession) -
     with pytest.raises(KdnaError, match="KD514"):
         session.edit([LAYER], 0, 10_000)
     assert session.at.edits == ()
+
+
+@pytest.mark.parametrize("typed", ["3.5", 3.5, "?", "1e9", "inf"])
+def test_a_size_that_is_no_whole_number_is_refused_in_a_sentence(session: SteeringSession, typed: object) -> None:
+    with pytest.raises(PlanError, match="rank must be a whole number"):
+        session.edit([LAYER], 0, typed)
+    assert session.at.edits == ()
+
+
+def test_a_size_is_taken_as_it_is_typed(session: SteeringSession) -> None:
+    session.edit([LAYER], 0, " 4 ")
+    session.edit(["blocks.0.conv1"], 0, "")
+    assert [one.size for one in session.at.edits] == [4, None]
+
+
+@pytest.mark.parametrize("path", ["a\0b", "~no-such-user/plan.json", "n" * 5000])
+@pytest.mark.parametrize("what", ["plan", "recipe", "convert"])
+def test_a_path_that_no_system_takes_is_said(session: SteeringSession, what: str, path: str) -> None:
+    assert "cannot be used" in session.write(what, path, False)["told"]
+
+
+def test_what_nobody_foresaw_is_a_line_on_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("nicegui")
+    from kdna_convert.explore.steering_page import guarded
+
+    pushed: list[Any] = []
+
+    async def fails(value: str) -> None:
+        raise ValueError(value)
+
+    asyncio.run(guarded(SimpleNamespace(push=pushed.append), fails, "seven"))  # type: ignore[arg-type]
+    assert "seven" in pushed[0]["failed"]
+    assert "ValueError" in capsys.readouterr().err
 
 
 def test_a_selected_layer_says_what_it_may_become(session: SteeringSession) -> None:

@@ -23,8 +23,8 @@ const layers = () => (by("scope").value === "family" ? selected.family : [select
 bars.forEach((bar, place) => bar.addEventListener("click", () => send("select", place)));
 by("exclude").addEventListener("click", () => send("edit", layers(), null, null));
 by("force").addEventListener("click", () => {
-  const size = by("size").value;
-  send("edit", layers(), Number(by("way").value), size === "" ? null : Number(size));
+  const size = by("size").validity.badInput ? "?" : by("size").value; // what is no number has no value
+  send("edit", layers(), Number(by("way").value), size);
 });
 by("way").addEventListener("change", () => offered(selected.offers[by("way").value]));
 
@@ -139,6 +139,10 @@ const show = {
   refused(text) {
     by("refused").hidden = text === null;
     by("refused").textContent = text;
+  },
+  failed(text) {
+    by("failed").hidden = text === null;
+    by("failed").textContent = text;
   },
   told(text) { by("told").textContent = text; },
   replace(text) {
