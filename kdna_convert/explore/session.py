@@ -23,10 +23,10 @@ from ..stages.plan.budget import Kind, PlanBudget
 from ..stages.plan.costs import original_totals
 from ..stages.plan.edits import Edit, Offered, offers_of
 from ..stages.plan.expected import expected
-from ..stages.plan.steered import BudgetAnswer, Steered, answer, kinds_of, steered, without
-from ..stages.plan.trade_off import trade_off
+from ..stages.plan.steered import BudgetAnswer, Steered, answer, kinds_of, least_of, steered, without
+from ..stages.plan.trade_off import SHARES, trade_off
 from .converting import Converting, converting
-from .words import amount_text, cost_text, edit_text, figures, stored_text
+from .words import amount_text, cost_text, edit_text, figures, problem_text, stored_text
 from .writing_out import recipe_text
 
 Changes = dict[str, Any]
@@ -34,6 +34,9 @@ Changes = dict[str, Any]
 UNEXPECTED = (
     "No agreement is expected without images, or of a net that is no classifier: the predicted error ranks plans."
 )
+CURVE = "What is expected at other sizes, with your changes. Lower is better."
+NO_CURVE = f"There is no plan with {100 * max(SHARES):.0f} % of the parameters or fewer to compare."
+NO_PLAN = "There is no plan at this budget."
 
 
 @dataclass
@@ -80,8 +83,9 @@ class SteeringSession:
 
     def take_nearest(self) -> None:
         """Ask for the smallest budget that can be met."""
-        if self.answer.nearest is not None:
-            self.budget = replace(self.budget, amount=self.answer.nearest)
+        least = self._least
+        if least is not None:
+            self.budget = replace(self.budget, amount=least)
 
     def whole_of(self, kind: Kind) -> int:
         return int(getattr(self.whole, kind))
@@ -109,19 +113,20 @@ class SteeringSession:
         share = round(100 * amount / self.whole_of(kind), 2)
         changes: Changes = {
             "budget": {"kind": kind, "share": share, "amount": amount_text(kind, amount, self.whole_of(kind))},
-            "problem": self.answer.problem,
+            "problem": None if self.plan is not None else self._problem(),
             "nearest": self._nearest,
             "edited": [place for place, one in enumerate(self.exploration.database.layers) if one.name in held],
             "editor": self._editor(),
         }
         plan = self.plan
         if plan is None:
-            return {**changes, "figures": [], "solved": ""}
+            none = {"figures": [], "solved": "", "legend": NO_PLAN, "families": NO_PLAN}
+            return {**changes, **none, "strips": drawn_layers(self.at.database.layers, None)}
         return {
             **changes,
             "figures": figures(plan, self._expected(plan), self.exploration.folder),
             "solved": f"Solved in {1000 * seconds:.0f} ms." + ("" if self.exploration.expects else f" {UNEXPECTED}"),
-            "strips": drawn_layers(plan),
+            "strips": drawn_layers(plan.layers, plan),
             "legend": str(legend_html(plan)),
             "families": str(families_of(plan)),
         }
@@ -146,18 +151,19 @@ class SteeringSession:
             return {"chart": None, "curve": UNEXPECTED}
         try:
             known: Curve = trade_off(self.at.database, prices=self.at.prices_of("params"))
-        except PlanError as error:
-            return {"chart": None, "curve": error.message}
+        except PlanError:
+            return {"chart": None, "curve": NO_CURVE + (" Undo a change to see some." if self.at.edits else "")}
         plan, foreseen = self.plan, None if self.plan is None else self._expected(self.plan)
         chosen = (
             None if plan is None or foreseen is None else (plan.planned.params / self.whole.params, foreseen.kl.middle)
         )
-        return {"chart": str(curve_html(known, self.exploration.repaired, chosen))}
+        mark = "" if chosen is None else " The square is this plan."
+        return {"chart": str(curve_html(known, self.exploration.repaired, chosen)), "curve": CURVE + mark}
 
     def write(self, what: str, path: str, force: bool) -> Changes:
         """Write a plan or a recipe, or start the conversion. A file that exists is replaced only with `force`."""
         if self.plan is None:
-            return {"told": "There is no plan at this budget."}
+            return {"told": NO_PLAN}
         if not path.strip():
             return {"told": "Name a file first."}
         try:
@@ -209,8 +215,22 @@ class SteeringSession:
 
     @property
     def _nearest(self) -> str | None:
-        nearest, kind = self.answer.nearest, self.budget.kind
-        return None if nearest is None else amount_text(kind, nearest, self.whole_of(kind))
+        kind, least = self.budget.kind, self._least
+        return None if least is None else amount_text(kind, least, self.whole_of(kind))
+
+    @property
+    def _least(self) -> int | None:
+        """The smallest budget that can be met where this one cannot, if it is at most the whole net."""
+        if self.plan is not None:
+            return None
+        least = least_of(self.at, self.budget.kind)
+        return None if least is None or least > self.whole_of(self.budget.kind) else least
+
+    def _problem(self) -> str:
+        kind, amount = self.budget.kind, self.budget.amount
+        plain = least_of(self.plain, kind)
+        undo_helps = plain is not None and plain <= amount
+        return problem_text(kind, amount, least_of(self.at, kind), self.whole_of(kind), undo_helps)
 
     def _expected(self, plan: Plan) -> Any:
         return expected(plan, repaired=self.exploration.repaired) if self.exploration.expects else None

@@ -32,6 +32,18 @@ def amount_text(kind: Kind, amount: int, whole: int) -> str:
     return f"{_AMOUNTS[kind](amount)}, {kept(amount, whole)} of the original"
 
 
+def problem_text(kind: Kind, amount: int, nearest: int | None, whole: int, undo_helps: bool) -> str:
+    """Why a budget has no plan, and what can be done on the page. `nearest` is the least amount that has one, if any
+    has; `undo_helps` tells whether the budget can be met without the user's changes."""
+    cannot = f"A budget of {_AMOUNTS[kind](amount)} ({kept(amount, whole)} of the original) cannot be met."
+    if nearest is None:
+        return f"{cannot} No plan at all keeps your changes. Undo one."
+    least = f"The smallest that can be met is {_AMOUNTS[kind](nearest)} ({kept(nearest, whole)})."
+    ways = ["Undo a change"] * undo_helps + ["raise the budget"] * (nearest <= whole)
+    advice = " or ".join(ways) or "choose another measure"
+    return f"{cannot} {least} {advice[0].upper()}{advice[1:]}."
+
+
 def figures(plan: Plan, foreseen: Expected | None, folder: Plan | None) -> list[tuple[str, str, str]]:
     """Names, values and remarks of a plan's figures."""
     one, other = plan.planned, plan.original

@@ -40,11 +40,14 @@ def script() -> str:
     return _text("page.js") + _text("explore.js")
 
 
-def drawn_layers(plan: Plan) -> list[list[Any]]:
-    """Of each layer: the share that is kept, its color, its family, whether it is skipped, its facts, its label."""
+def drawn_layers(layers: Sequence[Layer], plan: Plan | None) -> list[list[Any]]:
+    """Of each layer: the share that is kept, its color, its family, whether it is skipped, its facts, its label.
+
+    Without a plan nothing is said to be kept, and no layer is in a family.
+    """
     return [
         [one.height, one.color, one.family, one.skipped, str(pairs(one.facts).unescape()), _label(one.name, one.facts)]
-        for one in strips_of(plan.layers, plan)
+        for one in strips_of(layers, plan)
     ]
 
 

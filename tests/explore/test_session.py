@@ -77,10 +77,35 @@ def test_a_budget_that_cannot_be_met_is_a_sentence_and_its_button_meets_one(sess
     session.set_budget("params", 0.01)
     told = session.solve()
     assert "cannot be met" in told["problem"]
+    assert told["problem"].endswith("Raise the budget.")
+    assert "--" not in told["problem"]
     assert told["nearest"]
-    assert "strips" not in told
     session.take_nearest()
     assert session.solve()["problem"] is None
+
+
+def test_without_a_plan_nothing_of_the_last_one_is_shown(session: SteeringSession) -> None:
+    session.set_budget("params", 0.01)
+    told = session.solve()
+    assert told["figures"] == []
+    assert {family for _, _, family, *_ in told["strips"]} == {None}
+    assert "family" not in told["legend"] + told["families"]
+
+
+def test_changes_that_no_budget_below_the_whole_keeps_are_told_with_what_helps(session: SteeringSession) -> None:
+    layers = [one.name for one in session.exploration.database.layers]
+    session.edit(layers, None, None)
+    told = session.solve()
+    assert "Undo a change or raise the budget." in told["problem"]
+    assert "100.0 % of the original" in told["nearest"]
+    curve = session.curve()
+    assert curve["chart"] is None
+    assert curve["curve"].startswith("There is no plan with 90 % of the parameters or fewer")
+    session.take_nearest()
+    assert session.solve()["problem"] is None
+    session.undo(0)
+    session.solve()
+    assert session.curve()["curve"].startswith("What is expected")
 
 
 def test_bytes_that_a_codec_meets_are_no_budget(session: SteeringSession) -> None:
