@@ -110,6 +110,7 @@ class SteeringSession:
         seconds = time.perf_counter() - began
         kind, amount = self.budget.kind, self.budget.amount
         held = {name for one in self.at.edits for name in one.layers}
+        dense = {name for one in self.at.edits if one.way is None for name in one.layers}
         share = round(100 * amount / self.whole_of(kind), 2)
         changes: Changes = {
             "budget": {"kind": kind, "share": share, "amount": amount_text(kind, amount, self.whole_of(kind))},
@@ -121,12 +122,12 @@ class SteeringSession:
         plan = self.plan
         if plan is None:
             none = {"figures": [], "solved": "", "legend": NO_PLAN, "families": NO_PLAN}
-            return {**changes, **none, "strips": drawn_layers(self.at.database.layers, None)}
+            return {**changes, **none, "strips": drawn_layers(self.at.database.layers, None, dense)}
         return {
             **changes,
             "figures": figures(plan, self._expected(plan), self.exploration.folder),
             "solved": f"Solved in {1000 * seconds:.0f} ms." + ("" if self.exploration.expects else f" {UNEXPECTED}"),
-            "strips": drawn_layers(plan.layers, plan),
+            "strips": drawn_layers(plan.layers, plan, dense),
             "legend": str(legend_html(plan)),
             "families": str(families_of(plan)),
         }
@@ -252,7 +253,7 @@ class SteeringSession:
             "layer": self.selected,
             "name": shown(self.selected),
             "family": members,
-            "state": stored_text(family, held, reason, bool(offers)),
+            "state": stored_text(family, held, reason, bool(offers), self.plan is not None),
             "offers": [_shown_offer(offer, held) for offer in offers],
             "chosen": _chosen(offers, family.scheme if family else None, dict(family.options) if family else {}),
         }

@@ -126,6 +126,18 @@ def test_an_edit_has_a_cost_and_is_undone(session: SteeringSession) -> None:
     assert plan_of(session) == plain
 
 
+@pytest.mark.parametrize("share", [0.6, 0.01])
+def test_a_layer_that_the_user_keeps_dense_is_said_to_be_that(session: SteeringSession, share: float) -> None:
+    session.set_budget("params", share)
+    session.edit([LAYER], None, None)
+    changes, place = session.solve(), place_of(session, LAYER)
+    told = [session.select(place)["editor"]["state"], *changes["strips"][place][-2:]]
+    assert all("You kept it dense." in one and "KD101" not in one for one in told)
+    others = [session.select(number)["editor"]["state"] for number in range(len(changes["strips"]))]
+    assert "`" not in str(changes["strips"]) + str(others)
+    assert "You kept" not in session.select(place_of(session, "stem"))["editor"]["state"]
+
+
 def test_an_edit_of_a_layer_replaces_its_earlier_one_and_leaves_the_rest_of_that(session: SteeringSession) -> None:
     session.edit([LAYER, "blocks.0.conv1"], None, None)
     session.edit([LAYER], 0, 4)
