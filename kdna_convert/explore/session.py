@@ -18,7 +18,7 @@ from ..core.measurements import Curve
 from ..core.shown import shown
 from ..core.specs import Plan, to_json
 from ..html.steering_view import curve_html, drawn_layers, families_of, legend_html
-from ..network.folder import require_free
+from ..network.folder import is_ours
 from ..stages.plan.budget import Kind, PlanBudget
 from ..stages.plan.costs import original_totals
 from ..stages.plan.edits import Edit, Offered, offers_of
@@ -27,7 +27,7 @@ from ..stages.plan.steered import BudgetAnswer, Steered, answer, kinds_of, least
 from ..stages.plan.trade_off import SHARES, trade_off
 from .converting import Converting, converting
 from .words import amount_text, cost_text, edit_text, figures, problem_text, stored_text
-from .writing_out import recipe_text
+from .writing_out import command_text, recipe_text, timed_option
 
 Changes = dict[str, Any]
 # The sentence of a net whose agreement is not known.
@@ -37,6 +37,10 @@ UNEXPECTED = (
 CURVE = "What is expected at other sizes, with your changes. Lower is better."
 NO_CURVE = f"There is no plan with {100 * max(SHARES):.0f} % of the parameters or fewer to compare."
 NO_PLAN = "There is no plan at this budget."
+ALL_DENSE = (
+    "Nothing was written: your changes leave no layer to convert, and kdna convert refuses such a recipe. Undo a "
+    "change first."
+)
 
 
 @dataclass
@@ -94,7 +98,7 @@ class SteeringSession:
         """Hold layers at a way that the first of them is offered, or dense; at a size as it was typed, None or empty
         for that of the plan. Raises PlanError KD514."""
         chosen = None if offer is None else offers_of(self.exploration.database, layers[0])[offer]
-        new = Edit(tuple(layers), chosen and chosen.way, chosen and _typed(chosen.size, size))
+        new = Edit(tuple(layers)) if chosen is None else Edit(tuple(layers), chosen.way, _typed(chosen.size, size))
         earlier = [replace(one, layers=tuple(n for n in one.layers if n not in layers)) for one in self.at.edits]
         self.at = steered(self.exploration.database, [*(one for one in earlier if one.layers), new])
 
@@ -176,15 +180,20 @@ class SteeringSession:
         try:
             if what == "convert":
                 return self._start(target, self.plan, force)
-            if target.exists() and not (force and target.is_file()):
-                raise FolderError("KD601", f"{target} exists")
+            if what == "recipe" and not self.at.database.choices:
+                return {"told": ALL_DENSE}
+            if target.is_dir():
+                raise FolderError("KD601", f"{target} is a folder. Name a file.")
+            if target.exists() and not force:
+                return {"replace": f"{target} exists. Replace it?"}
             text = to_json(self.plan) if what == "plan" else recipe_text(self.exploration, self.at, self.budget)
             write_text(target, text)
         except KdnaError as error:
-            replaces = error.code == "KD601" and (target.is_file() or what == "convert") and not force
-            return {"replace": f"{target} exists. Replace it?"} if replaces else {"told": str(error)}
-        option = f"--plan {target}" if what == "plan" else f"-r {target}"
-        return {"told": f"Written to {target}: kdna convert {self.exploration.model} … {option} -o small"}
+            return {"told": str(error)}
+        except OSError as error:
+            return {"told": f"This path cannot be used: {shown(cause(error))}"}
+        options = ["--plan", str(target)] if what == "plan" else ["-r", str(target), *timed_option(self.budget)]
+        return {"told": f"Written to {target}. To convert by it: {command_text(self.exploration, options)}"}
 
     def progress(self) -> Changes:
         """How far the conversion is, and how it ended."""
@@ -208,7 +217,11 @@ class SteeringSession:
     def _start(self, target: Path, plan: Plan, force: bool) -> Changes:
         if self.converts:
             return {"told": "A conversion is running."}
-        require_free(target, force)
+        if target.exists():
+            if not is_ours(target):
+                return {"told": f"{target} was not written by kdna and is not replaced. Name another folder."}
+            if not force:
+                return {"replace": f"{target} exists. Replace it?"}
         require_writable(target)
         work = self.exploration
         self.conversion = converting(work.arguments, work.recipe.text, to_json(plan), target, force, self.command)

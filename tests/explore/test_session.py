@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from kdna_convert.api.explore import Exploration, explore
 from kdna_convert.core.errors import KdnaError, PlanError
 from kdna_convert.core.specs import Plan, from_json
 from kdna_convert.explore.session import SteeringSession
+from kdna_convert.explore.writing_out import command_text
 from kdna_convert.inputs.models import example_input, load_model
 from kdna_convert.inputs.recipe import Forced, Recipe, load_recipe, resolve, steered_recipe
 from kdna_convert.stages.analyze.survey import survey
@@ -216,6 +218,59 @@ def test_a_written_recipe_plans_with_the_same_edits(session: SteeringSession, im
     assert LAYER not in stored
     assert (stored["blocks.0.conv1"].scheme, stored["blocks.0.conv1"].options["rank"]) == ("codebook", 6)
     assert plan.planned.params <= 0.6 * plan.original.params
+
+
+def test_a_written_recipe_says_each_thing_once(session: SteeringSession, tmp_path: Path) -> None:
+    session.edit([LAYER], None, None)
+    session.solve()
+    session.write("recipe", str(tmp_path / "mine.yaml"), False)
+    text = (tmp_path / "mine.yaml").read_text()
+    assert text.count(LAYER) == text.count("exclude") == 1
+
+
+def test_a_recipe_that_converts_nothing_is_not_written(session: SteeringSession, tmp_path: Path) -> None:
+    session.edit([one.name for one in session.exploration.database.layers], None, None)
+    session.set_budget("params", 1.0)
+    session.solve()
+    assert "Nothing was written" in session.write("recipe", str(tmp_path / "mine.yaml"), False)["told"]
+    assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_the_told_command_converts_as_it_stands(session: SteeringSession, images: Path, tmp_path: Path) -> None:
+    told = session.write("plan", str(tmp_path / "my plan's.json"), False)["told"]
+    words = shlex.split(told.partition("To convert by it: ")[2])
+    assert words[:2] == ["kdna", "convert"]
+    assert words[words.index("--data") + 1] == str(images)
+    assert words[words.index("--plan") + 1] == str(tmp_path / "my plan's.json")
+    words[words.index("small")] = str(tmp_path / "small")
+    done = kdna(*words[1:], *FEW_IMAGES)
+    assert done.exit_code == 0, done.stderr
+
+
+def test_the_told_command_names_what_was_given(exploration: Exploration) -> None:
+    given = {
+        "model": "m",
+        "data": None,
+        "checkpoint": "w 1.pth",
+        "data_free": True,
+        "device": "auto",
+        "inputs": {"input_size": (3, 8, 8), "crop_mode": "squash", "sample_rate": None},
+    }
+    told = command_text(replace(exploration, model="m", arguments=given), ["-r", "a.yaml"])
+    options = "--checkpoint 'w 1.pth' --data-free --input-size 3,8,8 --crop squash"
+    assert told == f"kdna convert m {options} -r a.yaml -o small"
+
+
+def test_what_kdna_did_not_write_is_never_replaced_by_a_conversion(session: SteeringSession, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for force in (False, True):
+        for target in (tmp_path / "mine", tmp_path / "mine" / "notes.txt"):
+            answered = session.write("convert", str(target), force)
+            assert "was not written by kdna" in answered["told"]
+            assert "--force" not in answered["told"]
+            assert "replace" not in answered
+    assert session.conversion is None
 
 
 def test_rules_for_the_same_layer_are_replaced() -> None:
