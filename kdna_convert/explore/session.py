@@ -5,6 +5,7 @@ Methods that change the state return what changes on the page, by the keys of ex
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -55,6 +56,7 @@ class SteeringSession:
         answer: Its plan, or why there is none.
         selected: The layer that is shown.
         conversion: The one that runs or has ended.
+        asked: The percentage that the budget was asked for as, if it was; the budget is in whole units.
     """
 
     exploration: Exploration
@@ -64,6 +66,7 @@ class SteeringSession:
     answer: BudgetAnswer = field(init=False)
     selected: str | None = None
     conversion: Converting | None = None
+    asked: float | None = None
 
     def __post_init__(self) -> None:
         self.plain = steered(self.exploration.database)
@@ -83,13 +86,14 @@ class SteeringSession:
         """Ask for another budget. Raises PlanError KD506 for a kind that there is not."""
         if kind not in self.kinds:
             raise PlanError("KD506", f"there is no budget of {kind}; there are {', '.join(self.kinds)}")
-        self.budget = PlanBudget(kind, int(min(max(share, 0.0), 1.0) * self.whole_of(kind)))
+        share = min(max(share, 0.0), 1.0)
+        self.budget, self.asked = PlanBudget(kind, int(share * self.whole_of(kind))), round(100 * share, 2)
 
     def take_nearest(self) -> None:
         """Ask for the smallest budget that can be met."""
         least = self._least
         if least is not None:
-            self.budget = replace(self.budget, amount=least)
+            self.budget, self.asked = replace(self.budget, amount=least), None
 
     def whole_of(self, kind: Kind) -> int:
         return int(getattr(self.whole, kind))
@@ -115,7 +119,7 @@ class SteeringSession:
         kind, amount = self.budget.kind, self.budget.amount
         held = {name for one in self.at.edits for name in one.layers}
         dense = {name for one in self.at.edits if one.way is None for name in one.layers}
-        share = round(100 * amount / self.whole_of(kind), 2)
+        share = math.ceil(1e4 * amount / self.whole_of(kind)) / 100 if self.asked is None else self.asked
         changes: Changes = {
             "budget": {"kind": kind, "share": share, "amount": amount_text(kind, amount, self.whole_of(kind))},
             "problem": None if self.plan is not None else self._problem(),

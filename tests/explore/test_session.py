@@ -86,6 +86,15 @@ def test_a_budget_that_cannot_be_met_is_a_sentence_and_its_button_meets_one(sess
     assert session.solve()["problem"] is None
 
 
+def test_a_budget_is_shown_as_it_was_asked_for_and_asked_for_again_is_met(session: SteeringSession) -> None:
+    session.set_budget("params", 0.001)
+    assert session.solve()["budget"]["share"] == 0.1
+    session.take_nearest()
+    share = session.solve()["budget"]["share"]
+    session.set_budget("params", share / 100)
+    assert session.solve()["problem"] is None
+
+
 def test_without_a_plan_nothing_of_the_last_one_is_shown(session: SteeringSession) -> None:
     session.set_budget("params", 0.01)
     told = session.solve()
