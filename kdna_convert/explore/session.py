@@ -22,12 +22,13 @@ from ..html.steering_view import curve_html, drawn_layers, families_of, legend_h
 from ..network.folder import is_ours
 from ..stages.plan.budget import Kind, PlanBudget
 from ..stages.plan.costs import original_totals
-from ..stages.plan.edits import Edit, Offered, offers_of
+from ..stages.plan.edits import Edit, offers_of
 from ..stages.plan.expected import expected
 from ..stages.plan.steered import BudgetAnswer, Steered, answer, kinds_of, least_of, steered, without
 from ..stages.plan.trade_off import SHARES, trade_off
 from .converting import Converting, converting
-from .words import amount_text, cost_text, edit_text, figures, problem_text, stored_text
+from .editor import editor_of, typed_size
+from .words import amount_text, cost_text, edit_text, figures, problem_text
 from .writing_out import command_text, recipe_text, timed_option
 
 Changes = dict[str, Any]
@@ -102,7 +103,7 @@ class SteeringSession:
         """Hold layers at a way that the first of them is offered, or dense; at a size as it was typed, None or empty
         for that of the plan. Raises PlanError KD514."""
         chosen = None if offer is None else offers_of(self.exploration.database, layers[0])[offer]
-        new = Edit(tuple(layers)) if chosen is None else Edit(tuple(layers), chosen.way, _typed(chosen.size, size))
+        new = Edit(tuple(layers)) if chosen is None else Edit(tuple(layers), chosen.way, typed_size(chosen.size, size))
         earlier = [replace(one, layers=tuple(n for n in one.layers if n not in layers)) for one in self.at.edits]
         self.at = steered(self.exploration.database, [*(one for one in earlier if one.layers), new])
 
@@ -254,53 +255,6 @@ class SteeringSession:
         return expected(plan, repaired=self.exploration.repaired) if self.exploration.expects else None
 
     def _editor(self) -> Changes | None:
-        """What is offered for the selected layer."""
         if self.selected is None:
             return None
-        offers = offers_of(self.exploration.database, self.selected)
-        family = next((one for one in self.plan.families if self.selected in one.members), None) if self.plan else None
-        held = next((one for one in self.at.edits if self.selected in one.layers), None)
-        members = list(family.members) if family else list(held.layers) if held else [self.selected]
-        reason = next(
-            one.reason for one in (self.plan or self.exploration.database).layers if one.name == self.selected
-        )
-        names = [one.name for one in self.exploration.database.layers]
-        return {
-            "place": names.index(self.selected),
-            "layer": self.selected,
-            "name": shown(self.selected),
-            "family": members,
-            "state": stored_text(family, held, reason, bool(offers), self.plan is not None),
-            "offers": [_shown_offer(offer, held) for offer in offers],
-            "chosen": _chosen(offers, family.scheme if family else None, dict(family.options) if family else {}),
-        }
-
-
-def _typed(name: str, size: object) -> int | None:
-    """A size as it was typed. Raises PlanError KD514 if it is no whole number."""
-    text = "" if size is None else str(size).strip()
-    try:
-        return int(text) if text else None
-    except ValueError:
-        raise PlanError("KD514", f"The {name} must be a whole number.") from None
-
-
-def _shown_offer(offer: Offered, held: Edit | None) -> Changes:
-    fixed = held.size if held is not None and held.way == offer.way else None
-    return {
-        "text": offer.way.text,
-        "size": offer.size,
-        "smallest": offer.smallest,
-        "limit": offer.limit,
-        "fixed": fixed,
-    }
-
-
-def _chosen(offers: tuple[Offered, ...], scheme: str | None, options: dict[str, Any]) -> int:
-    """The place of the way that the plan has chosen, 0 for a dense layer."""
-    for place, offer in enumerate(offers):
-        if offer.way.scheme == scheme and dict(offer.way.options) == {
-            k: v for k, v in options.items() if k != offer.size
-        }:
-            return place
-    return 0
+        return editor_of(self.selected, self.exploration.database, self.plan, self.at.edits)
