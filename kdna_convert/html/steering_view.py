@@ -44,13 +44,14 @@ def script() -> str:
 def drawn_layers(layers: Sequence[Layer], plan: Plan | None, dense: Container[str] = ()) -> list[list[Any]]:
     """Of each layer: the share that is kept, its color, its family, whether it is skipped, its facts, its label.
 
-    Without a plan nothing is said to be kept, and no layer is in a family. `dense` are those that the user keeps dense.
+    Without a plan bars are empty, nothing is said to be kept, and no layer is in a family. `dense` are those that the user keeps dense.
     """
     drawn = []
     for one in strips_of(layers, plan):
         facts = [_told(name, value, one.name in dense) for name, value in one.facts]
         label = _label(one.name, facts)
-        drawn.append([one.height, one.color, one.family, one.skipped, str(pairs(facts).unescape()), label])
+        height = one.height if plan is not None or one.skipped else 0.0
+        drawn.append([height, one.color, one.family, one.skipped, str(pairs(facts).unescape()), label])
     return drawn
 
 

@@ -100,6 +100,7 @@ def test_without_a_plan_nothing_of_the_last_one_is_shown(session: SteeringSessio
     told = session.solve()
     assert told["figures"] == []
     assert {family for _, _, family, *_ in told["strips"]} == {None}
+    assert {kept for kept, _, _, skipped, *_ in told["strips"] if not skipped} == {0.0}
     assert "family" not in told["legend"] + told["families"]
 
 
