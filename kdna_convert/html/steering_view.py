@@ -44,7 +44,8 @@ def script() -> str:
 def drawn_layers(layers: Sequence[Layer], plan: Plan | None, dense: Container[str] = ()) -> list[list[Any]]:
     """Of each layer: the share that is kept, its color, its family, whether it is skipped, its facts, its label.
 
-    Without a plan bars are empty, nothing is said to be kept, and no layer is in a family. `dense` are those that the user keeps dense.
+    Without a plan bars are empty, nothing is said to be kept, and no layer is in a family. `dense` are those that the
+    user keeps dense.
     """
     drawn = []
     for one in strips_of(layers, plan):
