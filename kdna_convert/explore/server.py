@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -78,4 +79,6 @@ def serve(session: SteeringSession, place: socket.socket, ready: Callable[[str],
             )  # NiceGUI looks at every object, also torch's deprecated ones
             uvicorn.Server(config).run(sockets=[place])
     finally:
-        session.stop()
+        if session.converts:
+            session.stop()
+            sys.stderr.write("kdna: the running conversion was ended; nothing was written\n")

@@ -5,33 +5,43 @@ Methods that change the state return what changes on the page, by the keys of ex
 
 from __future__ import annotations
 
+import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..api.explore import Exploration
 from ..core.atomic import require_writable, write_text
-from ..core.errors import FolderError, KdnaError, PlanError
+from ..core.errors import FolderError, KdnaError, PlanError, cause
 from ..core.measurements import Curve
 from ..core.shown import shown
 from ..core.specs import Plan, to_json
 from ..html.steering_view import curve_html, drawn_layers, families_of, legend_html
-from ..network.folder import require_free
+from ..network.folder import is_ours
 from ..stages.plan.budget import Kind, PlanBudget
 from ..stages.plan.costs import original_totals
-from ..stages.plan.edits import Edit, Offered, offers_of
+from ..stages.plan.edits import Edit, offers_of
 from ..stages.plan.expected import expected
-from ..stages.plan.steered import BudgetAnswer, Steered, answer, kinds_of, steered, without
-from ..stages.plan.trade_off import trade_off
+from ..stages.plan.steered import BudgetAnswer, Steered, answer, kinds_of, least_of, steered, without
+from ..stages.plan.trade_off import SHARES, trade_off
 from .converting import Converting, converting
-from .words import amount_text, cost_text, edit_text, figures, stored_text
-from .writing_out import recipe_text
+from .editor import editor_of, typed_size
+from .words import amount_text, cost_text, edit_text, figures, problem_text
+from .writing_out import command_text, recipe_text, timed_option
 
 Changes = dict[str, Any]
 # The sentence of a net whose agreement is not known.
 UNEXPECTED = (
     "No agreement is expected without images, or of a net that is no classifier: the predicted error ranks plans."
+)
+CURVE = "What is expected at other sizes, with your changes. Lower is better."
+NO_CURVE = f"There is no plan with {100 * max(SHARES):.0f} % of the parameters or fewer to compare."
+NO_PLAN = "There is no plan at this budget."
+ALL_DENSE = (
+    "Nothing was written: your changes leave no layer to convert, and kdna convert refuses such a recipe. Undo a "
+    "change first."
 )
 
 
@@ -47,6 +57,7 @@ class SteeringSession:
         answer: Its plan, or why there is none.
         selected: The layer that is shown.
         conversion: The one that runs or has ended.
+        asked: The percentage that the budget was asked for as, if it was; the budget is in whole units.
     """
 
     exploration: Exploration
@@ -56,6 +67,7 @@ class SteeringSession:
     answer: BudgetAnswer = field(init=False)
     selected: str | None = None
     conversion: Converting | None = None
+    asked: float | None = None
 
     def __post_init__(self) -> None:
         self.plain = steered(self.exploration.database)
@@ -75,20 +87,23 @@ class SteeringSession:
         """Ask for another budget. Raises PlanError KD506 for a kind that there is not."""
         if kind not in self.kinds:
             raise PlanError("KD506", f"there is no budget of {kind}; there are {', '.join(self.kinds)}")
-        self.budget = PlanBudget(kind, int(min(max(share, 0.0), 1.0) * self.whole_of(kind)))
+        share = min(max(share, 0.0), 1.0)
+        self.budget, self.asked = PlanBudget(kind, int(share * self.whole_of(kind))), round(100 * share, 2)
 
     def take_nearest(self) -> None:
         """Ask for the smallest budget that can be met."""
-        if self.answer.nearest is not None:
-            self.budget = replace(self.budget, amount=self.answer.nearest)
+        least = self._least
+        if least is not None:
+            self.budget, self.asked = replace(self.budget, amount=least), None
 
     def whole_of(self, kind: Kind) -> int:
         return int(getattr(self.whole, kind))
 
-    def edit(self, layers: list[str], offer: int | None, size: int | None) -> None:
-        """Hold layers at a way that the first of them is offered, or dense. Raises PlanError KD514."""
-        offers = offers_of(self.exploration.database, layers[0])
-        new = Edit(tuple(layers), None if offer is None else offers[offer].way, size)
+    def edit(self, layers: list[str], offer: int | None, size: object) -> None:
+        """Hold layers at a way that the first of them is offered, or dense; at a size as it was typed, None or empty
+        for that of the plan. Raises PlanError KD514."""
+        chosen = None if offer is None else offers_of(self.exploration.database, layers[0])[offer]
+        new = Edit(tuple(layers)) if chosen is None else Edit(tuple(layers), chosen.way, typed_size(chosen.size, size))
         earlier = [replace(one, layers=tuple(n for n in one.layers if n not in layers)) for one in self.at.edits]
         self.at = steered(self.exploration.database, [*(one for one in earlier if one.layers), new])
 
@@ -104,22 +119,24 @@ class SteeringSession:
         seconds = time.perf_counter() - began
         kind, amount = self.budget.kind, self.budget.amount
         held = {name for one in self.at.edits for name in one.layers}
-        share = round(100 * amount / self.whole_of(kind), 2)
+        dense = {name for one in self.at.edits if one.way is None for name in one.layers}
+        share = math.ceil(1e4 * amount / self.whole_of(kind)) / 100 if self.asked is None else self.asked
         changes: Changes = {
             "budget": {"kind": kind, "share": share, "amount": amount_text(kind, amount, self.whole_of(kind))},
-            "problem": self.answer.problem,
+            "problem": None if self.plan is not None else self._problem(),
             "nearest": self._nearest,
             "edited": [place for place, one in enumerate(self.exploration.database.layers) if one.name in held],
             "editor": self._editor(),
         }
         plan = self.plan
         if plan is None:
-            return {**changes, "figures": [], "solved": ""}
+            none = {"figures": [], "solved": "", "legend": NO_PLAN, "families": NO_PLAN}
+            return {**changes, **none, "strips": drawn_layers(self.at.database.layers, None, dense)}
         return {
             **changes,
             "figures": figures(plan, self._expected(plan), self.exploration.folder),
             "solved": f"Solved in {1000 * seconds:.0f} ms." + ("" if self.exploration.expects else f" {UNEXPECTED}"),
-            "strips": drawn_layers(plan),
+            "strips": drawn_layers(plan.layers, plan, dense),
             "legend": str(legend_html(plan)),
             "families": str(families_of(plan)),
         }
@@ -144,33 +161,44 @@ class SteeringSession:
             return {"chart": None, "curve": UNEXPECTED}
         try:
             known: Curve = trade_off(self.at.database, prices=self.at.prices_of("params"))
-        except PlanError as error:
-            return {"chart": None, "curve": error.message}
+        except PlanError:
+            return {"chart": None, "curve": NO_CURVE + (" Undo a change to see some." if self.at.edits else "")}
         plan, foreseen = self.plan, None if self.plan is None else self._expected(self.plan)
         chosen = (
             None if plan is None or foreseen is None else (plan.planned.params / self.whole.params, foreseen.kl.middle)
         )
-        return {"chart": str(curve_html(known, self.exploration.repaired, chosen))}
+        mark = "" if chosen is None else " The square is this plan."
+        return {"chart": str(curve_html(known, self.exploration.repaired, chosen)), "curve": CURVE + mark}
 
     def write(self, what: str, path: str, force: bool) -> Changes:
         """Write a plan or a recipe, or start the conversion. A file that exists is replaced only with `force`."""
         if self.plan is None:
-            return {"told": "There is no plan at this budget."}
+            return {"told": NO_PLAN}
         if not path.strip():
             return {"told": "Name a file first."}
-        target = Path(path.strip()).expanduser()
+        try:
+            target = Path(path.strip()).expanduser()
+            with suppress(FileNotFoundError, NotADirectoryError):
+                target.stat()
+        except (OSError, ValueError, RuntimeError) as error:
+            return {"told": f"This path cannot be used: {shown(cause(error))}"}
         try:
             if what == "convert":
                 return self._start(target, self.plan, force)
-            if target.exists() and not (force and target.is_file()):
-                raise FolderError("KD601", f"{target} exists")
+            if what == "recipe" and not self.at.database.choices:
+                return {"told": ALL_DENSE}
+            if target.is_dir():
+                raise FolderError("KD601", f"{target} is a folder. Name a file.")
+            if target.exists() and not force:
+                return {"replace": f"{target} exists. Replace it?"}
             text = to_json(self.plan) if what == "plan" else recipe_text(self.exploration, self.at, self.budget)
             write_text(target, text)
         except KdnaError as error:
-            replaces = error.code == "KD601" and (target.is_file() or what == "convert") and not force
-            return {"replace": f"{target} exists. Replace it?"} if replaces else {"told": str(error)}
-        option = f"--plan {target}" if what == "plan" else f"-r {target}"
-        return {"told": f"Written to {target}: kdna convert {self.exploration.model} … {option} -o small"}
+            return {"told": str(error)}
+        except OSError as error:
+            return {"told": f"This path cannot be used: {shown(cause(error))}"}
+        options = ["--plan", str(target)] if what == "plan" else ["-r", str(target), *timed_option(self.budget)]
+        return {"told": f"Written to {target}. To convert by it: {command_text(self.exploration, options)}"}
 
     def progress(self) -> Changes:
         """How far the conversion is, and how it ended."""
@@ -194,7 +222,11 @@ class SteeringSession:
     def _start(self, target: Path, plan: Plan, force: bool) -> Changes:
         if self.converts:
             return {"told": "A conversion is running."}
-        require_free(target, force)
+        if target.exists():
+            if not is_ours(target):
+                return {"told": f"{target} was not written by kdna and is not replaced. Name another folder."}
+            if not force:
+                return {"replace": f"{target} exists. Replace it?"}
         require_writable(target)
         work = self.exploration
         self.conversion = converting(work.arguments, work.recipe.text, to_json(plan), target, force, self.command)
@@ -202,51 +234,27 @@ class SteeringSession:
 
     @property
     def _nearest(self) -> str | None:
-        nearest, kind = self.answer.nearest, self.budget.kind
-        return None if nearest is None else amount_text(kind, nearest, self.whole_of(kind))
+        kind, least = self.budget.kind, self._least
+        return None if least is None else amount_text(kind, least, self.whole_of(kind))
+
+    @property
+    def _least(self) -> int | None:
+        """The smallest budget that can be met where this one cannot, if it is at most the whole net."""
+        if self.plan is not None:
+            return None
+        least = least_of(self.at, self.budget.kind)
+        return None if least is None or least > self.whole_of(self.budget.kind) else least
+
+    def _problem(self) -> str:
+        kind, amount = self.budget.kind, self.budget.amount
+        plain = least_of(self.plain, kind)
+        undo_helps = plain is not None and plain <= amount
+        return problem_text(kind, amount, least_of(self.at, kind), self.whole_of(kind), undo_helps)
 
     def _expected(self, plan: Plan) -> Any:
         return expected(plan, repaired=self.exploration.repaired) if self.exploration.expects else None
 
     def _editor(self) -> Changes | None:
-        """What is offered for the selected layer."""
         if self.selected is None:
             return None
-        offers = offers_of(self.exploration.database, self.selected)
-        family = next((one for one in self.plan.families if self.selected in one.members), None) if self.plan else None
-        held = next((one for one in self.at.edits if self.selected in one.layers), None)
-        members = list(family.members) if family else list(held.layers) if held else [self.selected]
-        reason = next(
-            one.reason for one in (self.plan or self.exploration.database).layers if one.name == self.selected
-        )
-        names = [one.name for one in self.exploration.database.layers]
-        return {
-            "place": names.index(self.selected),
-            "layer": self.selected,
-            "name": shown(self.selected),
-            "family": members,
-            "state": stored_text(family, held, reason, bool(offers)),
-            "offers": [_shown_offer(offer, held) for offer in offers],
-            "chosen": _chosen(offers, family.scheme if family else None, dict(family.options) if family else {}),
-        }
-
-
-def _shown_offer(offer: Offered, held: Edit | None) -> Changes:
-    fixed = held.size if held is not None and held.way == offer.way else None
-    return {
-        "text": offer.way.text,
-        "size": offer.size,
-        "smallest": offer.smallest,
-        "limit": offer.limit,
-        "fixed": fixed,
-    }
-
-
-def _chosen(offers: tuple[Offered, ...], scheme: str | None, options: dict[str, Any]) -> int:
-    """The place of the way that the plan has chosen, 0 for a dense layer."""
-    for place, offer in enumerate(offers):
-        if offer.way.scheme == scheme and dict(offer.way.options) == {
-            k: v for k, v in options.items() if k != offer.size
-        }:
-            return place
-    return 0
+        return editor_of(self.selected, self.exploration.database, self.plan, self.at.edits)

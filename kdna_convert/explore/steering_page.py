@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,7 +14,7 @@ from nicegui import background_tasks, run, ui
 from nicegui.client import Client
 from nicegui.events import GenericEventArguments
 
-from ..core.errors import KdnaError
+from ..core.errors import KdnaError, cause
 from ..core.shown import shown
 from ..html.steering_view import script, steering_page_of, style
 from .session import SteeringSession
@@ -95,21 +97,33 @@ def steering_page(session: SteeringSession) -> None:
         "cancel": lambda: _pushed(view, _stopped(session)),
     }
     for name, action in listen.items():
-        ui.on(f"kdna:{name}", partial(_called, action))
+        ui.on(f"kdna:{name}", partial(called, view, action))
 
     async def begin() -> None:
         await client.connected()
         client.run_javascript(script())
-        await view.refresh()
+        await guarded(view, view.refresh)
         if session.conversion is not None:
-            await view.follow()
+            await guarded(view, view.follow)
 
     background_tasks.create(begin())
 
 
-async def _called(action: Callable[..., Any], event: GenericEventArguments) -> None:
+async def called(view: View, action: Callable[..., Any], event: GenericEventArguments) -> None:
+    """Do what the page asks for."""
     values = event.args if isinstance(event.args, list) else [] if event.args in (None, {}) else [event.args]
-    await action(*values)
+    await guarded(view, action, *values)
+
+
+async def guarded(view: View, action: Callable[..., Any], *values: Any) -> None:
+    """Await an action. What nobody foresaw is a line on the page, and a traceback in the terminal."""
+    try:
+        await action(*values)
+    except Exception as error:  # noqa: BLE001 - the page must not fall silent
+        sys.stderr.write(shown(traceback.format_exc(), lines=True))
+        view.push({"failed": f"That did not work, by a bug in kdna: {shown(cause(error))}"})
+    else:
+        view.push({"failed": None})
 
 
 async def _pushed(view: View, changes: dict[str, Any]) -> None:

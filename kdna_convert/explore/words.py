@@ -8,6 +8,7 @@ from ..core.amounts import count, kept, milliseconds, percent, short, size
 from ..core.errors import CODES
 from ..core.shown import shown
 from ..core.specs import Family, Plan
+from ..html.steering_view import KEPT_DENSE, plain
 from ..stages.plan.budget import Kind
 from ..stages.plan.edits import Edit
 from ..stages.plan.expected import Expected
@@ -30,6 +31,18 @@ NAMED = 3  # layers of an edit that are named
 def amount_text(kind: Kind, amount: int, whole: int) -> str:
     """`426,307 parameters, 50.0 % of the original`."""
     return f"{_AMOUNTS[kind](amount)}, {kept(amount, whole)} of the original"
+
+
+def problem_text(kind: Kind, amount: int, nearest: int | None, whole: int, undo_helps: bool) -> str:
+    """Why a budget has no plan, and what can be done on the page. `nearest` is the least amount that has one, if any
+    has; `undo_helps` tells whether the budget can be met without the user's changes."""
+    cannot = f"A budget of {_AMOUNTS[kind](amount)} ({kept(amount, whole)} of the original) cannot be met."
+    if nearest is None:
+        return f"{cannot} No plan at all keeps your changes. Undo one."
+    least = f"The smallest that can be met is {_AMOUNTS[kind](nearest)} ({kept(nearest, whole)})."
+    ways = ["Undo a change"] * undo_helps + ["raise the budget"] * (nearest <= whole)
+    advice = " or ".join(ways) or "choose another measure"
+    return f"{cannot} {least} {advice[0].upper()}{advice[1:]}."
 
 
 def figures(plan: Plan, foreseen: Expected | None, folder: Plan | None) -> list[tuple[str, str, str]]:
@@ -95,18 +108,17 @@ def _signed(number: float, digits: int) -> str:
     return "±0" if rounded == 0 else f"{rounded:+,.{digits}f}"
 
 
-def stored_text(family: Family | None, held: Edit | None, reason: str | None, convertible: bool) -> str:
-    """What becomes of a layer, and who decided that."""
-    whose = " You asked for that." if held is not None else ""
+def stored_text(family: Family | None, held: Edit | None, reason: str | None, convertible: bool, solved: bool) -> str:
+    """What becomes of a layer, and who decided that. `solved` tells whether there is a plan."""
+    if held is not None and held.way is None:
+        return KEPT_DENSE
     if family is not None:
         options = ", ".join(f"{name} {value}" for name, value in family.options.items() if value is not None)
         others = len(family.members) - 1
         shared = f", with {others} other layer{'' if others == 1 else 's'}" if others else ", alone"
-        return f"Stored as {family.scheme}, {options}{shared}.{whose}"
+        return f"Stored as {family.scheme}, {options}{shared}.{'' if held is None else ' You asked for that.'}"
     if not convertible and reason is not None:
-        return f"Kept dense, and cannot be converted here. {reason}: {CODES[reason]}"
-    return (
-        f"Kept dense.{whose}"
-        if held
-        else "Kept dense by the plan: at this budget, parameters save more error here than elsewhere."
-    )
+        return f"Kept dense, and cannot be converted here. {reason}: {plain(CODES[reason])}"
+    if not solved:
+        return "There is no plan at this budget."
+    return "Kept dense by the plan: at this budget, parameters save more error here than elsewhere."

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+
 from ..api.explore import Exploration
 from ..inputs.recipe import Forced, steered_recipe
 from ..stages.plan.budget import PlanBudget
 from ..stages.plan.costs import original_totals
 from ..stages.plan.edits import offers_of
 from ..stages.plan.steered import Steered
+
+_FLAGS = {"crop_mode": "crop"}  # the others are named as the arguments
 
 
 def recipe_text(exploration: Exploration, at: Steered, budget: PlanBudget) -> str:
@@ -31,5 +36,24 @@ def recipe_text(exploration: Exploration, at: Steered, budget: PlanBudget) -> st
     timed = budget.kind == "latency"
     made = steered_recipe(exploration.recipe, exploration.database.layers, dense, forced, None if timed else given)
     if timed:
-        return f"# Written by kdna explore. Use it with --target-latency {budget.amount / 1e6:.4g}ms\n{made.text}"
+        return f"# Written by kdna explore. Use it with {' '.join(timed_option(budget))}\n{made.text}"
     return f"# Written by kdna explore.\n{made.text}"
+
+
+def timed_option(budget: PlanBudget) -> list[str]:
+    """The option for a budget of time, which no recipe holds."""
+    return ["--target-latency", f"{budget.amount / 1e6:.4g}ms"] if budget.kind == "latency" else []
+
+
+def command_text(exploration: Exploration, options: Sequence[str]) -> str:
+    """The command that converts the same net on the same images with these options, as a shell reads it."""
+    given = dict(exploration.arguments)
+    inputs = given.pop("inputs", None) or {}
+    named: list[str] = []
+    for key, value in {**given, **inputs}.items():
+        flag = "--" + _FLAGS.get(key, key).replace("_", "-")
+        if value is True:
+            named.append(flag)
+        elif key != "model" and value not in (None, False, "auto"):
+            named += [flag, ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)]
+    return shlex.join(["kdna", "convert", exploration.model, *named, *options, "-o", "small"])

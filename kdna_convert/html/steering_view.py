@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from importlib.resources import files
 from itertools import groupby
 from typing import Any
@@ -18,6 +18,7 @@ from .parts.curve import budgets_of, figure
 from .parts.layer_strip import legend_of, stage_of, strips_of
 
 CHART = "KL divergence from the original, nats per image, by parameters kept. The band is the range of nets measured."
+KEPT_DENSE = "You kept it dense."
 
 
 def steering_page_of(
@@ -40,12 +41,31 @@ def script() -> str:
     return _text("page.js") + _text("explore.js")
 
 
-def drawn_layers(plan: Plan) -> list[list[Any]]:
-    """Of each layer: the share that is kept, its color, its family, whether it is skipped, its facts, its label."""
-    return [
-        [one.height, one.color, one.family, one.skipped, str(pairs(one.facts).unescape()), _label(one.name, one.facts)]
-        for one in strips_of(plan.layers, plan)
-    ]
+def drawn_layers(layers: Sequence[Layer], plan: Plan | None, dense: Container[str] = ()) -> list[list[Any]]:
+    """Of each layer: the share that is kept, its color, its family, whether it is skipped, its facts, its label.
+
+    Without a plan bars are empty, nothing is said to be kept, and no layer is in a family. `dense` are those that the
+    user keeps dense.
+    """
+    drawn = []
+    for one in strips_of(layers, plan):
+        facts = [_told(name, value, one.name in dense) for name, value in one.facts]
+        label = _label(one.name, facts)
+        height = one.height if plan is not None or one.skipped else 0.0
+        drawn.append([height, one.color, one.family, one.skipped, str(pairs(facts).unescape()), label])
+    return drawn
+
+
+def plain(text: str) -> str:
+    """Text without the marks of code, for places that show them as they are."""
+    return text.replace("`", "")
+
+
+def _told(name: str, value: str, dense: bool) -> tuple[str, str]:
+    """A fact of a layer. Of a layer that the user keeps dense, no other reason is given."""
+    if name != "skipped" or not value:
+        return name, value
+    return ("changed", KEPT_DENSE) if dense else (name, plain(value))
 
 
 def families_of(plan: Plan) -> Markup:

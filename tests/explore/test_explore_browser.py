@@ -118,6 +118,23 @@ def test_the_budget_is_dragged_by_keyboard(page: Any) -> None:
     page.check("input[value=params]")
 
 
+@pytest.mark.parametrize(("typed", "least"), [("150", "100"), ("-3", None), ("0", None)])
+def test_the_percent_field_shows_the_budget_that_is_used(page: Any, typed: str, least: str | None) -> None:
+    page.fill("#percent", "60")
+    page.fill("#percent", typed)
+    page.press("#percent", "Tab")
+    least = least or page.get_attribute("#share", "min")
+    assert page.get_attribute("#percent", "min") == page.get_attribute("#share", "min")
+    assert page.input_value("#percent") == page.input_value("#share") == least
+    page.wait_for_function(
+        "least => document.getElementById('amount').textContent.includes(`${least} %`)", arg=f"{float(least):.1f}"
+    )
+    page.fill("#percent", "")
+    page.press("#percent", "Tab")
+    assert page.input_value("#percent") == least
+    page.fill("#percent", "60")
+
+
 def test_a_layer_is_excluded_and_forced_and_the_plan_is_written(page: Any, place: Path, images: Path) -> None:
     page.fill("#percent", "60")
     page.focus(f".layer[data-name='{LAYER}']")
@@ -168,6 +185,13 @@ def test_an_edit_that_cannot_be_kept_is_said_beside_the_layer(page: Any) -> None
     page.click("#force")
     page.wait_for_selector("#refused:not([hidden])")
     assert "cannot have rank 9999" in page.inner_text("#refused")
+    page.fill("#size", "3.5")
+    page.click("#force")
+    page.wait_for_function("document.getElementById('refused').textContent.includes('must be a whole number')")
+    page.focus("#size")
+    page.keyboard.type("e")
+    page.click("#force")
+    page.wait_for_function("document.getElementById('refused').textContent.includes('must be a whole number')")
 
 
 def test_a_conversion_is_started_and_its_end_is_told(page: Any, place: Path) -> None:
@@ -194,6 +218,22 @@ def test_what_was_asked_survives_a_reload(page: Any) -> None:
     page.reload()
     page.wait_for_selector("#edits li")
     assert LAYER in page.inner_text("#edits")
+
+
+def test_ctrl_c_ends_a_conversion_and_both_sides_say_so(browser: Any, images: Path, tmp_path: Path) -> None:
+    process = started([NET, "--data", str(images), *FEW_IMAGES, "-q"], tmp_path)
+    assert process.stdout is not None
+    page = browser.new_page()
+    page.goto(process.stdout.readline().strip())
+    page.wait_for_selector("#chart svg")
+    page.click("form[data-what=convert] button")
+    page.wait_for_selector("#progress:not([hidden])")
+    process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=30)
+    assert (process.returncode, complaints) == (0, "kdna: the running conversion was ended; nothing was written\n")
+    page.wait_for_selector("#lost:not([hidden])")
+    page.wait_for_selector("#progress", state="hidden")
+    page.close()
 
 
 @pytest.mark.parametrize("width", [320, 1200, 2560])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from kdna_convert.api.explore import Exploration, explore
 from kdna_convert.core.errors import KdnaError, PlanError
 from kdna_convert.core.specs import Plan, from_json
 from kdna_convert.explore.session import SteeringSession
+from kdna_convert.explore.writing_out import command_text
 from kdna_convert.inputs.models import example_input, load_model
 from kdna_convert.inputs.recipe import Forced, Recipe, load_recipe, resolve, steered_recipe
 from kdna_convert.stages.analyze.survey import survey
@@ -75,10 +79,45 @@ def test_a_budget_that_cannot_be_met_is_a_sentence_and_its_button_meets_one(sess
     session.set_budget("params", 0.01)
     told = session.solve()
     assert "cannot be met" in told["problem"]
+    assert told["problem"].endswith("Raise the budget.")
+    assert "--" not in told["problem"]
     assert told["nearest"]
-    assert "strips" not in told
     session.take_nearest()
     assert session.solve()["problem"] is None
+
+
+def test_a_budget_is_shown_as_it_was_asked_for_and_asked_for_again_is_met(session: SteeringSession) -> None:
+    session.set_budget("params", 0.001)
+    assert session.solve()["budget"]["share"] == 0.1
+    session.take_nearest()
+    share = session.solve()["budget"]["share"]
+    session.set_budget("params", share / 100)
+    assert session.solve()["problem"] is None
+
+
+def test_without_a_plan_nothing_of_the_last_one_is_shown(session: SteeringSession) -> None:
+    session.set_budget("params", 0.01)
+    told = session.solve()
+    assert told["figures"] == []
+    assert {family for _, _, family, *_ in told["strips"]} == {None}
+    assert {kept for kept, _, _, skipped, *_ in told["strips"] if not skipped} == {0.0}
+    assert "family" not in told["legend"] + told["families"]
+
+
+def test_changes_that_no_budget_below_the_whole_keeps_are_told_with_what_helps(session: SteeringSession) -> None:
+    layers = [one.name for one in session.exploration.database.layers]
+    session.edit(layers, None, None)
+    told = session.solve()
+    assert "Undo a change or raise the budget." in told["problem"]
+    assert "100.0 % of the original" in told["nearest"]
+    curve = session.curve()
+    assert curve["chart"] is None
+    assert curve["curve"].startswith("There is no plan with 90 % of the parameters or fewer")
+    session.take_nearest()
+    assert session.solve()["problem"] is None
+    session.undo(0)
+    session.solve()
+    assert session.curve()["curve"].startswith("What is expected")
 
 
 def test_bytes_that_a_codec_meets_are_no_budget(session: SteeringSession) -> None:
@@ -99,6 +138,18 @@ def test_an_edit_has_a_cost_and_is_undone(session: SteeringSession) -> None:
     assert plan_of(session) == plain
 
 
+@pytest.mark.parametrize("share", [0.6, 0.01])
+def test_a_layer_that_the_user_keeps_dense_is_said_to_be_that(session: SteeringSession, share: float) -> None:
+    session.set_budget("params", share)
+    session.edit([LAYER], None, None)
+    changes, place = session.solve(), place_of(session, LAYER)
+    told = [session.select(place)["editor"]["state"], *changes["strips"][place][-2:]]
+    assert all("You kept it dense." in one and "KD101" not in one for one in told)
+    others = [session.select(number)["editor"]["state"] for number in range(len(changes["strips"]))]
+    assert "`" not in str(changes["strips"]) + str(others)
+    assert "You kept" not in session.select(place_of(session, "stem"))["editor"]["state"]
+
+
 def test_an_edit_of_a_layer_replaces_its_earlier_one_and_leaves_the_rest_of_that(session: SteeringSession) -> None:
     session.edit([LAYER, "blocks.0.conv1"], None, None)
     session.edit([LAYER], 0, 4)
@@ -112,6 +163,39 @@ def test_an_edit_that_cannot_be_kept_changes_nothing(session: SteeringSession) -
     with pytest.raises(KdnaError, match="KD514"):
         session.edit([LAYER], 0, 10_000)
     assert session.at.edits == ()
+
+
+@pytest.mark.parametrize("typed", ["3.5", 3.5, "?", "1e9", "inf"])
+def test_a_size_that_is_no_whole_number_is_refused_in_a_sentence(session: SteeringSession, typed: object) -> None:
+    with pytest.raises(PlanError, match="rank must be a whole number"):
+        session.edit([LAYER], 0, typed)
+    assert session.at.edits == ()
+
+
+def test_a_size_is_taken_as_it_is_typed(session: SteeringSession) -> None:
+    session.edit([LAYER], 0, " 4 ")
+    session.edit(["blocks.0.conv1"], 0, "")
+    assert [one.size for one in session.at.edits] == [4, None]
+
+
+@pytest.mark.parametrize("path", ["a\0b", "~no-such-user/plan.json", "n" * 5000])
+@pytest.mark.parametrize("what", ["plan", "recipe", "convert"])
+def test_a_path_that_no_system_takes_is_said(session: SteeringSession, what: str, path: str) -> None:
+    assert "cannot be used" in session.write(what, path, False)["told"]
+
+
+def test_what_nobody_foresaw_is_a_line_on_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("nicegui")
+    from kdna_convert.explore.steering_page import guarded
+
+    pushed: list[Any] = []
+
+    async def fails(value: str) -> None:
+        raise ValueError(value)
+
+    asyncio.run(guarded(SimpleNamespace(push=pushed.append), fails, "seven"))  # type: ignore[arg-type]
+    assert "seven" in pushed[0]["failed"]
+    assert "ValueError" in capsys.readouterr().err
 
 
 def test_a_selected_layer_says_what_it_may_become(session: SteeringSession) -> None:
@@ -144,6 +228,59 @@ def test_a_written_recipe_plans_with_the_same_edits(session: SteeringSession, im
     assert LAYER not in stored
     assert (stored["blocks.0.conv1"].scheme, stored["blocks.0.conv1"].options["rank"]) == ("codebook", 6)
     assert plan.planned.params <= 0.6 * plan.original.params
+
+
+def test_a_written_recipe_says_each_thing_once(session: SteeringSession, tmp_path: Path) -> None:
+    session.edit([LAYER], None, None)
+    session.solve()
+    session.write("recipe", str(tmp_path / "mine.yaml"), False)
+    text = (tmp_path / "mine.yaml").read_text()
+    assert text.count(LAYER) == text.count("exclude") == 1
+
+
+def test_a_recipe_that_converts_nothing_is_not_written(session: SteeringSession, tmp_path: Path) -> None:
+    session.edit([one.name for one in session.exploration.database.layers], None, None)
+    session.set_budget("params", 1.0)
+    session.solve()
+    assert "Nothing was written" in session.write("recipe", str(tmp_path / "mine.yaml"), False)["told"]
+    assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_the_told_command_converts_as_it_stands(session: SteeringSession, images: Path, tmp_path: Path) -> None:
+    told = session.write("plan", str(tmp_path / "my plan's.json"), False)["told"]
+    words = shlex.split(told.partition("To convert by it: ")[2])
+    assert words[:2] == ["kdna", "convert"]
+    assert words[words.index("--data") + 1] == str(images)
+    assert words[words.index("--plan") + 1] == str(tmp_path / "my plan's.json")
+    words[words.index("small")] = str(tmp_path / "small")
+    done = kdna(*words[1:], *FEW_IMAGES)
+    assert done.exit_code == 0, done.stderr
+
+
+def test_the_told_command_names_what_was_given(exploration: Exploration) -> None:
+    given = {
+        "model": "m",
+        "data": None,
+        "checkpoint": "w 1.pth",
+        "data_free": True,
+        "device": "auto",
+        "inputs": {"input_size": (3, 8, 8), "crop_mode": "squash", "sample_rate": None},
+    }
+    told = command_text(replace(exploration, model="m", arguments=given), ["-r", "a.yaml"])
+    options = "--checkpoint 'w 1.pth' --data-free --input-size 3,8,8 --crop squash"
+    assert told == f"kdna convert m {options} -r a.yaml -o small"
+
+
+def test_what_kdna_did_not_write_is_never_replaced_by_a_conversion(session: SteeringSession, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for force in (False, True):
+        for target in (tmp_path / "mine", tmp_path / "mine" / "notes.txt"):
+            answered = session.write("convert", str(target), force)
+            assert "was not written by kdna" in answered["told"]
+            assert "--force" not in answered["told"]
+            assert "replace" not in answered
+    assert session.conversion is None
 
 
 def test_rules_for_the_same_layer_are_replaced() -> None:

@@ -7,24 +7,35 @@ let asked = null;
 
 const kind = () => document.querySelector("input[name=kind]:checked")?.value;
 const budget = (share) => send("budget", kind(), Number(share) / 100);
+let used = by("percent").value;
+let waiting = null; // for the answer to this share; earlier ones may still come
+const use = (share) => {
+  used = waiting = by("share").value = share;
+  budget(share);
+};
 by("share").addEventListener("input", (event) => {
   by("percent").value = event.target.value;
-  budget(event.target.value);
+  use(event.target.value);
 });
-by("percent").addEventListener("input", (event) => {
-  if (!(event.target.value > 0)) return;
-  by("share").value = event.target.value;
-  budget(event.target.value);
+by("percent").addEventListener("input", ({ target }) => {
+  if (target.value === "") return; // not yet a number
+  const share = String(Math.min(Math.max(target.value, target.min), target.max));
+  if (target.value < 0 || Number(target.value) > target.max) target.value = share; // no digit more makes it valid
+  use(share);
 });
-for (const each of document.querySelectorAll("input[name=kind]")) each.addEventListener("change", () => budget(by("percent").value));
-by("nearest").addEventListener("click", () => send("nearest"));
+by("percent").addEventListener("change", ({ target }) => { target.value = used; });
+for (const each of document.querySelectorAll("input[name=kind]")) each.addEventListener("change", () => use(used));
+by("nearest").addEventListener("click", () => {
+  waiting = null;
+  send("nearest");
+});
 
 const layers = () => (by("scope").value === "family" ? selected.family : [selected.layer]);
 bars.forEach((bar, place) => bar.addEventListener("click", () => send("select", place)));
 by("exclude").addEventListener("click", () => send("edit", layers(), null, null));
 by("force").addEventListener("click", () => {
-  const size = by("size").value;
-  send("edit", layers(), Number(by("way").value), size === "" ? null : Number(size));
+  const size = by("size").validity.badInput ? "?" : by("size").value; // what is no number has no value
+  send("edit", layers(), Number(by("way").value), size);
 });
 by("way").addEventListener("change", () => offered(selected.offers[by("way").value]));
 
@@ -55,11 +66,12 @@ function options(select, entries, chosen) {
 
 // What changes. Keys that are not there stay as they are.
 const show = {
-  budget({ kind, share, amount, free }) {
+  budget({ kind, share, amount }) {
     document.querySelector(`input[name=kind][value=${kind}]`).checked = true;
-    if (free || ![by("share"), by("percent")].includes(document.activeElement)) {
-      by("share").value = share;
-      by("percent").value = share;
+    if (waiting === null || Math.abs(share - waiting) < 0.01) {
+      waiting = null;
+      used = share;
+      if (![by("share"), by("percent")].includes(document.activeElement)) by("share").value = by("percent").value = share;
     }
     by("amount").textContent = amount;
     by("share").setAttribute("aria-valuetext", amount);
@@ -140,6 +152,10 @@ const show = {
     by("refused").hidden = text === null;
     by("refused").textContent = text;
   },
+  failed(text) {
+    by("failed").hidden = text === null;
+    by("failed").textContent = text;
+  },
   told(text) { by("told").textContent = text; },
   replace(text) {
     by("replace").hidden = text === null;
@@ -158,5 +174,8 @@ const show = {
 window.kdna = (changes) => {
   for (const [key, value] of Object.entries(changes)) show[key](value);
 };
-window.socket?.on("disconnect", () => { by("lost").hidden = false; });
+window.socket?.on("disconnect", () => {
+  by("lost").hidden = false;
+  show.progress(null);
+});
 window.socket?.on("connect", () => { by("lost").hidden = true; });

@@ -15,6 +15,8 @@ from .reading import parse_recipe
 from .resolving import resolve
 from .schema import Recipe
 
+HEAD = "# recipe with --set "  # parse_recipe tells each change in a comment, but here the keys themselves say it
+
 
 @dataclass(frozen=True)
 class Forced:
@@ -58,6 +60,7 @@ def steered_recipe(
     new = parse_recipe(
         recipe.text, [f"{key}={json.dumps(value)}" for key, value in changes.items() if value or key in given]
     )
+    new = parse_recipe("".join(line for line in new.text.splitlines(keepends=True) if not line.startswith(HEAD)))
     resolve(new, layers)
     return new
 

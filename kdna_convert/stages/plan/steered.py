@@ -57,10 +57,16 @@ def kinds_of(database: Database, coded: bool) -> tuple[Kind, ...]:
 def bounds_of(at: Steered, kind: Kind) -> tuple[int, int]:
     """The least amount that has a plan, and the original's. They are equal where there is no plan at all."""
     whole = int(getattr(original_totals(at.database), kind))
+    least = least_of(at, kind)
+    return whole if least is None else min(least, whole), whole
+
+
+def least_of(at: Steered, kind: Kind) -> int | None:
+    """The least amount that has a plan, which may be more than the original's; None if there is no plan at all."""
     try:
-        return min(least_total(at.database, at.prices_of(kind)), whole), whole
+        return least_total(at.database, at.prices_of(kind))
     except PlanError:
-        return whole, whole
+        return None
 
 
 def answer(at: Steered, budget: PlanBudget) -> BudgetAnswer:
