@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from kdna_convert.core.measurements import Analysis, Curve, Divergence, Group, Point
 from kdna_convert.core.specs import Family, Layer, ModelRef, Plan, Totals
 from kdna_convert.html import Material
-from kdna_convert.network.folder.report import FamilyFit, FinetuneReport, Report, StepResult
+from kdna_convert.network.folder.report import FamilyFit, FinetuneReport, Look, Report, StepResult
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -82,7 +82,11 @@ def report_of(plan: Plan) -> Report:
             FamilyFit(each.members[0], dict.fromkeys(each.members, 0.01), None, 1.0) for each in plan.families
         ),
         repair=(StepResult("refit", True, far, near, 1.0, judged=(0.02, 0.01)),),
-        finetune=FinetuneReport(100, 50, 100, (0.3, 0.2, 0.1), far, near, True, lr=1e-3),
+        finetune=FinetuneReport(
+            *(100, 50, 100, (0.3, 0.2, 0.1), far, near, True),
+            lr=1e-3,
+            looks=tuple(Look(20 * n, 9.0 * n, 0.5 / n, 1 - 0.1 / n, 1e-3 / n, 0.6 / n) for n in (1, 2, 3)),
+        ),
         notes=(plan.layers[0].name,),
         curve=Curve(10_000, tuple(Point(share, Totals(int(1e4 * share), 4, 4), 1e-3 / share) for share in (0.5, 0.2))),
     )

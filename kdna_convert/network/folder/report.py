@@ -76,6 +76,22 @@ class MaxDropReport:
 
 
 @dataclass(frozen=True, config=_LENIENT)
+class Look:
+    """A validation during a fine-tune: when, and the means of the training batches since the one before.
+
+    `loss` and `agreement`, with the teacher, are those means; `lr` is the rate then, `heldout` the loss on the held-out
+    images, None without them.
+    """
+
+    step: int
+    seconds: float
+    loss: float
+    agreement: float
+    lr: float
+    heldout: float | None = None
+
+
+@dataclass(frozen=True, config=_LENIENT)
 class FinetuneReport:
     """The result of a fine-tune. `trained` of `params` parameters were free to change.
 
@@ -83,7 +99,7 @@ class FinetuneReport:
     None without them; the tensors that did best there are kept, and `kept` is False where that was the start. `lr` is
     the peak rate. `falls` counts losses that were not finite; `ended` is "length" or "plateau". `settings` are those of
     stages.finetune.Settings, `teacher` the net whose answers were learned, None for the original, `teacher_metric` its
-    value of the user's metric.
+    value of the user's metric. `looks` are the validations, in order.
     """
 
     steps: int
@@ -102,10 +118,11 @@ class FinetuneReport:
     skipped: tuple[str, ...] = ()
     teacher: str | None = None
     teacher_metric: float | None = None
+    looks: tuple[Look, ...] = ()
 
     @model_serializer(mode="wrap")
     def _as_measured(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_defaults(handler(self), {"teacher_metric": None})
+        return without_defaults(handler(self), {"teacher_metric": None, "looks": ()})
 
 
 @dataclass(frozen=True, config=_LENIENT)

@@ -23,7 +23,7 @@ from ...core.specs import DataConfig, Progress
 from ...inputs.data import Data, Images, Views, as_images, batches
 from ...inputs.finetune_settings import Settings
 from ...network.blocks import find_blocks
-from ...network.folder.report import FinetuneReport
+from ...network.folder.report import FinetuneReport, Look
 from .codes import Codes
 from .engine import Engine
 from .folded_norms import Pair, norm_pairs, plain_convolutions
@@ -33,7 +33,7 @@ from .student import RunFiles, Student
 from .subnets import fit_subnets, subnet_ends
 from .trainable import trainable
 from .trainer import Trainer, TrainingResult
-from .training_state import assign
+from .training_state import Numbers, assign
 from .validation import Validation
 
 __all__ = ["Codes", "RunFiles", "Settings", "Student", "finetune"]
@@ -143,4 +143,12 @@ def _report(
         ended=result.ended,
         lr=rate,
         settings=asdict(settings),
+        looks=_looks(numbers),
     )
+
+
+def _looks(numbers: Numbers) -> tuple[Look, ...]:
+    """The validations after the first. `kls` is empty without held-out images."""
+    heldout = numbers.kls[1:] or (None,) * len(numbers.places)
+    rows = zip(numbers.places, numbers.losses, heldout, strict=False)
+    return tuple(Look(step, seconds, loss, agreement, lr, held) for (step, seconds, lr, agreement), loss, held in rows)

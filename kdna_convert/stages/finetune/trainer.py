@@ -126,7 +126,8 @@ class Trainer:
                 return self._failed(state)
             total, count = numbers.pending
             pending = (total + outcome.loss, count + 1)
-            numbers = replace(numbers, step=numbers.step + 1, elapsed=outcome.elapsed, pending=pending)
+            agreed = numbers.agreed + outcome.agreement
+            numbers = replace(numbers, step=numbers.step + 1, elapsed=outcome.elapsed, pending=pending, agreed=agreed)
             self.average.follow(numbers.step)
             log.add(numbers, outcome, self.stepper.optimizer.param_groups[0]["lr"])
             if outcome.stop:
@@ -152,7 +153,10 @@ class Trainer:
     def _validated(self, numbers: Numbers, before: State) -> State:
         """The state after a validation on the held-out images."""
         total, count = numbers.pending
-        numbers = replace(numbers, losses=(*numbers.losses, total / max(1, count)), pending=(0.0, 0))
+        rate, agreement = self.stepper.optimizer.param_groups[0]["lr"], numbers.agreed / max(1, count)
+        places = (*numbers.places, (numbers.step, numbers.elapsed, rate, agreement))
+        losses = (*numbers.losses, total / max(1, count))
+        numbers = replace(numbers, losses=losses, places=places, pending=(0.0, 0), agreed=0.0)
         with self.average.shown(), self.stepper.rounded():
             judged = self._judged()
         if judged is None:

@@ -34,7 +34,10 @@ class Numbers:
         best: The index in `kls` of the validation that `State.best` is from.
         losses: The mean training loss before each validation.
         kls: The loss of each validation; the first is before any step.
+        places: The step, the seconds, the learning rate and the mean agreement of the training batches with the teacher
+            at each validation but the first.
         pending: The sum and the number of the training losses since the last validation.
+        agreed: The sum of the agreements since then.
         scale: Engine.scale.
         price: Codes.price.
     """
@@ -46,7 +49,9 @@ class Numbers:
     best: int = 0
     losses: tuple[float, ...] = ()
     kls: tuple[float, ...] = ()
+    places: tuple[tuple[int, float, float, float], ...] = ()
     pending: tuple[float, int] = (0.0, 0)
+    agreed: float = 0.0
     scale: tuple[float, int] = (1.0, 0)
     price: float = 0.0
 
@@ -140,6 +145,7 @@ def read(folder: Path, mark: str) -> State | None:
         raise FolderError("KD610", f"{path} {what}. Repeat that command, or leave out --resume to start again")
     numbers = json.loads(metadata["numbers"])
     lists = {key: tuple(value) for key, value in numbers.items() if isinstance(value, list)}
+    lists["places"] = tuple(map(tuple, numbers.get("places", ())))
     parts = {name: _part(name, tensors) for name in ("now", "best", "optimizer", "average")}
     return State(Numbers(**{**numbers, **lists}), **parts, plain=json.loads(metadata["plain"]))
 

@@ -374,3 +374,13 @@ def test_the_log_has_one_line_per_step(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert {"loss", "agreement", "rate", "seconds", "images_per_second"} <= set(lines[0])
+
+
+def test_the_report_has_each_validation_with_its_step_time_rate_and_agreement() -> None:
+    model, original = pair()
+    held = images(64, seed=1)
+    tuned = finetune(model, original, images(), heldout=held, steps=40, batch_size=32, lr=1e-2, save_every=20)
+    assert [look.step for look in tuned.looks] == [20, 40]
+    assert [look.loss for look in tuned.looks] == [*tuned.losses]
+    assert all(0 <= look.agreement <= 1 and look.lr > 0 and look.heldout is not None for look in tuned.looks)
+    assert tuned.looks[0].seconds < tuned.looks[1].seconds == tuned.seconds
