@@ -9,6 +9,8 @@ from typing import Literal
 from .notebook import InNotebooks
 
 Axis = Literal["params", "bytes"]
+# The peer that is kdna itself.
+OURS = "kdna"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,13 @@ class ComparisonRow:
     problem: str | None = None
     logit_error: float | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        """The line of a chart that it is on: the two kinds of budget of kdna, which have other recipes, are two."""
+        if self.peer != OURS:
+            return self.title
+        return f"{self.title}, by {'bytes' if self.rung and self.rung.axis == 'bytes' else 'parameters'}"
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from support.pages import HOSTILE, Reader, material
 
+from kdna_convert.core.comparison import Comparison, ComparisonRow, Rung
 from kdna_convert.core.errors import FolderError
 from kdna_convert.core.measurements import Evaluation
 from kdna_convert.core.shown import shown
-from kdna_convert.html import BENCH_PARTS, FOLDER_PARTS, PLAN_PARTS, Material, page_of
+from kdna_convert.html import BENCH_PARTS, COMPARISON_PARTS, FOLDER_PARTS, PLAN_PARTS, Material, page_of
 from kdna_convert.stages.evaluate.timing import Timing
 
 LOADING = ("src", "href", "srcset", "poster", "data", "action", "formaction", "background")
@@ -115,10 +116,25 @@ def test_a_plan_is_not_told_as_a_result() -> None:
     assert "The square is this plan." in text
     assert not any(word in text for word in ("were converted", "was not measured", "make the same net again"))
     without = Reader(page_of(replace(known, repairs=None), PLAN_PARTS).html).text
-    assert "Nothing is expected of its answers: that takes images." in without
+    assert "Its accuracy cannot be predicted without images." in without
 
 
 @pytest.mark.parametrize("names", [tuple(f"l{n}" for n in range(300)), tuple(f"b{n}.conv" for n in range(300))])
 def test_layers_that_are_numbered_singly_are_one_stage(names: tuple[str, ...]) -> None:
     reader = Reader(page_of(material(names)).html)
     assert sum((attributes.get("class") or "") == "stage" for _, attributes in reader.elements) == 1
+
+
+def test_two_recipes_of_kdna_are_two_lines_and_close_values_have_labels_of_their_own() -> None:
+    rungs = (Rung("params", 0.5, 500), Rung("bytes", 0.1, 400))
+    rows = [ComparisonRow("original", "original", None, params=1000, bytes=4000)]
+    rows += [
+        ComparisonRow("kdna", "kdna", rung, params=500, bytes=int(4000 * rung.share), agreement=0.999 - 0.002 * place)
+        for place, rung in enumerate(rungs)
+    ]
+    found = Comparison("net", 10, 10, "cpu", rungs, tuple(rows))
+    page = page_of(Material("compared", comparison=found), COMPARISON_PARTS).html
+    assert {row.line for row in rows[1:]} == {"kdna, by parameters", "kdna, by bytes"}
+    drawn = re.findall(r">\s*(9\d(?:\.\d+)? %)\s*</text>", page)
+    assert len(drawn) > 3
+    assert all(drawn.count(label) <= 2 for label in drawn)  # once in each of the two charts

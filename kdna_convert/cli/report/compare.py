@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...core.amounts import count, measured, short
+from ...core.comparison import OURS
 from ...core.measurements import MEASURES
 from .figures import grid, note
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:  # imports torch, which a report does not need
 
     from ...api.compare import Comparison, ComparisonRow
 
-OURS = "kdna"
 TICKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)  # percent, on a logarithmic axis
 COLUMNS = ("net", ">params", ">kept", ">bytes", ">MACs", ">ms")
 CLASSES = (">top-1", ">agree", ">KL")
@@ -144,6 +144,5 @@ def _lines(rows: Sequence[ComparisonRow]) -> dict[str, list[ComparisonRow]]:
     lines: dict[str, list[ComparisonRow]] = {}
     for row in rows:
         if row.agreement is not None:
-            by = "by bytes" if row.rung and row.rung.axis == "bytes" else "by parameters"
-            lines.setdefault(f"{row.title}, {by}" if row.peer == OURS else row.title, []).append(row)
+            lines.setdefault(row.line, []).append(row)
     return lines

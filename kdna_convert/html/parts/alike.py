@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MEANINGS = {
-    "explained": "share of the output of a column's layer that the best half basis of a row's layer explains",
+    "explained": "share of the output of the column's layer that the best half of the row's kernel directions explains",
     "angles": "mean squared cosine of the principal angles between the spaces of the two kernels",
     "cka": "linear CKA of the outputs of the two layers on the same images",
     "cosine": "cosine of the two kernels, their filters matched to each other",

@@ -60,7 +60,7 @@ def _sentence(made: FinetuneReport) -> str:
     if before is None or after is None:
         return f"{what} No image was held out to judge it."
     if not made.kept:
-        return f"{what} It did no good on the held-out images, so the net is that of before."
+        return f"{what} It did not help on the held-out images, so the net is unchanged."
     if before.agreement is not None and after.agreement is not None:
         gain = f"from {percent(before.agreement, 2)} to {percent(after.agreement, 2)}"
         return f"{what} The share of held-out images with the answer of the original went {gain}."

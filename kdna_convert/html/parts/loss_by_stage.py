@@ -29,13 +29,11 @@ def accuracy(material: Material) -> Part | None:
     title = "Where accuracy went"
     stages, fits = _stages(report), [fit for fit in report.families or () if fit.errors]
     if not stages and not fits:
-        return Part("accuracy", title, "No stage was measured: a conversion without images has nothing to compare.")
+        return Part("accuracy", title, "No stage was measured, since there were no images.")
     figures = [_stage_figure(stages)] if stages else []
     if fits:
         figures.append(_layer_figure(fits))
-    sentence = (
-        "How far the net was from the original after each stage and repair step, and how far each layer is alone."
-    )
+    sentence = "The distance from the original after each stage and repair step, and the error of each layer alone."
     return Part("accuracy", title, sentence, filled("figures.html", figures=figures))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from ...core.amounts import count, percent, short, size
-from ...core.comparison import Axis, Comparison, ComparisonRow
+from ...core.comparison import OURS, Axis, Comparison, ComparisonRow
 from ..chart import INK, SERIES, TIP, chart, drawn_text
 from ..material import Material
 from ..part import Column, Part, filled, table
@@ -18,7 +18,6 @@ from .axes import log_shares
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-OURS = "kdna"
 MARKERS = "osv^D<>Ph*"
 
 
@@ -37,7 +36,7 @@ def comparison(material: Material) -> Part | None:
 
 
 NAMES: dict[Axis, str] = {"params": "parameters", "bytes": "bytes of the file"}
-HOW = "kdna is the thick line."
+HOW = "kdna's lines are thick: one for budgets of parameters, one for budgets of bytes."
 
 
 def _measure(found: Comparison) -> str:
@@ -57,14 +56,14 @@ def _figure(found: Comparison, rows: Sequence[ComparisonRow], axis: Axis) -> Mar
         row for row in rows if getattr(row, axis) and (axis == "bytes" or row.rung is None or row.rung.axis == axis)
     ]
     tips = {
-        f"{TIP}{axis}-{place}": f"{row.title}: {percent(getattr(row, axis) / whole)}, {percent(_score(row) or 0.0, 2)}"
+        f"{TIP}{axis}-{place}": f"{row.line}: {percent(getattr(row, axis) / whole)}, {percent(_score(row) or 0.0, 2)}"
         for place, row in enumerate(known)
     }
     return chart(partial(_draw, known, axis, whole), f"agreement by {NAMES[axis]}", tips, (7, 4))
 
 
 def _draw(rows: Sequence[ComparisonRow], axis: Axis, whole: int, axes: Axes) -> None:
-    titles = [*dict.fromkeys(row.title for row in rows)]
+    titles = [*dict.fromkeys(row.line for row in rows)]
     others = [title for title in titles if not title.startswith(OURS)]
     for title in titles:
         own = title not in others
@@ -73,7 +72,7 @@ def _draw(rows: Sequence[ComparisonRow], axis: Axis, whole: int, axes: Axes) -> 
         points = sorted(
             (getattr(row, axis) / whole, _score(row) or 0.0, place)
             for place, row in enumerate(rows)
-            if row.title == title
+            if row.line == title
         )
         axes.plot([x for x, _, _ in points], [y for _, y, _ in points], color=color, lw=2.5 if own else 1)
         for number, (x, y, place) in enumerate(points):
@@ -87,7 +86,7 @@ def _draw(rows: Sequence[ComparisonRow], axis: Axis, whole: int, axes: Axes) -> 
                 gid=f"{TIP}{axis}-{place}",
             )
     log_shares(axes, f"{NAMES[axis]} kept")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
 
 

@@ -40,7 +40,7 @@ def _sentence(plan: Plan, divergence: Divergence | None, first: str | None) -> s
     if first is not None:
         return f"{what} {first}"
     if divergence is None:
-        return f"{what} How close it is to the original was not measured: that takes images."
+        return f"{what} The distance from the original was not measured, since there were no images."
     if divergence.agreement is not None:
         return f"{what} It gives the same answer on {percent(divergence.agreement)} of {divergence.images:,} images."
     name, value = next(iter(divergence.measures.items()), ("relative error", divergence.logit_error))
@@ -132,6 +132,6 @@ def _caveats(material: Material) -> Iterator[str]:
     if report is not None and report.divergence is not None:
         yield "Compared on images held out of the calibration images, which need not be those that the net will meet."
     if material.converted is None:
-        yield "Accuracy was not measured: that takes labeled images of a test set, with `kdna eval`."
+        yield "Accuracy was not measured. `kdna report` measures it with --data and labeled images of a test set."
     if plan.board is not None:
         yield "Limits of a device are estimates of its profile. Nothing ran on the device."

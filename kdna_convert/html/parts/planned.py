@@ -35,7 +35,7 @@ def _sentence(plan: Plan, foreseen: Expected | None) -> str:
     what = f"The converted net will have {kept(after.params, before.params)} of the parameters of the original"
     what = f"{what}, and its file {kept(after.bytes, before.bytes)} of the bytes."
     if foreseen is None:
-        return f"{what} Nothing is expected of its answers: that takes images."
+        return f"{what} Its accuracy cannot be predicted without images."
     return f"{what} It is expected to give the same answer on {percent(foreseen.agreement.middle)} of the images."
 
 

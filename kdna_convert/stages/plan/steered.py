@@ -17,17 +17,15 @@ from .prices import Prices
 
 @dataclass(frozen=True)
 class BudgetAnswer:
-    """What a budget gives: a plan, or a sentence and the nearest budget that can be met.
+    """What a budget gives: a plan, or why there is none.
 
     Attributes:
         plan: The plan with the least predicted error.
         problem: Why there is none.
-        nearest: The least amount of this kind of budget that has a plan; None if there is no plan at all.
     """
 
     plan: Plan | None
     problem: str | None = None
-    nearest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,7 @@ def answer(at: Steered, budget: PlanBudget) -> BudgetAnswer:
     try:
         return BudgetAnswer(solve(at.database, budget, prices=at.prices_of(budget.kind)))
     except PlanError as error:
-        least, whole = bounds_of(at, budget.kind)
-        return BudgetAnswer(None, error.message, least if least < whole else None)
+        return BudgetAnswer(None, error.message)
 
 
 def without(at: Steered, database: Database, place: int) -> Steered:

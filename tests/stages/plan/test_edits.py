@@ -98,7 +98,8 @@ def test_a_net_of_excluded_layers_is_the_original(database: Database) -> None:
     assert plan is not None
     assert plan.families == ()
     assert plan.planned.params == whole
-    assert answer(at, half(database)).nearest is None
+    assert answer(at, half(database)).plan is None
+    assert bounds_of(at, "params") == (whole, whole)
 
 
 @pytest.mark.parametrize("way", [CP, CODEBOOK, LOWRANK])
@@ -155,15 +156,15 @@ def test_an_edit_that_cannot_be_kept_is_a_sentence(database: Database) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_budget_that_cannot_be_met_names_the_nearest_that_can(database: Database, kind: Kind) -> None:
+def test_below_the_least_budget_there_is_no_plan(database: Database, kind: Kind) -> None:
     at = steered(database, [Edit((LAYER,))])
     refused = answer(at, PlanBudget(kind, 1))
     assert refused.plan is None
     assert refused.problem is not None
-    assert refused.nearest is not None
-    assert bounds_of(at, kind) == (refused.nearest, getattr(original_totals(database), kind))
-    assert answer(at, PlanBudget(kind, refused.nearest)).plan is not None
-    assert answer(at, PlanBudget(kind, refused.nearest - 1)).plan is None
+    least, whole = bounds_of(at, kind)
+    assert whole == getattr(original_totals(database), kind)
+    assert answer(at, PlanBudget(kind, least)).plan is not None
+    assert answer(at, PlanBudget(kind, least - 1)).plan is None
 
 
 def test_the_offers_of_a_layer_are_what_it_may_be_forced_to(database: Database) -> None:
