@@ -35,7 +35,7 @@ COLUMNS = (*COLUMNS, "fastest export", "ms", "speed-up", "agreement of it", "CPU
 def measure(recipe: str, share: str | None, runtime: str, threads: int, data: Path, kept: Path) -> Row:
     """One row: predicted and measured time, what `kdna eval` says, and the forms that were exported.
 
-    `kept` is a folder for what all rows share: the moments and the predicted errors.
+    `kept` is a folder for what all rows share: the moments, the predicted errors and the times of layers.
     """
     row: Row = {"task": f"{recipe} {share}, {runtime}, {threads}", "recipe": recipe, "target": share}
     row |= {"runtime": runtime}
@@ -44,6 +44,7 @@ def measure(recipe: str, share: str | None, runtime: str, threads: int, data: Pa
     split = ["--set", "calibration.images=292", "--set", "calibration.heldout=200"]
     how: list[object] = ["--recipe", recipe, "--target-latency", share, "--runtime", runtime, "--threads", threads]
     how += ["--moments", kept / "moments.safetensors", "--database", kept / f"{recipe}.json"]
+    how += ["--profile", kept / "times.jsonl"]  # times of today, not those of the user's cache
     try:
         wanted = ["--scheme", "dense"] if share is None else [*how, "--data", diverse, *split]
         report, cost = kdna("convert", *net_flags(NET, data), *wanted, "-o", out, limit=LIMIT)

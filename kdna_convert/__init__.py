@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .api.report import report as report
     from .api.run import run as run
     from .api.shrink import shrink as shrink
+    from .api.sweep import sweep as sweep
     from .api.verify import verify as verify
     from .core.specs import DataConfig as DataConfig
     from .core.specs import Plan as Plan
@@ -88,6 +89,7 @@ _HOME = {
     "save": "network.folder",
     "save_pretrained": "api.hub",
     "shrink": "api.shrink",
+    "sweep": "api.sweep",
     "unfactored": "network.derive",
     "verify": "api.verify",
 }

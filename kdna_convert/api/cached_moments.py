@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.fingerprint import Fingerprint, parts_of
+from ..core.fingerprint import Fingerprint, parts_of, place_in
 from ..core.linalg import Kronecker
 from ..core.processes import end_other_processes, gather
 from ..core.specs import Layer, Progress
@@ -20,6 +20,7 @@ from ..stages.plan.files import fingerprint
 from .job import Job
 from .splits import digest_of
 
+FILE = "moments.safetensors"
 NAMED = 3  # layers that a note names
 
 NO_GRADIENT = (
@@ -34,7 +35,7 @@ ENLARGED = (
 
 
 def moments_of(job: Job, path: str | Path | None, progress: Progress | None) -> Moments:
-    """Read the moments from the file at `path`, or collect them and write it.
+    """Read the moments from the file at `path`, or collect them and write it. In a folder, files have names of kdna's.
 
     All processes collect, and only the first returns: it alone does the rest of the verb.
 
@@ -46,6 +47,7 @@ def moments_of(job: Job, path: str | Path | None, progress: Progress | None) -> 
         end_other_processes()
         return {}
     made_from = _made_from(job, active, path)
+    path = None if path is None else place_in(path, FILE, made_from.whole)
     exists = path is not None and Path(path).exists()
     if gather(exists)[0]:
         end_other_processes()

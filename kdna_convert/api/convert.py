@@ -82,8 +82,8 @@ def convert(
         plan: a plan, or its file; no plan is made then, and no target can be given.
         max_drop: in place of a target: find the fewest parameters that lose at most so many points of top-1 on the
             held-out images, or of agreement where these have no labels. Every budget tried is converted and repaired.
-        database: a file of predicted errors, read where it exists, else written.
-        moments: a file of moments, read where it exists, else written.
+        database: a file of predicted errors, read where it exists, else written; or a folder of such files.
+        moments: a file of moments, read where it exists, else written; or a folder of such files.
         data_free: use the images only to measure.
         checkpoint: the model's weights file.
         checkpoint_key: the key of the weights in that file. By default the usual ones are tried, moving averages first.

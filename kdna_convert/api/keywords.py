@@ -205,8 +205,14 @@ class FinetuneOptions(FolderOptions, TaskOptions, MetricOptions, total=False):
 
 
 class RunOptions(NetOptions, MetricOptions, total=False):
-    """How the net and its images are read, what the result is measured on, and where it is written."""
+    """How the net and its images are read, what the result is measured on, and where it is written.
 
+    `moments` and `database` are files, or folders of such files, that the conversion reads where they exist and else
+    writes.
+    """
+
+    moments: str | Path | None
+    database: str | Path | None
     eval_data: Data | str | Path | None
     force: bool
     command: str | None

@@ -30,7 +30,8 @@ from .splits import digest_of, images_of
 class RunRequest:
     """The arguments of a run. `recipe` is the one for the requested size, `mark` the hash of everything that matters.
 
-    `shares` says whether the recipe's `sharing` is used; None if it has none.
+    `shares` says whether the recipe's `sharing` is used; None if it has none. `moments` and `database` are where the
+    conversion keeps them, which changes nothing in the result.
     """
 
     model: str | nn.Module
@@ -42,6 +43,8 @@ class RunRequest:
     shares: bool | None
     mark: str
     progress: Progress | None
+    moments: str | Path | None = None
+    database: str | Path | None = None
 
 
 def request_of(
@@ -87,7 +90,8 @@ def request_of(
     mark = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     shares = None if recipe.sharing is None else final.scheme != recipe.scheme
     net = model if isinstance(model, nn.Module) else name
-    return RunRequest(net, final, data, params, size, net_options(options), shares, mark, progress)
+    kept = options.get("moments"), options.get("database")
+    return RunRequest(net, final, data, params, size, net_options(options), shares, mark, progress, *kept)
 
 
 def net_options(options: RunOptions) -> NetOptions:

@@ -13,7 +13,18 @@ from ..core.comparison import Comparison
 from ..core.machine import cpu_name
 from ..core.measurements import Analysis, Curve
 from ..core.specs import Plan
-from ..html import ANALYSIS_PARTS, BENCH_PARTS, COMPARISON_PARTS, CURVE_PARTS, PLAN_PARTS, Material, Page, page_of
+from ..core.sweep_result import SweepResult
+from ..html import (
+    ANALYSIS_PARTS,
+    BENCH_PARTS,
+    COMPARISON_PARTS,
+    CURVE_PARTS,
+    PLAN_PARTS,
+    SWEEP_PARTS,
+    Material,
+    Page,
+    page_of,
+)
 from ..network.folder import Conversion
 from ..network.folder.contents import read_contents
 from ..network.folder.report import Report
@@ -23,7 +34,7 @@ from ..stages.evaluate.timing import Timing
 def page_of_result(
     result: object, curve: Curve | None = None, command: str | None = None, repairs: bool | None = None
 ) -> Page:
-    """The page of what a verb returned: a Conversion, Analysis, Plan, Curve, Comparison or timings.
+    """The page of what a verb returned: a Conversion, Analysis, Plan, Curve, Comparison, SweepResult or timings.
 
     A Material of an analysis has pictures of its kernels, too. `curve` is that of a plan, `command` the one that made
     the result. `repairs` is that of Material.
@@ -44,6 +55,8 @@ def page_of_result(
         return page_of(replace(known, title="Budgets", curve=result), CURVE_PARTS)
     if isinstance(result, Comparison):
         return page_of(replace(known, title=f"{result.model} compared", comparison=result), COMPARISON_PARTS)
+    if isinstance(result, SweepResult):
+        return page_of(replace(known, title=f"Sweep of {result.grid}", sweep=result), SWEEP_PARTS)
     if isinstance(result, tuple | list) and result and all(isinstance(each, Timing) for each in result):
         return page_of(replace(known, title="Speed", timings=tuple(result)), BENCH_PARTS)
     raise TypeError(f"there is no page of {type(result).__name__}")

@@ -77,7 +77,7 @@ def run(
             recipe decides by this size whether to share and fine-tune.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: `eval_data`, images that every stage is measured on; `force`, to overwrite; `command`, for the model
-            card; checkpoint, inputs, class_map, device, task, outputs and metric, as for `convert`.
+            card; checkpoint, inputs, class_map, device, task, outputs, metric, moments and database, as for `convert`.
 
     A recipe's `export` is written beside `output`, whose name it extends.
 
@@ -216,6 +216,7 @@ def _stages(request: RunRequest, work: Path) -> dict[str, Callable[[Any], Conver
         alone = _without_codec(recipe)
         size = None if recipe.codec else request.size
         goals: dict[str, Any] = {"target_params": request.params, "target_bytes": size}
+        goals |= {"moments": request.moments, "database": request.database}
         return convert(request.model, recipe=alone, data=request.data, work=work, progress=progress, **goals, **options)
 
     def tuned(before: Conversion) -> Conversion:

@@ -36,6 +36,7 @@ from .commands import (
     report,
     run,
     shrink,
+    sweep,
     trust,
     verify,
 )
@@ -66,6 +67,7 @@ COMMANDS = {
         freeze.freeze,
         code.code,
         build.build,
+        sweep.sweep,
     ),
     "Measure and ship": (
         evaluate.eval_,

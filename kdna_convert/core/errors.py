@@ -134,6 +134,8 @@ CODES: dict[str, str] = {
     "KD206": "There is no bundled recipe of this name. `kdna recipe ls` lists them.",
     "KD207": "A rank is out of range for the shapes of its family. Use a value in the range that the message gives.",
     "KD208": "A fine-tune setting is invalid. Correct the setting that the message names.",
+    "KD209": "The grid of a sweep cannot be read, or has an invalid key or value. Correct the line that the message names.",
+    "KD210": "The grid of a sweep has no job, or more than are run unasked. Add models, recipes and budgets, or pass --yes.",
     # model and checkpoint
     "KD301": "There is no model of this name. `kdna ls models` lists the names.",
     "KD302": "The model cannot be built: its factory is missing, failed, or did not return an nn.Module.",
@@ -150,6 +152,7 @@ CODES: dict[str, str] = {
     "KD313": "What the net returns may belong to several tasks. Say which with --task; the message lists those that fit.",
     "KD314": "A function of --metric or --outputs cannot be loaded, raised an exception, or returned something else.",
     "KD315": "The export form does not take this option, or this value of it. The message lists what it takes.",
+    "KD316": "The original does not score what the grid of the sweep says. Check its weights, and the size and normalization of its images.",
     # data
     "KD401": "DATA does not exist or holds no readable image. Pass a folder or .tar of images, a folder of .wav files, a timm dataset, or kdna:digits/train.",
     "KD402": "The classes of the data do not match the outputs of the net. Pass --class-map FILE.",
@@ -192,6 +195,9 @@ CODES: dict[str, str] = {
     "KD611": "The folder names code from elsewhere, or a net too large for its tensors. Nothing was run. If you trust the folder, pass --trust-code (trust_code=True), or run `kdna trust` once. Or build the net and pass model=.",
     "KD612": "The Hugging Face Hub refuses the repository, or cannot be reached. Check its name (OWNER/NAME), your token (`hf auth login`) and the connection.",
     "KD613": "The update was made from another folder, or is damaged. Nothing was written. Pass the folder that `kdna diff` was given first.",
+    "KD614": "Another sweep is running in the folder. Wait until it ends, or write to another folder.",
+    "KD615": "The cluster of a sweep cannot be used: its extra is not installed, it cannot be reached, or no node is large enough. The message says which.",
+    "KD616": "The job of a sweep was killed, or its worker or node was lost, more often than it is tried. Often the memory was too small: run fewer at once (--jobs, --memory).",
     # numerics
     "KD701": "A weight holds NaN or infinity. Use a checkpoint from before the training diverged.",
     "KD702": "A layer's activations hold NaN or infinity. Check the normalization of the images (--mean, --std) and the checkpoint.",

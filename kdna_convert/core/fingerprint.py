@@ -40,6 +40,12 @@ class Fingerprint:
         raise PlanError("KD505", f"{path} was made from {why}; delete it or name another file")
 
 
+def place_in(place: str | Path, kind: str, whole: str) -> Path:
+    """The file at `place`; in a folder, the file of this kind (as `moments.safetensors`) that was made from `whole`."""
+    path = Path(place)
+    return path / f"{Path(kind).stem}-{whole[:16]}{Path(kind).suffix}" if path.is_dir() else path
+
+
 def digest(value: Any) -> str:
     """The sha256 of a value as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

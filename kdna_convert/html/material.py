@@ -9,6 +9,7 @@ from ..core.comparison import Comparison
 from ..core.disagreement import Disagreement
 from ..core.measurements import Analysis, Curve, Evaluation
 from ..core.specs import DataConfig, Plan
+from ..core.sweep_result import SweepResult
 from ..network.folder.report import Report
 from ..stages.evaluate.timing import Timing
 from .picture import FamilyPictures, Picture
@@ -40,6 +41,7 @@ class Material:
         compared: How `analysis` was made, and what is left out of it; without one: why.
         kernels: Pictures of kernels by layer.
         families: Pictures of families, by the order of the plan; those that are not here were left out.
+        sweep: The rows of a sweep.
     """
 
     title: str
@@ -63,3 +65,4 @@ class Material:
     compared: str | None = None
     kernels: Mapping[str, Picture] = field(default_factory=dict)
     families: Sequence[FamilyPictures] = ()
+    sweep: SweepResult | None = None

@@ -25,6 +25,7 @@ from .parts.origin import origin
 from .parts.other_tools import comparison
 from .parts.outcome import outcome
 from .parts.planned import planned
+from .parts.sweep import failures, sweep
 
 # Of a converted folder, in the order of the page.
 FOLDER_PARTS: tuple[MakePart, ...] = (
@@ -38,12 +39,13 @@ FOLDER_PARTS: tuple[MakePart, ...] = (
     finetune,
     origin,
 )
-# Of the results of analyze, plan, compare and bench.
+# Of the results of analyze, plan, compare, bench and sweep.
 ANALYSIS_PARTS: tuple[MakePart, ...] = (layers, similarity, origin)
 PLAN_PARTS: tuple[MakePart, ...] = (planned, layers, curve, origin)
 CURVE_PARTS: tuple[MakePart, ...] = (curve, origin)
 COMPARISON_PARTS: tuple[MakePart, ...] = (comparison, origin)
 BENCH_PARTS: tuple[MakePart, ...] = (bench, origin)
+SWEEP_PARTS: tuple[MakePart, ...] = (sweep, failures, origin)
 STATIC = ("page.css", "page.js")
 
 

@@ -12,7 +12,7 @@ import typer
 from ...core.plugin_names import ArithmeticName, RuntimeName
 from .completion import board_names
 from .option_values import Text, checked
-from .options import BYTES_HELP, METRIC, PARAMS_HELP, SHARE, SIZE
+from .options import BYTES_HELP, DATABASE_HELP, METRIC, PARAMS_HELP, SHARE, SIZE
 
 LATENCY = checked("parse_latency", 1)
 BYTES = checked("parse_size")
@@ -69,9 +69,7 @@ class GoalFlags(SizeFlags):
             callback=LATENCY,
         ),
     ] = None
-    database: Annotated[
-        Text, _budget(metavar="FILE", help="Predicted errors: read if the file exists, else written.")
-    ] = None
+    database: Annotated[Text, _budget(metavar="FILE", help=DATABASE_HELP)] = None
 
     def refuse(self, flag: str, besides: str = "") -> None:
         """Raise a usage error if any of these options but `besides` is given together with `flag`."""

@@ -40,6 +40,8 @@ RECIPE_HELP = "Recipe file or bundled name; see `kdna recipe ls`."
 PARAMS_HELP = "Share of the parameters to keep: 0.5, 50% or 1/2."
 SET_HELP = "Override a recipe key. Repeatable."
 ROUNDED_ON_NOISE = "no images: rounding uses synthetic noise, layer by layer, which costs accuracy; pass --data"
+MOMENTS_HELP = "Second moments of the inputs: read if the file exists, else written. Or a folder of such files."
+DATABASE_HELP = "Predicted errors: read if the file exists, else written. Or a folder of such files."
 BYTES_HELP = "Size of the file with its header: 1.2MB, or a share of the original's as 5% or 1/20."
 
 
@@ -221,9 +223,7 @@ class CalibrationFlags:
     ] = None
     seed: Annotated[int | None, _recipe(metavar="N", min=0, help="Random seed. Default: the recipe's.")] = None
     data_free: Annotated[bool, _data("--data-free", help="Fit without images. Costs accuracy.")] = False
-    moments: Annotated[
-        Text, _data(metavar="FILE", help="Second moments of the inputs: read if the file exists, else written.")
-    ] = None
+    moments: Annotated[Text, _data(metavar="FILE", help=MOMENTS_HELP)] = None
     moments_memory: Annotated[
         Text,
         _data(

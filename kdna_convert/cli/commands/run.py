@@ -23,9 +23,12 @@ from .console import (
     write_report,
 )
 from .grouped import grouped
+from .option_values import Text
 from .options import (
     BYTES_HELP,
+    DATABASE_HELP,
     METRIC_HELP,
+    MOMENTS_HELP,
     PARAMS_HELP,
     RECIPE_HELP,
     SET_HELP,
@@ -66,6 +69,8 @@ def run(
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     target_params: Annotated[str | None, typer.Option(metavar="SHARE", help=PARAMS_HELP, callback=SHARE)] = None,
     target_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help=BYTES_HELP, callback=SIZE)] = None,
+    moments: Annotated[Text, typer.Option(metavar="FILE", help=MOMENTS_HELP, rich_help_panel="Data")] = None,
+    database: Annotated[Text, typer.Option(metavar="FILE", help=DATABASE_HELP, rich_help_panel="Data")] = None,
     output: OutputFolder = None,
     html: HtmlFlag = None,
     force: Force = False,
@@ -87,6 +92,7 @@ def run(
     recipe = load_recipe(recipe_name, overrides or [])
     arguments = source.arguments | images.arguments | run.arguments
     arguments |= {"recipe": recipe, "eval_data": eval_data, "output": output, "metric": metric}
+    arguments |= {"moments": moments, "database": database}
     arguments |= {"target_params": target_params, "target_bytes": target_bytes, "command": ctx.meta[COMMAND]}
     notes, hints = image_notes(recipe, images.data is not None), source.hints
     try:

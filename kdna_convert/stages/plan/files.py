@@ -11,13 +11,15 @@ from pydantic import ValidationError
 from ...core.atomic import write_text
 from ...core.choices import Database
 from ...core.errors import PlanError, reason_of
-from ...core.fingerprint import Fingerprint, digest, parts_of
+from ...core.fingerprint import Fingerprint, digest, parts_of, place_in
 from ...core.specs import Plan, from_json, to_json
 from ...inputs.recipe import Recipe
 from .budget import budget_of
 from .costs import original_totals
 from .knapsack import solve
 
+# What a file in a folder of databases is called.
+ERRORS = "errors.json"
 # Keys of a recipe that a database does not depend on.
 _LATER = {"budget", "fit", "repair", "repair_time", "nested", "codec", "finetune", "sharing", "export"}
 
@@ -68,13 +70,14 @@ def _stamp(place: Any) -> list[int] | None:
 
 
 def read_database(path: str | Path, expected: Fingerprint) -> Database | None:
-    """The database in a file; None if there is no such file.
+    """The database in a file, or in a folder of such files; None if there is no such file.
 
     Raises:
         PlanError: KD505 if the file is no database or was made from something else.
     """
+    path = place_in(path, ERRORS, expected.whole)
     try:
-        text = Path(path).read_bytes()
+        text = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -88,8 +91,8 @@ def read_database(path: str | Path, expected: Fingerprint) -> Database | None:
 
 
 def write_database(path: str | Path, database: Database) -> None:
-    """Write a database for `read_database`. Raises FolderError KD604 if it cannot be written."""
-    write_text(path, to_json(database))
+    """Write a database for `read_database`; in a folder, as a new file. Raises FolderError KD604 if it cannot."""
+    write_text(place_in(path, ERRORS, database.fingerprint), to_json(database))
 
 
 def read_plan(path: str | Path) -> Plan:

@@ -1,0 +1,129 @@
+"""The rows of a sweep: what a command left as a row, and the file `sweep.jsonl` that holds them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ...core.atomic import disk_errors
+from ...core.measurements import Evaluation
+from ...core.specs import Totals, required
+from ...core.sweep_result import Measured, SweepRow
+from ...network.folder.contents import read_contents
+from ..result_pages import machine
+from .execution import Outcome
+from .tasks import PlannedJob
+
+FILE = "sweep.jsonl"
+PLAY = 0.0005  # by which a measure of the original may differ from that of the grid
+_ROW = TypeAdapter(SweepRow)
+_ERROR = re.compile(r"^kdna: error (KD\d+): (.*)$", re.MULTILINE)
+# What an evaluation has beside the measures of its task.
+_MEASURES = ("top1", "top5", "agreement", "kl")
+
+
+def row_of(planned: PlannedJob, outcome: Outcome) -> SweepRow:
+    """The row of a job that has ended."""
+    job = planned.job
+    row: dict[str, Any] = {"job": job.name, "net": job.net.name, "recipe": job.recipe.name}
+    row |= {"budget": job.budget.text, "seed": job.seed, "command": planned.command, "mark": planned.mark}
+    row |= {"seconds": round(outcome.seconds, 2), "cpu_seconds": round(outcome.cpu_seconds, 2)}
+    row |= {"peak_bytes": outcome.peak_bytes, "host": outcome.host, "versions": machine()}
+    folder = planned.task.output
+    code, message = _failure(outcome)
+    if message is None and folder is not None:
+        row |= _measured(folder)
+        code, message = _misfit(row["original"], job.net.original)
+    return SweepRow(**row, state="done" if message is None else "failed", code=code, message=message)
+
+
+def _failure(outcome: Outcome) -> tuple[str | None, str | None]:
+    """The code and the message of a command that failed; two None for one that did not."""
+    if outcome.exit_code == 0 and outcome.lost is None:
+        return None, None
+    errors = [*_ERROR.finditer(outcome.err)]
+    if errors:
+        return errors[-1][1], errors[-1][2]
+    if outcome.killed:
+        how = outcome.lost or f"it was killed by signal {abs(outcome.exit_code) % 128}"
+        return "KD616", f"{how}; often the memory was too small"
+    lines = [line for line in outcome.err.splitlines() if line.strip()]
+    return None, lines[-1] if lines else f"exit code {outcome.exit_code}"
+
+
+def _measured(folder: Path) -> dict[str, Any]:
+    """The sizes and measures of the original and of the net, and the sums of the folder's files."""
+    contents = read_contents(folder)
+    run, plan = required(contents.report.run), contents.plan
+    last = run.stages[-1]
+    heldout = {name: getattr(last, name) for name in ("agreement", "kl") if getattr(last, name) is not None}
+    original = {} if run.original is None else _measures(run.original)
+    result = heldout if run.evaluation is None else _measures(run.evaluation)
+    sums = dict(contents.record.files)
+    return {"original": _net(plan.original, original), "result": _net(plan.planned, result), "sums": sums}
+
+
+def _net(totals: Totals, measures: dict[str, float]) -> Measured:
+    return Measured(totals.params, totals.bytes, totals.macs, measures)
+
+
+def _measures(evaluation: Evaluation) -> dict[str, float]:
+    own = {name: getattr(evaluation, name) for name in _MEASURES if getattr(evaluation, name) is not None}
+    return own | evaluation.measures
+
+
+def _misfit(original: Measured, expected: Mapping[str, float]) -> tuple[str | None, str | None]:
+    """The code and the message where the original does not score what the grid says."""
+    for name, value in expected.items():
+        found = original.measures.get(name)
+        if found is None or abs(found - value) > PLAY:
+            scored = "was not measured" if found is None else f"scores {found:.4f}"
+            why = "check its weights, the size and normalization of its images, and --eval-data"
+            return "KD316", f"{name}: the original {scored}, and the grid says {value:g}; {why}"
+    return None, None
+
+
+def read_rows(folder: Path) -> dict[str, SweepRow]:
+    """The last row of each job. A line that a killed sweep left incomplete is ignored."""
+    rows = {}
+    try:
+        lines = (folder / FILE).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    for line in lines:
+        try:
+            row = _ROW.validate_json(line)
+        except ValidationError:
+            continue
+        rows[row.job] = row
+    return rows
+
+
+def append_row(folder: Path, row: SweepRow) -> None:
+    """Add a row to the file, flushed to the disk. Raises FolderError KD604."""
+    path = folder / FILE
+    with disk_errors(path), path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            torn = file.read(1) != b"\n"
+        else:
+            torn = False
+        file.write(b"\n" * torn + _ROW.dump_json(row) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def is_done(planned: PlannedJob, rows: Mapping[str, SweepRow]) -> bool:
+    """Whether the same job was done before and its folder is there."""
+    row, folder = rows.get(planned.job.name), planned.task.output
+    return row is not None and row.state == "done" and row.mark == planned.mark and bool(folder and folder.is_dir())
+
+
+def changed(planned: Sequence[PlannedJob], rows: Mapping[str, SweepRow]) -> set[str]:
+    """The jobs whose folder another command, recipe or checkpoint has written: it is written again."""
+    return {each.job.name for each in planned if each.job.name in rows and rows[each.job.name].mark != each.mark}

@@ -1,0 +1,139 @@
+"""The tasks of a sweep: one for every job, and one for what the jobs of a net share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...core.errors import KdnaError
+from ...inputs.grid import GridJob
+from ...inputs.recipe import load_recipe
+from ..expected_cost import expected_cost
+from .execution import Task
+
+JOBS, CACHE = "jobs", "cache"
+BLOCK = 2**20
+# Bytes of a job whose net cannot be opened here.
+UNKNOWN = 2 * 2**30
+RESERVE = 1.2  # the expected peak is right within a factor; see benchmarks/cost_model.py
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job with its task. `mark` is the hash of what its result depends on, `command` the one that repeats it."""
+
+    job: GridJob
+    task: Task
+    mark: str
+    command: str
+
+
+def planned_jobs(jobs: Sequence[GridJob], folder: Path, cores: int, gpus: float, device: str) -> list[PlannedJob]:
+    """The jobs of a grid as tasks that write into `folder`, each with `cores` threads.
+
+    The memory is that of `kdna plan --dry-run`, once for a net and a recipe.
+    """
+    sums: dict[str, str] = {}
+    memory: dict[str, int] = {}
+    planned = []
+    for job in jobs:
+        words = _run_words(job, device)
+        key = json.dumps([job.net.name, job.recipe.name])
+        if key not in memory:
+            memory[key] = _expected_memory(job)
+        output = folder / JOBS / job.name
+        cache = folder / CACHE / (job.net.name if job.seed is None else f"{job.net.name}-seed{job.seed}")
+        task = Task(job.name, tuple(words), cache, output, None, cores, memory[key], gpus)
+        command = shlex.join(command_of(job, folder, device))
+        planned.append(PlannedJob(job, task, _mark(job, words, sums), command))
+    return planned
+
+
+def command_of(job: GridJob, folder: Path, device: str) -> list[str]:
+    """The `kdna run` of a job, as a user types it."""
+    return ["kdna", *_run_words(job, device), "-o", str(folder / JOBS / job.name)]
+
+
+def shared_tasks(planned: Sequence[PlannedJob]) -> tuple[list[Task], list[Task]]:
+    """What the jobs of a net share, and the jobs, each of which comes after that.
+
+    A net is calibrated once for a seed, and its errors are predicted once for a recipe: one task does so for each, one
+    after another. A job of a recipe without fits has nothing to wait for.
+    """
+    shared: dict[str, Task] = {}
+    jobs, last = [], dict[str, str]()
+    for each in planned:
+        job = each.job
+        if not load_recipe(job.recipe.recipe, job.changes).fits:
+            jobs.append(each.task)
+            continue
+        net = each.task.cache.name
+        name = f"{net}, {job.recipe.name}"
+        if name not in shared:
+            words = tuple(_plan_words(job))
+            shared[name] = replace(each.task, name=f"calibrate {name}", words=words, output=None, after=last.get(net))
+            last[net] = shared[name].name
+        jobs.append(replace(each.task, after=shared[name].name))
+    return [*shared.values()], jobs
+
+
+def _run_words(job: GridJob, device: str) -> list[str]:
+    """The arguments of `kdna` that run a job."""
+    words = ["run", job.recipe.recipe, job.net.model, *_net_words(job), *job.budget.flags]
+    words += [] if job.eval_data is None else ["--eval-data", job.eval_data]
+    words += [] if job.net.metric is None else ["--metric", job.net.metric]
+    return words if device == "auto" else [*words, "--device", device]
+
+
+def _plan_words(job: GridJob) -> list[str]:
+    """The arguments of `kdna` that calibrate a net and predict the errors of a recipe."""
+    return ["plan", job.net.model, "--recipe", job.recipe.recipe, *_net_words(job), "--curve"]
+
+
+def _net_words(job: GridJob) -> list[str]:
+    data = [] if job.data is None else ["--data", job.data]
+    return [*job.net.flags, *data, *(word for change in job.changes for word in ("--set", change))]
+
+
+def _mark(job: GridJob, words: Sequence[str], sums: dict[str, str]) -> str:
+    """The hash of the command, the recipe and the weights. `sums` keeps those of files that were read before."""
+    recipe = load_recipe(job.recipe.recipe, job.changes).model_dump(mode="json")
+    weights = job.net.checkpoint
+    if weights is not None and weights not in sums:
+        sums[weights] = _sum(Path(weights))
+    return hashlib.sha256(json.dumps([*words, recipe, sums.get(weights or "")], sort_keys=True).encode()).hexdigest()
+
+
+def _sum(path: Path) -> str:
+    """The sha256 of a file; empty for one that is not here."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.sha256()
+            while block := file.read(BLOCK):
+                found.update(block)
+            return found.hexdigest()
+    except OSError:
+        return ""
+
+
+def _expected_memory(job: GridJob) -> int:
+    """The bytes that a conversion of the job's net is expected to hold. A net that fails does so in its job."""
+    net = job.net
+    size = [] if net.input_size is None else re.findall(r"\d+", str(net.input_size))
+    inputs = {"input_size": [int(side) for side in size]} if size else {}
+    try:
+        cost = expected_cost(
+            net.model,
+            recipe=load_recipe(job.recipe.recipe, job.changes),
+            data=job.data,
+            checkpoint=net.checkpoint,
+            inputs=inputs,
+        )
+    except (KdnaError, TypeError, ValueError):
+        return UNKNOWN
+    return int(RESERVE * cost.bytes)

@@ -1,0 +1,158 @@
+"""`kdna sweep`: many nets at many budgets, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .console import PlainConsole, in_terminal, reporting, show, show_json, tell
+from .grouped import grouped
+from .option_values import Text, checked
+from .options import JsonFlag
+
+if TYPE_CHECKING:  # imports pydantic, which --help does not need
+    from ...core.sweep_result import SweepRow
+
+STOPPED = "kdna: stopped. Finished jobs are in {folder}. Run the same command again for the others."
+_where = partial(typer.Option, rich_help_panel="Where")
+
+
+@dataclass(frozen=True)
+class SweepFlags:
+    """Where the jobs run, and how many at once."""
+
+    on: Annotated[
+        Literal["local", "ray", "slurm"], _where(help="Processes of this machine, a Ray cluster, or Slurm.")
+    ] = "local"
+    jobs: Annotated[
+        int | None, _where(metavar="N", min=1, help="local: jobs at once. Default: as many as cores and memory allow.")
+    ] = None
+    memory: Annotated[
+        Text,
+        _where(
+            metavar="SIZE",
+            help="local: memory for all jobs, by their expected peaks: 16GiB. Default: most of the machine's.",
+            callback=checked("parse_size"),
+        ),
+    ] = None
+    cores: Annotated[int, _where(metavar="N", min=1, help="Threads of a job.")] = 1
+    gpus: Annotated[float, _where(metavar="N", min=0, help="ray, slurm: GPUs of a job.")] = 0.0
+    device: Annotated[str, _where(metavar="DEVICE", help="Device of the jobs: auto, cpu or cuda.")] = "auto"
+    address: Annotated[
+        Text,
+        _where(metavar="HOST:PORT", help="ray: the cluster; also auto or ray://HOST:PORT. Default: one here."),
+    ] = None
+    slurm: Annotated[
+        list[str] | None,
+        _where(metavar="KEY=VALUE", help="slurm: a setting of submitit, such as slurm_partition=gpu. Repeatable."),
+    ] = None
+    retries: Annotated[int, _where(metavar="N", min=0, help="Times that a killed job is started again.")] = 1
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return given | {"slurm": dict(map(_setting, self.slurm or []))}
+
+
+@grouped
+def sweep(
+    grid: Annotated[Path, typer.Argument(metavar="GRID", help="YAML file of models, recipes, budgets and seeds.")],
+    where: SweepFlags,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the sweep.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Run a grid of any size unasked.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands only.")] = False,
+    json: JsonFlag = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints on stderr.")] = False,
+) -> None:
+    """Run every net of a grid with every recipe, budget and seed, each as `kdna run`.
+
+    The same command again runs what is missing, has failed or has changed. FOLDER has the nets in jobs/, a row for each
+    in sweep.jsonl, and summary.csv and summary.html.
+
+    Example:
+        kdna sweep examples/sweep.yaml -o sweep
+    """
+    from ...inputs.grid import load_grid
+
+    jobs = load_grid(grid).jobs
+    if output is None:
+        raise typer.BadParameter("required: where to write", param_hint="-o")
+    from ...api.sweep import MOST
+    from ...api.sweep import sweep as stage
+    from ..report.sweep import sweep_report
+
+    most = len(jobs) if yes or dry_run or _agreed(len(jobs), MOST) else MOST
+    if dry_run:
+        from ...api.sweep.tasks import command_of
+
+        for job in jobs:
+            show(shlex.join(command_of(job, output, where.device)))
+        return
+    nets = dict(Counter(job.net.name for job in jobs))
+    try:
+        with _watching(nets, quiet) as watch:
+            options = where.arguments | watch
+            result = stage(grid, output=output, most=most, **options)
+    except KeyboardInterrupt:
+        tell(STOPPED.format(folder=output))
+        raise
+    show_json(result) if json else show(sweep_report(result))
+    tell(f"written to {output}\nsummary.html in it shows the result, summary.csv has all rows", quiet)
+
+
+def _agreed(jobs: int, most: int) -> bool:
+    """Whether the user agrees to a large grid. Where nobody can be asked, the library refuses it."""
+    return jobs > most and in_terminal() and typer.confirm(f"the grid has {jobs:,} jobs. Run them?", err=True)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """KEY=VALUE, the value as YAML."""
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise typer.BadParameter(f"{text}: write it as key=value", param_hint="--slurm")
+    return key, yaml.safe_load(value)
+
+
+@contextmanager
+def _watching(nets: dict[str, int], quiet: bool) -> Iterator[dict[str, Any]]:
+    """The arguments that show progress: a live table in a terminal, else a line for each job."""
+    if quiet or not sys.stderr.isatty():
+        with reporting(quiet) as progress:
+            yield {"progress": progress}
+        return
+    from rich.live import Live
+
+    from ..report.sweep import live_table
+
+    rows: list[SweepRow] = []
+    running: dict[str, float] = {}
+    began = time.monotonic()
+
+    def table() -> Any:
+        now = time.monotonic()
+        return live_table(nets, rows, {name: now - start for name, start in running.items()}, now - began)
+
+    def watch(event: Any) -> None:
+        if hasattr(event, "state"):
+            rows.append(event)
+            running.pop(event.job, None)
+        else:
+            running[event.name] = time.monotonic()
+
+    console = PlainConsole(stderr=True)
+    with Live(console=console, get_renderable=table, refresh_per_second=2, transient=True):
+        yield {"watch": watch}
