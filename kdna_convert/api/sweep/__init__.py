@@ -17,10 +17,10 @@ from ...core.errors import RecipeError
 from ...core.progress import as_progress
 from ...core.specs import Progress
 from ...core.sweep_result import SweepResult, SweepRow
-from ...inputs.grid import GridJob, load_grid
 from ...inputs.recipe import parse_size
+from ...inputs.sweep_grid import GridJob, load_grid
 from ..keywords import check_keywords
-from .execution import Task
+from .execution import SweepTask
 from .executor import Executor
 from .folder_lock import locked
 from .local_processes import LocalProcesses, machine_cores, machine_memory
@@ -58,7 +58,7 @@ class SweepOptions(TypedDict, total=False):
     slurm: Mapping[str, Any]
     retries: int
     most: int
-    watch: Callable[[Task | SweepRow], None]
+    watch: Callable[[SweepTask | SweepRow], None]
 
 
 def sweep(
@@ -75,7 +75,7 @@ def sweep(
     `summary.html`. The same call again runs only the jobs that are missing, have failed or have changed.
 
     Args:
-        grid: the grid, a YAML file: see `kdna_convert.inputs.grid`.
+        grid: the grid, a YAML file: see `kdna_convert.inputs.sweep_grid`.
         output: the folder of the sweep.
         on: local processes, a Ray cluster, or Slurm.
         progress: True for a bar on stderr, or a function of (what, done, total).
@@ -118,9 +118,9 @@ class _Work:
     planned: Mapping[str, Any]
     rows: dict[str, SweepRow]
     progress: Progress | None
-    watch: Callable[[Task | SweepRow], None] | None
+    watch: Callable[[SweepTask | SweepRow], None] | None
 
-    def began(self, task: Task) -> None:
+    def began(self, task: SweepTask) -> None:
         task.cache.mkdir(parents=True, exist_ok=True)
         if self.watch is not None:
             self.watch(task)
@@ -160,7 +160,7 @@ def _executor(on: Where, folder: Path, held: Sequence[int], options: SweepOption
     return LocalProcesses(total, machine_memory() if memory is None else parse_size(memory), held)
 
 
-def _forced(task: Task) -> Task:
+def _forced(task: SweepTask) -> SweepTask:
     return replace(task, words=(*task.words, "--force"))
 
 

@@ -22,7 +22,7 @@ POLL = 0.05  # seconds
 
 
 @dataclass(frozen=True)
-class Task:
+class SweepTask:
     """One command of a sweep.
 
     Attributes:

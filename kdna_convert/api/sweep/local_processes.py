@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from .execution import POLL, Execution, Outcome, Task
+from .execution import POLL, Execution, Outcome, SweepTask
 
 SHARE = 0.9  # of the machine's memory that jobs may use
 
@@ -23,9 +23,9 @@ class LocalProcesses:
 
     def __init__(self, cores: int, memory: int, held: Sequence[int] = ()) -> None:
         self.cores, self.memory, self.held = cores, memory, held
-        self.running: dict[str, tuple[Task, Execution]] = {}
+        self.running: dict[str, tuple[SweepTask, Execution]] = {}
 
-    def has_room(self, task: Task) -> bool:
+    def has_room(self, task: SweepTask) -> bool:
         """Whether the task fits beside those that run."""
         others = [each for each, _ in self.running.values()]
         if not others:
@@ -33,11 +33,11 @@ class LocalProcesses:
         cores = task.cores + sum(each.cores for each in others)
         return cores <= self.cores and task.memory + sum(each.memory for each in others) <= self.memory
 
-    def start(self, task: Task) -> None:
+    def start(self, task: SweepTask) -> None:
         """Begin the task's command."""
         self.running[task.name] = (task, Execution(task.command(), task.cores, held=self.held))
 
-    def ended(self) -> Sequence[tuple[Task, Outcome]]:
+    def ended(self) -> Sequence[tuple[SweepTask, Outcome]]:
         """Those that have ended, after a moment."""
         found = []
         for name, (task, execution) in [*self.running.items()]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from ...core.atomic import new_folder, write_bytes
 from ...core.errors import FolderError, cause
-from .execution import Execution, Outcome, Task
+from .execution import Execution, Outcome, SweepTask
 
 WAIT = 0.2  # seconds for a task to end
 CONNECT = 5.0  # seconds for the cluster to answer
@@ -46,10 +46,10 @@ class RayCluster:
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
             raise FolderError("KD615", f"no Ray cluster at {address}: {cause(error)}") from None
         self.remote = self.ray.remote(max_retries=0)(_run)
-        self.running: dict[Any, tuple[Task, Any]] = {}
+        self.running: dict[Any, tuple[SweepTask, Any]] = {}
         self.shared: dict[Path, Any] = {}
 
-    def has_room(self, task: Task) -> bool:
+    def has_room(self, task: SweepTask) -> bool:
         """Always: Ray keeps a queue. Raises FolderError KD615 for a task that no node is large enough for."""
         largest = self._largest()
         for name, needed in (("CPU", float(task.cores)), ("GPU", task.gpus)):
@@ -58,7 +58,7 @@ class RayCluster:
                 raise FolderError("KD615", f"a job needs {needed:g} {name}s, and {has}; ask for fewer")
         return True
 
-    def start(self, task: Task) -> None:
+    def start(self, task: SweepTask) -> None:
         """Queue the task, with what its net has in the object store."""
         if task.cache not in self.shared:
             self.shared[task.cache] = self.ray.put(_files(task.cache))
@@ -67,7 +67,7 @@ class RayCluster:
         outcome, made = self.remote.options(**needs).remote(task, str(Path.cwd()), self.shared[task.cache])
         self.running[outcome] = (task, made)
 
-    def ended(self) -> Sequence[tuple[Task, Outcome]]:
+    def ended(self) -> Sequence[tuple[SweepTask, Outcome]]:
         """Those that have ended. What they made is in place."""
         ready, _ = self.ray.wait([*self.running], num_returns=1, timeout=WAIT)
         found = []
@@ -84,7 +84,7 @@ class RayCluster:
         self.running.clear()
         self.ray.shutdown()
 
-    def _outcome(self, task: Task, reference: Any, made: Any) -> Outcome:
+    def _outcome(self, task: SweepTask, reference: Any, made: Any) -> Outcome:
         errors = self.ray.exceptions
         try:
             outcome: Outcome = self.ray.get(reference)
@@ -130,7 +130,7 @@ def _require_reachable(address: str | None) -> None:
         raise FolderError("KD615", f"no Ray cluster answers at {address}: {cause(error)}") from None
 
 
-def _run(task: Task, cwd: str, files: Mapping[str, Any]) -> tuple[Outcome, Any]:
+def _run(task: SweepTask, cwd: str, files: Mapping[str, Any]) -> tuple[Outcome, Any]:
     """On a node: run a task in folders of its own. Returns its outcome, and what it made: files, or a packed folder."""
     if not Path(cwd).is_dir():
         return Outcome(2, err=f"kdna: error KD615: this node has no folder {cwd}, where the sweep was started"), None

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from .execution import Outcome, Task
+from .execution import Outcome, SweepTask
 from .executor import Executor
 
 
 def run_tasks(
-    tasks: Sequence[Task], executor: Executor, retries: int, started: Callable[[Task], None] = lambda task: None
-) -> Iterator[tuple[Task, Outcome]]:
+    tasks: Sequence[SweepTask],
+    executor: Executor,
+    retries: int,
+    started: Callable[[SweepTask], None] = lambda task: None,
+) -> Iterator[tuple[SweepTask, Outcome]]:
     """Yield each task with its outcome as it ends.
 
     A task starts when the one that it comes after has ended, well or not: without what that would have left in the
@@ -44,6 +47,6 @@ def run_tasks(
             yield task, outcome
 
 
-def _ready(waiting: Sequence[Task], unfinished: set[str]) -> list[Task]:
+def _ready(waiting: Sequence[SweepTask], unfinished: set[str]) -> list[SweepTask]:
     """The tasks that need not wait for another."""
     return [task for task in waiting if task.after not in unfinished]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import FolderError, cause
-from .execution import Execution, Outcome, Task
+from .execution import Execution, Outcome, SweepTask
 
 LOGS = "slurm"
 POLL = 1.0  # seconds
@@ -32,24 +32,24 @@ class SlurmQueue:
             raise FolderError("KD615", "--on slurm: this machine has no sbatch; start the sweep on a node with Slurm")
         self.submitit, self.gpus = submitit, False
         self.executor = submitit.AutoExecutor(folder=folder / LOGS, cluster=cluster)
-        self.running: dict[str, tuple[Task, Any]] = {}
+        self.running: dict[str, tuple[SweepTask, Any]] = {}
         try:
             self.executor.update_parameters(**{"timeout_min": MINUTES, **settings})
         except (NameError, TypeError, ValueError) as error:
             raise FolderError("KD615", f"--slurm: {cause(error)}") from None
 
-    def has_room(self, task: Task) -> bool:
+    def has_room(self, task: SweepTask) -> bool:
         """Always: Slurm keeps the queue."""
         return True
 
-    def start(self, task: Task) -> None:
+    def start(self, task: SweepTask) -> None:
         """Submit the task with its cores, memory and GPUs."""
         needs = {"cpus_per_task": task.cores, "mem_gb": max(1, -(-task.memory // 2**30)), "name": "kdna-sweep"}
         gpus = {"gpus_per_node": int(task.gpus)} if task.gpus else {}
         self.executor.update_parameters(**needs, **gpus)
         self.running[task.name] = (task, self.executor.submit(run_task, task, Path.cwd()))
 
-    def ended(self) -> Sequence[tuple[Task, Outcome]]:
+    def ended(self) -> Sequence[tuple[SweepTask, Outcome]]:
         """Those that have ended, after a moment."""
         found = []
         for name, (task, job) in [*self.running.items()]:
@@ -76,6 +76,6 @@ class SlurmQueue:
         return outcome
 
 
-def run_task(task: Task, cwd: Path) -> Outcome:
+def run_task(task: SweepTask, cwd: Path) -> Outcome:
     """On a node: run a task."""
     return Execution(task.command(), task.cores, cwd).wait()

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...core.errors import KdnaError
-from ...inputs.grid import GridJob
 from ...inputs.recipe import load_recipe
+from ...inputs.sweep_grid import GridJob
 from ..expected_cost import expected_cost
-from .execution import Task
+from .execution import SweepTask
 
 JOBS, CACHE = "jobs", "cache"
 BLOCK = 2**20
@@ -28,7 +28,7 @@ class PlannedJob:
     """A job with its task. `mark` is the hash of what its result depends on, `command` the one that repeats it."""
 
     job: GridJob
-    task: Task
+    task: SweepTask
     mark: str
     command: str
 
@@ -48,7 +48,7 @@ def planned_jobs(jobs: Sequence[GridJob], folder: Path, cores: int, gpus: float,
             memory[key] = _expected_memory(job)
         output = folder / JOBS / job.name
         cache = folder / CACHE / (job.net.name if job.seed is None else f"{job.net.name}-seed{job.seed}")
-        task = Task(job.name, tuple(words), cache, output, None, cores, memory[key], gpus)
+        task = SweepTask(job.name, tuple(words), cache, output, None, cores, memory[key], gpus)
         command = shlex.join(command_of(job, folder, device))
         planned.append(PlannedJob(job, task, _mark(job, words, sums), command))
     return planned
@@ -59,13 +59,13 @@ def command_of(job: GridJob, folder: Path, device: str) -> list[str]:
     return ["kdna", *_run_words(job, device), "-o", str(folder / JOBS / job.name)]
 
 
-def shared_tasks(planned: Sequence[PlannedJob]) -> tuple[list[Task], list[Task]]:
+def shared_tasks(planned: Sequence[PlannedJob]) -> tuple[list[SweepTask], list[SweepTask]]:
     """What the jobs of a net share, and the jobs, each of which comes after that.
 
     A net is calibrated once for a seed, and its errors are predicted once for a recipe: one task does so for each, one
     after another. A job of a recipe without fits has nothing to wait for.
     """
-    shared: dict[str, Task] = {}
+    shared: dict[str, SweepTask] = {}
     jobs, last = [], dict[str, str]()
     for each in planned:
         job = each.job

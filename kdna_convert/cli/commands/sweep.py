@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ...core.shown import shown
 from .console import PlainConsole, in_terminal, reporting, show, show_json, tell
 from .grouped import grouped
 from .option_values import Text, checked
@@ -84,7 +85,7 @@ def sweep(
     Example:
         kdna sweep examples/sweep.yaml -o sweep
     """
-    from ...inputs.grid import load_grid
+    from ...inputs.sweep_grid import load_grid
 
     jobs = load_grid(grid).jobs
     if output is None:
@@ -98,7 +99,7 @@ def sweep(
         from ...api.sweep.tasks import command_of
 
         for job in jobs:
-            show(shlex.join(command_of(job, output, where.device)))
+            typer.echo(shown(shlex.join(command_of(job, output, where.device))))
         return
     nets = dict(Counter(job.net.name for job in jobs))
     try:

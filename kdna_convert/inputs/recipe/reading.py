@@ -101,7 +101,7 @@ def _entry(node: Any, key: str | int, override: str, path: Sequence[str | int]) 
 
 
 # By pydantic's type of error: the sentence in YAML's terms, where pydantic's own uses Python's.
-_SENTENCES = {
+SENTENCES = {
     "dict_type": "must be a mapping, like {key: value}",
     "model_type": "must be a mapping, like {key: value}",
     "tuple_type": "must be a list",
@@ -118,7 +118,7 @@ def _explain(error: ValidationError, places: Places) -> RecipeError:
         keys = list(section.model_fields)
         meant = _meant(str(path[-1]), keys) or f"; its keys are {', '.join(keys)}"
         return RecipeError("KD202", f"{places(path)}: unknown key{meant}{more}")
-    sentence = _SENTENCES.get(first["type"], reason_of(first))
+    sentence = SENTENCES.get(first["type"], reason_of(first))
     shown = not isinstance(first["input"], (dict, BaseModel)) and first["type"] != "value_error"
     got = f", got {first['input']!r}" if shown else ""
     meant = _meant(first["input"], re.findall(r"'(\w+)'", sentence)) if first["type"] == "literal_error" else ""

@@ -11,7 +11,7 @@
         budgets: [{params: 0.5}]            # in place of the grid's; also recipes and seeds
     recipes:
       - balanced                            # RECIPE alone, or with changes:
-      - {recipe: accurate, name: quick, set: [repair=[]]}
+      - {recipe: accurate, name: quick, set: ["repair=[]"]}
     budgets: [{params: 0.5}, {params: 1/4}, {bytes: 1/20}]
     seeds: [0, 1, 2]                        # default: the recipe's own
 
@@ -33,17 +33,18 @@ from ..core.errors import RecipeError, reason_of
 from ..core.plugin_names import TaskName
 from .recipe import load_recipe, yamlfile
 from .recipe.fields import Share, Target
+from .recipe.reading import SENTENCES
 from .recipe.yamlfile import MarkedError, Places
 
 Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 
 
-class _Section(BaseModel):
+class _GridSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class GridBudget(_Section):
+class GridBudget(_GridSection):
     """A share of the parameters, or the size of the file in bytes or as a share of the original's."""
 
     params: Share | None = None
@@ -67,7 +68,7 @@ class GridBudget(_Section):
         return [f"--target-{flag}", value]
 
 
-class GridRecipe(_Section):
+class GridRecipe(_GridSection):
     """A recipe, its changes as for `--set`, and its name in the names of jobs."""
 
     recipe: Text
@@ -83,7 +84,7 @@ class GridRecipe(_Section):
         return given
 
 
-class GridNet(_Section):
+class GridNet(_GridSection):
     """A net, its weights, its images and what it must score; and what it has in place of the grid's keys."""
 
     model: Text
@@ -124,7 +125,7 @@ class GridNet(_Section):
         return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
-class Grid(_Section):
+class Grid(_GridSection):
     """What a sweep runs."""
 
     models: tuple[GridNet, ...]
@@ -147,7 +148,7 @@ class Grid(_Section):
         )
 
 
-class GridJob(_Section):
+class GridJob(_GridSection):
     """One run of a sweep. `seed` is None for the recipe's own."""
 
     net: GridNet
@@ -196,7 +197,7 @@ def parse_grid(text: str, *, name: str = "grid") -> Grid:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         keys = [part for part in first["loc"] if not isinstance(part, str) or not part.startswith("function-")]
-        reason = "unknown key" if first["type"] == "extra_forbidden" else reason_of(first)
+        reason = "unknown key" if first["type"] == "extra_forbidden" else SENTENCES.get(first["type"], reason_of(first))
         raise RecipeError("KD209", f"{places(tuple(keys))}: {reason}") from None
     _require_jobs(grid, name)
     for recipe in {job.recipe.model_dump_json(): job.recipe for job in grid.jobs}.values():
