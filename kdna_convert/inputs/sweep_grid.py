@@ -7,11 +7,11 @@
       - model: examples/cifar_resnet.py:resnet20
         name: resnet20                      # in the names of jobs; default: the end of MODEL
         checkpoint: ${DATA}/checkpoints/cifar10_resnet20.safetensors
-        original: {top1: 0.919}             # what the original must score on eval_data, to 0.0005
+        original: {top1: 0.919}             # what the original must score on eval_data, within 0.0035
         budgets: [{params: 0.5}]            # in place of the grid's; also recipes and seeds
     recipes:
       - balanced                            # RECIPE alone, or with changes:
-      - {recipe: accurate, name: quick, set: ["repair=[]"]}
+      - {recipe: accurate, name: quick, set: ["repair=[]"], budgets: [{params: 0.5}]}
     budgets: [{params: 0.5}, {params: 1/4}, {bytes: 1/20}]
     seeds: [0, 1, 2]                        # default: the recipe's own
 
@@ -24,6 +24,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,11 +71,12 @@ class GridBudget(_GridSection):
 
 
 class GridRecipe(_GridSection):
-    """A recipe, its changes as for `--set`, and its name in the names of jobs."""
+    """A recipe, its changes as for `--set`, its name in the names of jobs, and its budgets in place of others."""
 
     recipe: Text
     name: Name
     set: tuple[str, ...] = ()
+    budgets: tuple[GridBudget, ...] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -144,7 +147,7 @@ class Grid(_GridSection):
             for data, eval_data in [(net.data or self.data, net.eval_data or self.eval_data)]
             for seed in (net.seeds or self.seeds or (None,))
             for recipe in (self.recipes if net.recipes is None else net.recipes)
-            for budget in (self.budgets if net.budgets is None else net.budgets)
+            for budget in next(each.budgets for each in (recipe, net, self) if each.budgets is not None)
         )
 
 
@@ -203,6 +206,14 @@ def parse_grid(text: str, *, name: str = "grid") -> Grid:
     for recipe in {job.recipe.model_dump_json(): job.recipe for job in grid.jobs}.values():
         load_recipe(recipe.recipe, recipe.set)
     return grid
+
+
+def matching(jobs: Sequence[GridJob], pattern: str | None) -> list[GridJob]:
+    """The jobs whose names match a pattern with *, ? and [abc]; without one, all. Raises RecipeError KD210 for none."""
+    found = [job for job in jobs if pattern is None or fnmatchcase(job.name, pattern)]
+    if not found:
+        raise RecipeError("KD210", f"no job of the grid matches {pattern!r}; the first is {jobs[0].name}")
+    return found
 
 
 def _require_jobs(grid: Grid, name: str) -> None:

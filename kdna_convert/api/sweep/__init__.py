@@ -18,7 +18,7 @@ from ...core.progress import as_progress
 from ...core.specs import Progress
 from ...core.sweep_result import SweepResult, SweepRow
 from ...inputs.recipe import parse_size
-from ...inputs.sweep_grid import GridJob, load_grid
+from ...inputs.sweep_grid import GridJob, load_grid, matching
 from ..keywords import check_keywords
 from .execution import SweepTask
 from .executor import Executor
@@ -45,7 +45,7 @@ class SweepOptions(TypedDict, total=False):
     `jobs` and `memory` bound the local processes: by default as many as the cores allow, and most of the machine's
     memory. `cores` are the threads of a job, by default 1, `gpus` its GPUs. `device` is that of the jobs. `address` is
     that of the Ray cluster, None for one of this machine; `slurm` are submitit's settings. `retries` is how often a job
-    that was killed is started again. `most` is the most jobs that the grid may have. `watch` is called with the tasks
+    that was killed is started again. `only` runs the jobs whose names match a pattern. `most` is the most jobs that the grid may have. `watch` is called with the tasks
     that run and with each row.
     """
 
@@ -57,6 +57,7 @@ class SweepOptions(TypedDict, total=False):
     address: str | None
     slurm: Mapping[str, Any]
     retries: int
+    only: str | None
     most: int
     watch: Callable[[SweepTask | SweepRow], None]
 
@@ -91,11 +92,12 @@ def sweep(
     """
     check_keywords("sweep", options, SweepOptions)
     progress, folder, jobs = as_progress(progress), Path(output), load_grid(grid).jobs
-    require_size(jobs, options.get("most", MOST))
+    wanted = matching(jobs, options.get("only"))
+    require_size(wanted, options.get("most", MOST))
     require_writable(folder / "x")
     with locked(folder) as held:
         cores, gpus, device = options.get("cores", 1), options.get("gpus", 0.0), options.get("device", "auto")
-        planned = planned_jobs(jobs, folder, cores, gpus, device)
+        planned = planned_jobs(wanted, folder, cores, gpus, device)
         rows = read_rows(folder)
         missing = [each for each in planned if not is_done(each, rows)]
         again = changed(missing, rows)

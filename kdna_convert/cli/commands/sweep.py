@@ -33,7 +33,8 @@ class SweepFlags:
     """Where the jobs run, and how many at once."""
 
     on: Annotated[
-        Literal["local", "ray", "slurm"], _where(help="Processes of this machine, a Ray cluster, or Slurm.")
+        Literal["local", "ray", "slurm"],
+        _where(metavar="PLACE", help="local: processes of this machine. ray: a Ray cluster. slurm: Slurm."),
     ] = "local"
     jobs: Annotated[
         int | None, _where(metavar="N", min=1, help="local: jobs at once. Default: as many as cores and memory allow.")
@@ -72,6 +73,9 @@ def sweep(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the sweep.")
     ] = None,
+    only: Annotated[
+        Text, typer.Option(metavar="PATTERN", help="Run only the jobs whose names match, as 'resnet20-*'.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Run a grid of any size unasked.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands only.")] = False,
     json: JsonFlag = False,
@@ -85,9 +89,9 @@ def sweep(
     Example:
         kdna sweep examples/sweep.yaml -o sweep
     """
-    from ...inputs.sweep_grid import load_grid
+    from ...inputs.sweep_grid import load_grid, matching
 
-    jobs = load_grid(grid).jobs
+    jobs = matching(load_grid(grid).jobs, only)
     if output is None:
         raise typer.BadParameter("required: where to write", param_hint="-o")
     from ...api.sweep import MOST
@@ -104,7 +108,7 @@ def sweep(
     nets = dict(Counter(job.net.name for job in jobs))
     try:
         with _watching(nets, quiet) as watch:
-            options = where.arguments | watch
+            options = where.arguments | watch | {"only": only}
             result = stage(grid, output=output, most=most, **options)
     except KeyboardInterrupt:
         tell(STOPPED.format(folder=output))
