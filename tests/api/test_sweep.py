@@ -14,7 +14,7 @@ import pytest
 from support.command import NET, kdna
 
 import kdna_convert
-from kdna_convert.api.sweep.execution import Execution, Outcome, SweepTask
+from kdna_convert.api.sweep.execution import KDNA, Execution, Outcome, SweepTask
 from kdna_convert.api.sweep.folder_lock import locked
 from kdna_convert.api.sweep.local_processes import LocalProcesses
 from kdna_convert.api.sweep.rows import FILE, append_row, read_rows
@@ -236,3 +236,17 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(grid: Path, tmp_path: 
     assert shown.exit_code == 0, shown.stderr
     assert shown.stdout.count("kdna run") == 3
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_terminated_sweep_ends_its_jobs_and_leaves_the_folder_free(grid: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    process = subprocess.Popen([*KDNA, "sweep", str(grid), "-o", str(out), "-q"], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not (out / "cache").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    process.terminate()
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130, told
+    assert "Run the same command again" in told
+    with locked(out):  # no job holds it
+        pass

@@ -30,6 +30,7 @@ def test_the_commands_are_those_of_the_product() -> None:
             "explore",
             "convert",
             "bank",
+            "sweep",
             "finetune",
             "shrink",
             "freeze",

@@ -23,6 +23,7 @@ WRONG = {
     ("pull",): ["owner/nothing"],
     ("report",): ["nowhere"],
     ("run",): ["balanced", "no_such_net", "--data", "nowhere"],
+    ("sweep",): ["{grid}"],
     ("shrink",): ["nowhere", "--data", "nowhere", "--target-params", "0.5"],
 }
 
@@ -34,7 +35,9 @@ def test_these_are_all_commands_with_an_output() -> None:
 @pytest.mark.parametrize("words", WRONG, ids=" ".join)
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(words: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    done = kdna(*words, *WRONG[words], "-o", tmp_path / "file" / "out")
+    (tmp_path / "grid.yaml").write_text("{models: [none], recipes: [balanced], budgets: [{params: 0.5}]}")
+    arguments = [word.format(grid=tmp_path / "grid.yaml") for word in WRONG[words]]
+    done = kdna(*words, *arguments, "-o", tmp_path / "file" / "out")
     assert done.exit_code == 2
     assert "error KD604" in done.stderr
     assert (tmp_path / "file").read_text() == "mine"

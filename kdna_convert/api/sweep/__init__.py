@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ...core.atomic import require_writable
 from ...core.errors import RecipeError
+from ...core.interrupts import sigterm_as_interrupt
 from ...core.progress import as_progress
 from ...core.specs import Progress
 from ...core.sweep_result import SweepResult, SweepRow
@@ -45,8 +46,8 @@ class SweepOptions(TypedDict, total=False):
     `jobs` and `memory` bound the local processes: by default as many as the cores allow, and most of the machine's
     memory. `cores` are the threads of a job, by default 1, `gpus` its GPUs. `device` is that of the jobs. `address` is
     that of the Ray cluster, None for one of this machine; `slurm` are submitit's settings. `retries` is how often a job
-    that was killed is started again. `only` runs the jobs whose names match a pattern. `most` is the most jobs that the grid may have. `watch` is called with the tasks
-    that run and with each row.
+    that was killed is started again. `only` runs the jobs whose names match a pattern.
+    `most` is the most jobs that the grid may have. `watch` is called with the tasks that run and with each row.
     """
 
     jobs: int | None
@@ -105,7 +106,8 @@ def sweep(
         work = _Work(folder, {each.job.name: each for each in missing}, rows, progress, options.get("watch"))
         try:
             if missing:
-                _run(work, _executor(on, folder, held, options), options.get("retries", 1))
+                with sigterm_as_interrupt():
+                    _run(work, _executor(on, folder, held, options), options.get("retries", 1))
         finally:
             result = _result(Path(grid).name, jobs, work.rows)
             write_summary(folder, result)
