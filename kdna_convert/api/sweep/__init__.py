@@ -30,7 +30,7 @@ from .rows import append_row, changed, is_done, read_rows, row_of
 from .scheduler import run_tasks
 from .slurm_queue import SlurmQueue
 from .summary import write_summary
-from .tasks import planned_jobs, shared_tasks
+from .tasks import all_tasks, planned_jobs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -138,12 +138,12 @@ class _Work:
 
 def _run(work: _Work, executor: Executor, retries: int) -> None:
     """Run the tasks; whatever ends this ends what still runs."""
-    shared, jobs = shared_tasks([*work.planned.values()])
-    done, total = 0, len(jobs)
+    tasks = all_tasks([*work.planned.values()])
+    done, total = 0, len(work.planned)
     if work.progress is not None:
         work.progress("sweep", done, total)
     try:
-        for task, outcome in run_tasks([*shared, *jobs], executor, retries, work.began):
+        for task, outcome in run_tasks(tasks, executor, retries, work.began):
             if task.output is None:
                 continue
             work.ended(row_of(work.planned[task.name], outcome))

@@ -59,18 +59,18 @@ def command_of(job: GridJob, folder: Path, device: str) -> list[str]:
     return ["kdna", *_run_words(job, device), "-o", str(folder / JOBS / job.name)]
 
 
-def shared_tasks(planned: Sequence[PlannedJob]) -> tuple[list[SweepTask], list[SweepTask]]:
-    """What the jobs of a net share, and the jobs, each of which comes after that.
+def all_tasks(planned: Sequence[PlannedJob]) -> list[SweepTask]:
+    """The jobs, each with what it shares with others of its net before it.
 
     A net is calibrated once for a seed, and its errors are predicted once for a recipe: one task does so for each, one
     after another. A job of a recipe without fits has nothing to wait for.
     """
     shared: dict[str, SweepTask] = {}
-    jobs, last = [], dict[str, str]()
+    tasks, last = [], dict[str, str]()
     for each in planned:
         job = each.job
         if not load_recipe(job.recipe.recipe, job.changes).fits:
-            jobs.append(each.task)
+            tasks.append(each.task)
             continue
         net = each.task.cache.name
         name = f"{net}, {job.recipe.name}"
@@ -78,8 +78,9 @@ def shared_tasks(planned: Sequence[PlannedJob]) -> tuple[list[SweepTask], list[S
             words = tuple(_plan_words(job))
             shared[name] = replace(each.task, name=f"calibrate {name}", words=words, output=None, after=last.get(net))
             last[net] = shared[name].name
-        jobs.append(replace(each.task, after=shared[name].name))
-    return [*shared.values()], jobs
+            tasks.append(shared[name])
+        tasks.append(replace(each.task, after=shared[name].name))
+    return tasks
 
 
 def _run_words(job: GridJob, device: str) -> list[str]:
