@@ -187,4 +187,4 @@ def test_parts_of_a_stream_come_from_the_beginnings_of_many_shards(tmp_path: Pat
     assert sorted(place % 80 for place in first.positions) == sorted([*range(16)] * 3)
     assert {place % 80 for place in second.positions} <= {*range(16, 32)}
     assert sorted(first.positions + second.positions + rest.positions) == list(range(240))
-    assert split(images, [48], seed=4)[0].positions != first.positions
+    assert len({tuple(split(images, [48], seed=seed)[0].positions) for seed in range(9)}) > 1

@@ -82,6 +82,9 @@ def open_named(
         dataset = create_dataset(name, root=root, split=split or "validation", class_map=mapping, **options)
         if scheme.lower() not in STREAMS:
             return NamedSource(dataset, decode, class_map), {}
+        reader = getattr(dataset, "reader", None)
+        if reader is not None:  # otherwise its length is that of a process's part
+            vars(reader).update(dist_rank=0, dist_num_replicas=1, global_num_workers=1)
         most = count or len(dataset) or limit or 0
         shards = _shards(scheme.lower(), dataset, name, class_map, most)
     except DataError:
