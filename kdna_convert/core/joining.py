@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,11 @@ from . import errors
 from .errors import DataError, KdnaError
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch._C._distributed_c10d import Store
 
 JOIN = 300.0  # seconds to wait for the others
 _TELL = 60.0  # seconds to wait for the store, to write an error there
+_LATE = 1.0  # seconds to wait for the reason of a lost connection
 _READ = 2.0  # seconds that a process which has the store gives the others to read an error
 _ERROR, _ARRIVED = "kdna/error", "kdna/arrived"
 # What the messages of torch's backends hold when a connection is lost.
@@ -65,10 +67,11 @@ class Meeting:
         """The reason for a lost connection; None where `error` is something else."""
         if isinstance(error, KdnaError) or not any(part in str(error).lower() for part in _LOST):
             return None
-        try:
-            told = self.error()
-        except Exception:  # noqa: BLE001 - the store was lost, too
-            told = None
+        told: KdnaError | None = None
+        with suppress(Exception):  # the store may be lost, too
+            until = time.monotonic() + _LATE
+            while (told := self.error()) is None and time.monotonic() < until:
+                time.sleep(0.1)
         return told or DataError("KD421", "another process ended; its own output says why")
 
 

@@ -230,7 +230,7 @@ def _decoded(stream: Stream, record: Record | UnreadableImageError) -> Sample | 
     if isinstance(record, UnreadableImageError):
         return record
     try:
-        return stream.sample(record)
+        return stream.decoded(record)
     except UnreadableImageError as error:
         return error
 

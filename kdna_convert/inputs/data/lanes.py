@@ -13,11 +13,11 @@ begin in the middle. Up to `lanes - 1` images of an epoch, others in each, are l
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ LANES = 32
 
 
 @dataclass(frozen=True)
-class Window:
+class LaneWindow:
     """Images of a lane that are shuffled together: [begin, end) of an epoch's lane."""
 
     lane: int
@@ -73,7 +73,7 @@ class Lanes:
         """The images of a window."""
         return max(1, self.buffer // self.count)
 
-    def window_at(self, lane: int, turn: int) -> Window:
+    def window_at(self, lane: int, turn: int) -> LaneWindow:
         """The window of a lane's image number `turn`, counted over all epochs.
 
         The first window of a lane is shorter, for each lane another, so that not all windows begin at once.
@@ -81,9 +81,9 @@ class Lanes:
         epoch, place = divmod(turn, self.length)
         first = max(1, self.window * (lane + 1) // self.count)
         begin = 0 if place < first else first + (place - first) // self.window * self.window
-        return Window(lane, epoch, begin, min(self.length, begin + self.window if begin else first))
+        return LaneWindow(lane, epoch, begin, min(self.length, begin + self.window if begin else first))
 
-    def images(self, window: Window) -> list[tuple[int, int]]:
+    def images(self, window: LaneWindow) -> list[tuple[int, int]]:
         """The images of a window in their order, each as a shard and the image's number among those of the shard."""
         order = self._shards(window.epoch)
         ends = list(accumulate(self.counts[shard] for shard in order))
@@ -125,6 +125,6 @@ def part_slots(batch_size: int, part: int, parts: int) -> range:
     return range(batch_size * part // parts, batch_size * (part + 1) // parts)
 
 
-def counts_of(shards: Sequence[int], total: int) -> tuple[int, ...]:
+def counts_of(shards: Any, total: int) -> tuple[int, ...]:
     """How many images each of `total` shards has, by the shard of every image."""
     return tuple(np.bincount(np.asarray(shards, np.int64), minlength=total).tolist())

@@ -38,10 +38,17 @@ class Cursor(Protocol):
 
 
 class Shards(Protocol):
-    """The shards of a stream. `lengths` are the numbers of their samples; None: unknown."""
+    """The shards of a stream."""
 
-    names: Sequence[str]
-    lengths: Sequence[int] | None
+    @property
+    def names(self) -> Sequence[str]:
+        """Their names for messages."""
+        ...
+
+    @property
+    def lengths(self) -> Sequence[int] | None:
+        """The numbers of their samples; None: unknown."""
+        ...
 
     def count(self, shard: int) -> tuple[int, str | None]:
         """How many samples of a shard can be read, and why there are no more; None where it ends as it should."""

@@ -20,7 +20,7 @@ from ...core.processes import count as processes
 from ...core.processes import gather, number
 from .decoding import UnreadableImageError
 from .images import Images
-from .lanes import Lanes, Window, counts_of, part_slots
+from .lanes import Lanes, LaneWindow, counts_of, part_slots
 from .shards import LostShard, Record
 from .streams import OpenShard, Stream, lost_reason
 from .views import TrainBatch, Unread, ViewRead, Views, view_loader
@@ -136,7 +136,7 @@ class _LaneReader:
 
     def __init__(self, views: Views, places: _Places, lanes: Lanes, lane: int, slots: set[int]) -> None:
         self.views, self.places, self.lanes, self.lane, self.slots = views, places, lanes, lane, slots
-        self.window: Window | None = None
+        self.window: LaneWindow | None = None
         self.images: list[tuple[int, int]] = []  # of the window
         self.held: dict[int, Held] = {}
         self.own = self.other = OpenShard(places.stream)
@@ -177,7 +177,7 @@ class _LaneReader:
         self.own.close()
         self.other.close()
 
-    def _fill(self, window: Window) -> None:
+    def _fill(self, window: LaneWindow) -> None:
         """Read the window's images of these slots, in the order of the shards."""
         if self.window is None or self.window.epoch != window.epoch:
             self.close()  # a shard that was lost is tried again

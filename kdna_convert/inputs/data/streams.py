@@ -96,7 +96,7 @@ class Stream:
         finally:
             open_shards.close()
 
-    def sample(self, record: Record) -> Sample:
+    def decoded(self, record: Record) -> Sample:
         """The decoded input and its label. Raises UnreadableImageError."""
         picture, label = record
         return self.decode(io.BytesIO(picture) if isinstance(picture, bytes) else picture), label

@@ -63,6 +63,7 @@ class TarCursor:
 
     def __init__(self, place: str, images: Sequence[str], label: str) -> None:
         self.number, self._images, self._label = 0, images, label
+        self._tar: Any = None
         self.local = Path(place).exists() or ("://" not in place and not place.startswith("pipe:"))
         try:
             if self.local:
@@ -108,7 +109,7 @@ class TarCursor:
         return None if whole or self._compressed else f"it ends, torn, after {self.number:,} samples"
 
     def close(self) -> None:
-        for opened in (getattr(self, "_tar", None), getattr(self, "_file", None)):
+        for opened in (self._tar, getattr(self, "_file", None)):
             if opened is not None:
                 opened.close()
 
@@ -134,11 +135,13 @@ class TarCursor:
 
     def _member(self) -> tarfile.TarInfo | None:
         """The next file of a sample."""
-        while (member := self._tar.next()) is not None:
+        while True:
+            member: tarfile.TarInfo | None = self._tar.next()
             self._tar.members = []  # tarfile would keep them all
+            if member is None:
+                return None
             if member.isreg() and not _META.match(member.name) and "." in member.name.rpartition("/")[2]:
                 return member
-        return None
 
     def _class(self, files: dict[str, bytes]) -> int | None:
         try:

@@ -138,7 +138,7 @@ class Views(Dataset[ViewRead]):
         if not isinstance(self.source, Stream):
             raise TypeError("only a stream has records")
         with seeded(f"{self.seed} {stream_position}"):
-            inputs, label = self.source.sample(record)
+            inputs, label = self.source.decoded(record)
             return self.view(inputs), label
 
     def collate(self, read: Sequence[ViewRead]) -> TrainBatch:
