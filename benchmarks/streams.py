@@ -69,7 +69,7 @@ def measure_pass(data: str, processes: int, scratch: Path) -> Row:
     each = [json.loads(path.read_text()) for path in sorted(out.iterdir())]
     return {
         "read_mb": [round(own["bytes"] / 1e6, 1) for own in each],
-        "images": [own["images"] for own in each],
+        "images_read": [own["images"] for own in each],
         "pass_seconds": round(max(own["seconds"] for own in each), 1),
         **cost.row,
     }
