@@ -26,8 +26,17 @@ _TELL = 60.0  # seconds to wait for the store, to write an error there
 _LATE = 1.0  # seconds to wait for the reason of a lost connection
 _READ = 2.0  # seconds that a process which has the store gives the others to read an error
 _ERROR, _ARRIVED = "kdna/error", "kdna/arrived"
-# What the messages of torch's backends hold when a connection is lost.
-_LOST = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "socket", "tcpstore")
+# What the messages of torch hold when a connection is lost, or the launcher ends a DataLoader's workers.
+_LOST = (
+    "gloo",
+    "nccl",
+    "connection closed",
+    "connection reset",
+    "broken pipe",
+    "socket",
+    "tcpstore",
+    "signal: terminated",
+)
 
 
 class Meeting:

@@ -58,6 +58,7 @@ def test_a_lost_connection_is_the_error_of_the_process_that_ended() -> None:
     told = meeting.instead_of(lost)
     assert told is not None
     assert told.code == "KD602"
+    assert meeting.instead_of(RuntimeError("DataLoader worker (pid 9) is killed by signal: Terminated. ")) is not None
     assert meeting.instead_of(RuntimeError("a bug of ours")) is None
     assert meeting.instead_of(FolderError("KD601", "connection closed")) is None
 

@@ -7,6 +7,7 @@ it.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
 from typing import Any
@@ -89,6 +90,7 @@ class StreamBatches:
                 batch_size=None,
                 num_workers=self.workers,
                 collate_fn=_as_it_is,
+                worker_init_fn=_leave_signals,
                 generator=torch.Generator(),  # a DataLoader draws from the global generator even without shuffling
             )
         )
@@ -253,6 +255,12 @@ def _bytes_of(picture: Any) -> int:
         return len(picture)
     width, height = getattr(picture, "size", (1, 1))
     return int(width * height * 4)
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the trainer stops after its step, for which it needs the workers."""
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
 
 
 def _as_it_is(item: Any) -> Any:
