@@ -90,7 +90,7 @@ class StreamBatches:
                 batch_size=None,
                 num_workers=self.workers,
                 collate_fn=_as_it_is,
-                worker_init_fn=_leave_signals,
+                worker_init_fn=_leave_ctrl_c,
                 generator=torch.Generator(),  # a DataLoader draws from the global generator even without shuffling
             )
         )
@@ -257,10 +257,12 @@ def _bytes_of(picture: Any) -> int:
     return int(width * height * 4)
 
 
-def _leave_signals(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the trainer stops after its step, for which it needs the workers."""
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, signal.SIG_IGN)
+def _leave_ctrl_c(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the trainer stops after its step, for which it needs the workers.
+
+    SIGTERM still ends a worker: the DataLoader needs that for one that does not end by itself.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(item: Any) -> Any:
