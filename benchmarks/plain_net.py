@@ -22,13 +22,16 @@ class Block(nn.Module):
 
 
 class PlainNet(nn.Module):
-    """Map images (B, 3, side, side) to ten logits. `depth` counts the 3x3 convolutions of the blocks."""
+    """Map images (B, 3, side, side) to ten logits. `depth` counts the 3x3 convolutions of the blocks.
 
-    def __init__(self, width: int, depth: int, side: int) -> None:
+    `stride` is that of the first convolution.
+    """
+
+    def __init__(self, width: int, depth: int, side: int, stride: int = 1) -> None:
         super().__init__()
         self.pretrained_cfg = {"input_size": (3, side, side), "crop_pct": 1.0, "num_classes": 10}
         self.num_classes = 10
-        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(3, width, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.blocks = nn.Sequential(*(Block(width) for _ in range(depth // 2)))
         self.fc = nn.Linear(width, 10)
@@ -39,6 +42,6 @@ class PlainNet(nn.Module):
         return logits
 
 
-def plain_net(width: int, depth: int, side: int) -> PlainNet:
+def plain_net(width: int, depth: int, side: int, stride: int = 1) -> PlainNet:
     """The net; kdna seeds the weights of a factory."""
-    return PlainNet(width, depth, side)
+    return PlainNet(width, depth, side, stride)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from . import joining
 from .errors import KdnaError
 
 if TYPE_CHECKING:  # the CLI checks the number of processes before it imports torch
@@ -27,6 +28,7 @@ T = TypeVar("T")
 # Environment variables with the number of processes: torchrun and Accelerate, then three kinds of MPI.
 _LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+_joined = False  # whether this process reached the others
 _SHARED: ContextVar[bool] = ContextVar("kdna.shared", default=False)
 
 
@@ -38,27 +40,65 @@ def launched() -> int:
 
 def is_first() -> bool:
     """Whether this is the process of rank 0; True without a launcher."""
+    return launched() == 1 or _rank() == 0
+
+
+def _rank() -> int:
+    """The number that the launcher gave this process."""
     ranks = [os.environ.get(name, "") for name in _RANKS]
-    return launched() == 1 or next((int(rank) for rank in ranks if rank.isdecimal()), 0) == 0
+    return next((int(rank) for rank in ranks if rank.isdecimal()), 0)
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[bool]:
     """Form a group with the other processes of the launch and share work inside the block.
 
-    Yields whether this process is the one that writes and prints. On a GPU machine each process uses one GPU.
+    Yields whether this process is the one that writes and prints. On a GPU machine each process uses one GPU. A
+    KdnaError of one process becomes that of all.
+
+    Raises:
+        DataError: KD421 if the processes do not find each other, or one is lost.
     """
     if launched() == 1:
         yield True
         return
     from accelerate.state import PartialState
 
-    state = PartialState(cpu=device.type == "cpu")
+    with _told() as meeting:
+        if meeting is not None:
+            meeting.wait(joining.JOIN)
+        state = PartialState(cpu=device.type == "cpu")
+        try:
+            with sharing():
+                yield bool(state.is_main_process)
+        finally:
+            state.destroy_process_group()
+
+
+@contextmanager
+def _told() -> Iterator[joining.Meeting | None]:
+    """Tell the other processes of a KdnaError in the block; raise theirs where the connection to them is lost."""
+    global _joined
+    meeting = joining.meet(joining.JOIN)
+    _joined = True
     try:
-        with sharing():
-            yield bool(state.is_main_process)
-    finally:
-        state.destroy_process_group()
+        yield meeting
+    except KdnaError as error:
+        if meeting is not None:
+            with suppress(Exception):  # the store may be lost already
+                meeting.tell(error, _rank())
+        raise
+    except Exception as error:
+        reason = None if meeting is None else meeting.instead_of(error)
+        if reason is None:
+            raise
+        raise reason from error
+
+
+def tell_before_joining(error: KdnaError) -> None:
+    """Let the other processes of the launch, which wait for this one in process_group, raise its error."""
+    if launched() > 1 and not _joined:
+        joining.tell_others(error, _rank())
 
 
 @contextmanager

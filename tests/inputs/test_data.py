@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from kdna_convert.core.errors import DataError
 from kdna_convert.core.specs import DataConfig
-from kdna_convert.inputs.data import as_images, batches, check_classes, open_images, sources, split
+from kdna_convert.inputs.data import as_images, batches, check_classes, open_images, split, timm_datasets
 from kdna_convert.inputs.models import override
 
 
@@ -298,8 +298,8 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[tuple[str, di
             calls.append((name, options))
             return dataset
 
-        monkeypatch.setattr(sources, "create_dataset", create)
-        monkeypatch.setattr(sources, "LIBRARIES", dict.fromkeys(sources.LIBRARIES, "torch"))
+        monkeypatch.setattr(timm_datasets, "create_dataset", create)
+        monkeypatch.setattr(timm_datasets, "LIBRARIES", dict.fromkeys(timm_datasets.LIBRARIES, "torch"))
         return calls
 
     return opens
@@ -338,7 +338,7 @@ def test_a_stream_of_unknown_length_needs_a_limit(named: Any) -> None:
 def test_a_missing_dataset_library_is_named_with_its_install_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sources, "LIBRARIES", {"hfds": "no_such_package"})
+    monkeypatch.setattr(timm_datasets, "LIBRARIES", {"hfds": "no_such_package"})
     with pytest.raises(DataError, match="pip install no-such-package") as error:
         open_images("hfds/owner/name", CONFIG)
     assert code_of(error) == "KD401"

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import gc
-import io
 import json
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from PIL import Image
 from support.command import NET, convert, kdna
 from support.pictures import CONFIG, code_of, labels, picture, values
 from support.processes import torchrun
+from support.shards import UNEVEN, huggingface, noise, tear, uncounted, webdataset
 
 from kdna_convert.core.errors import DataError
-from kdna_convert.inputs.data import open_images
+from kdna_convert.inputs.data import Reading, open_images, split
 
 COUNT = 12
 # webdataset leaves it to the garbage collector to close a shard that was not read to its end.
@@ -30,47 +27,6 @@ def collected() -> Iterator[None]:
     """Close the files that a test leaves open, so that no other test warns of them."""
     yield
     gc.collect()
-
-
-def noise(seed: int) -> bytes:
-    """An image of noise that the tiny net takes."""
-    file = io.BytesIO()
-    pixels = torch.randint(0, 255, (16, 16, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    Image.fromarray(pixels.numpy()).save(file, "PNG")
-    return file.getvalue()
-
-
-def webdataset(folder: Path, images: list[bytes], shards: int = 3) -> str:
-    """Shards with the file that says what is in them. Returns DATA."""
-    folder.mkdir()
-    names, each = [f"some-{number:03}.tar" for number in range(shards)], len(images) // shards
-    for number, name in enumerate(names):
-        with tarfile.open(folder / name, "w") as tar:
-            for place in range(number * each, (number + 1) * each):
-                for suffix, content in (("png", images[place]), ("cls", str(place % 3).encode())):
-                    member = tarfile.TarInfo(f"{place:06}.{suffix}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
-    train = {"name": "train", "filenames": names, "shard_lengths": [each] * shards, "num_samples": len(images)}
-    (folder / "_info.json").write_text(json.dumps({"splits": {"train": train}}))
-    return f"wds/{folder}:train"
-
-
-def huggingface(folder: Path, images: list[bytes], kind: str) -> str:
-    """Two parquet files, as a repository on the hub has them. Returns DATA."""
-    import datasets
-
-    (folder / "data").mkdir(parents=True)
-    rows: dict[str, list[Any]] = {
-        "image": [{"bytes": image, "path": None} for image in images],
-        "label": [place % 3 for place in range(len(images))],
-    }
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])})
-    whole = datasets.Dataset.from_dict(rows, features=features)
-    for number in range(2):
-        part = whole.shard(2, number, contiguous=True)
-        part.to_parquet(folder / "data" / f"train-{number:05}-of-00002.parquet")
-    return f"{kind}/{folder}:train"
 
 
 @pytest.fixture(params=["wds", "hfds", "hfids"])
@@ -113,8 +69,8 @@ def test_a_stream_of_unknown_length_needs_a_number_after_the_split(
     (tmp_path / "shards" / "_info.json").unlink()
     some = f"wds/{tmp_path / 'shards'}:some-{{001..002}}.tar"
     assert values(open_images(f"{some}|8", CONFIG)) == [4, 5, 6, 7, 8, 9, 10, 11]
-    uncounted = huggingface(tmp_path / "repository", [picture(0), picture(1)], "hfids")
-    for name in (some, uncounted):
+    unsaid = huggingface(tmp_path / "repository", [picture(0), picture(1)], "hfids")
+    for name in (some, unsaid):
         with pytest.raises(DataError, match=r"add the number, as in wds/FOLDER:train\|5000") as error:
             open_images(name, CONFIG)
         assert code_of(error) == "KD401"
@@ -134,8 +90,101 @@ def test_a_stream_is_converted_and_fine_tuned_with(tmp_path: Path) -> None:
     data = webdataset(tmp_path / "shards", [noise(seed) for seed in range(60)])
     done = kdna(*convert(data), "-o", tmp_path / "out")
     assert done.exit_code == 0, done.output
+    (tmp_path / "shards" / "some-001.tar").unlink()
     tuned = kdna(
         "finetune", tmp_path / "out", "--data", data, "--steps", 2, "--batch-size", 16, "-o", tmp_path / "tuned"
     )
     assert tuned.exit_code == 0, tuned.output
     assert json.loads((tmp_path / "tuned" / "report.json").read_text())["finetune"]["steps"] == 2
+    skipped = json.loads((tmp_path / "tuned" / "report.json").read_text())["finetune"]["skipped"]
+    assert all(line.startswith("some-001.tar: there is no such file (") for line in skipped)
+    assert len(skipped) == 1
+    assert "1 image or shard was skipped" in tuned.stderr
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> str:
+    """Twelve images, painted 0 to 11, in three shards."""
+    return webdataset(tmp_path / "shards", [picture(value) for value in range(COUNT)])
+
+
+def test_a_missing_shard_is_skipped_and_named_once(shards: str, tmp_path: Path) -> None:
+    (tmp_path / "shards" / "some-001.tar").unlink()
+    for name in (str, uncounted):
+        images = open_images(name(shards), CONFIG)
+        assert values(images) == [0, 1, 2, 3, 8, 9, 10, 11]
+        assert [line.partition(" (")[0] for line in images.skipped] == ["some-001.tar: there is no such file"]
+
+
+@pytest.mark.parametrize("kept", [512 * 9, 512 * 8, 512 * 8 + 100])
+def test_a_torn_shard_gives_the_images_before_the_tear(shards: str, tmp_path: Path, kept: int) -> None:
+    """A sample is a header and a block for each of its two files; the tear is in, or after, the third one."""
+    tear(tmp_path / "shards" / "some-001.tar", kept)
+    for name in (str, uncounted):
+        images = open_images(name(shards), CONFIG)
+        assert values(images) == [0, 1, 2, 3, 4, 5, 8, 9, 10, 11]
+        assert [line.partition(":")[0] for line in images.skipped] == ["some-001.tar"]
+
+
+def test_a_missing_parquet_file_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    data = huggingface(tmp_path / "repository", [picture(value) for value in range(COUNT)], "hfids")
+    images = open_images(f"{data}|{COUNT}", CONFIG)
+    (tmp_path / "repository" / "data" / "train-00000-of-00002.parquet").unlink()
+    assert values(images) == [*range(6, 12)]
+    assert len(images.skipped) == 1
+    assert images.skipped[0].startswith("train-00000-of-00002.parquet: FileNotFoundError")
+    assert images.skipped[0].endswith("(6 images)")
+
+
+def test_a_strict_stream_stops_at_a_shard_that_is_not_there(shards: str, tmp_path: Path) -> None:
+    (tmp_path / "shards" / "some-001.tar").unlink()
+    with pytest.raises(DataError, match=r"the shard some-001.tar cannot be read: there is no such file") as error:
+        values(open_images(f"{shards}|strict", CONFIG))
+    assert code_of(error) == "KD420"
+    done = kdna("eval", NET, "--data", f"{shards}|12|strict")
+    assert done.exit_code == 2
+    assert "KD420" in done.stderr
+
+
+def test_an_unreadable_image_of_a_shard_is_skipped_by_name(tmp_path: Path) -> None:
+    data = webdataset(tmp_path / "shards", [b"no image" if value == 5 else picture(value) for value in range(COUNT)])
+    images = open_images(data, CONFIG)
+    assert values(images) == [value for value in range(COUNT) if value != 5]
+    assert images.skipped == ["some-001.tar: image 1: not an image"]
+
+
+def test_shares_of_a_stream_are_its_batches_and_open_their_own_shards_only(tmp_path: Path) -> None:
+    data = webdataset(tmp_path / "shards", [picture(value) for value in range(sum(UNEVEN))], UNEVEN)
+    whole = [(number, inputs.tolist()) for number, (inputs, _) in Reading(open_images(data, CONFIG), 8).dealt(0, 1)]
+    for step in (2, 4, 100):
+        shares, opened = [], []
+        for first in range(step):
+            images = open_images(data, CONFIG)
+            source = Counting(images.source.shards)
+            images.source.shards = source
+            shares += [(number, inputs.tolist()) for number, (inputs, _) in Reading(images, 8).dealt(first, step)]
+            opened.append(source.opened)
+        assert shares == whole
+        assert all(len(set(shards)) == len(shards) for shards in opened)
+        assert sum(map(len, opened)) <= len(UNEVEN) + step - 1
+
+
+class Counting:
+    """Shards that note which were opened."""
+
+    def __init__(self, shards: Any) -> None:
+        self.shards, self.names, self.opened = shards, shards.names, []
+
+    def open(self, shard: int) -> Any:
+        self.opened.append(shard)
+        return self.shards.open(shard)
+
+
+def test_parts_of_a_stream_come_from_the_beginnings_of_many_shards(tmp_path: Path) -> None:
+    images = open_images(webdataset(tmp_path / "shards", [picture(0)] * 240, [80, 80, 80]), CONFIG)
+    first, second, rest = split(images, [48, 24, 168], seed=3)
+    assert sorted(place % 80 for place in first.positions) == sorted([*range(16)] * 3)
+    assert {place % 80 for place in second.positions} <= {*range(16, 32)}
+    assert sorted(first.positions + second.positions + rest.positions) == list(range(240))
+    assert len({tuple(split(images, [48], seed=seed)[0].positions) for seed in range(9)}) > 1

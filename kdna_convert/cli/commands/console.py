@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 from ...core.atomic import require_writable, write_bytes
 from ...core.errors import DataError, FolderError, KdnaError
-from ...core.processes import launched
+from ...core.processes import launched, tell_before_joining
 from ...core.progress import LOADING, Reporter, on_stderr
 from ...core.shown import shown, shown_json
 from .help import command_panels, parameter_panels, write_panels, write_text, write_usage
@@ -73,6 +73,8 @@ class Commands(TyperGroup):
             if ctx.meta.get(VERBOSE):
                 sys.stderr.write(shown(traceback.format_exc(), lines=True))
             print(f"kdna: error {error.code}: {error.message}", file=sys.stderr)  # noqa: T201
+            if error.code not in ("KD410", "KD421"):  # which all processes have
+                tell_before_joining(error)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -129,7 +131,8 @@ def tell_remarks(notes: Sequence[str], skipped: Sequence[str] = ()) -> None:
         tell(f"kdna: {shown(note)}")
     if skipped:
         more = [f"  and {len(skipped) - LISTED} more"] if len(skipped) > LISTED else []
-        were = "image was" if len(skipped) == 1 else "images were"
+        what = "image" if not any(line.endswith(("images)", "image)")) for line in skipped) else "image or shard"
+        were = f"{what} was" if len(skipped) == 1 else f"{what.replace(' or ', 's or ')}s were"
         tell("\n  ".join([f"kdna: {len(skipped)} {were} skipped", *map(shown, skipped[:LISTED]), *more]))
 
 

@@ -1,6 +1,8 @@
 """DATA: images, sounds or clips as inputs of a net, from a folder, a .tar, a timm dataset or tensors.
 
-sources.py reads single images, decoding.py decodes them, cropping.py cuts parts at full size. waves.py reads sounds,
+sources.py reads single images, timm_datasets.py those of timm's datasets, decoding.py decodes them, cropping.py cuts
+parts at full size. streams.py reads shards (shards.py, tar_shards.py, parquet_shards.py); lanes.py has the order in
+which they are trained on, stream_views.py the training images. waves.py reads sounds,
 clips.py clips. images.py selects, splits and batches them. pairs.py has images with masks, boxes (boxes.py) or targets
 (degrading.py). classes.py numbers the classes, memory.py takes tensors and datasets, bundled.py has the digits that
 come with kdna, views.py augments training images, mixing.py mixes images in pairs, packing.py makes one tensor of
@@ -27,8 +29,10 @@ from .memory import Batches, DatasetSource, TensorSource, hold, iterate
 from .mixing import Mixed, mixer
 from .packing import Packing, accept_packed, takes_packed
 from .pairs import is_pair, open_pairs
-from .sources import LIBRARIES, UNCOUNTED, FolderSource, open_named
-from .views import TrainBatch, Views, train_loader
+from .sources import FolderSource
+from .stream_views import shared_loader, train_loader
+from .timm_datasets import LIBRARIES, open_named
+from .views import TrainBatch, Views
 from .waves import WaveSource, holds_waves
 
 __all__ = [
@@ -50,6 +54,7 @@ __all__ = [
     "mixer",
     "open_images",
     "read_class_map",
+    "shared_loader",
     "split",
     "takes_packed",
     "train_loader",
@@ -76,7 +81,7 @@ def open_images(
         path: A folder of class folders or of unlabeled images or .wav files, a .tar of images, IMAGES::LABELS
             (pairs.py), the bundled `kdna:digits/train` or `kdna:digits/test`, or a timm dataset:
             `hfds/owner/name:train`, `wds/folder:train`, `torch/cifar10`. `:train|5000` gives the number of images of a
-            split that does not say it.
+            split that does not say it; with `:train|strict` a stream's missing shard is an error.
         config: The net's input.
         class_map: A file that numbers the class names (see `read_class_map`).
         limit: How many images to draw at random; None takes all.
@@ -86,7 +91,7 @@ def open_images(
 
     Raises:
         DataError: KD401 (no images), KD402 (the class map has other classes), KD404 (the class map cannot be read),
-            KD406 (no image can have this size), KD412 (labels that do not fit their images).
+            KD406 (no image can have this size), KD412 (labels that do not fit their images), KD420 (a missing shard).
     """
     classes = None if class_map is None else read_class_map(class_map)
     if is_pair(str(path)):
@@ -107,10 +112,8 @@ def open_images(
     decode = Decoder(config)
     scheme, slash, _ = str(path).partition("/")
     if slash and scheme.lower() in LIBRARIES and not Path(path).exists():
-        named = open_named(str(path), root, split, decode, classes)
-        if not len(named) and limit is None:
-            raise DataError("KD401", f"{path} {UNCOUNTED}")
-        return Images(named, range(len(named) or limit or 0), {}).draw(limit, seed)
+        named, lost = open_named(str(path), root, split, decode, classes, limit)
+        return Images(named, range(len(named)), lost).draw(limit, seed)
     files = FolderSource(folder, decode, classes)
     skipped = dict.fromkeys(files.unmapped, "its folder is not in the class map")
     return Images(files, range(len(files)), skipped).draw(limit, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +16,9 @@ from ...core.errors import DataError
 from ...core.processes import gather
 from .decoding import UnreadableImageError
 from .packing import Packing
-from .sources import Classes, FolderSource, Label, Sample, Source, Stream
+from .shards import LostShard, Record
+from .sources import Classes, FolderSource, Label, Sample, Source
+from .streams import Stream, lost_reason
 
 Batch = tuple[Tensor, Tensor | None]
 _Read = tuple[int, Sample | UnreadableImageError]
@@ -53,8 +56,13 @@ class Images:
 
     @property
     def skipped(self) -> list[str]:
-        """`name: reason` of every image skipped so far. A damaged image is skipped when it is first read."""
-        return [f"{name}: {reason}" for name, reason in self._skipped.items()]
+        """`name: reason` of every image skipped so far. A damaged image is skipped when it is first read.
+
+        The images of a lost shard are one entry, with their number.
+        """
+        alone = [f"{name}: {reason}" for name, reason in self._skipped.items() if not isinstance(reason, LostShard)]
+        lost = Counter(reason for reason in self._skipped.values() if isinstance(reason, LostShard))
+        return alone + [f"{reason} ({count:,} image{'s' * (count > 1)})" for reason, count in lost.items()]
 
     @property
     def read(self) -> list[str]:
@@ -92,6 +100,12 @@ class Images:
             return self.part(range(limit))
         return self.part(shuffled(len(self), seed)[:limit])
 
+    def order(self, seed: int) -> list[int]:
+        """A random order, in which parts are drawn. That of a stream takes the beginnings of its shards first."""
+        if isinstance(self.source, Stream):
+            return self.source.spread(self.positions, seed)
+        return shuffled(len(self), seed)
+
 
 def split(images: Images, sizes: Sequence[int], seed: int = 0) -> list[Images]:
     """Disjoint random parts of the given sizes, equal for a seed on every machine. Raises DataError KD405."""
@@ -100,7 +114,7 @@ def split(images: Images, sizes: Sequence[int], seed: int = 0) -> list[Images]:
             "KD405",
             f"{sum(sizes)} images are needed ({' + '.join(map(str, sizes))}), got {len(images)}; pass more images",
         )
-    order = iter(shuffled(len(images), seed))
+    order = iter(images.order(seed))
     return [images.part(islice(order, size)) for size in sizes]
 
 
@@ -122,16 +136,17 @@ class Reading:
         return (batch for _, batch in self.dealt(0, 1))
 
     def dealt(self, first: int, step: int) -> Iterator[tuple[int, Batch]]:
-        """Every `step`-th batch from number `first`, with its number. The others are not read.
+        """The share number `first` of `step` shares of the batches, each with its number. The others are not read.
 
-        Only a whole pass, of step 1, raises when it is empty.
+        It is every `step`-th batch, and of a stream `step`-th part of the batches in a row, so that a share reads few
+        shards. Only a whole pass, of step 1, raises when it is empty.
         """
         images, count = self.images, 0
         for number, rows in _rows(images, self.batch_size, self.workers, first, step):
             samples: list[Sample] = []
             for position, sample in rows:
                 if isinstance(sample, UnreadableImageError):
-                    images.skip(position, str(sample))
+                    images.skip(position, lost_reason(sample))
                 else:
                     samples.append(sample)
             if samples:
@@ -178,10 +193,10 @@ class _Selected(Dataset[_Read]):
 
 
 def _rows(images: Images, batch_size: int, workers: int, first: int, step: int) -> Iterator[tuple[int, list[_Read]]]:
-    """Every `step`-th batch, with its number. A stream is read from its beginning."""
+    """The share of the batches that Reading.dealt says, with their numbers."""
     source, positions = images.source, images.positions
     if isinstance(source, Stream):
-        return islice(enumerate(stream_batches(source, set(positions), batch_size)), first, None, step)
+        return _stream_rows(source, sorted(positions), batch_size, first, step)
     if isinstance(source, FolderSource):
         source.close()
     places = list(range(len(positions)))
@@ -200,12 +215,24 @@ def _as_list(rows: list[_Read]) -> list[_Read]:
     return rows
 
 
-def stream_batches(source: Stream, positions: set[int], batch_size: int) -> Iterator[list[_Read]]:
-    """The images at these positions of a stream, in its order. The pass ends with the last of them."""
-    samples = islice(enumerate(source.samples()), max(positions, default=-1) + 1)
-    chosen = ((position, sample) for position, sample in samples if position in positions)
-    while rows := list(islice(chosen, batch_size)):
-        yield rows
+def _stream_rows(
+    stream: Stream, positions: Sequence[int], batch_size: int, first: int, step: int
+) -> Iterator[tuple[int, list[_Read]]]:
+    """The batches of a share, in a row. Each is decoded in this process."""
+    count = -(-len(positions) // batch_size)
+    begin, end = (share * count // step for share in (first, first + 1))
+    records = stream.read(positions[begin * batch_size : end * batch_size])
+    for number in range(begin, end):
+        yield number, [(position, _decoded(stream, record)) for position, record in islice(records, batch_size)]
+
+
+def _decoded(stream: Stream, record: Record | UnreadableImageError) -> Sample | UnreadableImageError:
+    if isinstance(record, UnreadableImageError):
+        return record
+    try:
+        return stream.decoded(record)
+    except UnreadableImageError as error:
+        return error
 
 
 def _stack(samples: list[Sample]) -> Batch:

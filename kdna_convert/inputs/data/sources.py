@@ -1,12 +1,10 @@
-"""Sources of images, read by timm: a folder, a .tar, a named dataset or a stream. A source returns single images."""
+"""Sources of images, read by timm: a folder or a .tar. A source returns single images."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from numbers import Integral
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
@@ -17,16 +15,6 @@ from ...core.errors import DataError
 from ...core.regular import require_regular
 from .decoding import Decoder, UnreadableImageError, one_line
 
-# timm's dataset schemes and the package that each needs. Checked here, since timm reports a missing one on stdout.
-LIBRARIES = {
-    "torch": "torchvision",
-    "hfds": "datasets",
-    "hfids": "datasets",
-    "tfds": "tensorflow_datasets",
-    "wds": "webdataset",
-}
-STREAMS = ("hfids", "tfds", "wds")
-UNCOUNTED = "does not say how many images it has; add the number, as in wds/FOLDER:train|5000, or set a limit"
 # The most folders that are reached through links.
 MOST_LINKED = 2**16
 
@@ -113,116 +101,6 @@ class FolderSource:
             self.close()
 
 
-class NamedSource:
-    """A map-style dataset with timm's name: `torch/cifar10`, `hfds/owner/name`."""
-
-    def __init__(self, dataset: Any, decode: Decoder, class_map: Classes | None) -> None:
-        self.records = getattr(dataset, "reader", dataset)  # timm's reader returns files, torchvision's dataset images
-        self.decode = decode
-        self.finish = decode.finish
-        self.mapped = class_map is not None
-        own = getattr(self.records, "class_to_idx", None) or _numbered(getattr(self.records, "classes", ()))
-        self.classes: Classes = own if class_map is None else class_map
-        renumber = class_map is not None and self.records is dataset  # timm's reader applies the map itself
-        self._labels = {index: self.classes.get(name) for name, index in own.items()} if renumber else None
-        self.labeled = self._label(self.records[0][1]) is not None
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def name(self, index: int) -> str:
-        return f"image {index}"
-
-    def sample(self, index: int) -> Sample:
-        image, target = self.records[index][:2]
-        return self.decode(image), self._label(target)
-
-    def _label(self, target: Any) -> int | None:
-        label = target if self._labels is None else self._labels.get(target)
-        return int(label) if isinstance(label, Integral) and int(label) >= 0 else None
-
-
-class Stream:
-    """A dataset that can only be read from its beginning: `wds/`, `tfds/`, `hfids/`.
-
-    Every process reads all of it and keeps its own part: timm's readers would give each process some of the shards.
-    """
-
-    labeled = True
-
-    def __init__(self, dataset: Any, decode: Decoder, class_map: Classes | None) -> None:
-        self.dataset = dataset
-        self.decode = decode
-        self.finish = decode.finish
-        self.mapped = class_map is not None
-        reader = getattr(dataset, "reader", None)
-        if reader is not None:
-            vars(reader).update(dist_rank=0, dist_num_replicas=1, global_num_workers=1)
-        self.classes: Classes = getattr(reader, "class_to_idx", {}) if class_map is None else class_map
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def name(self, index: int) -> str:
-        return f"image {index}"
-
-    def samples(self) -> Iterator[Sample | UnreadableImageError]:
-        """One pass in the stream's order. Raises DataError KD401."""
-        for image, target in _readable(self.dataset):
-            try:
-                yield self.decode(image), int(target) if isinstance(target, Integral) and int(target) >= 0 else None
-            except UnreadableImageError as error:
-                yield error
-
-
-def _readable(dataset: Any) -> Iterator[tuple[Any, Any]]:
-    """A stream is opened at its first read, which is where a missing split or shard shows."""
-    try:
-        yield from dataset
-    except Exception as error:
-        raise DataError("KD401", f"the stream cannot be read any further: {one_line(error)}") from error
-
-
-def open_named(
-    name: str, root: str | None, split: str | None, decode: Decoder, class_map: Classes | None
-) -> NamedSource | Stream:
-    """Open a dataset by timm's name, `scheme/name:split|count`.
-
-    Raises DataError KD401 with timm's own reason, or with the package that is missing.
-    """
-    name, named_split, count = _parts(name)
-    split = split or named_split
-    scheme, _, rest = name.partition("/")
-    package = LIBRARIES[scheme.lower()]
-    if importlib.util.find_spec(package) is None:
-        raise DataError("KD401", f"{name}: the package {package} is missing; pip install {package.replace('_', '-')}")
-    if root is None and scheme.lower() in ("wds", "torch"):
-        root = rest if scheme.lower() == "wds" else "."
-    mapping: Any = None if class_map is None or scheme.lower() == "torch" else dict(class_map)
-    try:
-        options: dict[str, Any] = {} if count is None else {"num_samples": count}
-        dataset = create_dataset(name, root=root, split=split or "validation", class_map=mapping, **options)
-        if scheme.lower() in STREAMS:
-            return Stream(dataset, decode, class_map)
-        return NamedSource(dataset, decode, class_map)
-    except Exception as error:
-        reason = f"{name} {UNCOUNTED}" if "num_samples" in str(error) else f"{name}: {one_line(error)}"
-        raise DataError("KD401", reason) from error
-
-
-def _parts(name: str) -> tuple[str, str | None, int | None]:
-    """Split `scheme/name:split|count`. A colon before a slash belongs to an address."""
-    rest, colon, split = name.rpartition(":")
-    if not colon or "/" in split:
-        return name, None, None
-    split, bar, count = split.partition("|")
-    if bar and not count.isdecimal():
-        raise DataError(
-            "KD401", f"{name}: after the | comes the number of images, not {count!r}; write it like :train|5000"
-        )
-    return rest, split or None, int(count) if bar else None
-
-
 def class_numbers(path: Path, folders: Classes, class_map: Classes | None) -> Classes:
     """The label of each class name, by timm's numbers of the folders that hold the files; empty without labels.
 
@@ -287,10 +165,6 @@ def count_suffixes(root: Path) -> Counter[str]:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _numbered(names: Any) -> dict[str, int]:
-    return {str(name): index for index, name in enumerate(names)}
 
 
 def _few(names: Mapping[str, int]) -> str:

@@ -21,9 +21,11 @@ from ...core.errors import DataError
 from ...core.specs import DataConfig, product
 from .cropping import FULL_SIZE
 from .decoding import Decoder, UnreadableImageError
-from .images import Images, shuffled, stack_labels, stream_batches
+from .images import Images, shuffled, stack_labels
 from .mixing import mixer, seeded
-from .sources import Sample, Source, Stream
+from .shards import Record
+from .sources import Sample, Source
+from .streams import Stream
 
 # Up to this side, in pixels, an image is decoded once and shifted within a border of an eighth, as is usual for CIFAR.
 # A larger one is decoded for every view, so that the crop uses all of its pixels.
@@ -34,7 +36,8 @@ CROP_SCALE = (0.35, 1.0)  # of a large image's area
 
 Key = tuple[int, int]  # the position in the stream, which decides the view, and the position among the images
 Unread = tuple[int, str]
-Read = tuple[int, Sample, tuple[Unread, ...]]  # the position in the stream, a view, and the images it replaces
+# the position in the stream, a view, and the images it replaces
+ViewRead = tuple[int, Sample, tuple[Unread, ...]]
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,11 @@ class Order:
             yield keys
 
 
-class Views(Dataset[Read]):
+class Views(Dataset[ViewRead]):
     """Random views of the images of a folder or a named dataset. Tensors and a torch Dataset are not augmented.
 
     An unreadable image is replaced by the next one, so that every batch is full. With `mixup`, the inputs of a batch
-    are mixed in pairs by Beta(mixup, mixup); the label is that of the first image.
+    are mixed in pairs by Beta(mixup, mixup); the label is that of the first image. stream_views.py reads streams.
     """
 
     def __init__(self, images: Images, config: DataConfig | None, seed: int, augment: bool, mixup: float = 0.0) -> None:
@@ -84,16 +87,19 @@ class Views(Dataset[Read]):
         self.decoded: dict[int, Sample] | None = None
         self.view: Callable[[Tensor], Tensor] = _identity
         self.mix = mixer(mixup)
-        if isinstance(self.source, Stream):
-            self.decoded = _read_stream(images, self.source, size)
-        elif small and len(images) * product(size) <= MEMORY:
+        if not isinstance(self.source, Stream) and small and len(images) * product(size) <= MEMORY:
             self.decoded = {}
         if decodable and config is not None and augment:
-            if small or isinstance(self.source, Stream):
+            if small:
                 self.view = _shifted(size)
             else:
                 self.source = copy.copy(self.source)
-                setattr(self.source, "decode", _Cropping(config))  # noqa: B010 - of FolderSource and NamedSource alone
+                setattr(self.source, "decode", _Cropping(config))  # noqa: B010 - of sources of pictures alone
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the images come from a stream, in an order of its own (lanes.py)."""
+        return isinstance(self.source, Stream)
 
     @property
     def decodes(self) -> bool:
@@ -103,7 +109,7 @@ class Views(Dataset[Read]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: Key) -> Read:
+    def __getitem__(self, key: Key) -> ViewRead:
         stream_position, place = key
         unread: list[Unread] = []
         with seeded(f"{self.seed} {stream_position}"):
@@ -121,13 +127,21 @@ class Views(Dataset[Read]):
         if self.decoded is not None and position in self.decoded:
             return self.decoded[position]
         if isinstance(self.source, Stream):
-            raise UnreadableImageError("not an image")
+            raise TypeError("a stream gives no single images; stream_views.py reads it")
         sample = self.source.sample(position)
         if self.decoded is not None:
             self.decoded[position] = sample
         return sample
 
-    def collate(self, read: Sequence[Read]) -> TrainBatch:
+    def view_of(self, record: Record, stream_position: int) -> Sample:
+        """The view of a stream's picture at this position. Raises UnreadableImageError."""
+        if not isinstance(self.source, Stream):
+            raise TypeError("only a stream has records")
+        with seeded(f"{self.seed} {stream_position}"):
+            inputs, label = self.source.decoded(record)
+            return self.view(inputs), label
+
+    def collate(self, read: Sequence[ViewRead]) -> TrainBatch:
         samples = [sample for _, sample, _ in read]
         inputs = self.images.source.finish(torch.stack([inputs for inputs, _ in samples]))
         return TrainBatch(
@@ -137,7 +151,7 @@ class Views(Dataset[Read]):
         )
 
 
-def train_loader(views: Views, batch_size: int, seed: int, *, begin: int = 0, workers: int = 0) -> DataLoader[Read]:
+def view_loader(views: Views, batch_size: int, seed: int, *, begin: int = 0, workers: int = 0) -> DataLoader[ViewRead]:
     """Endless batches from batch `begin`. `workers` processes decode, where images are decoded at every read."""
     close = getattr(views.source, "close", None)
     if close is not None:
@@ -172,18 +186,3 @@ def _shifted(size: tuple[int, ...]) -> v2.Compose:
 
 def _identity(inputs: Tensor) -> Tensor:
     return inputs
-
-
-def _read_stream(images: Images, source: Stream, size: tuple[int, ...]) -> dict[int, Sample]:
-    """The images of a stream, read in one pass. Raises DataError KD407 where they do not fit into memory."""
-    if len(images) * product(size) > MEMORY:
-        room = MEMORY // max(1, product(size))
-        reason = f"training keeps a stream in memory, which has room for {room:,} images of this size"
-        raise DataError("KD407", f"{reason}; name fewer, as in wds/FOLDER:train|{room}, or use a folder or hfds/")
-    samples: dict[int, Sample] = {}
-    for [(position, sample)] in stream_batches(source, set(images.positions), 1):
-        if isinstance(sample, UnreadableImageError):
-            images.skip(position, str(sample))
-        else:
-            samples[position] = sample
-    return samples

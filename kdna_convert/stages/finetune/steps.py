@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...inputs.data import Images, TrainBatch, Views, train_loader
+from ...inputs.data import Images, TrainBatch, Views, shared_loader, train_loader
 from ...inputs.finetune_settings import Settings
 from ...routing.temperature import Annealing
 from .engine import Engine
@@ -59,12 +60,13 @@ class Stepper:
         self.learning = [net for net in (self.net, self.objective.subnets) if net is not None]
         self.schedule = Schedule(self.optimizer)
         self.seconds = 0.0
+        self.stream: Any = None
 
     def steps(self, numbers: Numbers, began: float, request: StopRequest) -> Iterator[StepOutcome]:
         """An endless sequence of steps, after step `numbers.step`; `began` is the clock at step 0."""
         size, accumulate = self.settings.batch_size // self.settings.accumulate, self.settings.accumulate
         begin, workers = numbers.step * accumulate, min(4, torch.get_num_threads())
-        loader = self.engine.prepare(train_loader(self.views, size, self.settings.seed, begin=begin, workers=workers))
+        loader = self._loader(size, begin, workers)
         batches = iter(loader)
         try:
             with self._folded():
@@ -80,7 +82,25 @@ class Stepper:
                     numbers, elapsed = replace(numbers, step=numbers.step + 1), outcome.elapsed
                     yield outcome
         finally:
-            loader.end()
+            if not self.views.streamed:
+                loader.end()
+
+    def close(self) -> None:
+        """Close the stream, if images are read from one."""
+        if self.stream is not None:
+            self.stream.end()
+            self.stream = None
+
+    def _loader(self, size: int, begin: int, workers: int) -> Any:
+        """This process's part of every batch from batch `begin`. A stream stays open, with its shuffled images."""
+        if self.stream is not None and self.stream.place == begin:
+            return self.stream
+        self.close()
+        loader = shared_loader(
+            self.views, size, self.settings.seed, begin=begin, workers=workers, divide=self.engine.prepare
+        )
+        self.stream = loader if self.views.streamed else None
+        return loader
 
     def rounded(self) -> AbstractContextManager[None]:
         """Inside the context, the net runs on rounded codes, if codes are trained."""

@@ -76,7 +76,7 @@ class Trainer:
         state = self._begin()
         began, first = time.monotonic() - state.numbers.elapsed, state.numbers.step
         log = StepLog(self.engine, self.settings, self.length, self.files.log, first, self.progress)
-        with stopping() as request, closing(log):
+        with stopping() as request, closing(log), closing(self.stepper):
             while not self._done(state.numbers):
                 state = self._run_to_validation(state, began, request, log)
                 if self._plateau(state.numbers):

@@ -15,11 +15,16 @@ from typing import Any
 import pytest
 import torch
 from support.command import kdna
-from support.fine_tuning import KilledError, killed_and_resumed, run, same
+from support.fine_tuning import KilledError, killed_and_resumed, run, same, with_basis
+from support.shards import UNEVEN, noise, webdataset
+from support.tiny import SIZE, net
+from torch import nn
 
 from kdna_convert.cli.app import main
 from kdna_convert.core.errors import FolderError, GuardError
 from kdna_convert.core.measurements import Divergence
+from kdna_convert.core.specs import DataConfig
+from kdna_convert.inputs.data import open_images
 from kdna_convert.stages.finetune import RunFiles
 from kdna_convert.stages.finetune import training_state as state_file
 from kdna_convert.stages.finetune.engine import Engine
@@ -34,6 +39,21 @@ def test_a_killed_run_resumes_to_the_bit(
 ) -> None:
     monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**20, growth_interval=3))
     killed_and_resumed(tmp_path / "work", until, **options)
+
+
+def test_a_killed_run_from_a_stream_resumes_to_the_bit(tmp_path: Path) -> None:
+    data = webdataset(tmp_path / "shards", [noise(seed) for seed in range(sum(UNEVEN))], UNEVEN)
+    config = DataConfig((3, SIZE, SIZE), crop_pct=1.0)
+
+    def nets() -> tuple[nn.Module, nn.Module]:
+        torch.manual_seed(0)
+        original = net().eval()
+        return with_basis(original, ("blocks.0.conv1", "blocks.1.conv2"), rank=4), original
+
+    options: dict[str, Any] = {"nets": nets, "noise": lambda *_, **__: open_images(data, config), "config": config}
+    with pytest.raises(KilledError):
+        run(tmp_path / "work", until=7, **options)
+    assert same(run(tmp_path / "work", resume=True, **options), run(None, **options))
 
 
 def test_a_stopped_run_has_written_its_last_step(tmp_path: Path) -> None:
