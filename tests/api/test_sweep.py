@@ -191,7 +191,7 @@ def test_an_original_that_does_not_score_what_the_grid_says_is_a_failed_row(grid
     text = text.replace(models, models.partition(", {model: 'none")[0] + "]").replace(", {params: 0.6}", "")
     grid.write_text(text.replace("scheme: basis", "scheme: dense"))
     done = kdna("sweep", grid, "-o", tmp_path / "sweep", "--json", "-q")
-    assert done.exit_code == 0, done.stderr
+    assert done.exit_code == 3, done.stderr
     (failed,) = json.loads(done.stdout)["rows"]
     assert (failed["state"], failed["code"]) == ("failed", "KD316")
     assert "the grid says 0.987" in failed["message"]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ...core.errors import GuardError
 from ...core.shown import shown
 from .console import PlainConsole, in_terminal, reporting, show, show_json, tell
 from .grouped import grouped
@@ -84,7 +85,7 @@ def sweep(
     """Run every net of a grid with every recipe, budget and seed, each as `kdna run`.
 
     The same command again runs what is missing, has failed or has changed. FOLDER has the nets in jobs/, a row for each
-    in sweep.jsonl, and summary.csv and summary.html.
+    in sweep.jsonl, and summary.csv and summary.html. The exit code is 3 if a job failed.
 
     Example:
         kdna sweep examples/sweep.yaml -o sweep
@@ -115,6 +116,8 @@ def sweep(
         raise
     show_json(result) if json else show(sweep_report(result))
     tell(f"written to {output}\nsummary.html in it shows the result, summary.csv has all rows", quiet)
+    if result.failed:
+        raise typer.Exit(GuardError.exit_code)
 
 
 def _agreed(jobs: int, most: int) -> bool:
