@@ -77,7 +77,8 @@ def run(
             recipe decides by this size whether to share and fine-tune.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: `eval_data`, images that every stage is measured on; `force`, to overwrite; `command`, for the model
-            card; checkpoint, inputs, class_map, device, task, outputs and metric, as for `convert`.
+            card; checkpoint, inputs, class_map, device, task, outputs and metric, and target_latency, board and the
+            limits of these, as for `convert`. They size the plan; a codec meets the bytes of the file besides.
 
     A recipe's `export` is written beside `output`, whose name it extends.
 
@@ -215,8 +216,8 @@ def _stages(request: RunRequest, work: Path) -> dict[str, Callable[[Any], Conver
     def converted(_: None) -> Conversion:
         alone = _without_codec(recipe)
         size = None if recipe.codec else request.size
-        goals: dict[str, Any] = {"target_params": request.params, "target_bytes": size}
-        return convert(request.model, recipe=alone, data=request.data, work=work, progress=progress, **goals, **options)
+        goals: dict[str, Any] = {"target_params": request.params, "target_bytes": size, **request.limits, **options}
+        return convert(request.model, recipe=alone, data=request.data, work=work, progress=progress, **goals)
 
     def tuned(before: Conversion) -> Conversion:
         settings = {} if recipe.finetune is None else vars(recipe.finetune.settings(recipe.seed))

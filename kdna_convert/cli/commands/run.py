@@ -22,15 +22,12 @@ from .console import (
     tell_written,
     write_report,
 )
+from .goals import BoardFlags, LatencyFlags, RecipeSizeFlags
 from .grouped import grouped
 from .options import (
-    BYTES_HELP,
     METRIC_HELP,
-    PARAMS_HELP,
     RECIPE_HELP,
     SET_HELP,
-    SHARE,
-    SIZE,
     Force,
     HtmlFlag,
     ImagesFlags,
@@ -55,6 +52,9 @@ def run(
     recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP, autocompletion=recipe_names)],
     source: SourceFlags,
     images: ImagesFlags,
+    goal: RecipeSizeFlags,
+    latency: LatencyFlags,
+    board: BoardFlags,
     run: RunFlags,
     eval_data: Annotated[
         str | None,
@@ -64,8 +64,6 @@ def run(
     ] = None,
     metric: Annotated[str | None, typer.Option(metavar="FUNCTION", help=METRIC_HELP, rich_help_panel="Data")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
-    target_params: Annotated[str | None, typer.Option(metavar="SHARE", help=PARAMS_HELP, callback=SHARE)] = None,
-    target_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help=BYTES_HELP, callback=SIZE)] = None,
     output: OutputFolder = None,
     html: HtmlFlag = None,
     force: Force = False,
@@ -86,8 +84,9 @@ def run(
 
     recipe = load_recipe(recipe_name, overrides or [])
     arguments = source.arguments | images.arguments | run.arguments
+    arguments |= goal.arguments | latency.arguments | board.arguments
     arguments |= {"recipe": recipe, "eval_data": eval_data, "output": output, "metric": metric}
-    arguments |= {"target_params": target_params, "target_bytes": target_bytes, "command": ctx.meta[COMMAND]}
+    arguments |= {"command": ctx.meta[COMMAND]}
     notes, hints = image_notes(recipe, images.data is not None), source.hints
     try:
         with reporting(run.quiet, notes, hints) as progress:
