@@ -2,10 +2,10 @@
 
     python benchmarks/compact.py FOLDER ...
 
-Exports both graphs and prints a row for each folder: the bytes of model.safetensors, of the compact graph as it is and
-compressed, and of the ordinary graph; the CPU time that onnxruntime takes to load each graph and to run one image, on
-one thread. The graphs run in turn; a time is the median of `--repeat` runs. Every folder appends one line to
-benchmarks/results/compact.jsonl.
+Exports the graphs and prints a row for each folder: the bytes of model.safetensors, of the compact graph as it is and
+compressed, of the compact graph with `--fp16`, and of the ordinary graph; the CPU time that onnxruntime takes to load
+each graph and to run one image, on one thread. The graphs run in turn; a time is the median of `--repeat` runs. Every
+folder appends one line to benchmarks/results/compact.jsonl.
 """
 
 from __future__ import annotations
@@ -24,27 +24,29 @@ import numpy as np
 import kdna_convert as kdna
 
 RESULTS = Path(__file__).parent / "results" / "compact.jsonl"
-FORMS = ("onnx", "onnx-compact")
+# (form, whether with --fp16)
+FORMS = (("onnx", False), ("onnx-compact", False), ("onnx-compact", True))
 
 
 def row(folder: Path, work: Path, repeat: int, trust_code: bool) -> dict[str, Any]:
     """The measured row of a folder."""
     import onnxruntime
 
-    sessions, loads, files = [], [], []
+    sessions, loads, files, differences = [], [], [], []
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    for form in FORMS:
-        path = work / f"{form}.onnx"
-        exported = kdna.export(folder, to=form, output=path, trust_code=trust_code)  # type: ignore[arg-type]
+    for form, half in FORMS:
+        path = work / f"{form}{half}.onnx"
+        exported = kdna.export(folder, to=form, output=path, fp16=half, trust_code=trust_code)  # type: ignore[arg-type]
         files.append(path)
+        differences.append(exported.difference)
         start = time.process_time()
         sessions.append(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
         loads.append(time.process_time() - start)
     image = {sessions[0].get_inputs()[0].name: np.random.default_rng(0).normal(size=shape(sessions[0])).astype("f4")}
-    times: list[list[float]] = [[], []]
+    times: list[list[float]] = [[] for _ in FORMS]
     for turn in range(repeat):
-        for place in (0, 1) if turn % 2 else (1, 0):
+        for place in range(len(FORMS))[:: 1 if turn % 2 else -1]:
             start = time.process_time()
             sessions[place].run(None, image)
             times[place].append(time.process_time() - start)
@@ -52,16 +54,20 @@ def row(folder: Path, work: Path, repeat: int, trust_code: bool) -> dict[str, An
     data = files[1].read_bytes()
     stored = (folder / "model.safetensors").stat().st_size
     sizes = {"stored": stored, "compact": len(data), "gzip": len(gzip.compress(data, 9)), "brotli": brotli(data)}
+    rounded = files[2].read_bytes()
+    sizes |= {"half": len(rounded), "half_gzip": len(gzip.compress(rounded, 9))}
     return {
         "folder": folder.name,
         **sizes,
         "onnx": files[0].stat().st_size,
         "compact_share": round(sizes["compact"] / stored, 3),
         "gzip_share": round(sizes["gzip"] / stored, 3),
+        "half_share": round(len(rounded) / stored, 3),
         "load_seconds": [round(each, 3) for each in loads],
         "milliseconds": [round(each, 2) for each in medians],
         "time_share": round(medians[1] / medians[0], 3),
-        "difference": exported.difference,
+        "difference": differences[1],
+        "half_difference": differences[2],
         "onnxruntime": onnxruntime.__version__,
     }
 

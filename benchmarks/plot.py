@@ -14,7 +14,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from kdna_convert.html.chart import INK, MUTED, SERIES, chart_file
+from kdna_convert.html.chart import INK, MUTED, SERIES, Drawing, chart_file
 
 RECIPES = {
     "accurate": "accurate: shared CP or codebook, repair",
@@ -58,7 +58,7 @@ def main() -> None:
     net, read = (TOOLS_NET, tools) if "tool" in results["rows"][0] else (RECIPES_NET, recipes)
     original, lines = read(results)
     title = f"{net} on CIFAR-10, no training"
-    args.picture.write_text(chart_file(partial(draw, original, lines, title), title, (7.6, 3.6)), encoding="utf-8")
+    chart_file(args.picture, [Drawing(partial(draw, original, lines, title), title, size=(7.6, 3.6))])
 
 
 def draw(original: float, lines: Lines, title: str, axes: Axes) -> None:

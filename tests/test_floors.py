@@ -70,7 +70,7 @@ DOORS = {
     "nncodec": ["api/compare/tools/nncodec.py"],
     "torchmetrics": ["tasks/image.py", "tasks/detect.py", "tasks/sequence.py"],
     "constriction": ["codecs/entropy.py", "codecs/indices.py"],
-    "matplotlib": ["cli/report/*.py", "html/chart.py", "html/parts/*.py"],
+    "matplotlib": ["html/chart.py", "html/parts/*.py"],
     "jinja2": ["html/part.py"],
     "PIL": ["inputs/data/*.py", "html/thumbnail.py"],
     "nicegui": ["explore/server.py", "explore/steering_page.py"],

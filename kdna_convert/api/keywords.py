@@ -129,7 +129,11 @@ class BoardOptions(TypedDict, total=False):
     max_latency: float | str | None
 
 
-class PlanOptions(CurveOptions, LatencyOptions, BoardOptions, total=False):
+class PlanLimits(LatencyOptions, BoardOptions, total=False):
+    """A target latency and the limits of a device."""
+
+
+class PlanOptions(CurveOptions, PlanLimits, total=False):
     """The same, and what takes the place of a budget."""
 
     plan: Plan | str | Path | None
@@ -204,8 +208,8 @@ class FinetuneOptions(FolderOptions, TaskOptions, MetricOptions, total=False):
     track: Path | None
 
 
-class RunOptions(NetOptions, MetricOptions, total=False):
-    """How the net and its images are read, what the result is measured on, and where it is written.
+class RunOptions(NetOptions, MetricOptions, PlanLimits, total=False):
+    """How the net is read, what limits its plan, what the result is measured on, and where it is written.
 
     `moments` and `database` are files, or folders of such files, that the conversion reads where they exist and else
     writes.

@@ -20,9 +20,10 @@ from .code import require_size
 from .convert import require_net, size_of
 from .export import require_exportable
 from .job import checked_recipe
-from .keywords import NetOptions, RunOptions, Targets
+from .keywords import NetOptions, PlanLimits, RunOptions, Targets
 from .net_task import metric_of, task_of
 from .nets import check_labels, checkpoint_of, load_any, sized
+from .run_limits import limits_mark, limits_of, require_limits
 from .splits import digest_of, images_of
 
 
@@ -40,6 +41,7 @@ class RunRequest:
     params: float | None
     size: float | str | None
     options: NetOptions
+    limits: PlanLimits
     shares: bool | None
     mark: str
     progress: Progress | None
@@ -59,12 +61,13 @@ def request_of(
 
     Raises:
         ModelError: KD302 for a folder.
-        PlanError: KD501, KD504, KD506 for an invalid size.
+        PlanError: KD501, KD504, KD506 for an invalid size or limit, or two.
         DataError: KD401 for a recipe that fine-tunes, without images; KD402 for other classes.
     """
     data = data if data is None or isinstance(data, str | Path) else as_images(data)
     require_net(model)
-    Targets(*targets).check()
+    every, limits = Targets(*targets, latency=options.get("target_latency")), limits_of(options)
+    every.check()
     recipe, (share, target_bytes) = checked_recipe(recipe), targets
     params = parse_share(share) if isinstance(share, str) else share
     loaded = sized(load_any(model, checkpoint_of(options), options.get("inputs")), data, options)
@@ -72,6 +75,7 @@ def request_of(
     final = recipe.at_size(size, whole)
     if final.codec is not None:
         require_size(final.codec, size, whole)
+    require_limits(final, every, limits)
     if final.finetune is not None and data is None:
         raise DataError("KD401", "the recipe fine-tunes, which takes images; pass --data")
     images = None if data is None else images_of(data, loaded.data, options.get("class_map"), None, recipe.seed)
@@ -87,11 +91,13 @@ def request_of(
     named = data if isinstance(data, str | Path) else None
     name = loaded.ref.sha256 if isinstance(model, nn.Module) else str(model)
     parts += [request_fingerprint(recipe, name, named, options).whole, str(options.get("class_map"))]
+    if own := limits_mark(limits):  # none in runs without limits
+        parts.append(own)
     mark = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     shares = None if recipe.sharing is None else final.scheme != recipe.scheme
     net = model if isinstance(model, nn.Module) else name
     kept = options.get("moments"), options.get("database")
-    return RunRequest(net, final, data, params, size, net_options(options), shares, mark, progress, *kept)
+    return RunRequest(net, final, data, params, size, net_options(options), limits, shares, mark, progress, *kept)
 
 
 def net_options(options: RunOptions) -> NetOptions:

@@ -32,33 +32,37 @@ from ..stages.evaluate.timing import Timing
 
 
 def page_of_result(
-    result: object, curve: Curve | None = None, command: str | None = None, repairs: bool | None = None
+    result: object,
+    curve: Curve | None = None,
+    command: str | None = None,
+    repairs: bool | None = None,
+    name: str | None = None,
 ) -> Page:
     """The page of what a verb returned: a Conversion, Analysis, Plan, Curve, Comparison, SweepResult or timings.
 
     A Material of an analysis has pictures of its kernels, too. `curve` is that of a plan, `command` the one that made
-    the result. `repairs` is that of Material.
+    the result. `repairs` is that of Material. `name` is the net's, where the result does not say it.
 
     Raises:
         TypeError: for another object.
     """
-    known = Material("", machine=machine(), command=command, repairs=repairs)
+    known, of_net = Material("", machine=machine(), command=command, repairs=repairs), f" of {name}" if name else ""
     if isinstance(result, Conversion):
         return page_of(material_of(result))
     if isinstance(result, Material):
         return page_of(replace(result, command=command), ANALYSIS_PARTS)
     if isinstance(result, Analysis):
-        return page_of(replace(known, title="Layers", analysis=result), ANALYSIS_PARTS)
+        return page_of(replace(known, title=f"Layers{of_net}", analysis=result), ANALYSIS_PARTS)
     if isinstance(result, Plan):
         return page_of(replace(known, title=f"Plan of {result.model.name}", plan=result, curve=curve), PLAN_PARTS)
     if isinstance(result, Curve):
-        return page_of(replace(known, title="Budgets", curve=result), CURVE_PARTS)
+        return page_of(replace(known, title=f"Budgets{of_net}", curve=result), CURVE_PARTS)
     if isinstance(result, Comparison):
         return page_of(replace(known, title=f"{result.model} compared", comparison=result), COMPARISON_PARTS)
     if isinstance(result, SweepResult):
         return page_of(replace(known, title=f"Sweep of {result.grid}", sweep=result), SWEEP_PARTS)
     if isinstance(result, tuple | list) and result and all(isinstance(each, Timing) for each in result):
-        return page_of(replace(known, title="Speed", timings=tuple(result)), BENCH_PARTS)
+        return page_of(replace(known, title=f"Speed{of_net}", timings=tuple(result)), BENCH_PARTS)
     raise TypeError(f"there is no page of {type(result).__name__}")
 
 

@@ -77,7 +77,8 @@ def run(
             recipe decides by this size whether to share and fine-tune.
         progress: True for a bar on stderr, or a function of (what, done, total).
         **options: `eval_data`, images that every stage is measured on; `force`, to overwrite; `command`, for the model
-            card; checkpoint, inputs, class_map, device, task, outputs, metric, moments and database, as for `convert`.
+            card; checkpoint, inputs, class_map, device, task, outputs, metric, moments and database, as for `convert`;
+            and target_latency, board and the limits of these, which size the plan. A codec meets the bytes besides.
 
     A recipe's `export` is written beside `output`, whose name it extends.
 
@@ -215,9 +216,9 @@ def _stages(request: RunRequest, work: Path) -> dict[str, Callable[[Any], Conver
     def converted(_: None) -> Conversion:
         alone = _without_codec(recipe)
         size = None if recipe.codec else request.size
-        goals: dict[str, Any] = {"target_params": request.params, "target_bytes": size}
+        goals: dict[str, Any] = {"target_params": request.params, "target_bytes": size, **request.limits, **options}
         goals |= {"moments": request.moments, "database": request.database}
-        return convert(request.model, recipe=alone, data=request.data, work=work, progress=progress, **goals, **options)
+        return convert(request.model, recipe=alone, data=request.data, work=work, progress=progress, **goals)
 
     def tuned(before: Conversion) -> Conversion:
         settings = {} if recipe.finetune is None else vars(recipe.finetune.settings(recipe.seed))

@@ -79,6 +79,6 @@ def serve(session: SteeringSession, place: socket.socket, ready: Callable[[str],
             )  # NiceGUI looks at every object, also torch's deprecated ones
             uvicorn.Server(config).run(sockets=[place])
     finally:
-        if session.converts:
-            session.stop()
+        if session.outputs.converts:
+            session.outputs.stop()
             sys.stderr.write("kdna: the running conversion was ended; nothing was written\n")

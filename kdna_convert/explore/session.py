@@ -1,4 +1,4 @@
-"""The state of `kdna explore`: a budget, edits, what is selected, a conversion. It knows nothing of the page.
+"""The state of `kdna explore`: a budget, edits, and what is selected. It knows nothing of the page.
 
 Methods that change the state return what changes on the page, by the keys of explore.js.
 """
@@ -7,29 +7,24 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from ..api.explore import Exploration
-from ..core.atomic import require_writable, write_text
-from ..core.errors import FolderError, KdnaError, PlanError, cause
+from ..core.errors import PlanError
 from ..core.measurements import Curve
-from ..core.shown import shown
-from ..core.specs import Plan, to_json
+from ..core.specs import Plan
 from ..html.steering_view import curve_html, drawn_layers, families_of, legend_html
-from ..network.folder import is_ours
 from ..stages.plan.budget import Kind, PlanBudget
 from ..stages.plan.costs import original_totals
 from ..stages.plan.edits import Edit, offers_of
 from ..stages.plan.expected import expected
 from ..stages.plan.steered import BudgetAnswer, Steered, answer, kinds_of, least_of, steered, without
 from ..stages.plan.trade_off import SHARES, trade_off
-from .converting import Converting, converting
 from .editor import editor_of, typed_size
+from .steering_outputs import Steering, SteeringOutputs
 from .words import amount_text, cost_text, edit_text, figures, problem_text
-from .writing_out import command_text, recipe_text, timed_option
+from .writing_out import GivenOptions
 
 Changes = dict[str, Any]
 # The sentence of a net whose agreement is not known.
@@ -39,10 +34,6 @@ UNEXPECTED = (
 CURVE = "What is expected at other sizes, with your changes. Lower is better."
 NO_CURVE = f"There is no plan with {100 * max(SHARES):.0f} % of the parameters or fewer to compare."
 NO_PLAN = "There is no plan at this budget."
-ALL_DENSE = (
-    "Nothing was written: your changes leave no layer to convert, and kdna convert refuses such a recipe. Undo a "
-    "change first."
-)
 
 
 @dataclass
@@ -52,24 +43,27 @@ class SteeringSession:
     Attributes:
         exploration: What is steered.
         command: The command line, for the report of a conversion.
+        given: Its options that a told command repeats.
+        outputs: What was written, and the conversion.
         at: The database with the edits.
         budget: The budget.
         answer: Its plan, or why there is none.
         selected: The layer that is shown.
-        conversion: The one that runs or has ended.
         asked: The percentage that the budget was asked for as, if it was; the budget is in whole units.
     """
 
     exploration: Exploration
     command: str = "kdna explore"
+    given: GivenOptions = field(default_factory=GivenOptions)
+    outputs: SteeringOutputs = field(init=False)
     at: Steered = field(init=False)
     budget: PlanBudget = field(init=False)
     answer: BudgetAnswer = field(init=False)
     selected: str | None = None
-    conversion: Converting | None = None
     asked: float | None = None
 
     def __post_init__(self) -> None:
+        self.outputs = SteeringOutputs(self.exploration, self.command, self.given)
         self.plain = steered(self.exploration.database)
         self.at, self.budget = self.plain, self.exploration.start
         self.whole = original_totals(self.exploration.database)
@@ -174,63 +168,7 @@ class SteeringSession:
         """Write a plan or a recipe, or start the conversion. A file that exists is replaced only with `force`."""
         if self.plan is None:
             return {"told": NO_PLAN}
-        if not path.strip():
-            return {"told": "Name a file first."}
-        try:
-            target = Path(path.strip()).expanduser()
-            with suppress(FileNotFoundError, NotADirectoryError):
-                target.stat()
-        except (OSError, ValueError, RuntimeError) as error:
-            return {"told": f"This path cannot be used: {shown(cause(error))}"}
-        try:
-            if what == "convert":
-                return self._start(target, self.plan, force)
-            if what == "recipe" and not self.at.database.choices:
-                return {"told": ALL_DENSE}
-            if target.is_dir():
-                raise FolderError("KD601", f"{target} is a folder. Name a file.")
-            if target.exists() and not force:
-                return {"replace": f"{target} exists. Replace it?"}
-            text = to_json(self.plan) if what == "plan" else recipe_text(self.exploration, self.at, self.budget)
-            write_text(target, text)
-        except KdnaError as error:
-            return {"told": str(error)}
-        except OSError as error:
-            return {"told": f"This path cannot be used: {shown(cause(error))}"}
-        options = ["--plan", str(target)] if what == "plan" else ["-r", str(target), *timed_option(self.budget)]
-        return {"told": f"Written to {target}. To convert by it: {command_text(self.exploration, options)}"}
-
-    def progress(self) -> Changes:
-        """How far the conversion is, and how it ended."""
-        one = self.conversion
-        if one is None:
-            return {"progress": None}
-        if one.ended is not None:
-            return {"progress": None, "told": one.ended}
-        count = f" {one.done}/{one.total}" if one.total else ""
-        return {"progress": {"text": f"{one.what}{count}", "share": one.done / one.total if one.total else None}}
-
-    @property
-    def converts(self) -> bool:
-        return self.conversion is not None and self.conversion.ended is None
-
-    def stop(self) -> None:
-        """Stop the conversion."""
-        if self.conversion is not None:
-            self.conversion.stop()
-
-    def _start(self, target: Path, plan: Plan, force: bool) -> Changes:
-        if self.converts:
-            return {"told": "A conversion is running."}
-        if target.exists():
-            if not is_ours(target):
-                return {"told": f"{target} was not written by kdna and is not replaced. Name another folder."}
-            if not force:
-                return {"replace": f"{target} exists. Replace it?"}
-        require_writable(target)
-        work = self.exploration
-        self.conversion = converting(work.arguments, work.recipe.text, to_json(plan), target, force, self.command)
-        return {"told": "", **self.progress()}
+        return self.outputs.write(what, path, force, Steering(self.plan, self.at, self.budget))
 
     @property
     def _nearest(self) -> str | None:

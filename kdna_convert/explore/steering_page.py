@@ -67,15 +67,15 @@ class View:
 
     async def write(self, what: str, path: str, force: bool) -> None:
         self.push({"told": "", "replace": None} | self.session.write(what, path, bool(force)))
-        if self.session.converts:
+        if self.session.outputs.converts:
             await self.follow()
 
     async def follow(self) -> None:
         """Show the progress of a conversion until it ends."""
-        while self.session.converts and not self.client.is_deleted:
-            self.push(self.session.progress())
+        while self.session.outputs.converts and not self.client.is_deleted:
+            self.push(self.session.outputs.progress())
             await asyncio.sleep(POLL)
-        self.push(self.session.progress())
+        self.push(self.session.outputs.progress())
 
 
 def steering_page(session: SteeringSession) -> None:
@@ -103,7 +103,7 @@ def steering_page(session: SteeringSession) -> None:
         await client.connected()
         client.run_javascript(script())
         await guarded(view, view.refresh)
-        if session.conversion is not None:
+        if session.outputs.conversion is not None:
             await guarded(view, view.follow)
 
     background_tasks.create(begin())
@@ -131,8 +131,8 @@ async def _pushed(view: View, changes: dict[str, Any]) -> None:
 
 
 def _stopped(session: SteeringSession) -> dict[str, Any]:
-    session.stop()
-    return session.progress()
+    session.outputs.stop()
+    return session.outputs.progress()
 
 
 def _sentence(session: SteeringSession) -> str:

@@ -1,9 +1,11 @@
-"""The recipe of what was steered: edits as rules and exclusions, and the budget."""
+"""The recipe of what was steered, edits as rules and exclusions, and the command that converts by it or by a plan."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from ..api.explore import Exploration
 from ..inputs.recipe import Forced, steered_recipe
@@ -11,6 +13,22 @@ from ..stages.plan.budget import PlanBudget
 from ..stages.plan.costs import original_totals
 from ..stages.plan.edits import offers_of
 from ..stages.plan.steered import Steered
+
+
+@dataclass(frozen=True)
+class GivenOptions:
+    """Options of the command line as they were given, for the command that the page tells.
+
+    Attributes:
+        recipe: The recipe and its overrides. A recipe that the page wrote has them.
+        latency: What times the layers.
+        database: The file of predicted errors. A plan needs none, and edits make another recipe, which it is not of.
+    """
+
+    recipe: tuple[str, ...] = ()
+    latency: tuple[str, ...] = ()
+    database: tuple[str, ...] = ()
+
 
 _FLAGS = {"crop_mode": "crop"}  # the others are named as the arguments
 
@@ -43,6 +61,14 @@ def recipe_text(exploration: Exploration, at: Steered, budget: PlanBudget) -> st
 def timed_option(budget: PlanBudget) -> list[str]:
     """The option for a budget of time, which no recipe holds."""
     return ["--target-latency", f"{budget.amount / 1e6:.4g}ms"] if budget.kind == "latency" else []
+
+
+def command_by(file: Path, what: str, given: GivenOptions, at: Steered, budget: PlanBudget) -> list[str]:
+    """The options to convert by a `plan` or a `recipe` that was written."""
+    if what == "plan":
+        return [*given.recipe, "--plan", str(file)]
+    timed = [*timed_option(budget), *given.latency] if budget.kind == "latency" else []
+    return ["-r", str(file), *timed, *(() if at.edits else given.database)]
 
 
 def command_text(exploration: Exploration, options: Sequence[str]) -> str:

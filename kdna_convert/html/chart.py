@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
@@ -15,13 +17,15 @@ from ..core.shown import shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# What a chart is drawn with -> the color of the page, which differs between light and dark. The series are those of
+# The colors that charts are drawn in -> those of the page, which differ between light and dark. The series are those of
 # Okabe and Ito (2008), which color-blind people can tell apart.
-INK, MUTED, GRID = "#010101", "#020202", "#030303"
-SERIES = tuple(f"#0400{number:02x}" for number in range(8))
+INK, MUTED, GRID = "kdna:ink", "kdna:muted", "kdna:grid"
+SERIES = tuple(f"kdna:series{number}" for number in range(8))
 _PAGE = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--line)"} | {
     color: f"var(--c{number})" for number, color in enumerate(SERIES)
 }
+# Stand in for the colors of the page, which matplotlib does not know.
+_STAND_INS = {color: f"#0400{number:02x}" for number, color in enumerate(_PAGE)}
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "font.family": "sans-serif",
@@ -46,41 +50,96 @@ _STYLE: dict[Any, Any] = {
 TIP = "tip-"
 
 
-def chart(
-    draw: Callable[[Axes], Any], label: str, tips: Mapping[str, str] | None = None, size: tuple[float, float] = (7, 3)
-) -> Markup:
-    """A chart as SVG.
+# What matplotlib would write of itself and of the time, by the kind of file.
+_SILENT: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
 
-    Args:
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a chart shows.
+
+    Attributes:
         draw: Draws on the axes, in the colors of this file.
         label: What it shows, for those who do not see it.
         tips: Text for an artist, by the gid that `draw` gave it, which begins with TIP.
         size: (width, height), in inches of 72 units.
     """
-    return _inline(_drawn(draw, label, size), label, tips or {})
+
+    draw: Callable[[Axes], Any]
+    label: str
+    tips: Mapping[str, str] = field(default_factory=dict)
+    size: tuple[float, float] = (7, 3)
+
+    @property
+    def svg(self) -> Markup:
+        """The chart as an element of a page."""
+        return _inline(_svg([self], _STAND_INS, self.label), self.label, self.tips)
 
 
-def chart_file(draw: Callable[[Axes], Any], label: str, size: tuple[float, float] = (7, 3)) -> str:
-    """The same as the text of an SVG file, in the light colors of the page on white."""
-    text = _drawn(draw, label, size)
+def chart(
+    draw: Callable[[Axes], Any], label: str, tips: Mapping[str, str] | None = None, size: tuple[float, float] = (7, 3)
+) -> Markup:
+    """A chart as an element of a page. The arguments are those of Drawing."""
+    return Drawing(draw, label, tips or {}, size).svg
+
+
+def chart_file(path: Path, drawings: Sequence[Drawing], title: str | None = None) -> None:
+    """Write charts, one below the other, as .svg, .png or .pdf, in the light colors of the page on white.
+
+    Equal charts give equal files.
+    """
+    colors, paper = _light_colors()
+    kind, label = path.suffix.removeprefix(".").lower() or "svg", title or drawings[0].label
+    if kind == "svg":
+        text = _svg(drawings, colors, label, title, paper)
+        path.write_text(text.replace(">", f' role="img" aria-label="{escape(label)}">', 1), encoding="utf-8")
+    else:
+        path.write_bytes(_drawn(drawings, colors, label, title, paper, kind))
+
+
+def _light_colors() -> tuple[dict[str, str], str]:
+    """The light colors of the page, and that of its paper."""
     style = files(__package__).joinpath("templates").joinpath("page.css").read_text("utf-8")
     light = dict(re.findall(r"--(\w+): light-dark\((#\w+)", style))
-    for color, name in _PAGE.items():
-        text = text.replace(color, light[re.sub(r"var\(--|\)", "", name.replace("currentColor", "ink"))])
-    return text.replace(">", f' style="background: {light["paper"]}" role="img" aria-label="{escape(label)}">', 1)
+    names = {color: re.sub(r"var\(--|\)", "", name.replace("currentColor", "ink")) for color, name in _PAGE.items()}
+    return {color: light[name] for color, name in names.items()}, light["paper"]
 
 
-def _drawn(draw: Callable[[Axes], Any], label: str, size: tuple[float, float]) -> str:
-    """The SVG element as matplotlib writes it; the label makes its ids."""
+def _svg(
+    drawings: Sequence[Drawing], colors: Mapping[str, str], label: str, title: str | None = None, paper: str = "none"
+) -> str:
+    """The SVG element as matplotlib writes it."""
+    text = _drawn(drawings, colors, label, title, paper, "svg").decode()
+    return text[text.index("<svg") :]
+
+
+def _drawn(
+    drawings: Sequence[Drawing], colors: Mapping[str, str], label: str, title: str | None, paper: str, kind: str
+) -> bytes:
+    """The file as matplotlib writes it; the label makes the ids of an SVG."""
     import matplotlib as mpl
+    from matplotlib.colors import get_named_colors_mapping
     from matplotlib.figure import Figure
 
+    known = get_named_colors_mapping()
+    for name, color in colors.items():  # one by one, which clears the colors that matplotlib has looked up
+        known[name] = color
     with mpl.rc_context({**_STYLE, "svg.hashsalt": label}):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure.add_subplot())
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+        sizes = [each.size for each in drawings]
+        figure = Figure(figsize=(max(w for w, _ in sizes), sum(h for _, h in sizes)), layout="constrained")
+        figure.set_facecolor(paper)
+        rows = figure.subplots(len(sizes), squeeze=False, height_ratios=[height for _, height in sizes])
+        for drawing, axes in zip(drawings, rows.flat, strict=True):
+            drawing.draw(axes)
+        if title is not None:
+            figure.suptitle(drawn_text(title, 80))
+        made = io.BytesIO()
+        figure.savefig(made, format=kind, dpi=150, metadata=_SILENT[kind])
+    return made.getvalue()
 
 
 def drawn_text(text: str, longest: int = 32) -> str:
@@ -91,8 +150,8 @@ def drawn_text(text: str, longest: int = 32) -> str:
 
 def _inline(text: str, label: str, tips: Mapping[str, str]) -> Markup:
     """The SVG as an element of the page."""
-    for color, name in _PAGE.items():
-        text = text.replace(color, name)
+    for color, stand_in in _STAND_INS.items():
+        text = text.replace(stand_in, _PAGE[color])
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*pt"', r"\1", text)
     text = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*pt"', r"\1", text)

@@ -57,3 +57,18 @@ def test_the_address_is_printed_and_opened(monkeypatch: pytest.MonkeyPatch, imag
     assert (done.exit_code, address) == (0, "http://127.0.0.1:1/?token=abc")
     assert "Ctrl-C" in done.stderr
     assert opened == ([] if "--no-open" in flags else [address])
+
+
+@pytest.mark.usefixtures("installed", "quick_predictions")
+def test_the_page_knows_the_options_that_its_commands_repeat(
+    monkeypatch: pytest.MonkeyPatch, images: Path, tmp_path: Path
+) -> None:
+    served: list[Any] = []
+    monkeypatch.setattr(server, "serve", lambda session, place, ready: served.append(session.given))
+    options = ("--scheme", "cp", "--database", tmp_path / "errors.json", "--threads", "1", "--data-free")
+    done = kdna("explore", NET, "--data", images, *FEW_IMAGES, *options, "--no-open")
+    assert done.exit_code == 0, done.stderr
+    (given,) = served
+    assert given.recipe == ("--set", FEW_IMAGES[1], "--set", FEW_IMAGES[3], "--scheme", "cp")
+    assert given.latency == ("--threads", "1")
+    assert given.database == ("--database", str(tmp_path / "errors.json"))

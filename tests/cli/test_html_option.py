@@ -33,6 +33,12 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(words: tuple[s
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_the_page_of_a_bench_names_the_net_or_the_folder(tmp_path: Path) -> None:
+    done = kdna("bench", "kdna:digits", "--rounds", "3", "--html", tmp_path / "page.html")
+    assert done.exit_code == 0, done.stderr
+    assert "<h1>Speed of kdna:digits</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def test_analyze_writes_the_layers_and_their_similarity(tmp_path: Path, images: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("before")

@@ -20,11 +20,13 @@ from kdna_convert.api.explore import Exploration, explore
 from kdna_convert.core.errors import KdnaError, PlanError
 from kdna_convert.core.specs import Plan, from_json
 from kdna_convert.explore.session import SteeringSession
-from kdna_convert.explore.writing_out import command_text
+from kdna_convert.explore.writing_out import GivenOptions, command_by, command_text
 from kdna_convert.inputs.models import example_input, load_model
 from kdna_convert.inputs.recipe import Forced, Recipe, load_recipe, resolve, steered_recipe
 from kdna_convert.stages.analyze.survey import survey
+from kdna_convert.stages.plan.budget import PlanBudget
 from kdna_convert.stages.plan.edits import Way
+from kdna_convert.stages.plan.steered import steered
 
 pytestmark = pytest.mark.usefixtures("quick_predictions")
 
@@ -71,7 +73,7 @@ def test_a_smaller_budget_makes_a_smaller_plan_and_every_figure_follows(session:
 
 def test_changes_are_json(session: SteeringSession) -> None:
     session.edit([LAYER], None, None)
-    for changes in (session.solve(), session.select(3), session.edits(), session.curve(), session.progress()):
+    for changes in (session.solve(), session.select(3), session.edits(), session.curve(), session.outputs.progress()):
         json.dumps(changes)
 
 
@@ -271,6 +273,36 @@ def test_the_told_command_names_what_was_given(exploration: Exploration) -> None
     assert told == f"kdna convert m {options} -r a.yaml -o small"
 
 
+GIVEN = GivenOptions(("--set", "repair=[]"), ("--threads", "1"), ("--database", "errors.json"))
+
+
+def told_command(session: SteeringSession, what: str, path: Path) -> str:
+    told: str = session.write(what, str(path), True)["told"]
+    return told.partition("To convert by it: ")[2]
+
+
+def test_the_told_command_repeats_the_options_that_it_needs(exploration: Exploration, tmp_path: Path) -> None:
+    """A plan needs the recipe; a recipe that was written has it, and the errors are its own until there are edits."""
+    session = SteeringSession(exploration, given=GIVEN)
+    session.solve()
+    by_plan, by_recipe = (told_command(session, what, tmp_path / what) for what in ("plan", "recipe"))
+    assert f"--set 'repair=[]' --plan {tmp_path / 'plan'}" in by_plan
+    assert "errors.json" not in by_plan
+    assert f"-r {tmp_path / 'recipe'} --database errors.json" in by_recipe
+    assert "--set" not in by_recipe
+    assert "--threads" not in by_recipe
+    session.edit([LAYER], None, None)
+    session.solve()
+    assert "errors.json" not in told_command(session, "recipe", tmp_path / "recipe")
+
+
+def test_a_budget_of_time_is_told_with_what_timed_the_layers(exploration: Exploration, tmp_path: Path) -> None:
+    database = exploration.database
+    at = steered(replace(database, latency=10_000_000))
+    words = command_by(tmp_path / "r", "recipe", GIVEN, at, PlanBudget("latency", 7_000_000))
+    assert words == ["-r", str(tmp_path / "r"), "--target-latency", "7ms", *GIVEN.latency, *GIVEN.database]
+
+
 def test_what_kdna_did_not_write_is_never_replaced_by_a_conversion(session: SteeringSession, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
@@ -280,7 +312,7 @@ def test_what_kdna_did_not_write_is_never_replaced_by_a_conversion(session: Stee
             assert "was not written by kdna" in answered["told"]
             assert "--force" not in answered["told"]
             assert "replace" not in answered
-    assert session.conversion is None
+    assert session.outputs.conversion is None
 
 
 def test_rules_for_the_same_layer_are_replaced() -> None:
@@ -315,9 +347,9 @@ def test_a_place_that_cannot_be_written_is_said(session: SteeringSession, tmp_pa
 
 def waited(session: SteeringSession) -> str:
     until = time.monotonic() + 120
-    while session.converts and time.monotonic() < until:
+    while session.outputs.converts and time.monotonic() < until:
         time.sleep(0.05)
-    return str(session.progress()["told"])
+    return str(session.outputs.progress()["told"])
 
 
 def test_a_conversion_is_started_followed_and_written(session: SteeringSession, tmp_path: Path) -> None:
@@ -332,8 +364,8 @@ def test_a_conversion_is_started_followed_and_written(session: SteeringSession, 
 
 def test_a_stopped_conversion_writes_nothing(session: SteeringSession, tmp_path: Path) -> None:
     session.write("convert", str(tmp_path / "out"), False)
-    session.stop()
-    assert "Stopped" in session.progress()["told"]
+    session.outputs.stop()
+    assert "Stopped" in session.outputs.progress()["told"]
     assert not (tmp_path / "out").exists()
 
 

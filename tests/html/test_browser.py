@@ -54,6 +54,13 @@ def test_a_page_opens_without_an_error_at_every_width(
     page.close()
 
 
+def test_the_first_table_fits_a_small_screen(browser: Any, pages: dict[str, str]) -> None:
+    page, _ = opened(browser, pages["plain"], 320)
+    box = page.locator("#outcome .scroll").first
+    assert box.evaluate("element => element.scrollWidth <= element.clientWidth")
+    page.close()
+
+
 @pytest.mark.parametrize("name", ["plain", "hostile"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_barrier(browser: Any, pages: dict[str, str], name: str, scheme: str) -> None:

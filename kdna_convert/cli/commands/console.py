@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -161,8 +161,11 @@ def copy_report(folder: Path, target: Path, quiet: bool) -> None:
 def write_page(ctx: typer.Context, result: object, target: Path, quiet: bool, **about: Any) -> None:
     """The page of a result, to the file of a --html that `output_path` has checked. `about`: as for page_of_result."""
     from ...api.result_pages import page_of_result
+    from ...inputs.models.names import answer
 
-    page_of_result(result, command=ctx.meta[COMMAND], **about).save(target, force=True)
+    model = ctx.params["model"]
+    name = Path(model).resolve().name if answer(Path(model).is_dir) else model
+    page_of_result(result, command=ctx.meta[COMMAND], name=name, **about).save(target, force=True)
     tell(f"page written to {target}", quiet)
 
 
@@ -181,13 +184,18 @@ def tell_written(conversion: Conversion, folder: Path, quiet: bool, *commands: s
 
 def following(ctx: typer.Context, verb: str, *options: str, without: Sequence[str] = ()) -> str:
     """A command of another verb with the arguments of this one that it takes, except `without`, then `options`."""
-    words = ["kdna", verb]
     group: Any = ctx.find_root().command
     accepted = {each.name for each in group.commands[verb].params} - OUTPUTS - {*without}
+    return shlex.join(["kdna", verb, *given_words(ctx, accepted), *options])
+
+
+def given_words(ctx: typer.Context, names: Collection[str | None]) -> list[str]:
+    """The arguments of these names that were given to this command, as words of a command line."""
+    words: list[str] = []
     for each in ctx.command.get_params(ctx):
         name = each.name or ""
         source: Any = ctx.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name not in accepted:
+        if source is None or source.name != "COMMANDLINE" or name not in names:
             continue
         value = ctx.params[name]
         flag = [] if each.param_type_name == "argument" else [max(each.opts, key=len)]
@@ -196,7 +204,7 @@ def following(ctx: typer.Context, verb: str, *options: str, without: Sequence[st
             words += [word for one in values for word in (*flag, str(one))]
         else:
             words += flag
-    return shlex.join([*words, *options])
+    return words
 
 
 @contextmanager

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import webbrowser
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .console import COMMAND, reporting, show_json, tell, tell_remarks
+from .console import COMMAND, given_words, reporting, show_json, tell, tell_remarks
 from .goals import LatencyFlags
 from .grouped import grouped
 from .options import CalibrationFlags, ImagesFlags, RunFlags, SourceFlags, TrustFlags
+
+# What a recipe is made of, and what times the layers; the rest is for the calibration.
+_RECIPE = {field.name for field in fields(CalibrationFlags)} - {"data_free", "moments"}
+_LATENCY = {field.name for field in fields(LatencyFlags)}
 
 
 @grouped
@@ -48,6 +53,7 @@ def explore(
     with bound_socket(port) as place:
         from ...api.explore import explore as stage
         from ...explore.session import SteeringSession
+        from ...explore.writing_out import GivenOptions
 
         typed: Any = ctx.get_parameter_source("recipe_name")
         own = Path(source.model).is_dir() and typed.name != "COMMANDLINE"
@@ -65,4 +71,7 @@ def explore(
             if not no_open:
                 webbrowser.open(address)
 
-        serve(SteeringSession(exploration, ctx.meta[COMMAND]), place, ready)
+        folder = ["--recipe", str(Path(source.model) / "recipe.yaml")] if own else []
+        words = [tuple(given_words(ctx, names)) for names in (_RECIPE, _LATENCY, {"database"})]
+        given = GivenOptions((*folder, *words[0]), *words[1:])
+        serve(SteeringSession(exploration, ctx.meta[COMMAND], given), place, ready)

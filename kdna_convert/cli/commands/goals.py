@@ -19,12 +19,37 @@ BYTES = checked("parse_size")
 _budget, _latency, _board = (partial(typer.Option, rich_help_panel=panel) for panel in ("Budget", "Latency", "Board"))
 
 
+TargetParams = Annotated[Text, _budget(metavar="SHARE", help=PARAMS_HELP, callback=SHARE)]
+TargetBytes = Annotated[Text, _budget(metavar="SIZE", help=BYTES_HELP, callback=SIZE)]
+TargetLatency = Annotated[
+    Text,
+    _budget(
+        metavar="TIME",
+        help="Time of one image: 12ms, or a share of the original's as 0.7. By --runtime, run factored.",
+        callback=LATENCY,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class RecipeSizeFlags:
+    """The size of the result of a whole recipe. With a codec, the bytes are the codec's and the others the plan's."""
+
+    target_params: TargetParams = None
+    target_bytes: TargetBytes = None
+    target_latency: TargetLatency = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
 @dataclass(frozen=True)
 class SizeFlags:
     """The size of the result, relative to the original: at most one of these."""
 
-    target_params: Annotated[Text, _budget(metavar="SHARE", help=PARAMS_HELP, callback=SHARE)] = None
-    target_bytes: Annotated[Text, _budget(metavar="SIZE", help=BYTES_HELP, callback=SIZE)] = None
+    target_params: TargetParams = None
+    target_bytes: TargetBytes = None
     target_macs: Annotated[
         Text,
         _budget(
@@ -61,14 +86,7 @@ class GoalFlags(SizeFlags):
         Text,
         _budget(metavar="FUNCTION", help=f"{METRIC}. --max-drop counts it."),
     ] = None
-    target_latency: Annotated[
-        Text,
-        _budget(
-            metavar="TIME",
-            help="Time of one image: 12ms, or a share of the original's as 0.7. By --runtime, run factored.",
-            callback=LATENCY,
-        ),
-    ] = None
+    target_latency: TargetLatency = None
     database: Annotated[Text, _budget(metavar="FILE", help=DATABASE_HELP)] = None
 
     def refuse(self, flag: str, besides: str = "") -> None:

@@ -22,18 +22,15 @@ from .console import (
     tell_written,
     write_report,
 )
+from .goals import BoardFlags, LatencyFlags, RecipeSizeFlags
 from .grouped import grouped
 from .option_values import Text
 from .options import (
-    BYTES_HELP,
     DATABASE_HELP,
     METRIC_HELP,
     MOMENTS_HELP,
-    PARAMS_HELP,
     RECIPE_HELP,
     SET_HELP,
-    SHARE,
-    SIZE,
     Force,
     HtmlFlag,
     ImagesFlags,
@@ -58,6 +55,9 @@ def run(
     recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP, autocompletion=recipe_names)],
     source: SourceFlags,
     images: ImagesFlags,
+    goal: RecipeSizeFlags,
+    latency: LatencyFlags,
+    board: BoardFlags,
     run: RunFlags,
     eval_data: Annotated[
         str | None,
@@ -67,8 +67,6 @@ def run(
     ] = None,
     metric: Annotated[str | None, typer.Option(metavar="FUNCTION", help=METRIC_HELP, rich_help_panel="Data")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
-    target_params: Annotated[str | None, typer.Option(metavar="SHARE", help=PARAMS_HELP, callback=SHARE)] = None,
-    target_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help=BYTES_HELP, callback=SIZE)] = None,
     moments: Annotated[Text, typer.Option(metavar="FILE", help=MOMENTS_HELP, rich_help_panel="Data")] = None,
     database: Annotated[Text, typer.Option(metavar="FILE", help=DATABASE_HELP, rich_help_panel="Data")] = None,
     output: OutputFolder = None,
@@ -91,9 +89,9 @@ def run(
 
     recipe = load_recipe(recipe_name, overrides or [])
     arguments = source.arguments | images.arguments | run.arguments
+    arguments |= goal.arguments | latency.arguments | board.arguments
     arguments |= {"recipe": recipe, "eval_data": eval_data, "output": output, "metric": metric}
-    arguments |= {"moments": moments, "database": database}
-    arguments |= {"target_params": target_params, "target_bytes": target_bytes, "command": ctx.meta[COMMAND]}
+    arguments |= {"moments": moments, "database": database, "command": ctx.meta[COMMAND]}
     notes, hints = image_notes(recipe, images.data is not None), source.hints
     try:
         with reporting(run.quiet, notes, hints) as progress:

@@ -16,11 +16,8 @@ from ...core.measurements import MEASURES
 from .figures import grid, note
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
-    from matplotlib.axes import Axes
-
     from ...api.compare import Comparison, ComparisonRow
 
-TICKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)  # percent, on a logarithmic axis
 COLUMNS = ("net", ">params", ">kept", ">bytes", ">MACs", ">ms")
 CLASSES = (">top-1", ">agree", ">KL")
 LEGEND = (
@@ -94,55 +91,8 @@ def _percent(value: float | None) -> str:
 
 
 def plot(comparison: Comparison, path: Path) -> None:
-    """Draw agreement against parameters and against bytes, as SVG, PNG or PDF by the name of the file.
+    """Draw the charts of the page as SVG, PNG or PDF by the name of the file."""
+    from ...html.chart import chart_file
+    from ...html.parts.other_tools import drawings
 
-    Each tool has a color; kdna is black. Dashed: batch norms re-estimated. Needs matplotlib. Equal rows give equal SVG
-    files.
-    """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context({"svg.hashsalt": "kdna", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(9.6, 4.2), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
-        _draw(left, comparison, "params", [row for row in comparison.rows if row.rung and row.rung.axis == "params"])
-        _draw(right, comparison, "bytes", comparison.rows)
-        left.set(xlabel="parameters kept, %", ylabel="agreement with the original, %", title=comparison.model)
-        right.set(xlabel="bytes of the file kept, %", title=f"{count(comparison.images)} images")
-        figure.legend(*right.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
-        kind = path.suffix.removeprefix(".") or "svg"
-        figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
-
-
-def _draw(axes: Axes, comparison: Comparison, cost: str, rows: Sequence[ComparisonRow]) -> None:
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
-
-    whole = getattr(comparison.rows[0], cost)
-    peers = list(dict.fromkeys(row.peer for row in comparison.rows[1:] if row.peer != OURS))
-    for title, own in _lines(rows).items():
-        peer = own[0].peer
-        points = sorted((100 * getattr(row, cost) / whole, 100 * (row.agreement or 0)) for row in own)
-        axes.plot(
-            *zip(*points, strict=True),
-            color="black" if peer == OURS else f"C{peers.index(peer)}",
-            linestyle="--" if title.endswith("+BN") else "-",
-            linewidth=2.5 if peer == OURS else 1,
-            marker="s" if title.endswith("by bytes") else "o",
-            markersize=4,
-            label=title,
-        )
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.set_xticks([share for share in TICKS if low <= share <= high])
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(alpha=0.3)
-
-
-def _lines(rows: Sequence[ComparisonRow]) -> dict[str, list[ComparisonRow]]:
-    """The rows to draw, by title. The two kinds of budget of kdna are two lines."""
-    lines: dict[str, list[ComparisonRow]] = {}
-    for row in rows:
-        if row.agreement is not None:
-            lines.setdefault(row.line, []).append(row)
-    return lines
+    chart_file(path, drawings(comparison), f"{comparison.model}, {count(comparison.images)} images")

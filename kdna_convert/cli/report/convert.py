@@ -24,12 +24,12 @@ def conversion_report(conversion: Conversion) -> RenderableType:
         stages,
         *_healed(conversion),
         *_repaired(conversion),
-        *_latency(conversion),
+        *latency_line(conversion),
         note(seconds),
     )
 
 
-def _latency(conversion: Conversion) -> list[RenderableType]:
+def latency_line(conversion: Conversion) -> list[RenderableType]:
     """The measured time beside the planned one."""
     found = conversion.report.latency
     if found is None:

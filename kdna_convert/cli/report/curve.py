@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 
 from ...core.amounts import count, kept, percent, short
 from ...core.measurements import Curve, Point
-from ...stages.plan.expected import RECOMMENDED, expected, recommended
+from ...stages.plan.expected import RECOMMENDED, recommended
 from .expected import EXPECTED_NOTE, UNEXPECTED_NOTE, expected_cells, nats
 from .figures import grid, note
 
@@ -50,33 +50,11 @@ def chosen(curve: Curve, repaired: bool | None) -> Point:
 
 
 def plot_curve(curve: Curve, path: Path, repaired: bool | None = True) -> None:
-    """Draw the expected KL divergence with its range and, where measured, the real one. Needs matplotlib."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    """Draw the chart of the page as SVG, PNG or PDF by the name of the file."""
+    from ...html.chart import chart_file
+    from ...html.parts.curve import drawing
 
-    shares = [100 * point.planned.params / curve.params for point in curve.points]
-    ranges = [None if repaired is None else expected(point, repaired=repaired) for point in curve.points]
-    bands = [(share, r.kl.low, r.kl.middle, r.kl.high) for share, r in zip(shares, ranges, strict=True) if r]
-    with rc_context({"svg.hashsalt": "kdna", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        axes = figure.subplots()
-        if bands:
-            kept_shares, low, middle, high = zip(*bands, strict=True)
-            axes.fill_between(kept_shares, low, high, alpha=0.2)
-            axes.plot(kept_shares, middle, marker="o", label="expected, with its range")
-        measured = [
-            (share, p.measured.kl)
-            for share, p in zip(shares, curve.points, strict=True)
-            if p.measured and p.measured.kl is not None
-        ]
-        if measured:
-            axes.plot(*zip(*measured, strict=True), marker="o", label="measured, quick fit without repair")
-        axes.set(yscale="log", xlabel="parameters kept, %", ylabel="KL divergence from the original, nats per image")
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
-        kind = path.suffix.removeprefix(".") or "svg"
-        figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    chart_file(path, [drawing(curve, repaired)])
 
 
 def _best(curve: Curve, repaired: bool | None) -> Point | None:

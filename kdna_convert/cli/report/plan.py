@@ -36,10 +36,10 @@ def plan_report(plan: Plan, repaired: bool | None = None) -> RenderableType:
     closing: list[RenderableType] = ["", note(SHARING_NOTE)] if plan.families else []
     advice = [note(POINTWISE_NOTE)] if _loses_at_1x1(plan) else []
     expected = [] if repaired is None else expected_lines(plan, repaired)
-    return Group(*parts, totals(plan.original, plan.planned), *expected, *_board(plan), *closing, *advice)
+    return Group(*parts, totals(plan.original, plan.planned), *expected, *board_lines(plan), *closing, *advice)
 
 
-def _board(plan: Plan) -> list[RenderableType]:
+def board_lines(plan: Plan) -> list[RenderableType]:
     """What the plan takes of the device that it was made for."""
     if plan.board is None:
         return []

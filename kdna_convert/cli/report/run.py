@@ -9,7 +9,9 @@ from rich.console import Group, RenderableType
 from ...core.amounts import count, kept, measured, percent
 from ...core.measurements import MEASURES
 from ...core.specs import required
+from .convert import latency_line
 from .figures import grid, note
+from .plan import board_lines
 
 if TYPE_CHECKING:  # imports torch, which a report does not need
     from ...network.folder import Conversion
@@ -21,7 +23,7 @@ DECIDED = {
 
 
 def run_report(conversion: Conversion) -> RenderableType:
-    """Size, divergence and time of every stage, then the size of the result."""
+    """Size, divergence and time of every stage, then the size of the result and the limits that it keeps."""
     done = required(conversion.report.run)
     before, after = conversion.plan.original, conversion.plan.planned
     first, rows = done.original, done.stages
@@ -57,7 +59,7 @@ def run_report(conversion: Conversion) -> RenderableType:
     notes = ["agreement and KL: with the original, on the images that each stage held out"] if classes else []
     notes += [f"top-1: on the {count(first.images)} images of --eval-data"] if first and top1 else []
     notes += [f"labels: on the {count(first.images)} images of --eval-data"] if first and labeled else []
-    return Group(table, *map(note, notes), "", *lines)
+    return Group(table, *map(note, notes), "", *lines, *latency_line(conversion), *board_lines(conversion.plan))
 
 
 def _share(value: float | None, digits: int = 1) -> str:

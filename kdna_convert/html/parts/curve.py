@@ -12,7 +12,7 @@ from ...core.amounts import count, kept, percent, size
 from ...core.measurements import Curve
 from ...network.folder.report import Report
 from ...stages.plan.expected import expected
-from ..chart import INK, SERIES, TIP, chart
+from ..chart import INK, SERIES, TIP, Drawing
 from ..material import Material
 from ..part import Column, Part, filled, table
 from .axes import log_shares
@@ -98,6 +98,21 @@ def figure(
     how: str = "measured",
 ) -> Markup:
     """The chart, in which every point can be read. `name` is what was chosen, whose KL divergence is known by `how`."""
+    return _drawing(budgets, measured, chosen, name, how).svg
+
+
+def drawing(known: Curve, repaired: bool | None) -> Drawing:
+    """The chart of a curve of which nothing is chosen."""
+    return _drawing(budgets_of(known, repaired), _measured(known), None, "", "")
+
+
+def _drawing(
+    budgets: Sequence[DrawnBudget],
+    measured: Sequence[tuple[float, float]],
+    chosen: tuple[float, float] | None,
+    name: str,
+    how: str,
+) -> Drawing:
     tips = {
         f"{TIP}budget-{n}": f"{percent(each.share)}: KL {each.middle:.3g}, {each.low:.2g} to {each.high:.2g}"
         for n, each in enumerate(budgets)
@@ -115,7 +130,7 @@ def figure(
             axes.fill_between(
                 shares, [b.low for b in budgets], [b.high for b in budgets], color=SERIES[0], alpha=0.2, lw=0
             )
-            axes.plot(shares, [each.middle for each in budgets], color=SERIES[0], label="expected")
+            axes.plot(shares, [each.middle for each in budgets], color=SERIES[0], label="expected, with its range")
         for number, each in enumerate(budgets):
             axes.plot([each.share], [each.middle], "o", color=SERIES[0], gid=f"{TIP}budget-{number}")
         for number, (share, kl) in enumerate(measured):
@@ -125,11 +140,11 @@ def figure(
             axes.plot([chosen[0]], [chosen[1]], "s", ms=8, color=INK, label=name, gid=f"{TIP}chosen")
         axes.set_yscale("log")
         log_shares(axes, "parameters kept")
-        axes.set_ylabel("KL divergence")
+        axes.set_ylabel("KL divergence, nats per image")
         if axes.lines:
             axes.legend()
 
-    return chart(draw, "expected KL divergence by parameters kept", tips, (7, 3.6))
+    return Drawing(draw, "KL divergence from the original by parameters kept", tips, (7, 3.6))
 
 
 def _table(known: Curve, repaired: bool | None) -> Markup:

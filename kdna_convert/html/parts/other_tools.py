@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from ...core.amounts import count, percent, short, size
 from ...core.comparison import OURS, Axis, Comparison, ComparisonRow
-from ..chart import INK, SERIES, TIP, chart, drawn_text
+from ..chart import INK, SERIES, TIP, Drawing, drawn_text
 from ..material import Material
 from ..part import Column, Part, filled, table
 from .axes import log_shares
@@ -26,10 +26,9 @@ def comparison(material: Material) -> Part | None:
     found = material.comparison
     if found is None:
         return None
-    measured = [row for row in found.rows[1:] if _score(row) is not None]
-    axes: tuple[Axis, ...] = ("params", "bytes")
-    drawn = [(f"{_measure(found)} by {NAMES[axis]} kept. {HOW}", _figure(found, measured, axis)) for axis in axes]
-    body = filled("figures.html", figures=drawn if measured else []) + _table(found)
+    shown = drawings(found) if any(_score(row) is not None for row in found.rows[1:]) else []
+    figures = [(f"{drawing.label}. {HOW}", drawing.svg) for drawing in shown]
+    body = filled("figures.html", figures=figures) + _table(found)
     sentence = f"{found.model}, measured on {count(found.images)} images that no tool calibrated on, with the same"
     sentence = f"{sentence} {count(found.calibration)} calibration images for each tool. Higher is better."
     return Part("comparison", "kdna beside other tools", sentence, body)
@@ -37,6 +36,13 @@ def comparison(material: Material) -> Part | None:
 
 NAMES: dict[Axis, str] = {"params": "parameters", "bytes": "bytes of the file"}
 HOW = "kdna's lines are thick: one for budgets of parameters, one for budgets of bytes."
+
+
+def drawings(found: Comparison) -> list[Drawing]:
+    """The chart by parameters and that by bytes."""
+    measured = [row for row in found.rows[1:] if _score(row) is not None]
+    axes: tuple[Axis, ...] = ("params", "bytes")
+    return [_drawing(found, measured, axis) for axis in axes]
 
 
 def _measure(found: Comparison) -> str:
@@ -50,7 +56,7 @@ def _score(row: ComparisonRow) -> float | None:
     return None if row.logit_error is None else 1 - min(row.logit_error, 1.0) ** 0.5
 
 
-def _figure(found: Comparison, rows: Sequence[ComparisonRow], axis: Axis) -> Markup:
+def _drawing(found: Comparison, rows: Sequence[ComparisonRow], axis: Axis) -> Drawing:
     whole = getattr(found.rows[0], axis)
     known = [
         row for row in rows if getattr(row, axis) and (axis == "bytes" or row.rung is None or row.rung.axis == axis)
@@ -59,10 +65,13 @@ def _figure(found: Comparison, rows: Sequence[ComparisonRow], axis: Axis) -> Mar
         f"{TIP}{axis}-{place}": f"{row.line}: {percent(getattr(row, axis) / whole)}, {percent(_score(row) or 0.0, 2)}"
         for place, row in enumerate(known)
     }
-    return chart(partial(_draw, known, axis, whole), f"agreement by {NAMES[axis]}", tips, (7, 4))
+    measure = _measure(found)
+    return Drawing(
+        partial(_draw, known, axis, whole, measure.lower()), f"{measure} by {NAMES[axis]} kept", tips, (7, 4)
+    )
 
 
-def _draw(rows: Sequence[ComparisonRow], axis: Axis, whole: int, axes: Axes) -> None:
+def _draw(rows: Sequence[ComparisonRow], axis: Axis, whole: int, measure: str, axes: Axes) -> None:
     titles = [*dict.fromkeys(row.line for row in rows)]
     others = [title for title in titles if not title.startswith(OURS)]
     for title in titles:
@@ -86,8 +95,10 @@ def _draw(rows: Sequence[ComparisonRow], axis: Axis, whole: int, axes: Axes) -> 
                 gid=f"{TIP}{axis}-{place}",
             )
     log_shares(axes, f"{NAMES[axis]} kept")
+    axes.set_ylabel(measure)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    if titles:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
 
 
 def _table(found: Comparison) -> Markup:

@@ -1,23 +1,14 @@
-"""Make the ONNX graph of a net that computes its weights small and fast.
-
-# Note [Weights at load]
-# A node is static if it depends on no input of the graph. onnxruntime runs the static nodes once, when it loads the
-# file, and keeps only their results. By then it has fused the batch normalizations that follow constant weights, and
-# those that follow computed weights stay in the graph. They are therefore folded here, by a static product that scales
-# the weight.
-"""
+"""Make the ONNX graph of a net that computes its weights small and fast."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
+from .static_graph import StaticGraph, graphs_of
 
 
 def compact_graph(model: Any, names: Mapping[str, str]) -> Any:
@@ -31,7 +22,7 @@ def compact_graph(model: Any, names: Mapping[str, str]) -> Any:
         The ModelProto.
     """
     model = _without_shape_arithmetic(model)
-    _fold_norms(_Graph(model.graph))
+    _fold_norms(StaticGraph(model.graph))
     _share_initializers(model.graph)
     _name_shortly(model, names)
     return model
@@ -52,73 +43,7 @@ def _without_shape_arithmetic(model: Any) -> Any:
     return model
 
 
-class _Graph:
-    """A graph whose static nodes come first, and what is needed to add some. See Note [Weights at load]."""
-
-    def __init__(self, graph: Any) -> None:
-        self.proto = graph
-        self.initializers = {own.name: own for own in graph.initializer}
-        self.uses = Counter(_reads(graph.node)) + Counter(own.name for own in graph.output)
-        self.static, self.dynamic = _split(graph)
-        self.names = (f"computed_{number}" for number in count())
-
-    def floats(self, name: str, *, private: bool = False) -> Floats | None:
-        """The values of a float32 initializer; None for another value, or with `private` if others read it too."""
-        from onnx import TensorProto, numpy_helper
-
-        own = self.initializers.get(name)
-        if own is None or own.data_type != TensorProto.FLOAT or (private and self.uses[name] > 1):
-            return None
-        values: Floats = numpy_helper.to_array(own)
-        return values
-
-    def constant(self, values: NDArray[Any], name: str | None = None) -> str:
-        """The name of an initializer with these values, which replaces one of the same name."""
-        from onnx import numpy_helper
-
-        name = name or next(self.names)
-        self.initializers[name] = numpy_helper.from_array(values, name)
-        return name
-
-    def apply(self, operator: str, left: str, right: str) -> str:
-        """The name of a static result: a constant that replaces `left` if only this reads the operands, else a node."""
-        from onnx import helper
-
-        values = self.floats(left, private=True), self.floats(right, private=True)
-        if values[0] is not None and values[1] is not None:
-            result = _NUMPY[operator](values[0].astype(np.float64), values[1].astype(np.float64))
-            return self.constant(result.astype(np.float32), left)
-        name = next(self.names)
-        self.static.append(helper.make_node(operator, [left, right], [name]))
-        return name
-
-    def per_row(self, name: str, axes: int) -> str:
-        """A vector as a tensor with this number of axes, its values along the first."""
-        from onnx import helper
-
-        shape = np.array([-1, *[1] * (axes - 1)])
-        values = self.floats(name, private=True)
-        if values is not None:
-            return self.constant(values.reshape(shape))
-        reshaped = next(self.names)
-        self.static.append(helper.make_node("Reshape", [name, self.constant(shape)], [reshaped]))
-        return reshaped
-
-    def write(self) -> None:
-        """Put the nodes and the initializers that they read into the graph."""
-        graph, nodes = type(self.proto)(), [*self.static, *self.dynamic]
-        read = {*_reads(nodes), *(own.name for own in self.proto.output)}
-        graph.node.extend(nodes)
-        graph.initializer.extend(own for name, own in self.initializers.items() if name in read)
-        for field in ("node", "initializer"):
-            self.proto.ClearField(field)
-        self.proto.MergeFrom(graph)
-
-
-_NUMPY: dict[str, Callable[[Floats, Floats], Floats]] = {"Mul": np.multiply, "Add": np.add, "Sub": np.subtract}
-
-
-def _fold_norms(graph: _Graph) -> None:
+def _fold_norms(graph: StaticGraph) -> None:
     """Fold each batch normalization that alone reads the output of a convolution, and write the graph."""
     made = {node.output[0]: node for node in graph.dynamic if node.op_type == "Conv"}
     kept = []
@@ -133,7 +58,7 @@ def _fold_norms(graph: _Graph) -> None:
     graph.write()
 
 
-def _fold_norm(graph: _Graph, layer: Any, norm: Any) -> bool:
+def _fold_norm(graph: StaticGraph, layer: Any, norm: Any) -> bool:
     """Scale the weight of a convolution, and set its bias; False if the statistics are no constants."""
     scale, shift, *statistics = norm.input[1:]
     mean, variance = map(graph.floats, statistics)
@@ -146,45 +71,14 @@ def _fold_norm(graph: _Graph, layer: Any, norm: Any) -> bool:
     if mean.any():
         shift = graph.apply("Sub", shift, graph.apply("Mul", graph.constant(mean), scale))
     x, weight, *bias = layer.input
+    rounded = weight in graph.half
     biases = [graph.apply("Add", graph.apply("Mul", own, scale), shift) for own in bias] or [shift]
     axes = 2 + len(attributes["strides"].ints)
-    inputs = [x, graph.apply("Mul", weight, graph.per_row(scale, axes)), *biases]
+    statics = [graph.apply("Mul", weight, graph.per_row(scale, axes)), *biases]
+    inputs = [x, *(map(graph.narrowed, statics) if rounded else statics)]
     del layer.input[:]
     layer.input.extend(inputs)
     return True
-
-
-def _split(graph: Any) -> tuple[list[Any], list[Any]]:
-    """The static nodes and the others."""
-    reached = {own.name for own in graph.input}
-    static, dynamic = [], []
-    for node in graph.node:
-        if _has_graphs(node) or not reached.isdisjoint(node.input):
-            dynamic.append(node)
-            reached.update(node.output)
-        else:
-            static.append(node)
-    return static, dynamic
-
-
-def _has_graphs(node: Any) -> bool:
-    return any(True for _ in _graphs(node))
-
-
-def _graphs(node: Any) -> Iterator[Any]:
-    """The graphs in the attributes of a node, such as the branches of an If."""
-    for attribute in node.attribute:
-        yield from ([attribute.g] if attribute.HasField("g") else [])
-        yield from attribute.graphs
-
-
-def _reads(nodes: Iterable[Any]) -> Iterator[str]:
-    """The names that nodes read, those in graphs of attributes included, once for each reader."""
-    for node in nodes:
-        yield from node.input
-        for graph in _graphs(node):
-            yield from _reads(graph.node)
-            yield from (own.name for own in graph.output)
 
 
 def _share_initializers(graph: Any) -> None:
@@ -224,7 +118,7 @@ def _rename(graph: Any, names: Mapping[str, str]) -> None:
         for field in (node.input, node.output):
             for place, name in enumerate(field):
                 field[place] = names.get(name, name)
-        for inner in _graphs(node):
+        for inner in graphs_of(node):
             _rename(inner, names)
             for own in inner.output:
                 own.name = names.get(own.name, own.name)

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from ...codecs import Quantized
@@ -69,21 +70,49 @@ class Weight(nn.Module):
         return ()
 
 
-def compact_weights(net: nn.Module, conversion: Conversion) -> nn.Module:
+class Rounded(nn.Module):
+    """A computed tensor in 16 bits."""
+
+    def __init__(self, form: nn.Module) -> None:
+        super().__init__()
+        self.form = form
+
+    def forward(self) -> Tensor:
+        tensor: Tensor = self.form()
+        return tensor.half()
+
+    def right_inverse(self, value: Tensor) -> tuple[()]:
+        return ()
+
+
+def halved(net: nn.Module) -> nn.Module:
+    """Round a net to 16 bits, in place, and return it. Batch normalizations keep 32: the graph folds them."""
+    for module in net.modules():
+        if isinstance(module, _BatchNorm):
+            continue
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.half()
+    return net
+
+
+def compact_weights(net: nn.Module, conversion: Conversion, *, half: bool = False) -> nn.Module:
     """Make a net compute its weights from what the conversion stores, in place, and return it.
 
     Args:
-        net: A copy of the conversion's model with folded weights.
+        net: A copy of the conversion's model with folded weights, with `half` after `halved`.
         conversion: The converted net.
+        half: Whether computed weights are rounded to 16 bits, and floats stored in them.
     """
-    forms = _forms(conversion)
+    forms = _forms(conversion, half)
     derived = derived_layers(conversion.model)
     for name, module in conversion.model.named_modules():
         if name in derived:
             _compute(net.get_submodule(name), "weight", Weight(derived[name], forms))
         for key, parameter in module._parameters.items():
             form = forms.get(id(parameter))
-            if form is not None and form.restore is not _same and not isinstance(module, _OTHERWISE):
+            as_it_is = (_same, _widened) if half and not isinstance(module, _BatchNorm) else (_same,)
+            if form is not None and form.restore not in as_it_is and not isinstance(module, _OTHERWISE):
                 _compute(net.get_submodule(name), key, form)
     return net
 
@@ -104,11 +133,13 @@ def file_names(net: nn.Module, prefix: str) -> dict[str, str]:
 
 
 def _compute(layer: nn.Module, key: str, form: nn.Module) -> None:
+    """Put a computed tensor in the place of a parameter, in 16 bits if that has these."""
+    form = Rounded(form) if getattr(layer, key).dtype is torch.float16 else form
     parametrize.register_parametrization(layer, key, form, unsafe=True)
 
 
-def _forms(conversion: Conversion) -> dict[int, Stored]:
-    """The form of each parameter of the model, by its id."""
+def _forms(conversion: Conversion, half: bool) -> dict[int, Stored]:
+    """The form of each parameter of the model, by its id; with `half`, floats of 32 bits are rounded to 16."""
     coded = {} if conversion.coded is None else quantized(conversion.coded)
     norms = {} if conversion.coded is None else logarithmic_norms(conversion.coded)
     forms = {}
@@ -119,19 +150,22 @@ def _forms(conversion: Conversion) -> dict[int, Stored]:
         elif layer in norms:
             form = _of_norm(letter, tensor, norms[layer])
         else:
-            form = _of_values(tensor)
+            form = _of_values(tensor, half)
         form.name = name
         forms[id(parameter)] = form
     return forms
 
 
-def _of_values(tensor: Tensor) -> Stored:
-    """Indices in the fewest bytes, floats in 16 bits if these hold them exactly."""
+def _of_values(tensor: Tensor, half: bool) -> Stored:
+    """Indices in the fewest bytes, floats in 16 bits if these hold them exactly, or with `half` all that they hold."""
     if not tensor.is_floating_point():
         return Stored(_same, narrow(tensor))
-    for half in (torch.float16, torch.bfloat16):
-        if tensor.dtype == torch.float32 and tensor.numel() > _FEW and torch.equal(tensor.to(half).float(), tensor):
-            return Stored(torch.Tensor.float, tensor.to(half))
+    if tensor.dtype == torch.float32 and tensor.numel() > _FEW:
+        for dtype in (torch.float16, torch.bfloat16):
+            if torch.equal(tensor.to(dtype).float(), tensor):
+                return Stored(_widened, tensor.to(dtype))
+        if half and tensor.half().isfinite().all():
+            return Stored(_widened, tensor.half())
     return Stored(_same, tensor)
 
 
@@ -157,6 +191,10 @@ def _of_norm(letter: str, tensor: Tensor, step: int) -> Stored:
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float()
 
 
 def _multiples(integers: Tensor, step: float, dtype: torch.dtype) -> Tensor:

@@ -19,7 +19,7 @@ class ExecuTorch(Export):
     name: ClassVar[str] = "executorch"
     suffix: ClassVar[str] = ".pte"
     fixed: ClassVar[bool] = True
-    takes: ClassVar[frozenset[str]] = frozenset({"normalize"})
+    takes: ClassVar[frozenset[str]] = frozenset({"normalize", "factored"})
     needs: ClassVar[tuple[str, ...]] = ("executorch",)
     extra: ClassVar[str] = "executorch"
 

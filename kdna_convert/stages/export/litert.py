@@ -21,7 +21,7 @@ class LiteRt(Export):
     name: ClassVar[str] = "litert"
     suffix: ClassVar[str] = ".tflite"
     fixed: ClassVar[bool] = True
-    takes: ClassVar[frozenset[str]] = frozenset({"normalize"})
+    takes: ClassVar[frozenset[str]] = frozenset({"normalize", "factored"})
     needs: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_litert")
     extra: ClassVar[str] = "litert"
 

@@ -37,11 +37,11 @@ class Normalizing(nn.Module):
 
 
 class InHalf(nn.Module):
-    """A net that computes in 16 bits and takes and returns 32."""
+    """A net whose weights have 16 bits, and which takes and returns 32."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = net.half()
+        self.net = net
 
     def forward(self, images: Tensor) -> object:
         return tree_map_only(Tensor, Tensor.float, self.net(images.half()))
@@ -62,7 +62,7 @@ def source_of(conversion: Conversion, options: ExportOptions, images: Tensor | N
         example = _denormalized(example, conversion.data)
         images = None if images is None else _denormalized(images, conversion.data)
     if options.fp16:
-        net = InHalf(net).eval()
+        net = InHalf(net.half()).eval()
     return ExportSource(net, example, outputs, options, conversion, images)
 
 

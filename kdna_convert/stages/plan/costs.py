@@ -68,19 +68,26 @@ def family_cost(database: Database, choice: Choice, size: int | None, kind: Kind
 
 
 def predicted_error(choice: Choice, size: int | None) -> float:
-    """The weighted output error at a size, interpolated from the measured points; 0 for a dense family.
+    """The weighted output error at a size, interpolated from the measured points; 0 for a dense family."""
+    return 0.0 if size is None else predicted_errors(choice, [size])[0]
+
+
+def predicted_errors(choice: Choice, sizes: Sequence[int]) -> list[float]:
+    """The weighted output error at each of these sizes, interpolated from the measured points.
 
     It is a power of the size between two points and beyond the last one.
     """
-    if size is None or not choice.points:
-        return 0.0
+    if not choice.points:
+        return [0.0] * len(sizes)
     measured = sorted(choice.points)
     logs = [math.log(max(choice.points[point], 1e-300)) for point in measured]
-    places = [math.log1p(point) for point in measured]
-    if len(measured) > 1 and size > measured[-1]:
+    places, at = [math.log1p(point) for point in measured], [math.log1p(size) for size in sizes]
+    found: list[float] = np.interp(at, places, logs).tolist()
+    if len(measured) > 1:
         slope = (logs[-1] - logs[-2]) / (places[-1] - places[-2])
-        return math.exp(logs[-1] + slope * (math.log1p(size) - places[-1]))
-    return math.exp(float(np.interp(math.log1p(size), places, logs)))
+        pairs = zip(sizes, at, found, strict=True)
+        found = [logs[-1] + slope * (place - places[-1]) if size > measured[-1] else log for size, place, log in pairs]
+    return [math.exp(log) for log in found]
 
 
 def family_tensors(database: Database, choice: Choice, size: int | None) -> list[TensorSpec]:

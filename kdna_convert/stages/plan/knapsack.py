@@ -23,6 +23,7 @@ from .costs import (
     original_totals,
     planned_totals,
     predicted_error,
+    predicted_errors,
     total_cost,
 )
 from .limits import FLAGS, BoardLimits, SumLimit, shown
@@ -172,7 +173,8 @@ def _within(problem: Problem) -> Sizes:
             raise _refusal(problem, row, row.total(least))
         rooms.append(row.amount - row.total(least) + row.additive(least))
     offer = offer_of(problem, allowed)
-    errors = [predicted_error(problem.database.choices[number], size) for number, size in offer.pairs]
+    each = zip(problem.database.choices, allowed, strict=True)  # in the order of the offer
+    errors = [error for choice, sizes in each for error in predicted_errors(choice, sizes)]
     prices = [[row.price(*pair) for pair in offer.pairs] for row in problem.rows]
     for _ in range(20):
         sizes = best_choice(problem.database, offer, errors, list(zip(prices, rooms, strict=True)))

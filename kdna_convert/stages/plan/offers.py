@@ -81,13 +81,16 @@ def offer_of(problem: Problem, allowed: Sequence[Sequence[int]]) -> Offer:
     choices = problem.database.choices
     pairs = tuple((number, size) for number, sizes in enumerate(allowed) for size in sizes)
     sets = rival_sets(problem.database)
-    rows_of = [[row for row, rivals in enumerate(sets) if number in rivals] for number in range(len(allowed))]
-    entries = [(row, column) for column, (number, _) in enumerate(pairs) for row in rows_of[number]]
-    rows, columns = zip(*entries, strict=True) if entries else ((), ())
+    ends = np.cumsum([0, *map(len, allowed)])
+    spans = [
+        (row, np.arange(ends[number], ends[number + 1])) for row, rivals in enumerate(sets) for number in sorted(rivals)
+    ]
+    columns = np.concatenate([np.arange(0), *(span for _, span in spans)])
+    rows = np.repeat([row for row, _ in spans], [len(span) for _, span in spans])
     never_dense = [choice.fixed is not None or not choice.dense for choice in choices]
     crowded = _crowded(problem)
     least = tuple(int(rivals in crowded or all(never_dense[number] for number in rivals)) for rivals in sets)
-    return Offer(pairs, csr_array((np.ones(len(entries)), (rows, columns)), shape=(len(sets), len(pairs))), least)
+    return Offer(pairs, csr_array((np.ones(len(columns)), (rows, columns)), shape=(len(sets), len(pairs))), least)
 
 
 def _crowded(problem: Problem) -> set[frozenset[int]]:

@@ -52,6 +52,14 @@ def many(*names: str) -> nn.Module:
     return net.eval()
 
 
+def all_schemes() -> Conversion:
+    """A net with a layer of every scheme."""
+    net = many(*OPTIONS)
+    families = tuple(derive_random(net, scheme, (f"layers.{scheme}",)) for scheme in OPTIONS)
+    plan = Plan(ModelRef("many"), families, (), Totals(1, 1, 1), Totals(1, 1, 1))
+    return Conversion(net, plan, DataConfig((3, 12, 12)), "x")
+
+
 def exported(conversion: Conversion, tmp_path: Path, **options: Any) -> Path:
     form = EXPORTS["onnx-compact"]
     return Path(write_export(form, conversion, tmp_path / "net.onnx", ExportOptions(**options)).file)
@@ -72,14 +80,11 @@ def stored(graph: Path) -> dict[str, Any]:
 
 
 def test_the_file_holds_the_tensors_of_every_scheme_and_runs_as_ordinary_weights(tmp_path: Path) -> None:
-    net = many(*OPTIONS)
-    families = tuple(derive_random(net, scheme, (f"layers.{scheme}",)) for scheme in OPTIONS)
-    plan = Plan(ModelRef("many"), families, (), Totals(1, 1, 1), Totals(1, 1, 1))
-    conversion = Conversion(net, plan, DataConfig((3, 12, 12)), "x")
+    conversion = all_schemes()
     compact = exported(conversion, tmp_path)
     assert {*optimized(compact)} <= RUN
     tensors = stored(compact)
-    for name, tensor in stored_state(net).items():
+    for name, tensor in stored_state(conversion.model).items():
         letter = name.rpartition(".")[2]
         if name.startswith("layers."):
             assert tuple(tensors[name].dims) == tensor.shape
@@ -97,3 +102,30 @@ def test_a_coded_and_routed_net_stays_in_integers(tmp_path: Path) -> None:
     large = [each for each in tensors.values() if prod(each.dims) > 32 and ".gate." not in each.name]
     assert {each.data_type for each in large} == {onnx.TensorProto.INT8}
     assert not {*optimized(compact)} & {"MatMul", "Cast"}
+
+
+def stored_bytes(graph: Path) -> int:
+    return sum(len(each.raw_data) for each in stored(graph).values())
+
+
+def test_in_16_bits_floats_take_two_bytes_and_inputs_and_outputs_keep_32(tmp_path: Path) -> None:
+    conversion = all_schemes()
+    whole, half = exported(conversion, tmp_path / "whole"), exported(conversion, tmp_path / "half", fp16=True)
+    assert stored_bytes(half) < 0.6 * stored_bytes(whole)
+    large = [each for each in stored(half).values() if prod(each.dims) > 32]
+    assert {each.data_type for each in large} <= {onnx.TensorProto.FLOAT16, onnx.TensorProto.UINT8}
+    graph = onnx.load(str(half)).graph
+    ends = [each.type.tensor_type.elem_type for each in (*graph.input, *graph.output)]
+    assert ends == [onnx.TensorProto.FLOAT] * 2
+    assert [node.op_type for node in graph.node].count("BatchNormalization") == 1  # the one before all convolutions
+    assert {*optimized(half)} <= RUN | {"Cast", "Relu"}  # casts are between what would be fused
+
+
+def test_in_16_bits_a_coded_net_stays_in_integers_and_is_about_as_large(tmp_path: Path) -> None:
+    net = many("one", "two")
+    conversion = coded_net(net, (convert(net, "cp", ("layers.one", "layers.two")),), "entropy")
+    whole, half = exported(conversion, tmp_path / "whole"), exported(conversion, tmp_path / "half", fp16=True)
+    large = [each for each in stored(half).values() if prod(each.dims) > 32]
+    assert {each.data_type for each in large} == {onnx.TensorProto.INT8}
+    assert stored_bytes(half) <= stored_bytes(whole)
+    assert {*optimized(half)} <= RUN | {"Cast", "Relu"}

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from kdna_convert.core.errors import ModelError
 from kdna_convert.stages.export import EXPORTS, ExportOptions, ncnn, write_export
+from kdna_convert.stages.export.export import ExportSource
+from kdna_convert.stages.export.pt2 import traced
+from kdna_convert.stages.export.source import source_of
 
 DEVICES = ("executorch", "litert", "ncnn", "coreml")
 SCRIPTS = {
@@ -54,6 +57,54 @@ def test_a_clean_process_runs_the_export_in_its_runtime(name: str, tmp_path: Pat
     given = clean_outputs(SCRIPTS[name], tmp_path / "net", shown)
     assert given.shape == expected.shape
     assert difference(given, expected) < (2e-3 if name == "ncnn" else 1e-5)  # ncnn's weights have 16 bits
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_factored_net_runs_as_its_chains_in_the_runtime(name: str, tmp_path: Path) -> None:
+    skip_without_libraries(name)
+    made, shown, form = small_conversion(), images(1), EXPORTS[name]
+    sizes = {}
+    for factored in (False, True):
+        exported = write_export(form, made, tmp_path / str(factored), ExportOptions(factored=factored))
+        assert exported.difference is not None
+        assert exported.difference < form.tolerance(ExportOptions())
+        sizes[factored] = exported.bytes
+    assert sizes[True] != sizes[False]
+    with torch.no_grad():
+        expected = made.model(shown)
+    given = clean_outputs(SCRIPTS[name], tmp_path / "True", shown)
+    assert difference(given, expected) < (5e-3 if name == "ncnn" else 1e-5)
+
+
+def test_the_program_that_devices_get_has_the_chains_of_a_factored_net() -> None:
+    made, shown, counts = small_conversion(), images(1), {}
+    for factored in (False, True):
+        source = source_of(made, ExportOptions(dynamic=(), factored=factored), None, graph=True)
+        program = traced(source)
+        counts[factored] = sum("conv2d" in str(node.target) for node in program.graph.nodes)
+        with torch.no_grad():
+            assert difference(program.module()(shown), made.model(shown)) < 1e-5
+    assert counts[True] > counts[False]
+
+
+@every_device
+def test_a_net_planned_for_a_latency_is_written_factored(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def write(_: object, source: ExportSource, place: Path) -> str:
+        asked.append(source.options.factored)
+        raise ModelError("KD312", "enough")
+
+    form, made = EXPORTS[name], small_conversion()
+    planned = replace(made, plan=replace(made.plan, planned=replace(made.plan.planned, latency=1000)))
+    monkeypatch.setattr(type(form), "needs", ())
+    monkeypatch.setattr(type(form), "write", write)
+    for each, options in ((made, None), (planned, None), (planned, ExportOptions(factored=False))):
+        with pytest.raises(ModelError, match="enough"):
+            write_export(form, each, tmp_path / "net", options)
+    assert asked == [False, True, False]
 
 
 class Rare(nn.Module):
