@@ -76,8 +76,8 @@ DOORS = {
     "nicegui": ["explore/server.py", "explore/steering_page.py"],
     "uvicorn": ["explore/server.py"],
     "fastapi": ["explore/server.py"],
-    "ray": ["api/sweep/ray_cluster.py"],
-    "submitit": ["api/sweep/slurm_queue.py"],
+    "ray": ["api/sweeping/ray_cluster.py"],
+    "submitit": ["api/sweeping/slurm_queue.py"],
     # the survey only asks whether a layer has one already
     "torch.nn.utils.parametrize": ["network/derive.py", "stages/analyze/survey.py", "stages/export/compact_weights.py"],
     "typer": ["cli/*.py", "cli/commands/*.py"],

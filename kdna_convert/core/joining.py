@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from . import errors
-from .errors import DataError, KdnaError
+from .errors import DataError, KdnaError, cause
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -28,13 +28,13 @@ _READ = 2.0  # seconds that a process which has the store gives the others to re
 _ERROR, _ARRIVED = "kdna/error", "kdna/arrived"
 # What the messages of torch hold when a connection is lost, or the launcher ends a DataLoader's workers.
 _LOST = (
-    "gloo",
-    "nccl",
     "connection closed",
     "connection reset",
+    "connection refused",
     "broken pipe",
-    "socket",
-    "tcpstore",
+    "remote process exited",
+    "timed out waiting",
+    "socket timeout",
     "signal: terminated",
 )
 
@@ -81,7 +81,7 @@ class Meeting:
             until = time.monotonic() + _LATE
             while (told := self.error()) is None and time.monotonic() < until:
                 time.sleep(0.1)
-        return told or DataError("KD421", "another process ended; its own output says why")
+        return told or DataError("KD421", f"another process ended; its own output says why ({cause(error)})")
 
 
 def meet(seconds: float) -> Meeting | None:

@@ -1,8 +1,9 @@
-"""What this machine is called."""
+"""What this machine is called, and the versions of what computes on it."""
 
 from __future__ import annotations
 
 import platform
+from importlib import metadata
 from pathlib import Path
 
 _CPU = Path("/proc/cpuinfo")
@@ -15,3 +16,9 @@ def cpu_name() -> str:
         if names:
             return names[0].partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def machine_versions() -> dict[str, str]:
+    """The processor, and the versions of kdna, torch and Python. Imports none of them."""
+    versions = {"kdna": metadata.version("kdna-convert"), "torch": metadata.version("torch")}
+    return {"processor": cpu_name(), **versions, "Python": platform.python_version()}

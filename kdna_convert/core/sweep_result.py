@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from .notebook import InNotebooks
 
 # A row of another version may have keys that this one does not know: they are dropped.
-_LENIENT = ConfigDict(extra="ignore")
+_LENIENT = ConfigDict(extra="ignore", ser_json_inf_nan="constants")
 # A measure with labels, or else the agreement with the original, in the order of preference.
 SCORES = ("metric", "top1", "accuracy", "map", "miou", "sequences", "psnr", "agreement")
 
@@ -50,7 +50,7 @@ class SweepRow:
         peak_bytes: The most memory that it held.
         host: The machine that ran it.
         sums: The sha256 of the folder's files.
-        versions: Of kdna, torch and Python, and the processor.
+        versions: Of kdna, torch and Python, and the processor, where it ran.
     """
 
     job: str

@@ -32,6 +32,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..core.errors import RecipeError, reason_of
+from ..core.measurements import MEASURES
 from ..core.plugin_names import TaskName
 from .recipe import load_recipe, yamlfile
 from .recipe.fields import Share, Target
@@ -122,8 +123,8 @@ class GridNet(_GridSection):
 
     @property
     def flags(self) -> list[str]:
-        """What is given, as options of `kdna run`."""
-        left_out = {"model", "name", "data", "eval_data", "original", "recipes", "budgets", "seeds"}
+        """What is given, as options of `kdna run` and `kdna plan`; not the images, nor what only `run` measures."""
+        left_out = {"model", "name", "data", "eval_data", "metric", "original", "recipes", "budgets", "seeds"}
         given = self.model_dump(exclude=left_out, exclude_none=True)
         return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
@@ -222,9 +223,31 @@ def _require_jobs(grid: Grid, name: str) -> None:
     if not jobs:
         empty = [key for key in ("models", "recipes", "budgets") if not getattr(grid, key)]
         raise RecipeError("KD210", f"{name} has no job: {' and '.join(empty) or 'every net'} is empty")
-    twice = [each for each, count in Counter(job.name for job in jobs).items() if count > 1]
-    if twice:
-        raise RecipeError("KD209", f"{name}: two jobs are called {twice[0]}; give their nets or recipes a `name`")
+    _require_names(grid, name)
+    for net in {job.net.name: job.net for job in jobs}.values():
+        unknown = [measure for measure in net.original if measure not in MEASURES]
+        if unknown:
+            raise RecipeError(
+                "KD209", f"{name}: {net.name}: original: {unknown[0]} is not one of {', '.join(MEASURES)}"
+            )
+        if net.original and not (net.eval_data or grid.eval_data):
+            raise RecipeError("KD209", f"{name}: {net.name}: `original` is measured on `eval_data`; give these")
+
+
+def _require_names(grid: Grid, name: str) -> None:
+    """Raise RecipeError KD209 if two nets have one name, or two recipes or budgets of a net. Case does not count."""
+    nets = [net.name.casefold() for net in grid.models]
+    jobs = [job.name.casefold() for job in grid.jobs]
+    recipes = [each for net in grid.models for each in _recipe_names(grid, net)]
+    for what, names in (("nets", nets), ("recipes of a net", recipes), ("jobs", jobs)):
+        twice = [each for each, count in Counter(names).items() if count > 1]
+        if twice:
+            raise RecipeError("KD209", f"{name}: two {what} are called {twice[0]}; give one of them a `name`")
+
+
+def _recipe_names(grid: Grid, net: GridNet) -> list[str]:
+    recipes = grid.recipes if net.recipes is None else net.recipes
+    return [f"{recipe.name.casefold()} (of {net.name})" for recipe in recipes]
 
 
 def _with_variables(value: Any, path: tuple[str | int, ...], places: Places) -> Any:
@@ -246,4 +269,4 @@ def _with_variables(value: Any, path: tuple[str | int, ...], places: Places) -> 
 
 def _slug(text: str) -> str:
     """The text as a part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80] or "net"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:80] or "net"

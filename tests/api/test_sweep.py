@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.command import NET, kdna
 
 import kdna_convert
-from kdna_convert.api.sweep.execution import KDNA, Execution, Outcome, SweepTask
-from kdna_convert.api.sweep.folder_lock import locked
-from kdna_convert.api.sweep.local_processes import LocalProcesses
-from kdna_convert.api.sweep.rows import FILE, append_row, read_rows
-from kdna_convert.api.sweep.scheduler import run_tasks
-from kdna_convert.api.sweep.slurm_queue import SlurmQueue
-from kdna_convert.api.sweep.summary import as_csv
+from kdna_convert.api.sweeping.execution import KDNA, Execution, Outcome, SweepTask
+from kdna_convert.api.sweeping.folder_lock import locked
+from kdna_convert.api.sweeping.local_processes import LocalProcesses
+from kdna_convert.api.sweeping.rows import FILE, append_row, current, overwrites, read_rows
+from kdna_convert.api.sweeping.scheduler import run_tasks
+from kdna_convert.api.sweeping.slurm_queue import SlurmQueue
+from kdna_convert.api.sweeping.summary import as_csv
+from kdna_convert.api.sweeping.tasks import PlannedJob, all_tasks, planned_jobs
 from kdna_convert.core.errors import FolderError, RecipeError
 from kdna_convert.core.sweep_result import Measured, SweepResult, SweepRow, front
+from kdna_convert.inputs.sweep_grid import GridJob, parse_grid
 
 KILLED = Outcome(-signal.SIGKILL)
 
 
 def task(name: str, after: str | None = None, cores: int = 1, memory: int = 0) -> SweepTask:
-    return SweepTask(name, (), Path("cache"), None, after, cores, memory)
+    return SweepTask(name, "net", (), Path("cache"), None, after, cores, memory)
 
 
 class Recorded:
@@ -112,15 +117,54 @@ def row(
 
 
 def test_rows_come_back_and_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
-    append_row(tmp_path, row("one"))
-    with (tmp_path / FILE).open("a") as file:
-        file.write('{"job": "torn", "net"')
-    append_row(tmp_path, row("two"))
-    append_row(tmp_path, row("one", score=0.8))
-    rows = read_rows(tmp_path)
-    assert [*rows] == ["one", "two"]
-    assert rows["one"].score == ("top1", 0.8)
-    assert rows["two"] == row("two")
+    odd = "of a caf\u00e9,\u2028 two lines and a number that is none"
+    rows = [row("one"), row("two", score=math.inf), replace(row("three"), message=odd)]
+    append_row(tmp_path, rows[0])
+    with (tmp_path / FILE).open("ab") as file:
+        file.write('{"job": "caf\u00e9'.encode()[:-1])  # in the middle of a character
+    for each in rows[1:]:
+        append_row(tmp_path, each)
+    assert read_rows(tmp_path) == rows
+
+
+def planned(recipe: str = "balanced", original: float | None = None) -> PlannedJob:
+    expected = "" if original is None else f", original: {{top1: {original}}}"
+    text = f"models: [{{model: 'a.py:net', eval_data: x{expected}}}]"
+    (job,) = parse_grid(f"{text}\nrecipes: [{recipe}]\nbudgets: [{{params: 0.5}}]\n").jobs
+    (found,) = planned_jobs([replace_recipe_name(job)], Path("sweep"), 1, 0.0, "cpu")
+    return found
+
+
+def replace_recipe_name(job: GridJob) -> GridJob:
+    """The job under one name, whatever its recipe: as if the recipe's file had changed."""
+    return job.model_copy(update={"recipe": job.recipe.model_copy(update={"name": "same"})})
+
+
+def test_a_changed_recipe_makes_a_job_missing_and_overwrites_its_folder_also_after_a_failure() -> None:
+    before, after = planned("balanced"), planned("lowrank")
+    assert (before.job.name, before.mark == after.mark) == (after.job.name, False)
+    done = replace(row(before.job.name), mark=before.mark)
+    failed = replace(done, mark=after.mark, state="failed", code="KD501", result=None)
+    assert current([before], [done]) == {done.job: done}
+    assert current([after], [done]) == {}
+    assert [overwrites(after, rows) for rows in ([], [done], [done, failed])] == [False, True, True]
+    assert not overwrites(before, [done])
+
+
+def test_an_original_that_the_grid_names_later_is_held_against_rows_that_are_done() -> None:
+    wrong, right, own = (planned(original=value) for value in (0.5, 0.92, None))
+    done = replace(row(own.job.name), mark=own.mark)
+    assert [current([each], [done])[done.job].code for each in (wrong, right, own)] == ["KD316", None, None]
+
+
+def test_commands_name_each_option_once_and_calibrate_on_the_device_of_the_jobs() -> None:
+    net = "{model: 'a.py:net', metric: 'm.py:f', data: images, eval_data: test}"
+    (job,) = parse_grid(f"models: [{net}]\nrecipes: [balanced]\nbudgets: [{{params: 0.5}}]\n").jobs
+    shared, run = all_tasks(planned_jobs([job], Path("out"), 1, 0.0, "cpu"), "cpu")
+    assert run.words.count("--metric") == 1
+    assert "--metric" not in shared.words
+    assert [each.words[each.words.index("--device") + 1] for each in (shared, run)] == ["cpu", "cpu"]
+    assert (run.after, shared.output) == (shared.name, None)
 
 
 def test_jobs_that_differ_in_the_seed_are_one_point_with_their_spread() -> None:
@@ -200,7 +244,7 @@ def test_an_original_that_does_not_score_what_the_grid_says_is_a_failed_row(grid
 def test_slurm_runs_a_task_by_submitit(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     queue = SlurmQueue(tmp_path, {"timeout_min": 5}, cluster="local")
-    wrong = SweepTask("wrong", ("plan", "none.py:net"), tmp_path / "cache")
+    wrong = SweepTask("wrong", "net", ("plan", "none.py:net"), tmp_path / "cache")
     queue.start(wrong)
     until = time.monotonic() + 120
     found: Sequence[tuple[SweepTask, Outcome]] = ()
@@ -239,13 +283,18 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(grid: Path, tmp_path: 
 
 
 def test_a_terminated_sweep_ends_its_jobs_and_leaves_the_folder_free(grid: Path, tmp_path: Path) -> None:
+    psutil = pytest.importorskip("psutil")
     out = tmp_path / "sweep"
     process = subprocess.Popen([*KDNA, "sweep", str(grid), "-o", str(out), "-q"], stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
-    while not (out / "cache").exists() and time.monotonic() < until:
+    children: list[Any] = []
+    while not children and time.monotonic() < until:
         time.sleep(0.1)
+        children = psutil.Process(process.pid).children()
     process.terminate()
     _, told = process.communicate(timeout=120)
+    assert children
+    assert not any(child.is_running() for child in children)
     assert process.returncode == 130, told
     assert "Run the same command again" in told
     with locked(out):  # no job holds it

@@ -35,7 +35,8 @@ def test_a_net_has_its_own_budgets_recipes_seeds_and_images_in_place_of_the_grid
 
 
 def test_the_keys_of_a_net_are_options_of_kdna_run() -> None:
-    net = "{model: 'a.py:net', checkpoint: w.pth, input_size: 64, mean: '0.5,0.5,0.5', original: {top1: 0.9}}"
+    net = "{model: 'a.py:net', checkpoint: w.pth, input_size: 64, mean: '0.5,0.5,0.5'"
+    net = f"{net}, eval_data: x, original: {{top1: 0.9}}}}"
     job = parse_grid(GRID.replace("[kdna:digits]", f"[{net}]")).jobs[0]
     assert job.net.flags == ["--checkpoint", "w.pth", "--input-size", "64", "--mean", "0.5,0.5,0.5"]
     assert job.net.original == {"top1": 0.9}
@@ -67,10 +68,16 @@ def test_a_change_of_a_recipe_has_a_name_of_its_own() -> None:
         (GRID.replace("{params: 0.5}", "{}"), "must have one of `params` and `bytes`"),
         (GRID.replace("[kdna:digits]", "[]"), "KD210: grid has no job: models is empty"),
         (GRID.replace("[balanced]", "[]"), "KD210: grid has no job: recipes is empty"),
-        (GRID.replace("[kdna:digits]", "[kdna:digits, kdna:digits]"), "two jobs are called digits-balanced-params0.5"),
+        (GRID.replace("[kdna:digits]", "[kdna:digits, kdna:digits]"), "two nets are called digits"),
         (GRID.replace("[balanced]", "[balanced, none]"), "KD206"),
         (GRID.replace("[balanced]", "[{recipe: balanced, set: [scheme=none]}]"), "KD203"),
         (GRID.replace("[balanced]", "[{recipe: balanced, name: ../up}]"), "KD209: grid line 4: recipes.0.name"),
+        (
+            GRID.replace("[kdna:digits]", "[{model: a, original: {top1: 0.9}}]"),
+            "measured on `eval_data`; give these",
+        ),
+        (GRID.replace("[kdna:digits]", "[{model: a, original: {top_1: 0.9}}]"), "original: top_1 is not one of top1"),
+        (GRID.replace("[kdna:digits]", "['a.py:net', 'b.py:Net']"), "two nets are called net"),
         (GRID + "seeds: [-1]\n", "KD209: grid line 6: seeds.0"),
         ("- a\n- b\n", "KD209: grid line 1: must be a mapping"),
         ("a: [\n", "KD209: grid line 2"),

@@ -17,12 +17,13 @@ import typer
 
 from ...core.errors import GuardError
 from ...core.shown import shown
-from .console import PlainConsole, in_terminal, reporting, show, show_json, tell
+from .console import COMMAND, PlainConsole, in_terminal, reporting, show, show_json, tell
 from .grouped import grouped
 from .option_values import Text, checked
 from .options import JsonFlag
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
+    from ...api.sweep import SweepEvent
     from ...core.sweep_result import SweepRow
 
 STOPPED = "kdna: stopped. Finished jobs are in {folder}. Run the same command again for the others."
@@ -69,6 +70,7 @@ class SweepFlags:
 
 @grouped
 def sweep(
+    ctx: typer.Context,
     grid: Annotated[Path, typer.Argument(metavar="GRID", help="YAML file of models, recipes, budgets and seeds.")],
     where: SweepFlags,
     output: Annotated[
@@ -101,7 +103,7 @@ def sweep(
 
     most = len(jobs) if yes or dry_run or _agreed(len(jobs), MOST) else MOST
     if dry_run:
-        from ...api.sweep.tasks import command_of
+        from ...api.sweeping.tasks import command_of
 
         for job in jobs:
             typer.echo(shown(shlex.join(command_of(job, output, where.device))))
@@ -109,14 +111,15 @@ def sweep(
     nets = dict(Counter(job.net.name for job in jobs))
     try:
         with _watching(nets, quiet) as watch:
-            options = where.arguments | watch | {"only": only}
+            options = where.arguments | watch | {"only": only, "command": ctx.meta[COMMAND]}
             result = stage(grid, output=output, most=most, **options)
     except KeyboardInterrupt:
         tell(STOPPED.format(folder=output))
         raise
     show_json(result) if json else show(sweep_report(result))
     tell(f"written to {output}\nsummary.html in it shows the result, summary.csv has all rows", quiet)
-    if result.failed:
+    names = {job.name for job in jobs}
+    if any(row.job in names for row in result.failed):
         raise typer.Exit(GuardError.exit_code)
 
 
@@ -147,19 +150,20 @@ def _watching(nets: dict[str, int], quiet: bool) -> Iterator[dict[str, Any]]:
     from ..report.sweep import live_table
 
     rows: list[SweepRow] = []
-    running: dict[str, float] = {}
+    running: dict[tuple[str, str], float] = {}  # when the tasks began, by net and name
     began = time.monotonic()
 
     def table() -> Any:
         now = time.monotonic()
-        return live_table(nets, rows, {name: now - start for name, start in running.items()}, now - began)
+        return live_table(nets, rows, {each: now - start for each, start in running.items()}, now - began)
 
-    def watch(event: Any) -> None:
-        if hasattr(event, "state"):
-            rows.append(event)
-            running.pop(event.job, None)
-        else:
-            running[event.name] = time.monotonic()
+    def watch(event: SweepEvent) -> None:
+        task = event.task.net, event.task.name
+        running.pop(task, None)
+        if not event.ended:
+            running[task] = time.monotonic()
+        elif event.row is not None:
+            rows.append(event.row)
 
     console = PlainConsole(stderr=True)
     with Live(console=console, get_renderable=table, refresh_per_second=2, transient=True):

@@ -64,27 +64,24 @@ def _spread(name: str, value: float) -> str:
     return f"{100 * value:.2f}" if unit == "%" else f"{value:.2g}"
 
 
-def live_table(nets: Mapping[str, int], rows: Sequence[SweepRow], running: Mapping[str, float], spent: float) -> Table:
+def live_table(
+    nets: Mapping[str, int], rows: Sequence[SweepRow], running: Mapping[tuple[str, str], float], spent: float
+) -> Table:
     """Progress by net, and what runs now.
 
     Args:
-        nets: The number of jobs of each net.
+        nets: The number of jobs of each net that are run.
         rows: Those that have ended.
-        running: The seconds that each task has run.
+        running: The seconds that each task has run, by its net and its name.
         spent: The seconds since the sweep began.
     """
     done = Counter(row.net for row in rows if row.state == "done")
     failed = Counter(row.net for row in rows if row.state == "failed")
     table = grid("net", ">done", ">failed", ">of", "running")
     for net, total in nets.items():
-        own = [f"{name} {minutes(seconds)}" for name, seconds in running.items() if _of(name, net)]
+        own = [f"{name} {minutes(seconds)}" for (of, name), seconds in running.items() if of == net]
         names = ", ".join(own[:SHOWN]) + (f" and {len(own) - SHOWN} more" if len(own) > SHOWN else "")
         table.add_row(net, str(done[net]), str(failed[net]) if failed[net] else "", str(total), names)
     ended, total = len(rows), sum(nets.values())
     table.add_row("", str(sum(done.values())), "", str(total), f"{minutes(spent)}, {total - ended} left")
     return table
-
-
-def _of(task: str, net: str) -> bool:
-    """Whether a task is of this net."""
-    return task.removeprefix("calibrate ").startswith((f"{net}-", f"{net},"))

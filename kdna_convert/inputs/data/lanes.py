@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-# The most lanes: from so many shards at once comes a batch, and so many processes read no shard twice.
+# The most lanes. A batch comes from so many shards at once.
 LANES = 32
 
 

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from .decoding import UnreadableImageError, one_line
-from .shards import Cursor, IteratedCursor, LostShardError, Record, label_of
+from .shards import Cursor, IteratedCursor, Record, label_of
 
 # Rows that are made Python objects at once.
 ROWS = 16
@@ -72,10 +72,7 @@ class _LateCursor:
 
     def read(self, place: int) -> Record:
         if self.cursor is None:
-            try:
-                records = self.shards.records(self.shard, place)
-            except Exception as error:
-                raise LostShardError(one_line(error)) from error
+            records = self.shards.records(self.shard, place)
             self.cursor = IteratedCursor(records, self.shards.names[self.shard], place)
         return self.cursor.read(place)
 

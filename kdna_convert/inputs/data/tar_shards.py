@@ -10,6 +10,7 @@ import os
 import re
 import tarfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -81,7 +82,8 @@ class TarCursor:
         except LostShardError:
             raise
         except Exception as error:  # a reader of URLs may raise anything
-            self.close()
+            with suppress(OSError):  # a command that failed says so again when it is closed
+                self.close()
             raise LostShardError(one_line(error)) from error
 
     def read(self, place: int) -> Record:
@@ -140,7 +142,8 @@ class TarCursor:
             self._tar.members = []  # tarfile would keep them all
             if member is None:
                 return None
-            if member.isreg() and not _META.match(member.name) and "." in member.name.rpartition("/")[2]:
+            file = member.name.rpartition("/")[2]
+            if member.isreg() and not _META.match(member.name) and "." in file[1:] and file[:1] != ".":  # ._ of macOS
                 return member
 
     def _class(self, files: dict[str, bytes]) -> int | None:

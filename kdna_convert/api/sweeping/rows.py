@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from ...core.atomic import disk_errors
+from ...core.errors import KdnaError
 from ...core.measurements import Evaluation
 from ...core.specs import Totals, required
 from ...core.sweep_result import Measured, SweepRow
 from ...network.folder.contents import read_contents
-from ..result_pages import machine
 from .execution import Outcome
 from .tasks import PlannedJob
 
@@ -33,13 +35,23 @@ def row_of(planned: PlannedJob, outcome: Outcome) -> SweepRow:
     row: dict[str, Any] = {"job": job.name, "net": job.net.name, "recipe": job.recipe.name}
     row |= {"budget": job.budget.text, "seed": job.seed, "command": planned.command, "mark": planned.mark}
     row |= {"seconds": round(outcome.seconds, 2), "cpu_seconds": round(outcome.cpu_seconds, 2)}
-    row |= {"peak_bytes": outcome.peak_bytes, "host": outcome.host, "versions": machine()}
-    folder = planned.task.output
+    row |= {"peak_bytes": outcome.peak_bytes, "host": outcome.host, "versions": outcome.versions}
     code, message = _failure(outcome)
-    if message is None and folder is not None:
-        row |= _measured(folder)
-        code, message = _misfit(row["original"], job.net.original)
-    return SweepRow(**row, state="done" if message is None else "failed", code=code, message=message)
+    if message is None:
+        try:
+            row |= _measured(required(planned.task.output))
+        except KdnaError as error:  # the folder was damaged since it was written
+            code, message = error.code, error.message
+    own = SweepRow(**row, state="done" if message is None else "failed", code=code, message=message)
+    return judged(own, planned)
+
+
+def judged(row: SweepRow, planned: PlannedJob) -> SweepRow:
+    """A row that has a net, failed if the original does not score what the grid says now, else done."""
+    if row.result is None or row.original is None:
+        return row
+    code, message = _misfit(row.original, planned.job.net.original)
+    return replace(row, state="done" if message is None else "failed", code=code, message=message)
 
 
 def _failure(outcome: Outcome) -> tuple[str | None, str | None]:
@@ -88,19 +100,16 @@ def _misfit(original: Measured, expected: Mapping[str, float]) -> tuple[str | No
     return None, None
 
 
-def read_rows(folder: Path) -> dict[str, SweepRow]:
-    """The last row of each job. A line that a killed sweep left incomplete is ignored."""
-    rows = {}
+def read_rows(folder: Path) -> list[SweepRow]:
+    """The rows in the order in which they were written. A line that a killed sweep left incomplete is ignored."""
+    rows = []
     try:
-        lines = (folder / FILE).read_text(encoding="utf-8").splitlines()
+        lines = (folder / FILE).read_bytes().split(b"\n")
     except FileNotFoundError:
-        return {}
+        return []
     for line in lines:
-        try:
-            row = _ROW.validate_json(line)
-        except ValidationError:
-            continue
-        rows[row.job] = row
+        with suppress(ValidationError):
+            rows.append(_ROW.validate_json(line))
     return rows
 
 
@@ -118,12 +127,20 @@ def append_row(folder: Path, row: SweepRow) -> None:
         os.fsync(file.fileno())
 
 
+def current(planned: Sequence[PlannedJob], rows: Sequence[SweepRow]) -> dict[str, SweepRow]:
+    """The last row of each job, of those that the same command, recipe and checkpoint made."""
+    jobs = {each.job.name: each for each in planned}
+    last = {row.job: row for row in rows}
+    return {name: judged(row, jobs[name]) for name, row in last.items() if name in jobs and row.mark == jobs[name].mark}
+
+
 def is_done(planned: PlannedJob, rows: Mapping[str, SweepRow]) -> bool:
-    """Whether the same job was done before and its folder is there."""
-    row, folder = rows.get(planned.job.name), planned.task.output
-    return row is not None and row.state == "done" and row.mark == planned.mark and bool(folder and folder.is_dir())
+    """Whether a current row says that the job is done, and its folder is there."""
+    row = rows.get(planned.job.name)
+    return row is not None and row.state == "done" and required(planned.task.output).is_dir()
 
 
-def changed(planned: Sequence[PlannedJob], rows: Mapping[str, SweepRow]) -> set[str]:
-    """The jobs whose folder another command, recipe or checkpoint has written: it is written again."""
-    return {each.job.name for each in planned if each.job.name in rows and rows[each.job.name].mark != each.mark}
+def overwrites(planned: PlannedJob, rows: Sequence[SweepRow]) -> bool:
+    """Whether the job's folder was written for another command, recipe or checkpoint."""
+    written = [row.mark for row in rows if row.job == planned.job.name and row.result is not None]
+    return bool(written) and written[-1] != planned.mark

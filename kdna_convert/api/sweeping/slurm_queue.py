@@ -30,7 +30,7 @@ class SlurmQueue:
             raise FolderError("KD615", "--on slurm requires submitit: pip install 'kdna-convert[slurm]'") from None
         if cluster == "slurm" and shutil.which("sbatch") is None:
             raise FolderError("KD615", "--on slurm: this machine has no sbatch; start the sweep on a node with Slurm")
-        self.submitit, self.gpus = submitit, False
+        self.submitit, self.settings = submitit, dict(settings)
         self.executor = submitit.AutoExecutor(folder=folder / LOGS, cluster=cluster)
         self.running: dict[str, tuple[SweepTask, Any]] = {}
         try:
@@ -39,14 +39,16 @@ class SlurmQueue:
             raise FolderError("KD615", f"--slurm: {cause(error)}") from None
 
     def has_room(self, task: SweepTask) -> bool:
-        """Always: Slurm keeps the queue."""
+        """Always: Slurm keeps the queue. Raises FolderError KD615 for a part of a GPU."""
+        if task.gpus != int(task.gpus):
+            raise FolderError("KD615", f"--gpus {task.gpus:g}: Slurm gives whole GPUs; ask for 1")
         return True
 
     def start(self, task: SweepTask) -> None:
         """Submit the task with its cores, memory and GPUs."""
         needs = {"cpus_per_task": task.cores, "mem_gb": max(1, -(-task.memory // 2**30)), "name": "kdna-sweep"}
-        gpus = {"gpus_per_node": int(task.gpus)} if task.gpus else {}
-        self.executor.update_parameters(**needs, **gpus)
+        needs |= {"gpus_per_node": int(task.gpus)} if task.gpus else {}
+        self.executor.update_parameters(**{**needs, **self.settings})
         self.running[task.name] = (task, self.executor.submit(run_task, task, Path.cwd()))
 
     def ended(self) -> Sequence[tuple[SweepTask, Outcome]]:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from .execution import POLL, Execution, Outcome, SweepTask
+from .execution import POLL, STOP, Execution, Outcome, SweepTask
 
 SHARE = 0.9  # of the machine's memory that jobs may use
 
@@ -50,9 +50,13 @@ class LocalProcesses:
         return found
 
     def stop(self) -> None:
-        """Interrupt all."""
-        for _, execution in self.running.values():
-            execution.stop()
+        """Ask all to end, and kill those that have not after a while."""
+        executions = [execution for _, execution in self.running.values()]
+        for execution in executions:
+            execution.terminate()
+        until = time.monotonic() + STOP
+        for execution in executions:
+            execution.end(until - time.monotonic())
         self.running.clear()
 
 

@@ -17,8 +17,8 @@ NAME = ".lock"
 def locked(folder: Path) -> Iterator[tuple[int, ...]]:
     """Hold the lock of a folder inside the block. Yields the open file, which the processes of the sweep inherit.
 
-    A process that outlives a killed sweep holds the lock on, so that no second one writes to the same job. Where the
-    system has no such locks (Windows), nothing is held.
+    A process of this machine that outlives a killed sweep holds the lock on, so that no second one writes to the same
+    job. Jobs in a queue of Slurm do not hold it. Where the system has no such locks (Windows), nothing is held.
 
     Raises:
         FolderError: KD614 if another sweep holds it; KD604 if the folder cannot be written.

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import socket
 import tarfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -46,34 +47,39 @@ class RayCluster:
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
             raise FolderError("KD615", f"no Ray cluster at {address}: {cause(error)}") from None
         self.remote = self.ray.remote(max_retries=0)(_run)
-        self.running: dict[Any, tuple[SweepTask, Any]] = {}
+        self.running: dict[Any, _Running] = {}
         self.shared: dict[Path, Any] = {}
 
     def has_room(self, task: SweepTask) -> bool:
         """Always: Ray keeps a queue. Raises FolderError KD615 for a task that no node is large enough for."""
-        largest = self._largest()
-        for name, needed in (("CPU", float(task.cores)), ("GPU", task.gpus)):
-            if needed > largest.get(name, 0.0):
-                has = f"the largest node has {largest.get(name, 0.0):g}"
-                raise FolderError("KD615", f"a job needs {needed:g} {name}s, and {has}; ask for fewer")
+        if not self._nodes_for(task):
+            needs = f"{task.cores} CPUs" + (f" and {task.gpus:g} GPUs" if task.gpus else "")
+            raise FolderError("KD615", f"a job needs {needs}, which no node of the cluster has; ask for fewer")
         return True
 
     def start(self, task: SweepTask) -> None:
         """Queue the task, with what its net has in the object store."""
         if task.cache not in self.shared:
             self.shared[task.cache] = self.ray.put(_files(task.cache))
-        memory = min(float(task.memory), self._largest().get("memory", 0.0))
+        nodes = self._nodes_for(task)
+        memory = min(float(task.memory), max((node.get("memory", 0.0) for node in nodes), default=0.0))
         needs = {"num_cpus": task.cores, "num_gpus": task.gpus, "memory": memory, "num_returns": 2}
-        outcome, made = self.remote.options(**needs).remote(task, str(Path.cwd()), self.shared[task.cache])
-        self.running[outcome] = (task, made)
+        shared = self.shared[task.cache]
+        outcome, made = self.remote.options(**needs).remote(task, str(Path.cwd()), shared)
+        self.running[outcome] = _Running(task, made, shared)
 
     def ended(self) -> Sequence[tuple[SweepTask, Outcome]]:
         """Those that have ended. What they made is in place."""
         ready, _ = self.ray.wait([*self.running], num_returns=1, timeout=WAIT)
         found = []
         for reference in ready:
-            task, made = self.running.pop(reference)
-            found.append((task, self._outcome(task, reference, made)))
+            own = self.running.pop(reference)
+            try:
+                found.append((own.task, self._outcome(own, reference)))
+            except self.ray.exceptions.ObjectLostError:  # it did not run: what its net shares went with a node
+                if self.shared.get(own.task.cache) is own.shared:
+                    del self.shared[own.task.cache]
+                self.start(own.task)
         return found
 
     def stop(self) -> None:
@@ -84,28 +90,41 @@ class RayCluster:
         self.running.clear()
         self.ray.shutdown()
 
-    def _outcome(self, task: SweepTask, reference: Any, made: Any) -> Outcome:
-        errors = self.ray.exceptions
+    def _outcome(self, own: _Running, reference: Any) -> Outcome:
+        errors, task = self.ray.exceptions, own.task
         try:
             outcome: Outcome = self.ray.get(reference)
             if outcome.exit_code == 0:
-                files = self.ray.get(made)
+                made = self.ray.get(own.made)
                 if task.output is None:
-                    _write(files, task.cache)
-                    self.shared[task.cache] = made
+                    _write(made, task.cache)
+                    self.shared[task.cache] = own.made
                 else:
-                    _unpack(files, task.output)
+                    _unpack(made, task.output.parent)
         except errors.RayTaskError as error:
             return Outcome(1, err=cause(error))
+        except errors.ObjectLostError:
+            raise
         except errors.RayError as error:
-            self.shared.pop(task.cache, None)  # it may be what was lost
             return Outcome(1, lost=f"the worker or its node was lost ({type(error).__name__})")
+        except OSError as error:
+            return Outcome(2, err=f"kdna: error KD604: {task.output} could not be written: {error.strerror or error}")
         return outcome
 
-    def _largest(self) -> dict[str, float]:
-        """The most of each resource that one node has."""
+    def _nodes_for(self, task: SweepTask) -> list[dict[str, float]]:
+        """The resources of the nodes with the cores and GPUs of a task; those with its memory, if there are any."""
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        return {name: max(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU", "memory")} if nodes else {}
+        able = [node for node in nodes if node.get("CPU", 0) >= task.cores and node.get("GPU", 0) >= task.gpus]
+        return [node for node in able if node.get("memory", 0.0) >= task.memory] or able
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A task in the cluster, and the references of what it will have made and of what it was given."""
+
+    task: SweepTask
+    made: Any
+    shared: Any
 
 
 def _library() -> Any:
@@ -131,17 +150,18 @@ def _require_reachable(address: str | None) -> None:
 
 
 def _run(task: SweepTask, cwd: str, files: Mapping[str, Any]) -> tuple[Outcome, Any]:
-    """On a node: run a task in folders of its own. Returns its outcome, and what it made: files, or a packed folder."""
+    """On a node: run a task in folders of its own. Returns its outcome, and what it made: files, or packed folders."""
     if not Path(cwd).is_dir():
         return Outcome(2, err=f"kdna: error KD615: this node has no folder {cwd}, where the sweep was started"), None
     with TemporaryDirectory(prefix="kdna-sweep-") as place:
-        cache, output = Path(place) / "cache", Path(place) / "output"
+        cache, jobs = Path(place) / "cache", Path(place) / "jobs"
         _write(files, cache)
-        command = task.command(cache, None if task.output is None else output)
-        outcome = replace(Execution(command, task.cores, Path(cwd)).wait(), out="")
+        jobs.mkdir()
+        command = task.command(cache, None if task.output is None else jobs / task.output.name)
+        outcome = Execution(command, task.cores, Path(cwd), with_parent=True).wait()
         if outcome.exit_code:
             return outcome, None
-        return outcome, _files(cache) if task.output is None else _packed(output)
+        return outcome, _files(cache) if task.output is None else _packed(jobs)
 
 
 def _files(folder: Path) -> Files:
@@ -159,13 +179,23 @@ def _write(files: Mapping[str, Any], folder: Path) -> None:
 
 
 def _packed(folder: Path) -> bytes:
+    """A job's folder, and the export beside it if its recipe has one."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        archive.add(folder, arcname=".")
+        for path in sorted(folder.iterdir()):
+            archive.add(path, arcname=path.name)
     return packed.getvalue()
 
 
 def _unpack(packed: bytes, folder: Path) -> None:
-    """Write a packed folder whole or not at all."""
-    with new_folder(folder) as place, tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(place, filter="data")
+    """Put what was packed into a folder, each file and each folder whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".arrived-") as place:
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            archive.extractall(place, filter="data")
+        for path in sorted(Path(place).iterdir()):
+            if path.is_dir():
+                with new_folder(folder / path.name) as target:
+                    shutil.copytree(path, target, dirs_exist_ok=True)
+            else:
+                path.replace(folder / path.name)

@@ -16,10 +16,10 @@ _COLUMNS = ("job", "net", "recipe", "budget", "seed", "state", "code", "params",
 _LATER = ("original_params", "original_bytes", "seconds", "cpu_seconds", "peak_bytes", "host", "command", "message")
 
 
-def write_summary(folder: Path, result: SweepResult) -> None:
-    """Write the table and the page into the folder of the sweep. Raises FolderError KD604."""
+def write_summary(folder: Path, result: SweepResult, command: str | None) -> None:
+    """Write the table, and the page with the command that made it. Raises FolderError KD604."""
     write_text(folder / TABLE, as_csv(result))
-    page_of_result(result, command=f"kdna sweep {result.grid} -o {folder}").save(folder / PAGE, force=True)
+    page_of_result(result, command=command).save(folder / PAGE, force=True)
 
 
 def as_csv(result: SweepResult) -> str:

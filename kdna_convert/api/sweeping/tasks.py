@@ -14,6 +14,7 @@ from ...core.errors import KdnaError
 from ...inputs.recipe import load_recipe
 from ...inputs.sweep_grid import GridJob
 from ..expected_cost import expected_cost
+from ..keywords import JobOptions
 from .execution import SweepTask
 
 JOBS, CACHE = "jobs", "cache"
@@ -34,24 +35,28 @@ class PlannedJob:
 
 
 def planned_jobs(jobs: Sequence[GridJob], folder: Path, cores: int, gpus: float, device: str) -> list[PlannedJob]:
-    """The jobs of a grid as tasks that write into `folder`, each with `cores` threads.
-
-    The memory is that of `kdna plan --dry-run`, once for a net and a recipe.
-    """
+    """The jobs of a grid as tasks that write into `folder`, each with `cores` threads. No net is opened."""
     sums: dict[str, str] = {}
-    memory: dict[str, int] = {}
     planned = []
     for job in jobs:
-        words = _run_words(job, device)
-        key = json.dumps([job.net.name, job.recipe.name])
-        if key not in memory:
-            memory[key] = _expected_memory(job)
-        output = folder / JOBS / job.name
+        words, output = _run_words(job, device), folder / JOBS / job.name
         cache = folder / CACHE / (job.net.name if job.seed is None else f"{job.net.name}-seed{job.seed}")
-        task = SweepTask(job.name, tuple(words), cache, output, None, cores, memory[key], gpus)
+        task = SweepTask(job.name, job.net.name, tuple(words), cache, output, None, cores, 0, gpus)
         command = shlex.join(command_of(job, folder, device))
         planned.append(PlannedJob(job, task, _mark(job, words, sums), command))
     return planned
+
+
+def with_memory(planned: Sequence[PlannedJob], device: str) -> list[PlannedJob]:
+    """The jobs with the memory that `kdna plan --dry-run` expects, which opens each net once for a recipe."""
+    memory: dict[str, int] = {}
+    found = []
+    for each in planned:
+        key = json.dumps([each.job.net.name, each.job.recipe.name])
+        if key not in memory:
+            memory[key] = _expected_memory(each.job, device)
+        found.append(replace(each, task=replace(each.task, memory=memory[key])))
+    return found
 
 
 def command_of(job: GridJob, folder: Path, device: str) -> list[str]:
@@ -59,7 +64,7 @@ def command_of(job: GridJob, folder: Path, device: str) -> list[str]:
     return ["kdna", *_run_words(job, device), "-o", str(folder / JOBS / job.name)]
 
 
-def all_tasks(planned: Sequence[PlannedJob]) -> list[SweepTask]:
+def all_tasks(planned: Sequence[PlannedJob], device: str) -> list[SweepTask]:
     """The jobs, each with what it shares with others of its net before it.
 
     A net is calibrated once for a seed, and its errors are predicted once for a recipe: one task does so for each, one
@@ -75,7 +80,7 @@ def all_tasks(planned: Sequence[PlannedJob]) -> list[SweepTask]:
         net = each.task.cache.name
         name = f"{net}, {job.recipe.name}"
         if name not in shared:
-            words = tuple(_plan_words(job))
+            words = tuple(_plan_words(job, device))
             shared[name] = replace(each.task, name=f"calibrate {name}", words=words, output=None, after=last.get(net))
             last[net] = shared[name].name
             tasks.append(shared[name])
@@ -88,12 +93,16 @@ def _run_words(job: GridJob, device: str) -> list[str]:
     words = ["run", job.recipe.recipe, job.net.model, *_net_words(job), *job.budget.flags]
     words += [] if job.eval_data is None else ["--eval-data", job.eval_data]
     words += [] if job.net.metric is None else ["--metric", job.net.metric]
-    return words if device == "auto" else [*words, "--device", device]
+    return [*words, *_device(device)]
 
 
-def _plan_words(job: GridJob) -> list[str]:
+def _plan_words(job: GridJob, device: str) -> list[str]:
     """The arguments of `kdna` that calibrate a net and predict the errors of a recipe."""
-    return ["plan", job.net.model, "--recipe", job.recipe.recipe, *_net_words(job), "--curve"]
+    return ["plan", job.net.model, "--recipe", job.recipe.recipe, *_net_words(job), *_device(device), "--curve"]
+
+
+def _device(device: str) -> list[str]:
+    return [] if device == "auto" else ["--device", device]
 
 
 def _net_words(job: GridJob) -> list[str]:
@@ -122,19 +131,16 @@ def _sum(path: Path) -> str:
         return ""
 
 
-def _expected_memory(job: GridJob) -> int:
+def _expected_memory(job: GridJob, device: str) -> int:
     """The bytes that a conversion of the job's net is expected to hold. A net that fails does so in its job."""
     net = job.net
     size = [] if net.input_size is None else re.findall(r"\d+", str(net.input_size))
-    inputs = {"input_size": [int(side) for side in size]} if size else {}
+    given: JobOptions = {"checkpoint": net.checkpoint, "checkpoint_key": net.checkpoint_key, "device": device}
+    given |= {"checkpoint_prefix": net.checkpoint_prefix, "class_map": net.class_map, "task": net.task}
+    given |= {"outputs": net.outputs, "inputs": {"input_size": [int(side) for side in size]} if size else {}}
     try:
-        cost = expected_cost(
-            net.model,
-            recipe=load_recipe(job.recipe.recipe, job.changes),
-            data=job.data,
-            checkpoint=net.checkpoint,
-            inputs=inputs,
-        )
+        recipe = load_recipe(job.recipe.recipe, job.changes)
+        cost = expected_cost(net.model, recipe=recipe, data=job.data, **given)
     except (KdnaError, TypeError, ValueError):
         return UNKNOWN
     return int(RESERVE * cost.bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import signal
@@ -9,16 +10,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+from ...core.machine import machine_versions
 
 KDNA = (sys.executable, "-m", "kdna_convert")
 # Variables that the arithmetic libraries read for their number of threads.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 KEPT = 20_000  # characters of stderr
 POLL = 0.05  # seconds
+STOP = 60.0  # seconds that a job has to write its state
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class SweepTask:
 
     Attributes:
         name: The job's name, or that of what several jobs of a net share.
+        net: The net's name in the grid.
         words: The arguments of `kdna`, without those for the folders below.
         cache: The folder of moments and predicted errors.
         output: The folder that the command writes; None for a task that only fills the cache.
@@ -37,6 +43,7 @@ class SweepTask:
     """
 
     name: str
+    net: str
     words: tuple[str, ...]
     cache: Path
     output: Path | None = None
@@ -58,21 +65,20 @@ class Outcome:
 
     Attributes:
         exit_code: Below 0 for a signal.
-        out: What it printed on stdout.
         err: The end of what it printed on stderr.
         seconds, cpu_seconds, peak_bytes: Wall time, that of all threads, and the most memory; 0 where unknown.
-        host: The machine.
+        host, versions: The machine that ran it.
         lost: Why there is no exit code: a worker or a node that ended before the command did. None for a command that
             ended by itself.
     """
 
     exit_code: int
-    out: str = ""
     err: str = ""
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_bytes: int = 0
     host: str = field(default_factory=platform.node)
+    versions: dict[str, str] = field(default_factory=machine_versions)
     lost: str | None = None
 
     @property
@@ -84,22 +90,34 @@ class Outcome:
 class Execution:
     """A command that runs, with one thread a core. `ended()` is None until it ends.
 
+    It has a session of its own: Ctrl-C in the terminal reaches the sweep alone, which then stops its commands once.
+
     Args:
         command: The arguments of `kdna`.
         cores: The threads that it may use.
         cwd: Where it runs.
         held: Files that the process keeps open: a lock is held until it ends.
+        with_parent: End it when this process is killed, where the system can (Linux).
     """
 
-    def __init__(self, command: Sequence[str], cores: int, cwd: Path | None = None, held: Sequence[int] = ()) -> None:
-        self.out, self.err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - closed when it ends
+    def __init__(
+        self,
+        command: Sequence[str],
+        cores: int,
+        cwd: Path | None = None,
+        held: Sequence[int] = (),
+        *,
+        with_parent: bool = False,
+    ) -> None:
+        self.err = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it ends
         self.began = time.perf_counter()
         environment = os.environ | dict.fromkeys(THREADS, str(cores))
-        how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": self.out, "stderr": self.err}
+        how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": self.err}
         how |= {"cwd": cwd, "env": environment}
         if os.name == "posix":
-            how["pass_fds"] = tuple(held)
-        self.process = subprocess.Popen([*KDNA, *command, "--json"], **how)
+            how |= {"pass_fds": tuple(held), "start_new_session": True}
+            how |= {"preexec_fn": _ends_with_parent()} if with_parent and sys.platform == "linux" else {}
+        self.process = subprocess.Popen([*KDNA, *command, "--quiet"], **how)
 
     def ended(self) -> Outcome | None:
         """How it ended; None while it runs."""
@@ -113,7 +131,7 @@ class Execution:
             return None
         seconds = time.perf_counter() - self.began
         cpu, peak = (usage.ru_utime + usage.ru_stime, _bytes(usage.ru_maxrss)) if usage else (0.0, 0)
-        return Outcome(self.process.returncode, _text(self.out), _text(self.err)[-KEPT:], seconds, cpu, peak)
+        return Outcome(self.process.returncode, _text(self.err)[-KEPT:], seconds, cpu, peak)
 
     def wait(self) -> Outcome:
         """How it ended, when it has."""
@@ -121,11 +139,26 @@ class Execution:
             time.sleep(POLL)
         return outcome
 
-    def stop(self) -> None:
-        """Interrupt it as Ctrl-C does, so that it keeps what it has finished. Waits until it ends."""
+    def terminate(self) -> None:
+        """Ask it to end: a fine-tune writes its state first."""
         if self.process.returncode is None:
-            self.process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+            self.process.terminate()
+
+    def end(self, seconds: float) -> None:
+        """Wait until it has ended, and kill it after so many seconds."""
+        if self.process.returncode is not None:
+            return
+        try:
+            self.process.wait(max(seconds, 0.0))
+        except subprocess.TimeoutExpired:
+            self.process.kill()
             self.process.wait()
+
+
+def _ends_with_parent() -> Callable[[], object]:
+    """What a child process of Linux calls to be killed when this process is."""
+    prctl = ctypes.CDLL(None).prctl  # looked up here: the child of a process with threads should do little
+    return lambda: prctl(_DIE_WITH_PARENT, int(signal.SIGKILL))
 
 
 def _bytes(peak: int) -> int:
