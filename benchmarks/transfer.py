@@ -1,6 +1,7 @@
 """ResNet-18 on a new task: each routing beside norms only, LoRA, a new head alone and training everything.
 
     python benchmarks/transfer.py DATA [--sounds FOLDER] [--only "cifar10, se"]
+    python benchmarks/transfer.py DATA --steps 300 --methods norms lora full context
 
 All methods have a new head and the same steps, batches, images, schedule and optimizer (Adam). The learning rate is
 that of RATES with the least loss on validation images, which are part of the training data, with a seed of its own.
@@ -38,8 +39,8 @@ from kdna_convert.routing.temperature import anneal
 
 RESULTS = Path(__file__).parent / "results" / "transfer.jsonl"
 NET = "imagenet_resnet18"
-STEPS, BATCH = 48, 16
-GRID_STEPS = 24  # of a run that only chooses the learning rate
+STEPS, BATCH = 120, 16
+GRID_STEPS = 48  # of a run that only chooses the learning rate
 RATES = (2e-4, 1e-3, 5e-3)  # of what a method trains besides the head, and of the head that is trained alone
 HEAD_RATE = 5e-3
 WARM_UP = 0.1  # of the steps
@@ -49,13 +50,14 @@ COLUMNS = ("method", "trained", "learning rate", "top-1, %", "minus norms only",
 
 @dataclass(frozen=True)
 class Bench:
-    """The net, the new task, the file of rows, and a function that gives LoRA's rank."""
+    """The net, the new task, the file of rows, a function that gives LoRA's rank, and the steps of a seed's run."""
 
     original: nn.Module
     name: str
     task: NewTask
     results: Path
     rank: Callable[[], int]
+    steps: int = STEPS
 
     def found(self, task: str) -> Row | None:
         return next((row for row in reversed(rows(self.results)) if row["task"] == task), None)
@@ -76,8 +78,13 @@ def seed_row(bench: Bench, method: str, seed: int) -> Row | None:
     if len(tried) < len(RATES):
         return None
     rate = min(tried, key=lambda rate: tried[rate])
-    run, seconds = trained(bench, method, rate, seed, STEPS)
-    row = _row(bench, method, f"seed {seed}", run) | {"steps": STEPS, "rate": rate, "seed": seed, "chosen_from": tried}
+    run, seconds = trained(bench, method, rate, seed, bench.steps)
+    row = _row(bench, method, f"seed {seed}", run) | {
+        "steps": bench.steps,
+        "rate": rate,
+        "seed": seed,
+        "chosen_from": tried,
+    }
     return row | {"top1": judged(run.model, bench.task.tests[seed])[1], "seconds": round(seconds, 1)}
 
 
@@ -184,13 +191,16 @@ def main() -> None:
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("--sounds", type=Path, help="where the sounds are, or are written; default: a temporary folder")
     parser.add_argument("--only", default="", help="rows whose names contain this text, such as 'digits, se'")
+    parser.add_argument("--methods", nargs="+", default=METHODS, help="only these")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of a seed's run; the learning rate is chosen as ever")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         measure_all(given, given.sounds or Path(scratch))
-    for name in TASKS_BY_NAME:
-        print(f"\n{name}\n\n{summary(rows(given.results), name)}")
+    found = rows(given.results)
+    for name in dict.fromkeys(row["data"] for row in found):
+        print(f"\n{name}\n\n{summary(found, name)}")
 
 
 def measure_all(given: argparse.Namespace, sounds: Path) -> None:
@@ -205,13 +215,18 @@ def measure_all(given: argparse.Namespace, sounds: Path) -> None:
         return ranks[0]
 
     benches = [
-        Bench(original, name, make(given.data, sounds), given.results, rank)
+        Bench(original, _named(name, given.steps), make(given.data, sounds), given.results, rank, given.steps)
         for name, make in TASKS_BY_NAME.items()
         if _asked(name, given.only)
     ]
-    for method, bench in product(METHODS, benches):
+    for bench, method in product(benches, given.methods):
         for row in missing(bench, method, given.only):
             print(append(given.results, row), file=sys.stderr, flush=True)
+
+
+def _named(name: str, steps: int) -> str:
+    """A task in the rows: with other steps than STEPS, it is another one."""
+    return name if steps == STEPS else f"{name}, {steps} steps"
 
 
 def _asked(name: str, only: str) -> bool:

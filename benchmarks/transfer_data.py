@@ -16,7 +16,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
 SIDE = 64
-VALIDATION, TEST = 300, 600  # images; TEST is that of one seed
+VALIDATION, TEST = 500, 1000  # images; TEST is that of one seed
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
