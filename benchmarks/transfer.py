@@ -39,7 +39,7 @@ from kdna_convert.routing.temperature import anneal
 
 RESULTS = Path(__file__).parent / "results" / "transfer.jsonl"
 NET = "imagenet_resnet18"
-STEPS, BATCH = 120, 16
+TRAINING_STEPS, BATCH = 120, 16
 GRID_STEPS = 48  # of a run that only chooses the learning rate
 RATES = (2e-4, 1e-3, 5e-3)  # of what a method trains besides the head, and of the head that is trained alone
 HEAD_RATE = 5e-3
@@ -57,7 +57,7 @@ class Bench:
     task: NewTask
     results: Path
     rank: Callable[[], int]
-    steps: int = STEPS
+    steps: int = TRAINING_STEPS
 
     def found(self, task: str) -> Row | None:
         return next((row for row in reversed(rows(self.results)) if row["task"] == task), None)
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--sounds", type=Path, help="where the sounds are, or are written; default: a temporary folder")
     parser.add_argument("--only", default="", help="rows whose names contain this text, such as 'digits, se'")
     parser.add_argument("--methods", nargs="+", default=METHODS, help="only these")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of a seed's run; the learning rate is chosen as ever")
+    parser.add_argument("--steps", type=int, default=TRAINING_STEPS, help="of a seed's run")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -225,8 +225,8 @@ def measure_all(given: argparse.Namespace, sounds: Path) -> None:
 
 
 def _named(name: str, steps: int) -> str:
-    """A task in the rows: with other steps than STEPS, it is another one."""
-    return name if steps == STEPS else f"{name}, {steps} steps"
+    """A task in the rows: with other steps than TRAINING_STEPS, it is another one."""
+    return name if steps == TRAINING_STEPS else f"{name}, {steps} steps"
 
 
 def _asked(name: str, only: str) -> bool:
