@@ -60,7 +60,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         size = f"{net['bytes']:,} (1/{original['bytes'] / net['bytes']:.1f})"
         scores = [f"{100 * original['measures']['top1']:.2f}", f"{100 * own['top1']:.2f}"]
         scores += [f"{100 * own['agreement']:.2f} %", f"{own['kl']:.4f}"]
-        cells = [row["net"], f"`{row['recipe']}`", row["budget"], kept, size, *scores, f"{row['cpu_seconds'] / 60:.1f}"]
+        spent = f"{row['cpu_seconds'] / 60:.1f}" if row["cpu_seconds"] else "-"
+        cells = [row["net"], f"`{row['recipe']}`", row["budget"], kept, size, *scores, spent]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

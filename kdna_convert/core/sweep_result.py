@@ -45,9 +45,9 @@ class SweepRow:
         message: The error in one line.
         original: The original; its measures are empty without labels.
         result: The net.
-        seconds: The time of the command.
-        cpu_seconds: That of all its threads.
-        peak_bytes: The most memory that it held.
+        seconds: The time of the command; of its stages where an earlier command did them.
+        cpu_seconds: That of all its threads; 0 where unknown.
+        peak_bytes: The most memory that it held; 0 where unknown.
         host: The machine that ran it.
         sums: The sha256 of the folder's files.
         versions: Of kdna, torch and Python, and the processor, where it ran.

@@ -39,7 +39,7 @@ def row_of(planned: PlannedJob, outcome: Outcome) -> SweepRow:
     code, message = _failure(outcome)
     if message is None:
         try:
-            row |= _measured(required(planned.task.output))
+            row |= _measured(required(planned.task.output), outcome)
         except KdnaError as error:  # the folder was damaged since it was written
             code, message = error.code, error.message
     own = SweepRow(**row, state="done" if message is None else "failed", code=code, message=message)
@@ -68,16 +68,20 @@ def _failure(outcome: Outcome) -> tuple[str | None, str | None]:
     return None, lines[-1] if lines else f"exit code {outcome.exit_code}"
 
 
-def _measured(folder: Path) -> dict[str, Any]:
-    """The sizes and measures of the original and of the net, and the sums of the folder's files."""
+def _measured(folder: Path, outcome: Outcome) -> dict[str, Any]:
+    """The sizes and measures of the original and of the net, and the sums of the folder's files.
+
+    Where an earlier command did the work, the seconds are those of its stages; its threads and memory are not known.
+    """
     contents = read_contents(folder)
     run, plan = required(contents.report.run), contents.plan
     last = run.stages[-1]
     heldout = {name: getattr(last, name) for name in ("agreement", "kl") if getattr(last, name) is not None}
     original = {} if run.original is None else _measures(run.original)
     result = heldout if run.evaluation is None else _measures(run.evaluation)
-    sums = dict(contents.record.files)
-    return {"original": _net(plan.original, original), "result": _net(plan.planned, result), "sums": sums}
+    sums, spent = dict(contents.record.files), sum(stage.seconds for stage in run.stages)
+    earlier = {"seconds": round(spent, 2), "cpu_seconds": 0.0, "peak_bytes": 0} if spent > outcome.seconds else {}
+    return {**earlier, "original": _net(plan.original, original), "result": _net(plan.planned, result), "sums": sums}
 
 
 def _net(totals: Totals, measures: dict[str, float]) -> Measured:
