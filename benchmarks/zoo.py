@@ -17,6 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdna_convert.inputs.sweep_grid import load_grid
+
+GRID = Path(__file__).parent / "zoo.yaml"
 RESULTS = Path(__file__).parent / "results" / "zoo.json"
 PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "results.md"
 BEGIN, END = "<!-- zoo -->", "<!-- /zoo -->"
@@ -97,6 +100,8 @@ def main() -> None:
         shown, most = compared(rows, rows_of(given.against))
         print(f"{shown}\n\nlargest difference of top-1: {most:.2f} points; play: {PLAY}")
         sys.exit(most > PLAY)
+    wanted = {job.name for job in load_grid(GRID).jobs}
+    rows = [row for row in rows if row["job"] in wanted]  # the grid may have changed since
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
     PAGE.write_text(with_table(PAGE.read_text(), rows))
     print(table(rows))

@@ -51,15 +51,18 @@ def failures(material: Material) -> Part | None:
 
 
 def _of_net(found: SweepResult, net: str) -> list[tuple[str, Markup]]:
-    """The charts of a net: by parameters for budgets of parameters, by bytes for those of bytes."""
-    axes: tuple[Axis, ...] = ("params", "bytes")
+    """The charts of a net: by parameters for those budgets, and by bytes for all nets if there are budgets of bytes."""
+    scored = [each for each in found.points if each.net == net and each.score is not None]
+    by_params = [each for each in scored if each.budget.startswith("params")]
+    charts: dict[Axis, list[SweepPoint]] = {
+        "params": by_params,
+        "bytes": scored if len(by_params) < len(scored) else [],
+    }
     drawn = []
-    for axis in axes:
-        points = [each for each in found.points if each.net == net and each.budget.startswith(axis)]
-        scored = [point for point in points if point.score is not None]
-        if scored:
-            title = MEASURES[scored[0].measure or "agreement"].title
-            drawn.append((f"{net}: {title} by {NAMES[axis]} kept", _figure(scored, axis)))
+    for axis, points in charts.items():
+        if points:
+            title = MEASURES[points[0].measure or "agreement"].title
+            drawn.append((f"{net}: {title} by {NAMES[axis]} kept", _figure(points, axis)))
     return drawn
 
 
