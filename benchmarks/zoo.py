@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdna_convert.inputs.sweep_grid import load_grid
+from kdna_convert.inputs.grid_reading import load_grid
 
 GRID = Path(__file__).parent / "zoo.yaml"
 RESULTS = Path(__file__).parent / "results" / "zoo.json"

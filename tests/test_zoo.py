@@ -11,7 +11,7 @@ import pytest
 from support.benchmarks import benchmark
 from support.places import ROOT
 
-from kdna_convert.inputs.sweep_grid import load_grid
+from kdna_convert.inputs.grid_reading import load_grid
 
 zoo = benchmark("zoo")
 ROWS: list[dict[str, Any]] = json.loads(zoo.RESULTS.read_text(encoding="utf-8"))

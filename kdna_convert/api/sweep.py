@@ -14,8 +14,9 @@ from ..core.interrupts import signals_as_interrupt
 from ..core.progress import as_progress
 from ..core.specs import Progress
 from ..core.sweep_result import SweepResult, SweepRow
+from ..inputs.grid_reading import load_grid, matching
 from ..inputs.recipe import parse_size
-from ..inputs.sweep_grid import GridJob, load_grid, matching
+from ..inputs.sweep_grid import GridJob
 from .keywords import check_keywords
 from .sweeping.execution import SweepTask
 from .sweeping.executor import Executor

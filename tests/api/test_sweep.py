@@ -27,7 +27,8 @@ from kdna_convert.api.sweeping.summary import as_csv
 from kdna_convert.api.sweeping.tasks import PlannedJob, all_tasks, planned_jobs
 from kdna_convert.core.errors import FolderError, RecipeError
 from kdna_convert.core.sweep_result import Measured, SweepResult, SweepRow, front
-from kdna_convert.inputs.sweep_grid import GridJob, parse_grid
+from kdna_convert.inputs.grid_reading import parse_grid
+from kdna_convert.inputs.sweep_grid import GridJob
 
 KILLED = Outcome(-signal.SIGKILL)
 

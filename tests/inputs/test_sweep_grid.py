@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kdna_convert.core.errors import RecipeError
-from kdna_convert.inputs.sweep_grid import load_grid, parse_grid
+from kdna_convert.inputs.grid_reading import load_grid, parse_grid
 
 GRID = """
 data: kdna:digits/train

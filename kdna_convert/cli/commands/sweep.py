@@ -92,7 +92,7 @@ def sweep(
     Example:
         kdna sweep examples/sweep.yaml -o sweep
     """
-    from ...inputs.sweep_grid import load_grid, matching
+    from ...inputs.grid_reading import load_grid, matching
 
     jobs = matching(load_grid(grid).jobs, only)
     if output is None:

@@ -63,5 +63,5 @@ class CoreMl(Export):
         return {name: torch.from_numpy(returned[name]) for name in source.outputs}
 
     def tolerance(self, options: ExportOptions) -> float:
-        """As Export.tolerance, for arithmetic of 16 bits. The weights of a chain are rounded each."""
-        return 3e-2 if options.factored else 1e-2
+        """As Export.tolerance, for arithmetic of 16 bits."""
+        return 1e-2

@@ -56,8 +56,8 @@ class Ncnn(Export):
         return {name: torch.from_numpy(blob.copy())[None] for name, blob in zip(source.outputs, blobs, strict=True)}
 
     def tolerance(self, options: ExportOptions) -> float:
-        """As Export.tolerance, for weights of 16 bits. Those of a chain are rounded each."""
-        return 3e-2 if options.factored else 1e-2
+        """As Export.tolerance, for weights of 16 bits."""
+        return 1e-2
 
 
 def _not_run(why: str) -> ModelError:
