@@ -4,7 +4,7 @@ VENV ?= .venv
 INSTALLED := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: demo test fuzz docs format clean
+.PHONY: demo test fuzz docs results format clean
 
 demo: $(INSTALLED)
 	$(BIN)/kdna demo
@@ -23,6 +23,14 @@ fuzz: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m mkdocs build --strict
+
+# Measure what the tables of README.md and docs/ say of every checkpoint in DATA: hours. A stopped run resumes.
+RESULTS ?= runs/zoo
+results: $(INSTALLED)
+	@test -d "$(DATA)/checkpoints" || { echo 'say where checkpoints/ and the images are: make results DATA=/path'; exit 2; }
+	DATA='$(DATA)' OMP_NUM_THREADS=1 $(BIN)/kdna sweep benchmarks/zoo.yaml -o $(RESULTS)
+	DATA='$(DATA)' $(BIN)/python benchmarks/zoo.py $(RESULTS)
+	$(BIN)/python benchmarks/tables.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

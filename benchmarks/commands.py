@@ -123,9 +123,9 @@ def append(file: Path, row: Row) -> Row:
     return row
 
 
-def table(columns: Sequence[str], found: Sequence[Sequence[object]]) -> str:
-    """A markdown table; the first column is text."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *found]
+def table(columns: Sequence[str], found: Sequence[Sequence[object]], text: int = 1) -> str:
+    """A markdown table; the first `text` columns are text, the others numbers."""
+    lines = [columns, ["---"] * text + ["---:"] * (len(columns) - text), *found]
     return "\n".join("| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines)
 
 

@@ -77,7 +77,7 @@ def summary(found: Sequence[Row]) -> str:
         both = [_measures(row.get(key)) for key in ("measures", "from_original")]
         cost = [f"{row['cpu_seconds'] / 60:.1f}", row["peak_gb"]] if "cpu_seconds" in row else ["", ""]
         lines.append([row["net"], row["recipe"], f"{row['bytes']:,}", *both, *cost])
-    return table(COLUMNS, lines)
+    return table(COLUMNS, lines, text=2)
 
 
 def _measures(found: dict[str, float] | None) -> str:

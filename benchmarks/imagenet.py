@@ -111,7 +111,7 @@ def summary(found: Sequence[Row]) -> str:
         cost = [f"{row[key] / 60:.1f}" if key in row else None for key in ("seconds", "cpu_seconds")]
         about = [row["net"], row["recipe"], row["target"], row["calibration"]]
         lines.append([*about, f"{row['params']:,}", f"{row['bytes']:,}", *percents, kl, *cost, row.get("peak_gb")])
-    return table(COLUMNS, lines)
+    return table(COLUMNS, lines, text=4)
 
 
 def main() -> None:

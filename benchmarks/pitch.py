@@ -54,7 +54,7 @@ def summary(found: Sequence[Row]) -> str:
         cost = [f"{row[key] / 60:.1f}" for key in ("seconds", "cpu_seconds")]
         measured = [f"{row['bytes']:,}", f"{row['metric']:.2f}", f"{row['logit_error']:.4f}"]
         lines.append([row["recipe"], row["target"], *measured, *cost, row["peak_gb"]])
-    return table(COLUMNS, lines)
+    return table(COLUMNS, lines, text=2)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@
 Each row is `kdna convert` and `kdna eval`, each in a process of its own; the commands go to stderr. 64 parts of 64 x 64
 pixels of DATA/imagenet/calibration_diverse calibrate, 12 of them held out; the figures are of 100 parts of
 DATA/imagenet/eval. int8 and int4 are one scale per channel, without calibration. Rows that
-benchmarks/results/super_resolution.jsonl has are not measured again.
+benchmarks/results/super_resolution.jsonl has are not measured again; those of NNCodec were typed from `kdna compare`.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ def summary(found: Sequence[Row]) -> str:
     lines = []
     for row in last.values():
         psnr, ssim = (row["from_original"][name] for name in ("psnr", "ssim"))
-        cost = [f"{row[key] / 60:.1f}" for key in ("seconds", "cpu_seconds")]
+        cost = [f"{row[key] / 60:.1f}" if key in row else None for key in ("seconds", "cpu_seconds")]
         size = [f"{row['params']:,}", f"{row['bytes']:,}"]
-        lines.append([row["recipe"], row["target"], *size, f"{psnr:.2f}", f"{ssim:.4f}", *cost, row["peak_gb"]])
-    return table(COLUMNS, lines)
+        lines.append([row["recipe"], row["target"], *size, f"{psnr:.2f}", f"{ssim:.4f}", *cost, row.get("peak_gb")])
+    return table(COLUMNS, lines, text=2)
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""The results of benchmarks/zoo.yaml as data, and the table of docs/explanation/results.md made from them.
+"""The results of benchmarks/zoo.yaml as data, from which tables.py makes tables.
 
     DATA=/path/to/data kdna sweep benchmarks/zoo.yaml -o zoo
-    python benchmarks/zoo.py zoo                    # rows to benchmarks/results/zoo.json, and the table
+    python benchmarks/zoo.py zoo                    # its rows to benchmarks/results/zoo.json, in place of older ones
     python benchmarks/zoo.py zoo --against zoo2     # how far a second run is from the first; exit code 1 beyond PLAY
 
-A row has the command that repeats it, in which DATA stands for the folder of the data.
+A sweep of a part of the grid (`--only`) replaces the rows of that part. A row has the command that repeats it, in which
+DATA stands for the folder of the data.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import commands
+
 from kdna_convert.inputs.grid_reading import load_grid
 
 GRID = Path(__file__).parent / "zoo.yaml"
 RESULTS = Path(__file__).parent / "results" / "zoo.json"
-PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "results.md"
-BEGIN, END = "<!-- zoo -->", "<!-- /zoo -->"
 # A second run's top-1 may differ by so much, in points: so do conversions that round differently.
 PLAY = 0.3
 HEAD = (
@@ -32,7 +33,7 @@ HEAD = (
     "parameters",
     "bytes",
     "top-1 of the original",
-    "top-1",
+    "top-1, or PSNR",
     "agreement",
     "KL",
     "CPU min",
@@ -53,7 +54,7 @@ def rows_of(folder: Path, data: str = "") -> list[dict[str, Any]]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The done rows as a table in Markdown."""
-    lines = [f"| {' | '.join(HEAD)} |", f"| --- | --- | --- |{' ---: |' * (len(HEAD) - 3)}"]
+    lines = []
     for row in rows:
         if row["state"] != "done":
             continue
@@ -61,18 +62,34 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         own = net["measures"]
         kept = f"{net['params']:,} ({100 * net['params'] / original['params']:.0f} %)"
         size = f"{net['bytes']:,} (1/{original['bytes'] / net['bytes']:.1f})"
-        scores = [f"{100 * original['measures']['top1']:.2f}", f"{100 * own['top1']:.2f}"]
-        scores += [f"{100 * own['agreement']:.2f} %", f"{own['kl']:.4f}"]
+        scores = [_score(original["measures"]), _score(own)]
+        scores += [f"{100 * own['agreement']:.2f} %", f"{own['kl']:.4f}"] if "kl" in own else ["", ""]
         spent = f"{row['cpu_seconds'] / 60:.1f}" if row["cpu_seconds"] else "-"
         cells = [row["net"], f"`{row['recipe']}`", row["budget"], kept, size, *scores, spent]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return commands.table(HEAD, lines, text=3)
 
 
-def with_table(page: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The page with the table of these rows between its marks."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.split(END)[1]}"
+def _score(measures: Mapping[str, float]) -> str:
+    """Top-1 in %, PSNR where there is none, or nothing."""
+    if "top1" in measures:
+        return f"{100 * measures['top1']:.2f}"
+    return f"{measures['psnr']:.2f} dB" if "psnr" in measures else ""
+
+
+def recorded() -> list[dict[str, Any]]:
+    """The rows of benchmarks/results/zoo.json that are done."""
+    found: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return [row for row in found if row["state"] == "done"]
+
+
+def replaced(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], jobs: Sequence[str]) -> list[dict[str, Any]]:
+    """The newest row of each job, in the order of the jobs; a failed one takes no done one's place."""
+    found = {row["job"]: row for row in old}
+    for row in new:
+        if row["state"] == "done" or found.get(row["job"], row)["state"] != "done":
+            found[row["job"]] = row
+    return [found[job] for job in jobs if job in found]
 
 
 def compared(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> tuple[str, float]:
@@ -83,9 +100,10 @@ def compared(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, A
         if row["state"] != "done" or row["job"] not in others:
             continue
         nets = row["result"], others[row["job"]]["result"]
-        tops = [100 * net["measures"]["top1"] for net in nets]
-        most = max(most, abs(tops[0] - tops[1]))
-        cells = [f"{top:.2f}" for top in tops] + [f"{net['bytes']:,}" for net in nets]
+        if all("top1" in net["measures"] for net in nets):
+            tops = [100 * net["measures"]["top1"] for net in nets]
+            most = max(most, abs(tops[0] - tops[1]))
+        cells = [_score(net["measures"]) for net in nets] + [f"{net['bytes']:,}" for net in nets]
         lines.append(f"| {row['job']} | {' | '.join(cells)} |")
     return "\n".join(lines), most
 
@@ -100,10 +118,8 @@ def main() -> None:
         shown, most = compared(rows, rows_of(given.against))
         print(f"{shown}\n\nlargest difference of top-1: {most:.2f} points; play: {PLAY}")
         sys.exit(most > PLAY)
-    wanted = {job.name for job in load_grid(GRID).jobs}
-    rows = [row for row in rows if row["job"] in wanted]  # the grid may have changed since
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-    PAGE.write_text(with_table(PAGE.read_text(), rows))
+    jobs = [job.name for job in load_grid(GRID).jobs]
+    RESULTS.write_text(json.dumps(replaced(json.loads(RESULTS.read_text()), rows, jobs), indent=1) + "\n")
     print(table(rows))
     for row in rows:
         if row["state"] != "done":

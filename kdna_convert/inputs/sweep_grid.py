@@ -98,6 +98,7 @@ class GridNet(_GridSection):
     mean: Text | None = None
     std: Text | None = None
     crop_pct: float | None = None
+    crop: Text | None = None
     interpolation: Text | None = None
     original: dict[str, float] = Field(default_factory=dict)
     recipes: tuple[GridRecipe, ...] | None = None

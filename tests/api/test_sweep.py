@@ -128,6 +128,14 @@ def test_rows_come_back_and_a_torn_line_costs_only_itself(tmp_path: Path) -> Non
     assert read_rows(tmp_path) == rows
 
 
+def test_a_row_without_labels_has_the_measures_against_the_original() -> None:
+    sizes = {"images": 4, "params": 1, "bytes": 4, "macs": 1}
+    image = Evaluation(None, None, agreement=None, kl=None, **sizes, from_original={"psnr": 41.0, "ssim": 0.9})
+    assert _measures(image) == {"psnr": 41.0, "ssim": 0.9}
+    labeled = Evaluation(None, None, agreement=0.99, kl=0.1, **sizes, measures={"miou": 0.9}, from_original={"miou": 1})
+    assert _measures(labeled) == {"miou": 0.9, "agreement": 0.99, "kl": 0.1}
+
+
 def planned(recipe: str = "balanced", original: float | None = None) -> PlannedJob:
     expected = "" if original is None else f", original: {{top1: {original}}}"
     text = f"models: [{{model: 'a.py:net', eval_data: x{expected}}}]"

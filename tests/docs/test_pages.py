@@ -153,19 +153,6 @@ def test_the_extras_of_the_install_page_are_those_of_pyproject() -> None:
     assert {name for names in extras for name in names.split(",")} == set(project["optional-dependencies"])
 
 
-def test_the_readmes_table_has_the_recorded_figures() -> None:
-    results = json.loads((ROOT / "benchmarks" / "results" / "compare_cifar10.json").read_text())
-    recorded: dict[str, list[float]] = {}
-    nets = re.findall(r"ResNet-\d+", README.split("## Results")[1].split("| --- |")[0])
-    for row in sorted(results["rows"], key=lambda row: nets.index(row["net"]) if row["net"] in nets else -1):
-        if row["net"] in nets and row["tool"] != "original":
-            best = max(row[key][0] for key in ("plain", "batch_norms") if key in row)
-            recorded.setdefault(row["tool"].replace("accurate", "`accurate`"), []).append(best)
-    rows = README.split("## Results")[1].split("| --- |")[1].split("\n\n")[0].splitlines()[1:]
-    shown = {cells[1].strip(): [float(cell) for cell in cells[2:6]] for cells in (row.split("|") for row in rows)}
-    assert shown == recorded
-
-
 def test_the_site_begins_with_the_readmes_words() -> None:
     index = documents.pages()[documents.DOCS / "index.md"]
     for start in ("# kdna\n", "## When not to use it\n"):

@@ -76,7 +76,8 @@ def _measured(folder: Path, outcome: Outcome) -> dict[str, Any]:
     contents = read_contents(folder)
     run, plan = required(contents.report.run), contents.plan
     last = run.stages[-1]
-    heldout = {name: getattr(last, name) for name in ("agreement", "kl") if getattr(last, name) is not None}
+    answers = {name: getattr(last, name) for name in ("agreement", "kl") if getattr(last, name) is not None}
+    heldout = last.from_original | answers
     original = {} if run.original is None else _measures(run.original)
     result = heldout if run.evaluation is None else _measures(run.evaluation)
     sums, spent = dict(contents.record.files), sum(stage.seconds for stage in run.stages)
@@ -89,8 +90,9 @@ def _net(totals: Totals, measures: dict[str, float]) -> Measured:
 
 
 def _measures(evaluation: Evaluation) -> dict[str, float]:
+    """What was measured with labels; a measure that needs none, such as PSNR without a target, is against the original."""
     own = {name: getattr(evaluation, name) for name in _MEASURES if getattr(evaluation, name) is not None}
-    return own | evaluation.measures
+    return evaluation.from_original | own | evaluation.measures
 
 
 def _misfit(original: Measured, expected: Mapping[str, float]) -> tuple[str | None, str | None]:
