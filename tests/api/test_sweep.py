@@ -20,12 +20,13 @@ import kdna_convert
 from kdna_convert.api.sweeping.execution import KDNA, Execution, Outcome, SweepTask
 from kdna_convert.api.sweeping.folder_lock import locked
 from kdna_convert.api.sweeping.local_processes import LocalProcesses
-from kdna_convert.api.sweeping.rows import FILE, append_row, current, overwrites, read_rows
+from kdna_convert.api.sweeping.rows import FILE, _measures, append_row, current, overwrites, read_rows
 from kdna_convert.api.sweeping.scheduler import run_tasks
 from kdna_convert.api.sweeping.slurm_queue import SlurmQueue
 from kdna_convert.api.sweeping.summary import as_csv
 from kdna_convert.api.sweeping.tasks import PlannedJob, all_tasks, planned_jobs
 from kdna_convert.core.errors import FolderError, RecipeError
+from kdna_convert.core.measurements import Evaluation
 from kdna_convert.core.sweep_result import Measured, SweepResult, SweepRow, front
 from kdna_convert.inputs.grid_reading import parse_grid
 from kdna_convert.inputs.sweep_grid import GridJob

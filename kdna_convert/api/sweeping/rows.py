@@ -90,7 +90,7 @@ def _net(totals: Totals, measures: dict[str, float]) -> Measured:
 
 
 def _measures(evaluation: Evaluation) -> dict[str, float]:
-    """What was measured with labels; a measure that needs none, such as PSNR without a target, is against the original."""
+    """What was measured with labels, and against the original what has no figure with labels, such as PSNR."""
     own = {name: getattr(evaluation, name) for name in _MEASURES if getattr(evaluation, name) is not None}
     return evaluation.from_original | own | evaluation.measures
 
