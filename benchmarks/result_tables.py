@@ -49,7 +49,7 @@ def parameters() -> str:
     shares = ("0.5", "0.35", "0.25", "0.2", "0.12")
     lines = []
     for recipe, label in RECIPES.items():
-        of = [found.get((recipe, f"params {share}")) for share in shares]
+        of = [found.get((recipe, f"params {share}")) for share in shares]  # not every recipe is tried at each
         lines.append([label, *(percent(row["result"]["measures"]["top1"]) if row else "" for row in of)])
     first, *others = (f"{100 * float(share):.0f} %" for share in shares)
     return table(["recipe", f"{first} of the parameters", *others], lines)
@@ -61,9 +61,7 @@ def coded() -> str:
     lines = []
     for net, (label, sizes) in CODED.items():
         for size in sizes:
-            row = found.get((net, f"bytes 1/{size}"))
-            if row is None:
-                continue
+            row = found[net, f"bytes 1/{size}"]
             of, own = row["original"]["measures"], row["result"]["measures"]
             name = f"{label} ({percent(of['top1'])})" if size == sizes[0] else ""
             scores = [percent(own["top1"]), f"{percent(own['agreement'])} %", f"{own['kl']:.3f}"]
