@@ -2,13 +2,15 @@
 
     python benchmarks/transfer.py DATA [--sounds FOLDER] [--only "cifar10, se"]
     python benchmarks/transfer.py DATA --steps 300 --methods norms lora full context
+    python benchmarks/transfer.py DATA --only shapes --steps 300
 
 All methods have a new head and the same steps, batches, images, schedule and optimizer (Adam). The learning rate is
 that of RATES with the least loss on validation images, which are part of the training data, with a seed of its own.
 Then three seeds draw the training images, their order and what is random in the net. Each seed is tested on a third of
-the test data of its own; for spoken digits, on other voices. Intervals are of Student's t over the three seeds.
-Differences are paired by seed. Nothing is chosen on test data. Rows that benchmarks/results/transfer.jsonl has are not
-measured again. benchmarks/spoken_digits.py makes the sounds.
+the test data of its own; for spoken digits, on other voices; for shapes, over other photographs. Intervals are of
+Student's t over the three seeds. Differences are paired by seed. Nothing is chosen on test data. Rows that
+benchmarks/results/transfer.jsonl has are not measured again. transfer_data.py has the tasks, transfer_kinds.py their
+heads and measures; benchmarks/spoken_digits.py makes the sounds.
 """
 
 from __future__ import annotations

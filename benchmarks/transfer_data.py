@@ -21,7 +21,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from transfer_kinds import OF_IMAGES, OF_PIXELS, Kind
 
 SHAPES = Path(__file__).parent.parent / "examples" / "shapes.py"
-DRAWN = 4800  # pictures of shapes to train on: those of 300 steps
+DRAWN = 4800  # pictures of shapes to train on: in 300 steps, each seed sees all of them in an order of its own
 SIDE = 64
 VALIDATION, TEST = 500, 1000  # images; TEST is that of one seed
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -101,7 +101,7 @@ def shapes(data: Path, sounds: Path) -> NewTask:
     pool = drawn["train"]
     return NewTask(
         kind=OF_PIXELS,
-        train=lambda seed, count: _scaled(pool, _order(DRAWN, seed)[:count]),
+        train=lambda seed, count: _scaled(pool, _order(DRAWN, seed).repeat(-(-count // DRAWN))[:count]),
         validation=_scaled(drawn["validation"]),
         tests=tuple(_scaled(drawn[test]) for test in tests),
         shift=(4, 4),
