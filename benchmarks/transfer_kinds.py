@@ -57,7 +57,7 @@ class PerPixel(nn.Module):
         super().__init__()
         resnet: Any = body
         self.body = resnet
-        widths = [resnet.get_submodule(stage)[-1].conv2.out_channels for stage in STAGES]
+        widths = [resnet.get_submodule(stage)[-1].bn2.num_features for stage in STAGES]
         self.head = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in widths)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
