@@ -97,7 +97,7 @@ def test_a_head_of_pixels_starts_at_zero_and_adds_its_answers() -> None:
 
 
 @pytest.mark.parametrize("kind", [kinds.OF_IMAGES, kinds.OF_PIXELS], ids=["images", "pixels"])
-def test_the_head_or_all_of_a_net_is_trained(kind: object) -> None:
+def test_a_method_trains_its_own_parameters_and_the_head(kind: object) -> None:
     original, images = resnet18().eval(), torch.randn(8, 3, 64, 64)
     full = transfer_methods.prepare("full", original, kind, images, 0)
     own = {id(parameter) for parameter in (*full.head, *full.others)}
@@ -106,6 +106,9 @@ def test_the_head_or_all_of_a_net_is_trained(kind: object) -> None:
     head = transfer_methods.prepare("head", original, kind, images, 0)
     assert head.others == ()
     assert [p for p in head.model.parameters() if p.requires_grad] == list(head.head)
+    lora = transfer_methods.prepare("lora", original, kind, images, 0, rank=1)
+    norms = transfer_methods.prepare("norms", original, kind, images, 0)
+    assert len(lora.others) == len(norms.others) + 2 * len(transfer_methods.routable(original))
 
 
 def test_the_miou_of_a_known_confusion() -> None:
