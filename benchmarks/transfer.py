@@ -2,13 +2,15 @@
 
     python benchmarks/transfer.py DATA [--sounds FOLDER] [--only "cifar10, se"]
     python benchmarks/transfer.py DATA --steps 300 --methods norms lora full context
+    python benchmarks/transfer.py DATA --only shapes --steps 300
 
 All methods have a new head and the same steps, batches, images, schedule and optimizer (Adam). The learning rate is
 that of RATES with the least loss on validation images, which are part of the training data, with a seed of its own.
 Then three seeds draw the training images, their order and what is random in the net. Each seed is tested on a third of
-the test data of its own; for spoken digits, on other voices. Intervals are of Student's t over the three seeds.
-Differences are paired by seed. Nothing is chosen on test data. Rows that benchmarks/results/transfer.jsonl has are not
-measured again. benchmarks/spoken_digits.py makes the sounds.
+the test data of its own; for spoken digits, on other voices; for shapes, over other photographs. Intervals are of
+Student's t over the three seeds. Differences are paired by seed. Nothing is chosen on test data. Rows that
+benchmarks/results/transfer.jsonl has are not measured again. transfer_data.py has the tasks, transfer_kinds.py their
+heads and measures; benchmarks/spoken_digits.py makes the sounds.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from baselines import require_baseline
 from commands import Row, append, machine, rows, table
 from scipy.stats import t as student
 from torch import nn
-from torch.nn import functional as F
 from transfer_data import TASKS_BY_NAME, Labeled, NewTask, augmented
+from transfer_kinds import MEASURES, Kind
 from transfer_methods import LORA, METHODS, NORMS, Prepared, lora_rank, prepare
 
 from kdna_convert.core.heap import keep_freed
@@ -45,7 +47,7 @@ RATES = (2e-4, 1e-3, 5e-3)  # of what a method trains besides the head, and of t
 HEAD_RATE = 5e-3
 WARM_UP = 0.1  # of the steps
 GRID_SEED, SEEDS = 100, (0, 1, 2)
-COLUMNS = ("method", "trained", "learning rate", "top-1, %", "minus norms only", "minus LoRA", "seconds")
+COLUMNS = ("method", "trained", "learning rate", "{measure}", "minus norms only", "minus LoRA", "seconds")
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,15 @@ class Bench:
 
 
 def grid_row(bench: Bench, method: str, rate: float) -> Row:
-    """Loss and accuracy on the validation images after training at this rate."""
+    """Loss and measure on the validation images after training at this rate."""
     run, seconds = trained(bench, method, rate, GRID_SEED, GRID_STEPS)
     row = _row(bench, method, f"rate {rate:g}", run) | {"steps": GRID_STEPS, "rate": rate, "seed": GRID_SEED}
-    loss, top1 = judged(run.model, bench.task.validation)
-    return row | {"loss": loss, "validation": top1, "seconds": round(seconds, 1)}
+    loss, percent = judged(run.model, bench.task.kind, bench.task.validation)
+    return row | {"loss": loss, "validation": percent, "seconds": round(seconds, 1)}
 
 
 def seed_row(bench: Bench, method: str, seed: int) -> Row | None:
-    """Accuracy on the test images of a seed, at the rate that the validation images chose; None before that."""
+    """The measure on the test images of a seed, at the rate that the validation images chose; None before that."""
     rates = [bench.found(f"{bench.name}, {method}, rate {rate:g}") for rate in RATES]
     tried = {row["rate"]: row["loss"] for row in rates if row is not None}
     if len(tried) < len(RATES):
@@ -85,7 +87,8 @@ def seed_row(bench: Bench, method: str, seed: int) -> Row | None:
         "seed": seed,
         "chosen_from": tried,
     }
-    return row | {"top1": judged(run.model, bench.task.tests[seed])[1], "seconds": round(seconds, 1)}
+    kind = bench.task.kind
+    return row | {kind.measure: judged(run.model, kind, bench.task.tests[seed])[1], "seconds": round(seconds, 1)}
 
 
 def _row(bench: Bench, method: str, what: str, run: Prepared) -> Row:
@@ -98,17 +101,19 @@ def _row(bench: Bench, method: str, what: str, run: Prepared) -> Row:
 def trained(bench: Bench, method: str, rate: float, seed: int, steps: int) -> tuple[Prepared, float]:
     """A net after so many steps, and the seconds that they took."""
     data = bench.task.train(seed, steps * BATCH)
-    run = prepare(method, bench.original, data.images, seed, bench.rank() if method == LORA else None)
+    kind = bench.task.kind
+    run = prepare(method, bench.original, kind, data.images, seed, bench.rank() if method == LORA else None)
     run.model.eval()  # the statistics of its batch norms stay, as in `kdna finetune`
     groups = [{"params": run.head, "lr": HEAD_RATE if run.others else rate}, {"params": run.others}]
     optimizer = torch.optim.Adam(groups[: 1 + bool(run.others)], rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share((step + 0.5) / steps))
     generator = torch.Generator().manual_seed(seed)
     began = time.perf_counter()
-    for step, (images, labels) in enumerate(zip(data.images.split(BATCH), data.labels.split(BATCH), strict=True)):
+    for step, batch in enumerate(zip(data.images.split(BATCH), data.labels.split(BATCH), strict=True)):
         anneal(run.model, step / steps)
+        images, labels = augmented(Labeled(*batch), bench.task, generator)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = F.cross_entropy(run.model(augmented(images, bench.task, generator)), labels)
+            loss = kind.loss(run.model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -124,12 +129,11 @@ def _share(done: float) -> float:
     return (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
 
 
-def judged(model: nn.Module, data: Labeled) -> tuple[float, float]:
-    """The mean cross-entropy, and top-1 in %."""
+def judged(model: nn.Module, kind: Kind, data: Labeled) -> tuple[float, float]:
+    """The mean cross-entropy, and the measure in %."""
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         logits = torch.cat([model(images) for images in data.images.split(100)]).float()
-    right = (logits.argmax(1) == data.labels).float().mean()
-    return float(F.cross_entropy(logits, data.labels)), 100 * float(right)
+    return float(kind.loss(logits, data.labels)), kind.percent(logits, data.labels)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -141,28 +145,29 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def summary(found: Sequence[Row], name: str) -> str:
     """The table of a task: the methods that have a row of every seed."""
-    by_method = {method: _by_seed(found, name, method) for method in METHODS}
+    measure = next(key for key in MEASURES for row in found if row["data"] == name and key in row)
+    by_method = {method: _by_seed(found, name, method, measure) for method in METHODS}
     lines = []
     for own in by_method.values():
         if len(own) < len(SEEDS):
             continue
         first = own[SEEDS[0]]
-        tops = _shown(interval([own[seed]["top1"] for seed in SEEDS]), "")
+        percent = _shown(interval([own[seed][measure] for seed in SEEDS]), "")
         others = [by_method[other] for other in (NORMS, LORA)]
-        pairs = [_difference(own, other) if other is not own else "" for other in others]
+        pairs = [_difference(own, other, measure) if other is not own else "" for other in others]
         seconds = f"{mean(own[seed]['seconds'] for seed in SEEDS):.0f}"
-        lines.append([_label(first), f"{first['trained']:,}", f"{first['rate']:g}", tops, *pairs, seconds])
-    return table(COLUMNS, lines)
+        lines.append([_label(first), f"{first['trained']:,}", f"{first['rate']:g}", percent, *pairs, seconds])
+    return table([column.format(measure=MEASURES[measure]) for column in COLUMNS], lines)
 
 
-def _by_seed(found: Sequence[Row], name: str, method: str) -> dict[int, Row]:
-    return {row["seed"]: row for row in found if row["data"] == name and row["method"] == method and "top1" in row}
+def _by_seed(found: Sequence[Row], name: str, method: str, measure: str) -> dict[int, Row]:
+    return {row["seed"]: row for row in found if row["data"] == name and row["method"] == method and measure in row}
 
 
-def _difference(own: dict[int, Row], other: dict[int, Row]) -> str:
+def _difference(own: dict[int, Row], other: dict[int, Row], measure: str) -> str:
     if len(other) < len(SEEDS):
         return ""
-    return _shown(interval([own[seed]["top1"] - other[seed]["top1"] for seed in SEEDS]), "+")
+    return _shown(interval([own[seed][measure] - other[seed][measure] for seed in SEEDS]), "+")
 
 
 def _shown(value: tuple[float, float], sign: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transfer_kinds import Kind
 
 import kdna_convert as kdna
 from kdna_convert.inputs.recipe import parse_recipe
@@ -33,7 +34,6 @@ ROUTINGS_TRIED = {
 }
 HEAD, NORMS, LORA, FULL = "head", "norms", "lora", "full"
 METHODS = (HEAD, NORMS, LORA, FULL, *ROUTINGS_TRIED)
-CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,15 @@ class LowRank(nn.Module):
         return y
 
 
-def prepare(method: str, original: nn.Module, images: Tensor, seed: int, rank: int | None) -> Prepared:
+def prepare(
+    method: str, original: nn.Module, kind: Kind, images: Tensor, seed: int, rank: int | None = None
+) -> Prepared:
     """The net of a method, ready to be trained. Without its head it answers as the original does, to 1e-4.
 
     Args:
         method: One of METHODS.
         original: The pretrained ResNet-18, which does not change.
+        kind: What the new task asks of a net.
         images: Images of the new task, without labels, for routings that look at them.
         seed: Seed of whatever is drawn.
         rank: That of LoRA; None for other methods.
@@ -82,12 +85,9 @@ def prepare(method: str, original: nn.Module, images: Tensor, seed: int, rank: i
         difference = (model.eval()(images[:8]) - original(images[:8])).abs().max()
     if difference > 1e-4:
         raise SystemExit(f"{method} starts {difference:.1e} from the pretrained net's answers")
-    new: Any = model
-    new.fc = nn.Linear(new.fc.in_features, CLASSES)
-    nn.init.zeros_(new.fc.weight)
-    nn.init.zeros_(new.fc.bias)
-    others = tuple({id(parameter): parameter for parameter in _others(method, model)}.values())
-    head = tuple(new.fc.parameters())
+    model, new = kind.with_head(model, kind.classes)
+    head = tuple(new.parameters())
+    others = tuple({id(parameter): parameter for parameter in _others(method, model, new)}.values())
     model.requires_grad_(False)
     for parameter in (*head, *others):
         parameter.requires_grad_()
@@ -124,10 +124,11 @@ def added(model: nn.Module) -> int:
     return sum(parameter.numel() for router in routers(model).values() for parameter in router.parameters())
 
 
-def _others(method: str, model: nn.Module) -> Iterator[nn.Parameter]:
+def _others(method: str, model: nn.Module, head: nn.Module) -> Iterator[nn.Parameter]:
     """What a method trains besides the head."""
     if method == FULL:
-        yield from (parameter for name, parameter in model.named_parameters() if not name.startswith("fc."))
+        own = {id(parameter) for parameter in head.parameters()}
+        yield from (parameter for parameter in model.parameters() if id(parameter) not in own)
     elif method != HEAD:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
