@@ -30,7 +30,7 @@ CODED = {
     "resnet32": ("ResNet-32", (14, 20)),
     "resnet20": ("ResNet-20", (8, 14, 20)),
 }
-ROUTINGS = {
+ROUTING_LABELS = {
     "dyconv": "`dyconv`, K = 4",
     "cond": "`cond`, K = 8",
     "partial": "`partial`, of `dyconv`",
@@ -157,7 +157,7 @@ def _study(name: str) -> dict[str, Row]:
 
 def _routing(name: str) -> str:
     found = re.fullmatch(r"{name: (\w+), kernels: (\d+)}", name)
-    return f"`{found[1]}`, K = {found[2]}" if found else ROUTINGS.get(name, f"`{name}`")
+    return f"`{found[1]}`, K = {found[2]}" if found else ROUTING_LABELS.get(name, f"`{name}`")
 
 
 def of_file(summary: Callable[[Sequence[Row]], str], file: str) -> str:
@@ -187,7 +187,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "transfer-digits": partial(new_task, "digits"),
     "transfer-cifar10-300": partial(new_task, "cifar10, 300 steps"),
     "transfer-digits-300": partial(new_task, "digits, 300 steps"),
-    "transfer-shapes": partial(new_task, "shapes"),
+    "transfer-shapes": partial(new_task, "shapes, 300 steps"),
     "super-resolution": partial(of_file, super_resolution.summary, "super_resolution.jsonl"),
     "dense-tasks": partial(of_file, dense_tasks.summary, "dense_tasks.jsonl"),
     "pitch": partial(of_file, pitch.summary, "pitch.jsonl"),
