@@ -48,8 +48,15 @@ def rows_of(folder: Path, data: str = "") -> list[dict[str, Any]]:
     for row in last.values():
         command = row["command"].replace(str(folder), "zoo")
         command = command.replace(data, "DATA") if data else command
-        found.append({**row, "command": command, "host": ""})
+        found.append({**row, "command": command, "host": "", "predicted": _predicted(folder / "jobs" / row["job"])})
     return found
+
+
+def _predicted(folder: Path) -> float | None:
+    """The error that the plan of a converted folder predicts; None where it predicts none."""
+    file = folder / "plan.json"
+    errors = json.loads(file.read_text(encoding="utf-8")).get("predicted") if file.exists() else None
+    return sum(errors.values()) if errors else None
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

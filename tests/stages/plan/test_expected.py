@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import pytest
+from support.benchmarks import benchmark
+from support.places import ROOT
 
 from kdna_convert.core.measurements import Divergence, Point
 from kdna_convert.core.specs import ModelRef, Plan, Totals
 from kdna_convert.stages.plan.expected import LARGEST, RECOMMENDED, Expected, expected, recommended
 
-RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
-NETS = ("cifar10_resnet20", "cifar10_resnet56", "squeezenet1_1")
+RESULTS = ROOT / "benchmarks" / "results"
 REPAIRING = ("balanced", "accurate")
 
 
@@ -35,17 +34,12 @@ def measured_rows() -> list[tuple[str, bool, float, float, float]]:
         for key in ("before", "after"):
             name = f"{row['net']} {row['recipe']} {row['keep']} {key}"
             rows.append((name, key == "after", row["predicted"], row[key]["kl"], row[key]["agreement"]))
-    for net in NETS:
-        results: list[dict[str, Any]] = json.loads((RESULTS / f"{net}.json").read_text())["rows"]
-        rows += [
-            (f"{net} {row['recipe']} {row['keep']}", row["recipe"] in REPAIRING, *(row[key] for key in KEYS))  # type: ignore[misc]
-            for row in results
-            if row.get("predicted")
-        ]
+    for row in benchmark("zoo").recorded():
+        if row["budget"].startswith("params") and row["predicted"]:
+            measures = row["result"]["measures"]
+            repaired = row["recipe"] in REPAIRING
+            rows.append((row["job"], repaired, row["predicted"], measures["kl"], measures["agreement"]))
     return rows
-
-
-KEYS = ("predicted", "kl", "agreement")
 
 
 @pytest.mark.parametrize(("name", "repaired", "predicted", "kl", "agreement"), measured_rows())
