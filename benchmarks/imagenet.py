@@ -26,7 +26,7 @@ SETS["both"] = (*SETS["ten classes"], *SETS["diverse"])
 HELDOUT = 200
 LIMIT = 7200  # seconds of a command
 COLUMNS = (
-    "net", "recipe", "target", "calibrated on", "params", "bytes", "top-1", "agreement", "KL", "minutes", "CPU", "GB",
+    "net", "recipe", "target", "calibrated on", "params", "bytes", "top-1", "agreement", "KL", "CPU min", "GB",
 )  # fmt: skip
 
 
@@ -108,9 +108,9 @@ def summary(found: Sequence[Row]) -> str:
     for row in last.values():
         percents = [None if row[key] is None else f"{100 * row[key]:.1f}" for key in ("top1", "agreement")]
         kl = None if row["kl"] is None else f"{row['kl']:.3f}"
-        cost = [f"{row[key] / 60:.1f}" if key in row else None for key in ("seconds", "cpu_seconds")]
+        cost = f"{row['cpu_seconds'] / 60:.1f}" if "cpu_seconds" in row else None
         about = [row["net"], row["recipe"], row["target"], row["calibration"]]
-        lines.append([*about, f"{row['params']:,}", f"{row['bytes']:,}", *percents, kl, *cost, row.get("peak_gb")])
+        lines.append([*about, f"{row['params']:,}", f"{row['bytes']:,}", *percents, kl, cost, row.get("peak_gb")])
     return table(COLUMNS, lines, text=4)
 
 

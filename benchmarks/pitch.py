@@ -24,7 +24,7 @@ RESULTS = Path(__file__).parent / "results" / "pitch.jsonl"
 FRAMES, HELDOUT, MEASURED = 256, 96, 3000
 LIMIT = 3600  # seconds of a command
 ROWS = ("int8", "int4", "smallest 1/8", "smallest 1/14", "smallest 1/20", "smallest 1/30")
-COLUMNS = ("recipe", "target", "bytes", "same pitch, %", "output error", "minutes", "CPU", "GB")
+COLUMNS = ("recipe", "target", "bytes", "same pitch, %", "output error", "CPU min", "GB")
 
 
 def measure(name: str, given: argparse.Namespace, out: Path) -> Row:
@@ -51,9 +51,9 @@ def summary(found: Sequence[Row]) -> str:
     last = {row["task"]: row for row in found if "failed" not in row}
     lines = []
     for row in last.values():
-        cost = [f"{row[key] / 60:.1f}" for key in ("seconds", "cpu_seconds")]
+        cost = f"{row['cpu_seconds'] / 60:.1f}"
         measured = [f"{row['bytes']:,}", f"{row['metric']:.2f}", f"{row['logit_error']:.4f}"]
-        lines.append([row["recipe"], row["target"], *measured, *cost, row["peak_gb"]])
+        lines.append([row["recipe"], row["target"], *measured, cost, row["peak_gb"]])
     return table(COLUMNS, lines, text=2)
 
 

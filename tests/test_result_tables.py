@@ -1,4 +1,4 @@
-"""Results: their rows are data, tables and pictures are made from them, and the pages say what they say."""
+"""Tables and pictures of results are made from recorded rows, and the README has the figures of the rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_the_tables_of_a_page_are_those_of_the_recorded_rows(path: object) -> No
     assert tables.filled(page, tables.TABLES) == page, "run python benchmarks/tables.py"
 
 
-def test_every_table_is_in_a_page_and_the_readmes_first_of_all() -> None:
+def test_every_table_is_in_a_page_and_the_readme_has_that_of_tools() -> None:
     named = {path: tables.names(path.read_text(encoding="utf-8")) for path in tables.PAGES}
     assert {name for found in named.values() for name in found} == set(tables.TABLES)
     assert "tools" in named[ROOT / "README.md"]
@@ -52,4 +52,14 @@ def test_the_readmes_sentence_has_the_recorded_figures() -> None:
     measured = [small["original"], small["result"], smaller["result"]]
     assert [float(figure) for figure in told.groups()] == [
         pytest.approx(100 * net["measures"]["top1"], abs=0.006) for net in measured
+    ]
+
+
+def test_the_readmes_figures_of_super_resolution_are_those_of_the_recorded_rows() -> None:
+    told = re.search(r"at 1/8 of its file has a PSNR of ([\d.]+) dB .* int4, at the same size, ([\d.]+) dB", README)
+    rows = benchmark("commands").rows(ROOT / "benchmarks" / "results" / "super_resolution.jsonl")
+    last = {row["task"]: row["from_original"]["psnr"] for row in rows}
+    assert told
+    assert [float(figure) for figure in told.groups()] == [
+        pytest.approx(last[task], abs=0.06) for task in ("smallest bytes 1/8", "int4")
     ]
