@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import dense_tasks
 import imagenet
@@ -16,6 +15,7 @@ import super_resolution
 import transfer
 import zoo
 from commands import Row, rows, table
+from plot import better_top1
 
 RESULTS = Path(__file__).parent / "results"
 RECIPES = {
@@ -72,36 +72,22 @@ def coded() -> str:
 def tools(nets: Sequence[str], file: str) -> str:
     """Top-1 of each tool at shares of the parameters, the better of two: as the tool leaves the net, and with batch
     norms estimated again."""
-    found = json.loads((RESULTS / file).read_text())["rows"]
-    columns, cells = [""], {}
+    found = [row for row in json.loads((RESULTS / file).read_text())["rows"] if row["net"] in nets]
+    cells = {(row["tool"], row["net"], row["keep"]): better_top1(row) for row in found}
+    columns, places = [""], []
     for net in nets:
-        own = [row for row in found if row["net"] == net]
-        (original,) = (row["plain"][0] for row in own if row["tool"] == "original")
-        keeps = sorted({row["keep"] for row in own if row["tool"] != "original"}, reverse=True)
-        columns += [f"{net} ({original:.2f}): {100 * keeps[0]:.0f} %", *(f"{100 * keep:.0f} %" for keep in keeps[1:])]
-        for row in own:
-            cells.setdefault(row["tool"], {})[net, row["keep"]] = _better(row)
-    places = [(net, keep) for net in nets for keep in sorted({k for n, k in _places(cells) if n == net}, reverse=True)]
-    lines = [
-        [tool.replace("accurate", "`accurate`"), *(_score(own.get(place)) for place in places if place[1] < 1)]
-        for tool, own in cells.items()
-        if tool != "original"
-    ]
-    return table(columns, sorted(lines, key=lambda line: not str(line[0]).startswith("kdna")))
-
-
-def _places(cells: Mapping[str, Mapping[tuple[str, float], Any]]) -> set[tuple[str, float]]:
-    return {place for own in cells.values() for place in own}
-
-
-def _better(row: Row) -> tuple[float, float]:
-    """The better top-1 of a row with its agreement, in %."""
-    top1, agreement = max(row[key] for key in ("plain", "batch_norms") if key in row)
-    return top1, agreement
-
-
-def _score(found: tuple[float, float] | None) -> str:
-    return "" if found is None else f"{found[0]:.2f}"
+        keeps = sorted({row["keep"] for row in found if row["net"] == net} - {1.0}, reverse=True)
+        first, *others = (f"{100 * keep:.0f} %" for keep in keeps)
+        columns += [f"{net} ({cells['original', net, 1.0]:.2f}): {first}", *others]
+        places += [(net, keep) for keep in keeps]
+    names = dict.fromkeys(row["tool"] for row in found if row["tool"] != "original")
+    lines = []
+    for tool in sorted(names, key=lambda name: not name.startswith("kdna")):
+        scores = [cells.get((tool, *place)) for place in places]
+        lines.append(
+            [tool.replace("accurate", "`accurate`"), *("" if top1 is None else f"{top1:.2f}" for top1 in scores)]
+        )
+    return table(columns, lines)
 
 
 def bytes_beside_tools() -> str:
