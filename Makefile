@@ -4,7 +4,7 @@ VENV ?= .venv
 INSTALLED := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: demo test fuzz docs results format clean
+.PHONY: demo test fuzz docs results tools format clean
 
 demo: $(INSTALLED)
 	$(BIN)/kdna demo
@@ -24,13 +24,20 @@ fuzz: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python -m mkdocs build --strict
 
-# Measure the jobs of benchmarks/zoo.yaml, about three hours, then make all tables from rows. A stopped run resumes.
-RESULTS ?= runs/zoo
-results: $(INSTALLED)
-	@test -d "$(DATA)/checkpoints" || { echo 'say where checkpoints/ and the images are: make results DATA=/path'; exit 2; }
-	DATA='$(DATA)' OMP_NUM_THREADS=1 $(BIN)/kdna sweep benchmarks/zoo.yaml -o $(RESULTS) || test $$? = 3 # a failed job is a row
-	DATA='$(DATA)' $(BIN)/python benchmarks/zoo.py $(RESULTS)
-	$(BIN)/python benchmarks/tables.py
+# All results from nothing, about a day: benchmarks/everything.py. A stopped run resumes.
+RESULTS ?= runs/results
+TOOLS := .venv-tools
+results: $(INSTALLED) tools
+	$(BIN)/python benchmarks/everything.py '$(DATA)' $(RESULTS) --tools $(TOOLS)/bin/python
+
+# The tools of kdna compare, in an environment of their own. NNCodec asks for numpy < 2, and works with later ones.
+tools: $(TOOLS)/.installed
+
+$(TOOLS)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[compare]' h5py opencv-python-headless
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps nncodec
+	touch $@
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
@@ -44,4 +51,4 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -16,10 +16,12 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from commands import Row, table
 
 import kdna_convert as kdna
 
@@ -84,6 +86,18 @@ def brotli(data: bytes) -> int | None:
     except ImportError:
         return None
     return len(library.compress(data, quality=11, lgwin=24))
+
+
+def summary(found: Sequence[Row]) -> str:
+    """The rows, the last of each folder: bytes of the graph relative to the folder's file, CPU seconds, and time."""
+    lines = []
+    for row in {row["folder"]: row for row in found}.values():
+        shares = [row[key] and f"{row[key] / row['stored']:.2f}" for key in ("compact", "gzip", "brotli")]
+        loads = ", ".join(f"{seconds:.2f}" for seconds in row["load_seconds"][:2])
+        half = f"{row['half_share']:.2f}" if "half_share" in row else ""
+        lines.append([row["folder"], f"{row['stored']:,}", *shares, half, loads, f"{row['time_share']:.2f}"])
+    columns = ["folder", "its bytes", "`.onnx`", "`gzip -9`", "brotli", "`--fp16`", "load, s", "time"]
+    return table(columns, lines)
 
 
 def main() -> None:

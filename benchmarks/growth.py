@@ -84,7 +84,8 @@ def summary(found: Sequence[Row]) -> str:
 
 def _cells(found: Sequence[Row], size: Size) -> list[object]:
     known = [of(found, recipe, size) for recipe in BUDGETS]
-    return [None if row is None else row[key] for row in known for key in ("cpu_seconds", "peak_gb")]
+    forms = {"cpu_seconds": "{:.0f}", "peak_gb": "{:.1f}"}
+    return [None if row is None else form.format(row[key]) for row in known for key, form in forms.items()]
 
 
 def draw(found: Sequence[Row], picture: Path) -> None:

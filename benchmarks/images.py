@@ -74,7 +74,7 @@ def summary(found: Sequence[Row]) -> str:
         percents = [f"{100 * row[key]:.2f}" for key in ("top1", "agreement")]
         own = [row["net"], row["recipe"], row["data"], row["images"]]
         lines.append([*own, *percents, f"{row['kl']:.4f}", f"{row['cpu_seconds'] / 60:.1f}"])
-    return table(COLUMNS, lines)
+    return table(COLUMNS, lines, text=3)
 
 
 def draw(found: Sequence[Row], picture: Path) -> None:

@@ -28,8 +28,7 @@ CONVERSIONS = (
     *(("faster", share) for share in ("0.8", "0.65", "0.5")),
 )
 LIMIT = 7200  # seconds of a command
-COLUMNS = ("recipe", "target", "runtime", "planned, ms", "measured, ms", "of the original", "top-1", "agreement")
-COLUMNS = (*COLUMNS, "fastest export", "ms", "speed-up", "agreement of it", "CPU min")
+COLUMNS = ("runtime, threads", "target", "planned", "measured", "multiply-adds", "top-1", "agreement")
 
 
 def measure(recipe: str, share: str | None, runtime: str, threads: int, data: Path, kept: Path) -> Row:
@@ -62,19 +61,37 @@ def measure(recipe: str, share: str | None, runtime: str, threads: int, data: Pa
 
 
 def summary(found: Sequence[Row]) -> str:
-    """The table of the rows, the last of each conversion."""
-    last = {row["task"]: row for row in found if "failed" not in row}
+    """The conversions, the last row of each: planned and measured time, and accuracy."""
     lines = []
-    for row in last.values():
-        times = row["latency"] or {}
-        shown = [f"{times[key]:.2f}" if times else "" for key in ("planned", "measured")]
-        shown += [f"{times['measured'] / times['original']:.2f}" if times else ""]
-        percents = ["" if row[key] is None else f"{100 * row[key]:.1f}" for key in ("top1", "agreement")]
-        best = next(form for form in row["forms"] if form["name"] == row["form"])
-        export = [best["name"], f"{best['ms']:.2f}", f"{best['ratio']:.2f}", f"{100 * best['agreement']:.1f}"]
-        first = [row["recipe"], row["target"] or "", row["runtime"]]
-        lines.append([*first, *shown, *percents, *export, f"{row['cpu_seconds'] / 60:.1f}"])
+    for row in _last(found).values():
+        if not row["latency"]:
+            continue
+        planned, measured, original = (row["latency"][key] for key in ("planned", "measured", "original"))
+        times = [f"{row['target']} of {original:.1f} ms", f"{planned:.1f} ms"]
+        times.append(f"{measured:.1f} ms ({100 * (measured / planned - 1):+.0f} %)")
+        runtime = f"{row['runtime']}, {row['task'].rpartition(' ')[2]}"
+        kept = [f"{row['macs'] / dense(found)['macs']:.2f}", f"{100 * row['top1']:.1f}"]
+        lines.append([runtime, *times, *kept, f"{100 * row['agreement']:.1f} %"])
     return table(COLUMNS, lines)
+
+
+def forms(found: Sequence[Row]) -> str:
+    """The exports of the net as it is, which `kdna export --to fastest` times in turns; the chosen one in bold."""
+    row, lines = dense(found), []
+    for form in row["forms"]:
+        name = f"**{form['name']}**" if form["name"] == row["form"] else form["name"]
+        cells = [f"{form['ms']:.1f}", f"{form['ratio']:.2f}", f"{100 * form['agreement']:.1f} %"]
+        lines.append([name, *cells, f"{form['bytes'] / 1e6:.1f} MB"])
+    return table(("form", "ms", "speed-up", "agreement", "file"), lines)
+
+
+def dense(found: Sequence[Row]) -> Row:
+    """The row of the net as it is."""
+    return next(row for row in _last(found).values() if row["recipe"] == "dense")
+
+
+def _last(found: Sequence[Row]) -> dict[str, Row]:
+    return {row["task"]: row for row in found if "failed" not in row}
 
 
 def main() -> None:
@@ -88,7 +105,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as kept:
         measure_all(given, Path(kept))
-    print(summary(rows(given.results)))
+    print(forms(rows(given.results)), summary(rows(given.results)), sep="\n\n")
 
 
 def measure_all(given: argparse.Namespace, kept: Path) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import compare
 import yaml
 import zoo
 from matplotlib.axes import Axes
@@ -38,20 +39,18 @@ def recipes() -> tuple[float, Lines]:
     return original, {label: line for label, line in lines.items() if line}
 
 
-def better_top1(row: dict[str, Any]) -> float:
-    """The better top-1 of a tool's net, in %: as the tool leaves it, or with batch norms estimated again."""
-    top1: float = max(row[key][0] for key in ("plain", "batch_norms") if key in row)
-    return top1
-
-
 def tools() -> tuple[float, Lines]:
     """The original's top-1, and (parameters kept, the better top-1) of each tool, in %."""
     lines: Lines = {}
-    for row in _rows("compare_cifar10"):
-        if row["net"] == TOOLS_NET:
-            lines.setdefault(row["tool"], []).append((100 * row["keep"], better_top1(row)))
-    original = lines.pop("original")[0]
-    return original[1], {tool: [original, *line] for tool, line in lines.items()}
+    original = 0.0
+    for row in compare.better(compare.recorded()):
+        if row["net"] != TOOLS_NET or row["top1"] is None:
+            continue
+        if row["peer"] == "original":
+            original = 100 * row["top1"]
+        elif row["rung"] and row["rung"]["axis"] == "params":
+            lines.setdefault(compare.label(row), []).append((100 * row["rung"]["share"], 100 * row["top1"]))
+    return original, {tool: [(100.0, original), *line] for tool, line in lines.items()}
 
 
 def routings() -> tuple[float, dict[str, tuple[float, float]]]:

@@ -3,8 +3,8 @@
     python benchmarks/processes.py FOLDER --data IMAGES [--processes 2] [--steps 20] [--batch 128] [--rounds 3]
 
 It runs `kdna finetune`, alone and under torchrun, and takes each one's best round: the steps alone, without the looks
-at held-out images. The last line is what a step costs beyond its images, which no second process takes away: what the
-times of a whole batch and of half of one, in one process, leave for a batch of none.
+at held-out images. It also says what a step costs beyond its images, which no second process takes away: what the
+times of a whole batch and of half of one, in one process, leave for a batch of none. A row for results/processes.jsonl.
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from commands import Row, append, machine, table
+
+RESULTS = Path(__file__).parent / "results" / "processes.jsonl"
 
 
 def main() -> None:
@@ -27,6 +33,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     runs = {
         "one process": (1, given.batch),
@@ -37,12 +44,24 @@ def main() -> None:
     for _ in range(given.rounds):
         for name, (processes, batch) in runs.items():
             speeds[name].append(images_per_second(given, processes, batch))
-    best = {name: max(values) for name, values in speeds.items()}
-    for name, speed in best.items():
-        rounds = ", ".join(f"{values:.1f}" for values in speeds[name])
-        print(f"{name:28} {speed:7.1f} images/s  {speed / best['one process']:.2f}  ({rounds})")
-    whole, half = (batch / best[name] for name, (processes, batch) in runs.items() if processes == 1)
-    print(f"step {max(0.0, 2 * half - whole):.3f} s of {whole:.3f} s")
+    row = {"folder": Path(given.folder).name, "batch": given.batch, "processes": given.processes}
+    print(summary([append(given.results, row | {"images_per_second": speeds} | machine())]))
+
+
+def summary(found: Sequence[Row]) -> str:
+    """The rows: the rounds of one and of several processes, and what a step costs beyond its images."""
+    lines = []
+    for row in found:
+        one, several, half = row["images_per_second"].values()
+        whole, part = row["batch"] / max(one), row["batch"] // 2 / max(half)
+        fixed = f"{max(0.0, 2 * part - whole):.2f} of {whole:.2f} s"
+        rounds = [", ".join(f"{speed:.0f}" for speed in speeds) for speeds in (one, several)]
+        gains = f"{max(several) / max(one):.1f}, {statistics.median(several) / statistics.median(one):.1f}"
+        lines.append([row["cpu"], row["processes"], *rounds, gains, fixed])
+    return table(
+        ["machine", "processes", "images/s of one", "of all", "speed-up: best, median", "a step beyond its images"],
+        lines,
+    )
 
 
 def images_per_second(given: argparse.Namespace, processes: int, batch: int) -> float:
@@ -50,7 +69,7 @@ def images_per_second(given: argparse.Namespace, processes: int, batch: int) -> 
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
     )
     command = [sys.executable, *launch, "-m", "kdna_convert", "finetune", given.folder, "--data", given.data]
-    command += ["--device", "cpu", "--train", given.train, "--lr", "1e-5", "--batch-size", str(batch)]
+    command += ["--device", "cpu", "--trust-code", "--train", given.train, "--lr", "1e-5", "--batch-size", str(batch)]
     command += ["--steps", str(given.steps), "--save-every", str(given.steps), "--json", "--quiet"]
     with tempfile.TemporaryDirectory() as scratch:
         done = subprocess.run(

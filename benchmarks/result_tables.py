@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import chains
+import compact
+import compare
 import dense_tasks
+import finetune_cost
+import finetune_gains
+import growth
 import imagenet
+import images
+import latency
+import loading
 import pitch
+import processes
+import real_size
+import schemes
+import startup
+import streams
 import super_resolution
+import task_nets
 import transfer
+import variants
 import zoo
 from commands import Row, rows, table
-from plot import better_top1
 
 RESULTS = Path(__file__).parent / "results"
 RECIPES = {
@@ -69,39 +84,6 @@ def coded() -> str:
     return table(["net (top-1 of the original)", "file", "share", "top-1", "agreement", "KL"], lines)
 
 
-def tools(nets: Sequence[str], file: str) -> str:
-    """Top-1 of each tool at shares of the parameters, the better of two: as the tool leaves the net, and with batch
-    norms estimated again."""
-    found = [row for row in json.loads((RESULTS / file).read_text())["rows"] if row["net"] in nets]
-    cells = {(row["tool"], row["net"], row["keep"]): better_top1(row) for row in found}
-    columns, places = [""], []
-    for net in nets:
-        keeps = sorted({row["keep"] for row in found if row["net"] == net} - {1.0}, reverse=True)
-        first, *others = (f"{100 * keep:.0f} %" for keep in keeps)
-        columns += [f"{net} ({cells['original', net, 1.0]:.2f}): {first}", *others]
-        places += [(net, keep) for keep in keeps]
-    names = dict.fromkeys(row["tool"] for row in found if row["tool"] != "original")
-    lines = []
-    for tool in sorted(names, key=lambda name: not name.startswith("kdna")):
-        scores = [cells.get((tool, *place)) for place in places]
-        lines.append(
-            [tool.replace("accurate", "`accurate`"), *("" if top1 is None else f"{top1:.2f}" for top1 in scores)]
-        )
-    return table(columns, lines)
-
-
-def bytes_beside_tools() -> str:
-    """Each net and tool: bytes, top-1, agreement and milliseconds of an image."""
-    lines, before = [], ""
-    for row in json.loads((RESULTS / "compare_bytes.json").read_text())["rows"]:
-        name = f"{row['net']} ({row['images']:,} images)" if row["net"] != before else ""
-        before = row["net"]
-        agreement = "" if row["tool"] == "original" else f"{row['agreement']:g} %"
-        size = f"{row['bytes']:,}" if isinstance(row["bytes"], int) else row["bytes"]
-        lines.append([name, row["tool"], size, f"{row['top1']:.2f}", agreement, row.get("ms")])
-    return table(["net", "tool", "bytes", "top-1", "agreement", "ms"], lines, text=2)
-
-
 def routing() -> str:
     """ResNet-20 with each routing: parameters, speed, and top-1 after two fine-tunes."""
     slow, fast, timed = (_study(f"routing_resnet20_{name}") for name in ("10m", "5m", "speed"))
@@ -132,6 +114,16 @@ def routing_over_basis() -> str:
     return table(columns, lines)
 
 
+def routing_speed() -> str:
+    """Throughput of each routing against the dense net, on three nets."""
+    nets = {name: _study(f"routing_{name}_speed") for name in ("resnet20", "resnet56", "resnet18")}
+    lines = [
+        [_routing(name), *(f"{net[name]['throughput']:.2f}" if name in net else "" for net in nets.values())]
+        for name in nets["resnet20"]
+    ]
+    return table(["routing", "ResNet-20, 32 px", "ResNet-56, 32 px", "ResNet-18, 224 px"], lines)
+
+
 def _before_after(row: Row) -> list[str]:
     return [f"{row['params']:,}", percent(row["before"]), percent(row["after"])]
 
@@ -146,9 +138,9 @@ def _routing(name: str) -> str:
     return f"`{found[1]}`, K = {found[2]}" if found else ROUTING_LABELS.get(name, f"`{name}`")
 
 
-def of_file(summary: Callable[[Sequence[Row]], str], file: str) -> str:
-    """A benchmark's own table of its file of rows."""
-    return summary(rows(RESULTS / file))
+def of_file(summary: Callable[[list[Row]], str], *files: str) -> str:
+    """A benchmark's own table of its rows."""
+    return summary([row for file in files for row in rows(RESULTS / file)])
 
 
 def new_task(name: str) -> str:
@@ -161,10 +153,15 @@ TABLES: dict[str, Callable[[], str]] = {
     "parameters": parameters,
     "bytes": coded,
     "zoo": lambda: zoo.table(zoo.recorded()),
-    "tools": partial(tools, ("ResNet-32", "ResNet-20"), "compare_cifar10.json"),
-    "tools-resnet56": partial(tools, ("ResNet-56",), "compare_cifar10.json"),
-    "tools-imagenet": partial(tools, ("SqueezeNet 1.1", "MobileNetV1 x0.75"), "compare_imagenet.json"),
-    "tools-bytes": bytes_beside_tools,
+    "tools": partial(compare.by_parameters, ("ResNet-32", "ResNet-20")),
+    "tools-resnet56": partial(compare.by_parameters, ("ResNet-56",)),
+    "tools-imagenet": partial(compare.by_parameters, ("SqueezeNet 1.1", "MobileNetV1 x0.75", "MobileNetV2")),
+    "tools-bytes": compare.by_bytes,
+    "finetune-codes": partial(of_file, partial(finetune_gains.summary, coded=True), "finetune_gains.jsonl"),
+    "finetune": partial(of_file, partial(finetune_gains.summary, coded=False), "finetune_gains.jsonl"),
+    "progressive": partial(of_file, chains.progressive, "chains.jsonl"),
+    "cuts": partial(of_file, chains.cuts, "chains.jsonl"),
+    "trained-to-be-cut": partial(of_file, chains.trained_to_be_cut, "chains.jsonl"),
     "imagenet": partial(of_file, imagenet.summary, "imagenet.jsonl"),
     "routing": routing,
     "routing-resnet56": routing_resnet56,
@@ -174,7 +171,25 @@ TABLES: dict[str, Callable[[], str]] = {
     "transfer-cifar10-300": partial(new_task, "cifar10, 300 steps"),
     "transfer-digits-300": partial(new_task, "digits, 300 steps"),
     "transfer-shapes": partial(new_task, "shapes, 300 steps"),
-    "super-resolution": partial(of_file, super_resolution.summary, "super_resolution.jsonl"),
+    "super-resolution": partial(
+        of_file, super_resolution.summary, "super_resolution.jsonl", "nncodec_super_resolution.jsonl"
+    ),
     "dense-tasks": partial(of_file, dense_tasks.summary, "dense_tasks.jsonl"),
     "pitch": partial(of_file, pitch.summary, "pitch.jsonl"),
+    "fastest-forms": partial(of_file, latency.forms, "latency.jsonl"),
+    "latency": partial(of_file, latency.summary, "latency.jsonl"),
+    "compact": partial(of_file, compact.summary, "compact.jsonl"),
+    "streams": partial(of_file, streams.summary, "streams.jsonl"),
+    "variants-near": partial(of_file, partial(variants.summary, kind="near"), "variants.jsonl"),
+    "variants-far": partial(of_file, partial(variants.summary, kind="far"), "variants.jsonl"),
+    "real-size": partial(of_file, partial(real_size.summary, real_size.tasks(Path("DATA"))), "real_size.jsonl"),
+    "growth": partial(of_file, growth.summary, "growth.jsonl"),
+    "images": partial(of_file, images.summary, "images.jsonl"),
+    "task-nets": partial(of_file, task_nets.summary, "task_nets.jsonl"),
+    "routing-speed": routing_speed,
+    "finetune-cost": partial(of_file, finetune_cost.summary, "finetune_cost.jsonl"),
+    "processes": partial(of_file, processes.summary, "processes.jsonl"),
+    "loading": partial(of_file, loading.summary, "loading.jsonl"),
+    "schemes": partial(of_file, schemes.summary, "schemes.jsonl"),
+    "startup": partial(of_file, startup.summary, "startup.jsonl"),
 }

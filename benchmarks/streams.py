@@ -25,6 +25,7 @@ from commands import KDNA, Row, append, kdna, machine, rows, run, table
 from PIL import Image
 
 RESULTS = Path(__file__).parent / "results" / "streams.jsonl"
+BEFORE = "7378b43"  # the commit before decision 0042
 NET = Path(__file__).parent / "plain_net.py"
 SIDE, BATCH = 128, 128
 DISTINCT = 512  # images; the shards repeat them
@@ -145,10 +146,14 @@ def main() -> None:
 
 
 def summary(found: list[Row]) -> str:
-    """A line for each row."""
-    keys = ("read_mb", "pass_seconds", "images_per_second", "peak_gb")
-    lines = [[row["what"], row["processes"], *(row.get(key) for key in keys)] for row in found]
-    return table(("what", "processes", "MB read by each", "seconds of the pass", "images/s", "peak GB"), lines)
+    """A line for each row. Rows of before BEFORE, when every process read the whole stream, are named so."""
+    lines = []
+    for row in found:
+        what = f"{row['what']}, before 0042" if row["commit"] == BEFORE else row["what"]
+        read = ", ".join(f"{size:.0f}" for size in row.get("read_mb", []))
+        speed = [f"{row[key]:.0f}" if key in row else "" for key in ("pass_seconds", "images_per_second")]
+        lines.append([what, row["processes"], read, *speed, f"{row['peak_gb']:.2f}"])
+    return table(("", "processes", "MB read by each", "seconds of the pass", "images/s", "peak GB"), lines)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Five fine-tunes of one net: what they take one by one, and with shared tensors.
 
-    python benchmarks/variants.py near -o benchmarks/results/variants.jsonl
-    python benchmarks/variants.py far -o benchmarks/results/variants.jsonl
+    python benchmarks/variants.py near
+    python benchmarks/variants.py far
 
 The bundled net is trained on five altered sets of the digits: `near` has other contrast, a gradient behind the digit
 and noise, `far` turned, mirrored, inverted, noisy and moved digits. Each way of WAYS converts the five nets to so many
@@ -21,16 +21,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from commands import append, machine, rows, table
+from commands import Row, append, machine, rows, table
 from torch import Tensor, nn
 
 import kdna_convert as kdna
 from kdna_convert.core.tensorfile import load_tensors
 from kdna_convert.inputs.digits import WEIGHTS, digits, digits_net
 
+RESULTS = Path(__file__).parent / "results" / "variants.jsonl"
 SHARES = ("1/10", "1/20")
 COUNT = 5
-COLUMNS = ("share", "folders", "with_updates", "top1", "agreement", "seconds", "error")
+COLUMNS = ("all five", "one more", "top-1", "agreement")
 Altered = Callable[[Tensor, int], Tensor]
 
 
@@ -131,20 +132,43 @@ WAYS: dict[str, Way] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--shares", nargs="+", default=list(SHARES))
     given = parser.parse_args()
-    known = {(row["kind"], row["way"], row["share"]) for row in rows(given.output)}
+    known = {(row["kind"], row["way"], row["share"]) for row in rows(given.results)}
     asked = [(way, share) for share in given.shares for way in given.ways if (given.kind, way, share) not in known]
     if asked:
         nets = [fine_tune(KINDS[given.kind], number) for number in range(COUNT)]
         for way, share in asked:
-            append(given.output, {"kind": given.kind, "way": way, "share": share, **measured(nets, WAYS[way], share)})
-    shown = [
-        [row["way"], *(row.get(name) for name in COLUMNS)] for row in rows(given.output) if row["kind"] == given.kind
-    ]
-    print(table(["way", *COLUMNS], shown))
+            append(given.results, {"kind": given.kind, "way": way, "share": share, **measured(nets, WAYS[way], share)})
+    print(summary(rows(given.results), given.kind))
+
+
+def summary(found: Sequence[Row], kind: str) -> str:
+    """kB of five nets, and of one more, and their means over the test sets; the smaller share as `smaller`."""
+    named = {
+        "alone, accurate": "one by one, `accurate`",
+        "bank": "`kdna bank`",
+        "bank, the fifth later": "four by `kdna bank`, the fifth `--shared`",
+        "bank, int8": "`kdna bank`, then int8",
+        "alone, smallest": "one by one, `smallest` (entropy-coded)",
+    }
+    own = [row for row in found if row["kind"] == kind and "error" not in row]
+    lines = []
+    for row in sorted(own, key=lambda row: list(named).index(row["way"])):
+        name = named[row["way"]] if row["share"] == SHARES[0] else "the same, smaller"
+        size, more = smallest_delivery(row)
+        lines.append([name, f"{size / 1e3:.1f}", f"{more / 1e3:.1f}", f"{row['top1']:.2f}", f"{row['agreement']:.2f}"])
+    return table([f"{kind} (original top-1 {own[0]['original_top1']})", *COLUMNS], lines)
+
+
+def smallest_delivery(row: Row) -> tuple[float, float]:
+    """Bytes of all nets, as folders or as one folder with updates, and of one more of the same kind."""
+    if row["folders"] <= row["with_updates"]:
+        return row["folders"], row["folders"] / COUNT
+    updates = row["with_updates"] - row["folders"] / COUNT
+    return row["with_updates"], updates / (COUNT - 1)
 
 
 def measured(nets: Sequence[FineTune], way: Way, share: str) -> dict[str, object]:

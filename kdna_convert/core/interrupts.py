@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP as Ctrl-C: what `kill`, a queue or a lost terminal sends ends the work in the same orderly way."""
+"""Signals that end the work: SIGTERM and SIGHUP end it as Ctrl-C does, and none of them in the middle of a change."""
 
 from __future__ import annotations
 
@@ -31,3 +31,24 @@ def signals_as_interrupt() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def signals_delayed() -> Iterator[None]:
+    """Inside the block, Ctrl-C and these signals wait; the first that came is raised at its end.
+
+    For what must be whole or not at all, such as a process that is started and recorded. Works only in the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    heard = [number for number in (signal.SIGINT, *SIGNALS) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)

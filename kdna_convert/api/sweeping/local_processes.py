@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 
+from ...core.interrupts import signals_delayed
 from .execution import POLL, STOP, Execution, Outcome, SweepTask
 
 SHARE = 0.9  # of the machine's memory that jobs may use
@@ -34,8 +35,9 @@ class LocalProcesses:
         return cores <= self.cores and task.memory + sum(each.memory for each in others) <= self.memory
 
     def start(self, task: SweepTask) -> None:
-        """Begin the task's command."""
-        self.running[task.name] = (task, Execution(task.command(), task.cores, held=self.held))
+        """Begin the task's command. A signal waits until it is recorded: `stop` would not end an unrecorded one."""
+        with signals_delayed():
+            self.running[task.name] = (task, Execution(task.command(), task.cores, held=self.held))
 
     def ended(self) -> Sequence[tuple[SweepTask, Outcome]]:
         """Those that have ended, after a moment."""

@@ -1,11 +1,12 @@
 """A training step of a converted net beside the dense net's: seconds and peak memory, in one run, taking turns.
 
-    python benchmarks/finetune.py FOLDER [--batch 128] [--rounds 5]
+    python benchmarks/finetune_cost.py FOLDER [--batch 128] [--rounds 5]
 
 dense: the original, trained as one trains a net (all parameters, batch norm in training mode, cross-entropy).
 adapters, shared: the converted net as `kdna finetune` trains it, the teacher's forward pass left out and stated by
 itself. Both get images in the memory layout that is the faster one. Memory is what the forward pass keeps for the
-backward pass, each storage once, and gradients and Adam's two tensors of every free parameter.
+backward pass, each storage once, and gradients and Adam's two tensors of every free parameter. A row for
+results/finetune_cost.jsonl.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
+from commands import Row, append, machine, table
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -25,14 +28,23 @@ from kdna_convert.network.folder import open_folder, original_of
 from kdna_convert.stages.finetune.folded_norms import folded_norms, norm_pairs, plain_convolutions
 from kdna_convert.stages.finetune.trainable import trainable
 
+RESULTS = Path(__file__).parent / "results" / "finetune_cost.jsonl"
+STEPS = {
+    "dense": "the dense net, all parameters, norms in training mode",
+    "adapters": "the converted net, adapters",
+    "shared": "the converted net, adapters and shared",
+    "teacher, forward": "the teacher, forward only, added to every step",
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    conversion = open_folder(given.folder)
+    conversion = open_folder(given.folder, trust_code=True)
     teacher = original_of(conversion).model.eval()
     x = torch.randn(given.batch, *conversion.data.input_size, generator=torch.Generator().manual_seed(0))
     x = x.contiguous(memory_format=torch.channels_last)
@@ -47,13 +59,25 @@ def main() -> None:
     steps["teacher, forward"] = lambda: forward(teacher, x, pairs)
     seconds = {name: min(times) for name, times in timed(steps, given.rounds).items()}
     memory = {name: step_bytes(net, x, pairs) for name, net in nets.items()}
-    print(f"batch {given.batch}, {torch.get_num_threads()} threads, {len(pairs)} norms inside their convolutions")
-    for name, value in seconds.items():
-        against = f"{value / seconds['dense']:.2f} of dense"
-        kept = (
-            f"{memory[name] / 2**20:7.0f} MiB  {memory[name] / memory['dense']:.2f} of dense" if name in memory else ""
-        )
-        print(f"{name:17} {value:6.2f} s  {against:14} {kept}")
+    row = {
+        "folder": Path(given.folder).name,
+        "batch": given.batch,
+        "pairs": len(pairs),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "bytes": memory,
+        **machine(),
+    }
+    print(summary([append(given.results, row)]))
+
+
+def summary(found: Sequence[Row]) -> str:
+    """The last row: time relative to the dense net's step, and memory."""
+    row, lines = found[-1], []
+    for name, value in row["seconds"].items():
+        kept = row["bytes"].get(name)
+        share = "" if kept is None else f"{kept / 2**20:.0f} MiB ({kept / row['bytes']['dense']:.2f})"
+        lines.append([STEPS[name], f"{value / row['seconds']['dense']:.2f}", share])
+    return table(["step of", "time, ratio", "kept for the backward pass, gradients, Adam"], lines)
 
 
 def timed(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
