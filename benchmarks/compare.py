@@ -133,12 +133,11 @@ def by_bytes() -> str:
         before = row["net"]
         asked = f" 1/{1 / row['rung']['share']:.0f}" if row["rung"] else ""
         if row["problem"]:
-            lines.append([name, label(row) + asked, "failed", "", "", "", ""])
+            lines.append([name, label(row) + asked, "failed", "", "", ""])
             continue
         scores = [f"{100 * row['top1']:.2f}", *(["", ""] if row["peer"] == "original" else _closeness(row))]
-        time = "" if row["ms"] is None else f"{row['ms']:.1f}"
-        lines.append([name, label(row) + asked, f"{row['bytes']:,}", *scores, time])
-    return table(["net", "tool", "bytes", "top-1", "agreement", "KL", "ms"], lines, text=2)
+        lines.append([name, label(row) + asked, f"{row['bytes']:,}", *scores])
+    return table(["net", "tool", "bytes", "top-1", "agreement", "KL"], lines, text=2)
 
 
 def _closeness(row: Row) -> list[str]:

@@ -46,10 +46,9 @@ TASKS = (
     Task("resnet56-smallest-bytes1-50", "codes", 900),
     Task("resnet56-accurate-params0.25", "adapters", 500),
     Task("resnet56-accurate-params0.25", "shared", 500),
-    Task("resnet56-accurate-params0.25", "shared", 500, mixup=0),
     Task("resnet56-balanced-params0.2", "shared", 700),
     Task("resnet56-balanced-params0.2", "shared", 700, mixup=0),
-    Task("resnet56-smallest-bytes1-50", "codes", 4800),
+    Task("resnet56-smallest-bytes1-50", "codes", 2400),
 )
 
 
