@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from ..core.atomic import require_writable
-from ..core.errors import KdnaError, RecipeError
+from ..core.atomic import disk_errors, require_writable
+from ..core.errors import FolderError, KdnaError, RecipeError
 from ..core.interrupts import signals_as_interrupt
 from ..core.progress import as_progress
 from ..core.specs import Progress
@@ -20,10 +20,11 @@ from ..inputs.sweep_grid import GridJob
 from .keywords import check_keywords
 from .sweeping.execution import SweepTask
 from .sweeping.executor import Executor
+from .sweeping.folder_lock import NAME as LOCK
 from .sweeping.folder_lock import locked
 from .sweeping.local_processes import LocalProcesses, machine_cores, machine_memory
 from .sweeping.ray_cluster import RayCluster
-from .sweeping.rows import append_row, current, is_done, overwrites, read_rows, row_of
+from .sweeping.rows import FILE, append_row, current, is_done, overwrites, read_rows, row_of
 from .sweeping.scheduler import run_tasks
 from .sweeping.slurm_queue import SlurmQueue
 from .sweeping.summary import write_summary
@@ -96,13 +97,13 @@ def sweep(
     Raises:
         RecipeError: KD209 an invalid grid, KD210 one without jobs or with too many.
         FolderError: KD604 a folder that cannot be written, KD614 one in which a sweep is running, KD615 a cluster that
-            cannot be reached.
+            cannot be reached, KD601 a folder that has other things in it.
     """
     check_keywords("sweep", options, SweepOptions)
     folder, jobs = Path(output), load_grid(grid).jobs
     wanted = {job.name for job in matching(jobs, options.get("only"))}
     require_size(len(wanted), options.get("most", MOST))
-    require_writable(folder / "x")
+    require_own(folder)
     with locked(folder) as held:
         device = options.get("device", "auto")
         planned = planned_jobs(jobs, folder, options.get("cores", 1), options.get("gpus", 0.0), device)
@@ -115,10 +116,11 @@ def sweep(
         missing = [replace(each, task=_forced(each.task)) if overwrites(each, written) else each for each in missing]
         try:
             if missing:
-                _run(work, with_memory(missing, device), _executor(on, folder, held, options), options)
+                _run(work, missing, _executor(on, folder, held, options), options)
         except BaseException:
             with suppress(KdnaError, OSError):
-                write_summary(folder, _result(grid, jobs, work.rows), options.get("command"))
+                if work.rows:
+                    write_summary(folder, _result(grid, jobs, work.rows), options.get("command"))
             raise
         result = _result(grid, jobs, work.rows)
         write_summary(folder, result, options.get("command"))
@@ -135,7 +137,8 @@ class _Work:
     watch: Callable[[SweepEvent], None] | None
 
     def began(self, task: SweepTask) -> None:
-        task.cache.mkdir(parents=True, exist_ok=True)
+        with disk_errors(task.cache):
+            task.cache.mkdir(parents=True, exist_ok=True)
         self.tell(SweepEvent(task, ended=False))
 
     def add(self, row: SweepRow) -> None:
@@ -149,12 +152,13 @@ class _Work:
 
 def _run(work: _Work, missing: Sequence[PlannedJob], executor: Executor, options: SweepOptions) -> None:
     """Run the jobs and what they share; whatever ends this ends what still runs."""
-    planned = {each.job.name: each for each in missing}
-    tasks, done = all_tasks(missing, options.get("device", "auto")), 0
-    if work.progress is not None:
-        work.progress("sweep", done, len(planned))
+    device = options.get("device", "auto")
     try:
         with signals_as_interrupt():
+            planned = {each.job.name: each for each in with_memory(missing, device)}
+            tasks, done = all_tasks([*planned.values()], device), 0
+            if work.progress is not None:
+                work.progress("sweep", done, len(planned))
             for task, outcome in run_tasks(tasks, executor, options.get("retries", 1), work.began):
                 if task.name not in planned:
                     work.tell(SweepEvent(task, ended=True))
@@ -186,6 +190,15 @@ def _forced(task: SweepTask) -> SweepTask:
 def _result(grid: str | Path, jobs: Sequence[GridJob], rows: Mapping[str, SweepRow]) -> SweepResult:
     known = tuple(rows[job.name] for job in jobs if job.name in rows)
     return SweepResult(Path(grid).name, known, tuple(job.name for job in jobs if job.name not in rows))
+
+
+def require_own(folder: Path) -> None:
+    """Refuse what is no place of a sweep: a file (KD604), or a folder with other things in it (KD601)."""
+    if folder.exists() and not folder.is_dir():
+        raise FolderError("KD604", f"{folder} is a file; name a folder")
+    require_writable(folder if not folder.exists() else folder / FILE)
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in (LOCK, FILE)):
+        raise FolderError("KD601", f"{folder} has other files than those of a sweep; name a new folder or an empty one")
 
 
 def require_size(jobs: int, most: int) -> None:

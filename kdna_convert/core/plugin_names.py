@@ -18,6 +18,9 @@ TaskName = Literal["classify", "binary", "regress", "embed", "image", "segment",
 RuntimeName = Literal["onnxruntime", "openvino", "torch"]
 # What a device computes in, not a plug-in: the options name it before pydantic is imported.
 ArithmeticName = Literal["int8", "fp32"]
+# How an image becomes an input, not plug-ins either.
+CropName = Literal["center", "middle", "random", "squash", "border"]
+InterpolationName = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ExportName = Literal[
     "merged",
     "timm",

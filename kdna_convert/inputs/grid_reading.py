@@ -88,7 +88,8 @@ def _require_names(grid: Grid, name: str) -> None:
     for what, names in (("nets", nets), ("recipes of a net", recipes), ("jobs", jobs)):
         twice = [each for each, count in Counter(names).items() if count > 1]
         if twice:
-            raise RecipeError("KD209", f"{name}: two {what} are called {twice[0]}; give one of them a `name`")
+            way_out = "remove one of them" if what == "jobs" else "give one of them a `name`"
+            raise RecipeError("KD209", f"{name}: two {what} are called {twice[0]}; {way_out}")
 
 
 def _recipe_names(grid: Grid, net: GridNet) -> list[str]:

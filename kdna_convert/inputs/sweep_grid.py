@@ -25,9 +25,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from ..core.plugin_names import TaskName
+from ..core.plugin_names import CropName, InterpolationName, TaskName
 from .recipe.fields import Share, Target
 
 Text = Annotated[str, Field(min_length=1)]
@@ -97,9 +97,9 @@ class GridNet(_GridSection):
     sample_rate: int | None = None
     mean: Text | None = None
     std: Text | None = None
-    crop_pct: float | None = None
-    crop: Text | None = None
-    interpolation: Text | None = None
+    crop_pct: Annotated[float, Field(ge=0.01, le=1)] | None = None
+    crop: CropName | None = None
+    interpolation: InterpolationName | None = None
     original: dict[str, float] = Field(default_factory=dict)
     recipes: tuple[GridRecipe, ...] | None = None
     budgets: tuple[GridBudget, ...] | None = None
@@ -112,6 +112,16 @@ class GridNet(_GridSection):
         if isinstance(given, dict) and isinstance(given.get("model"), str) and "name" not in given:
             return {"name": _slug(re.split(r"[:/]", given["model"].partition("(")[0])[-1]), **given}
         return given
+
+    @field_validator("input_size", "mean", "std", mode="before")
+    @classmethod
+    def _numbers(cls, given: Any, info: ValidationInfo) -> Any:
+        """A number, or several with commas: what the options of these names take."""
+        whole = info.field_name == "input_size"
+        number = r"\d+" if whole else r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
+        if given is not None and not re.fullmatch(rf"\s*{number}(\s*,\s*{number})*\s*", str(given)):
+            raise ValueError(f"must be {'a size such as 224 or 3,224,224' if whole else 'numbers such as 0.5,0.5,0.5'}")
+        return given if whole or given is None else str(given)
 
     @property
     def flags(self) -> list[str]:

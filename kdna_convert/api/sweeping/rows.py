@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ...core.atomic import disk_errors
-from ...core.errors import KdnaError
+from ...core.errors import FolderError, KdnaError
 from ...core.measurements import Evaluation
 from ...core.specs import Totals, required
 from ...core.sweep_result import Measured, SweepRow
@@ -60,7 +60,8 @@ def _failure(outcome: Outcome) -> tuple[str | None, str | None]:
         return None, None
     errors = [*_ERROR.finditer(outcome.err)]
     if errors:
-        return errors[-1][1], errors[-1][2]
+        code, message = errors[-1].groups()
+        return code, message.replace("choose another place or pass --force", "move it away")  # a sweep has no --force
     if outcome.killed:
         how = outcome.lost or f"it was killed by signal {abs(outcome.exit_code) % 128}"
         return "KD616", f"{how}; often the memory was too small"
@@ -107,12 +108,17 @@ def _misfit(original: Measured, expected: Mapping[str, float]) -> tuple[str | No
 
 
 def read_rows(folder: Path) -> list[SweepRow]:
-    """The rows in the order in which they were written. A line that a killed sweep left incomplete is ignored."""
-    rows = []
+    """The rows in the order in which they were written. A line that a killed sweep left incomplete is ignored.
+
+    Raises FolderError KD601 if the file cannot be read.
+    """
+    rows, path = [], folder / FILE
     try:
-        lines = (folder / FILE).read_bytes().split(b"\n")
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise FolderError("KD601", f"{path} cannot be read: {error.strerror}; move it away") from error
     for line in lines:
         with suppress(ValidationError):
             rows.append(_ROW.validate_json(line))
@@ -141,12 +147,19 @@ def current(planned: Sequence[PlannedJob], rows: Sequence[SweepRow]) -> dict[str
 
 
 def is_done(planned: PlannedJob, rows: Mapping[str, SweepRow]) -> bool:
-    """Whether a current row says that the job is done, and its folder is there."""
+    """Whether a current row says that the job is done, and its folder is there with all of its files."""
     row = rows.get(planned.job.name)
-    return row is not None and row.state == "done" and required(planned.task.output).is_dir()
+    return row is not None and row.state == "done" and _is_whole(planned, row)
 
 
 def overwrites(planned: PlannedJob, rows: Sequence[SweepRow]) -> bool:
-    """Whether the job's folder was written for another command, recipe or checkpoint."""
-    written = [row.mark for row in rows if row.job == planned.job.name and row.result is not None]
-    return bool(written) and written[-1] != planned.mark
+    """Whether the job's folder was written for another command, recipe or file, or has lost a file since."""
+    written = [row for row in rows if row.job == planned.job.name and row.result is not None]
+    damaged = required(planned.task.output).is_dir() and bool(written) and not _is_whole(planned, written[-1])
+    return damaged or (bool(written) and written[-1].mark != planned.mark)
+
+
+def _is_whole(planned: PlannedJob, row: SweepRow) -> bool:
+    """Whether the job's folder is there with all of its files."""
+    folder = required(planned.task.output)
+    return folder.is_dir() and all((folder / name).is_file() for name in row.sums)

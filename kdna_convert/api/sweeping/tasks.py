@@ -21,6 +21,7 @@ JOBS, CACHE = "jobs", "cache"
 BLOCK = 2**20
 # Bytes of a job whose net cannot be opened here.
 UNKNOWN = 2 * 2**30
+_CODE = re.compile(r"(.+\.py):")  # the file of path/to/file.py:function
 RESERVE = 1.2  # the expected peak is right within a factor; see benchmarks/cost_model.py
 
 
@@ -111,12 +112,18 @@ def _net_words(job: GridJob) -> list[str]:
 
 
 def _mark(job: GridJob, words: Sequence[str], sums: dict[str, str]) -> str:
-    """The hash of the command, the recipe and the weights. `sums` keeps those of files that were read before."""
-    recipe = load_recipe(job.recipe.recipe, job.changes).model_dump(mode="json")
-    weights = job.net.checkpoint
-    if weights is not None and weights not in sums:
-        sums[weights] = _sum(Path(weights))
-    return hashlib.sha256(json.dumps([*words, recipe, sums.get(weights or "")], sort_keys=True).encode()).hexdigest()
+    """The hash of the command, the recipe and the files that they name: weights, code and class names.
+
+    `sums` keeps those of files that were read before.
+    """
+    recipe, net = load_recipe(job.recipe.recipe, job.changes).model_dump(mode="json"), job.net
+    code = [found[1] for text in (net.model, net.outputs, net.metric) if (found := _CODE.match(text or ""))]
+    files = [file for file in (net.checkpoint, net.class_map, *code) if file is not None]
+    for file in files:
+        if file not in sums:
+            sums[file] = _sum(Path(file))
+    known = json.dumps([*words, recipe, *(sums[file] for file in files)], sort_keys=True)
+    return hashlib.sha256(known.encode()).hexdigest()
 
 
 def _sum(path: Path) -> str:

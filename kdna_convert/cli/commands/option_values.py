@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import typer
@@ -15,6 +16,13 @@ def numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.replace(",", " ").split())
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a list of numbers such as 0.485,0.456,0.406") from None
+
+
+def device(text: str) -> str:
+    """`auto`, `cpu`, `mps`, `cuda` or `cuda:1`."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+        raise typer.BadParameter(f"{text!r} is none of auto, cpu, cuda, cuda:1, mps", param_hint="--device")
+    return text
 
 
 def words(text: str) -> tuple[str, ...]:

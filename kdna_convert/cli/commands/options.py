@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...core.plugin_names import TaskName
+from ...core.plugin_names import CropName, InterpolationName, TaskName
 from .completion import codec_names, recipe_names, scheme_names
 from .console import VERBOSE
-from .option_values import Text, checked, dimensions, numbers
+from .option_values import Text, checked, device, dimensions, numbers
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
     from ...inputs.recipe import Recipe
@@ -26,8 +25,6 @@ HtmlFlag = Annotated[
 OutputFolder = Annotated[Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write.")]
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that `kdna convert` or `kdna run` wrote.")]
 Share = float | None
-Crop = Literal["center", "middle", "random", "squash", "border"]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MODEL_HELP = (
     "resnet18 or timm:NAME, torchvision:NAME, hf-hub:REPO, local-dir:PATH, path/to/file.py:factory, "
     "package.module:factory(kw=1), kdna:digits (bundled) or a converted folder."
@@ -142,7 +139,7 @@ class SourceFlags(NetFlags):
         Share, _model(metavar="X", min=0.01, max=1.0, help="Share of the image that the crop keeps, 0.01 to 1.")
     ] = None
     crop_mode: Annotated[
-        Crop | None,
+        CropName | None,
         _model(
             "--crop",
             metavar="MODE",
@@ -150,7 +147,7 @@ class SourceFlags(NetFlags):
         ),
     ] = None
     interpolation: Annotated[
-        Interpolation | None, _model(metavar="METHOD", help="Resize by nearest, bilinear, bicubic or lanczos.")
+        InterpolationName | None, _model(metavar="METHOD", help="Resize by nearest, bilinear, bicubic or lanczos.")
     ] = None
 
     @property
@@ -311,6 +308,4 @@ class RunFlags(OutputFlags):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
-            raise typer.BadParameter(f"{self.device!r} is none of auto, cpu, cuda, cuda:1, mps", param_hint="--device")
-        return {"device": self.device}
+        return {"device": device(self.device)}

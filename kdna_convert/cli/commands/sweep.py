@@ -19,7 +19,7 @@ from ...core.errors import GuardError
 from ...core.shown import shown
 from .console import COMMAND, PlainConsole, in_terminal, reporting, show, show_json, tell
 from .grouped import grouped
-from .option_values import Text, checked
+from .option_values import Text, checked, device
 from .options import JsonFlag
 
 if TYPE_CHECKING:  # imports pydantic, which --help does not need
@@ -27,6 +27,14 @@ if TYPE_CHECKING:  # imports pydantic, which --help does not need
     from ...core.sweep_result import SweepRow
 
 STOPPED = "kdna: stopped. Finished jobs are in {folder}. Run the same command again for the others."
+# Options that have no effect in other places.
+ELSEWHERE = {
+    "address": ("ray",),
+    "slurm": ("slurm",),
+    "gpus": ("ray", "slurm"),
+    "jobs": ("local",),
+    "memory": ("local",),
+}
 _where = partial(typer.Option, rich_help_panel="Where")
 
 
@@ -65,6 +73,10 @@ class SweepFlags:
     @property
     def arguments(self) -> dict[str, Any]:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
+        for option, places in ELSEWHERE.items():
+            if given[option] and self.on not in places:
+                raise typer.BadParameter(f"is for --on {' and '.join(places)}", param_hint=f"--{option}")
+        device(self.device)
         return given | {"slurm": dict(map(_setting, self.slurm or []))}
 
 
@@ -97,7 +109,8 @@ def sweep(
     jobs = matching(load_grid(grid).jobs, only)
     if output is None:
         raise typer.BadParameter("required: where to write", param_hint="-o")
-    from ...api.sweep import MOST
+    options = where.arguments
+    from ...api.sweep import MOST, require_size
     from ...api.sweep import sweep as stage
     from ..report.sweep import sweep_report
 
@@ -108,10 +121,11 @@ def sweep(
         for job in jobs:
             typer.echo(shown(shlex.join(command_of(job, output, where.device))))
         return
+    require_size(len(jobs), most)
     nets = dict(Counter(job.net.name for job in jobs))
     try:
         with _watching(nets, quiet) as watch:
-            options = where.arguments | watch | {"only": only, "command": ctx.meta[COMMAND]}
+            options |= watch | {"only": only, "command": ctx.meta[COMMAND]}
             result = stage(grid, output=output, most=most, **options)
     except KeyboardInterrupt:
         tell(STOPPED.format(folder=output))

@@ -138,7 +138,8 @@ def _executed(path: Path) -> ModuleType:
         return sys.modules[spec.name]
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with _exits_refused(path):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[spec.name]
         raise
@@ -151,7 +152,7 @@ def module_of(name: ModelName) -> ModuleType:
         path = Path(name.path).resolve()
         with _importable(path.parent):
             return _executed(path)
-    with _importable(Path.cwd()):
+    with _importable(Path.cwd()), _exits_refused(name.path):
         return importlib.import_module(name.path)
 
 
@@ -160,7 +161,8 @@ def _module(name: ModelName, pretrained: bool) -> Any:
     # a console script, unlike `python -m`, does not search the current directory; kdna's own modules need nothing there
     with nullcontext() if own else _importable(Path.cwd()):
         try:
-            module = importlib.import_module(name.path)
+            with _exits_refused(name.path):
+                module = importlib.import_module(name.path)
         except ModuleNotFoundError as error:
             sources = "timm:, torchvision:, kdna:, hf-hub:, local-dir: or an importable module"
             raise ModelError("KD302", f"{name.text}: {error.msg}; before the colon write {sources}") from error
@@ -177,7 +179,8 @@ def _call(module: ModuleType, name: ModelName, pretrained: bool) -> Any:
     kwargs = dict(name.kwargs)
     if "pretrained" in kwargs and not pretrained:
         kwargs["pretrained"] = False
-    return factory(*name.args, **kwargs)
+    with _exits_refused(name.path):
+        return factory(*name.args, **kwargs)
 
 
 _BUILDERS: dict[str, Callable[[ModelName, bool], Any]] = {
@@ -187,6 +190,16 @@ _BUILDERS: dict[str, Callable[[ModelName, bool], Any]] = {
     "file": _file,
     "module": _module,
 }
+
+
+@contextmanager
+def _exits_refused(code: str | Path) -> Iterator[None]:
+    """Turn an exit of the user's code, which would end kdna without a word, into ModelError KD302."""
+    try:
+        yield
+    except SystemExit as error:
+        way_out = "a file that is imported must not; put it below `if __name__ == '__main__':`"
+        raise ModelError("KD302", f"{code} ends the program (sys.exit, code {error.code}); {way_out}") from error
 
 
 @contextmanager
