@@ -21,7 +21,7 @@ from commands import CommandError, Row, append, kdna, machine, rows, table
 RESULTS = Path(__file__).parent / "results" / "chains.jsonl"
 NET = "cifar10_resnet20"
 LIMIT = 3600  # seconds of a command
-SCHEMES = {"cp": "shared CP", "basis": "shared basis"}
+TITLES = {"cp": "shared CP", "basis": "shared basis"}
 TUNE = ("--train", "shared", "--steps", "150", "--mixup", "1")
 
 
@@ -44,7 +44,7 @@ def links() -> dict[str, Link]:
     """Each folder by its name."""
     cut = ("shrink", "--target-params", "0.35")
     found = {}
-    for scheme in SCHEMES:
+    for scheme in TITLES:
         convert = ("convert", "--recipe", f"shared-{scheme}", "--target-params")
         found[f"{scheme}, 50 %"] = Link((*convert, "0.5"))
         found[f"{scheme}, 50 %, nested"] = Link((*convert, "0.5", "--set", "nested=true"))
@@ -93,8 +93,8 @@ def cuts(found: Sequence[Row]) -> str:
         "cut to 35 %, not nested, no data": "cut without data",
     }
     last = {row["task"]: row for row in found if "failed" not in row}
-    lines = [[way, *(cell for key in SCHEMES for cell in _cells(last[f"{key}, {name}"]))] for way, name in ways.items()]
-    heads = [head for title in SCHEMES.values() for head in (f"{title}: top-1", "agreement", "KL")]
+    lines = [[way, *(cell for key in TITLES for cell in _cells(last[f"{key}, {name}"]))] for way, name in ways.items()]
+    heads = [head for title in TITLES.values() for head in (f"{title}: top-1", "agreement", "KL")]
     return table(["", *heads], lines)
 
 

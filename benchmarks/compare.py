@@ -29,7 +29,7 @@ LIMIT = 4 * 3600  # seconds of a comparison
 
 @dataclass(frozen=True)
 class Sizes:
-    """A net's name in tables, its unlabeled images below DATA, and its budgets as options of kdna."""
+    """A net's name in tables, its unlabeled images below DATA, and its budgets as options of kdna, empty for none."""
 
     title: str
     images: str
@@ -43,7 +43,7 @@ NETS = {
     "cifar10_resnet56": Sizes("ResNet-56", "cifar10/train", "0.5,0.25", "1/14,1/20"),
     "imagenet_squeezenet1_1": Sizes("SqueezeNet 1.1", "imagenet/calibration", "0.7,0.5", "1/9"),
     "imagenet_mobilenetv1_075": Sizes("MobileNetV1 x0.75", "imagenet/calibration", "0.7", "1/7"),
-    "imagenet_mobilenetv2_100": Sizes("MobileNetV2", "imagenet/calibration", "0.7", "1/8"),
+    "imagenet_mobilenetv2_100": Sizes("MobileNetV2", "imagenet/calibration", "", "1/8"),
 }
 
 
@@ -53,7 +53,7 @@ def command(name: str, data: Path) -> list[str]:
     names = class_map(data, evaluation)
     images = ["--data", str(data / sizes.images), "--eval", str(data / evaluation)]
     images += [] if names is None else ["--class-map", str(names)]
-    budgets = ["--at", sizes.params, "--bytes", sizes.bytes]
+    budgets = [part for pair in (("--at", sizes.params), ("--bytes", sizes.bytes)) if pair[1] for part in pair]
     recipes = ["--recipe", RECIPES["params"], "--bytes-recipe", RECIPES["bytes"]]
     return ["compare", *net_flags(name, data), *images, *budgets, *recipes]
 

@@ -42,7 +42,7 @@ class Step:
     tools: bool = False
 
 
-STEPS = (
+MEASURED = (
     Step("startup.jsonl", ("startup.py",)),
     Step("loading.jsonl", ("loading.py", FOLDED)),
     Step("finetune_cost.jsonl", ("finetune_cost.py", SHARED)),
@@ -112,17 +112,17 @@ def main() -> None:
     places = {"data": given.data.resolve(), "sweep": given.folder.resolve()}
     if not (given.only or given.list or sweep(places["data"], places["sweep"])):
         raise SystemExit("the sweep has failed")
-    done = [step for step in STEPS if given.only in " ".join(step.command) and run(step, places, given)]
+    done = [step for step in MEASURED if given.only in " ".join(step.command) and run(step, places, given)]
     if given.list:
         return
-    for name in dict.fromkeys(step.rows for step in STEPS):
-        wanted = [step for step in STEPS if step.rows == name]
+    for name in dict.fromkeys(step.rows for step in MEASURED):
+        wanted = [step for step in MEASURED if step.rows == name]
         if all(step in done for step in wanted):
             shutil.copyfile(places["sweep"] / "rows" / name, RESULTS / name)
         else:
             print(f"{name} stays as it was: not all of its benchmarks have ended well", file=sys.stderr)
     subprocess.run([sys.executable, str(HERE / "tables.py")], check=True)
-    sys.exit(min(1, len(STEPS) - len(done)))
+    sys.exit(min(1, len(MEASURED) - len(done)))
 
 
 def run(step: Step, places: Mapping[str, Path], given: argparse.Namespace) -> bool:

@@ -29,7 +29,7 @@ from kdna_convert.stages.finetune.folded_norms import folded_norms, norm_pairs, 
 from kdna_convert.stages.finetune.trainable import trainable
 
 RESULTS = Path(__file__).parent / "results" / "finetune_cost.jsonl"
-STEPS = {
+LABELS = {
     "dense": "the dense net, all parameters, norms in training mode",
     "adapters": "the converted net, adapters",
     "shared": "the converted net, adapters and shared",
@@ -76,7 +76,7 @@ def summary(found: Sequence[Row]) -> str:
     for name, value in row["seconds"].items():
         kept = row["bytes"].get(name)
         share = "" if kept is None else f"{kept / 2**20:.0f} MiB ({kept / row['bytes']['dense']:.2f})"
-        lines.append([STEPS[name], f"{value / row['seconds']['dense']:.2f}", share])
+        lines.append([LABELS[name], f"{value / row['seconds']['dense']:.2f}", share])
     return table(["step of", "time, ratio", "kept for the backward pass, gradients, Adam"], lines)
 
 

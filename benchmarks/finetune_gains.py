@@ -40,7 +40,7 @@ class Task:
         return f"{self.job}, {self.train}, {self.steps} steps, mixup {self.mixup}"
 
 
-TASKS = (
+TUNED = (
     Task("resnet56-smallest-bytes1-40", "norms", 750),
     Task("resnet56-smallest-bytes1-50", "norms", 250),
     Task("resnet56-smallest-bytes1-50", "codes", 900),
@@ -95,9 +95,9 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure rows that the file has; it keeps both")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    if missing := [task.job for task in TASKS if not (given.sweep / "jobs" / task.job).is_dir()]:
+    if missing := [task.job for task in TUNED if not (given.sweep / "jobs" / task.job).is_dir()]:
         raise SystemExit(f"{given.sweep} has no folder of {', '.join(dict.fromkeys(missing))}: run the sweep first")
-    for task in TASKS:
+    for task in TUNED:
         done = any(row["task"] == task.name and "failed" not in row for row in rows(given.results))
         if given.only not in task.name or (done and not given.again):
             continue

@@ -155,7 +155,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "zoo": lambda: zoo.table(zoo.recorded()),
     "tools": partial(compare.by_parameters, ("ResNet-32", "ResNet-20")),
     "tools-resnet56": partial(compare.by_parameters, ("ResNet-56",)),
-    "tools-imagenet": partial(compare.by_parameters, ("SqueezeNet 1.1", "MobileNetV1 x0.75", "MobileNetV2")),
+    "tools-imagenet": partial(compare.by_parameters, ("SqueezeNet 1.1", "MobileNetV1 x0.75")),
     "tools-bytes": compare.by_bytes,
     "finetune-codes": partial(of_file, partial(finetune_gains.summary, coded=True), "finetune_gains.jsonl"),
     "finetune": partial(of_file, partial(finetune_gains.summary, coded=False), "finetune_gains.jsonl"),

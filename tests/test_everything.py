@@ -14,12 +14,12 @@ compare = benchmark("compare")
 
 
 def test_every_recorded_file_is_measured_by_a_step_or_named_with_what_it_needs() -> None:
-    named = [step.rows for step in everything.STEPS] + ["zoo.json", *everything.OTHERS]
+    named = [step.rows for step in everything.MEASURED] + ["zoo.json", *everything.OTHERS]
     found = {path.name for path in everything.RESULTS.glob("*.json*")}
     assert [name for name in found if not any(fnmatch(name, pattern) for pattern in named)] == []
 
 
-@pytest.mark.parametrize("step", everything.STEPS, ids=lambda step: " ".join(step.command))
+@pytest.mark.parametrize("step", everything.MEASURED, ids=lambda step: " ".join(step.command))
 def test_a_step_runs_a_benchmark_that_takes_its_options(step: Any, tmp_path: Path) -> None:
     script = everything.HERE / step.command[0]
     source = script.read_text(encoding="utf-8")
@@ -35,8 +35,8 @@ def test_a_folder_that_a_step_takes_is_of_a_job_of_the_sweep(monkeypatch: pytest
 
     monkeypatch.setenv("DATA", "/data")
     jobs = {job.name for job in load_grid(everything.HERE / "zoo.yaml").jobs}
-    taken = {part.partition("jobs/")[2] for step in everything.STEPS for part in step.command if "jobs/" in part}
-    taken |= {task.job for task in benchmark("finetune_gains").TASKS}
+    taken = {part.partition("jobs/")[2] for step in everything.MEASURED for part in step.command if "jobs/" in part}
+    taken |= {task.job for task in benchmark("finetune_gains").TUNED}
     assert taken
     assert taken <= jobs
 
