@@ -93,7 +93,7 @@ def test_a_sweep_that_slurm_refuses_ends_with_one_line_and_keeps_its_rows(
     grid, out = tmp_path / "grid.yaml", tmp_path / "sweep"
     rest = f"data: {images}\nmodels: [{{model: '{NET}', name: tiny}}]\nbudgets: [{{params: 0.7}}]\nseeds: [0, 1]\n"
     grid.write_text(f"recipes: [{{recipe: {tmp_path / 'r.yaml'}, name: plain}}]\n{rest}")
-    kdna_convert.sweep(grid, output=out, only="*-0")
+    kdna_convert.sweep(grid, output=out, only="*-seed0")
     rows = (out / FILE).read_text()
     commands(sbatch=REFUSES, srun="")
     refused = kdna("sweep", grid, "-o", out, "--on", "slurm", "-q")
@@ -110,7 +110,7 @@ def test_a_sweep_that_slurm_refuses_ends_with_one_line_and_keeps_its_rows(
         ({"timeout_min": "abc"}, r'KD615: --slurm timeout_min=abc: .*Parameter "timeout_min" expected type'),
         (
             {"partitoin": "gpu"},
-            r"KD615: --slurm partitoin: not an option of .*; write it as slurm_partition=gpu \(Para",
+            r"KD615: --slurm partitoin: not an option of .* slurm_partition=gpu \(Para",
         ),
         ({"slurm_partitoin": "gpu"}, r"KD615: --slurm slurm_partitoin: .*; write it as slurm_partition=gpu"),
         ({"zzz": 1}, r"KD615: --slurm zzz: not an option of .*; those of Slurm begin with slurm_"),

@@ -98,7 +98,8 @@ class SlurmQueue:
         except NameError as error:
             near = get_close_matches(name.removeprefix("slurm_"), self._known(), 1)
             way_out = f"write it as slurm_{near[0]}={value}" if near else "those of Slurm begin with slurm_"
-            refused = f"--slurm {name}: not an option of submitit's Slurm executor; {way_out} ({str(error).splitlines()[0][:SAID]})"
+            said = str(error).splitlines()[0][:SAID]  # the others list what submitit knows
+            refused = f"--slurm {name}: not an option of submitit's Slurm executor; {way_out} ({said})"
             raise FolderError("KD615", refused) from None
         except (AssertionError, AttributeError, TypeError, ValueError) as error:
             said = f"submitit does not take this value; correct it or leave it out ({_said(error)})"
