@@ -14,8 +14,8 @@ import socket
 import tarfile
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +33,7 @@ DEFAULT_PORT = 6379
 PROBE = 2.0  # seconds between two looks at the head
 PATIENCE = 20.0  # seconds that the head may be silent: Ray ends this process without a word after 60
 CORRECT = "start the cluster (ray start --head), or correct the address"
+AGAIN = "start it and run the same command again: finished jobs are kept"
 # The files of a folder by name, as bytes that the object store shares without a copy.
 Files = dict[str, np.ndarray[Any, np.dtype[np.uint8]]]
 
@@ -63,32 +64,39 @@ class RayCluster:
     def has_room(self, task: SweepTask) -> bool:
         """Always: Ray keeps a queue. Raises FolderError KD615 for a task that no node is large enough for."""
         self._require_head()
-        if not self._nodes_for(task):
+        with self._connected():
+            able = self._nodes_for(task)
+        if not able:
+            if not any(node["Alive"] for node in self.ray.nodes()):
+                raise FolderError("KD615", f"the Ray cluster at {self.head} has no node left; {AGAIN}")
             needs = f"{task.cores} CPUs" + (f" and {task.gpus:g} GPUs" if task.gpus else "")
             raise FolderError("KD615", f"a job needs {needs}, which no node of the cluster has; ask for fewer")
         return True
 
     def start(self, task: SweepTask) -> None:
         """Queue the task, with what its net has in the object store."""
-        if task.cache not in self.shared:
-            self.shared[task.cache] = self.ray.put(_files(task.cache))
-        nodes = self._nodes_for(task)
-        memory = min(float(task.memory), max((node.get("memory", 0.0) for node in nodes), default=0.0))
-        needs = {"num_cpus": task.cores, "num_gpus": task.gpus, "memory": memory, "num_returns": 2}
-        shared = self.shared[task.cache]
-        outcome, made = self.remote.options(**needs).remote(task, str(Path.cwd()), shared)
-        self.running[outcome] = _Running(task, made, shared)
+        with self._connected():
+            if task.cache not in self.shared:
+                self.shared[task.cache] = self.ray.put(_files(task.cache))
+            nodes = self._nodes_for(task)
+            memory = min(float(task.memory), max((node.get("memory", 0.0) for node in nodes), default=0.0))
+            needs = {"num_cpus": task.cores, "num_gpus": task.gpus, "memory": memory, "num_returns": 2}
+            shared = self.shared[task.cache]
+            outcome, made = self.remote.options(**needs).remote(task, str(Path.cwd()), shared)
+            self.running[outcome] = _Running(task, made, shared)
 
     def ended(self) -> Sequence[tuple[SweepTask, Outcome]]:
         """Those that have ended. What they made is in place. Raises FolderError KD615 if the head is lost."""
         if time.monotonic() > self.seen + PROBE:
             self._require_head()
-        ready, _ = self.ray.wait([*self.running], num_returns=1, timeout=WAIT)
+        with self._connected():
+            ready, _ = self.ray.wait([*self.running], num_returns=1, timeout=WAIT)
         found = []
         for reference in ready:
             own = self.running.pop(reference)
             try:
-                found.append((own.task, self._outcome(own, reference)))
+                with self._connected():
+                    found.append((own.task, self._outcome(own, reference)))
             except self.ray.exceptions.ObjectLostError:  # it did not run: what its net shares went with a node
                 if self.shared.get(own.task.cache) is own.shared:
                     del self.shared[own.task.cache]
@@ -101,7 +109,7 @@ class RayCluster:
             self.running.clear()
             return
         for reference in self.running:
-            with suppress(self.ray.exceptions.RayError):
+            with suppress(self.ray.exceptions.RayError, ConnectionError):
                 self.ray.cancel(reference, force=True)
         self.running.clear()
         self.ray.shutdown()
@@ -142,10 +150,22 @@ class RayCluster:
         while (silent := _silence(self.head)) is not None:
             if time.monotonic() > until:
                 self.lost = True
-                way_out = "start the cluster and run the same command again: finished jobs are kept"
-                raise FolderError("KD615", f"the head of the Ray cluster at {self.head} was lost ({silent}); {way_out}")
+                raise FolderError("KD615", f"the head of the Ray cluster at {self.head} was lost ({silent}); {AGAIN}")
             time.sleep(WAIT)
         self.seen = time.monotonic()
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Raises FolderError KD615 for what Ray raises inside, but for an object that was lost with its node."""
+        try:
+            yield
+        except self.ray.exceptions.ObjectLostError:
+            raise
+        except ConnectionError as error:
+            self.lost = True
+            raise FolderError("KD615", f"the Ray cluster at {self.head} was lost ({cause(error)}); {AGAIN}") from None
+        except self.ray.exceptions.RayError as error:
+            raise FolderError("KD615", f"the Ray cluster at {self.head} has failed ({cause(error)}); {AGAIN}") from None
 
     def _nodes_for(self, task: SweepTask) -> list[dict[str, float]]:
         """The resources of the nodes with the cores and GPUs of a task; those with its memory, if there are any."""
