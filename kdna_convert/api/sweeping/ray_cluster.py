@@ -32,14 +32,16 @@ CONNECT = 5.0  # seconds for the cluster to answer
 DEFAULT_PORT = 6379
 PROBE = 2.0  # seconds between two looks at the head
 PATIENCE = 20.0  # seconds that the head may be silent: Ray ends this process without a word after 60
-CORRECT = "start the cluster (ray start --head), or correct the address"
+CORRECT = "start the cluster (ray start --head), or give another --address: local starts one here"
 AGAIN = "start it and run the same command again: finished jobs are kept"
 # The files of a folder by name, as bytes that the object store shares without a copy.
 Files = dict[str, np.ndarray[Any, np.dtype[np.uint8]]]
 
 
 class RayCluster:
-    """A Ray cluster at `address`: HOST:PORT, ray://HOST:PORT or auto; None starts one on this machine.
+    """A Ray cluster at `address`: HOST:PORT, ray://HOST:PORT or auto; `local` starts one on this machine.
+
+    None is what Ray makes of it: RAY_ADDRESS, else the latest cluster of this machine, else a new one.
 
     Raises:
         FolderError: KD615 without Ray, or a cluster that cannot be reached.
