@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.command import NET
 
 import kdna_convert
+from kdna_convert.api.sweeping import ray_cluster
 from kdna_convert.api.sweeping.execution import Outcome, SweepTask
 from kdna_convert.api.sweeping.ray_cluster import RayCluster
 from kdna_convert.api.sweeping.scheduler import run_tasks
@@ -138,3 +141,116 @@ def test_a_job_that_no_node_is_large_enough_for_is_refused(cluster: Any, dense: 
             executor.has_room(SweepTask("large", "net", (), Path("cache"), cores=9))
     finally:
         executor.stop()
+
+
+class Head:
+    """A stand-in for Ray with nodes that never end a task."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, outcome: Outcome, nodes: int = 1) -> None:
+        self.outcome, self.count = outcome, nodes
+        self.shut = False
+
+    def init(self, **given: Any) -> None:
+        self.given = given
+
+    def remote(self, **options: Any) -> Callable[[Any], Any]:
+        return lambda function: function
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(gcs_address=self.given["address"])
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 1}}] * self.count
+
+    def get(self, reference: Any) -> Outcome:
+        return self.outcome
+
+    def put(self, data: Any) -> None:
+        raise ray.exceptions.ObjectStoreFullError("no space")
+
+    def wait(self, references: Sequence[Any], **options: Any) -> None:
+        raise ConnectionError("Client is shutting down.")
+
+    def shutdown(self) -> None:
+        self.shut = True
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """What answers at a port of this machine, until it is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        yield opened
+
+
+def placed(monkeypatch: pytest.MonkeyPatch, listener: socket.socket, head: Head) -> RayCluster:
+    monkeypatch.setattr(ray_cluster, "_library", lambda: head)
+    return RayCluster(f"127.0.0.1:{listener.getsockname()[1]}")
+
+
+def test_a_dead_cluster_that_only_the_environment_names_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = time.monotonic()
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    for address in (None, "auto"):
+        with pytest.raises(FolderError) as refused:
+            RayCluster(address)
+        assert str(refused.value).startswith(
+            "KD615: no Ray cluster answers at 127.0.0.1:9 (RAY_ADDRESS): connection refused; start the cluster"
+        )
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:9\n")
+    for address in (None, "auto"):
+        with pytest.raises(FolderError, match=r"no Ray cluster answers at 127\.0\.0\.1:9 \(.*ray_current_cluster, the"):
+            RayCluster(address)
+    with pytest.raises(FolderError, match=r"no Ray cluster answers at 127\.0\.0\.1:x: this is not HOST:PORT; start"):
+        RayCluster("127.0.0.1:x")
+    assert time.monotonic() < began + 5
+
+
+def test_a_failed_job_names_its_node_where_there_are_several(
+    monkeypatch: pytest.MonkeyPatch, listener: socket.socket
+) -> None:
+    failed = Outcome(2, err="kdna: error KD302: there is no file net.py\nsee kdna explain KD302\n", host="node7")
+    own = ray_cluster._Running(SweepTask("one", "net", (), Path("cache")), None, None)
+    told = placed(monkeypatch, listener, Head(failed, nodes=2))._outcome(own, None).err
+    assert told == "kdna: error KD302: there is no file net.py (on node7)\nsee kdna explain KD302 (on node7)"
+    assert placed(monkeypatch, listener, Head(failed))._outcome(own, None) == failed
+
+
+def test_a_lost_head_is_told_before_ray_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, listener: socket.socket
+) -> None:
+    head = Head(Outcome(0))
+    monkeypatch.setattr(ray_cluster, "PATIENCE", 0.1)
+    executor = placed(monkeypatch, listener, head)
+    task = SweepTask("one", "net", (), Path("cache"))
+    assert executor.has_room(task)
+    listener.close()
+    executor.seen -= ray_cluster.PROBE
+    for ask in (executor.ended, lambda: executor.has_room(task)):
+        with pytest.raises(
+            FolderError, match=r"KD615: the head of the Ray cluster at 127\..*run the same command again"
+        ):
+            ask()
+    executor.stop()  # Ray's own would wait for the head
+    assert not head.shut
+
+
+def test_what_ray_raises_in_mid_sweep_is_one_line_with_a_way_out(
+    monkeypatch: pytest.MonkeyPatch, listener: socket.socket
+) -> None:
+    executor = placed(monkeypatch, listener, Head(Outcome(0)))
+    with pytest.raises(
+        FolderError, match=r"KD615: the Ray cluster .* has failed \(ObjectStoreFullError: .*run the same"
+    ):
+        executor.start(SweepTask("one", "net", (), Path("cache")))
+    with pytest.raises(FolderError, match=r"KD615: the Ray cluster .* was lost \(ConnectionError: .*run the same"):
+        executor.ended()
+    bare = placed(monkeypatch, listener, Head(Outcome(0), nodes=0))
+    with pytest.raises(FolderError, match=r"KD615: the Ray cluster at .* has no node left; start it and run the same"):
+        bare.has_room(SweepTask("one", "net", (), Path("cache")))

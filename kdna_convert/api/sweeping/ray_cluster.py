@@ -12,9 +12,11 @@ import os
 import shutil
 import socket
 import tarfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,12 +30,18 @@ from .execution import Execution, Outcome, SweepTask
 WAIT = 0.2  # seconds for a task to end
 CONNECT = 5.0  # seconds for the cluster to answer
 DEFAULT_PORT = 6379
+PROBE = 2.0  # seconds between two looks at the head
+PATIENCE = 20.0  # seconds that the head may be silent: Ray ends this process without a word after 60
+CORRECT = "start the cluster (ray start --head), or give another --address: local starts one here"
+AGAIN = "start it and run the same command again: finished jobs are kept"
 # The files of a folder by name, as bytes that the object store shares without a copy.
 Files = dict[str, np.ndarray[Any, np.dtype[np.uint8]]]
 
 
 class RayCluster:
-    """A Ray cluster at `address`: HOST:PORT, ray://HOST:PORT or auto; None starts one on this machine.
+    """A Ray cluster at `address`: HOST:PORT, ray://HOST:PORT or auto; `local` starts one on this machine.
+
+    None is what Ray makes of it: RAY_ADDRESS, else the latest cluster of this machine, else a new one.
 
     Raises:
         FolderError: KD615 without Ray, or a cluster that cannot be reached.
@@ -41,41 +49,56 @@ class RayCluster:
 
     def __init__(self, address: str | None) -> None:
         self.ray = _library()
-        _require_reachable(address)
+        used, source = _used_address(address)
+        _require_reachable(used, source)
         try:
             self.ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-            raise FolderError("KD615", f"no Ray cluster at {address}: {cause(error)}") from None
+            way_out = "it needs this Ray and this Python, and RAY_AUTH_MODE=token here if it asks for a token"
+            said = f"Ray cannot use the cluster at {used}{source} ({cause(error)}); {way_out}"
+            raise FolderError("KD615", said if used else f"Ray does not start here: {cause(error)}") from None
+        self.head = used if used and "://" in used else str(self.ray.get_runtime_context().gcs_address)
+        self.seen, self.lost = time.monotonic(), False
         self.remote = self.ray.remote(max_retries=0)(_run)
         self.running: dict[Any, _Running] = {}
         self.shared: dict[Path, Any] = {}
 
     def has_room(self, task: SweepTask) -> bool:
         """Always: Ray keeps a queue. Raises FolderError KD615 for a task that no node is large enough for."""
-        if not self._nodes_for(task):
+        self._require_head()
+        with self._connected():
+            able = self._nodes_for(task)
+        if not able:
+            if not any(node["Alive"] for node in self.ray.nodes()):
+                raise FolderError("KD615", f"the Ray cluster at {self.head} has no node left; {AGAIN}")
             needs = f"{task.cores} CPUs" + (f" and {task.gpus:g} GPUs" if task.gpus else "")
             raise FolderError("KD615", f"a job needs {needs}, which no node of the cluster has; ask for fewer")
         return True
 
     def start(self, task: SweepTask) -> None:
         """Queue the task, with what its net has in the object store."""
-        if task.cache not in self.shared:
-            self.shared[task.cache] = self.ray.put(_files(task.cache))
-        nodes = self._nodes_for(task)
-        memory = min(float(task.memory), max((node.get("memory", 0.0) for node in nodes), default=0.0))
-        needs = {"num_cpus": task.cores, "num_gpus": task.gpus, "memory": memory, "num_returns": 2}
-        shared = self.shared[task.cache]
-        outcome, made = self.remote.options(**needs).remote(task, str(Path.cwd()), shared)
-        self.running[outcome] = _Running(task, made, shared)
+        with self._connected():
+            if task.cache not in self.shared:
+                self.shared[task.cache] = self.ray.put(_files(task.cache))
+            nodes = self._nodes_for(task)
+            memory = min(float(task.memory), max((node.get("memory", 0.0) for node in nodes), default=0.0))
+            needs = {"num_cpus": task.cores, "num_gpus": task.gpus, "memory": memory, "num_returns": 2}
+            shared = self.shared[task.cache]
+            outcome, made = self.remote.options(**needs).remote(task, str(Path.cwd()), shared)
+            self.running[outcome] = _Running(task, made, shared)
 
     def ended(self) -> Sequence[tuple[SweepTask, Outcome]]:
-        """Those that have ended. What they made is in place."""
-        ready, _ = self.ray.wait([*self.running], num_returns=1, timeout=WAIT)
+        """Those that have ended. What they made is in place. Raises FolderError KD615 if the head is lost."""
+        if time.monotonic() > self.seen + PROBE:
+            self._require_head()
+        with self._connected():
+            ready, _ = self.ray.wait([*self.running], num_returns=1, timeout=WAIT)
         found = []
         for reference in ready:
             own = self.running.pop(reference)
             try:
-                found.append((own.task, self._outcome(own, reference)))
+                with self._connected():
+                    found.append((own.task, self._outcome(own, reference)))
             except self.ray.exceptions.ObjectLostError:  # it did not run: what its net shares went with a node
                 if self.shared.get(own.task.cache) is own.shared:
                     del self.shared[own.task.cache]
@@ -83,9 +106,12 @@ class RayCluster:
         return found
 
     def stop(self) -> None:
-        """End all tasks, and leave the cluster."""
+        """End all tasks, and leave the cluster. Without its head, both would wait until Ray ends this process."""
+        if self.lost:
+            self.running.clear()
+            return
         for reference in self.running:
-            with suppress(self.ray.exceptions.RayError):
+            with suppress(self.ray.exceptions.RayError, ConnectionError):
                 self.ray.cancel(reference, force=True)
         self.running.clear()
         self.ray.shutdown()
@@ -102,14 +128,46 @@ class RayCluster:
                 else:
                     _unpack(made, task.output.parent)
         except errors.RayTaskError as error:
-            return Outcome(1, err=cause(error))
+            return self._named(Outcome(1, err=cause(error), host=str(error.ip)))
         except errors.ObjectLostError:
             raise
         except errors.RayError as error:
             return Outcome(1, lost=f"the worker or its node was lost ({type(error).__name__})")
         except OSError as error:
             return Outcome(2, err=f"kdna: error KD604: {task.output} could not be written: {error.strerror or error}")
-        return outcome
+        return self._named(outcome) if outcome.exit_code and outcome.err else outcome
+
+    def _named(self, outcome: Outcome) -> Outcome:
+        """An outcome whose errors name the node, if there are several."""
+        if sum(node["Alive"] for node in self.ray.nodes()) < 2:
+            return outcome
+        lines = outcome.err.rstrip().splitlines() or [""]
+        ends = {index for index, line in enumerate(lines) if line.startswith("kdna: error ")} | {len(lines) - 1}
+        named = [f"{line} (on {outcome.host})" if index in ends else line for index, line in enumerate(lines)]
+        return replace(outcome, err="\n".join(named))
+
+    def _require_head(self) -> None:
+        """Wait until the head answers. Raises FolderError KD615 if it does not."""
+        until = time.monotonic() + PATIENCE
+        while (silent := _silence(self.head)) is not None:
+            if time.monotonic() > until:
+                self.lost = True
+                raise FolderError("KD615", f"the head of the Ray cluster at {self.head} was lost ({silent}); {AGAIN}")
+            time.sleep(WAIT)
+        self.seen = time.monotonic()
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Raises FolderError KD615 for what Ray raises inside, but for an object that was lost with its node."""
+        try:
+            yield
+        except self.ray.exceptions.ObjectLostError:
+            raise
+        except ConnectionError as error:
+            self.lost = True
+            raise FolderError("KD615", f"the Ray cluster at {self.head} was lost ({cause(error)}); {AGAIN}") from None
+        except self.ray.exceptions.RayError as error:
+            raise FolderError("KD615", f"the Ray cluster at {self.head} has failed ({cause(error)}); {AGAIN}") from None
 
     def _nodes_for(self, task: SweepTask) -> list[dict[str, float]]:
         """The resources of the nodes with the cores and GPUs of a task; those with its memory, if there are any."""
@@ -137,16 +195,41 @@ def _library() -> Any:
     return ray
 
 
-def _require_reachable(address: str | None) -> None:
+def _used_address(address: str | None) -> tuple[str | None, str]:
+    """The address that Ray will use, as Ray finds it, and what says so; None where it starts a cluster."""
+    if address in (None, "auto"):
+        address = os.environ.get("RAY_ADDRESS") or address
+        if address not in (None, "auto"):
+            return address, " (RAY_ADDRESS)"
+        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        latest = Path(folder) / "ray" / "ray_current_cluster"
+        with suppress(OSError):
+            return latest.read_text().strip() or address, f" ({latest}, the latest cluster of this machine)"
+    return (None if address == "local" else address), ""
+
+
+def _require_reachable(address: str | None, source: str) -> None:
     """Raise FolderError KD615 where nothing answers, which Ray itself finds after a minute."""
-    if address in (None, "auto", "local"):
+    if address in (None, "auto"):
         return
-    host, _, port = str(address).removeprefix("ray://").rpartition(":")
+    silent = _silence(str(address))
+    if silent is not None:
+        raise FolderError("KD615", f"no Ray cluster answers at {address}{source}: {silent}; {CORRECT}")
+
+
+def _silence(address: str) -> str | None:
+    """Why nothing answers at HOST:PORT or ray://HOST:PORT; None where something does."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         number = int(port) if host else DEFAULT_PORT
         socket.create_connection((host or port, number), CONNECT).close()
-    except (OSError, ValueError) as error:
-        raise FolderError("KD615", f"no Ray cluster answers at {address}: {cause(error)}") from None
+    except TimeoutError:
+        return f"no answer in {CONNECT:g} seconds"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    except (ValueError, OverflowError):
+        return "this is not HOST:PORT"
+    return None
 
 
 def _run(task: SweepTask, cwd: str, files: Mapping[str, Any]) -> tuple[Outcome, Any]:
