@@ -197,7 +197,7 @@ CODES: dict[str, str] = {
     "KD612": "The Hugging Face Hub refuses the repository, or cannot be reached. Check its name (OWNER/NAME), your token (`hf auth login`) and the connection.",
     "KD613": "The update was made from another folder, or is damaged. Nothing was written. Pass the folder that `kdna diff` was given first.",
     "KD614": "Another sweep is running in the folder. Wait until it ends, or write to another folder.",
-    "KD615": "The cluster of a sweep cannot be used: its extra is not installed, it cannot be reached, or no node is large enough. The message says which.",
+    "KD615": "The cluster of a sweep cannot be used: its extra is not installed, it cannot be reached or was lost, it refused a job, or no node is large enough. The message says which.",
     "KD616": "The job of a sweep was killed, or its worker or node was lost, more often than it is tried. Often the memory was too small: run fewer at once (--jobs, --memory).",
     # numerics
     "KD701": "A weight holds NaN or infinity. Use a checkpoint from before the training diverged.",

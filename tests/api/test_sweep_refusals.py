@@ -14,6 +14,7 @@ from support.places import ROOT
 import kdna_convert
 from kdna_convert.api.sweeping.rows import FILE, append_row, is_done, overwrites, read_rows
 from kdna_convert.api.sweeping.tasks import PlannedJob, planned_jobs
+from kdna_convert.cli.commands.sweep import SweepFlags
 from kdna_convert.cli.report.sweep import live_table
 from kdna_convert.core.errors import FolderError, ModelError, RecipeError
 from kdna_convert.core.specs import required
@@ -126,6 +127,12 @@ def test_an_option_that_has_no_effect_is_a_usage_error(options: tuple[str, ...],
     assert refused.exit_code == 2
     assert told in " ".join(refused.stderr.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_of_slurm_is_read_as_yaml_and_a_time_as_it_is_written() -> None:
+    given = ("slurm_time=2:00:00", "slurm_time=1-12:30", "timeout_min=90", "slurm_setup=[module load cuda]")
+    read = [SweepFlags(on="slurm", slurm=[text]).arguments["slurm"] for text in given]
+    assert [[*each.values()] for each in read] == [["2:00:00"], ["1-12:30"], [90], [["module load cuda"]]]
 
 
 def test_the_example_has_the_bundled_net_at_three_sizes_by_each_recipe() -> None:

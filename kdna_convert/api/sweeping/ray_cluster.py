@@ -10,9 +10,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import socket
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,13 +24,11 @@ import numpy as np
 from ...core.atomic import new_folder, write_bytes
 from ...core.errors import FolderError, cause
 from .execution import Execution, Outcome, SweepTask
+from .ray_address import require_reachable, silence, used_address
 
 WAIT = 0.2  # seconds for a task to end
-CONNECT = 5.0  # seconds for the cluster to answer
-DEFAULT_PORT = 6379
 PROBE = 2.0  # seconds between two looks at the head
 PATIENCE = 20.0  # seconds that the head may be silent: Ray ends this process without a word after 60
-CORRECT = "start the cluster (ray start --head), or give another --address: local starts one here"
 AGAIN = "start it and run the same command again: finished jobs are kept"
 # The files of a folder by name, as bytes that the object store shares without a copy.
 Files = dict[str, np.ndarray[Any, np.dtype[np.uint8]]]
@@ -49,8 +45,8 @@ class RayCluster:
 
     def __init__(self, address: str | None) -> None:
         self.ray = _library()
-        used, source = _used_address(address)
-        _require_reachable(used, source)
+        used, source = used_address(address)
+        require_reachable(used, source)
         try:
             self.ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
@@ -149,7 +145,7 @@ class RayCluster:
     def _require_head(self) -> None:
         """Wait until the head answers. Raises FolderError KD615 if it does not."""
         until = time.monotonic() + PATIENCE
-        while (silent := _silence(self.head)) is not None:
+        while (silent := silence(self.head)) is not None:
             if time.monotonic() > until:
                 self.lost = True
                 raise FolderError("KD615", f"the head of the Ray cluster at {self.head} was lost ({silent}); {AGAIN}")
@@ -193,43 +189,6 @@ def _library() -> Any:
     except ImportError:
         raise FolderError("KD615", "--on ray requires Ray: pip install 'kdna-convert[ray]'") from None
     return ray
-
-
-def _used_address(address: str | None) -> tuple[str | None, str]:
-    """The address that Ray will use, as Ray finds it, and what says so; None where it starts a cluster."""
-    if address in (None, "auto"):
-        address = os.environ.get("RAY_ADDRESS") or address
-        if address not in (None, "auto"):
-            return address, " (RAY_ADDRESS)"
-        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-        latest = Path(folder) / "ray" / "ray_current_cluster"
-        with suppress(OSError):
-            return latest.read_text().strip() or address, f" ({latest}, the latest cluster of this machine)"
-    return (None if address == "local" else address), ""
-
-
-def _require_reachable(address: str | None, source: str) -> None:
-    """Raise FolderError KD615 where nothing answers, which Ray itself finds after a minute."""
-    if address in (None, "auto"):
-        return
-    silent = _silence(str(address))
-    if silent is not None:
-        raise FolderError("KD615", f"no Ray cluster answers at {address}{source}: {silent}; {CORRECT}")
-
-
-def _silence(address: str) -> str | None:
-    """Why nothing answers at HOST:PORT or ray://HOST:PORT; None where something does."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        number = int(port) if host else DEFAULT_PORT
-        socket.create_connection((host or port, number), CONNECT).close()
-    except TimeoutError:
-        return f"no answer in {CONNECT:g} seconds"
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
-    except (ValueError, OverflowError):
-        return "this is not HOST:PORT"
-    return None
 
 
 def _run(task: SweepTask, cwd: str, files: Mapping[str, Any]) -> tuple[Outcome, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import time
@@ -143,13 +144,13 @@ def _agreed(jobs: int, most: int) -> bool:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    """KEY=VALUE, the value as YAML."""
+    """KEY=VALUE, the value as YAML, but for a time such as 2:00:00, which YAML reads as a number to base 60."""
     import yaml
 
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise typer.BadParameter(f"{text}: write it as key=value", param_hint="--slurm")
-    return key, yaml.safe_load(value)
+    return key, value if re.fullmatch(r"[\d:-]*:[\d:]*", value) else yaml.safe_load(value)
 
 
 @contextmanager
