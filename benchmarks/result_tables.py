@@ -22,7 +22,6 @@ import loading
 import pitch
 import processes
 import real_size
-import schemes
 import startup
 import streams
 import super_resolution
@@ -190,6 +189,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "finetune-cost": partial(of_file, finetune_cost.summary, "finetune_cost.jsonl"),
     "processes": partial(of_file, processes.summary, "processes.jsonl"),
     "loading": partial(of_file, loading.summary, "loading.jsonl"),
-    "schemes": partial(of_file, schemes.summary, "schemes.jsonl"),
     "startup": partial(of_file, startup.summary, "startup.jsonl"),
 }
