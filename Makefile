@@ -4,7 +4,7 @@ VENV ?= .venv
 INSTALLED := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: demo test fuzz docs results tools format clean
+.PHONY: demo test fuzz docs results data-given tools format clean
 
 demo: $(INSTALLED)
 	$(BIN)/kdna demo
@@ -24,17 +24,21 @@ fuzz: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python -m mkdocs build --strict
 
-# All results from nothing, about a day: benchmarks/everything.py. A stopped run resumes.
+# All results from nothing, about a day: benchmarks/everything.py. A stopped run resumes in the folder RESULTS.
 RESULTS ?= runs/results
 TOOLS := .venv-tools
-results: $(INSTALLED) tools
+results: data-given $(INSTALLED) tools
 	$(BIN)/python benchmarks/everything.py '$(DATA)' $(RESULTS) --tools $(TOOLS)/bin/python
+
+data-given:
+	@test -d '$(DATA)/checkpoints' || { echo 'say where checkpoints/ and the images are: make results DATA=/path'; exit 2; }
 
 # The tools of kdna compare, in an environment of their own. NNCodec asks for numpy < 2, and works with later ones.
 tools: $(TOOLS)/.installed
 
 $(TOOLS)/.installed: pyproject.toml
-	$(PYTHON) -m venv --clear $(TOOLS)
+	$(PYTHON) -m venv --clear $(TOOLS) || { \
+		$(PYTHON) -m venv --clear --without-pip $(TOOLS) && $(PYTHON) -m pip --python $(TOOLS)/bin/python install --quiet pip; }
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[compare]' h5py opencv-python-headless
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps nncodec
 	touch $@

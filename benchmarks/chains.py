@@ -93,7 +93,9 @@ def cuts(found: Sequence[Row]) -> str:
         "cut to 35 %, not nested, no data": "cut without data",
     }
     last = {row["task"]: row for row in found if "failed" not in row}
-    lines = [[way, *(cell for key in TITLES for cell in _cells(last[f"{key}, {name}"]))] for way, name in ways.items()]
+    lines = [
+        [way, *(cell for key in TITLES for cell in _cells(last.get(f"{key}, {name}")))] for way, name in ways.items()
+    ]
     heads = [head for title in TITLES.values() for head in (f"{title}: top-1", "agreement", "KL")]
     return table(["", *heads], lines)
 
@@ -106,7 +108,9 @@ def trained_to_be_cut(found: Sequence[Row]) -> str:
         "trained with `--sampled`": ("sampled", "sampled, cut without data"),
     }
     last = {row["task"]: row for row in found if "failed" not in row}
-    lines = [[way, *(cell for name in both for cell in _cells(last[f"basis, {name}"]))] for way, both in ways.items()]
+    lines = [
+        [way, *(cell for name in both for cell in _cells(last.get(f"basis, {name}")))] for way, both in ways.items()
+    ]
     return table(["", "at 50 %: top-1", "agreement", "KL", "cut to 35 %: top-1", "agreement", "KL"], lines)
 
 
@@ -118,11 +122,13 @@ def progressive(found: Sequence[Row]) -> str:
         "90 steps at the end (`kdna finetune`)": "35 %, trained at the end",
     }
     last = {row["task"]: row for row in found if "failed" not in row}
-    lines = [[way, *_cells(last[f"basis, {name}"])] for way, name in names.items()]
+    lines = [[way, *_cells(last.get(f"basis, {name}"))] for way, name in names.items()]
     return table(["", "top-1", "agreement", "KL"], lines)
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row | None) -> list[str]:
+    if row is None:
+        return ["", "", ""]
     return [f"{100 * row['top1']:.2f}", f"{100 * row['agreement']:.2f} %", f"{row['kl']:.3f}"]
 
 

@@ -2,10 +2,11 @@
 
     python benchmarks/everything.py DATA FOLDER [--tools PYTHON] [--only chains] [--list]
 
-Rows are collected in FOLDER/rows, and a stopped run resumes with the next row. At the end, a file that is whole takes
-the place of that in benchmarks/results, and tables.py makes tables and pictures. PYTHON is
-an interpreter with the tools of `kdna compare`; without it, that comparison is left out. All of it takes about a day of
-one core. The times in it are those of this machine: run nothing else. OTHERS has what needs more than DATA.
+The sweep is in FOLDER/sweep, rows are collected in FOLDER/rows, and a stopped run resumes with the next row. At the
+end, a file whose benchmarks all ended without a failed row takes the place of that in benchmarks/results, and tables.py
+makes tables and pictures. Rows of an old FOLDER are not measured again: take a new one after a change of the code.
+PYTHON is an interpreter with the tools of `kdna compare`; without it, that comparison is left out. All of it takes about
+a day of one core. The times in it are those of this machine: run nothing else. OTHERS has what needs more than DATA.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from commands import rows
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 FOLDED, SHARED = (f"{{sweep}}/jobs/resnet56-shared-cp-params{share}" for share in ("0.35", "0.25"))
-RESNET56 = ("examples/cifar_resnet.py:resnet56", "--checkpoint", "{data}/checkpoints/cifar10_resnet56.safetensors")
 TRANSFER = ("norms", "lora", "full", "context")
 
 
@@ -35,11 +37,13 @@ class Step:
         rows: the file.
         command: the benchmark and its arguments; {data} and {sweep} stand for the folders.
         tools: whether it needs the tools of `kdna compare`.
+        threads: of each process, None for all cores.
     """
 
     rows: str
     command: tuple[str, ...]
     tools: bool = False
+    threads: int | None = 1
 
 
 MEASURED = (
@@ -53,11 +57,10 @@ MEASURED = (
     Step("imagenet.jsonl", ("imagenet.py", "{data}")),
     Step("super_resolution.jsonl", ("super_resolution.py", "{data}")),
     Step("images.jsonl", ("images.py", "{data}")),
-    Step("schemes.jsonl", ("schemes.py", *RESNET56, "--data", "{data}/cifar10/train")),
     Step("growth.jsonl", ("growth.py",)),
-    Step("real_size.jsonl", ("real_size.py", "{data}")),
+    Step("real_size.jsonl", ("real_size.py", "{data}"), threads=None),
     *(
-        Step("latency.jsonl", ("latency.py", "{data}", "--runtime", runtime, "--threads", threads))
+        Step("latency.jsonl", ("latency.py", "{data}", "--runtime", runtime, "--threads", threads), threads=None)
         for runtime, threads in (("onnxruntime", "1"), ("onnxruntime", "2"), ("openvino", "1"))
     ),
     Step("streams.jsonl", ("streams.py",)),
@@ -94,9 +97,31 @@ def sweep(data: Path, folder: Path) -> bool:
 
 
 def argument_list(step: Step, places: Mapping[str, Path], python: str) -> list[str]:
-    """The command of a step, whose rows go to FOLDER/rows."""
+    """The command of a step, whose rows go to the folder of rows."""
     script, *arguments = (part.format(**places) for part in step.command)
-    return [python, str(HERE / script), *arguments, "--results", str(places["sweep"] / "rows" / step.rows)]
+    return [python, str(HERE / script), *arguments, "--results", str(places["rows"] / step.rows)]
+
+
+def run(step: Step, places: Mapping[str, Path], python: str) -> bool:
+    """Whether the step has ended without an error and without a failed row."""
+    command = argument_list(step, places, python)
+    print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
+    file = places["rows"] / step.rows
+    known = len(rows(file))
+    threads = {} if step.threads is None else {"OMP_NUM_THREADS": str(step.threads)}
+    done = subprocess.run(command, env={**os.environ, **threads}, check=False)
+    return done.returncode == 0 and not any("failed" in row for row in rows(file)[known:])
+
+
+def take(done: Sequence[Step], chosen: Sequence[Step], folder: Path) -> list[str]:
+    """Put each file of rows that is whole in place of the recorded one. Returns the names of the others."""
+    left = []
+    for name in dict.fromkeys(step.rows for step in chosen):
+        if all(step in done for step in MEASURED if step.rows == name):
+            shutil.copyfile(folder / name, RESULTS / name)
+        else:
+            left.append(name)
+    return left
 
 
 def main() -> None:
@@ -109,31 +134,21 @@ def main() -> None:
     given = parser.parse_args()
     if not (given.data / "checkpoints").is_dir():
         raise SystemExit(f"{given.data} has no folder checkpoints/")
-    places = {"data": given.data.resolve(), "sweep": given.folder.resolve()}
-    if not (given.only or given.list or sweep(places["data"], places["sweep"])):
-        raise SystemExit("the sweep has failed")
-    done = [step for step in MEASURED if given.only in " ".join(step.command) and run(step, places, given)]
+    folder = given.folder.resolve()
+    places = {"data": given.data.resolve(), "sweep": folder / "sweep", "rows": folder / "rows"}
+    pythons = {step: given.tools if step.tools else sys.executable for step in MEASURED}
+    chosen = [step for step in MEASURED if given.only in " ".join(step.command) and pythons[step]]
     if given.list:
+        for step in chosen:
+            print(shlex.join(argument_list(step, places, pythons[step])))
         return
-    for name in dict.fromkeys(step.rows for step in MEASURED):
-        wanted = [step for step in MEASURED if step.rows == name]
-        if all(step in done for step in wanted):
-            shutil.copyfile(places["sweep"] / "rows" / name, RESULTS / name)
-        else:
-            print(f"{name} stays as it was: not all of its benchmarks have ended well", file=sys.stderr)
+    if not (given.only or sweep(places["data"], places["sweep"])):
+        raise SystemExit("the sweep has failed")
+    done = [step for step in chosen if run(step, places, pythons[step])]
+    left = take(done, chosen, places["rows"])
     subprocess.run([sys.executable, str(HERE / "tables.py")], check=True)
-    sys.exit(min(1, len(MEASURED) - len(done)))
-
-
-def run(step: Step, places: Mapping[str, Path], given: argparse.Namespace) -> bool:
-    """Whether the step has ended without an error. With --list, it is only printed."""
-    python = given.tools if step.tools else sys.executable
-    if python is None:
-        print(f"left out: {shlex.join(step.command)} needs --tools", file=sys.stderr)
-        return False
-    command = argument_list(step, places, python)
-    print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
-    return given.list or subprocess.run(command, check=False).returncode == 0
+    if left:
+        raise SystemExit(f"not all benchmarks of these ended well, and they stay as they were: {', '.join(left)}")
 
 
 if __name__ == "__main__":

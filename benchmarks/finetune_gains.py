@@ -46,6 +46,7 @@ TUNED = (
     Task("resnet56-smallest-bytes1-50", "codes", 900),
     Task("resnet56-accurate-params0.25", "adapters", 500),
     Task("resnet56-accurate-params0.25", "shared", 500),
+    Task("resnet56-accurate-params0.25", "shared", 500, mixup=0),
     Task("resnet56-balanced-params0.2", "shared", 700),
     Task("resnet56-balanced-params0.2", "shared", 700, mixup=0),
     Task("resnet56-smallest-bytes1-50", "codes", 2400),

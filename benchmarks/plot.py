@@ -49,7 +49,9 @@ def tools() -> tuple[float, Lines]:
         if row["peer"] == "original":
             original = 100 * row["top1"]
         elif row["rung"] and row["rung"]["axis"] == "params":
-            lines.setdefault(compare.label(row), []).append((100 * row["rung"]["share"], 100 * row["top1"]))
+            lines.setdefault(compare.label(row).replace("`", ""), []).append(
+                (100 * row["rung"]["share"], 100 * row["top1"])
+            )
     return original, {tool: [(100.0, original), *line] for tool, line in lines.items()}
 
 

@@ -49,9 +49,9 @@ def main() -> None:
 
 
 def summary(found: Sequence[Row]) -> str:
-    """The rows: the rounds of one and of several processes, and what a step costs beyond its images."""
+    """The last row of each machine: rounds of one and of several processes; what a step costs beyond its images."""
     lines = []
-    for row in found:
+    for row in {(row["cpu"], row["processes"], row["batch"]): row for row in found}.values():
         one, several, half = row["images_per_second"].values()
         whole, part = row["batch"] / max(one), row["batch"] // 2 / max(half)
         fixed = f"{max(0.0, 2 * part - whole):.2f} of {whole:.2f} s"

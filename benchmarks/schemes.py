@@ -105,9 +105,11 @@ def summary(found: Sequence[Row]) -> str:
     """The error of each scheme in each column, the best in bold; sorted by the sum."""
     last = {row["scheme"]: row for row in found}.values()
     columns = list(next(iter(last))["errors"])
-    least = {column: min(row["errors"][column] or 1 for row in last) for column in columns}
+    least = {
+        column: min(row["errors"][column] for row in last if row["errors"][column] is not None) for column in columns
+    }
     lines = []
-    for row in sorted(last, key=lambda row: sum(error or 1 for error in row["errors"].values())):
+    for row in sorted(last, key=lambda row: sum(1 if error is None else error for error in row["errors"].values())):
         cells = ["-" if row["errors"][column] is None else f"{row['errors'][column]:.4f}" for column in columns]
         marked = [
             f"**{cell}**" if row["errors"][column] == least[column] else cell

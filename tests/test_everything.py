@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ def test_every_recorded_file_is_measured_by_a_step_or_named_with_what_it_needs()
     named = [step.rows for step in everything.MEASURED] + ["zoo.json", *everything.OTHERS]
     found = {path.name for path in everything.RESULTS.glob("*.json*")}
     assert [name for name in found if not any(fnmatch(name, pattern) for pattern in named)] == []
+    assert [pattern for pattern in everything.OTHERS if not any(fnmatch(name, pattern) for name in found)] == []
 
 
 @pytest.mark.parametrize("step", everything.MEASURED, ids=lambda step: " ".join(step.command))
@@ -25,8 +27,8 @@ def test_a_step_runs_a_benchmark_that_takes_its_options(step: Any, tmp_path: Pat
     source = script.read_text(encoding="utf-8")
     options = [part for part in step.command if part.startswith("--")]
     assert not [option for option in (*options, "--results") if f'"{option}"' not in source]
-    command = everything.argument_list(step, {"data": tmp_path / "data", "sweep": tmp_path / "sweep"}, "python")
-    assert command[-2:] == ["--results", str(tmp_path / "sweep" / "rows" / step.rows)]
+    command = everything.argument_list(step, {name: tmp_path / name for name in ("data", "sweep", "rows")}, "python")
+    assert command[-2:] == ["--results", str(tmp_path / "rows" / step.rows)]
     assert not [part for part in command if "{" in part]
 
 
@@ -39,6 +41,31 @@ def test_a_folder_that_a_step_takes_is_of_a_job_of_the_sweep(monkeypatch: pytest
     taken |= {task.job for task in benchmark("finetune_gains").TUNED}
     assert taken
     assert taken <= jobs
+
+
+def test_only_a_file_whose_benchmarks_all_ended_well_takes_the_recorded_ones_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one, other, alone = (everything.Step(name, (script,)) for name, script in (("a", "1"), ("a", "2"), ("b", "3")))
+    monkeypatch.setattr(everything, "MEASURED", (one, other, alone))
+    monkeypatch.setattr(everything, "RESULTS", tmp_path / "recorded")
+    (tmp_path / "recorded").mkdir()
+    for name in "ab":
+        (tmp_path / name).write_text("new")
+    assert everything.take([one, alone], [one, other, alone], tmp_path) == ["a"]
+    assert [path.name for path in (tmp_path / "recorded").iterdir()] == ["b"]
+    assert everything.take([one, other], [one, other], tmp_path) == []
+
+
+def test_a_failed_row_is_no_good_end_though_the_benchmark_ends_well(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(everything, "HERE", tmp_path)
+    text = "import sys, json; open(sys.argv[-1], 'a').write(json.dumps({row}) + chr(10))"
+    (tmp_path / "good.py").write_text(text.format(row="{'top1': 1}"))
+    (tmp_path / "bad.py").write_text(text.format(row="{'failed': 'out of memory'}"))
+    for script, ended in (("good.py", True), ("bad.py", False), ("good.py", True)):
+        assert everything.run(everything.Step("rows.jsonl", (script,)), {"rows": tmp_path}, sys.executable) is ended
 
 
 def row(peer: str, title: str, top1: float, share: float = 0.5) -> dict[str, Any]:

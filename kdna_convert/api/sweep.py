@@ -28,7 +28,7 @@ from .sweeping.rows import FILE, append_row, current, is_done, overwrites, read_
 from .sweeping.scheduler import run_tasks
 from .sweeping.slurm_queue import SlurmQueue
 from .sweeping.summary import write_summary
-from .sweeping.tasks import PlannedJob, all_tasks, planned_jobs, with_memory
+from .sweeping.tasks import CACHE, JOBS, PlannedJob, all_tasks, planned_jobs, with_memory
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -193,12 +193,14 @@ def _result(grid: str | Path, jobs: Sequence[GridJob], rows: Mapping[str, SweepR
 
 
 def require_own(folder: Path) -> None:
-    """Refuse what is no place of a sweep: a file (KD604), or a folder with other things in it (KD601)."""
-    if folder.exists() and not folder.is_dir():
-        raise FolderError("KD604", f"{folder} is a file; name a folder")
-    require_writable(folder if not folder.exists() else folder / FILE)
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in (LOCK, FILE)):
-        raise FolderError("KD601", f"{folder} has other files than those of a sweep; name a new folder or an empty one")
+    """Refuse what is no place of a sweep: KD604 if it cannot be written, KD601 if it has other things in it."""
+    with disk_errors(folder):
+        if folder.exists() and not folder.is_dir():
+            raise FolderError("KD604", f"{folder} is a file; name a folder")
+        require_writable(folder / FILE if folder.exists() else folder)
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        if names and not names & {LOCK, FILE, JOBS, CACHE}:
+            raise FolderError("KD601", f"{folder} has other files than those of a sweep; name a new or an empty one")
 
 
 def require_size(jobs: int, most: int) -> None:

@@ -43,7 +43,7 @@ def signals_delayed() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    heard = [number for number in (signal.SIGINT, *SIGNALS) if signal.getsignal(number) is not signal.SIG_IGN]
+    heard = [number for number in (signal.SIGINT, *SIGNALS) if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in heard}
     try:
         yield

@@ -30,7 +30,7 @@ def one(model: str, folder: Path) -> PlannedJob:
     return planned
 
 
-def done(planned: PlannedJob, files: tuple[str, ...] = ("model.safetensors", "plan.json")) -> SweepRow:
+def done(planned: PlannedJob, files: tuple[str, ...] = ("model.safetensors", "plan.json", "config.json")) -> SweepRow:
     """The row of the job, whose folder has these files."""
     folder = required(planned.task.output)
     folder.mkdir(parents=True)
@@ -38,7 +38,7 @@ def done(planned: PlannedJob, files: tuple[str, ...] = ("model.safetensors", "pl
         (folder / name).write_text("here")
     text = {"job": planned.job.name, "net": "net", "recipe": "lowrank", "budget": "params 0.5", "command": "kdna"}
     return SweepRow(
-        **text, seed=None, state="done", mark=planned.mark, result=Measured(1, 1), sums=dict.fromkeys(files, "")
+        **text, seed=None, state="done", mark=planned.mark, result=Measured(1, 1), sums=dict.fromkeys(files[:-1], "")
     )
 
 
@@ -58,11 +58,12 @@ def test_changed_code_of_a_net_makes_its_job_missing(tmp_path: Path) -> None:
     assert one(f"'{code}:net'", tmp_path).mark != first.mark
 
 
-def test_a_job_whose_folder_lost_a_file_is_done_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["plan.json", "config.json"])
+def test_a_job_whose_folder_lost_a_file_is_done_again(name: str, tmp_path: Path) -> None:
     planned = one("net", tmp_path)
     row = done(planned)
     assert (is_done(planned, {row.job: row}), overwrites(planned, [row])) == (True, False)
-    (required(planned.task.output) / "plan.json").unlink()
+    (required(planned.task.output) / name).unlink()
     assert (is_done(planned, {row.job: row}), overwrites(planned, [row])) == (False, True)
 
 

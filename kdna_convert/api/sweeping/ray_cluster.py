@@ -129,8 +129,12 @@ class RayCluster:
             raise
         except errors.RayError as error:
             return Outcome(1, lost=f"the worker or its node was lost ({type(error).__name__})")
+        except ConnectionError:
+            raise
         except OSError as error:
-            return Outcome(2, err=f"kdna: error KD604: {task.output} could not be written: {error.strerror or error}")
+            return Outcome(
+                2, err=f"kdna: error KD604: {task.output or task.cache} could not be written: {error.strerror or error}"
+            )
         return self._named(outcome) if outcome.exit_code and outcome.err else outcome
 
     def _named(self, outcome: Outcome) -> Outcome:

@@ -18,6 +18,7 @@ from ...core.measurements import Evaluation
 from ...core.specs import Totals, required
 from ...core.sweep_result import Measured, SweepRow
 from ...network.folder.contents import read_contents
+from ...network.folder.record import CONFIG
 from .execution import Outcome
 from .tasks import PlannedJob
 
@@ -162,4 +163,4 @@ def overwrites(planned: PlannedJob, rows: Sequence[SweepRow]) -> bool:
 def _is_whole(planned: PlannedJob, row: SweepRow) -> bool:
     """Whether the job's folder is there with all of its files."""
     folder = required(planned.task.output)
-    return folder.is_dir() and all((folder / name).is_file() for name in row.sums)
+    return folder.is_dir() and all((folder / name).is_file() for name in (CONFIG, *row.sums))

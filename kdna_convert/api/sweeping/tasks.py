@@ -21,7 +21,7 @@ JOBS, CACHE = "jobs", "cache"
 BLOCK = 2**20
 # Bytes of a job whose net cannot be opened here.
 UNKNOWN = 2 * 2**30
-_CODE = re.compile(r"(.+\.py):")  # the file of path/to/file.py:function
+_CODE = re.compile(r"(.+?\.py):")  # the file of path/to/file.py:function
 RESERVE = 1.2  # the expected peak is right within a factor; see benchmarks/cost_model.py
 
 

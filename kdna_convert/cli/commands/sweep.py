@@ -63,7 +63,10 @@ class SweepFlags:
     device: Annotated[str, _where(metavar="DEVICE", help="Device of the jobs: auto, cpu or cuda.")] = "auto"
     address: Annotated[
         Text,
-        _where(metavar="ADDRESS", help="ray: the cluster, HOST:PORT; also auto or ray://HOST:PORT. Default: one here."),
+        _where(
+            metavar="ADDRESS",
+            help="ray: HOST:PORT, ray://HOST:PORT, auto or local. Default: RAY_ADDRESS, else one here.",
+        ),
     ] = None
     slurm: Annotated[
         list[str] | None,

@@ -198,8 +198,8 @@ def _exits_refused(code: str | Path) -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        way_out = "a file that is imported must not; put it below `if __name__ == '__main__':`"
-        raise ModelError("KD302", f"{code} ends the program (sys.exit, code {error.code}); {way_out}") from error
+        way_out = "remove the call, or put it below `if __name__ == '__main__':`"
+        raise ModelError("KD302", f"{code} ends the program by sys.exit; {way_out}") from error
 
 
 @contextmanager
