@@ -6,7 +6,8 @@ The sweep is in FOLDER/sweep, rows are collected in FOLDER/rows, and a stopped r
 end, a file whose benchmarks all ended without a failed row takes the place of that in benchmarks/results, and tables.py
 makes tables and pictures. Rows of an old FOLDER are not measured again: take a new one after a change of the code.
 PYTHON is an interpreter with the tools of `kdna compare`; without it, that comparison is left out. All of it takes a
-day of one core or so. The times in it are those of this machine: run nothing else. OTHERS has what needs more than DATA.
+day of one core or so. The times in it are those of this machine: run nothing else. OTHERS has what needs more than
+DATA.
 """
 
 from __future__ import annotations
