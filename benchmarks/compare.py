@@ -114,7 +114,7 @@ def by_parameters(titles: Sequence[str]) -> str:
         first, *others = (f"{100 * share:.0f} %" for share in shares)
         columns += [f"{net} ({100 * originals[net]:.2f}): {first}", *others]
         places += [(net, share) for share in shares]
-    tools = sorted({tool for tool, _, _ in cells}, key=lambda tool: -(cells.get((tool, *places[0])) or 0))
+    tools = sorted({tool for tool, _, _ in cells}, key=lambda tool: (-(cells.get((tool, *places[0])) or 0), tool))
     tools.sort(key=lambda tool: not tool.startswith("kdna"))
     lines = []
     for tool in tools:
