@@ -116,10 +116,10 @@ class GridNet(_GridSection):
     @field_validator("input_size", "mean", "std", mode="before")
     @classmethod
     def _numbers(cls, given: Any, info: ValidationInfo) -> Any:
-        """A number, or several with commas: what the options of these names take."""
+        """A number, or several with commas or spaces: what the options of these names take."""
         whole = info.field_name == "input_size"
         number = r"\d+" if whole else r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
-        if given is not None and not re.fullmatch(rf"\s*{number}(\s*,\s*{number})*\s*", str(given)):
+        if given is not None and not re.fullmatch(rf"\s*{number}((\s*,\s*|\s+){number})*\s*", str(given)):
             raise ValueError(f"must be {'a size such as 224 or 3,224,224' if whole else 'numbers such as 0.5,0.5,0.5'}")
         return given if whole or given is None else str(given)
 

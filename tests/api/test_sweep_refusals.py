@@ -12,7 +12,8 @@ from support.command import kdna
 from support.places import ROOT
 
 import kdna_convert
-from kdna_convert.api.sweeping.rows import FILE, append_row, is_done, overwrites, read_rows
+from kdna_convert.api.sweeping.execution import Outcome
+from kdna_convert.api.sweeping.rows import FILE, append_row, is_done, overwrites, read_rows, row_of
 from kdna_convert.api.sweeping.tasks import PlannedJob, planned_jobs
 from kdna_convert.cli.commands.sweep import SweepFlags
 from kdna_convert.cli.report.sweep import live_table
@@ -21,6 +22,7 @@ from kdna_convert.core.specs import required
 from kdna_convert.core.sweep_result import Measured, SweepRow
 from kdna_convert.inputs.grid_reading import load_grid, parse_grid
 from kdna_convert.inputs.models import load_model
+from kdna_convert.network.folder.save import require_free
 
 GRID = "{data: images, models: [%s], recipes: [lowrank], budgets: [{params: 0.5}]}"
 
@@ -58,6 +60,14 @@ def test_changed_code_of_a_net_makes_its_job_missing(tmp_path: Path) -> None:
     assert one(f"'{code}:net'", tmp_path).mark != first.mark
 
 
+def test_a_foreign_folder_in_a_jobs_place_is_to_be_moved_since_a_sweep_has_no_force(tmp_path: Path) -> None:
+    with pytest.raises(FolderError) as refused:
+        require_free(tmp_path, force=False)
+    planned = one("net", tmp_path / "sweep")
+    row = row_of(planned, Outcome(2, err=f"kdna: error {refused.value}"))
+    assert (row.state, row.code, row.message) == ("failed", "KD601", f"{tmp_path} exists already; move it away")
+
+
 @pytest.mark.parametrize("name", ["plan.json", "config.json"])
 def test_a_job_whose_folder_lost_a_file_is_done_again(name: str, tmp_path: Path) -> None:
     planned = one("net", tmp_path)
@@ -82,7 +92,9 @@ def test_a_wrong_option_of_a_net_is_named_when_the_grid_is_read(options: str, re
         parse_grid(GRID % f"{{model: net, {options}}}")
 
 
-@pytest.mark.parametrize("options", ["mean: 0.5", "mean: '0.5, .5,1e-1'", "input_size: 224", "input_size: '3,32,32'"])
+@pytest.mark.parametrize(
+    "options", ["mean: 0.5", "mean: '0.5, .5,1e-1'", "input_size: 224", "input_size: '3,32,32'", "std: 1 1 1"]
+)
 def test_right_options_of_a_net_are_taken_as_they_are_written(options: str) -> None:
     (job,) = parse_grid(GRID % f"{{model: net, {options}}}").jobs
     key, value = options.split(": ")

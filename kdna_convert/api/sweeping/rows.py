@@ -18,7 +18,7 @@ from ...core.measurements import Evaluation
 from ...core.specs import Totals, required
 from ...core.sweep_result import Measured, SweepRow
 from ...network.folder.contents import read_contents
-from ...network.folder.record import CONFIG
+from ...network.folder.record import CONFIG, OR_FORCE
 from .execution import Outcome
 from .tasks import PlannedJob
 
@@ -62,7 +62,7 @@ def _failure(outcome: Outcome) -> tuple[str | None, str | None]:
     errors = [*_ERROR.finditer(outcome.err)]
     if errors:
         code, message = errors[-1].groups()
-        return code, message.replace("choose another place or pass --force", "move it away")  # a sweep has no --force
+        return code, message.replace(OR_FORCE, "move it away")  # a sweep has no --force
     if outcome.killed:
         how = outcome.lost or f"it was killed by signal {abs(outcome.exit_code) % 128}"
         return "KD616", f"{how}; often the memory was too small"

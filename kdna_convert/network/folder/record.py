@@ -28,6 +28,8 @@ CONFIG, TENSORS, RECIPE, PLAN, REPORT, CARD, LOADER = (
 )
 # Every file except config.json, which holds their hashes.
 FILES = (TENSORS, RECIPE, PLAN, REPORT, CARD, LOADER)
+# The way out where a folder exists; a sweep, which has no --force, names another.
+OR_FORCE = "choose another place or pass --force"
 # The most numbers in one input: a picture of 2,300 pixels square, or a clip of 100 frames of 224.
 MOST_INPUTS = 2**24
 

@@ -27,7 +27,7 @@ from ..stored import stored_specs, stored_state
 from .card import model_card
 from .config import timm_config
 from .conversion import Conversion
-from .record import CARD, CONFIG, LOADER, PLAN, RECIPE, REPORT, TENSORS, is_ours, with_record
+from .record import CARD, CONFIG, LOADER, OR_FORCE, PLAN, RECIPE, REPORT, TENSORS, is_ours, with_record
 from .report import to_plain
 from .trust import remember_saved
 
@@ -70,7 +70,7 @@ def save(conversion: Conversion, directory: str | Path, force: bool = False) -> 
 def require_free(target: Path, force: bool) -> None:
     """Check before the work that `save` may write to `target`. Raises FolderError KD601 and KD604 as `save` does."""
     if target.exists() and not force:
-        raise FolderError("KD601", f"{target} exists already; choose another place or pass --force")
+        raise FolderError("KD601", f"{target} exists already; {OR_FORCE}")
     if target.exists() and not is_ours(target):
         raise FolderError("KD601", f"{target} was not written by kdna, and --force does not replace it; choose another")
     require_writable(target)

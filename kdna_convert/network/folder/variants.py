@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...core.errors import FolderError
 from .conversion import Conversion
-from .record import TENSORS
+from .record import OR_FORCE, TENSORS
 from .save import require_free, save
 from .update import diff
 
@@ -30,7 +30,7 @@ def require_place(directory: str | Path, names: list[str], *, force: bool) -> No
         require_free(Path(directory) / name, force)
         update = Path(directory) / f"{name}{SUFFIX}"
         if update.exists() and not force:
-            raise FolderError("KD601", f"{update} exists already; choose another place or pass --force")
+            raise FolderError("KD601", f"{update} exists already; {OR_FORCE}")
 
 
 def save_variants(
